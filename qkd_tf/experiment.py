@@ -1,0 +1,186 @@
+"""An experiment as a value: frozen, checked once, handed down. Standard library only."""
+
+import dataclasses
+
+PHASES = ("full_precision", "self_studying", "co_studying", "tutoring")
+TEACHER_PHASES = ("co_studying", "tutoring")
+OPTIMIZERS = ("sgd", "adam")
+INTERVAL_INITS = ("minmax", "lsq", "mse")
+INTERVAL_GRADIENT_SCALES = ("none", "lsq")
+
+
+class ExperimentError(ValueError):
+    """A user's mistake, told in one line: what came, what was expected, how to mend it."""
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ExperimentError(message)
+
+
+def require_known(value: str, known: tuple[str, ...], what: str) -> None:
+    require(value in known, f"unknown {what} {value!r}; known are {', '.join(known)}")
+
+
+def require_bits(value: int, flag: str) -> None:
+    require(2 <= value <= 8, f"--{flag}={value} is out of range; bit widths of 2 to 8 are possible")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """Where images come from and how a training batch is made of them.
+
+    Attributes:
+      name: "digits" or a TFDS image-classification data set.
+      data_dir: folder in which TFDS has prepared the set; "" for the TFDS default.
+      image_size: pixels; 0 keeps images as stored. Otherwise the shorter side is resized to
+        image_size * 256 / 224, then cropped at random (training) or at the centre.
+      validation_fraction: share of the training split, in (0, 1), kept to choose the best epoch.
+      crop_padding: black pixels put around a training image before the random crop.
+      horizontal_flip: mirror half of the training images.
+    """
+
+    name: str
+    data_dir: str = ""
+    image_size: int = 0
+    validation_fraction: float = 0.1
+    crop_padding: int = 4
+    horizontal_flip: bool = True
+    batch_size: int = 128
+    seed: int = 0
+
+    def __post_init__(self):
+        require(0 < self.validation_fraction < 1, f"--validation_fraction={self.validation_fraction} is not in (0, 1)")
+        require(self.batch_size > 0, f"--batch_size={self.batch_size} is not positive")
+        require(self.crop_padding >= 0, f"--crop_padding={self.crop_padding} is negative")
+        require(self.image_size >= 0, f"--image_size={self.image_size} is negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelNormalization:
+    """x = (pixel - mean) / std, pixels 0..255; one value for all channels, or one a channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self):
+        require(
+            len(self.mean) == len(self.std) and len(self.mean) > 0,
+            f"pixel mean {self.mean} and std {self.std} must have the same number of values",
+        )
+        require(all(s > 0 for s in self.std), f"pixel std {self.std} must be positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSpec:
+    """A network of the zoo, its own input normalisation, and where its first weights come from.
+
+    Attributes:
+      weights: .h5, .keras, .weights.h5 or .npz file; "" for a random start.
+      weights_normalization: the normalisation that those weights were trained under.
+    """
+
+    name: str
+    normalization: PixelNormalization
+    weights: str = ""
+    weights_normalization: PixelNormalization | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationSpec:
+    """Bit widths and the options of the learned intervals (flags of the same names say more)."""
+
+    weight_bits: int = 4
+    activation_bits: int = 4
+    first_layer_bits: int = 8
+    last_layer_bits: int = 8
+    residual_bits: int = 8
+    interval_init: str = "mse"
+    interval_gradient_scale: str = "none"
+    mask_weight_gradient: bool = True
+    calibration_batches: int = 8
+
+    def __post_init__(self):
+        for field in ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits", "residual_bits"):
+            require_bits(getattr(self, field), field)
+        require_known(self.interval_init, INTERVAL_INITS, "--interval_init")
+        require_known(self.interval_gradient_scale, INTERVAL_GRADIENT_SCALES, "--interval_gradient_scale")
+        require(self.calibration_batches > 0, f"--calibration_batches={self.calibration_batches} is not positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseSpec:
+    """One entry of --phases: which row of the method, for how many epochs, from which learning rate."""
+
+    name: str
+    epochs: int
+    learning_rate: float
+
+    def __post_init__(self):
+        require_known(self.name, PHASES, "phase")
+        require(self.epochs > 0, f"phase {self.name} has {self.epochs} epochs; 1 or more are expected")
+        require(self.learning_rate > 0, f"phase {self.name} has learning rate {self.learning_rate}; expected > 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSpec:
+    """What all phases share: optimizer and loss settings.
+
+    Attributes:
+      weight_decay: factor of the L2 term on kernels, 0.5 * decay * |w|^2; never on intervals.
+      weight_interval_lr_ratio: learning rate of weight intervals as a share of the phase's.
+      activation_interval_lr_ratio: the same for activation intervals.
+      teacher_lr_ratio: the same for the teacher in co-studying.
+      temperature: T of the softened distributions (QKD: 2).
+      distillation_weight: factor of T^2 * KL beside the cross-entropy (QKD: 1).
+    """
+
+    phases: tuple[PhaseSpec, ...]
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    weight_interval_lr_ratio: float = 0.01
+    activation_interval_lr_ratio: float = 1.0
+    teacher_lr_ratio: float = 1.0
+    temperature: float = 2.0
+    distillation_weight: float = 1.0
+
+    def __post_init__(self):
+        require(len(self.phases) > 0, "--phases is empty; name at least one of " + ", ".join(PHASES))
+        require_known(self.optimizer, OPTIMIZERS, "--optimizer")
+        require(self.temperature > 0, f"--temperature={self.temperature} is not positive")
+        require(0 <= self.momentum < 1, f"--momentum={self.momentum} is not in [0, 1)")
+        for field in ("weight_decay", "distillation_weight", "teacher_lr_ratio"):
+            require(getattr(self, field) >= 0, f"--{field}={getattr(self, field)} is negative")
+        for field in ("weight_interval_lr_ratio", "activation_interval_lr_ratio"):
+            require(getattr(self, field) >= 0, f"--{field}={getattr(self, field)} is negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides the outcome of a run, and the folder it is written to."""
+
+    run_dir: str
+    seed: int
+    data: DataSpec
+    student: NetworkSpec
+    teacher: NetworkSpec | None
+    quantization: QuantizationSpec
+    training: TrainingSpec
+
+    def __post_init__(self):
+        mean = self.student.normalization.mean
+        require(
+            len(mean) == 1 and float(mean[0]).is_integer() and 0 <= mean[0] < 255,
+            f"--student_pixel_mean={','.join(map(str, mean))} must be one whole number in 0..254: "
+            "it becomes the zero point of the .tflite input, which all channels share",
+        )
+        for phase in self.training.phases:
+            require(
+                self.teacher is not None or phase.name not in TEACHER_PHASES,
+                f"phase {phase.name} needs a teacher; give --teacher, or leave the phase out of --phases",
+            )
+        require(
+            any(phase.name != "full_precision" for phase in self.training.phases),
+            "--phases=full_precision alone trains no quantized student; add self_studying, co_studying or tutoring",
+        )

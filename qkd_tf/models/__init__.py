@@ -1,0 +1,1 @@
+"""Float Keras models: every layer named, pixels in, logits out."""

@@ -1,0 +1,28 @@
+"""The few layers that all families are made of, with their initialisers."""
+
+import tf_keras
+from tf_keras import layers
+
+
+def pixels(input_shape, normalization):
+    """Network input of pixels 0..255 and its normalisation, (x - mean) / std.
+
+    Returns:
+      (input tensor, normalised tensor).
+    """
+    inputs = tf_keras.Input(input_shape, name="pixels")
+    scale = [1.0 / std for std in normalization.std]
+    offset = [-mean / std for mean, std in zip(normalization.mean, normalization.std, strict=True)]
+    if len(scale) == 1:
+        scale, offset = scale[0], offset[0]
+    return inputs, layers.Rescaling(scale, offset, name="normalization")(inputs)
+
+
+def conv(x, channels: int, size: int, stride: int, name: str, padding: str = "same", use_bias: bool = False):
+    return layers.Conv2D(channels, size, stride, padding, use_bias=use_bias, kernel_initializer="he_normal", name=name)(
+        x
+    )
+
+
+def batch_norm(x, name: str, epsilon: float = 1e-3):
+    return layers.BatchNormalization(momentum=0.9, epsilon=epsilon, name=name)(x)

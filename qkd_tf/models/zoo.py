@@ -1,0 +1,33 @@
+"""Network name -> builder."""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import tf_keras
+
+from qkd_tf.experiment import NetworkSpec, require_known
+from qkd_tf.models.convnet import build_convnet
+from qkd_tf.models.resnet import build_resnet
+
+_DEPTHS = {20: 3, 32: 5, 44: 7, 56: 9, 110: 18}
+
+BUILDERS: Mapping[str, Callable[..., tf_keras.Model]] = {
+    "convnet_small": functools.partial(build_convnet, widths=(16, 16, 32, 32)),
+    "convnet_large": functools.partial(build_convnet, widths=(32, 32, 64, 64, 64)),
+    "resnet8": functools.partial(build_resnet, blocks_per_stage=1, block="mlperf"),
+    **{f"resnet{d}": functools.partial(build_resnet, blocks_per_stage=n, block="pad") for d, n in _DEPTHS.items()},
+    **{
+        f"resnet{d}_projection": functools.partial(build_resnet, blocks_per_stage=n, block="projection")
+        for d, n in _DEPTHS.items()
+    },
+}
+
+
+def check_name(name: str, flag: str) -> None:
+    """Raises ExperimentError that lists the known names."""
+    require_known(name, tuple(BUILDERS), flag)
+
+
+def build(spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int) -> tf_keras.Model:
+    """A float model with fresh weights: pixels [N, H, W, C] in, logits [N, num_classes] out."""
+    return BUILDERS[spec.name](input_shape, num_classes, spec.normalization, name=spec.name)

@@ -1,0 +1,1 @@
+"""Learned-interval quantization of Keras models."""

@@ -1,0 +1,287 @@
+"""Which tensor of a float model gets which grid: a reading of the layer graph, nothing is built here.
+
+The plan speaks of tensors by the name of the layer that hands them on. Only tensors that
+exist in the integer .tflite have a grid: a convolution, its BatchNormalization and its ReLU
+are one integer operator, so the grid sits on the last of them.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import tf_keras
+
+from qkd_tf.experiment import ExperimentError, QuantizationSpec
+from qkd_tf.quantization.grid import (
+    IntegerGrid,
+    TensorQuantParams,
+    activation_params,
+    pixel_grid,
+    signed_grid,
+    unsigned_grid,
+    weight_grid,
+)
+
+LOGITS_BITS = 8
+REQUANTIZE_SUFFIX = "_requantize"
+
+# What a layer is to the integer graph:
+#   pixels     the network's input and its normalisation
+#   compute    has a quantized kernel and reads its input at the activation bit width
+#   fold       disappears into the operator before it
+#   arithmetic computes on residual tensors and makes a new one
+#   pass       moves integers about without changing them
+_layers = tf_keras.layers
+ROLES: Mapping[type, str] = {
+    _layers.InputLayer: "pixels",
+    _layers.Rescaling: "pixels",
+    _layers.Conv2D: "compute",
+    _layers.DepthwiseConv2D: "compute",
+    _layers.Dense: "compute",
+    _layers.BatchNormalization: "fold",
+    _layers.ReLU: "fold",
+    _layers.Activation: "fold",
+    _layers.Add: "arithmetic",
+    _layers.Concatenate: "arithmetic",
+    _layers.AveragePooling2D: "arithmetic",
+    _layers.GlobalAveragePooling2D: "arithmetic",
+    _layers.MaxPooling2D: "pass",
+    _layers.ZeroPadding2D: "pass",
+    _layers.Flatten: "pass",
+    _layers.Reshape: "pass",
+    _layers.Dropout: "pass",
+}
+KERNELS: Mapping[type, str] = {
+    _layers.Conv2D: "kernel",
+    _layers.DepthwiseConv2D: "depthwise_kernel",
+    _layers.Dense: "kernel",
+}
+ACTIVATIONS = ("linear", "relu", "relu6")
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationPlan:
+    """Grids by layer name.
+
+    Attributes:
+      weight_grids: kernel of each compute layer.
+      output_grids: tensor handed on by each layer that ends an operator, requantize layers included.
+      requantized: (producer, consumer) -> name of the requantize layer to be put between them. One
+        such layer serves all consumers of a tensor that it serves.
+    """
+
+    weight_grids: dict[str, IntegerGrid]
+    output_grids: dict[str, IntegerGrid]
+    requantized: dict[tuple[str, str], str]
+
+
+def parents(layer) -> list:
+    """Layers whose outputs `layer` reads, in order."""
+    inbound = layer.inbound_nodes[0].inbound_layers if layer.inbound_nodes else []
+    return inbound if isinstance(inbound, list) else [inbound]
+
+
+def role(layer) -> str:
+    return ROLES[type(layer)]
+
+
+def activation_name(layer) -> str:
+    """Name of the activation function that a layer applies, "linear" where there is none."""
+    if isinstance(layer, _layers.ReLU):
+        return {None: "relu", 6.0: "relu6"}.get(layer.max_value, f"relu(max_value={layer.max_value})")
+    activation = getattr(layer, "activation", None)
+    return tf_keras.activations.serialize(activation) if activation else "linear"
+
+
+def pixel_params(model: tf_keras.Model) -> TensorQuantParams:
+    """Quantization parameters of the network's input: the pixels themselves, under the model's normalisation.
+
+    Raises:
+      ExperimentError: the normalisation is not one scale and one whole zero pixel for all channels.
+    """
+    rescaling = [layer for layer in model.layers if isinstance(layer, _layers.Rescaling)]
+    if not rescaling:
+        return activation_params(pixel_grid(0), 1.0)
+    try:
+        scale, zero_pixel = float(rescaling[0].scale), -float(rescaling[0].offset) / float(rescaling[0].scale)
+    except TypeError:
+        raise ExperimentError(
+            f"layer {rescaling[0].name} has a scale for each channel; a .tflite input has one for all: "
+            "normalise the student's pixels with scalars"
+        ) from None
+    if abs(zero_pixel - round(zero_pixel)) > 1e-4:
+        raise ExperimentError(f"layer {rescaling[0].name} maps pixel {zero_pixel} to 0.0; a whole pixel is needed")
+    return activation_params(pixel_grid(round(zero_pixel)), scale)
+
+
+class _Graph:
+    """The layers of a functional model with the questions that the plan asks of them."""
+
+    def __init__(self, model: tf_keras.Model):
+        self.layers = model.layers
+        self.outputs = set(model.output_names)
+        self.parents = {layer.name: [p.name for p in parents(layer)] for layer in self.layers}
+        self.by_name = {layer.name: layer for layer in self.layers}
+        self.consumers = {layer.name: [] for layer in self.layers}
+        for layer in self.layers:
+            for parent in self.parents[layer.name]:
+                self.consumers[parent].append(layer.name)
+
+    def role(self, name: str) -> str:
+        return role(self.by_name[name])
+
+    def ends_operator(self, name: str) -> bool:
+        """Whether the layer's output is a tensor of the integer graph that has a grid of its own."""
+        consumers = self.consumers[name]
+        if self.role(name) == "pass":
+            return False
+        if self.role(name) == "pixels":
+            return not (len(consumers) == 1 and self.role(consumers[0]) == "pixels")
+        return not (len(consumers) == 1 and self.role(consumers[0]) == "fold")
+
+    def operator(self, name: str) -> list[str]:
+        """The layers that are one operator with `name`, which ends it: root first."""
+        chain = [name]
+        while self.role(chain[0]) == "fold":
+            chain.insert(0, self.parents[chain[0]][0])
+        return chain
+
+    def readers(self, name: str) -> list[str]:
+        """Compute and arithmetic layers that read the tensor, directly or through pass layers."""
+        found = []
+        for consumer in self.consumers[name]:
+            found += self.readers(consumer) if self.role(consumer) == "pass" else [consumer]
+        return found
+
+    def only_computes(self, name: str) -> bool:
+        """Whether all that is made of the layer's input or output are inputs of compute layers."""
+        names = [name] if self.role(name) != "pass" else self.readers(name)
+        return bool(names) and all(self.role(n) == "compute" for n in names)
+
+    def is_output(self, name: str) -> bool:
+        return name in self.outputs or any(self.is_output(c) for c in self.consumers[name] if self.role(c) == "pass")
+
+    def is_non_negative(self, name: str, zero_pixel: int) -> bool:
+        if self.role(name) == "pixels":
+            return zero_pixel == 0
+        chain = self.operator(name)
+        if any(activation_name(self.by_name[n]).startswith("relu") for n in chain):
+            return True
+        return self.role(chain[0]) in ("arithmetic", "pass") and all(
+            self.is_non_negative(parent, zero_pixel) for parent in self.parents[chain[0]]
+        )
+
+
+def problems(model: tf_keras.Model) -> list[str]:
+    """What keeps a model from becoming an integer .tflite, a line each, with what to do."""
+    found = []
+    for layer in model.layers:
+        if type(layer) not in ROLES:
+            known = ", ".join(kind.__name__ for kind in ROLES)
+            found.append(f"layer {layer.name} is a {type(layer).__name__}; use one of {known}")
+        elif len(layer.inbound_nodes) > 1:
+            found.append(f"layer {layer.name} is used {len(layer.inbound_nodes)} times; give each use its own layer")
+    if found:
+        return found
+    if len(model.outputs) != 1 or len(model.inputs) != 1:
+        return [f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is expected"]
+    graph = _Graph(model)
+    for layer in model.layers:
+        found += [f"layer {layer.name} {problem}" for problem in _layer_problems(graph, layer)]
+    return found
+
+
+def _layer_problems(graph: _Graph, layer) -> list[str]:
+    found = []
+    activation = activation_name(layer)
+    if activation not in ACTIVATIONS:
+        hint = "end in logits, the loss applies the softmax" if activation == "softmax" else "use relu or relu6"
+        found.append(f"has activation {activation}; {hint}")
+    if getattr(layer, "data_format", "channels_last") != "channels_last" and not isinstance(
+        layer,
+        _layers.ZeroPadding2D,  # padding of channels is written that way
+    ):
+        found.append("has data_format channels_first; use channels_last")
+    if getattr(layer, "groups", 1) != 1:
+        found.append(f"has {layer.groups} groups; use Conv2D with groups=1 or DepthwiseConv2D")
+    if isinstance(layer, _layers.DepthwiseConv2D) and layer.depth_multiplier != 1:
+        found.append(f"has depth_multiplier {layer.depth_multiplier}; use 1")
+    if isinstance(layer, _layers.Dense) and len(layer.input_shape) != 2:
+        found.append(f"reads a tensor of shape {layer.input_shape}; put Flatten or pooling before Dense")
+    if isinstance(layer, _layers.AveragePooling2D) and tuple(layer.pool_size) != tuple(layer.input_shape[1:3]):
+        found.append(f"averages {layer.pool_size} of a {layer.input_shape[1:3]} map; only the whole map is possible")
+    if isinstance(layer, _layers.ReLU) and (layer.negative_slope or layer.threshold):
+        found.append("has a negative slope or a threshold; use plain ReLU")
+    if role(layer) == "fold":
+        chain = graph.operator(layer.name)
+        root, before = graph.by_name[chain[0]], [graph.by_name[n] for n in chain[:-1]]
+        if isinstance(layer, _layers.BatchNormalization):
+            if role(root) != "compute" or any(activation_name(b) != "linear" for b in before):
+                found.append("does not directly follow a convolution or Dense layer, so it cannot be folded")
+        elif activation != "linear" and not (role(root) == "compute" or isinstance(root, _layers.Add)):
+            found.append(f"follows {type(root).__name__} {root.name}; apply it after a convolution, Dense or Add")
+        if any(len(graph.consumers[b.name]) > 1 for b in before):
+            found.append(f"reads {before[-1].name}, whose output is read elsewhere too; it cannot be folded")
+    return found
+
+
+def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan:
+    """Reads a float functional model and says where quantizers belong.
+
+    Kernels: spec.weight_bits; first and last compute layers have their own width. A tensor read by
+    compute layers alone has the widest of their input bit widths. One that an addition,
+    concatenation or average reads has spec.residual_bits, and compute layers read it through
+    one requantization that they share. Logits have 8 bits.
+
+    Raises:
+      ExperimentError: a layer that cannot become an integer operator; all of them are listed.
+    """
+    if found := problems(model):
+        raise ExperimentError("this student cannot be quantized: " + "; ".join(found))
+    graph = _Graph(model)
+    zero_pixel = -pixel_params(model).grid.qmin
+    pixels = next(n for n in graph.by_name if graph.role(n) == "pixels" and graph.ends_operator(n))
+    first = {n for n in graph.readers(pixels) if graph.role(n) == "compute"}
+    last = {
+        chain[0]
+        for n in graph.by_name
+        if graph.ends_operator(n) and graph.is_output(n) and graph.role((chain := graph.operator(n))[0]) == "compute"
+    }
+
+    def bits(name: str, inner_bits: int) -> int:
+        if name in last:
+            return spec.last_layer_bits
+        return spec.first_layer_bits if name in first else inner_bits
+
+    weight_grids = {n: weight_grid(bits(n, spec.weight_bits)) for n in graph.by_name if graph.role(n) == "compute"}
+    output_grids: dict[str, IntegerGrid] = {}
+    requantized: dict[tuple[str, str], str] = {}
+    carried: dict[str, int] = {}  # bit width of the integers a layer hands on
+
+    for name in graph.by_name:
+        if not (graph.ends_operator(name) or graph.role(name) == "pass"):
+            continue
+
+        def make_grid(num_bits: int, name: str = name) -> IntegerGrid:
+            non_negative = graph.is_non_negative(name, zero_pixel)
+            return unsigned_grid(num_bits) if non_negative else signed_grid(num_bits)
+
+        input_bits = [bits(r, spec.activation_bits) for r in graph.readers(name) if graph.role(r) == "compute"]
+        if graph.role(name) == "pass":
+            edge = (graph.parents[name][0], name)
+            carried[name] = output_grids[requantized[edge]].num_bits if edge in requantized else carried[edge[0]]
+        elif name == pixels:
+            carried[name] = 8
+            output_grids[name] = pixel_grid(zero_pixel)
+        elif graph.is_output(name):
+            carried[name] = LOGITS_BITS
+            output_grids[name] = make_grid(LOGITS_BITS)
+        else:
+            only_computes = all(graph.only_computes(c) for c in graph.consumers[name])
+            carried[name] = max(input_bits) if only_computes else spec.residual_bits
+            output_grids[name] = make_grid(carried[name])
+        edges = [(name, c) for c in graph.consumers[name] if graph.only_computes(c)]
+        if edges and max(input_bits) < carried[name]:
+            requantize = name + REQUANTIZE_SUFFIX
+            output_grids[requantize] = make_grid(max(input_bits))
+            requantized.update({edge: requantize for edge in edges})
+    return QuantizationPlan(weight_grids, output_grids, requantized)
