@@ -4,12 +4,12 @@ import dataclasses
 
 import tensorflow as tf
 import tf_keras
-from tensorflow_model_optimization.quantization.keras import quantize_annotate_layer, quantize_apply, quantize_scope
 from tensorflow_model_optimization.python.core.quantization.keras import (
     quantize_layout_transform,
     quantize_registry,
     quantize_scheme,
 )
+from tensorflow_model_optimization.quantization.keras import quantize_annotate_layer, quantize_apply, quantize_scope
 
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization.grid import IntegerGrid, TensorQuantParams, activation_params, weight_params
@@ -124,13 +124,14 @@ class QuantizedStudent:
     def activation_intervals(self) -> list[tf.Variable]:
         return [q.interval for q in self.outputs.values()]
 
-    def coverage(self) -> list[tuple[str, str, int]]:
-        """(layer, what of it, bit width) for each quantized tensor, in the model's order."""
-        rows = [(self.pixels[0], "pixels", self.pixels[1].grid.num_bits)]
+    def coverage(self) -> list[tuple[str, str, int, float]]:
+        """(layer, what of it, bit width, interval) for each quantized tensor, in the model's order."""
+        rows = [(self.pixels[0], "pixels", self.pixels[1].grid.num_bits, self.pixels[1].scale)]
         for layer in self.plain.layers:
             for what, tensors in (("kernel", self.weights), ("output", self.outputs)):
                 if layer.name in tensors:
-                    rows.append((layer.name, what, tensors[layer.name].grid.num_bits))
+                    params = tensors[layer.name].params()
+                    rows.append((layer.name, what, params.grid.num_bits, params.scale))
         return rows
 
 

@@ -1,0 +1,200 @@
+"""Images: TFDS sets by name and the embedded digits, as deterministic tf.data pipelines."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from sklearn.datasets import load_digits
+
+from qkd_tf.experiment import DataSpec, ExperimentError, require
+
+RESIZE_RATIO = 256 / 224  # of the shorter side to the crop (LSQ, EfficientNet and others on ImageNet)
+SHUFFLE_BUFFER = 50_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The three splits of a data set, as batches of (pixels [N, H, W, C] uint8, labels [N] int64).
+
+    Attributes:
+      train: epoch number -> augmented batches of that epoch, the same for the same seed and epoch.
+      calibration: training images without augmentation.
+      validation, test: in the order of the data set, the last batch may be short.
+      fingerprint: what was read: data set, version, numbers of images, SHA-256 of the test split.
+    """
+
+    train: Callable[[int], tf.data.Dataset]
+    calibration: tf.data.Dataset
+    validation: tf.data.Dataset
+    test: tf.data.Dataset
+    num_train: int
+    batch_size: int
+    image_shape: tuple[int, int, int]
+    label_names: list[str]
+    fingerprint: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Decoded examples (image uint8, label), before any augmentation."""
+
+    train: tf.data.Dataset
+    validation: tf.data.Dataset
+    test: tf.data.Dataset
+    label_names: list[str]
+    version: str
+
+
+def load(spec: DataSpec) -> Splits:
+    """Opens a data set.
+
+    Raises:
+      ExperimentError: unknown set, or one that TFDS has not prepared in `spec.data_dir`.
+    """
+    source = _digits(spec) if spec.name == "digits" else _tfds(spec)
+    margin = _resized_side(spec) if spec.image_size else 0
+    if margin:
+        source = dataclasses.replace(
+            source,
+            train=source.train.map(lambda image, label: (_resize(image, margin), label), tf.data.AUTOTUNE),
+            validation=source.validation.map(lambda image, label: (_centre(image, margin, spec), label)),
+            test=source.test.map(lambda image, label: (_centre(image, margin, spec), label)),
+        )
+    train, validation, test = source.train.cache(), source.validation.cache(), source.test.cache()
+    image_shape = tuple(test.element_spec[0].shape)
+    require(
+        None not in image_shape,
+        f"images of {spec.name} differ in size; give --image_size, for instance --image_size=224",
+    )
+    num_train = sum(1 for _ in train)
+
+    def epoch_batches(epoch: int) -> tf.data.Dataset:
+        seed = spec.seed * 100_003 + epoch
+        batches = train.shuffle(min(num_train, SHUFFLE_BUFFER), seed=seed).batch(spec.batch_size, drop_remainder=True)
+        return (
+            batches.enumerate()
+            .map(
+                lambda step, batch: (augment(batch[0], image_shape, spec, tf.stack([seed, step])), batch[1]),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    require(
+        num_train >= spec.batch_size,
+        f"--batch_size={spec.batch_size} is more than the {num_train} training images of {spec.name}",
+    )
+    crop = train.map(lambda image, label: (tf.image.resize_with_crop_or_pad(image, *image_shape[:2]), label))
+    batched_test = test.batch(spec.batch_size)
+    return Splits(
+        train=epoch_batches,
+        calibration=crop.shuffle(min(num_train, SHUFFLE_BUFFER), seed=spec.seed).batch(spec.batch_size),
+        validation=validation.batch(spec.batch_size),
+        test=batched_test,
+        num_train=num_train,
+        batch_size=spec.batch_size,
+        image_shape=image_shape,
+        label_names=source.label_names,
+        fingerprint={"name": spec.name, "version": source.version, "num_train": num_train, **_digest(batched_test)},
+    )
+
+
+def augment(images: tf.Tensor, image_shape, spec: DataSpec, seed: tf.Tensor) -> tf.Tensor:
+    """Random crop out of black padding and random mirror, by `seed` [2] alone.
+
+    Args:
+      images: [N, h, w, C] uint8, h and w at least those of `image_shape`.
+
+    Returns:
+      [N, H, W, C] uint8.
+    """
+    height, width, _ = image_shape
+    pad = spec.crop_padding if not spec.image_size else 0
+    images = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
+    n = tf.shape(images)[0]
+    spare = tf.shape(images)[1:3] - [height, width]
+    offsets = tf.random.stateless_uniform([n, 2], seed, maxval=1.0)
+    offsets = tf.cast(offsets * tf.cast(spare + 1, tf.float32), tf.int32)
+    images = tf.gather(images, offsets[:, :1] + tf.range(height), axis=1, batch_dims=1)
+    images = tf.gather(images, offsets[:, 1:] + tf.range(width), axis=2, batch_dims=1)
+    if spec.horizontal_flip:
+        mirror = tf.random.stateless_uniform([n, 1, 1, 1], seed + 1) < 0.5
+        images = tf.where(mirror, images[:, :, ::-1], images)
+    return images
+
+
+def _digits(spec: DataSpec) -> _Source:
+    """scikit-learn's bundled handwritten digits: 1,797 pictures of 8x8, one fifth of them for the test."""
+    digits = load_digits()
+    images = np.round(digits.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
+    order = np.random.default_rng(0).permutation(len(images))  # the split is the data set's, not the run's
+    examples = [(images[part], digits.target[part].astype(np.int64)) for part in np.split(order, [len(order) * 4 // 5])]
+    train, test = examples
+    num_validation = round(len(train[0]) * spec.validation_fraction)
+    return _Source(
+        train=tf.data.Dataset.from_tensor_slices(tuple(a[num_validation:] for a in train)),
+        validation=tf.data.Dataset.from_tensor_slices(tuple(a[:num_validation] for a in train)),
+        test=tf.data.Dataset.from_tensor_slices(test),
+        label_names=[str(name) for name in digits.target_names],
+        version="scikit-learn",
+    )
+
+
+def _tfds(spec: DataSpec) -> _Source:
+    data_dir = spec.data_dir or None
+    where = f"--data_dir={spec.data_dir}" if data_dir else "the default data folder of TFDS"
+    require(
+        data_dir is None or pathlib.Path(spec.data_dir).is_dir(),
+        f"--data_dir={spec.data_dir} is not a folder; give the one that holds {spec.name}/VERSION",
+    )
+    try:
+        builder = tfds.builder(spec.name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        raise ExperimentError(
+            f"unknown data set {spec.name!r}; known are digits and the names of tfds.list_builders(), such as cifar10"
+        ) from None
+    prepare = f"tfds build {spec.name}" + (f" --data_dir={spec.data_dir}" if data_dir else "")
+    require(
+        builder.data_path.exists(),
+        f"{where} holds no prepared {spec.name}; prepare it with: {prepare}",
+    )
+    keys = builder.info.supervised_keys
+    is_images = keys is not None and isinstance(builder.info.features[keys[0]], tfds.features.Image)
+    require(is_images, f"{spec.name} is not a set of (image, label) examples")
+    test_name = next((name for name in ("test", "validation") if name in builder.info.splits), None)
+    require(test_name is not None, f"{spec.name} has splits {list(builder.info.splits)}; 'test' is missing")
+    cut = f"{100 - round(100 * spec.validation_fraction)}%"
+    train, validation, test = builder.as_dataset(
+        split=[f"train[:{cut}]", f"train[{cut}:]", test_name], as_supervised=True
+    )
+    return _Source(train, validation, test, builder.info.features[keys[1]].names, str(builder.version))
+
+
+def _resized_side(spec: DataSpec) -> int:
+    return round(spec.image_size * RESIZE_RATIO)
+
+
+def _resize(image: tf.Tensor, side: int) -> tf.Tensor:
+    """Shorter side to `side`, then the centre square; pixels stay whole numbers."""
+    shape = tf.cast(tf.shape(image)[:2], tf.float32)
+    size = tf.cast(tf.round(shape * side / tf.reduce_min(shape)), tf.int32)
+    image = tf.image.resize(image, size, antialias=True)
+    image = tf.image.resize_with_crop_or_pad(image, side, side)
+    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+
+
+def _centre(image: tf.Tensor, side: int, spec: DataSpec) -> tf.Tensor:
+    return tf.image.resize_with_crop_or_pad(_resize(image, side), spec.image_size, spec.image_size)
+
+
+def _digest(test: tf.data.Dataset) -> dict:
+    digest, num_test = hashlib.sha256(), 0
+    for images, labels in test.as_numpy_iterator():
+        digest.update(images.tobytes())
+        digest.update(labels.tobytes())
+        num_test += len(labels)
+    return {"num_test": num_test, "test_sha256": digest.hexdigest()}

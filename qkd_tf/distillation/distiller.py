@@ -1,0 +1,108 @@
+"""The one training step, which obeys the phase's row."""
+
+import dataclasses
+
+import tensorflow as tf
+import tf_keras
+
+from qkd_tf.distillation.losses import cross_entropy, distillation
+from qkd_tf.distillation.phases import Phase
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterGroup:
+    """Variables that one optimizer moves."""
+
+    optimizer: tf_keras.optimizers.Optimizer
+    variables: list[tf.Variable]
+
+
+class Distiller(tf_keras.Model):
+    """A student, a teacher where the phase has one, and the step that trains them.
+
+    Args:
+      phase: the row to obey.
+      student, teacher: models from pixels [N, H, W, C] to logits [N, K]. `teacher` is None where it
+        takes no part.
+      student_groups, teacher_groups: who moves which variable. An empty group list trains nothing.
+      temperature: T of the softened distributions.
+      distillation_weight: factor of the distillation loss beside the cross-entropy.
+      weight_decay: factor of 0.5 * |w|^2 for the kernels of a trained network.
+    """
+
+    def __init__(
+        self,
+        phase: Phase,
+        student: tf_keras.Model,
+        teacher: tf_keras.Model | None,
+        student_groups: list[ParameterGroup],
+        teacher_groups: list[ParameterGroup],
+        temperature: float,
+        distillation_weight: float,
+        weight_decay: float,
+    ):
+        super().__init__()
+        self.phase = phase
+        self.student, self.teacher = student, teacher
+        self.student_groups, self.teacher_groups = student_groups, teacher_groups
+        self._temperature = temperature
+        self._distillation_weight = distillation_weight
+        self._weight_decay = weight_decay
+        self.student_metrics = _Metrics("student")
+        self.teacher_metrics = _Metrics("teacher")
+
+    @property
+    def metrics(self):
+        metrics = self.student_metrics.all if self.student_groups else []
+        return metrics + (self.teacher_metrics.all if self.teacher_groups else [])
+
+    def train_step(self, data):
+        """One batch of (pixels [N, H, W, C], labels [N]).
+
+        Each network's target is the other's output of the same batch, detached: a batch runs
+        through each network once.
+        """
+        images, labels = data
+        teacher_logits = student_logits = None
+        with tf.GradientTape() as student_tape, tf.GradientTape() as teacher_tape:
+            if self.teacher is not None:
+                teacher_logits = self.teacher(images, training=bool(self.teacher_groups))
+            if self.student_groups:
+                student_logits = self.student(images, training=True)
+            student_loss = self._loss(labels, student_logits, teacher_logits, self.student_groups, self.student_metrics)
+            teacher_loss = self._loss(labels, teacher_logits, student_logits, self.teacher_groups, self.teacher_metrics)
+        _apply(student_tape, student_loss, self.student_groups)
+        _apply(teacher_tape, teacher_loss, self.teacher_groups)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _loss(self, labels, logits, target_logits, groups, metrics) -> tf.Tensor | None:
+        """Loss of one network by the phase's row; None where it does not train."""
+        if not groups:
+            return None
+        loss = cross_entropy(labels, logits)
+        if self.phase.distills:
+            loss += self._distillation_weight * distillation(target_logits, logits, self._temperature)
+        metrics.update(loss, labels, logits)
+        kernels = [v for group in groups for v in group.variables if v.shape.rank > 1]
+        return loss + self._weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+
+
+def _apply(tape: tf.GradientTape, loss: tf.Tensor | None, groups: list[ParameterGroup]) -> None:
+    if loss is None:
+        return
+    gradients = iter(tape.gradient(loss, [v for group in groups for v in group.variables]))
+    for group in groups:
+        group.optimizer.apply_gradients([(next(gradients), v) for v in group.variables])
+
+
+class _Metrics:
+    """Running loss (without weight decay) and top-1 of one network."""
+
+    def __init__(self, network: str):
+        self.loss = tf_keras.metrics.Mean(f"{network}_loss")
+        self.top1 = tf_keras.metrics.SparseCategoricalAccuracy(f"{network}_top1")
+        self.all = [self.loss, self.top1]
+
+    def update(self, loss, labels, logits) -> None:
+        self.loss.update_state(loss)
+        self.top1.update_state(labels, logits)

@@ -1,0 +1,200 @@
+"""Time: phases in order, epochs, optimizers and their schedules, checkpoints, resume."""
+
+import time
+from collections.abc import Callable
+
+import tensorflow as tf
+import tf_keras
+
+from qkd_tf.data import Splits
+from qkd_tf.distillation.distiller import Distiller, ParameterGroup
+from qkd_tf.distillation.phases import PHASES, Phase
+from qkd_tf.distillation.progress import DivergenceGuard, PhaseProgress
+from qkd_tf.evaluate import top1
+from qkd_tf.experiment import PhaseSpec, TrainingSpec
+from qkd_tf.quantization.scheme import QuantizedStudent
+from qkd_tf.run_folder import RunFolder
+
+
+class Trainer:
+    """Runs an experiment's phases one after the other; goes on where a killed run stopped.
+
+    A checkpoint is written after every epoch. The epoch that was interrupted starts again from its
+    first batch, and batches are a function of seed and epoch, so a resumed run sees what
+    the uninterrupted one would have seen.
+
+    Args:
+      student: the pair of float and quantized student.
+      teacher: float model, or None where no phase needs one.
+      pretrained: names, of "student" and "teacher", that came with weights: full_precision leaves them alone.
+      calibrate: sets the intervals of `student` from its float weights; called whenever a quantized
+        phase follows a float start or a float phase.
+    """
+
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        student: QuantizedStudent,
+        teacher: tf_keras.Model | None,
+        pretrained: frozenset[str],
+        splits: Splits,
+        folder: RunFolder,
+        calibrate: Callable[[], None],
+    ):
+        self._spec = spec
+        self._student = student
+        self._teacher = teacher
+        self._pretrained = pretrained
+        self._splits = splits
+        self._folder = folder
+        self._calibrate = calibrate
+        self._networks = {"plain": student.plain, "student": student.model}
+        if teacher is not None:
+            self._networks["teacher"] = teacher
+
+    def run(self) -> list[dict]:
+        """Trains what is left to train.
+
+        Returns:
+          One dict a phase: name, epochs, best epoch, losses by epoch, test top-1 of student and
+          teacher in percent, seconds.
+        """
+        progress = self._folder.load_progress() or {"phase": 0, "epoch": 0, "results": [], "latest": None}
+        if progress["latest"] and progress["epoch"] == 0:
+            self._restore(progress["latest"])
+        for index in range(progress["phase"], len(self._spec.phases)):
+            result = self._run_phase(index, progress)
+            latest = self._save(f"phase{index}_done")
+            progress = {"phase": index + 1, "epoch": 0, "results": progress["results"] + [result], "latest": latest}
+            self._commit(progress)
+        return progress["results"]
+
+    def _run_phase(self, index: int, progress: dict) -> dict:
+        phase_spec = self._spec.phases[index]
+        phase = PHASES[phase_spec.name]
+        distiller = self._distiller(phase, phase_spec)
+        optimizers = [group.optimizer for group in distiller.student_groups + distiller.teacher_groups]
+        if progress["epoch"]:
+            self._restore(progress["latest"], optimizers)
+        else:
+            self._enter(phase, PHASES[self._spec.phases[index - 1].name] if index else PHASES["full_precision"])
+            progress = {**progress, "history": [], "best": None}
+        steps = self._splits.num_train // self._splits.batch_size
+        epochs_before = sum(earlier.epochs for earlier in self._spec.phases[:index])
+        summaries = tf.summary.create_file_writer(str(self._folder.logs))
+        for epoch in range(progress["epoch"], phase_spec.epochs):
+            start = time.monotonic()
+            losses = distiller.fit(
+                self._splits.train(epochs_before + epoch),
+                verbose=0,
+                callbacks=[
+                    DivergenceGuard(phase.name, epoch),
+                    PhaseProgress(phase.name, epoch, phase_spec.epochs, steps),
+                ],
+            ).history
+            row = {name: values[-1] for name, values in losses.items()}
+            row["validation_top1"] = top1(distiller.student, self._splits.validation)
+            row["seconds"] = time.monotonic() - start
+            latest = self._save(f"phase{index}_epoch{epoch + 1}", optimizers)
+            best = progress["best"]
+            if best is None or row["validation_top1"] > best["validation_top1"]:
+                best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"], "checkpoint": latest}
+            progress = {
+                **progress,
+                "phase": index,
+                "epoch": epoch + 1,
+                "latest": latest,
+                "best": best,
+                "history": progress["history"] + [row],
+            }
+            self._commit(progress)
+            with summaries.as_default(step=epochs_before + epoch + 1):
+                for name, value in row.items():
+                    tf.summary.scalar(f"{phase.name}/{name}", value)
+                tf.summary.histogram("weight_intervals", self._student.weight_intervals)
+                tf.summary.histogram("activation_intervals", self._student.activation_intervals)
+        summaries.close()
+        self._restore_student(progress["best"]["checkpoint"])
+        result = {
+            "phase": phase.name,
+            "epochs": phase_spec.epochs,
+            "learning_rate": phase_spec.learning_rate,
+            "best_epoch": progress["best"]["epoch"],
+            "best_validation_top1": progress["best"]["validation_top1"],
+            "student_test_top1": top1(distiller.student, self._splits.test),
+            "seconds": sum(row["seconds"] for row in progress["history"]),
+            "history": progress["history"],
+        }
+        if distiller.teacher is not None:
+            result["teacher_test_top1"] = top1(distiller.teacher, self._splits.test)
+        return result
+
+    def _enter(self, phase: Phase, previous: Phase) -> None:
+        """Carries the student's weights over where its precision changes."""
+        if phase.quantized and not previous.quantized:
+            self._student.copy_weights_from_plain()
+            self._calibrate()
+        if previous.quantized and not phase.quantized:
+            self._student.copy_weights_to_plain()
+
+    def _distiller(self, phase: Phase, phase_spec: PhaseSpec) -> Distiller:
+        spec, student = self._spec, self._student
+        teacher = None if phase.teacher == "absent" else self._teacher
+        steps = phase_spec.epochs * (self._splits.num_train // self._splits.batch_size)
+
+        def group(variables, ratio: float = 1.0) -> ParameterGroup:
+            schedule = tf_keras.optimizers.schedules.CosineDecay(phase_spec.learning_rate * ratio, steps)
+            optimizer = OPTIMIZERS[spec.optimizer](schedule, spec)
+            optimizer.build(variables)
+            return ParameterGroup(optimizer, variables)
+
+        if phase.quantized:
+            intervals = {v.ref() for v in student.weight_intervals + student.activation_intervals}
+            student_groups = [
+                group([v for v in student.model.trainable_variables if v.ref() not in intervals]),
+                group(student.weight_intervals, spec.weight_interval_lr_ratio),
+                group(student.activation_intervals, spec.activation_interval_lr_ratio),
+            ]
+        else:
+            student_groups = [] if "student" in self._pretrained else [group(student.plain.trainable_variables)]
+        teacher_groups = []
+        if teacher is not None and phase.teacher == "trained" and (phase.distills or "teacher" not in self._pretrained):
+            teacher_groups = [group(teacher.trainable_variables, spec.teacher_lr_ratio if phase.distills else 1.0)]
+        distiller = Distiller(
+            phase,
+            student.model if phase.quantized else student.plain,
+            teacher,
+            student_groups,
+            teacher_groups,
+            temperature=spec.temperature,
+            distillation_weight=spec.distillation_weight,
+            weight_decay=spec.weight_decay,
+        )
+        distiller.compile()
+        return distiller
+
+    def _save(self, name: str, optimizers=()) -> str:
+        return tf.train.Checkpoint(**self._networks, optimizers=list(optimizers)).write(
+            str(self._folder.checkpoints / name)
+        )
+
+    def _restore(self, prefix: str, optimizers=()) -> None:
+        tf.train.Checkpoint(**self._networks, optimizers=list(optimizers)).read(prefix).expect_partial()
+
+    def _restore_student(self, prefix: str) -> None:
+        students = {name: net for name, net in self._networks.items() if name != "teacher"}
+        tf.train.Checkpoint(**students).read(prefix).expect_partial()
+
+    def _commit(self, progress: dict) -> None:
+        """Makes the newest checkpoint the one to resume from, then removes those nobody needs."""
+        self._folder.save_progress(progress)
+        needed = {progress["latest"], (progress.get("best") or {}).get("checkpoint")}
+        for file in self._folder.checkpoints.glob("phase*"):
+            if str(file).removesuffix(".index").split(".data-")[0] not in needed:
+                file.unlink()
+
+
+OPTIMIZERS = {
+    "sgd": lambda schedule, spec: tf_keras.optimizers.SGD(schedule, momentum=spec.momentum),
+    "adam": lambda schedule, spec: tf_keras.optimizers.Adam(schedule),
+}

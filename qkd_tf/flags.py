@@ -1,0 +1,117 @@
+"""The command line: the only flags of the package, and the Experiment they make."""
+
+from absl import flags
+
+from qkd_tf import experiment as ex
+
+FLAGS = flags.FLAGS
+
+# Data
+flags.DEFINE_string("data", "cifar10", "Data set: 'digits' (embedded), or a TFDS image-classification set by name.")
+flags.DEFINE_string("data_dir", "", "Folder in which TFDS has prepared the set; empty: the default folder of TFDS.")
+flags.DEFINE_integer("image_size", 0, "Pixels of a side; 0 keeps the size of the set (all images must then agree).")
+flags.DEFINE_float("validation_fraction", 0.1, "Share of the training split, in (0, 1), that chooses the best epoch.")
+flags.DEFINE_integer("crop_padding", 4, "Black pixels around a training image before the random crop (QKD, CIFAR: 4).")
+flags.DEFINE_bool("horizontal_flip", True, "Mirror half of the training images.")
+flags.DEFINE_integer("batch_size", 128, "Images a training step (QKD: 128).")
+
+# Networks
+flags.DEFINE_string("student", "resnet20", "Network to quantize, by name.")
+flags.DEFINE_string("teacher", "", "Network to learn from, by name; empty: none.")
+flags.DEFINE_string("student_weights", "", "First weights of the student: .h5, .keras, .weights.h5 or .npz.")
+flags.DEFINE_string("teacher_weights", "", "First weights of the teacher: .h5, .keras, .weights.h5 or .npz.")
+flags.DEFINE_list("student_pixel_mean", ["128"], "Pixel, 0..254 and whole, that the student reads as 0.0.")
+flags.DEFINE_list("student_pixel_std", ["64"], "Pixels a unit of the student's input: one number.")
+flags.DEFINE_list("student_weights_mean", [], "Mean, in pixels 0..255, that --student_weights were trained under.")
+flags.DEFINE_list("student_weights_std", [], "Deviation, in pixels, that --student_weights were trained under.")
+flags.DEFINE_list("teacher_pixel_mean", ["128"], "Mean, in pixels, one number or one a channel, inside the teacher.")
+flags.DEFINE_list("teacher_pixel_std", ["64"], "Deviation, in pixels, one number or one a channel, in the teacher.")
+
+# Quantization
+flags.DEFINE_integer("weight_bits", 4, "Bit width of kernels, 2..8, but for the first and last layer.")
+flags.DEFINE_integer("activation_bits", 4, "Bit width of the inputs of layers, 2..8, but for the first and last.")
+flags.DEFINE_integer("first_layer_bits", 8, "Bit width, weights and input, of the first layer (QKD: 8).")
+flags.DEFINE_integer("last_layer_bits", 8, "Bit width, weights and input, of the last layer (QKD: 8).")
+flags.DEFINE_integer("residual_bits", 8, "Bit width of tensors that an addition, concatenation or average reads.")
+flags.DEFINE_enum("interval_init", "mse", ex.INTERVAL_INITS, "First interval: min-max, LSQ's mean, or least MSE.")
+flags.DEFINE_enum(
+    "interval_gradient_scale", "none", ex.INTERVAL_GRADIENT_SCALES, "Factor of dL/dI: 1, or LSQ's 1/sqrt(N*qmax)."
+)
+flags.DEFINE_bool(
+    "mask_weight_gradient", True, "Zero a weight's gradient outside its range (LSQ); QKD's authors don't."
+)
+flags.DEFINE_integer("calibration_batches", 8, "Training batches that choose the first activation intervals.")
+
+# Training
+flags.DEFINE_list("phases", ["self_studying", "co_studying", "tutoring"], "Phases in order: " + ", ".join(ex.PHASES))
+flags.DEFINE_list("epochs", ["30", "100", "70"], "Epochs of each phase (QKD on CIFAR: 30, 100, 70).")
+flags.DEFINE_list("learning_rates", ["0.01"], "First learning rate of each phase, or one for all (QKD: 0.01); cosine.")
+flags.DEFINE_enum("optimizer", "sgd", ex.OPTIMIZERS, "Optimizer of both networks (QKD: sgd).")
+flags.DEFINE_float("momentum", 0.9, "Momentum of sgd (QKD: 0.9).")
+flags.DEFINE_float("weight_decay", 1e-4, "L2 factor on kernels, never on intervals (QKD: 1e-4).")
+flags.DEFINE_float("weight_interval_lr_ratio", 0.01, "Learning rate of weight intervals, as a share (QKD: 0.01).")
+flags.DEFINE_float("activation_interval_lr_ratio", 1.0, "Learning rate of activation intervals, as a share (QKD: 1).")
+flags.DEFINE_float("teacher_lr_ratio", 1.0, "Learning rate of the teacher in co_studying, as a share (QKD: 1).")
+flags.DEFINE_float("temperature", 2.0, "T of the softened distributions (QKD: 2).")
+flags.DEFINE_float("distillation_weight", 1.0, "Factor of T^2*KL beside the cross-entropy (QKD: 1).")
+
+# Run
+flags.DEFINE_string("run_dir", None, "Folder of the run, for instance runs/my_run; it goes on where it stopped.")
+flags.DEFINE_integer("seed", 0, "Seed of weights, shuffling and augmentation.")
+
+
+def experiment_from_flags() -> ex.Experiment:
+    """The experiment that the parsed flags describe.
+
+    Raises:
+      ExperimentError: a value out of range, or flags that do not go together.
+    """
+    ex.require(FLAGS.run_dir is not None, "--run_dir is missing; give a folder for the run, such as runs/my_run")
+    rates = FLAGS.learning_rates * (len(FLAGS.phases) if len(FLAGS.learning_rates) == 1 else 1)
+    ex.require(
+        len(FLAGS.phases) == len(FLAGS.epochs) == len(rates),
+        f"--phases has {len(FLAGS.phases)} entries, --epochs {len(FLAGS.epochs)} and --learning_rates "
+        f"{len(FLAGS.learning_rates)}; give one of each a phase (or one learning rate for all)",
+    )
+    phases = tuple(
+        ex.PhaseSpec(name, *_numbers(int, "epochs", [epochs]), *_numbers(float, "learning_rates", [rate]))
+        for name, epochs, rate in zip(FLAGS.phases, FLAGS.epochs, rates, strict=True)
+    )
+    student_pixels = _normalization("student_pixel")
+    weights_pixels = _normalization("student_weights") if FLAGS.student_weights_mean else student_pixels
+    teacher = None
+    if FLAGS.teacher:
+        teacher = ex.NetworkSpec(FLAGS.teacher, _normalization("teacher_pixel"), FLAGS.teacher_weights)
+    return ex.Experiment(
+        run_dir=FLAGS.run_dir,
+        seed=FLAGS.seed,
+        data=_spec(ex.DataSpec, name=FLAGS.data),
+        student=ex.NetworkSpec(FLAGS.student, student_pixels, FLAGS.student_weights, weights_pixels),
+        teacher=teacher,
+        quantization=_spec(ex.QuantizationSpec),
+        training=_spec(ex.TrainingSpec, phases=phases),
+    )
+
+
+def flag_lines() -> list[str]:
+    """The package's flags as lines of a flag file that starts the same run again."""
+    return [flag.serialize() for flag in FLAGS.flags_by_module_dict()[__name__] if flag.value is not None]
+
+
+def _spec(kind, **given):
+    """A spec whose fields are the flags of the same names."""
+    return kind(**given, **{f: FLAGS[f].value for f in kind.__dataclass_fields__ if f not in given})
+
+
+def _normalization(prefix: str) -> ex.PixelNormalization:
+    mean, std = (FLAGS[f"{prefix}_{what}"].value for what in ("mean", "std"))
+    return ex.PixelNormalization(
+        tuple(_numbers(float, f"{prefix}_mean", mean)), tuple(_numbers(float, f"{prefix}_std", std))
+    )
+
+
+def _numbers(kind, flag: str, values: list[str]) -> list:
+    try:
+        return [kind(value) for value in values]
+    except ValueError:
+        raise ex.ExperimentError(f"--{flag}={','.join(values)}: {kind.__name__} numbers are expected") from None

@@ -1,0 +1,50 @@
+"""Writes what the exporter needs: a plain Keras student, integers, and what they mean."""
+
+import numpy as np
+
+from qkd_tf.data import Splits
+from qkd_tf.evaluate import predict_logits
+from qkd_tf.quantization.grid import dequantize, quantize, save_params
+from qkd_tf.quantization.scheme import QuantizedStudent
+from qkd_tf.run_folder import RunFolder, write_whole
+
+
+def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float:
+    """Writes `folder.handoff`:
+
+      student.keras          float model of standard Keras layers, kernels on their grid
+      weights.npz            integer kernels, int8, by layer name, in Keras' layout
+      weight_params.json     quantization parameters of each kernel
+      tensor_params.json     parameters of each tensor, by name of the layer that hands it on
+      labels.txt             class names, one a line
+      test_images.npy, test_labels.npy   the test split, pixels uint8
+      student_logits.npy     the quantized student's logits on it, as stored int8
+
+    Returns:
+      Top-1 of the quantized student on the test split, in percent.
+    """
+    target = folder.handoff
+    target.mkdir(exist_ok=True)
+    student.copy_weights_to_plain()
+    integers, weight_params = {}, {}
+    for name, quantized in student.weights.items():
+        params = quantized.params()
+        integers[name] = quantize(quantized.kernel.numpy(), params)
+        weight_params[name] = params
+        layer = student.plain.get_layer(name)
+        kernel, *rest = layer.get_weights()
+        layer.set_weights([dequantize(integers[name], params).reshape(kernel.shape), *rest])
+    student.plain.save(target / "student.keras")
+    np.savez(target / "weights.npz", **integers)
+    save_params(target / "weight_params.json", weight_params)
+    pixels_name, pixel_params = student.pixels
+    tensor_params = {pixels_name: pixel_params, **{name: q.params() for name, q in student.outputs.items()}}
+    save_params(target / "tensor_params.json", tensor_params)
+    write_whole(target / "labels.txt", "\n".join(splits.label_names) + "\n")
+
+    logits, labels = predict_logits(student.model, splits.test)
+    np.save(target / "test_images.npy", np.concatenate([images for images, _ in splits.test.as_numpy_iterator()]))
+    np.save(target / "test_labels.npy", labels)
+    (output_name,) = student.plain.output_names
+    np.save(target / "student_logits.npy", quantize(logits, tensor_params[output_name]))
+    return 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))

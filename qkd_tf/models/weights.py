@@ -1,0 +1,213 @@
+"""Pretrained weights from files, fitted by name or by position; nothing is loaded by halves."""
+
+import dataclasses
+import pathlib
+import re
+
+import h5py
+import numpy as np
+import tf_keras
+from tf_keras import layers
+
+from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization
+
+# The words that files use for the variables of a layer, and ours. A BatchNormalization is told by its statistics.
+_STATISTICS = {
+    "moving_mean": "moving_mean",
+    "running_mean": "moving_mean",
+    "moving_variance": "moving_variance",
+    "running_var": "moving_variance",
+}
+_BATCH_NORM = {"gamma": "gamma", "weight": "gamma", "beta": "beta", "bias": "beta", **_STATISTICS}
+_OTHER = {"kernel": "kernel", "weight": "kernel", "depthwise_kernel": "depthwise_kernel", "bias": "bias"}
+_IGNORED = ("num_batches_tracked",)
+# Order of variables where a file has numbers for names (Keras' V3 format).
+_V3_ORDER = {
+    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+    "depthwise_conv2d": ("depthwise_kernel", "bias"),
+    "conv2d": ("kernel", "bias"),
+    "dense": ("kernel", "bias"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerWeights:
+    """The variables of one layer: name in the file, {our word: array}."""
+
+    name: str
+    variables: dict[str, np.ndarray]
+
+    @property
+    def kind(self) -> str:
+        """Layers are matched by position among those of their kind."""
+        if "moving_mean" in self.variables:
+            return "batch norm"
+        kernel = self.variables.get("kernel")
+        if kernel is None:
+            return "depthwise conv" if "depthwise_kernel" in self.variables else "other"
+        return "conv" if kernel.ndim == 4 else "dense"
+
+
+def load(model: tf_keras.Model, spec: NetworkSpec) -> None:
+    """Loads `spec.weights` into `model`, then adapts the first kernel to the model's own pixel normalisation.
+
+    Layers are matched by name where all names agree, otherwise by position among layers of their
+    kind; every shape is checked before the first value is set.
+
+    Raises:
+      ExperimentError: no such file, unknown ending, or a list of every name and shape that does not fit.
+    """
+    path = pathlib.Path(spec.weights)
+    if not path.is_file():
+        raise ExperimentError(f"weights file {path} does not exist")
+    source = read(path)
+    target = [_layer_weights(layer) for layer in model.layers if layer.weights]
+    pairs, problems = _match(source, target)
+    for given, expected in pairs:
+        for role, value in expected.variables.items():
+            if role not in given.variables:
+                problems.append(f"{given.name} has no {role} for {expected.name}")
+            elif given.variables[role].shape != value.shape:
+                problems.append(
+                    f"{given.name}/{role} has shape {given.variables[role].shape}, "
+                    f"{expected.name}/{role} expects {value.shape}"
+                )
+        problems += [
+            f"{given.name}/{role} has no place in {expected.name}"
+            for role in given.variables
+            if role not in expected.variables
+        ]
+    if problems:
+        raise ExperimentError(f"weights {path} do not fit {spec.name}: " + "; ".join(problems))
+    for given, expected in pairs:
+        layer = model.get_layer(expected.name)
+        layer.set_weights([given.variables[role] for role in expected.variables])
+    if spec.weights_normalization and spec.weights_normalization != spec.normalization:
+        adapt_normalization(model, spec.weights_normalization, spec.normalization)
+
+
+def adapt_normalization(model: tf_keras.Model, trained: PixelNormalization, own: PixelNormalization) -> None:
+    """Rewrites the first convolution for pixels normalised by `own` instead of `trained`.
+
+    With x' = (p - M) / S as trained and x = (p - m) / s as now, x' = x * s/S + (m - M)/S: kernels are
+    multiplied by s/S for each input channel, and the constant moves into the bias, or into the moving
+    mean of the BatchNormalization where the convolution has no bias. That is exact inside the picture. At its
+    borders the padding now reads as pixel m where it used to read as pixel M, an error of (m - M)/S
+    under each padded tap: none for M = m, and small for an m near the channels' means.
+    """
+    channels = model.input_shape[-1]
+    m, s, big_m, big_s = (
+        np.broadcast_to(np.asarray(v, np.float64), channels) for v in (own.mean, own.std, trained.mean, trained.std)
+    )
+    first = next((layer for layer in model.layers if isinstance(layer, layers.Conv2D)), None)
+    if first is None:
+        raise ExperimentError(f"{model.name} has no convolution whose kernel could be adapted to the normalisation")
+    kernel, *bias = first.get_weights()
+    shift = np.einsum("hwio,i->o", kernel, (m - big_m) / big_s)
+    scaled = kernel * (s / big_s)[:, np.newaxis]
+    if bias:
+        first.set_weights([scaled, bias[0] + shift])
+        return
+    first.set_weights([scaled])
+    batch_norm = first.outbound_nodes[0].outbound_layer
+    if not isinstance(batch_norm, layers.BatchNormalization):
+        raise ExperimentError(f"{first.name} has neither a bias nor a BatchNormalization to take up the mean")
+    batch_norm.moving_mean.assign(batch_norm.moving_mean.numpy() - shift)
+
+
+def read(path: pathlib.Path) -> list[LayerWeights]:
+    """Layers with variables in a weights file, in the file's order.
+
+    Raises:
+      ExperimentError: an ending that is not known, or a file that cannot be read as what its ending says.
+    """
+    for ending, reader in READERS.items():
+        if path.name.endswith(ending):
+            try:
+                return reader(path)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ExperimentError(f"{path} cannot be read as {ending}: {first_line}") from error
+    raise ExperimentError(f"weights {path} have an unknown ending; known are {', '.join(READERS)}")
+
+
+def _read_npz(path: pathlib.Path) -> list[LayerWeights]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return _group({name: arrays[name] for name in arrays.files})
+
+
+def _read_h5(path: pathlib.Path) -> list[LayerWeights]:
+    """A whole model, or its weights, as Keras 1 and 2 wrote them."""
+    with h5py.File(path) as file:
+        root = file["model_weights"] if "model_weights" in file else file
+        names = [_text(name) for name in root.attrs["layer_names"]]
+        arrays = {}
+        for layer in names:
+            for weight in root[layer].attrs["weight_names"]:
+                arrays[f"{layer}/{_text(weight).split('/')[-1]}"] = root[layer][_text(weight)][()]
+    return _group(arrays)
+
+
+def _read_v3(path: pathlib.Path) -> list[LayerWeights]:
+    """Keras' V3 weights: layers by class and number, variables by number."""
+    with h5py.File(path) as file:
+        root = next(file[name] for name in ("layers", "_layer_checkpoint_dependencies") if name in file)
+        found = []
+        for name in sorted(root, key=_natural):
+            order = _V3_ORDER.get(re.sub(r"_\d+$", "", name))
+            variables = root[name].get("vars", {})
+            if order and len(variables):
+                roles = order if len(variables) == len(order) else order[: len(variables)]
+                found.append(LayerWeights(name, {role: variables[str(i)][()] for i, role in enumerate(roles)}))
+    return found
+
+
+def _read_keras(path: pathlib.Path) -> list[LayerWeights]:
+    model = tf_keras.models.load_model(path, compile=False, safe_mode=True)
+    return [_layer_weights(layer) for layer in model.layers if layer.weights]
+
+
+READERS = {".weights.h5": _read_v3, ".h5": _read_h5, ".keras": _read_keras, ".npz": _read_npz}
+
+
+def _group(arrays: dict[str, np.ndarray]) -> list[LayerWeights]:
+    """{"conv1/kernel:0" or "conv1.weight": array} to layers."""
+    grouped: dict[str, dict[str, np.ndarray]] = {}
+    for name, value in arrays.items():
+        layer, _, variable = name.split(":")[0].replace("/", ".").rpartition(".")
+        if variable not in _IGNORED:
+            grouped.setdefault(layer, {})[variable] = value
+    found = []
+    for layer, variables in grouped.items():
+        words = _BATCH_NORM if variables.keys() & _STATISTICS.keys() else _OTHER
+        found.append(LayerWeights(layer, {words.get(word, word): value for word, value in variables.items()}))
+    return found
+
+
+def _layer_weights(layer) -> LayerWeights:
+    values = zip(layer.variables, layer.get_weights(), strict=True)
+    return LayerWeights(layer.name, {v.name.split(":")[0].split("/")[-1]: value for v, value in values})
+
+
+def _match(source: list[LayerWeights], target: list[LayerWeights]):
+    """Pairs (source, target) of layers, and a line for each that has no counterpart."""
+    by_name = {layer.name: layer for layer in source}
+    if by_name.keys() == {layer.name for layer in target}:
+        return [(by_name[layer.name], layer) for layer in target], []
+    pairs, problems = [], []
+    for kind in dict.fromkeys(layer.kind for layer in source + target):
+        given = [layer for layer in source if layer.kind == kind]
+        expected = [layer for layer in target if layer.kind == kind]
+        pairs += zip(given, expected, strict=False)
+        problems += [f"{layer.name} ({kind}) has no place in the network" for layer in given[len(expected) :]]
+        problems += [f"nothing in the file for {layer.name} ({kind})" for layer in expected[len(given) :]]
+    return pairs, problems
+
+
+def _natural(name: str) -> tuple:
+    """conv2d before conv2d_2 before conv2d_10."""
+    return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)$", name))
+
+
+def _text(name) -> str:
+    return name.decode() if isinstance(name, bytes) else name

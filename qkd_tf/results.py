@@ -1,0 +1,46 @@
+"""results.json: what was run, on what, with what outcome."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+
+from qkd_tf import __version__
+from qkd_tf.data import Splits
+from qkd_tf.experiment import Experiment
+from qkd_tf.quantization.scheme import QuantizedStudent
+from qkd_tf.run_folder import RunFolder, write_whole
+
+PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "tensorflow-datasets", "ai-edge-litert", "numpy")
+
+
+def write(
+    folder: RunFolder,
+    experiment: Experiment,
+    splits: Splits,
+    student: QuantizedStudent,
+    phases: list[dict],
+    student_top1: float,
+) -> None:
+    """Writes results.json.
+
+    Args:
+      phases: what `Trainer.run` returned.
+      student_top1: of the quantized student on the test split, in percent.
+    """
+    results = {
+        "student_test_top1": student_top1,
+        "phases": phases,
+        "seconds": sum(phase["seconds"] for phase in phases),
+        "experiment": dataclasses.asdict(experiment),
+        "seed": experiment.seed,
+        "data": splits.fingerprint,
+        "coverage": [
+            {"layer": layer, "tensor": tensor, "num_bits": num_bits, "interval": interval}
+            for layer, tensor, num_bits, interval in student.coverage()
+        ],
+        "versions": {"qkd_tf": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
+        "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()},
+    }
+    write_whole(folder.results, json.dumps(results, indent=1) + "\n")

@@ -1,0 +1,68 @@
+"""The folder of one run: what lies where, and whose it is."""
+
+import json
+import os
+import pathlib
+
+from qkd_tf.experiment import ExperimentError
+
+# Flags that may differ between two starts of the same experiment: they say where, not what.
+PLACE_FLAGS = ("run_dir", "data_dir")
+
+
+class RunFolder:
+    """Paths of a run and its small JSON files, each written whole or not at all.
+
+    Args:
+      path: the folder; made where it does not exist.
+      flag_lines: the flags of this start, one "--name=value" a line. They go to flags.txt.
+
+    Raises:
+      ExperimentError: the folder holds another experiment, or something that is not a run.
+    """
+
+    def __init__(self, path: str, flag_lines: list[str]):
+        self.path = pathlib.Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.logs = self.path / "logs"
+        self.handoff = self.path / "handoff"
+        self.results = self.path / "results.json"
+        self._progress = self.checkpoints / "progress.json"
+        flags_file = self.path / "flags.txt"
+        if self.path.exists() and not self.path.is_dir():
+            raise ExperimentError(f"--run_dir={path} is a file; give a folder")
+        if flags_file.exists():
+            differing = _differing_flags(flags_file.read_text().splitlines(), flag_lines)
+            if differing:
+                raise ExperimentError(
+                    f"--run_dir={path} holds another experiment, which differs in {', '.join(differing)}; "
+                    "give another --run_dir, or move that folder away"
+                )
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise ExperimentError(f"--run_dir={path} is not empty and has no flags.txt; give a new folder")
+        else:
+            self.checkpoints.mkdir(parents=True)
+            write_whole(flags_file, "\n".join(flag_lines) + "\n")
+
+    def load_progress(self) -> dict | None:
+        """What `save_progress` wrote last, or None in a new run."""
+        return json.loads(self._progress.read_text()) if self._progress.exists() else None
+
+    def save_progress(self, progress: dict) -> None:
+        write_whole(self._progress, json.dumps(progress, indent=1) + "\n")
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    """Writes a file so that a kill leaves the old text or the new one, never a part."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _differing_flags(old: list[str], new: list[str]) -> list[str]:
+    old_values, new_values = (dict(line.partition("=")[::2] for line in lines) for lines in (old, new))
+    return [
+        name
+        for name in sorted(old_values.keys() | new_values.keys())
+        if old_values.get(name) != new_values.get(name) and name.removeprefix("--") not in PLACE_FLAGS
+    ]
