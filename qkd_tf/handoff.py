@@ -4,13 +4,14 @@ import numpy as np
 
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import predict_logits
+from qkd_tf.quantization.bias import round_biases
 from qkd_tf.quantization.grid import dequantize, quantize, save_params
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.run_folder import RunFolder, write_whole
 
 
 def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float:
-    """Writes `folder.handoff`:
+    """Rounds the student's biases to integer steps and writes `folder.handoff`:
 
       student.keras          float model of standard Keras layers, kernels on their grid
       weights.npz            integer kernels, int8, by layer name, in Keras' layout
@@ -25,7 +26,7 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float
     """
     target = folder.handoff
     target.mkdir(exist_ok=True)
-    student.copy_weights_to_plain()
+    round_biases(student)
     integers, weight_params = {}, {}
     for name, quantized in student.weights.items():
         params = quantized.params()

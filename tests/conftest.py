@@ -1,0 +1,68 @@
+"""What several test files need: a fast Hypothesis profile, small float models."""
+
+import hypothesis
+import numpy as np
+import pytest
+
+import qkd_tf  # noqa: F401  chooses Keras 2 before anything imports TensorFlow
+
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=40, derandomize=True, database=None)
+hypothesis.settings.load_profile("fast")
+
+
+def _chain(*layers, input_shape=(8, 8, 3)):
+    import tf_keras
+
+    x = inputs = tf_keras.Input(input_shape, name="pixels")
+    for layer in layers:
+        x = layer(x)
+    return tf_keras.Model(inputs, x)
+
+
+def _randomize(model, seed=0):
+    """Gives every variable a value of its own; variances stay positive, biases are not left at 0."""
+    rng = np.random.default_rng(seed)
+    for variable in model.variables:
+        values = rng.normal(0.0, 0.5, variable.shape)
+        variable.assign(np.abs(values) + 0.5 if "variance" in variable.name or "gamma" in variable.name else values)
+    return model
+
+
+@pytest.fixture(scope="session")
+def chain():
+    """chain(*layers, input_shape): functional model that applies the layers one after the other."""
+    return _chain
+
+
+@pytest.fixture(scope="session")
+def randomize():
+    """randomize(model, seed): the model with random weights and batch statistics."""
+    return _randomize
+
+
+@pytest.fixture(scope="session")
+def make_residual_student():
+    """Makes an inverted residual in small: requantized, depthwise, signed and pooled tensors are all in it."""
+    import tf_keras
+    from tf_keras import layers
+
+    def make(seed=0):
+        inputs = tf_keras.Input((8, 8, 3), name="pixels")
+        x = layers.Rescaling(1 / 64, -2.0, name="normalization")(inputs)
+        x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="stem")(x)
+        x = shortcut = layers.ReLU(name="stem_relu")(layers.BatchNormalization(name="stem_bn")(x))
+        x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
+        x = layers.ReLU(name="depthwise_relu")(layers.BatchNormalization(name="depthwise_bn")(x))
+        x = layers.Conv2D(4, 1, use_bias=False, name="linear")(x)
+        x = layers.BatchNormalization(name="linear_bn")(x)
+        x = layers.Add(name="add")([shortcut, x])
+        x = layers.GlobalAveragePooling2D(name="pool")(x)
+        return _randomize(tf_keras.Model(inputs, layers.Dense(5, name="logits")(x), name="residual"), seed)
+
+    return make
+
+
+@pytest.fixture
+def images():
+    """Four pictures of 8 x 8 pixels, 0..255."""
+    return np.random.default_rng(7).integers(0, 256, (4, 8, 8, 3)).astype(np.float32)

@@ -1,0 +1,176 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from qkd_tf.quantization import grid as grids
+from qkd_tf.quantization.fake_quant import fake_quantize
+
+BITS = range(grids.MIN_BITS, grids.MAX_BITS + 1)
+GRIDS = [make(b) for b in BITS for make in (grids.weight_grid, grids.unsigned_grid, grids.signed_grid)]
+
+
+def floats(bound):
+    """TensorFlow's kernels flush subnormal numbers to zero, NumPy does not: numbers that small are left out."""
+    return st.floats(-bound, bound, width=32).map(lambda value: value if abs(value) > 2**-20 else 0.0)
+
+
+VALUES = arrays(np.float32, (3, 4), elements=floats(100))
+INTERVALS = st.floats(2**-6, 16, width=32)
+INTERVAL = 0.5
+
+# z = x / interval, integer, d x_hat / dx, d x_hat / d interval = round(z) - z inside, else the integer
+SIGNED_3_BITS = [
+    (-4.0, -3, 0, -3.0),
+    (-3.0625, -3, 0, -3.0),
+    (-3.0, -3, 1, 0.0),
+    (-2.9375, -3, 1, -0.0625),
+    (-2.5, -2, 1, 0.5),
+    (-1.5, -2, 1, -0.5),
+    (-0.5, 0, 1, 0.5),
+    (0.0, 0, 1, 0.0),
+    (0.5, 0, 1, -0.5),
+    (1.5, 2, 1, 0.5),
+    (2.5, 2, 1, -0.5),
+    (2.9375, 3, 1, 0.0625),
+    (3.0, 3, 1, 0.0),
+    (3.0625, 3, 0, 3.0),
+    (4.0, 3, 0, 3.0),
+]
+UNSIGNED_2_BITS = [
+    (-1.0, 0, 0, 0.0),
+    (-0.0625, 0, 0, 0.0),
+    (0.0, 0, 1, 0.0),
+    (0.0625, 0, 1, -0.0625),
+    (0.5, 0, 1, -0.5),
+    (1.5, 2, 1, 0.5),
+    (2.5, 2, 1, -0.5),
+    (2.9375, 3, 1, 0.0625),
+    (3.0, 3, 1, 0.0),
+    (3.0625, 3, 0, 3.0),
+    (4.0, 3, 0, 3.0),
+]
+GOLDEN = [(grids.weight_grid(3), *row) for row in SIGNED_3_BITS] + [
+    (grids.unsigned_grid(2), *row) for row in UNSIGNED_2_BITS
+]
+
+
+def value_and_gradients(x, interval, grid, upstream=None, **options):
+    """x_hat, dL/dx, dL/dI for L = sum(upstream * x_hat)."""
+    x, interval = tf.constant(x, tf.float32), tf.constant(interval, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch([x, interval])
+        x_hat = fake_quantize(x, interval, grid, **options)
+    gradients = tape.gradient(x_hat, [x, interval], output_gradients=None if upstream is None else tf.constant(upstream))
+    return [t.numpy() for t in (x_hat, *gradients)]
+
+
+def reference(x, interval, grid, upstream, mask_gradient, gradient_scale):
+    """The formulas of method.md section 1, element by element, in Python's own arithmetic."""
+    x_gradient, interval_gradient = [], 0.0
+    for value, g in zip(x.ravel(), upstream.ravel(), strict=True):
+        z = float(value / np.float32(interval))
+        if z > grid.qmax:
+            inside, slope = False, grid.qmax
+        elif z < grid.qmin:
+            inside, slope = False, grid.qmin
+        else:
+            inside, slope = True, round(z) - z
+        x_gradient.append(float(g) if inside or not mask_gradient else 0.0)
+        interval_gradient += float(g) * slope * gradient_scale
+    return np.reshape(x_gradient, x.shape), interval_gradient
+
+
+@pytest.mark.parametrize("grid, z, q, x_gradient, interval_gradient", GOLDEN)
+def test_value_and_gradients_at_the_break_points(grid, z, q, x_gradient, interval_gradient):
+    x_hat, dx, dinterval = value_and_gradients([z * INTERVAL], INTERVAL, grid)
+    assert x_hat.tolist() == [q * INTERVAL]
+    assert dx.tolist() == [x_gradient]
+    assert dinterval == interval_gradient
+
+
+@pytest.mark.parametrize("grid, z, q, x_gradient, interval_gradient", GOLDEN)
+def test_unmasked_gradient_reaches_x_everywhere_and_the_interval_as_before(
+    grid, z, q, x_gradient, interval_gradient
+):
+    x_hat, dx, dinterval = value_and_gradients([z * INTERVAL], INTERVAL, grid, mask_gradient=False)
+    assert x_hat.tolist() == [q * INTERVAL]
+    assert dx.tolist() == [1.0]
+    assert dinterval == interval_gradient
+
+
+@pytest.mark.parametrize("towards, inside", [(np.inf, 0.0), (-np.inf, 1.0)])
+def test_range_ends_exactly_at_qmax(towards, inside):
+    edge = np.nextafter(np.float32(3 * INTERVAL), np.float32(towards))
+    _, dx, _ = value_and_gradients([edge], INTERVAL, grids.weight_grid(3))
+    assert dx.tolist() == [inside]
+
+
+def test_interval_gradient_is_the_sum_over_the_elements():
+    rows = np.array(SIGNED_3_BITS)
+    _, _, dinterval = value_and_gradients(rows[:, 0] * INTERVAL, INTERVAL, grids.weight_grid(3))
+    assert dinterval.shape == ()
+    assert dinterval == rows[:, 3].sum()
+
+
+def test_gradient_scale_touches_the_interval_alone():
+    x, upstream = np.array([-9.0, 0.3, 0.7, 9.0], np.float32), np.array([1.0, 2.0, 3.0, 4.0], np.float32)
+    plain = value_and_gradients(x, INTERVAL, grids.weight_grid(3), upstream)
+    scaled = value_and_gradients(x, INTERVAL, grids.weight_grid(3), upstream, gradient_scale=0.125)
+    np.testing.assert_array_equal(scaled[0], plain[0])
+    np.testing.assert_array_equal(scaled[1], plain[1])
+    assert scaled[2] == plain[2] * 0.125 != 0.0
+
+
+@given(
+    x=VALUES,
+    upstream=arrays(np.float32, (3, 4), elements=floats(4)),
+    interval=INTERVALS,
+    grid=st.sampled_from(GRIDS),
+    mask_gradient=st.booleans(),
+    gradient_scale=st.sampled_from([1.0, 0.25, 0.01]),
+)
+def test_gradients_agree_with_the_formulas_of_the_method(x, upstream, interval, grid, mask_gradient, gradient_scale):
+    _, dx, dinterval = value_and_gradients(
+        x, interval, grid, upstream, mask_gradient=mask_gradient, gradient_scale=gradient_scale
+    )
+    expected_dx, expected_dinterval = reference(x, interval, grid, upstream, mask_gradient, gradient_scale)
+    np.testing.assert_array_equal(dx, expected_dx)
+    # The sum is of float32 terms as large as 4 * 255 each, 12 of them.
+    np.testing.assert_allclose(dinterval, expected_dinterval, rtol=1e-5, atol=12 * 1020 * 2e-7 * gradient_scale)
+
+
+@given(x=VALUES, interval=INTERVALS, grid=st.sampled_from(GRIDS))
+def test_training_and_export_round_alike_to_the_last_bit(x, interval, grid):
+    ours = fake_quantize(tf.constant(x), tf.constant(interval, tf.float32), grid).numpy()
+    np.testing.assert_array_equal(ours, grids.fake_quantize(x, grids.activation_params(grid, interval)))
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_training_and_export_agree_on_each_half_step_of_each_grid(grid):
+    interval = 0.25
+    x = np.arange(2 * grid.qmin - 5, 2 * grid.qmax + 6).astype(np.float32) * interval / 2
+    ours = fake_quantize(tf.constant(x), tf.constant(interval), grid).numpy()
+    np.testing.assert_array_equal(ours, grids.fake_quantize(x, grids.activation_params(grid, interval)))
+    assert len(np.unique(ours)) == grid.num_levels
+
+
+@given(x=VALUES, interval=INTERVALS, grid=st.sampled_from(GRIDS))
+def test_laws_of_a_uniform_quantizer(x, interval, grid):
+    interval = tf.constant(interval, tf.float32)
+    once = fake_quantize(tf.constant(x), interval, grid)
+    np.testing.assert_array_equal(fake_quantize(once, interval, grid), once)  # idempotent
+    ordered = fake_quantize(tf.sort(tf.reshape(tf.constant(x), [-1])), interval, grid).numpy()
+    assert np.all(np.diff(ordered) >= 0)  # monotone
+    assert np.all((ordered >= grid.qmin * interval) & (ordered <= grid.qmax * interval))  # saturates
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (3, 3, 2, 4)])
+def test_shape_is_kept_in_a_traced_function_too(shape):
+    x = tf.random.stateless_normal(shape, seed=(1, 2))
+    interval = tf.constant(0.1)
+    traced = tf.function(lambda x: fake_quantize(x, interval, grids.weight_grid(4)))
+    assert traced(x).shape == shape
+    np.testing.assert_array_equal(traced(x), fake_quantize(x, interval, grids.weight_grid(4)))

@@ -1,0 +1,444 @@
+import pytest
+import tensorflow as tf
+import tf_keras
+from tf_keras import layers
+
+from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec
+from qkd_tf.models import zoo
+from qkd_tf.quantization.grid import IntegerGrid
+from qkd_tf.quantization.plan import activation_name, make_plan, parents, pixel_params, problems, role
+
+NORMALIZATION = PixelNormalization((128.0,), (64.0,))
+# Every width differs, so that no two can be mixed up unnoticed.
+SPEC = QuantizationSpec(weight_bits=3, activation_bits=4, first_layer_bits=7, last_layer_bits=6, residual_bits=5)
+
+
+def signed(bits):
+    return IntegerGrid(bits, -(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1)
+
+
+def unsigned(bits):
+    return IntegerGrid(bits, 0, 2**bits - 1)
+
+
+PIXELS = IntegerGrid(8, -128, 127)
+INT8 = IntegerGrid(8, -128, 127)
+
+
+def build(name, size=16):
+    return zoo.build(NetworkSpec(name, NORMALIZATION), (size, size, 3), 10)
+
+
+def branches(make_outputs, input_shape=(8, 8, 3)):
+    """Model of the tensor that make_outputs makes of the pixels."""
+    inputs = tf_keras.Input(input_shape, name="pixels")
+    return tf_keras.Model(inputs, make_outputs(inputs))
+
+
+def conv(name, filters=4, size=1, **options):
+    return layers.Conv2D(filters, size, name=name, **options)
+
+
+def dense(name="logits", **options):
+    return layers.Dense(5, name=name, **options)
+
+
+def test_plan_of_resnet8_is_the_table_written_by_hand():
+    plan = make_plan(build("resnet8"), SPEC)
+    assert plan.weight_grids == {
+        "stem_conv": signed(7),
+        "stage1_block1_conv1": signed(3),
+        "stage1_block1_conv2": signed(3),
+        "stage2_block1_conv1": signed(3),
+        "stage2_block1_conv2": signed(3),
+        "stage2_block1_projection": signed(3),
+        "stage3_block1_conv1": signed(3),
+        "stage3_block1_conv2": signed(3),
+        "stage3_block1_projection": signed(3),
+        "logits": signed(6),
+    }
+    assert plan.output_grids == {
+        "normalization": PIXELS,
+        "normalization_requantize": signed(7),  # the stem reads 7 bits of the 8 of a pixel
+        "stem_relu": unsigned(5),  # read by an addition
+        "stem_relu_requantize": unsigned(4),  # read by stage 1's first convolution
+        "stage1_block1_relu1": unsigned(4),
+        "stage1_block1_bn2": signed(5),
+        "stage1_block1_relu2": unsigned(4),  # read by conv1 and projection alone
+        "stage2_block1_relu1": unsigned(4),
+        "stage2_block1_bn2": signed(5),
+        "stage2_block1_projection": signed(5),
+        "stage2_block1_relu2": unsigned(4),
+        "stage3_block1_relu1": unsigned(4),
+        "stage3_block1_bn2": signed(5),
+        "stage3_block1_projection": signed(5),
+        "stage3_block1_relu2": unsigned(5),  # read by the average
+        "pool": unsigned(6),  # read by the last layer
+        "logits": INT8,
+    }
+    assert plan.requantized == {
+        ("normalization", "stem_conv"): "normalization_requantize",
+        ("stem_relu", "stage1_block1_conv1"): "stem_relu_requantize",
+    }
+
+
+def test_default_widths_put_eight_bits_at_both_ends_and_on_residuals():
+    plan = make_plan(build("resnet8"), QuantizationSpec())
+    assert {name: grid.num_bits for name, grid in plan.weight_grids.items() if grid.num_bits != 4} == {
+        "stem_conv": 8,
+        "logits": 8,
+    }
+    assert {name for name, grid in plan.output_grids.items() if grid.num_bits == 4} == {
+        "stem_relu_requantize",
+        *(f"stage{s}_block1_relu1" for s in (1, 2, 3)),
+        *(f"stage{s}_block1_relu2" for s in (1, 2)),
+    }
+    assert {grid.num_bits for grid in plan.output_grids.values()} == {4, 8}
+    assert set(plan.requantized.values()) == {"stem_relu_requantize"}
+
+
+def test_pad_shortcut_keeps_the_grid_of_its_producer_and_the_padded_convolution_reads_requantized():
+    plan = make_plan(zoo.BUILDERS["resnet20"].func((16, 16, 3), 10, NORMALIZATION, name="r8", blocks_per_stage=1,
+                                                   block="pad"), SPEC)  # fmt: skip
+    assert plan.requantized == {
+        ("normalization", "stem_conv"): "normalization_requantize",
+        ("stem_relu", "stage1_block1_conv1"): "stem_relu_requantize",
+        ("stage1_block1_relu2", "stage2_block1_pad"): "stage1_block1_relu2_requantize",
+        ("stage2_block1_relu2", "stage3_block1_pad"): "stage2_block1_relu2_requantize",
+    }
+    assert plan.output_grids["stage1_block1_relu2"] == unsigned(5)
+    assert plan.output_grids["stage1_block1_relu2_requantize"] == unsigned(4)
+    assert not [name for name in plan.output_grids if "subsample" in name or "pad" in name]
+
+
+def test_one_requantize_layer_serves_convolution_and_projection():
+    def two_readers_and_an_addition(x):
+        x = layers.ReLU(name="relu")(conv("stem")(x))
+        y = layers.Add(name="add")([x, conv("main")(x), conv("projection")(x)])
+        return dense()(layers.Flatten()(y))
+
+    plan = make_plan(branches(two_readers_and_an_addition), SPEC)
+    assert plan.requantized[("relu", "main")] == plan.requantized[("relu", "projection")] == "relu_requantize"
+    assert ("relu", "add") not in plan.requantized
+    assert plan.output_grids["relu"] == unsigned(5)
+    assert plan.output_grids["relu_requantize"] == unsigned(4)
+
+
+@pytest.mark.parametrize("activation_bits", [5, 6])
+def test_no_requantize_layer_where_the_residual_is_not_wider(activation_bits):
+    spec = QuantizationSpec(activation_bits=activation_bits, residual_bits=5, first_layer_bits=8)
+    plan = make_plan(build("resnet8"), spec)
+    assert plan.requantized == {}
+    assert plan.output_grids["stem_relu"] == unsigned(5)
+    assert plan.output_grids["stage1_block1_relu1"] == unsigned(activation_bits)
+
+
+def test_residual_bits_reach_inputs_and_outputs_of_additions_alone():
+    narrow, wide = (make_plan(build("resnet8"), QuantizationSpec(residual_bits=b)) for b in (6, 8))
+    changed = {name for name in narrow.output_grids if narrow.output_grids[name] != wide.output_grids[name]}
+    assert changed == {
+        "stem_relu",
+        "stage1_block1_bn2",
+        "stage2_block1_bn2",
+        "stage2_block1_projection",
+        "stage3_block1_bn2",
+        "stage3_block1_projection",
+        "stage3_block1_relu2",
+    }
+    assert narrow.weight_grids == wide.weight_grids
+
+
+def test_first_and_last_layer_have_widths_of_their_own(chain):
+    plan = make_plan(chain(conv("a"), conv("b"), conv("c"), layers.Flatten(), dense()), SPEC)
+    assert {name: grid.num_bits for name, grid in plan.weight_grids.items()} == {"a": 7, "b": 3, "c": 3, "logits": 6}
+    # a tensor has the width of the layer that reads it; logits have 8 bits
+    assert {name: grid.num_bits for name, grid in plan.output_grids.items()} == {
+        "pixels": 8,
+        "pixels_requantize": 7,
+        "a": 4,
+        "b": 4,
+        "c": 6,
+        "logits": 8,
+    }
+
+
+def test_every_reader_of_the_pixels_is_a_first_layer():
+    plan = make_plan(branches(lambda x: dense()(layers.Flatten()(layers.Add()([conv("a")(x), conv("b")(x)])))), SPEC)
+    assert plan.weight_grids["a"] == plan.weight_grids["b"] == signed(7)
+
+
+def test_only_layer_is_the_last_one(chain):
+    plan = make_plan(chain(layers.Flatten(name="flat"), dense()), SPEC)
+    assert plan.weight_grids == {"logits": signed(6)}
+    assert plan.output_grids["logits"] == INT8
+
+
+def test_last_layer_is_found_behind_pass_layers(chain):
+    plan = make_plan(chain(conv("a"), conv("classes", 5, 8), layers.Flatten(name="flat")), SPEC)
+    assert plan.weight_grids["classes"] == signed(6)
+    assert plan.output_grids["classes"] == INT8
+    assert "flat" not in plan.output_grids
+
+
+def test_linear_bottleneck_has_a_signed_narrow_grid(chain):
+    plan = make_plan(chain(conv("a"), layers.BatchNormalization(name="bn"), conv("b"), layers.Flatten(), dense()), SPEC)
+    assert plan.output_grids["bn"] == IntegerGrid(4, -7, 7)
+    assert "a" not in plan.output_grids  # its BatchNormalization ends the operator
+
+
+@pytest.mark.parametrize(
+    "make_layers, last",
+    [
+        (lambda: [layers.ReLU(name="relu")], "relu"),
+        (lambda: [layers.ReLU(6.0, name="relu")], "relu"),
+        (lambda: [layers.Activation("relu", name="relu")], "relu"),
+        (lambda: [layers.Activation(tf.nn.relu6, name="relu")], "relu"),
+        (lambda: [layers.BatchNormalization(name="bn"), layers.ReLU(name="relu")], "relu"),
+        (lambda: [conv("fused", activation="relu")], "fused"),
+        (lambda: [layers.ReLU(name="relu"), layers.Activation("linear", name="identity")], "identity"),
+    ],
+)
+def test_activation_folds_and_makes_the_grid_unsigned(chain, make_layers, last):
+    plan = make_plan(chain(conv("a"), *make_layers(), conv("b"), layers.Flatten(), dense()), SPEC)
+    assert plan.output_grids[last] == unsigned(4)
+
+
+def test_pass_layers_have_no_grid_and_carry_their_producers(chain):
+    model = chain(
+        conv("a"),
+        layers.ReLU(name="relu"),
+        layers.MaxPooling2D(name="max"),
+        layers.ZeroPadding2D(name="zeros"),
+        layers.Dropout(0.5, name="drop"),
+        conv("b"),
+        layers.Flatten(name="flat"),
+        layers.Reshape((-1,), name="reshape"),
+        dense(),
+    )
+    plan = make_plan(model, SPEC)
+    assert set(plan.output_grids) == {"pixels", "pixels_requantize", "relu", "b", "logits"}
+    assert plan.output_grids["relu"] == unsigned(4)  # of the convolution behind three pass layers
+    assert plan.output_grids["b"] == signed(6)  # of the last layer
+    assert plan.requantized == {("pixels", "a"): "pixels_requantize"}
+
+
+def test_pass_layer_with_mixed_readers_is_requantized_behind_it():
+    def pooled(x):
+        x = layers.MaxPooling2D(name="max")(layers.ReLU(name="relu")(conv("stem")(x)))
+        return dense()(layers.Flatten()(layers.Add(name="add")([x, conv("main")(x)])))
+
+    plan = make_plan(branches(pooled), SPEC)
+    assert plan.output_grids["relu"] == unsigned(5)
+    assert plan.output_grids["max_requantize"] == unsigned(4)
+    assert plan.requantized == {("pixels", "stem"): "pixels_requantize", ("max", "main"): "max_requantize"}
+
+
+@pytest.mark.parametrize("second, expected", [("relu", unsigned(5)), ("linear", signed(5))])
+def test_arithmetic_is_unsigned_if_all_its_inputs_are(second, expected):
+    def joined(x):
+        both = [conv("a", activation="relu")(x), conv("b", activation=second)(x)]
+        x = layers.Add(name="add")([layers.Concatenate(name="concat")(both), conv("c", 8, activation="relu")(x)])
+        return dense()(layers.GlobalAveragePooling2D(name="pool")(x))
+
+    plan = make_plan(branches(joined), SPEC)
+    assert plan.output_grids["concat"] == expected
+    assert plan.output_grids["add"] == expected
+    assert plan.output_grids["pool"] == IntegerGrid(6, expected.qmin and -31, expected.qmax and (31 if expected.qmin else 63))
+
+
+@pytest.mark.parametrize(
+    "scale, offset, grid",
+    [
+        (1 / 64, -2.0, IntegerGrid(8, -128, 127)),
+        (1 / 255, 0.0, IntegerGrid(8, 0, 255)),
+        (0.5, -50.0, IntegerGrid(8, -100, 155)),
+    ],
+)
+def test_pixel_grid_comes_from_the_normalization(chain, scale, offset, grid):
+    model = chain(layers.Rescaling(scale, offset, name="normalization"), conv("a"), layers.Flatten(), dense())
+    params = pixel_params(model)
+    assert params.grid == grid
+    assert params.scale == pytest.approx(scale)
+    assert params.zero_point == 127 - grid.qmax
+    plan = make_plan(model, SPEC)
+    assert plan.output_grids["normalization"] == grid
+    assert plan.output_grids["normalization_requantize"] == (signed(7) if grid.qmin else unsigned(7))
+    assert "pixels" not in plan.output_grids
+
+
+def test_pixels_without_normalization_are_read_as_they_are(chain):
+    params = pixel_params(chain(conv("a"), layers.Flatten(), dense()))
+    assert (params.grid, params.scale) == (unsigned(8), 1.0)
+
+
+def test_parents_are_in_order_and_roles_are_by_type():
+    model = build("resnet8")
+    assert [p.name for p in parents(model.get_layer("stage2_block1_add"))] == [
+        "stage2_block1_projection",
+        "stage2_block1_bn2",
+    ]
+    assert parents(model.get_layer("pixels")) == []
+    names = ("pixels", "normalization", "stem_conv", "stem_bn", "stage1_block1_add", "logits")
+    assert [role(model.get_layer(n)) for n in names] == ["pixels", "pixels", "compute", "fold", "arithmetic", "compute"]
+
+
+@pytest.mark.parametrize(
+    "layer, name",
+    [
+        (layers.ReLU(), "relu"),
+        (layers.ReLU(6), "relu6"),
+        (layers.ReLU(4.0), "relu(max_value=4.0)"),
+        (layers.Activation("swish"), "swish"),
+        (layers.Conv2D(1, 1), "linear"),
+        (layers.Dense(1, activation="softmax"), "softmax"),
+        (layers.Flatten(), "linear"),
+    ],
+)
+def test_activation_name(layer, name):
+    assert activation_name(layer) == name
+
+
+REFUSALS = {
+    "unknown layer type": ("bad", "UpSampling2D; use one of", lambda: [layers.UpSampling2D(name="bad")]),
+    "subclass of a known type": ("bad", "SeparableConv2D", lambda: [layers.SeparableConv2D(2, 3, name="bad")]),
+    "softmax in Dense": (
+        "bad",
+        "activation softmax; end in logits",
+        lambda: [layers.Flatten(), dense("bad", activation="softmax")],
+    ),
+    "unknown activation": ("bad", "activation tanh; use relu", lambda: [conv("c"), layers.Activation("tanh", name="bad")]),
+    "activation inside a convolution": ("bad", "activation elu", lambda: [conv("bad", activation="elu")]),
+    "other clip of ReLU": ("bad", "max_value=4.0", lambda: [conv("c"), layers.ReLU(4.0, name="bad")]),
+    "slope": ("bad", "negative slope", lambda: [conv("c"), layers.ReLU(negative_slope=0.1, name="bad")]),
+    "threshold": ("bad", "threshold", lambda: [conv("c"), layers.ReLU(threshold=0.5, name="bad")]),
+    "BN after pooling": (
+        "bad",
+        "cannot be folded",
+        lambda: [conv("c"), layers.MaxPooling2D(), layers.BatchNormalization(name="bad")],
+    ),
+    "BN after an activation": (
+        "bad",
+        "cannot be folded",
+        lambda: [conv("c"), layers.ReLU(), layers.BatchNormalization(name="bad")],
+    ),
+    "BN after a fused activation": (
+        "bad",
+        "cannot be folded",
+        lambda: [conv("c", activation="relu"), layers.BatchNormalization(name="bad")],
+    ),
+    "BN of pixels": ("bad", "cannot be folded", lambda: [layers.BatchNormalization(name="bad"), conv("c")]),
+    "ReLU after pooling": (
+        "bad",
+        "follows MaxPooling2D max",
+        lambda: [conv("c"), layers.MaxPooling2D(name="max"), layers.ReLU(name="bad")],
+    ),
+    "groups": ("bad", "2 groups", lambda: [conv("c"), conv("bad", groups=2)]),
+    "depth multiplier": ("bad", "depth_multiplier 2", lambda: [layers.DepthwiseConv2D(3, depth_multiplier=2, name="bad")]),
+    "pooling of a part": ("bad", "averages", lambda: [conv("c"), layers.AveragePooling2D(2, name="bad")]),
+    "channels first": (
+        "bad",
+        "channels_first",
+        lambda: [conv("c"), layers.MaxPooling2D(data_format="channels_first", name="bad")],
+    ),
+    "Dense on a picture": ("bad", "put Flatten", lambda: [conv("c"), dense("bad"), layers.Flatten()]),
+    "scale by channel": (
+        "bad",
+        "normalise the student's pixels with scalars",
+        lambda: [layers.Rescaling([0.1, 0.2, 0.3], [0.0, 0.0, 0.0], name="bad"), conv("c")],
+    ),
+    "fraction of a pixel": ("bad", "whole pixel", lambda: [layers.Rescaling(1.0, -0.5, name="bad"), conv("c")]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusal_names_the_layer_and_the_reason(chain, case):
+    name, reason, make_layers = REFUSALS[case]
+    with pytest.raises(ExperimentError) as error:
+        make_plan(chain(*make_layers()), SPEC)
+    assert f"layer {name} " in str(error.value)
+    assert reason in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "make_outputs, reason",
+    [
+        (
+            lambda x: layers.BatchNormalization(name="bad")(layers.Add()([conv("a")(x), conv("b")(x)])),
+            "layer bad does not directly follow a convolution",
+        ),
+        (
+            lambda x: (lambda y: layers.Add()([y, layers.BatchNormalization(name="bad")(y)]))(conv("shared")(x)),
+            "layer bad reads shared, whose output is read elsewhere too",
+        ),
+        (
+            lambda x: (lambda bad: bad(bad(x)))(conv("bad", 3)),
+            "layer bad is used 2 times",
+        ),
+        (lambda x: [conv("a")(x), conv("b")(x)], "1 inputs and 2 outputs"),
+    ],
+    ids=["BN after Add", "shared fold", "shared layer", "two outputs"],
+)
+def test_refusal_of_a_graph_names_the_layer_and_the_reason(make_outputs, reason):
+    with pytest.raises(ExperimentError, match=reason):
+        make_plan(branches(make_outputs), SPEC)
+
+
+def test_average_of_the_whole_map_and_relu_after_addition_are_possible():
+    def whole(x):
+        x = layers.ReLU(name="sum_relu")(layers.Add()([conv("a")(x), conv("b")(x)]))
+        return dense()(layers.Flatten()(layers.AveragePooling2D(8, name="pool")(x)))
+
+    assert problems(branches(whole)) == []
+    assert make_plan(branches(whole), SPEC).output_grids["sum_relu"] == unsigned(5)
+
+
+def test_all_problems_are_told_at_once(chain):
+    model = chain(conv("first", activation="elu"), conv("second", groups=2), layers.Flatten(), dense())
+    assert [line.split()[1] for line in problems(model)] == ["first", "second"]
+
+
+@pytest.mark.parametrize("name", ["convnet_small", "resnet8", "resnet20", "resnet20_projection"])
+def test_zoo_has_no_problem(name):
+    assert problems(build(name)) == []
+
+
+# Bugs of the product code at the time of writing: these fail until they are mended.
+
+
+def test_rescaling_inside_the_network_is_refused(chain):
+    model = chain(conv("a"), layers.Rescaling(2.0, name="bad"), conv("b"), layers.Flatten(), dense())
+    with pytest.raises(ExperimentError, match="bad"):
+        make_plan(model, SPEC)
+
+
+def test_two_normalizations_in_a_row_are_refused_or_composed(chain):
+    model = chain(layers.Rescaling(0.5, -64.0, name="one"), layers.Rescaling(0.5, 0.0, name="two"), conv("a"))
+    try:
+        params = pixel_params(model)
+    except ExperimentError:
+        return
+    assert (params.scale, params.grid.qmin) == (0.25, -128)
+
+
+def test_pixels_read_both_raw_and_normalized_are_refused():
+    def both(x):
+        return layers.Add()([conv("raw")(x), conv("scaled")(layers.Rescaling(1 / 64, name="normalization")(x))])
+
+    with pytest.raises(ExperimentError, match="pixels|normalization"):
+        make_plan(branches(both), SPEC)
+
+
+@pytest.mark.parametrize("mean", [255.0, 300.0, -5.0])
+def test_normalization_outside_the_pixel_range_is_refused_with_its_layer(chain, mean):
+    with pytest.raises(ExperimentError, match="bad"):
+        make_plan(chain(layers.Rescaling(1.0, -mean, name="bad"), conv("a")), SPEC)
+
+
+def test_sequential_model_is_planned_or_refused_in_words():
+    model = tf_keras.Sequential([layers.InputLayer((8, 8, 3)), conv("a"), layers.Flatten(), dense()])
+    try:
+        plan = make_plan(model, SPEC)
+    except ExperimentError as error:
+        assert "functional" in str(error)
+    else:
+        assert list(plan.weight_grids) == ["a", "logits"]

@@ -1,0 +1,334 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from tensorflow_model_optimization.quantization.keras import quantize_scope
+from tf_keras import layers
+
+from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec
+from qkd_tf.models import zoo
+from qkd_tf.quantization.calibration import calibrate
+from qkd_tf.quantization.grid import activation_params, weight_params
+from qkd_tf.quantization.plan import make_plan
+from qkd_tf.quantization.quantizers import PositiveInterval
+from qkd_tf.quantization.scheme import insert_requantize_layers, quantize_student
+
+LOW = QuantizationSpec(weight_bits=3, activation_bits=4)
+EIGHT = QuantizationSpec(weight_bits=8, activation_bits=8)
+
+
+@pytest.fixture(scope="module")
+def student(make_residual_student):
+    """The residual student, quantized and calibrated; tests only read it."""
+    quantized = quantize_student(make_residual_student(), LOW)
+    pixels = np.random.default_rng(7).integers(0, 256, (4, 8, 8, 3)).astype(np.float32)
+    calibrate(quantized, [pixels], "mse")
+    return quantized
+
+
+def values(variables):
+    return [v.numpy() for v in variables]
+
+
+def assert_equal_values(left, right):
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def rounded(x, interval, qmin, qmax):
+    return interval * np.clip(np.round(x / interval), qmin, qmax)
+
+
+def convolve(x, kernel):
+    """3x3 convolution, stride 1, zeros around the picture: loops."""
+    n, height, width, _ = x.shape
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    y = np.zeros((n, height, width, kernel.shape[-1]))
+    for row in range(height):
+        for column in range(width):
+            patch = padded[:, row : row + 3, column : column + 3]
+            y[:, row, column] = np.einsum("nijc,ijco->no", patch, kernel)
+    return y
+
+
+def test_one_convolution_network_computes_what_numpy_computes(chain):
+    model = chain(
+        layers.Rescaling(1 / 64, -2.0, name="normalization"),
+        layers.Conv2D(2, 3, padding="same", activation="relu", name="conv"),
+        layers.Flatten(),
+        layers.Dense(3, name="logits"),
+        input_shape=(4, 4, 1),
+    )
+    spec = QuantizationSpec(first_layer_bits=3, last_layer_bits=2)
+    # Small multiples of powers of two: float32 holds every product and sum exactly, so equality is exact.
+    rng = np.random.default_rng(3)
+    kernel, bias = rng.integers(-40, 41, (3, 3, 1, 2)) / 64, np.array([0.5, -0.25])
+    matrix, offset = rng.integers(-40, 41, (32, 3)) / 64, np.array([1.0, 0.0, -1.0])
+    model.get_layer("conv").set_weights([kernel, bias])
+    model.get_layer("logits").set_weights([matrix, offset])
+    images = rng.integers(0, 256, (5, 4, 4, 1)).astype(np.float32)
+
+    quantized = quantize_student(model, spec)
+    quantized.outputs["normalization_requantize"].interval.assign(0.5)
+    quantized.weights["conv"].interval.assign(0.125)
+    quantized.outputs["conv"].interval.assign(0.5)
+    quantized.weights["logits"].interval.assign(0.25)
+    quantized.outputs["logits"].interval.assign(0.0625)
+
+    x = rounded(images / 64 - 2.0, 0.5, -3, 3)
+    x = np.maximum(convolve(x, rounded(kernel, 0.125, -3, 3)) + bias, 0.0)
+    x = rounded(x, 0.5, 0, 3).reshape(5, 32)
+    expected = rounded(x @ rounded(matrix, 0.25, -1, 1) + offset, 0.0625, -128, 127)
+
+    np.testing.assert_array_equal(quantized.model.predict_on_batch(images), expected)
+    np.testing.assert_array_equal(quantized.model(images, training=True), expected)
+    assert len(np.unique(expected)) > 5
+
+
+def test_residual_network_computes_what_plain_layers_compute_with_rounding_between(student, images):
+    plain = student.plain
+
+    def output(x, name):
+        params = student.outputs[name].params()
+        return rounded(x, np.float32(params.scale), params.grid.qmin, params.grid.qmax)
+
+    def kernel(name):
+        params = student.weights[name].params()
+        variable = student.weights[name].kernel.numpy()
+        return rounded(variable, np.float32(params.scale), params.grid.qmin, params.grid.qmax)
+
+    def batch_norm(x, name):
+        return plain.get_layer(name)(x, training=False).numpy()
+
+    x = plain.get_layer("normalization")(images)
+    x = batch_norm(tf.nn.conv2d(x, kernel("stem"), 1, "SAME"), "stem_bn")
+    x = shortcut = output(np.maximum(x, 0), "stem_relu")
+    x = output(x, "stem_relu_requantize")
+    x = batch_norm(tf.nn.depthwise_conv2d(x, kernel("depthwise"), [1, 1, 1, 1], "SAME"), "depthwise_bn")
+    x = output(np.maximum(x, 0), "depthwise_relu")
+    x = output(batch_norm(tf.nn.conv2d(x, kernel("linear"), 1, "SAME"), "linear_bn"), "linear_bn")
+    x = output(shortcut + x, "add")
+    x = output(x.mean((1, 2)), "pool")
+    x = output(x @ kernel("logits") + plain.get_layer("logits").bias.numpy(), "logits")
+
+    steps = (student.model.predict_on_batch(images) - x) / student.outputs["logits"].params().scale
+    # Sums in another order may tip a value over the edge of a step: one step of 8 bits at the end, not two.
+    assert np.abs(steps).max() <= 1.001
+
+
+def test_intervals_are_the_plans_and_start_at_one(make_residual_student):
+    model = make_residual_student()
+    plan, quantized = make_plan(model, LOW), quantize_student(model, LOW)
+    assert {name: q.grid for name, q in quantized.weights.items()} == plan.weight_grids
+    outputs = {name: q.grid for name, q in quantized.outputs.items()}
+    assert outputs == {n: g for n, g in plan.output_grids.items() if n != "normalization"}
+    assert quantized.pixels[0] == "normalization"
+    assert quantized.pixels[1].grid == plan.output_grids["normalization"]
+    intervals = quantized.weight_intervals + quantized.activation_intervals
+    assert len({id(v) for v in intervals}) == len(plan.weight_grids) + len(plan.output_grids) - 1
+    assert all(float(v.numpy()) == 1.0 for v in intervals)
+
+
+def test_params_follow_the_interval_and_have_the_zero_point_of_their_kind(make_residual_student):
+    quantized = quantize_student(make_residual_student(), LOW)
+    quantized.weights["linear"].interval.assign(0.3)
+    quantized.outputs["stem_relu"].interval.assign(0.7)
+    assert quantized.weights["linear"].params() == weight_params(quantized.weights["linear"].grid, 0.3)
+    assert quantized.outputs["stem_relu"].params() == activation_params(quantized.outputs["stem_relu"].grid, 0.7)
+
+
+def test_kernel_is_the_latent_variable_that_trains(student):
+    trained = {id(v) for v in student.model.trainable_variables}
+    assert all(id(q.kernel) in trained for q in student.weights.values())
+    for name, quantized in student.weights.items():
+        kernel = "depthwise_kernel" if name == "depthwise" else "kernel"
+        np.testing.assert_array_equal(quantized.kernel, getattr(student.plain.get_layer(name), kernel))
+
+
+def test_trained_variables_are_those_of_the_float_model_and_the_intervals_once_each(student):
+    trained = [id(v) for v in student.model.trainable_variables]
+    assert len(set(trained)) == len(trained)
+    assert len(trained) == len(student.plain.trainable_variables) + len(student.weights) + len(student.outputs)
+    assert {id(v) for v in student.weight_intervals + student.activation_intervals} <= set(trained)
+
+
+def test_every_trained_variable_has_a_gradient(student, images):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(student.model(images, training=True) ** 2)
+    gradients = tape.gradient(loss, student.model.trainable_variables)
+    missing = [v.name for v, g in zip(student.model.trainable_variables, gradients, strict=True) if g is None]
+    assert missing == []
+    assert np.isfinite([float(tf.norm(g)) for g in gradients]).all()
+    stem = student.weights["stem"].kernel
+    (gradient,) = [g for v, g in zip(student.model.trainable_variables, gradients, strict=True) if v is stem]
+    assert float(tf.norm(gradient)) > 0  # it came through every quantizer
+
+
+def test_training_step_with_an_absurd_rate_leaves_intervals_positive(make_residual_student, images):
+    quantized = quantize_student(make_residual_student(), LOW)
+    intervals = quantized.weight_intervals + quantized.activation_intervals
+    assert all(isinstance(v.constraint, PositiveInterval) for v in intervals)
+    quantized.model.compile(tf_keras.optimizers.SGD(1e8), "mse")
+    quantized.model.train_on_batch(images, np.full((4, 5), 100.0))
+    assert min(float(v.numpy()) for v in intervals) == np.float32(1e-6)  # some were pushed to the bound
+    assert all(float(v.numpy()) > 0 for v in intervals)
+
+
+@pytest.mark.parametrize("mask, expected", [(True, 0.0), (False, 1.0)])
+def test_options_reach_the_quantizers(chain, mask, expected):
+    spec = QuantizationSpec(mask_weight_gradient=mask, interval_gradient_scale="lsq")
+    model = chain(layers.Flatten(), layers.Dense(1, use_bias=False, name="logits"), input_shape=(1, 1, 1))
+    quantized = quantize_student(model, spec)
+    assert {q.quantizer.interval_gradient_scale for q in quantized.weights.values()} == {"lsq"}
+    assert quantized.weights["logits"].quantizer.mask_gradient is mask
+    assert quantized.outputs["logits"].quantizer.mask_gradient is True
+    kernel = quantized.weights["logits"].kernel
+    kernel.assign([[500.0]])  # 127 at the most
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(quantized.model(np.ones((1, 1, 1, 1), np.float32)))
+    assert float(tape.gradient(loss, kernel)) == expected
+
+
+def test_eight_bits_and_fitted_intervals_follow_the_float_model(make_residual_student, images):
+    model = make_residual_student()
+    quantized = quantize_student(model, EIGHT)
+    calibrate(quantized, [images], "minmax")
+    ours, plain = quantized.model.predict_on_batch(images), model.predict_on_batch(images)
+    assert np.corrcoef(ours.ravel(), plain.ravel())[0, 1] > 0.999
+    # Six tensors are rounded on the way, each to 1 / 255 of its range or better.
+    assert np.abs(ours - plain).max() < 0.03 * np.abs(plain).max()
+
+
+def test_low_bits_are_really_lower(student, images):
+    ours, plain = student.model.predict_on_batch(images), student.plain.predict_on_batch(images)
+    assert np.abs(ours - plain).max() > 0.03 * np.abs(plain).max()
+
+
+def test_given_model_is_left_as_it_is(make_residual_student, images):
+    model = make_residual_student()
+    weights, names = values(model.variables), [layer.name for layer in model.layers]
+    outputs, nodes = model.predict_on_batch(images), [len(layer.inbound_nodes) for layer in model.layers]
+    quantized = quantize_student(model, LOW)
+    quantized.model.compile(tf_keras.optimizers.SGD(0.1), "mse")
+    quantized.model.train_on_batch(images, np.ones((4, 5)))
+    assert_equal_values(values(model.variables), weights)
+    assert [layer.name for layer in model.layers] == names
+    assert [len(layer.inbound_nodes) for layer in model.layers] == nodes
+    np.testing.assert_array_equal(model.predict_on_batch(images), outputs)
+
+
+def test_plain_and_quantized_share_no_variable(make_residual_student):
+    model = make_residual_student()
+    quantized = quantize_student(model, LOW)
+    groups = [{id(v) for v in m.variables} for m in (model, quantized.plain, quantized.model)]
+    assert not groups[0] & groups[1] and not groups[1] & groups[2] and not groups[0] & groups[2]
+
+
+def test_training_moves_plain_only_when_copied_and_copies_are_unrounded(make_residual_student, images):
+    model = make_residual_student()
+    quantized = quantize_student(model, LOW)
+    before = values(quantized.plain.variables)
+    quantized.model.compile(tf_keras.optimizers.SGD(0.01), "mse")
+    quantized.model.train_on_batch(images, np.ones((4, 5)))
+    assert_equal_values(values(quantized.plain.variables), before)
+
+    quantized.copy_weights_to_plain()
+    after = values(quantized.plain.variables)
+    # kernels, gammas and batch statistics alike; a dead ReLU may leave a variable where it was
+    moved = [v.name for v, old, new in zip(quantized.plain.variables, before, after, strict=True) if (old != new).any()]
+    for part in ("stem/kernel", "linear_bn/moving_mean", "linear_bn/moving_variance", "logits/bias"):
+        assert any(part in name for name in moved), part
+    for name, tensor in quantized.weights.items():
+        kernel = "depthwise_kernel" if name == "depthwise" else "kernel"
+        np.testing.assert_array_equal(getattr(quantized.plain.get_layer(name), kernel), tensor.kernel)
+
+
+def test_copies_to_and_from_plain_are_inverse_and_cover_every_variable(make_residual_student, randomize):
+    quantized = quantize_student(make_residual_student(seed=0), LOW)
+    intervals = quantized.weight_intervals + quantized.activation_intervals
+    for interval in intervals:
+        interval.assign(0.25)
+    randomize(quantized.plain, seed=1)
+    expected = values(quantized.plain.variables)
+    quantized.copy_weights_from_plain()
+    randomize(quantized.plain, seed=2)
+    quantized.copy_weights_to_plain()
+    assert_equal_values(values(quantized.plain.variables), expected)
+    assert all(float(v.numpy()) == 0.25 for v in intervals)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet20"])
+def test_requantize_layers_change_no_bit_of_the_float_model(randomize, name):
+    normalization = PixelNormalization((128.0,), (64.0,))
+    model = randomize(zoo.build(NetworkSpec(name, normalization), (8, 8, 3), 10))
+    plan = make_plan(model, QuantizationSpec(first_layer_bits=4))
+    copy = insert_requantize_layers(model, plan)
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_array_equal(copy(images, training=False), model(images, training=False))
+    assert copy.name == model.name
+    added = {layer.name for layer in copy.layers} - {layer.name for layer in model.layers}
+    assert added == set(plan.requantized.values())
+    for (producer, consumer), requantize in plan.requantized.items():
+        (node,) = copy.get_layer(consumer).inbound_nodes
+        assert node.inbound_layers is copy.get_layer(requantize)
+        assert copy.get_layer(requantize).inbound_nodes[0].inbound_layers is copy.get_layer(producer)
+
+
+def test_shared_requantize_layer_is_inserted_once():
+    x = pixels = tf_keras.Input((4, 4, 2), name="pixels")
+    x = layers.Conv2D(2, 1, activation="relu", name="stem")(x)
+    both = [layers.Conv2D(2, 1, name=name)(x) for name in ("main", "projection")]
+    model = tf_keras.Model(pixels, layers.Dense(2)(layers.Flatten()(layers.Add(name="add")([x, *both]))))
+    quantized = quantize_student(model, LOW)
+    consumers = {
+        node.layer.name for node in quantized.plain.get_layer("stem_requantize").outbound_nodes
+    }
+    assert consumers == {"main", "projection"}
+    assert [p.name for p in quantized.plain.get_layer("add").inbound_nodes[0].inbound_layers] == [
+        "stem",
+        "main",
+        "projection",
+    ]
+
+
+def test_coverage_lists_each_tensor_in_order_with_its_width(student):
+    assert student.coverage() == [
+        ("normalization", "pixels", 8),
+        ("stem", "kernel", 8),
+        ("stem_relu", "output", 8),
+        ("stem_relu_requantize", "output", 4),
+        ("depthwise", "kernel", 3),
+        ("depthwise_relu", "output", 4),
+        ("linear", "kernel", 3),
+        ("linear_bn", "output", 8),
+        ("add", "output", 8),
+        ("pool", "output", 8),
+        ("logits", "kernel", 8),
+        ("logits", "output", 8),
+    ]
+
+
+def test_weights_file_brings_back_the_quantized_model_to_the_bit(student, make_residual_student, images, tmp_path):
+    path = tmp_path / "student.weights.h5"
+    student.model.save_weights(path)
+    other = quantize_student(make_residual_student(seed=5), LOW)
+    assert not np.array_equal(other.model.predict_on_batch(images), student.model.predict_on_batch(images))
+    other.model.load_weights(path)
+    np.testing.assert_array_equal(other.model.predict_on_batch(images), student.model.predict_on_batch(images))
+    assert_equal_values(values(other.weight_intervals), values(student.weight_intervals))
+    assert_equal_values(values(other.activation_intervals), values(student.activation_intervals))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_whole_model_file_brings_back_the_quantized_model_to_the_bit(student, images, tmp_path, suffix):
+    path = tmp_path / f"student{suffix}"
+    student.model.save(path)
+    with quantize_scope():
+        loaded = tf_keras.models.load_model(path)
+    np.testing.assert_array_equal(loaded.predict_on_batch(images), student.model.predict_on_batch(images))
+
+
+def test_student_that_cannot_be_quantized_is_refused(chain):
+    with pytest.raises(ExperimentError, match="layer bad "):
+        quantize_student(chain(layers.Conv2D(2, 3, activation="tanh", name="bad")), LOW)

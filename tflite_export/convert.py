@@ -1,0 +1,163 @@
+"""Writes an integer graph as a .tflite flatbuffer.
+
+The file is written operator by operator, not through TensorFlow's converter: the converter
+derives integers anew from fake-quantized floats and drops or rewrites what it does not expect
+(BUILD.md lists the traps), while here every integer is one that training handed over.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_export.graph import IntegerGraph, Operator, Tensor
+
+SIGNATURE_KEY = "serving_default"
+SCHEMA_VERSION = 3
+FILE_IDENTIFIER = b"TFL3"
+BUFFER_ALIGNMENT = 16  # bytes; kernels on microcontrollers read int32 in place
+DTYPES = {"int8": schema.TensorType.INT8, "uint8": schema.TensorType.UINT8, "int32": schema.TensorType.INT32}
+ACTIVATIONS = {
+    "NONE": schema.ActivationFunctionType.NONE,
+    "RELU": schema.ActivationFunctionType.RELU,
+    "RELU6": schema.ActivationFunctionType.RELU6,
+}
+PADDINGS = {"SAME": schema.Padding.SAME, "VALID": schema.Padding.VALID}
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorRow:
+    """How an operator is written: lowest version that takes int8, options class, our option -> its field."""
+
+    version: int
+    options: Callable
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def options_type(self) -> int:
+        return getattr(schema.BuiltinOptions, self.options.__name__.removesuffix("T"))
+
+
+_WINDOW = {"padding": "padding", "stride_h": "strideH", "stride_w": "strideW", "activation": "fusedActivationFunction"}
+_CONV = {**_WINDOW, "dilation_h": "dilationHFactor", "dilation_w": "dilationWFactor"}
+_ACTIVATION = {"activation": "fusedActivationFunction"}
+OPERATORS: Mapping[str, OperatorRow] = {
+    "ADD": OperatorRow(2, schema.AddOptionsT, _ACTIVATION),
+    "CONCATENATION": OperatorRow(2, schema.ConcatenationOptionsT, {**_ACTIVATION, "axis": "axis"}),
+    "CONV_2D": OperatorRow(3, schema.Conv2DOptionsT, _CONV),
+    "DEPTHWISE_CONV_2D": OperatorRow(3, schema.DepthwiseConv2DOptionsT, _CONV),
+    "FULLY_CONNECTED": OperatorRow(4, schema.FullyConnectedOptionsT, _ACTIVATION),
+    "MAXIMUM": OperatorRow(2, schema.MaximumMinimumOptionsT),
+    "MAX_POOL_2D": OperatorRow(
+        2, schema.Pool2DOptionsT, {**_WINDOW, "filter_h": "filterHeight", "filter_w": "filterWidth"}
+    ),
+    "MEAN": OperatorRow(2, schema.ReducerOptionsT, {"keep_dims": "keepDims"}),
+    "PAD": OperatorRow(2, schema.PadOptionsT),
+    "QUANTIZE": OperatorRow(2, schema.QuantizeOptionsT),
+    "RESHAPE": OperatorRow(1, schema.ReshapeOptionsT),
+}
+PER_CHANNEL_FULLY_CONNECTED_VERSION = 12
+
+
+class _AlignedBuffer(schema.BufferT):
+    """The generated `Pack` aligns data to one byte; the schema asks for 16."""
+
+    def Pack(self, builder):
+        if self.data is None:
+            return super().Pack(builder)
+        raw = self.data.tobytes()
+        builder.StartVector(1, len(raw), BUFFER_ALIGNMENT)
+        builder.head -= len(raw)
+        builder.Bytes[builder.head : builder.head + len(raw)] = raw
+        data = builder.EndVector()
+        schema.BufferStart(builder)
+        schema.BufferAddData(builder, data)
+        return schema.BufferEnd(builder)
+
+
+def convert(graph: IntegerGraph, description: str) -> bytes:
+    """The bytes of a .tflite with one subgraph and one signature, `serving_default`."""
+    index = {name: i for i, name in enumerate(graph.tensors)}
+    buffers = [_AlignedBuffer()]
+    tensors = []
+    for tensor in graph.tensors.values():
+        buffer = 0
+        if tensor.data is not None:
+            buffer = len(buffers)
+            buffers.append(_AlignedBuffer(data=tensor.data))
+        tensors.append(_tensor(tensor, buffer))
+    versions = [(operator.kind, _version(operator, graph)) for operator in graph.operators]
+    codes = list(dict.fromkeys(versions))
+    subgraph = schema.SubGraphT(
+        tensors=tensors,
+        inputs=[index[graph.input]],
+        outputs=[index[graph.output]],
+        operators=[
+            _operator(operator, codes.index(version), index)
+            for operator, version in zip(graph.operators, versions, strict=True)
+        ],
+        name="main",
+    )
+    model = schema.ModelT(
+        version=SCHEMA_VERSION,
+        operatorCodes=[_operator_code(kind, version) for kind, version in codes],
+        subgraphs=[subgraph],
+        description=description,
+        buffers=buffers,
+        signatureDefs=[
+            schema.SignatureDefT(
+                inputs=[schema.TensorMapT(name="pixels", tensorIndex=index[graph.input])],
+                outputs=[schema.TensorMapT(name="logits", tensorIndex=index[graph.output])],
+                signatureKey=SIGNATURE_KEY,
+                subgraphIndex=0,
+            )
+        ],
+    )
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _tensor(tensor: Tensor, buffer: int) -> schema.TensorT:
+    quantization = schema.QuantizationParametersT()
+    if tensor.scales.size:
+        quantization.scale = tensor.scales.astype(np.float32)
+        quantization.zeroPoint = np.full(tensor.scales.size, tensor.zero_point, np.int64)
+        quantization.quantizedDimension = tensor.axis or 0
+    return schema.TensorT(
+        shape=list(tensor.shape),
+        type=DTYPES[tensor.dtype],
+        buffer=buffer,
+        name=tensor.name,
+        quantization=quantization,
+        hasRank=True,
+    )
+
+
+def _operator(operator: Operator, opcode_index: int, index: dict[str, int]) -> schema.OperatorT:
+    row = OPERATORS[operator.kind]
+    options = row.options()
+    for name, value in operator.options.items():
+        setattr(options, row.fields[name], {**ACTIVATIONS, **PADDINGS}.get(value, value))
+    if operator.kind == "DEPTHWISE_CONV_2D":
+        options.depthMultiplier = 1
+    return schema.OperatorT(
+        opcodeIndex=opcode_index,
+        inputs=[index[name] for name in operator.inputs],
+        outputs=[index[operator.output]],
+        builtinOptionsType=row.options_type,
+        builtinOptions=options,
+    )
+
+
+def _version(operator: Operator, graph: IntegerGraph) -> int:
+    if operator.kind == "FULLY_CONNECTED" and graph.tensors[operator.inputs[1]].axis is not None:
+        return PER_CHANNEL_FULLY_CONNECTED_VERSION
+    return OPERATORS[operator.kind].version
+
+
+def _operator_code(kind: str, version: int) -> schema.OperatorCodeT:
+    code = getattr(schema.BuiltinOperator, kind)
+    return schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=version)

@@ -1,0 +1,87 @@
+"""BatchNorm into the scale: integers are handed through, only their meaning and the bias change."""
+
+import dataclasses
+
+import numpy as np
+
+from tflite_export.load import ExportError
+
+INT32_MAX = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm:
+    """y = gamma * (x - mean) / sqrt(variance + epsilon) + beta, each [C]."""
+
+    gamma: np.ndarray
+    beta: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+    epsilon: float
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldedKernel:
+    """A kernel as TFLite wants it; the output channel is the last axis of `codes`.
+
+    Attributes:
+      codes: int8.
+      scales: float32, [C] after a BatchNorm, else [1].
+      bias: int32 [C], in steps of input_scale * scales.
+      dead_channels: channels whose kernel was dropped because BatchNorm makes it nothing.
+    """
+
+    codes: np.ndarray
+    scales: np.ndarray
+    bias: np.ndarray
+    dead_channels: tuple[int, ...]
+
+
+def fold(
+    name: str,
+    codes: np.ndarray,
+    scale: float,
+    bias: np.ndarray,
+    batch_norm: BatchNorm | None,
+    input_scale: float,
+    output_scale: float,
+) -> FoldedKernel:
+    """Folds a BatchNorm into per-channel scales and the bias.
+
+    With a = gamma / sqrt(variance + epsilon): scale[c] = scale * |a[c]|, codes change sign where a < 0
+    (the weights' range is symmetric), bias = beta + a * (bias - mean), rounded to the int32 grid.
+
+    Where a[c] is 0, or so small that the bias leaves int32, the channel is a constant to within one
+    step of its output: its codes become 0 and its scale one that holds the bias.
+
+    Args:
+      codes: int8, output channel last.
+      bias: float [C], zeros where the layer has none.
+
+    Raises:
+      ExportError: a bias leaves int32 though the channel's kernel matters.
+    """
+    codes = codes.astype(np.int32)
+    if batch_norm is None:
+        multiplier, bias, scales = 1.0, bias.astype(np.float64), np.array([scale], np.float32)
+    else:
+        multiplier = batch_norm.gamma.astype(np.float64) / np.sqrt(batch_norm.variance + batch_norm.epsilon)
+        bias = batch_norm.beta + multiplier * (bias - batch_norm.mean)
+        scales = (scale * np.abs(multiplier)).astype(np.float32)
+        codes = codes * np.where(multiplier < 0, -1, 1)
+
+    largest_sum = 255.0 * np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0)  # inputs are 8 bits at most
+    step = np.broadcast_to(np.float64(input_scale) * scales, bias.shape)
+    overflows = (step == 0) | (np.abs(bias) + largest_sum * step > INT32_MAX * step)
+    if np.any(overflows & (largest_sum * step >= output_scale)):
+        raise ExportError(
+            f"layer {name}: the bias of channels {np.flatnonzero(overflows).tolist()} does not fit int32 steps of "
+            f"input scale * weight scale; its weights are {scale} * integers: train longer, or with more bits"
+        )
+    if np.any(overflows):
+        codes = np.where(overflows, 0, codes)
+        room = np.maximum(np.abs(bias), output_scale) / (input_scale * 2.0**24)
+        scales = np.where(overflows, room, scales).astype(np.float32)
+        step = np.float64(input_scale) * scales
+    rounded = np.round(bias / step).astype(np.int32)
+    return FoldedKernel(codes.astype(np.int8), scales, rounded, tuple(np.flatnonzero(overflows).tolist()))

@@ -1,0 +1,65 @@
+"""Reads the folder that training hands over."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import tf_keras
+
+from qkd_tf.quantization.grid import TensorQuantParams, load_params
+
+
+class ExportError(ValueError):
+    """What keeps a handoff from becoming a .tflite, told in one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Handoff:
+    """What crosses the door between training and export.
+
+    Attributes:
+      student: plain float Keras model; its kernels lie on their grids.
+      weights: integer kernels, int8, by layer name, in Keras' layout.
+      weight_params, tensor_params: quantization parameters of kernels, and of tensors by the name of
+        the layer that hands them on.
+      label_names: class names.
+      test_images: [N, H, W, C] uint8 pixels; test_labels: [N].
+      student_logits: [N, K] int8: the quantized Keras student's logits, as stored codes.
+    """
+
+    student: tf_keras.Model
+    weights: dict[str, np.ndarray]
+    weight_params: dict[str, TensorQuantParams]
+    tensor_params: dict[str, TensorQuantParams]
+    label_names: list[str]
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    student_logits: np.ndarray
+
+
+def load_handoff(folder: pathlib.Path) -> Handoff:
+    """Opens a handoff; images stay on disk until they are read.
+
+    Raises:
+      ExportError: a file of it is missing.
+    """
+    names = ("student.keras", "weights.npz", "weight_params.json", "tensor_params.json", "labels.txt")
+    arrays = ("test_images.npy", "test_labels.npy", "student_logits.npy")
+    missing = [name for name in names + arrays if not (folder / name).exists()]
+    if missing:
+        raise ExportError(
+            f"{folder} lacks {', '.join(missing)}; run python -m qkd_tf.train to its end first, it writes them"
+        )
+    with np.load(folder / "weights.npz", allow_pickle=False) as weights:
+        integers = {name: weights[name] for name in weights.files}
+    images, labels, logits = (np.load(folder / name, mmap_mode="r") for name in arrays)
+    return Handoff(
+        student=tf_keras.models.load_model(folder / "student.keras", compile=False),
+        weights=integers,
+        weight_params=load_params(folder / "weight_params.json"),
+        tensor_params=load_params(folder / "tensor_params.json"),
+        label_names=(folder / "labels.txt").read_text().splitlines(),
+        test_images=images,
+        test_labels=np.asarray(labels),
+        student_logits=logits,
+    )
