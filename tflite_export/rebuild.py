@@ -72,7 +72,7 @@ class _Rebuilder:
             self.graph.input = self._activation(name, shape, params)
             return self.graph.input
         scales = np.array([params.scale], np.float32)
-        pixels = Tensor(f"{name}_uint8", shape, "uint8", scales, params.zero_point - INT8_MIN)
+        pixels = Tensor(f"{name}/uint8", shape, "uint8", scales, params.zero_point - INT8_MIN)
         self.graph.input = self.graph.add_tensor(pixels)
         return self._emit("QUANTIZE", [self.graph.input], self._activation(name, shape, params))
 
@@ -80,7 +80,7 @@ class _Rebuilder:
         """Emits an open operator with the output of `layer`, clipped to its grid."""
         params = self.handoff.tensor_params[layer.name]
         clipped_below = params.stored_min == INT8_MIN or params.grid.qmin == 0
-        name = layer.name if clipped_below else f"{layer.name}_unclipped"
+        name = layer.name if clipped_below else f"{layer.name}/unclipped"
         output = self._activation(name, _shape(layer), params)
         try:
             EMITTERS[type(operator.root)](self, operator, output, params)
@@ -89,7 +89,7 @@ class _Rebuilder:
         if clipped_below:
             return output
         floor = constant(
-            f"{layer.name}_minimum", np.array([params.stored_min], np.int8), [params.scale], params.zero_point
+            f"{layer.name}/minimum", np.array([params.stored_min], np.int8), [params.scale], params.zero_point
         )
         clipped = self._activation(layer.name, _shape(layer), params)
         return self._emit("MAXIMUM", [output, self.graph.add_tensor(floor)], clipped)
@@ -135,20 +135,20 @@ class _Rebuilder:
         )
         data = folded.codes[np.newaxis] if depthwise else folded.codes
         kernel = constant(
-            f"{layer.name}_kernel",
+            f"{layer.name}/kernel",
             np.ascontiguousarray(data.transpose(transpose)),
             folded.scales,
             axis=axis if len(folded.scales) > 1 else None,
         )
         bias_scales = np.float32(input_scale) * folded.scales
-        bias = constant(f"{layer.name}_bias", folded.bias, bias_scales, axis=0 if len(bias_scales) > 1 else None)
+        bias = constant(f"{layer.name}/bias", folded.bias, bias_scales, axis=0 if len(bias_scales) > 1 else None)
         return self.graph.add_tensor(kernel), self.graph.add_tensor(bias)
 
     def _add(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
         self._emit("ADD", operator.inputs, output, activation=operator.activation)
 
     def _mean(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
-        axes = self.graph.add_tensor(constant(f"{operator.root.name}_axes", np.array([1, 2], np.int32)))
+        axes = self.graph.add_tensor(constant(f"{operator.root.name}/axes", np.array([1, 2], np.int32)))
         self._emit("MEAN", [operator.inputs[0], axes], output, keep_dims=len(self.graph.tensors[output].shape) == 4)
 
     def _requantize(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
@@ -158,7 +158,7 @@ class _Rebuilder:
         """int8 CONCATENATION copies integers, so each input is first brought to the output's grid."""
         parts = []
         for index, name in enumerate(operator.inputs):
-            part = self._activation(f"{operator.root.name}_input{index}", self.graph.tensors[name].shape, params)
+            part = self._activation(f"{operator.root.name}/input{index}", self.graph.tensors[name].shape, params)
             parts.append(self._emit("QUANTIZE", [name], part))
         axis = operator.root.axis % len(self.graph.tensors[output].shape)
         self._emit("CONCATENATION", parts, output, axis=axis, activation="NONE")
@@ -185,11 +185,11 @@ class _Rebuilder:
         spatial = [list(pair) for pair in layer.padding]
         last = layer.data_format == "channels_first"  # pads the last two axes of [N, H, W, C]
         pads = [[0, 0], [0, 0], *spatial] if last else [[0, 0], *spatial, [0, 0]]
-        paddings = self.graph.add_tensor(constant(f"{layer.name}_paddings", np.array(pads, np.int32)))
+        paddings = self.graph.add_tensor(constant(f"{layer.name}/paddings", np.array(pads, np.int32)))
         return self._emit("PAD", [source, paddings], self._like(layer, source))
 
     def _reshape(self, layer, source: str) -> str:
-        shape = self.graph.add_tensor(constant(f"{layer.name}_shape", np.array(_shape(layer), np.int32)))
+        shape = self.graph.add_tensor(constant(f"{layer.name}/shape", np.array(_shape(layer), np.int32)))
         return self._emit("RESHAPE", [source, shape], self._like(layer, source))
 
     def _activation(self, name: str, shape: tuple[int, ...], params: TensorQuantParams) -> str:

@@ -12,9 +12,7 @@ from qkd_tf.quantization.scheme import quantize_student
 
 GRIDS = [make(b) for b in range(2, 9) for make in (weight_grid, unsigned_grid, signed_grid)]
 SPEC = QuantizationSpec(weight_bits=3, activation_bits=4)
-VALUES = arrays(
-    np.float32, 20, elements=st.floats(-100, 100, width=32).map(lambda v: v if abs(v) > 2**-20 else 0.0)
-)
+VALUES = arrays(np.float32, 20, elements=st.floats(-100, 100, width=32).map(lambda v: v if abs(v) > 2**-20 else 0.0))
 
 
 def mean_square_error(x, interval, grid):

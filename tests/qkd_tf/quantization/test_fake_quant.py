@@ -63,7 +63,9 @@ def value_and_gradients(x, interval, grid, upstream=None, **options):
     with tf.GradientTape() as tape:
         tape.watch([x, interval])
         x_hat = fake_quantize(x, interval, grid, **options)
-    gradients = tape.gradient(x_hat, [x, interval], output_gradients=None if upstream is None else tf.constant(upstream))
+    gradients = tape.gradient(
+        x_hat, [x, interval], output_gradients=None if upstream is None else tf.constant(upstream)
+    )
     return [t.numpy() for t in (x_hat, *gradients)]
 
 
@@ -92,9 +94,7 @@ def test_value_and_gradients_at_the_break_points(grid, z, q, x_gradient, interva
 
 
 @pytest.mark.parametrize("grid, z, q, x_gradient, interval_gradient", GOLDEN)
-def test_unmasked_gradient_reaches_x_everywhere_and_the_interval_as_before(
-    grid, z, q, x_gradient, interval_gradient
-):
+def test_unmasked_gradient_reaches_x_everywhere_and_the_interval_as_before(grid, z, q, x_gradient, interval_gradient):
     x_hat, dx, dinterval = value_and_gradients([z * INTERVAL], INTERVAL, grid, mask_gradient=False)
     assert x_hat.tolist() == [q * INTERVAL]
     assert dx.tolist() == [1.0]
