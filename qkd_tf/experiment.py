@@ -96,7 +96,7 @@ class QuantizationSpec:
     last_layer_bits: int = 8
     residual_bits: int = 8
     interval_init: str = "mse"
-    interval_gradient_scale: str = "none"
+    interval_gradient_scale: str = "lsq"
     mask_weight_gradient: bool = True
     calibration_batches: int = 8
 
@@ -139,7 +139,7 @@ class TrainingSpec:
     optimizer: str = "sgd"
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    weight_interval_lr_ratio: float = 0.01
+    weight_interval_lr_ratio: float = 1.0
     activation_interval_lr_ratio: float = 1.0
     teacher_lr_ratio: float = 1.0
     temperature: float = 2.0

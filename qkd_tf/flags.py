@@ -35,7 +35,7 @@ flags.DEFINE_integer("last_layer_bits", 8, "Bit width, weights and input, of the
 flags.DEFINE_integer("residual_bits", 8, "Bit width of tensors that an addition, concatenation or average reads.")
 flags.DEFINE_enum("interval_init", "mse", ex.INTERVAL_INITS, "First interval: min-max, LSQ's mean, or least MSE.")
 flags.DEFINE_enum(
-    "interval_gradient_scale", "none", ex.INTERVAL_GRADIENT_SCALES, "Factor of dL/dI: 1, or LSQ's 1/sqrt(N*qmax)."
+    "interval_gradient_scale", "lsq", ex.INTERVAL_GRADIENT_SCALES, "Factor of dL/dI: 1, or LSQ's 1/sqrt(N*qmax)."
 )
 flags.DEFINE_bool(
     "mask_weight_gradient", True, "Zero a weight's gradient outside its range (LSQ); QKD's authors don't."
@@ -49,7 +49,9 @@ flags.DEFINE_list("learning_rates", ["0.01"], "First learning rate of each phase
 flags.DEFINE_enum("optimizer", "sgd", ex.OPTIMIZERS, "Optimizer of both networks (QKD: sgd).")
 flags.DEFINE_float("momentum", 0.9, "Momentum of sgd (QKD: 0.9).")
 flags.DEFINE_float("weight_decay", 1e-4, "L2 factor on kernels, never on intervals (QKD: 1e-4).")
-flags.DEFINE_float("weight_interval_lr_ratio", 0.01, "Learning rate of weight intervals, as a share (QKD: 0.01).")
+flags.DEFINE_float(
+    "weight_interval_lr_ratio", 1.0, "Learning rate of weight intervals, as a share (QKD, unscaled: 0.01)."
+)
 flags.DEFINE_float("activation_interval_lr_ratio", 1.0, "Learning rate of activation intervals, as a share (QKD: 1).")
 flags.DEFINE_float("teacher_lr_ratio", 1.0, "Learning rate of the teacher in co_studying, as a share (QKD: 1).")
 flags.DEFINE_float("temperature", 2.0, "T of the softened distributions (QKD: 2).")

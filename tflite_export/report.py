@@ -49,7 +49,9 @@ def _training_figure(phases: list[dict]) -> pyplot.Figure:
                 upper.plot(epochs, values, ".-", color=colour, label=name.replace("_", " "))
         lower.plot(epochs, [row["validation_top1"] for row in history], ".-", color="tab:blue")
         best = start + phase["best_epoch"]
-        lower.plot(best, phase["best_validation_top1"], "o", color="tab:green", label="best epoch" if not number else None)
+        lower.plot(
+            best, phase["best_validation_top1"], "o", color="tab:green", label="best epoch" if not number else None
+        )
         for axes in (upper, lower):
             if number % 2:
                 axes.axvspan(start + 0.5, start + len(history) + 0.5, color="0.94", zorder=0)

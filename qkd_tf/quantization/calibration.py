@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import tf_keras
 
+from qkd_tf.experiment import ExperimentError
 from qkd_tf.quantization.grid import IntegerGrid
-from qkd_tf.quantization.scheme import QuantizedStudent
+from qkd_tf.quantization.scheme import Quantized, QuantizedStudent
 
 SAMPLES_PER_BATCH = 65_536
 MSE_CANDIDATES = 100
@@ -24,6 +25,8 @@ def lsq_interval(x: np.ndarray, grid: IntegerGrid) -> float:
 
 def mse_interval(x: np.ndarray, grid: IntegerGrid) -> float:
     """Of MSE_CANDIDATES shares of the min-max interval, the one whose grid is nearest to x in mean square."""
+    if not np.any(x):
+        return 0.0
     candidates = minmax_interval(x, grid) * np.arange(1, MSE_CANDIDATES + 1) / MSE_CANDIDATES
 
     def error(interval: float) -> float:
@@ -47,17 +50,20 @@ def calibrate(student: QuantizedStudent, images: Iterable[np.ndarray], init: str
       images: batches [N, H, W, C] of pixels. Min-max sees all values of them; the other
         inits see SAMPLES_PER_BATCH of each tensor and batch, drawn with `seed`.
       init: a key of INITS.
+
+    Raises:
+      ExperimentError: weights or activations that are not finite; the layer is named.
     """
     choose = INITS[init]
-    for quantized in student.weights.values():
-        _assign(quantized, choose(quantized.kernel.numpy(), quantized.grid))
+    for name, quantized in student.weights.items():
+        _assign(name, quantized, choose(quantized.kernel.numpy(), quantized.grid))
 
     names = list(student.outputs)
-    watch = tf_keras.Model(student.plain.inputs, [student.plain.get_layer(name).output for name in names])
+    watch = tf_keras.Model(student.plain.inputs, {name: student.plain.get_layer(name).output for name in names})
     rng = np.random.default_rng(seed)
     seen: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for batch in images:
-        for name, value in zip(names, watch.predict_on_batch(batch), strict=True):
+        for name, value in watch.predict_on_batch(batch).items():
             flat = value.reshape(-1)
             if flat.size > SAMPLES_PER_BATCH:
                 extremes = [flat.min(), flat.max()]
@@ -65,9 +71,11 @@ def calibrate(student: QuantizedStudent, images: Iterable[np.ndarray], init: str
             seen[name].append(flat)
     for name in names:
         quantized = student.outputs[name]
-        _assign(quantized, choose(np.concatenate(seen[name]), quantized.grid))
+        _assign(name, quantized, choose(np.concatenate(seen[name]), quantized.grid))
 
 
-def _assign(quantized, interval: float) -> None:
+def _assign(name: str, quantized: Quantized, interval: float) -> None:
     """An all-zero tensor has no range: any positive interval serves, 1.0 is taken."""
+    if not np.isfinite(interval):
+        raise ExperimentError(f"layer {name} has values that are not finite; its first weights are broken")
     quantized.interval.assign(interval if interval > 0 else 1.0)

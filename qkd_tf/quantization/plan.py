@@ -87,7 +87,9 @@ def role(layer) -> str:
 def activation_name(layer) -> str:
     """Name of the activation function that a layer applies, "linear" where there is none."""
     if isinstance(layer, _layers.ReLU):
-        return {None: "relu", 6.0: "relu6"}.get(layer.max_value, f"relu(max_value={layer.max_value})")
+        if layer.max_value is None:
+            return "relu"
+        return "relu6" if float(layer.max_value) == 6 else f"relu(max_value={float(layer.max_value)})"
     activation = getattr(layer, "activation", None)
     return tf_keras.activations.serialize(activation) if activation else "linear"
 
@@ -101,15 +103,19 @@ def pixel_params(model: tf_keras.Model) -> TensorQuantParams:
     rescaling = [layer for layer in model.layers if isinstance(layer, _layers.Rescaling)]
     if not rescaling:
         return activation_params(pixel_grid(0), 1.0)
+    if len(rescaling) > 1:
+        names = ", ".join(layer.name for layer in rescaling)
+        raise ExperimentError(f"layers {names} all rescale; the pixels are normalised once, by one Rescaling")
+    (layer,) = rescaling
     try:
-        scale, zero_pixel = float(rescaling[0].scale), -float(rescaling[0].offset) / float(rescaling[0].scale)
+        scale, zero_pixel = float(layer.scale), -float(layer.offset) / float(layer.scale)
     except TypeError:
         raise ExperimentError(
-            f"layer {rescaling[0].name} has a scale for each channel; a .tflite input has one for all: "
+            f"layer {layer.name} has a scale for each channel; a .tflite input has one for all: "
             "normalise the student's pixels with scalars"
         ) from None
-    if abs(zero_pixel - round(zero_pixel)) > 1e-4:
-        raise ExperimentError(f"layer {rescaling[0].name} maps pixel {zero_pixel} to 0.0; a whole pixel is needed")
+    if abs(zero_pixel - round(zero_pixel)) > 1e-4 or not 0 <= round(zero_pixel) < 255:
+        raise ExperimentError(f"layer {layer.name} maps pixel {zero_pixel:g} to 0.0; a whole pixel in 0..254 is needed")
     return activation_params(pixel_grid(round(zero_pixel)), scale)
 
 
@@ -174,6 +180,8 @@ class _Graph:
 def problems(model: tf_keras.Model) -> list[str]:
     """What keeps a model from becoming an integer .tflite, a line each, with what to do."""
     found = []
+    if isinstance(model, tf_keras.Sequential):
+        return ["the model is Sequential; build it with the functional API, tf_keras.Model(inputs, outputs)"]
     for layer in model.layers:
         if type(layer) not in ROLES:
             known = ", ".join(kind.__name__ for kind in ROLES)
@@ -211,6 +219,10 @@ def _layer_problems(graph: _Graph, layer) -> list[str]:
         found.append(f"averages {layer.pool_size} of a {layer.input_shape[1:3]} map; only the whole map is possible")
     if isinstance(layer, _layers.ReLU) and (layer.negative_slope or layer.threshold):
         found.append("has a negative slope or a threshold; use plain ReLU")
+    if isinstance(layer, _layers.Rescaling):
+        (source,) = graph.parents[layer.name]
+        if not isinstance(graph.by_name[source], _layers.InputLayer) or len(graph.consumers[source]) > 1:
+            found.append("must be the one reader of the network's input: it normalises the pixels")
     if role(layer) == "fold":
         chain = graph.operator(layer.name)
         root, before = graph.by_name[chain[0]], [graph.by_name[n] for n in chain[:-1]]

@@ -132,6 +132,20 @@ def test_pad_shortcut_is_every_second_pixel_between_zero_channels(size, channels
     np.testing.assert_array_equal(model.predict_on_batch(x), expected)
 
 
+def test_strided_convolution_is_centred_on_the_pixels_of_the_shortcut(build):
+    model = build("resnet20")
+    source, conv = model.get_layer("stage1_block3_relu2"), model.get_layer("stage2_block1_conv1")
+    before = conv.get_weights()
+    centre = np.zeros_like(before[0])
+    centre[1, 1, :, :16] = np.eye(16)
+    conv.set_weights([centre])
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.float32)
+    x, y = tf_keras.Model(model.inputs, [source.output, conv.output]).predict_on_batch(images)
+    conv.set_weights(before)
+    assert x.any()
+    np.testing.assert_array_equal(y[..., :16], x[:, ::2, ::2])
+
+
 def test_pad_shortcut_of_equal_shape_is_the_tensor_itself():
     inputs = tf_keras.Input((6, 6, 4))
     assert _pad_shortcut(inputs, 4, 1, "shortcut") is inputs

@@ -173,9 +173,6 @@ def test_sampling_is_repeatable_and_close_to_the_whole(chain):
     assert first == pytest.approx(calibration.lsq_interval(images, student.outputs["conv"].grid), rel=0.02)
 
 
-# A bug of the product code at the time of writing: this fails until it is mended.
-
-
 def test_student_with_one_quantized_tensor_is_calibrated(chain):
     student = quantize_student(chain(layers.Flatten(), layers.Dense(2, name="logits")), SPEC)
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.float32)

@@ -411,9 +411,6 @@ def test_zoo_has_no_problem(name):
     assert problems(build(name)) == []
 
 
-# Bugs of the product code at the time of writing: these fail until they are mended.
-
-
 def test_rescaling_inside_the_network_is_refused(chain):
     model = chain(conv("a"), layers.Rescaling(2.0, name="bad"), conv("b"), layers.Flatten(), dense())
     with pytest.raises(ExperimentError, match="bad"):
