@@ -27,11 +27,12 @@ def run(experiment: Experiment, folder: RunFolder) -> None:
     networks = [network for network in (experiment.student, experiment.teacher) if network]
     built = [zoo.build(network, splits.image_shape, len(splits.label_names)) for network in networks]
     for network, model in zip(networks, built, strict=True):
-        if network.weights:
-            weights.load(model, network)
+        for note in weights.load(model, network) if network.weights else ():
+            print(note)
     plain, teacher = (*built, None)[:2]
 
     student = quantize_student(plain, experiment.quantization)
+    print(student.summary())
     calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
     images = [batch for batch, _ in calibration]
     pretrained = {"student": experiment.student.weights, "teacher": experiment.teacher and experiment.teacher.weights}

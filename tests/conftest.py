@@ -66,3 +66,64 @@ def make_residual_student():
 def images():
     """Four pictures of 8 x 8 pixels, 0..255."""
     return np.random.default_rng(7).integers(0, 256, (4, 8, 8, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def make_splits():
+    """make_splits(train=..., **fields): 24 training pictures of 8 x 8 pixels in batches of 8, 5 classes, two short splits."""
+    import tensorflow as tf
+
+    from qkd_tf.data import Splits
+
+    def make(**fields):
+        rng = np.random.default_rng(3)
+        pictures, labels = rng.integers(0, 256, (47, 8, 8, 3)).astype(np.uint8), rng.integers(0, 5, 47)
+
+        def batches(part):
+            return tf.data.Dataset.from_tensor_slices((pictures[part], labels[part])).batch(8)
+
+        return Splits(
+            **{
+                "train": lambda epoch: batches(np.random.default_rng(epoch).permutation(24)),
+                "calibration": batches(np.arange(24)),
+                "validation": batches(np.arange(24, 35)),
+                "test": batches(np.arange(35, 47)),
+                "num_train": 24,
+                "batch_size": 8,
+                "image_shape": (8, 8, 3),
+                "label_names": ["ant", "bee", "cat", "dog", "elk"],
+                "fingerprint": {"name": "tiny"},
+                **fields,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_quantized_student(make_residual_student, make_splits):
+    """make_quantized_student(seed): the residual student, quantized to W3A4 and calibrated."""
+    from qkd_tf.experiment import QuantizationSpec
+    from qkd_tf.quantization.calibration import calibrate
+    from qkd_tf.quantization.scheme import quantize_student
+
+    def make(seed=0):
+        student = quantize_student(make_residual_student(seed), QuantizationSpec(weight_bits=3, activation_bits=4))
+        calibrate(student, [images for images, _ in make_splits().calibration], "minmax")
+        return student
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cifar10():
+    """CIFAR-10 as `data.load` opens it; skips where the set is not at hand."""
+    import pathlib
+
+    from qkd_tf import data
+    from qkd_tf.experiment import DataSpec
+
+    folder = pathlib.Path(__file__).parents[2] / "shared" / "data" / "tfds"
+    if not (folder / "cifar10").is_dir():
+        pytest.skip(f"no CIFAR-10 in {folder}")
+    return data.load(DataSpec("cifar10", data_dir=str(folder), validation_fraction=0.05))

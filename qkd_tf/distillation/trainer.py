@@ -97,7 +97,7 @@ class Trainer:
             row["seconds"] = time.monotonic() - start
             latest = self._save(f"phase{index}_epoch{epoch + 1}", optimizers)
             best = progress["best"]
-            if best is None or row["validation_top1"] > best["validation_top1"]:
+            if best is None or row["validation_top1"] >= best["validation_top1"]:  # of equals, the later
                 best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"], "checkpoint": latest}
             progress = {
                 **progress,
@@ -127,6 +127,7 @@ class Trainer:
         }
         if distiller.teacher is not None:
             result["teacher_test_top1"] = top1(distiller.teacher, self._splits.test)
+        print(_line(result))
         return result
 
     def _enter(self, phase: Phase, previous: Phase) -> None:
@@ -192,6 +193,15 @@ class Trainer:
         for file in self._folder.checkpoints.glob("phase*"):
             if str(file).removesuffix(".index").split(".data-")[0] not in needed:
                 file.unlink()
+
+
+def _line(result: dict) -> str:
+    """A phase's outcome for a person."""
+    teacher = f", teacher {result['teacher_test_top1']:.2f} %" if "teacher_test_top1" in result else ""
+    return (
+        f"{result['phase']}: best epoch {result['best_epoch']} of {result['epochs']} by validation "
+        f"({result['best_validation_top1']:.2f} %); test: student {result['student_test_top1']:.2f} %{teacher}"
+    )
 
 
 OPTIMIZERS = {

@@ -48,11 +48,14 @@ class LayerWeights:
         return "conv" if kernel.ndim == 4 else "dense"
 
 
-def load(model: tf_keras.Model, spec: NetworkSpec) -> None:
+def load(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
     """Loads `spec.weights` into `model`, then adapts the first kernel to the model's own pixel normalisation.
 
     Layers are matched by name where all names agree, otherwise by position among layers of their
     kind; every shape is checked before the first value is set.
+
+    Returns:
+      What a user should know, a line each: a match by position, a normalisation that was adapted.
 
     Raises:
       ExperimentError: no such file, unknown ending, or a list of every name and shape that does not fit.
@@ -82,8 +85,15 @@ def load(model: tf_keras.Model, spec: NetworkSpec) -> None:
     for given, expected in pairs:
         layer = model.get_layer(expected.name)
         layer.set_weights([given.variables[role] for role in expected.variables])
-    if spec.weights_normalization and spec.weights_normalization != spec.normalization:
-        adapt_normalization(model, spec.weights_normalization, spec.normalization)
+    notes = []
+    if any(given.name != expected.name for given, expected in pairs):
+        notes.append(f"{path}: names differ from {spec.name}'s, layers were matched by position and shape")
+    trained, own = spec.weights_normalization, spec.normalization
+    if trained and trained != own:
+        adapt_normalization(model, trained, own)
+        borders = "" if trained.mean == own.mean else " (padding now reads as that mean: borders differ a little)"
+        notes.append(f"{path}: first kernel adapted to pixel mean {own.mean} and deviation {own.std}{borders}")
+    return notes
 
 
 def adapt_normalization(model: tf_keras.Model, trained: PixelNormalization, own: PixelNormalization) -> None:

@@ -1,5 +1,6 @@
 """Quantization of a float student: plan -> TFMOT scheme -> student with learned intervals."""
 
+import collections
 import dataclasses
 
 import tensorflow as tf
@@ -126,13 +127,19 @@ class QuantizedStudent:
 
     def coverage(self) -> list[tuple[str, str, int, float]]:
         """(layer, what of it, bit width, interval) for each quantized tensor, in the model's order."""
-        rows = [(self.pixels[0], "pixels", self.pixels[1].grid.num_bits, self.pixels[1].scale)]
+        rows = [(self.pixels[0], "input", self.pixels[1].grid.num_bits, self.pixels[1].scale)]
         for layer in self.plain.layers:
             for what, tensors in (("kernel", self.weights), ("output", self.outputs)):
                 if layer.name in tensors:
                     params = tensors[layer.name].params()
                     rows.append((layer.name, what, params.grid.num_bits, params.scale))
         return rows
+
+    def summary(self) -> str:
+        """What is quantized to how many bits, in one line."""
+        counts = collections.Counter((what, num_bits) for _, what, num_bits, _ in self.coverage())
+        parts = [f"{count} {what}{'s' * (count > 1)} at {bits} bits" for (what, bits), count in counts.items()]
+        return f"{self.plain.name} quantizes " + ", ".join(parts)
 
 
 def insert_requantize_layers(model: tf_keras.Model, plan: QuantizationPlan) -> tf_keras.Model:

@@ -292,7 +292,7 @@ def test_shared_requantize_layer_is_inserted_once():
 
 def test_coverage_lists_each_tensor_in_order_with_width_and_interval(student):
     assert [row[:3] for row in student.coverage()] == [
-        ("normalization", "pixels", 8),
+        ("normalization", "input", 8),
         ("stem", "kernel", 8),
         ("stem_relu", "output", 8),
         ("stem_relu_requantize", "output", 4),

@@ -1,0 +1,25 @@
+# Every target does its own set-up: the first one makes .venv from the pinned requirements.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
+	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
+	$(BIN)/python -m tflite_export --run_dir=runs/demo
+
+test: .venv/installed  ## the test suite
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+clean:  ## the environment and the demo; other runs are kept
+	rm -rf .venv runs/demo
+
+.venv/installed: requirements.txt requirements-dev.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.11 ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -c constraints.txt
+	touch $@

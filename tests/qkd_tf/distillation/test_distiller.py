@@ -1,0 +1,196 @@
+"""One training step, restated with NumPy or with the other network's logits as constants."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from tf_keras import layers
+
+from qkd_tf.distillation.distiller import Distiller, ParameterGroup
+from qkd_tf.distillation.losses import cross_entropy, distillation
+from qkd_tf.distillation.phases import PHASES
+
+TEMPERATURE = 3.0
+DISTILLATION_WEIGHT = 0.5
+RATE = 0.1
+DISTILLING = ("co_studying", "tutoring")
+
+
+@pytest.fixture
+def batch(images):
+    return images, np.array([0, 2, 1, 2])
+
+
+@pytest.fixture
+def make_network(chain, randomize):
+    """Pixels to 3 logits; random kernels, biases and batch statistics by seed."""
+
+    def make(width, seed):
+        return randomize(
+            chain(
+                layers.Rescaling(1 / 128, -1.0),
+                layers.Conv2D(width, 3, name="conv"),
+                layers.BatchNormalization(name="bn"),
+                layers.ReLU(name="relu"),
+                layers.GlobalAveragePooling2D(name="pool"),
+                layers.Dense(3, name="logits"),
+            ),
+            seed,
+        )
+
+    return make
+
+
+def group(variables, rate=RATE):
+    return ParameterGroup(tf_keras.optimizers.SGD(rate), variables)
+
+
+def make_distiller(phase, student, teacher, weight_decay=0.0, student_groups=None):
+    row = PHASES[phase]
+    distiller = Distiller(
+        row,
+        student,
+        None if row.teacher == "absent" else teacher,
+        [group(student.trainable_variables)] if student_groups is None else student_groups,
+        [group(teacher.trainable_variables)] if row.teacher == "trained" else [],
+        TEMPERATURE,
+        DISTILLATION_WEIGHT,
+        weight_decay,
+    )
+    distiller.compile()
+    return distiller
+
+
+def values(model):
+    return {v.name: v.numpy() for v in model.variables}
+
+
+def moved(model, before):
+    return {name for name, value in values(model).items() if not np.array_equal(value, before[name])}
+
+
+def log_softmax(z):
+    z = z.astype(np.float64)
+    return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+
+
+def restated_loss(labels, logits, target, distills):
+    """Cross-entropy and T^2 * KL in NumPy."""
+    loss = -np.mean(log_softmax(logits)[np.arange(len(labels)), labels])
+    if distills:
+        p, q = log_softmax(target / TEMPERATURE), log_softmax(logits / TEMPERATURE)
+        loss += DISTILLATION_WEIGHT * TEMPERATURE**2 * np.mean(np.sum(np.exp(p) * (p - q), axis=-1))
+    return loss
+
+
+def updated(network, batch, target_logits, rate_of=lambda name: RATE, weight_decay=0.0):
+    """Trained variables after one step of plain gradient descent towards constant `target_logits`."""
+    images, labels = batch
+    with tf.GradientTape() as tape:
+        logits = network(images, training=True)
+        loss = cross_entropy(labels, logits)
+        if target_logits is not None:
+            loss += DISTILLATION_WEIGHT * distillation(tf.constant(target_logits), logits, TEMPERATURE)
+    gradients = tape.gradient(loss, network.trainable_variables)
+    return {
+        v.name: v.numpy() - rate_of(v.name) * (g.numpy() + weight_decay * v.numpy() * ("kernel" in v.name))
+        for v, g in zip(network.trainable_variables, gradients, strict=True)
+    }
+
+
+def assert_trained_to(network, expected):
+    for variable in network.trainable_variables:
+        np.testing.assert_allclose(variable.numpy(), expected[variable.name], atol=2e-6, err_msg=variable.name)
+
+
+@pytest.mark.parametrize(
+    "phase, teacher_moves",
+    [("full_precision", True), ("self_studying", False), ("co_studying", True), ("tutoring", False)],
+)
+def test_a_network_moves_whole_or_not_one_bit(make_network, batch, phase, teacher_moves):
+    student, teacher = make_network(4, seed=1), make_network(6, seed=2)
+    student_before, teacher_before = values(student), values(teacher)
+    distiller = make_distiller(phase, student, teacher, weight_decay=0.01)
+    for _ in range(2):
+        distiller.train_on_batch(*batch)
+    assert moved(student, student_before) == set(student_before)  # batch statistics included
+    assert moved(teacher, teacher_before) == (set(teacher_before) if teacher_moves else set())
+
+
+def test_network_without_groups_is_left_alone(make_network, batch):
+    student, teacher = make_network(4, seed=1), make_network(6, seed=2)
+    before, teacher_before = values(student), values(teacher)
+    logs = make_distiller("full_precision", student, teacher, student_groups=[]).train_on_batch(*batch, return_dict=True)
+    assert moved(student, before) == set()
+    assert moved(teacher, teacher_before) == set(teacher_before)
+    assert set(logs) == {"teacher_loss", "teacher_top1"}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_metrics_of_one_step_equal_the_numpy_restatement(make_network, batch, phase):
+    student, teacher = make_network(4, seed=1), make_network(6, seed=2)
+    images, labels = batch
+    row = PHASES[phase]
+    student_logits = make_network(4, seed=1)(images, training=True).numpy()
+    teacher_logits = make_network(6, seed=2)(images, training=row.teacher == "trained").numpy()
+    logs = make_distiller(phase, student, teacher, weight_decay=0.3).train_on_batch(*batch, return_dict=True)
+    expected = {
+        "student_loss": restated_loss(labels, student_logits, teacher_logits, row.distills),
+        "student_top1": np.mean(student_logits.argmax(-1) == labels),
+    }
+    if row.teacher == "trained":
+        expected["teacher_loss"] = restated_loss(labels, teacher_logits, student_logits, row.distills)
+        expected["teacher_top1"] = np.mean(teacher_logits.argmax(-1) == labels)
+    assert logs == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_update_is_the_one_towards_the_other_networks_logits_as_constants(make_network, batch, phase):
+    student, teacher = make_network(4, seed=1), make_network(6, seed=2)
+    images, _ = batch
+    row = PHASES[phase]
+    student_logits = make_network(4, seed=1)(images, training=True).numpy() if row.distills else None
+    teacher_logits = None
+    if row.distills:
+        teacher_logits = make_network(6, seed=2)(images, training=row.teacher == "trained").numpy()
+    expected_student = updated(make_network(4, seed=1), batch, teacher_logits, weight_decay=0.2)
+    expected_teacher = updated(make_network(6, seed=2), batch, student_logits, weight_decay=0.2)
+    make_distiller(phase, student, teacher, weight_decay=0.2).train_on_batch(*batch)
+    assert_trained_to(student, expected_student)
+    if row.teacher == "trained":
+        assert_trained_to(teacher, expected_teacher)
+
+
+def test_each_group_moves_its_own_variables_by_its_own_optimizer(make_network, batch):
+    student = make_network(4, seed=1)
+    rates = {"kernel": 0.3, "beta": 0.02, "gamma": 0.0}
+
+    def rate_of(name):
+        return next((rate for word, rate in rates.items() if word in name), RATE)
+
+    expected = updated(make_network(4, seed=1), batch, None, rate_of)
+    words = [*rates, "bias"]
+    groups = [
+        group([v for v in student.trainable_variables if word in v.name], rates.get(word, RATE)) for word in words
+    ]
+    make_distiller("self_studying", student, None, student_groups=groups).train_on_batch(*batch)
+    assert_trained_to(student, expected)
+
+
+def test_weight_decay_pulls_on_kernels_and_on_nothing_else(make_quantized_student, make_splits):
+    (images, labels), *_ = make_splits().train(0).as_numpy_iterator()
+
+    def step(weight_decay):
+        student = make_quantized_student()
+        before = values(student.model)
+        intervals = {v.name for v in student.weight_intervals + student.activation_intervals}
+        make_distiller("self_studying", student.model, None, weight_decay).train_on_batch(images, labels)
+        return before, values(student.model), intervals
+
+    before, free, intervals = step(0.0)
+    _, decayed, _ = step(0.5)
+    kernels = {name for name in before if "kernel" in name and name not in intervals}
+    assert len(kernels) == 4 and len(intervals) > 4
+    for name, old in before.items():
+        pull = -RATE * 0.5 * old if name in kernels else np.zeros_like(old)
+        np.testing.assert_allclose(decayed[name] - free[name], pull, atol=1e-5, err_msg=name)

@@ -1,0 +1,313 @@
+"""Handoffs without training: random float models, quantized, calibrated on random pixels, and written."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+
+import flatbuffers
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from ai_edge_litert import schema_py_generated as schema
+from tf_keras import layers
+
+from qkd_tf import handoff as handoff_writer
+from qkd_tf import results
+from qkd_tf.data import Splits
+from qkd_tf.experiment import (
+    DataSpec,
+    Experiment,
+    NetworkSpec,
+    PhaseSpec,
+    PixelNormalization,
+    QuantizationSpec,
+    TrainingSpec,
+)
+from qkd_tf.quantization.calibration import calibrate
+from qkd_tf.quantization.scheme import quantize_student
+from qkd_tf.run_folder import RunFolder
+from tflite_export.convert import convert
+from tflite_export.graph import IntegerGraph
+from tflite_export.load import Handoff, load_handoff
+from tflite_export.rebuild import rebuild
+
+LOW = QuantizationSpec(weight_bits=3, activation_bits=4)
+NUM_IMAGES = 32
+FLAG_LINES = ["--student=residual", "--seed=0"]
+
+
+def _splits(image_shape, output_shape) -> Splits:
+    """Random pictures; a model that ends in a map [N, H, W, K] gets one label for all of it."""
+    rng = np.random.default_rng(11)
+    images = rng.integers(0, 256, (NUM_IMAGES, *image_shape)).astype(np.uint8)
+    num_classes = output_shape[-1]
+    labels = rng.integers(0, num_classes, (NUM_IMAGES, *[1] * (len(output_shape) - 2)))
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(20)  # the last batch is short
+    return Splits(
+        train=lambda epoch: batches,
+        calibration=batches,
+        validation=batches,
+        test=batches,
+        num_train=NUM_IMAGES,
+        batch_size=20,
+        image_shape=tuple(image_shape),
+        label_names=[f"class {i}" for i in range(num_classes)],
+        fingerprint={
+            "name": "random",
+            "version": "1",
+            "num_train": NUM_IMAGES,
+            "num_test": NUM_IMAGES,
+            "test_sha256": "5" * 64,
+        },
+    )
+
+
+def _write_results(folder: RunFolder, splits: Splits, student, spec: QuantizationSpec, top1: float) -> None:
+    """results.json as a training writes it, of one phase that never ran."""
+    normalization = PixelNormalization((128.0,), (64.0,))
+    experiment = Experiment(
+        run_dir=str(folder.path),
+        seed=0,
+        data=DataSpec(name="random"),
+        student=NetworkSpec("residual", normalization),
+        teacher=None,
+        quantization=spec,
+        training=TrainingSpec(phases=(PhaseSpec("self_studying", 2, 0.1),)),
+    )
+    epoch = {"student_loss": 1.5, "student_top1": 0.5, "validation_top1": 40.0, "seconds": 1.0}
+    phase = {
+        "phase": "self_studying",
+        "epochs": 2,
+        "learning_rate": 0.1,
+        "best_epoch": 2,
+        "best_validation_top1": 41.0,
+        "student_test_top1": top1,
+        "seconds": 2.0,
+        "history": [epoch, {**epoch, "validation_top1": 41.0}],
+    }
+    results.write(folder, experiment, splits, student, [phase], top1)
+
+
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory):
+    """make_run(model, spec, intervals): run folder of a student that was quantized and calibrated, not trained.
+
+    `intervals` sets tensors' intervals by layer name after calibration.
+    """
+
+    def make(model, spec: QuantizationSpec = LOW, intervals=None) -> RunFolder:
+        splits = _splits(model.input_shape[1:], model.output_shape)
+        student = quantize_student(model, spec)
+        calibrate(student, [images for images, _ in splits.calibration.as_numpy_iterator()], "minmax")
+        for name, interval in (intervals or {}).items():
+            student.outputs[name].interval.assign(interval)
+        folder = RunFolder(str(tmp_path_factory.mktemp("runs") / "run"), FLAG_LINES)
+        top1 = handoff_writer.write(student, splits, folder)
+        _write_results(folder, splits, student, spec, top1)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_handoff(make_run):
+    """make_handoff(model, spec, intervals): the handoff of such a run, read by the exporter's own door."""
+    return lambda *args, **options: load_handoff(make_run(*args, **options).handoff)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A handoff, its integer graph and its file."""
+
+    name: str
+    handoff: Handoff
+    graph: IntegerGraph
+    content: bytes
+    expected_operators: Counter
+
+
+def _export(name: str, handoff: Handoff, operators: str = "") -> Exported:
+    graph = rebuild(handoff, "int8")
+    return Exported(name, handoff, graph, convert(graph, "test"), Counter(operators.split()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A small float network, how it is quantized, and the operators its file must have."""
+
+    operators: str
+    body: Callable
+    input_shape: tuple[int, int, int] = (8, 8, 3)
+    spec: QuantizationSpec = LOW
+    intervals: dict = dataclasses.field(default_factory=dict)
+    normalized: bool = True
+
+
+def _through(*body):
+    def apply(x):
+        for layer in body:
+            x = layer(x)
+        return x
+
+    return apply
+
+
+def _add(activation: bool):
+    def apply(x):
+        x = layers.Conv2D(4, 3, padding="same", name="stem")(x)
+        y = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv")(x)
+        y = layers.Add(name="add")([x, layers.BatchNormalization(name="bn")(y)])
+        return layers.ReLU(name="relu")(y) if activation else y
+
+    return apply
+
+
+def _padded_shortcut(x):
+    x = layers.Conv2D(3, 3, padding="same", activation="relu", name="stem")(x)
+    y = layers.ZeroPadding2D(1, name="pad")(x)
+    y = layers.Conv2D(8, 3, 2, use_bias=False, name="conv")(y)
+    y = layers.BatchNormalization(name="bn")(y)
+    x = layers.MaxPooling2D(1, strides=2, name="subsample")(x)
+    x = layers.ZeroPadding2D(((0, 0), (2, 3)), data_format="channels_first", name="pad_channels")(x)
+    return layers.ReLU(name="relu")(layers.Add(name="add")([x, y]))
+
+
+def _concatenated(x):
+    x = layers.Conv2D(4, 3, padding="same", activation="relu", name="stem")(x)
+    branches = [
+        layers.Conv2D(3, 1, name="linear")(x),
+        layers.Conv2D(2, 3, padding="same", activation="relu", name="wide")(x),
+    ]
+    x = layers.Concatenate(name="concat")([*branches, x])
+    return layers.Conv2D(5, 1, name="head")(x)
+
+
+# Rectangular maps, kernels and strides wherever Keras takes them, so that height is not width.
+CASES = {
+    "conv_same_stride": Case(
+        "CONV_2D",
+        _through(
+            layers.Conv2D(5, (3, 2), (2, 1), "same", use_bias=False), layers.BatchNormalization(), layers.ReLU()
+        ),
+        (9, 6, 3),
+    ),
+    "conv_valid_bias": Case("CONV_2D", _through(layers.Conv2D(4, (2, 3), (1, 2), "valid")), (7, 8, 3)),
+    "conv_dilation": Case("CONV_2D", _through(layers.Conv2D(4, 3, padding="same", dilation_rate=(2, 1)))),
+    "depthwise_stride": Case(
+        "DEPTHWISE_CONV_2D",
+        _through(
+            layers.DepthwiseConv2D(3, 2, "same", use_bias=False), layers.BatchNormalization(), layers.Activation("relu")
+        ),
+        (8, 5, 3),
+    ),
+    "depthwise_dilation": Case(
+        "DEPTHWISE_CONV_2D", _through(layers.DepthwiseConv2D((3, 2), padding="valid", dilation_rate=2)), (8, 7, 3)
+    ),
+    "dense": Case("RESHAPE FULLY_CONNECTED", _through(layers.Flatten(), layers.Dense(5)), (3, 4, 3)),
+    "dense_batch_norm": Case(
+        "RESHAPE FULLY_CONNECTED FULLY_CONNECTED",
+        _through(
+            layers.Flatten(),
+            layers.Dense(16, use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Dropout(0.5),
+            layers.Dense(5),
+        ),
+        (3, 4, 3),
+    ),
+    "add": Case("CONV_2D QUANTIZE MAXIMUM CONV_2D ADD", _add(activation=False)),
+    "add_relu": Case("CONV_2D QUANTIZE MAXIMUM CONV_2D ADD", _add(activation=True)),
+    "mean_global": Case("CONV_2D MEAN", _through(layers.Conv2D(6, 3), layers.GlobalAveragePooling2D())),
+    "mean_map": Case("CONV_2D MEAN", _through(layers.Conv2D(6, 3), layers.AveragePooling2D((6, 4))), (8, 6, 3)),
+    "max_pool": Case(
+        "CONV_2D MAXIMUM MAX_POOL_2D CONV_2D",
+        _through(layers.Conv2D(4, 3), layers.MaxPooling2D((3, 2), (2, 1), "same"), layers.Conv2D(5, 1)),
+        (9, 8, 3),
+        dataclasses.replace(LOW, last_layer_bits=4),
+    ),
+    "pads": Case("CONV_2D QUANTIZE PAD CONV_2D MAX_POOL_2D PAD ADD", _padded_shortcut),
+    "pad_pixels": Case("PAD CONV_2D", _through(layers.ZeroPadding2D(((1, 0), (0, 2))), layers.Conv2D(4, 3))),
+    "reshape": Case("RESHAPE CONV_2D", _through(layers.Reshape((4, 3, 16)), layers.Conv2D(4, 2))),
+    "requantize_unsigned": Case(
+        "QUANTIZE CONV_2D",
+        _through(layers.Conv2D(4, 3, activation="relu")),
+        spec=dataclasses.replace(LOW, first_layer_bits=4, last_layer_bits=4),
+        intervals={"pixels_requantize": 17.0},
+        normalized=False,
+    ),
+    "requantize_signed": Case(
+        "QUANTIZE MAXIMUM CONV_2D",
+        _through(layers.Conv2D(4, 3)),
+        spec=dataclasses.replace(LOW, first_layer_bits=3, last_layer_bits=3),
+    ),
+    "maximum": Case(
+        "CONV_2D MAXIMUM CONV_2D MAXIMUM CONV_2D",
+        _through(layers.Conv2D(4, 3), layers.Conv2D(4, 3, name="inner"), layers.Conv2D(4, 3)),
+        spec=dataclasses.replace(LOW, last_layer_bits=2),
+        intervals={"inner": 2.0},
+    ),
+    "concatenation": Case("CONV_2D QUANTIZE CONV_2D CONV_2D QUANTIZE QUANTIZE QUANTIZE CONCATENATION CONV_2D", _concatenated),
+    "concatenation_low_bit": Case(
+        "CONV_2D CONV_2D MAXIMUM CONV_2D QUANTIZE QUANTIZE QUANTIZE CONCATENATION MAXIMUM QUANTIZE MAXIMUM CONV_2D",
+        _concatenated,
+        spec=dataclasses.replace(LOW, residual_bits=5, last_layer_bits=4),
+    ),
+    "relu6": Case(
+        "CONV_2D CONV_2D",
+        _through(layers.Conv2D(4, 3), layers.ReLU(6.0, name="relu6"), layers.Conv2D(4, 3)),
+        spec=dataclasses.replace(LOW, last_layer_bits=4),
+        intervals={"relu6": 0.7},  # 15 steps reach 10.5: the clip at 6 is the operator's, not int8's
+    ),
+}
+
+
+def _build(case: Case):
+    tf_keras.backend.clear_session()
+    x = pixels = tf_keras.Input(case.input_shape, name="pixels")
+    if case.normalized:
+        x = layers.Rescaling(1 / 64, -2.0, name="normalization")(x)
+    return tf_keras.Model(pixels, case.body(x))
+
+
+@pytest.fixture(scope="session", params=CASES)
+def exported(request, make_handoff, randomize, _exported_cases) -> Exported:
+    """Each case of CASES in turn: every operator that the exporter writes is the end of one, or near it."""
+    name = request.param
+    if name not in _exported_cases:
+        case = CASES[name]
+        handoff = make_handoff(randomize(_build(case)), case.spec, case.intervals)
+        _exported_cases[name] = _export(name, handoff, case.operators)
+    return _exported_cases[name]
+
+
+@pytest.fixture(scope="session")
+def _exported_cases() -> dict:
+    return {}
+
+
+@pytest.fixture(scope="session")
+def run_folder(make_run, make_residual_student) -> RunFolder:
+    """The run of the residual student; tests only read it."""
+    return make_run(make_residual_student())
+
+
+@pytest.fixture(scope="session")
+def residual(run_folder) -> Exported:
+    """That run's handoff, graph and file."""
+    return _export("residual", load_handoff(run_folder.handoff))
+
+
+@pytest.fixture(scope="session")
+def edit():
+    """edit(content, change): the bytes after `change(model)` on the flatbuffer's object form."""
+
+    def edit(content: bytes, change: Callable) -> bytes:
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+        change(model)
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    return edit
