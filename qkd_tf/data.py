@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
+import sklearn
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
@@ -144,7 +145,7 @@ def _digits(spec: DataSpec) -> _Source:
         validation=tf.data.Dataset.from_tensor_slices(tuple(a[:num_validation] for a in train)),
         test=tf.data.Dataset.from_tensor_slices(test),
         label_names=[str(name) for name in digits.target_names],
-        version="scikit-learn",
+        version=f"scikit-learn {sklearn.__version__}",
     )
 
 

@@ -180,6 +180,11 @@ class Experiment:
                 self.teacher is not None or phase.name not in TEACHER_PHASES,
                 f"phase {phase.name} needs a teacher; give --teacher, or leave the phase out of --phases",
             )
+            given = [network.weights for network in (self.student, self.teacher) if network]
+            require(
+                phase.name != "full_precision" or not all(given),
+                "phase full_precision has nothing to train: every network came with weights; leave the phase out",
+            )
         require(
             any(phase.name != "full_precision" for phase in self.training.phases),
             "--phases=full_precision alone trains no quantized student; add self_studying, co_studying or tutoring",

@@ -25,7 +25,7 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float
       Top-1 of the quantized student on the test split, in percent.
     """
     target = folder.handoff
-    target.mkdir(exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     round_biases(student)
     integers, weight_params = {}, {}
     for name, quantized in student.weights.items():

@@ -13,9 +13,12 @@ PLACE_FLAGS = ("run_dir", "data_dir")
 class RunFolder:
     """Paths of a run and its small JSON files, each written whole or not at all.
 
+    Making the object only looks; `claim` makes the folder. So a start that fails before training
+    leaves nothing behind.
+
     Args:
-      path: the folder; made where it does not exist.
-      flag_lines: the flags of this start, one "--name=value" a line. They go to flags.txt.
+      path: the folder, there or not.
+      flag_lines: the flags of this start, one "--name=value" a line.
 
     Raises:
       ExperimentError: the folder holds another experiment, or something that is not a run.
@@ -28,11 +31,12 @@ class RunFolder:
         self.handoff = self.path / "handoff"
         self.results = self.path / "results.json"
         self._progress = self.checkpoints / "progress.json"
-        flags_file = self.path / "flags.txt"
+        self._flags = self.path / "flags.txt"
+        self._flag_lines = flag_lines
         if self.path.exists() and not self.path.is_dir():
             raise ExperimentError(f"--run_dir={path} is a file; give a folder")
-        if flags_file.exists():
-            differing = _differing_flags(flags_file.read_text().splitlines(), flag_lines)
+        if self._flags.exists():
+            differing = _differing_flags(self._flags.read_text().splitlines(), flag_lines)
             if differing:
                 raise ExperimentError(
                     f"--run_dir={path} holds another experiment, which differs in {', '.join(differing)}; "
@@ -40,9 +44,12 @@ class RunFolder:
                 )
         elif self.path.exists() and any(self.path.iterdir()):
             raise ExperimentError(f"--run_dir={path} is not empty and has no flags.txt; give a new folder")
-        else:
-            self.checkpoints.mkdir(parents=True)
-            write_whole(flags_file, "\n".join(flag_lines) + "\n")
+
+    def claim(self) -> None:
+        """Makes the folder and writes flags.txt, where an earlier start has not done so."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        if not self._flags.exists():
+            write_whole(self._flags, "\n".join(self._flag_lines) + "\n")
 
     def load_progress(self) -> dict | None:
         """What `save_progress` wrote last, or None in a new run."""

@@ -45,6 +45,7 @@ def run(experiment: Experiment, folder: RunFolder) -> None:
         folder,
         lambda: calibrate(student, images, experiment.quantization.interval_init, experiment.seed),
     )
+    folder.claim()
     phases = trainer.run()
     student_top1 = handoff.write(student, splits, folder)
     results.write(folder, experiment, splits, student, phases, student_top1)

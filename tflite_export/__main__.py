@@ -31,6 +31,8 @@ def export(run_dir: pathlib.Path, input_type: str, gate: Gate) -> dict:
       ExportError: no finished training run there, or a student that cannot become integer.
     """
     handoff = load_handoff(run_dir / "handoff")
+    if not (run_dir / "results.json").exists():
+        raise ExportError(f"{run_dir} has no results.json; run python -m qkd_tf.train to its end first")
     graph = rebuild(handoff, input_type)
     content = convert(graph, description=f"qkd_tf {__version__}, {run_dir.name}")
     target = run_dir / "export"

@@ -40,12 +40,13 @@ class Operator:
 
 @dataclasses.dataclass
 class IntegerGraph:
-    """Operators in the order of execution, and the tensors they name."""
+    """Operators in the order of execution, the tensors they name, and what a user should know of them."""
 
     input: str = ""
     output: str = ""
     tensors: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     operators: list[Operator] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def add_tensor(self, tensor: Tensor) -> str:
         if tensor.name in self.tensors:

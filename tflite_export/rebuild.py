@@ -131,6 +131,11 @@ class _Rebuilder:
             input_scale,
             params.scale,
         )
+        if folded.dead_channels:
+            channels = ", ".join(map(str, folded.dead_channels))
+            self.graph.notes.append(
+                f"layer {layer.name}: BatchNorm makes channels {channels} constant; stored as zeros"
+            )
         data = folded.codes[np.newaxis] if depthwise else folded.codes
         kernel = constant(
             f"{layer.name}/kernel",

@@ -68,6 +68,7 @@ def verify(content: bytes, expected: IntegerGraph, handoff: Handoff, gate: Gate)
         "format": FORMAT,
         "passed": not failures,
         "failures": failures,
+        "notes": expected.notes,
         "gate": dataclasses.asdict(gate),
         **accuracy,
         "file": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},

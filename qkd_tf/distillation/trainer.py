@@ -175,23 +175,25 @@ class Trainer:
         return distiller
 
     def _save(self, name: str, optimizers=()) -> str:
-        return tf.train.Checkpoint(**self._networks, optimizers=list(optimizers)).write(
-            str(self._folder.checkpoints / name)
-        )
+        """Writes a checkpoint; returns its name, which holds wherever the run folder is moved."""
+        checkpoint = tf.train.Checkpoint(**self._networks, optimizers=list(optimizers))
+        checkpoint.write(str(self._folder.checkpoints / name))
+        return name
 
-    def _restore(self, prefix: str, optimizers=()) -> None:
-        tf.train.Checkpoint(**self._networks, optimizers=list(optimizers)).read(prefix).expect_partial()
+    def _restore(self, name: str, optimizers=()) -> None:
+        checkpoint = tf.train.Checkpoint(**self._networks, optimizers=list(optimizers))
+        checkpoint.read(str(self._folder.checkpoints / name)).expect_partial()
 
-    def _restore_student(self, prefix: str) -> None:
-        students = {name: net for name, net in self._networks.items() if name != "teacher"}
-        tf.train.Checkpoint(**students).read(prefix).expect_partial()
+    def _restore_student(self, name: str) -> None:
+        students = {role: network for role, network in self._networks.items() if role != "teacher"}
+        tf.train.Checkpoint(**students).read(str(self._folder.checkpoints / name)).expect_partial()
 
     def _commit(self, progress: dict) -> None:
         """Makes the newest checkpoint the one to resume from, then removes those nobody needs."""
         self._folder.save_progress(progress)
         needed = {progress["latest"], (progress.get("best") or {}).get("checkpoint")}
         for file in self._folder.checkpoints.glob("phase*"):
-            if str(file).removesuffix(".index").split(".data-")[0] not in needed:
+            if file.name.removesuffix(".index").split(".data-")[0] not in needed:
                 file.unlink()
 
 

@@ -7,7 +7,7 @@ import tf_keras
 
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.quantization.grid import IntegerGrid
-from qkd_tf.quantization.scheme import Quantized, QuantizedStudent
+from qkd_tf.quantization.scheme import QuantizedStudent, QuantizedTensor
 
 SAMPLES_PER_BATCH = 65_536
 MSE_CANDIDATES = 100
@@ -74,7 +74,7 @@ def calibrate(student: QuantizedStudent, images: Iterable[np.ndarray], init: str
         _assign(name, quantized, choose(np.concatenate(seen[name]), quantized.grid))
 
 
-def _assign(name: str, quantized: Quantized, interval: float) -> None:
+def _assign(name: str, quantized: QuantizedTensor, interval: float) -> None:
     """An all-zero tensor has no range: any positive interval serves, 1.0 is taken."""
     if not np.isfinite(interval):
         raise ExperimentError(f"layer {name} has values that are not finite; its first weights are broken")

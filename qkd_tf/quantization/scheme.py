@@ -68,7 +68,7 @@ class LearnedIntervalScheme(quantize_scheme.QuantizeScheme):
 
 
 @dataclasses.dataclass(frozen=True)
-class Quantized:
+class QuantizedTensor:
     """One tensor under a learned interval."""
 
     quantizer: LearnedIntervalQuantizer
@@ -103,8 +103,8 @@ class QuantizedStudent:
 
     plain: tf_keras.Model
     model: tf_keras.Model
-    weights: dict[str, Quantized]
-    outputs: dict[str, Quantized]
+    weights: dict[str, QuantizedTensor]
+    outputs: dict[str, QuantizedTensor]
     pixels: tuple[str, TensorQuantParams]
     _twins: tuple[tuple[tf.Variable, tf.Variable], ...]
 
@@ -197,9 +197,9 @@ def quantize_student(model: tf_keras.Model, spec: QuantizationSpec) -> Quantized
         latent = _by_role(twin.variables)
         twins += [(variable, latent[_role(variable)]) for variable in layer.variables]
         if config and config.weight_quantizer:
-            weights[layer.name] = Quantized(config.weight_quantizer, latent[config.kernel])
+            weights[layer.name] = QuantizedTensor(config.weight_quantizer, latent[config.kernel])
         if config and config.output_quantizer:
-            outputs[layer.name] = Quantized(config.output_quantizer)
+            outputs[layer.name] = QuantizedTensor(config.output_quantizer)
     (pixels,) = set(plan.output_grids) - set(outputs)
     quantized = QuantizedStudent(plain, student, weights, outputs, (pixels, pixel_params(plain)), tuple(twins))
     quantized.copy_weights_from_plain()

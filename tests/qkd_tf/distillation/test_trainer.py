@@ -1,0 +1,347 @@
+"""Time: order of phases, best epochs, kills and resumed runs, on a net of a few hundred weights."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tf_keras import layers
+
+from qkd_tf.distillation import trainer as trainer_module
+from qkd_tf.distillation.progress import PhaseProgress
+from qkd_tf.distillation.trainer import Trainer
+from qkd_tf.experiment import ExperimentError, PhaseSpec, QuantizationSpec, TrainingSpec
+from qkd_tf.quantization.calibration import calibrate
+from qkd_tf.quantization.scheme import quantize_student
+from qkd_tf.run_folder import RunFolder
+
+PHASES = (("full_precision", 1), ("self_studying", 2), ("co_studying", 2), ("tutoring", 1))
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing in the product catches it."""
+
+
+@pytest.fixture
+def make_run(chain, randomize, make_splits):
+    """make_run(folder, phases, ...): a `Trainer` with networks of its own, whose calibrations are counted."""
+
+    def network(width, seed):
+        return randomize(
+            chain(
+                layers.Rescaling(1 / 64, -2.0, name="normalization"),
+                layers.Conv2D(width, 3, use_bias=False, name="conv"),
+                layers.BatchNormalization(name="bn"),
+                layers.ReLU(name="relu"),
+                layers.GlobalAveragePooling2D(name="pool"),
+                layers.Dense(5, name="logits"),
+            ),
+            seed,
+        )
+
+    def make(folder, phases=PHASES, seed=0, rate=0.05, pretrained=(), splits=None, **training):
+        splits = splits or make_splits()
+        student = quantize_student(network(3, seed), QuantizationSpec(weight_bits=3))
+        specs = tuple(PhaseSpec(name, epochs, *rest or [rate]) for name, epochs, *rest in phases)
+        calibrations = []
+
+        run_folder = RunFolder(str(folder), ["--student=tiny"])
+        run_folder.claim()
+
+        def calibrate_and_note():
+            calibrate(student, [images for images, _ in splits.calibration], "minmax")
+            calibrations.append([float(v.numpy()) for v in student.weight_intervals + student.activation_intervals])
+
+        trainer = Trainer(
+            TrainingSpec(phases=specs, **training),
+            student,
+            network(4, seed + 1),
+            frozenset(pretrained),
+            splits,
+            run_folder,
+            calibrate_and_note,
+        )
+        trainer.calibrations = calibrations
+        return trainer
+
+    return make
+
+
+def values(model):
+    return [v.numpy() for v in model.variables]
+
+
+def all_values(trainer):
+    return [value for net in (trainer._student.plain, trainer._student.model, trainer._teacher) for value in values(net)]
+
+
+def assert_same_bits(got, expected):
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def same_bits(got, expected):
+    return [np.array_equal(a, b) for a, b in zip(got, expected, strict=True)]
+
+
+def without_seconds(results):
+    return [
+        {**r, "seconds": 0, "history": [{**row, "seconds": 0} for row in r["history"]]} for r in results
+    ]
+
+
+def kill_at_call(monkeypatch, owner, name, number):
+    """Replaces `owner.name` by one that raises Killed at its call of that number."""
+    original, calls = getattr(owner, name), []
+
+    def dying(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == number:
+            raise Killed
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, dying)
+
+
+def script_validation(monkeypatch, splits, scores):
+    """Makes the top-1 on the validation split what `scores` says; returns the weights seen at each."""
+    seen, left = [], list(scores)
+
+    def scripted(model, batches):
+        if batches is not splits.validation:
+            return 12.5
+        seen.append(values(model))
+        return left.pop(0)
+
+    monkeypatch.setattr(trainer_module, "top1", scripted)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Results and weights of a whole run, made once."""
+    kept = {}
+
+    def get(make_run):
+        if not kept:
+            trainer = make_run(tmp_path_factory.mktemp("whole") / "run")
+            kept["results"], kept["values"] = trainer.run(), all_values(trainer)
+        return kept["results"], kept["values"]
+
+    return get
+
+
+@pytest.mark.parametrize(
+    "owner, name, call",
+    [
+        (PhaseProgress, "on_train_batch_end", 8),  # self_studying, epoch 2 of 2, second batch
+        (PhaseProgress, "on_train_batch_end", 14),  # co_studying, epoch 2 of 2
+        (Trainer, "_commit", 5),  # co_studying, epoch 1: its checkpoint is written, progress.json is the old one
+        (Trainer, "_restore_student", 3),  # co_studying is trained, its best epoch not yet restored
+    ],
+)
+def test_killed_run_goes_on_to_the_bits_of_the_uninterrupted_one(
+    tmp_path, monkeypatch, make_run, uninterrupted, owner, name, call
+):
+    results, expected = uninterrupted(make_run)
+    with monkeypatch.context() as patch:
+        kill_at_call(patch, owner, name, call)
+        with pytest.raises(Killed):
+            make_run(tmp_path / "run").run()
+    resumed = make_run(tmp_path / "run", seed=50)  # its first weights are others: all must come from the checkpoint
+    assert without_seconds(resumed.run()) == without_seconds(results)
+    assert_same_bits(all_values(resumed), expected)
+
+
+def test_finished_run_is_not_trained_again(tmp_path, monkeypatch, make_run):
+    phases = (("self_studying", 1), ("tutoring", 1))
+    first = make_run(tmp_path / "run", phases)
+    results = first.run()
+    monkeypatch.setattr(Trainer, "_run_phase", None)
+    again = make_run(tmp_path / "run", phases, seed=50)
+    assert again.run() == results
+    assert_same_bits(all_values(again), all_values(first))
+
+
+def test_killed_run_goes_on_in_a_folder_that_was_moved(tmp_path, monkeypatch, make_run):
+    phases = (("self_studying", 3),)
+    whole = make_run(tmp_path / "whole", phases)
+    whole.run()
+    with monkeypatch.context() as patch:
+        kill_at_call(patch, PhaseProgress, "on_train_batch_end", 8)
+        with pytest.raises(Killed):
+            make_run(tmp_path / "run", phases).run()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    resumed = make_run(tmp_path / "moved", phases, seed=50)
+    resumed.run()
+    assert_same_bits(all_values(resumed), all_values(whole))
+
+
+def test_best_epoch_survives_a_kill_although_the_folder_is_named_another_way(tmp_path, monkeypatch, make_run, make_splits):
+    phases, splits = (("self_studying", 3),), make_splits()
+    monkeypatch.chdir(tmp_path)
+    seen = script_validation(monkeypatch, splits, [90.0, 50.0, 50.0])
+    with monkeypatch.context() as patch:
+        kill_at_call(patch, PhaseProgress, "on_train_batch_end", 5)
+        with pytest.raises(Killed):
+            make_run("run", phases, splits=splits).run()
+    resumed = make_run(tmp_path / "run", phases, splits=splits)
+    (result,) = resumed.run()
+    assert result["best_epoch"] == 1
+    assert_same_bits(values(resumed._student.model), seen[0])
+
+
+def test_phases_run_in_any_order_and_calibrate_whenever_float_weights_become_quantized(tmp_path, make_run):
+    phases = (("self_studying", 1), ("full_precision", 1, 1e-12), ("self_studying", 1, 1e-12), ("tutoring", 1, 1e-12))
+    trainer = make_run(tmp_path / "run", phases)
+    results = trainer.run()
+    assert [r["phase"] for r in results] == [name for name, *_ in phases]
+    # On entry to the first and to the third phase, and not between the two quantized ones.
+    first, second = trainer.calibrations
+    assert first != second
+    got = [float(v.numpy()) for v in trainer._student.weight_intervals + trainer._student.activation_intervals]
+    np.testing.assert_allclose(got, second, rtol=1e-4)
+
+
+def test_float_phase_starts_from_what_the_quantized_one_learnt(tmp_path, make_run):
+    trainer = make_run(tmp_path / "run", (("self_studying", 2), ("full_precision", 1, 1e-12)))
+    first = trainer._student.plain.get_layer("conv").kernel.numpy()
+    trainer.run()
+    learnt = trainer._student.weights["conv"].kernel.numpy()
+    np.testing.assert_allclose(trainer._student.plain.get_layer("conv").kernel.numpy(), learnt, atol=1e-6)
+    assert np.abs(learnt - first).max() > 1e-3
+
+
+def test_quantized_phase_starts_from_what_the_float_one_learnt(tmp_path, make_run):
+    trainer = make_run(tmp_path / "run", (("full_precision", 2), ("self_studying", 1, 1e-12)))
+    first = trainer._student.plain.get_layer("conv").kernel.numpy()
+    trainer.run()
+    learnt = trainer._student.plain.get_layer("conv").kernel.numpy()
+    np.testing.assert_allclose(trainer._student.weights["conv"].kernel.numpy(), learnt, atol=1e-6)
+    assert np.abs(learnt - first).max() > 1e-3
+    assert len(trainer.calibrations) == 1
+
+
+def test_student_of_the_best_epoch_goes_on_and_the_teacher_of_the_last(tmp_path, monkeypatch, make_run, make_splits):
+    splits = make_splits()
+    trainer = make_run(tmp_path / "run", (("co_studying", 4),), splits=splits)
+    seen = script_validation(monkeypatch, splits, [50.0, 90.0, 90.0, 40.0])  # of two equals, the later
+    teacher_at_epochs = []
+    original = Trainer._save
+
+    def save(self, *args):
+        teacher_at_epochs.append(values(self._teacher))
+        return original(self, *args)
+
+    monkeypatch.setattr(Trainer, "_save", save)
+    (result,) = trainer.run()
+    assert (result["best_epoch"], result["best_validation_top1"]) == (3, 90.0)
+    assert [row["validation_top1"] for row in result["history"]] == [50.0, 90.0, 90.0, 40.0]
+    assert_same_bits(values(trainer._student.model), seen[2])
+    assert_same_bits(values(trainer._teacher), teacher_at_epochs[3])
+    assert not all(same_bits(teacher_at_epochs[2], teacher_at_epochs[3]))
+
+
+def test_phases_without_a_trained_teacher_leave_every_bit_of_it(tmp_path, make_run):
+    trainer = make_run(tmp_path / "run", (("self_studying", 1), ("tutoring", 2)), weight_decay=0.1)
+    before = values(trainer._teacher)
+    trainer.run()
+    assert_same_bits(values(trainer._teacher), before)
+
+
+@pytest.mark.parametrize("pretrained", [("student",), ("teacher",), ("student", "teacher"), ()])
+def test_full_precision_leaves_a_pretrained_network_alone(tmp_path, make_run, pretrained):
+    trainer = make_run(tmp_path / "run", (("full_precision", 1),), pretrained=pretrained)
+    networks = {"student": trainer._student.plain, "teacher": trainer._teacher}
+    before = {name: values(network) for name, network in networks.items()}
+    (result,) = trainer.run()
+    for name, network in networks.items():
+        assert set(same_bits(values(network), before[name])) == {name in pretrained}
+        assert (f"{name}_loss" in result["history"][0]) == (name not in pretrained)
+
+
+def test_pretrained_teacher_still_learns_in_co_studying(tmp_path, make_run):
+    trainer = make_run(tmp_path / "run", (("co_studying", 1),), pretrained=("teacher",))
+    before = values(trainer._teacher)
+    trainer.run()
+    assert not any(same_bits(values(trainer._teacher), before))
+
+
+@pytest.mark.parametrize("kind", ["weight", "activation"])
+def test_intervals_of_each_kind_have_their_own_learning_rate(tmp_path, make_run, kind):
+    trainer = make_run(tmp_path / "run", (("self_studying", 1),), **{f"{kind}_interval_lr_ratio": 0.0})
+    trainer.run()
+    student = trainer._student
+    got = [float(v.numpy()) for v in student.weight_intervals + student.activation_intervals]
+    num_weights = len(student.weight_intervals)
+    still = [a == b for a, b in zip(got, trainer.calibrations[0], strict=True)]
+    weights_still, activations_still = set(still[:num_weights]), set(still[num_weights:])
+    assert (weights_still, activations_still) == (({True}, {False}) if kind == "weight" else ({False}, {True}))
+
+
+def test_teacher_has_its_own_learning_rate_in_co_studying_only(tmp_path, make_run):
+    trainer = make_run(tmp_path / "run", (("full_precision", 1), ("co_studying", 1)), teacher_lr_ratio=0.0)
+    first = trainer._teacher.get_layer("conv").kernel.numpy()
+    full_precision = []
+    original = trainer._enter
+
+    def enter(phase, previous):
+        full_precision.append(trainer._teacher.get_layer("conv").kernel.numpy())
+        original(phase, previous)
+
+    trainer._enter = enter
+    trainer.run()
+    assert not np.array_equal(full_precision[1], first)
+    np.testing.assert_array_equal(trainer._teacher.get_layer("conv").kernel.numpy(), full_precision[1])
+
+
+def nan_at(make_splits, epoch, step):
+    """Splits whose training batch of that epoch and step, both from 1, is all NaN."""
+    splits = make_splits()
+
+    def train(number):
+        def spoil(index, batch):
+            images = tf.cast(batch[0], tf.float32)
+            broken = tf.logical_and(index == step - 1, number == epoch - 1)
+            return tf.where(broken, np.nan, images), batch[1]
+
+        return splits.train(number).enumerate().map(spoil)
+
+    return dataclasses.replace(splits, train=train)
+
+
+def test_diverged_run_stops_with_phase_and_step_and_keeps_the_last_whole_epoch(tmp_path, make_run, make_splits):
+    trainer = make_run(tmp_path / "run", (("self_studying", 3),), splits=nan_at(make_splits, epoch=2, step=3))
+    with pytest.raises(ExperimentError, match="student_loss became nan in phase self_studying, epoch 2, step 3;"):
+        trainer.run()
+    progress = json.loads((tmp_path / "run/checkpoints/progress.json").read_text())
+    assert (progress["phase"], progress["epoch"]) == (0, 1)
+    # Good enough to go on from, with data that are whole again.
+    resumed = make_run(tmp_path / "run", (("self_studying", 3),), seed=50)
+    whole = make_run(tmp_path / "whole", (("self_studying", 3),))
+    resumed.run()
+    whole.run()
+    assert_same_bits(all_values(resumed), all_values(whole))
+
+
+def test_results_tell_of_every_epoch_and_checkpoints_of_the_last_phase_only(tmp_path, make_run):
+    trainer = make_run(tmp_path / "run", (("self_studying", 2), ("co_studying", 1)))
+    self_studying, co_studying = trainer.run()
+    student, teacher = {"student_loss", "student_top1"}, {"teacher_loss", "teacher_top1"}
+    assert [set(row) for row in self_studying["history"]] == [student | {"validation_top1", "seconds"}] * 2
+    assert [set(row) for row in co_studying["history"]] == [student | teacher | {"validation_top1", "seconds"}]
+    assert "teacher_test_top1" not in self_studying
+    assert 0 <= co_studying["teacher_test_top1"] <= 100
+    checkpoints = {file.name.split(".")[0] for file in (tmp_path / "run/checkpoints").glob("phase*")}
+    assert checkpoints == {"phase1_done"}
+    assert list((tmp_path / "run/logs").glob("events*"))
+
+
+def test_learning_rate_falls_to_zero_by_a_cosine_over_the_phase(tmp_path, make_run):
+    trainer = make_run(tmp_path / "run", (("co_studying", 2),), teacher_lr_ratio=0.5)
+    distiller = trainer._distiller(trainer_module.PHASES["co_studying"], trainer._spec.phases[0])
+    for groups, rate in ((distiller.student_groups, 0.05), (distiller.teacher_groups, 0.025)):
+        for group in groups:
+            schedule = group.optimizer._learning_rate  # 2 epochs of 3 batches
+            np.testing.assert_allclose([schedule(0), schedule(3), schedule(6)], [rate, rate / 2, 0.0], atol=1e-8)

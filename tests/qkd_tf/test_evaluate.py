@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from tf_keras import layers
+
+from qkd_tf.evaluate import predict_logits, top1
+
+
+@pytest.fixture
+def identity():
+    """A model whose logits are its input."""
+    inputs = tf_keras.Input((3,))
+    return tf_keras.Model(inputs, layers.Activation("linear")(inputs))
+
+
+def batches(*sizes):
+    """Pictures (0, 1, 0), labels all 1 but those of the first batch, which are 2."""
+    return [(np.eye(3, dtype=np.float32)[np.full(n, 1)], np.full(n, 1 if i else 2)) for i, n in enumerate(sizes)]
+
+
+def test_every_image_counts_the_same_however_the_batches_are_cut(identity):
+    assert top1(identity, batches(3, 5)) == pytest.approx(100 * 5 / 8)
+    assert top1(identity, batches(3, 4, 1)) == pytest.approx(100 * 5 / 8)
+
+
+def test_top1_is_in_percent(identity):
+    assert top1(identity, batches(2)) == 0.0
+    assert top1(identity, batches(0, 2)) == 100.0
+
+
+def test_logits_and_labels_come_in_the_order_of_the_batches(identity):
+    images = np.arange(15, dtype=np.float32).reshape(5, 3)
+    split = tf.data.Dataset.from_tensor_slices((images, np.arange(5))).batch(2)
+    logits, labels = predict_logits(identity, split)
+    np.testing.assert_array_equal(logits, images)
+    np.testing.assert_array_equal(labels, np.arange(5))
+
+
+def test_inference_mode_moves_no_batch_statistics(chain, randomize, images):
+    model = randomize(chain(layers.BatchNormalization(), layers.Dropout(0.9), layers.Flatten()))
+    before = [v.numpy() for v in model.variables]
+    first, _ = predict_logits(model, [(images, np.zeros(4))])
+    second, _ = predict_logits(model, [(images, np.zeros(4))])
+    np.testing.assert_array_equal(first, second)
+    for old, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), old)

@@ -1,0 +1,148 @@
+import dataclasses
+import math
+
+import pytest
+
+from qkd_tf.experiment import (
+    DataSpec,
+    Experiment,
+    ExperimentError,
+    NetworkSpec,
+    PhaseSpec,
+    PixelNormalization,
+    QuantizationSpec,
+    TrainingSpec,
+)
+
+PIXELS = PixelNormalization((128.0,), (64.0,))
+SELF_STUDYING = PhaseSpec("self_studying", 1, 0.01)
+
+
+def experiment(phases=(SELF_STUDYING,), teacher=None, student_weights="", mean=128.0):
+    pixels = PixelNormalization((mean,), (64.0,))
+    return Experiment(
+        "runs/x",
+        0,
+        DataSpec("digits"),
+        NetworkSpec("convnet_small", pixels, student_weights),
+        teacher,
+        QuantizationSpec(),
+        TrainingSpec(phases),
+    )
+
+
+def complaint(make):
+    """The one line that a user reads."""
+    with pytest.raises(ExperimentError) as caught:
+        make()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    "kind, field, wrong, edges",
+    [
+        (DataSpec, "validation_fraction", (0.0, 1.0, -0.1, 1.5, math.nan), (0.001, 0.999)),
+        (DataSpec, "batch_size", (0, -1), (1,)),
+        (DataSpec, "crop_padding", (-1,), (0,)),
+        (DataSpec, "image_size", (-1,), (0, 1)),
+        (QuantizationSpec, "weight_bits", (1, 9, 0, -4), (2, 8)),
+        (QuantizationSpec, "activation_bits", (1, 9), (2, 8)),
+        (QuantizationSpec, "first_layer_bits", (1, 9), (2, 8)),
+        (QuantizationSpec, "last_layer_bits", (1, 9), (2, 8)),
+        (QuantizationSpec, "residual_bits", (1, 9), (2, 8)),
+        (QuantizationSpec, "calibration_batches", (0, -1), (1,)),
+        (TrainingSpec, "temperature", (0.0, -2.0, math.nan), (0.01,)),
+        (TrainingSpec, "momentum", (-0.1, 1.0, math.nan), (0.0, 0.99)),
+        (TrainingSpec, "weight_decay", (-1e-9, math.nan), (0.0,)),
+        (TrainingSpec, "distillation_weight", (-1e-9, math.nan), (0.0,)),
+        (TrainingSpec, "teacher_lr_ratio", (-1e-9, math.nan), (0.0,)),
+        (TrainingSpec, "weight_interval_lr_ratio", (-1e-9, math.nan), (0.0,)),
+        (TrainingSpec, "activation_interval_lr_ratio", (-1e-9, math.nan), (0.0,)),
+    ],
+)
+def test_value_out_of_range_is_told_by_flag_and_value(kind, field, wrong, edges):
+    given = {DataSpec: {"name": "digits"}, TrainingSpec: {"phases": (SELF_STUDYING,)}}.get(kind, {})
+    for value in wrong:
+        assert f"--{field}={value} " in complaint(lambda value=value: kind(**given, **{field: value}))
+    for value in edges:
+        assert getattr(kind(**given, **{field: value}), field) == value
+
+
+@pytest.mark.parametrize(
+    "make, value, known",
+    [
+        (lambda: QuantizationSpec(interval_init="max"), "'max'", "minmax, lsq, mse"),
+        (lambda: QuantizationSpec(interval_gradient_scale="x"), "'x'", "none, lsq"),
+        (lambda: TrainingSpec((SELF_STUDYING,), optimizer="lion"), "'lion'", "sgd, adam"),
+        (lambda: PhaseSpec("costudying", 1, 0.1), "'costudying'", "self_studying, co_studying, tutoring"),
+    ],
+)
+def test_unknown_word_is_answered_with_the_known_ones(make, value, known):
+    message = complaint(make)
+    assert value in message and known in message
+
+
+@pytest.mark.parametrize(
+    "epochs, rate, part",
+    [(0, 0.1, "0 epochs"), (-1, 0.1, "-1 epochs"), (1, 0.0, "0.0"), (1, -0.1, "-0.1"), (1, math.nan, "nan")],
+)
+def test_phase_names_itself_in_its_errors(epochs, rate, part):
+    message = complaint(lambda: PhaseSpec("tutoring", epochs, rate))
+    assert "tutoring" in message and part in message
+
+
+@pytest.mark.parametrize("mean, std", [((1.0,), (1.0, 2.0)), ((), ()), ((1.0,), (0.0,)), ((1.0,), (-3.0,))])
+def test_normalization_wants_as_many_means_as_positive_deviations(mean, std):
+    assert "std" in complaint(lambda: PixelNormalization(mean, std))
+
+
+@pytest.mark.parametrize("mean", [127.5, -1.0, 255.0, math.nan, math.inf])
+def test_student_mean_must_be_a_pixel_that_can_be_a_zero_point(mean):
+    assert "--student_pixel_mean=" in complaint(lambda: experiment(mean=mean))
+
+
+@pytest.mark.parametrize("mean", [0.0, 254.0])
+def test_student_mean_may_be_any_pixel_but_the_brightest(mean):
+    assert experiment(mean=mean).student.normalization.mean == (mean,)
+
+
+def test_student_has_one_mean_for_all_channels():
+    pixels = PixelNormalization((1.0, 2.0, 3.0), (64.0, 64.0, 64.0))
+    message = complaint(lambda: dataclasses.replace(experiment(), student=NetworkSpec("convnet_small", pixels)))
+    assert "--student_pixel_mean=1.0,2.0,3.0" in message
+
+
+@pytest.mark.parametrize("phase", ["co_studying", "tutoring"])
+def test_distilling_phase_needs_a_teacher(phase):
+    phases = (SELF_STUDYING, PhaseSpec(phase, 1, 0.01))
+    message = complaint(lambda: experiment(phases))
+    assert phase in message and "--teacher" in message
+    experiment(phases, teacher=NetworkSpec("convnet_large", PIXELS))
+
+
+@pytest.mark.parametrize("phase", ["self_studying", "full_precision"])
+def test_other_phases_need_none(phase):
+    experiment((PhaseSpec(phase, 1, 0.01), SELF_STUDYING))
+
+
+def test_some_phase_must_quantize():
+    assert "full_precision" in complaint(lambda: experiment((PhaseSpec("full_precision", 1, 0.1),)))
+    assert "--phases" in complaint(lambda: TrainingSpec(()))
+
+
+def test_full_precision_must_have_something_to_train():
+    phases = (PhaseSpec("full_precision", 1, 0.1), SELF_STUDYING)
+    assert "full_precision" in complaint(lambda: experiment(phases, student_weights="w.h5"))
+    experiment(phases, student_weights="w.h5", teacher=NetworkSpec("convnet_large", PIXELS))
+
+
+def test_experiment_is_frozen_and_equal_by_value():
+    assert experiment() == experiment()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        experiment().seed = 1
+
+
+def test_error_is_a_value_error():
+    assert issubclass(ExperimentError, ValueError)

@@ -1,0 +1,161 @@
+import pytest
+from absl.testing import flagsaver
+
+from qkd_tf import flags
+from qkd_tf.experiment import ExperimentError, PhaseSpec, PixelNormalization
+
+SMALL = ("--run_dir=runs/x", "--data=digits", "--student=convnet_small", "--teacher=convnet_large")
+
+
+@pytest.fixture
+def parse():
+    """parse(*arguments): the experiment of a command line; other tests see none of it."""
+    with flagsaver.flagsaver():
+        before = flagsaver.save_flag_values()
+
+        def parse(*arguments):
+            flagsaver.restore_flag_values(before)
+            flags.FLAGS(["train", *arguments])
+            return flags.experiment_from_flags()
+
+        yield parse
+
+
+def complaint(parse, *arguments):
+    with pytest.raises(ExperimentError) as caught:
+        parse(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_are_those_of_the_paper(parse):
+    experiment = parse("--run_dir=runs/x", "--teacher=resnet56")
+    training = experiment.training
+    assert [(p.name, p.epochs) for p in training.phases] == [("self_studying", 30), ("co_studying", 100), ("tutoring", 70)]
+    assert {p.learning_rate for p in training.phases} == {0.01}
+    assert (training.temperature, training.distillation_weight, training.momentum) == (2.0, 1.0, 0.9)
+    assert (training.weight_decay, training.optimizer) == (1e-4, "sgd")
+    assert (experiment.quantization.first_layer_bits, experiment.quantization.last_layer_bits) == (8, 8)
+    assert (experiment.data.batch_size, experiment.data.crop_padding, experiment.data.horizontal_flip) == (128, 4, True)
+
+
+def test_every_flag_reaches_the_experiment(parse):
+    """A flag that is defined and read by nobody would be a promise broken in silence."""
+    changed = {
+        "data": "mnist", "data_dir": "d", "image_size": 24, "validation_fraction": 0.3, "crop_padding": 2,
+        "batch_size": 7, "student": "resnet8", "teacher": "resnet20", "student_weights": "s.h5",
+        "teacher_weights": "t.h5", "student_pixel_mean": 3, "student_pixel_std": 5, "student_weights_mean": 6,
+        "teacher_pixel_mean": 8, "teacher_pixel_std": 9, "weight_bits": 3, "activation_bits": 5,
+        "first_layer_bits": 6, "last_layer_bits": 7, "residual_bits": 5, "interval_init": "lsq",
+        "interval_gradient_scale": "none", "calibration_batches": 3, "phases": "self_studying", "epochs": 2,
+        "learning_rates": 0.5, "optimizer": "adam", "momentum": 0.5, "weight_decay": 0.2,
+        "weight_interval_lr_ratio": 0.3, "activation_interval_lr_ratio": 0.4, "teacher_lr_ratio": 0.6,
+        "temperature": 4.0, "distillation_weight": 0.7, "run_dir": "runs/y", "seed": 5,
+    }  # fmt: skip
+    extra = {"student_weights_mean": ["--student_weights=w.h5", "--student_weights_std=2"]}
+    base = ["--run_dir=runs/x", "--phases=self_studying", "--epochs=1", "--teacher=resnet56", "--nomask_weight_gradient"]
+    known = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[flags.__name__]}
+    assert known == {*changed, "student_weights_std", "horizontal_flip", "mask_weight_gradient"}
+    plain = parse(*base)
+    for name, value in changed.items():
+        assert parse(*base, f"--{name}={value}", *extra.get(name, [])) != plain, name
+    for name in ("nohorizontal_flip", "mask_weight_gradient"):
+        assert parse(*base, f"--{name}") != plain, name
+    with_mean = [*base, "--student_weights=w.h5", "--student_weights_mean=1"]
+    assert parse(*with_mean, "--student_weights_std=2") != parse(*with_mean, "--student_weights_std=3")
+
+
+def test_lists_make_one_phase_each(parse):
+    experiment = parse(*SMALL, "--phases=tutoring,self_studying", "--epochs=3,4", "--learning_rates=0.1,0.2")
+    assert experiment.training.phases == (PhaseSpec("tutoring", 3, 0.1), PhaseSpec("self_studying", 4, 0.2))
+
+
+def test_one_learning_rate_serves_all_phases(parse):
+    experiment = parse(*SMALL, "--learning_rates=0.3")
+    assert [p.learning_rate for p in experiment.training.phases] == [0.3] * 3
+
+
+@pytest.mark.parametrize(
+    "arguments, counts",
+    [
+        (["--phases=self_studying"], ("1", "3", "1")),
+        (["--epochs=1,2"], ("3", "2", "1")),
+        (["--learning_rates=0.1,0.2"], ("3", "3", "2")),
+        (["--phases="], ("0", "3", "1")),
+        (["--learning_rates="], ("3", "3", "0")),
+    ],
+)
+def test_lists_of_different_lengths_are_refused_with_their_lengths(parse, arguments, counts):
+    phases, epochs, rates = counts
+    message = complaint(parse, *SMALL, *arguments)
+    assert f"--phases has {phases} entries, --epochs {epochs} and --learning_rates {rates};" in message
+
+
+@pytest.mark.parametrize(
+    "argument, part",
+    [
+        ("--epochs=1,2,x", "--epochs=x: int"),
+        ("--epochs=1,2,1.5", "--epochs=1.5: int"),
+        ("--learning_rates=fast", "--learning_rates=fast: float"),
+        ("--student_pixel_mean=grey", "--student_pixel_mean=grey: float"),
+        ("--teacher_pixel_std=a,b", "--teacher_pixel_std=a,b: float"),
+        ("--epochs=1,0,1", "phase co_studying has 0 epochs"),
+        ("--phases=self_studying,co_studying,tutor", "'tutor'"),
+        ("--weight_bits=1", "--weight_bits=1 "),
+        ("--activation_bits=16", "--activation_bits=16 "),
+        ("--temperature=0", "--temperature=0.0 "),
+        ("--validation_fraction=1", "--validation_fraction=1.0 "),
+        ("--batch_size=0", "--batch_size=0 "),
+        ("--student_pixel_mean=127.5", "--student_pixel_mean=127.5 "),
+        ("--student_pixel_std=0", "must be positive"),
+        ("--student_weights_mean=1", "same number"),
+        ("--teacher=", "--teacher"),
+    ],
+)
+def test_a_users_mistake_is_one_line(parse, argument, part):
+    assert part in complaint(parse, *SMALL, argument)
+
+
+def test_run_dir_must_be_given(parse):
+    assert "--run_dir" in complaint(parse, "--data=digits")
+
+
+def test_students_weights_were_trained_under_its_own_normalization_unless_told(parse):
+    pixels = ("--student_weights=w.h5", "--student_pixel_mean=0", "--student_pixel_std=255")
+    student = parse(*SMALL, *pixels).student
+    assert student.weights_normalization == student.normalization == PixelNormalization((0.0,), (255.0,))
+    student = parse(*SMALL, *pixels, "--student_weights_mean=1,2,3", "--student_weights_std=4,5,6").student
+    assert student.normalization == PixelNormalization((0.0,), (255.0,))
+    assert student.weights_normalization == PixelNormalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+
+
+@pytest.mark.parametrize("argument", ["--student_weights_std=4", "--student_weights_std=4,5,6"])
+def test_deviation_of_the_weights_without_their_mean_is_not_ignored(parse, argument):
+    complaint(parse, *SMALL, "--student_weights=w.h5", argument)
+
+
+def test_no_teacher_no_spec(parse):
+    assert parse("--run_dir=r", "--phases=self_studying", "--epochs=1").teacher is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--nohorizontal_flip", "--nomask_weight_gradient", "--weight_decay=0.00001", "--student_pixel_mean=0"],
+        ["--student_weights_mean=1,2,3", "--student_weights_std=4.5,5,6", "--student_weights=a b.h5"],
+        ["--phases=tutoring,co_studying", "--epochs=1,2", "--learning_rates=0.1,0.25", "--data_dir=/with space/x"],
+    ],
+)
+def test_flag_lines_are_a_flag_file_of_the_same_experiment(parse, tmp_path, arguments):
+    experiment = parse(*SMALL, *arguments)
+    file = tmp_path / "flags.txt"
+    file.write_text("\n".join(flags.flag_lines()) + "\n")
+    assert parse(f"--flagfile={file}") == experiment
+
+
+def test_flag_lines_hold_only_the_packages_flags(parse):
+    parse(*SMALL)
+    names = {line.split("=")[0].removeprefix("--").removeprefix("no") for line in flags.flag_lines()}
+    assert "run_dir" in names and "horizontal_flip" in names
+    assert not names & {"verbosity", "logtostderr", "flagfile", "helpfull", "tfds_dir"}

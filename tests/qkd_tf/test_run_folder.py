@@ -1,0 +1,140 @@
+import json
+import os
+import re
+
+import pytest
+from absl.testing import flagsaver
+
+from qkd_tf import flags, run_folder
+from qkd_tf.experiment import ExperimentError
+from qkd_tf.run_folder import RunFolder, write_whole
+
+LINES = ["--student=resnet8", "--weight_bits=4", "--run_dir=runs/x", "--data_dir=/data", "--horizontal_flip"]
+
+
+def claimed(path, lines=LINES):
+    folder = RunFolder(str(path), lines)
+    folder.claim()
+    return folder
+
+
+def contents(path):
+    return {str(file.relative_to(path)): file.read_text() for file in path.rglob("*") if file.is_file()}
+
+
+def test_looking_makes_nothing(tmp_path):
+    RunFolder(str(tmp_path / "a" / "run"), LINES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_claimed_folder_holds_its_flags_and_is_open_to_the_same_experiment(tmp_path):
+    for _ in range(2):
+        claimed(tmp_path / "a" / "run")
+    assert (tmp_path / "a/run/flags.txt").read_text().splitlines() == LINES
+
+
+def test_an_empty_folder_may_become_a_run(tmp_path):
+    claimed(tmp_path)
+    assert (tmp_path / "flags.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "lines, named",
+    [
+        (["--student=resnet20", *LINES[1:]], ["--student"]),
+        (["--student=resnet20", "--weight_bits=2", *LINES[2:]], ["--student", "--weight_bits"]),
+        (LINES[1:], ["--student"]),
+        ([*LINES, "--seed=1"], ["--seed"]),
+        ([*LINES[:-1], "--nohorizontal_flip"], ["--horizontal_flip"]),
+    ],
+)
+def test_another_experiment_is_refused_and_the_flags_that_differ_are_named(tmp_path, lines, named):
+    claimed(tmp_path / "run")
+    before = contents(tmp_path)
+    with pytest.raises(ExperimentError) as caught:
+        RunFolder(str(tmp_path / "run"), lines)
+    told = set(re.findall(r"--\w+", str(caught.value).partition("differs in")[2].partition(";")[0]))
+    assert told >= set(named)
+    assert told <= {*named, "--nohorizontal_flip"}
+    assert contents(tmp_path) == before
+
+
+def test_where_things_lie_may_differ(tmp_path):
+    claimed(tmp_path / "run")
+    moved = [line.replace("runs/x", "elsewhere").replace("/data", "/mnt/data") for line in LINES]
+    folder = RunFolder(str(tmp_path / "run"), moved)
+    folder.claim()
+    assert (tmp_path / "run/flags.txt").read_text().splitlines() == LINES
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "checkpoints/x"])
+def test_a_folder_that_is_no_run_is_refused_and_left_alone(tmp_path, name):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(ExperimentError, match="not empty and has no flags.txt"):
+        RunFolder(str(tmp_path), LINES)
+    assert contents(tmp_path) == {name: "mine"}
+
+
+def test_a_file_is_refused(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(ExperimentError, match="is a file"):
+        RunFolder(str(tmp_path / "run"), LINES)
+
+
+def test_a_folder_inside_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ExperimentError):
+        claimed(tmp_path / "file" / "run")
+
+
+def test_progress_comes_back_as_it_was_saved(tmp_path):
+    folder = claimed(tmp_path / "run")
+    assert folder.load_progress() is None
+    progress = {"phase": 1, "epoch": 2, "results": [{"student_loss": 0.1 + 0.2}], "latest": "phase1_epoch2", "best": None}
+    folder.save_progress(progress)
+    assert claimed(tmp_path / "run").load_progress() == progress
+
+
+@pytest.mark.parametrize("broken", ["write_text", "replace"])
+def test_a_kill_while_saving_leaves_the_progress_of_before(tmp_path, monkeypatch, broken):
+    folder = claimed(tmp_path / "run")
+    folder.save_progress({"epoch": 1})
+
+    def write_half(path, text):
+        with open(path, "w") as file:
+            file.write(text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if broken == "write_text":
+            patch.setattr(run_folder.pathlib.Path, "write_text", write_half)
+        else:
+            patch.setattr(os, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            folder.save_progress({"epoch": 2})
+    assert folder.load_progress() == {"epoch": 1}
+    folder.save_progress({"epoch": 2})
+    assert folder.load_progress() == {"epoch": 2}
+
+
+def test_write_whole_leaves_no_part_behind(tmp_path):
+    write_whole(tmp_path / "a.json", json.dumps([1]))
+    write_whole(tmp_path / "a.json", json.dumps([2]))
+    assert contents(tmp_path) == {"a.json": "[2]"}
+
+
+def test_flags_txt_is_a_flag_file_that_starts_the_same_experiment(tmp_path):
+    with flagsaver.flagsaver():
+        before = flagsaver.save_flag_values()
+        flags.FLAGS(["train", f"--run_dir={tmp_path / 'run'}", "--teacher=resnet56", "--epochs=1,2,3", "--nohorizontal_flip"])
+        experiment = flags.experiment_from_flags()
+        claimed(tmp_path / "run", flags.flag_lines())
+        flagsaver.restore_flag_values(before)
+        flags.FLAGS(["train", f"--flagfile={tmp_path / 'run' / 'flags.txt'}"])
+        assert flags.experiment_from_flags() == experiment
+        RunFolder(str(tmp_path / "run"), flags.flag_lines())

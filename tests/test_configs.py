@@ -1,0 +1,47 @@
+"""Every config is an experiment that would start."""
+
+import pathlib
+import re
+
+import pytest
+from absl.testing import flagsaver
+
+from qkd_tf import flags
+from qkd_tf.models import zoo
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.flags"))
+
+
+@pytest.fixture
+def parse():
+    with flagsaver.flagsaver():
+
+        def parse(path):
+            flags.FLAGS(["train", f"--flagfile={path}"])
+            return flags.experiment_from_flags()
+
+        yield parse
+
+
+def test_there_are_configs():
+    assert "demo" in [path.stem for path in CONFIGS]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_is_an_experiment_of_networks_that_exist(parse, path):
+    experiment = parse(path)
+    assert pathlib.PurePath(experiment.run_dir) == pathlib.PurePath("runs") / path.stem
+    for network in filter(None, (experiment.student, experiment.teacher)):
+        zoo.check_name(network.name, "--student")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_header_gives_the_command_that_runs_this_very_file(path):
+    header = "".join(line for line in path.read_text().splitlines(True) if line.startswith("#"))
+    assert re.search(rf"python -m qkd_tf\.train --flagfile=configs/{re.escape(path.name)}\b", header)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_no_flag_is_given_twice(path):
+    names = [line.split("=")[0] for line in path.read_text().splitlines() if line.startswith("--")]
+    assert len(names) == len(set(names))

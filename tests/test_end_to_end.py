@@ -1,0 +1,83 @@
+"""The whole job as a user starts it: configs/demo.flags through both commands."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run_module(*arguments):
+    return subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Run folder of the demo, trained and exported."""
+    run_dir = tmp_path_factory.mktemp("runs") / "demo"
+    for command in (
+        ("qkd_tf.train", "--flagfile=configs/demo.flags", f"--run_dir={run_dir}"),
+        ("tflite_export", f"--run_dir={run_dir}"),
+    ):
+        done = run_module(*command)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return run_dir
+
+
+def test_file_reaches_97_percent_and_is_what_was_trained(demo):
+    verification = json.loads((demo / "export" / "verification.json").read_text())
+    assert verification["passed"] and verification["failures"] == []
+    assert verification["num_images"] == 360
+    assert verification["tflite"]["top1"] >= 97.0
+    assert verification["tflite"]["top1_agreement"] >= 99.5
+
+
+def test_file_is_integer_on_four_bit_grids(demo):
+    verification = json.loads((demo / "export" / "verification.json").read_text())
+    assert {row["type"] for row in verification["tensors"]} == {"int8", "uint8", "int32"}
+    assert set(verification["operators"]) == {"QUANTIZE", "CONV_2D", "MEAN", "FULLY_CONNECTED"}
+    rows = {row["name"]: row for row in verification["tensors"]}
+    for kernel in ("conv2/kernel", "conv3/kernel", "conv4/kernel"):
+        assert rows[kernel]["num_bits"] == 4 and rows[kernel]["num_levels"] <= 15
+    for tensor in ("relu1", "relu2", "relu3"):  # 0..15 at the top of int8
+        assert (rows[tensor]["num_bits"], rows[tensor]["zero_point"]) == (4, 112)
+    assert rows["conv1/kernel"]["num_bits"] == rows["logits/kernel"]["num_bits"] == 8
+
+
+def test_camera_bytes_give_the_right_digit_through_the_signature(demo):
+    labels = (demo / "export" / "labels.txt").read_text().split()
+    images, truth = (np.load(demo / "handoff" / f"test_{what}.npy") for what in ("images", "labels"))
+    runner = Interpreter(str(demo / "export" / "model.tflite")).get_signature_runner("serving_default")
+    hits = [
+        labels[int(runner(pixels=image[np.newaxis])["logits"].argmax())] == str(t)
+        for image, t in zip(images[:50], truth, strict=False)
+    ]
+    assert np.mean(hits) >= 0.9
+
+
+def test_results_name_phases_versions_seed_and_data(demo):
+    results = json.loads((demo / "results.json").read_text())
+    assert [phase["phase"] for phase in results["phases"]] == [
+        "full_precision",
+        "self_studying",
+        "co_studying",
+        "tutoring",
+    ]
+    assert results["seed"] == 0 and len(results["data"]["test_sha256"]) == 64
+    assert "tensorflow" in results["versions"]
+    assert (demo / "report.html").stat().st_size > 10_000
+    assert any((demo / "logs").iterdir())
+
+
+def test_finished_run_started_again_from_its_flags_trains_nothing_and_gives_the_same_file(demo):
+    before = (demo / "export" / "model.tflite").read_bytes()
+    trained = (demo / "checkpoints" / "progress.json").read_text()
+    assert run_module("qkd_tf.train", f"--flagfile={demo / 'flags.txt'}").returncode == 0
+    assert run_module("tflite_export", f"--run_dir={demo}").returncode == 0
+    assert (demo / "checkpoints" / "progress.json").read_text() == trained
+    assert (demo / "export" / "model.tflite").read_bytes() == before
