@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -14,6 +14,9 @@ test: .venv/installed  ## the test suite
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+bench: .venv/installed  ## seconds of a training step, all kinds in one run
+	$(BIN)/python -m benchmarks.step_time
 
 clean:  ## the environment and the demo; other runs are kept
 	rm -rf .venv runs/demo

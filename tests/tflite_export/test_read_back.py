@@ -1,5 +1,4 @@
 import copy
-import dataclasses
 
 import numpy as np
 import pytest
@@ -61,11 +60,9 @@ def test_what_is_no_tflite_is_refused(content):
         read_back(content)
 
 
-@pytest.mark.parametrize("length", [8, 64, 0.5])
-def test_tflite_that_is_cut_off_is_refused(residual, length):
-    length = int(length * len(residual.content)) if isinstance(length, float) else length
+def test_tflite_that_is_cut_off_is_refused(residual):
     with pytest.raises(ValueError):
-        read_back(residual.content[:length])
+        read_back(residual.content[: len(residual.content) // 2])
 
 
 def test_several_subgraphs_are_refused(residual, edit):
@@ -118,8 +115,3 @@ def test_left_out_optional_input_is_not_taken_for_the_last_tensor(residual, edit
     found = read_back(edit(residual.content, change)).operators[-1]
     assert list(residual.graph.tensors)[-1] == "logits/bias"
     assert found != residual.graph.operators[-1]
-
-
-def test_reading_needs_nothing_of_the_writer(residual):
-    found = read_back(residual.content)
-    assert dataclasses.asdict(found).keys() == dataclasses.asdict(residual.graph).keys()

@@ -1,0 +1,290 @@
+"""The same weights in every format that users have; refusals that name everything that does not fit."""
+
+import io
+import pathlib
+import pickle
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from tf_keras import layers
+
+from qkd_tf.evaluate import predict_logits
+from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization
+from qkd_tf.models import weights, zoo
+
+UNIT = PixelNormalization((0.0,), (1.0,))
+ENDINGS = (".h5", "_weights.h5", ".keras", ".weights.h5", ".npz", "_torch.npz")
+MODELS = pathlib.Path(__file__).parents[4] / "shared" / "models"
+TORCH_WORDS = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+@pytest.fixture
+def make_network(chain, randomize):
+    """Twelve convolutions of one shape, so that only their order tells them apart, and one of each other kind."""
+
+    def make(seed, prefix="", width=3, depthwise=True, classes=2):
+        def name(word):
+            return prefix + word
+
+        tail = [
+            layers.BatchNormalization(name=name("last_bn")),
+            layers.GlobalAveragePooling2D(name=name("pool")),
+            layers.Dense(classes, name=name("logits")),
+        ]
+        if depthwise:
+            tail.insert(0, layers.DepthwiseConv2D(3, name=name("depthwise")))
+        convs = [layers.Conv2D(width, 1, use_bias=False, name=name(f"conv{i}")) for i in range(12)]
+        return randomize(chain(*convs[:1], layers.BatchNormalization(name=name("bn")), *convs[1:], *tail), seed)
+
+    return make
+
+
+def values(model):
+    return [v.numpy() for v in model.variables]
+
+
+def words(model, torch=False):
+    """{"conv1/kernel:0": array} or {"conv1.weight": array}."""
+    found = {}
+    for layer in model.layers:
+        for variable in layer.variables:
+            word = variable.name.split("/")[-1].split(":")[0]
+            found[f"{layer.name}.{TORCH_WORDS[word]}" if torch else f"{layer.name}/{word}:0"] = variable.numpy()
+        if torch and isinstance(layer, layers.BatchNormalization):
+            found[f"{layer.name}.num_batches_tracked"] = np.array(7)
+    return found
+
+
+def save(model, folder, ending):
+    path = folder / f"net{ending}"
+    if ending.endswith(".npz"):
+        np.savez(path, **words(model, torch="torch" in ending))
+    elif ending.endswith("weights.h5"):
+        model.save_weights(path)
+    else:
+        model.save(path)
+    return path
+
+
+def load(model, path, **spec):
+    return weights.load(model, NetworkSpec("net", spec.pop("normalization", UNIT), str(path), **spec))
+
+
+def complaint(model, path):
+    before = values(model)
+    with pytest.raises(ExperimentError) as caught:
+        load(model, path)
+    for old, new in zip(before, values(model), strict=True):
+        np.testing.assert_array_equal(new, old)  # nothing is loaded by halves
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("prefix", ["", "other_"], ids=["by_name", "by_position"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_weights_of_every_format_come_back_bit_for_bit(make_network, tmp_path, ending, prefix):
+    depthwise = "torch" not in ending
+    source = make_network(1, depthwise=depthwise)
+    path = save(source, tmp_path, ending)
+    target = make_network(2, prefix, depthwise=depthwise)
+    load(target, path)
+    for got, expected in zip(values(target), values(source), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_layers_of_equal_names_are_matched_by_name_whatever_their_order(make_network, tmp_path):
+    source = make_network(1)
+    arrays = words(source)
+    np.savez(tmp_path / "net.npz", **{name: arrays[name] for name in reversed(arrays)})
+    target = make_network(2)
+    load(target, tmp_path / "net.npz")
+    for got, expected in zip(values(target), values(source), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_every_shape_that_does_not_fit_is_listed(make_network, tmp_path, ending):
+    depthwise = "torch" not in ending
+    path = save(make_network(1, width=4, depthwise=depthwise, classes=5), tmp_path, ending)
+    message = complaint(make_network(2, depthwise=depthwise), path)
+    assert str(path) in message
+    for i in range(1, 12):
+        assert f"conv{i}/kernel expects (1, 1, 3, 3)" in message
+    for name in ("bn", "last_bn"):
+        for word in ("gamma", "beta", "moving_mean", "moving_variance"):
+            assert f"{name}/{word} expects (3,)" in message
+    assert "has shape (4, 5), logits/kernel expects (3, 2)" in message
+    assert "has shape (5,), logits/bias expects (2,)" in message
+
+
+def test_every_layer_without_a_counterpart_is_listed(make_network, chain, randomize, tmp_path):
+    small = randomize(chain(layers.Conv2D(3, 1, use_bias=False, name="only"), layers.Flatten()))
+    message = complaint(make_network(2), save(small, tmp_path, ".npz"))
+    for name in [f"conv{i}" for i in range(1, 12)] + ["bn", "last_bn", "depthwise", "logits"]:
+        assert f"for {name} " in message
+    message = complaint(small, save(make_network(1), tmp_path, ".keras"))
+    for name in [f"conv{i}" for i in range(1, 12)] + ["bn", "last_bn", "depthwise", "logits"]:
+        assert f"{name} (" in message
+
+
+def test_variables_without_a_counterpart_are_listed(chain, randomize, tmp_path):
+    def network(use_bias):
+        return randomize(chain(layers.Conv2D(2, 1, use_bias=use_bias, name="conv"), layers.Flatten()))
+
+    assert "conv has no bias for conv" in complaint(network(True), save(network(False), tmp_path, ".npz"))
+    assert "conv/bias has no place in conv" in complaint(network(False), save(network(True), tmp_path, ".npz"))
+
+
+def test_missing_file_is_named(make_network, tmp_path):
+    assert "gone.h5 does not exist" in complaint(make_network(0), tmp_path / "gone.h5")
+    assert "does not exist" in complaint(make_network(0), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net.ckpt", "net", "net.pb", "net.npy"])
+def test_unknown_ending_is_answered_with_the_known_ones(make_network, tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    message = complaint(make_network(0), tmp_path / name)
+    assert all(ending in message for ending in (".h5", ".keras", ".weights.h5", ".npz"))
+
+
+@pytest.mark.parametrize("content", ["empty", "text", "cut"])
+@pytest.mark.parametrize("ending", [".h5", ".keras", ".weights.h5", ".npz"])
+def test_corrupt_file_is_named(make_network, tmp_path, ending, content):
+    path = save(make_network(1), tmp_path, ending)
+    whole = path.read_bytes()
+    path.write_bytes({"empty": b"", "text": b"not weights\n" * 50, "cut": whole[: len(whole) * 2 // 3]}[content])
+    assert str(path) in complaint(make_network(2), path)
+
+
+def test_file_of_another_kind_than_its_ending_says_is_named(make_network, tmp_path):
+    model = make_network(1)
+    old_format = save(model, tmp_path, "_old.h5").rename(tmp_path / "old.weights.h5")
+    new_format = save(model, tmp_path, ".weights.h5").rename(tmp_path / "new.h5")
+    for path in (old_format, new_format):
+        assert str(path) in complaint(make_network(2), path)
+
+
+class Bomb:
+    def __reduce__(self):
+        return pathlib.Path.touch, (pathlib.Path("exploded"),)
+
+
+def test_no_pickle_is_ever_read(make_network, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("inside.npz", **{"conv/kernel:0": np.array([Bomb()], dtype=object)})
+    pathlib.Path("bare.npz").write_bytes(pickle.dumps(Bomb()))
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Bomb()], dtype=object))
+    pathlib.Path("array.npz").write_bytes(buffer.getvalue())
+    for name in ("inside.npz", "bare.npz", "array.npz"):
+        assert name in complaint(make_network(0), pathlib.Path(name))
+    assert not pathlib.Path("exploded").exists()
+
+
+def test_no_code_of_a_keras_file_is_ever_run(chain, make_network, tmp_path):
+    model = chain(layers.Lambda(lambda x: x + 1), layers.Flatten(), layers.Dense(2))
+    model.save(tmp_path / "net.keras")
+    assert "net.keras" in complaint(make_network(0), tmp_path / "net.keras")
+
+
+def test_keras_file_without_its_weights_is_named(make_network, tmp_path):
+    path = save(make_network(1), tmp_path, ".keras")
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "half.keras", "w") as half:
+        for name in whole.namelist():
+            if name.endswith(".json"):
+                half.writestr(name, whole.read(name))
+    assert "half.keras" in complaint(make_network(2), tmp_path / "half.keras")
+
+
+def normalized(chain, randomize, normalization, use_bias, batch_norm):
+    scale = [1.0 / s for s in normalization.std]
+    offset = [-m / s for m, s in zip(normalization.mean, normalization.std, strict=True)]
+    middle = [layers.BatchNormalization(name="bn")] if batch_norm else []
+    return randomize(
+        chain(
+            layers.Rescaling(scale, offset, name="normalization"),
+            layers.Conv2D(4, 3, padding="same", use_bias=use_bias, name="conv"),
+            *middle,
+            layers.Conv2D(2, 1, name="second"),
+        )
+    )
+
+
+@pytest.mark.parametrize("use_bias, batch_norm", [(True, False), (False, True), (True, True)])
+def test_adapted_normalization_is_exact_inside_the_picture(chain, randomize, images, use_bias, batch_norm):
+    trained = PixelNormalization((123.0, 116.0, 103.0), (58.0, 57.0, 30.0))
+    own = PixelNormalization((100.0,) * 3, (64.0,) * 3)
+    expected = normalized(chain, randomize, trained, use_bias, batch_norm)(images).numpy()
+    model = normalized(chain, randomize, own, use_bias, batch_norm)
+    assert np.abs(model(images).numpy() - expected).max() > 0.1
+    weights.adapt_normalization(model, trained, PixelNormalization((100.0,), (64.0,)))
+    got = model(images).numpy()
+    np.testing.assert_allclose(got[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=1e-4)
+    assert np.abs(got - expected)[:, 0].max() > 1e-2  # the padded rim is another pixel now
+
+
+def test_adapted_normalization_is_exact_at_the_borders_too_where_the_means_agree(chain, randomize, images):
+    trained, own = PixelNormalization((128.0,) * 3, (50.0, 60.0, 70.0)), PixelNormalization((128.0,) * 3, (64.0,) * 3)
+    model = normalized(chain, randomize, own, use_bias=False, batch_norm=True)
+    weights.adapt_normalization(model, trained, own)
+    expected = normalized(chain, randomize, trained, use_bias=False, batch_norm=True)(images)
+    np.testing.assert_allclose(model(images), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("middle", [[], [layers.ReLU()]])
+def test_a_network_that_cannot_take_up_the_mean_is_refused(chain, middle):
+    model = chain(layers.Conv2D(2, 3, use_bias=False, name="conv"), *middle, layers.Conv2D(2, 1))
+    with pytest.raises(ExperimentError, match="conv has neither a bias nor a BatchNormalization"):
+        weights.adapt_normalization(model, UNIT, PixelNormalization((1.0,), (2.0,)))
+
+
+def test_a_network_without_convolution_is_refused(chain):
+    with pytest.raises(ExperimentError, match="no convolution"):
+        weights.adapt_normalization(chain(layers.Flatten(), layers.Dense(2)), UNIT, PixelNormalization((1.0,), (2.0,)))
+
+
+def test_loading_adapts_to_the_networks_own_normalization(chain, randomize, images, tmp_path):
+    trained, own = PixelNormalization((10.0,), (50.0,)), PixelNormalization((128.0,), (64.0,))
+    source = normalized(chain, randomize, trained, True, False)
+    path = save(source, tmp_path, ".npz")
+    target = normalized(chain, lambda model: model, own, True, False)
+    load(target, path, normalization=own, weights_normalization=trained)
+    np.testing.assert_allclose(target(images)[:, 1:-1, 1:-1], source(images)[:, 1:-1, 1:-1], atol=1e-4)
+    load(target, path, normalization=own, weights_normalization=own)
+    np.testing.assert_array_equal(target.get_layer("conv").kernel, source.get_layer("conv").kernel)
+
+
+@pytest.mark.parametrize(
+    "name, file, normalization, at_least",
+    [
+        ("resnet8", "mlperf_resnet8.h5", UNIT, 85.0),
+        (
+            "resnet20",
+            "resnet20.npz",
+            PixelNormalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+            90.0,
+        ),
+    ],
+)
+def test_published_weights_keep_their_accuracy(cifar10, name, file, normalization, at_least):
+    if not (MODELS / file).is_file():
+        pytest.skip(f"no {file} in {MODELS}")
+    model = zoo.build(NetworkSpec(name, normalization), (32, 32, 3), 10)
+    weights.load(model, NetworkSpec(name, normalization, str(MODELS / file)))
+    logits, labels = predict_logits(model, cifar10.test.take(8))
+    assert 100 * np.mean(logits.argmax(-1)[:1000] == labels[:1000]) > at_least
+
+
+def test_messages_do_not_repeat_themselves(make_network, tmp_path):
+    message = complaint(make_network(2), save(make_network(1, classes=5), tmp_path, ".npz"))
+    problems = re.split("; ", message.partition(": ")[2])
+    assert len(problems) == 2 == len(set(problems))

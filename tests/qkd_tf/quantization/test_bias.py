@@ -1,0 +1,165 @@
+"""Folded biases after `round_biases`, worked out anew from the BatchNormalization's variables."""
+
+import numpy as np
+import pytest
+from tf_keras import layers
+
+from qkd_tf.experiment import QuantizationSpec
+from qkd_tf.quantization.bias import round_biases
+from qkd_tf.quantization.calibration import calibrate
+from qkd_tf.quantization.scheme import quantize_student
+
+SPEC = QuantizationSpec(weight_bits=3, activation_bits=3)
+# Compute layer -> the tensor that it reads, and the BatchNormalization behind it.
+RESIDUAL = {
+    "stem": ("normalization", "stem_bn"),
+    "depthwise": ("stem_relu_requantize", "depthwise_bn"),
+    "linear": ("depthwise_relu", "linear_bn"),
+    "logits": ("pool", None),
+}
+CHAIN = {
+    "conv_bias_bn": ("normalization", "bn1"),
+    "depthwise_bias": ("relu1", None),
+    "conv_unscaled": ("relu2", "bn2"),
+    "conv_bias_relu": ("relu3", None),
+    "logits": ("conv_bias_relu", None),
+}
+
+
+@pytest.fixture(params=["residual", "chain"])
+def student_and_graph(request, make_residual_student, chain, randomize, images):
+    """A calibrated student, and its graph as in the tables above."""
+    if request.param == "residual":
+        model, graph = make_residual_student(), RESIDUAL
+    else:
+        graph = CHAIN
+        model = randomize(
+            chain(
+                layers.Rescaling(1 / 64, -2.0, name="normalization"),
+                layers.Conv2D(4, 3, name="conv_bias_bn"),
+                layers.BatchNormalization(name="bn1"),
+                layers.ReLU(name="relu1"),
+                layers.ZeroPadding2D(1, name="padding"),
+                layers.DepthwiseConv2D(3, name="depthwise_bias"),
+                layers.ReLU(name="relu2"),
+                layers.Conv2D(4, 1, use_bias=False, name="conv_unscaled"),
+                layers.BatchNormalization(scale=False, name="bn2"),
+                layers.ReLU(name="relu3"),
+                layers.MaxPooling2D(name="max_pool"),
+                layers.Conv2D(4, 1, activation="relu", name="conv_bias_relu"),
+                layers.Flatten(name="flatten"),
+                layers.Dense(3, name="logits"),
+            )
+        )
+    student = quantize_student(model, SPEC)
+    calibrate(student, [images], "minmax")
+    return student, graph
+
+
+def folded(student, layer, batch_norm):
+    """(folded bias, |factor|) of each channel in float64: y = factor * (conv + bias - mean) + beta."""
+    layer = student.plain.get_layer(layer)
+    bias = layer.bias.numpy().astype(np.float64) if layer.use_bias else 0.0
+    if batch_norm is None:
+        return bias, np.ones_like(bias)
+    bn = student.plain.get_layer(batch_norm)
+    variance = bn.moving_variance.numpy().astype(np.float64)
+    factor = (bn.gamma.numpy().astype(np.float64) if bn.scale else 1.0) / np.sqrt(variance + bn.epsilon)
+    return bn.beta.numpy() + factor * (bias - bn.moving_mean.numpy()), np.abs(factor)
+
+
+def steps_of(student, layer, tensor, factor):
+    """Size of one integer step of the folded bias."""
+    scale = student.pixels[1].scale if tensor == student.pixels[0] else float(student.outputs[tensor].interval.numpy())
+    return scale * float(student.weights[layer].interval.numpy()) * factor
+
+
+def biases(student, graph):
+    return {layer: folded(student, layer, bn)[0] for layer, (_, bn) in graph.items()}
+
+
+def test_the_tables_name_every_compute_layer(student_and_graph):
+    student, graph = student_and_graph
+    assert set(graph) == set(student.weights)
+
+
+def test_every_folded_bias_is_a_whole_number_of_steps_at_most_half_a_step_away(student_and_graph):
+    student, graph = student_and_graph
+    before = biases(student, graph)
+    moved = []
+    round_biases(student)
+    for layer, (tensor, bn) in graph.items():
+        after, factor = folded(student, layer, bn)
+        steps = after / steps_of(student, layer, tensor, factor)
+        np.testing.assert_allclose(steps, np.round(steps), atol=2e-3, err_msg=layer)
+        moved.append(np.abs(after - before[layer]) / steps_of(student, layer, tensor, factor))
+        assert moved[-1].max() <= 0.5 + 2e-3, layer
+    assert np.concatenate(moved).max() > 0.25  # there was something to round
+
+
+def test_nothing_but_biases_and_betas_moves(student_and_graph):
+    student, _ = student_and_graph
+    student.copy_weights_to_plain()
+    before = {v.name: v.numpy() for v in student.plain.variables}
+    intervals = [v.numpy() for v in student.weight_intervals + student.activation_intervals]
+    round_biases(student)
+    moved = {v.name for v in student.plain.variables if not np.array_equal(v.numpy(), before[v.name])}
+    assert moved and all("bias" in name or "beta" in name for name in moved)
+    assert [v.numpy() for v in student.weight_intervals + student.activation_intervals] == intervals
+
+
+def test_float_and_quantized_student_get_the_same_biases(student_and_graph):
+    student, _ = student_and_graph
+    round_biases(student)
+    plain = [v.numpy() for v in student.plain.variables]
+    student.copy_weights_to_plain()  # from the quantized one
+    for variable, value in zip(student.plain.variables, plain, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_latent_weights_of_the_quantized_student_are_the_ones_that_count(make_residual_student, images):
+    student = quantize_student(make_residual_student(), SPEC)
+    calibrate(student, [images], "minmax")
+    kernel = student.weights["linear"].kernel
+    kernel.assign(kernel + 1.0)
+    expected = kernel.numpy()
+    round_biases(student)
+    np.testing.assert_array_equal(kernel.numpy(), expected)
+    np.testing.assert_array_equal(student.plain.get_layer("linear").kernel.numpy(), expected)
+
+
+def test_rounding_twice_changes_nothing_more(student_and_graph):
+    student, graph = student_and_graph
+    round_biases(student)
+    first = biases(student, graph)
+    round_biases(student)
+    for layer, (tensor, bn) in graph.items():
+        step = steps_of(student, layer, tensor, folded(student, layer, bn)[1])
+        np.testing.assert_allclose((biases(student, graph)[layer] - first[layer]) / step, 0.0, atol=1e-3, err_msg=layer)
+
+
+def test_a_bias_that_does_not_fit_int32_is_left_alone(chain, randomize, images):
+    student = quantize_student(randomize(chain(layers.Flatten(), layers.Dense(3, name="logits"))), SPEC)
+    calibrate(student, [images], "minmax")
+    student.weights["logits"].interval.assign(1e-6)
+    bias = student.plain.get_layer("logits").bias
+    twin = next(v for v in student.model.variables if v.name.endswith("bias:0"))
+    step = 1e-6 * student.pixels[1].scale
+    twin.assign([2.0**32 * step, 0.3, -(2.0**32) * step])
+    before = twin.numpy()
+    round_biases(student)
+    np.testing.assert_array_equal(bias.numpy()[[0, 2]], before[[0, 2]])
+
+
+def test_a_dead_channel_is_no_trouble(make_residual_student, images):
+    model = make_residual_student()
+    gamma = model.get_layer("linear_bn").gamma
+    gamma.assign(np.array([0.0, 1.0, -1.0, 1.0]))  # none of the channel, and one that is mirrored
+    student = quantize_student(model, SPEC)
+    calibrate(student, [images], "minmax")
+    beta = student.plain.get_layer("linear_bn").beta.numpy()
+    round_biases(student)
+    after, factor = folded(student, "linear", "linear_bn")
+    assert student.plain.get_layer("linear_bn").beta.numpy()[0] == beta[0]
+    steps = after[1:] / steps_of(student, "linear", "depthwise_relu", factor[1:])
+    np.testing.assert_allclose(steps, np.round(steps), atol=2e-3)

@@ -1,0 +1,420 @@
+import copy
+import dataclasses
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from qkd_tf.quantization.grid import IntegerGrid, TensorQuantParams
+from tflite_export import verify as verify_module
+from tflite_export.convert import convert
+from tflite_export.load import ExportError
+from tflite_export.rebuild import rebuild
+from tflite_export.verify import Gate, compare, run_litert, verify
+
+GATE = Gate()
+
+
+def check(exported, content=None, handoff=None, gate=GATE) -> dict:
+    return verify(content or exported.content, exported.graph, handoff or exported.handoff, gate)
+
+
+def tensor_of(model, name: str):
+    (tensor,) = [t for t in model.subgraphs[0].tensors if t.name == name.encode()]
+    return tensor
+
+
+def index_of(model, name: str) -> int:
+    return model.subgraphs[0].tensors.index(tensor_of(model, name))
+
+
+def operator_of(model, output: str):
+    (operator,) = [o for o in model.subgraphs[0].operators if o.outputs[0] == index_of(model, output)]
+    return operator
+
+
+def add_operator_code(model, kind: str) -> int:
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, kind)
+    code.version = 2
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def flip_byte(name: str):
+    def change(model):
+        model.buffers[tensor_of(model, name).buffer].data[0] ^= 1
+
+    return change
+
+
+def set_byte(name: str, value: int):
+    def change(model):
+        model.buffers[tensor_of(model, name).buffer].data[0] = value
+
+    return change
+
+
+def next_scale(name: str):
+    def change(model):
+        scale = tensor_of(model, name).quantization.scale
+        scale[-1] = np.nextafter(scale[-1], np.float32(np.inf))
+
+    return change
+
+
+def move_zero_point(name: str):
+    def change(model):
+        tensor_of(model, name).quantization.zeroPoint[0] += 1
+
+    return change
+
+
+def set_tensor(tensor_name: str, **fields):
+    def change(model):
+        tensor = tensor_of(model, tensor_name)
+        for field, value in fields.items():
+            setattr(tensor, field, value)
+
+    return change
+
+
+def set_axis(name: str, axis: int):
+    def change(model):
+        tensor_of(model, name).quantization.quantizedDimension = axis
+
+    return change
+
+
+def set_option(output: str, **fields):
+    def change(model):
+        for field, value in fields.items():
+            assert getattr(operator_of(model, output).builtinOptions, field) != value
+            setattr(operator_of(model, output).builtinOptions, field, value)
+
+    return change
+
+
+def replace_operator(output: str, kind: str):
+    def change(model):
+        operator_of(model, output).opcodeIndex = add_operator_code(model, kind)
+
+    return change
+
+
+def drop_operator(output: str):
+    """Takes an operator out; who read its output now reads its input."""
+
+    def change(model):
+        dropped, skipped = operator_of(model, output), index_of(model, output)
+        model.subgraphs[0].operators.remove(dropped)
+        for operator in model.subgraphs[0].operators:
+            operator.inputs = [dropped.inputs[0] if i == skipped else i for i in operator.inputs]
+
+    return change
+
+
+def swap_inputs(output: str):
+    def change(model):
+        operator = operator_of(model, output)
+        operator.inputs = operator.inputs[::-1]
+
+    return change
+
+
+def read_instead(output: str, position: int, name: str):
+    def change(model):
+        operator_of(model, output).inputs[position] = index_of(model, name)
+
+    return change
+
+
+def leave_out_bias(output: str):
+    def change(model):
+        operator_of(model, output).inputs[2] = -1
+
+    return change
+
+
+def append_dequantize(model):
+    result = copy.deepcopy(tensor_of(model, "logits"))
+    result.name, result.type, result.quantization = b"floats", schema.TensorType.FLOAT32, None
+    model.subgraphs[0].tensors.append(result)
+    operator = schema.OperatorT()
+    operator.opcodeIndex = add_operator_code(model, "DEQUANTIZE")
+    operator.inputs, operator.outputs = [index_of(model, "logits")], [len(model.subgraphs[0].tensors) - 1]
+    model.subgraphs[0].operators.append(operator)
+
+
+def set_output(name: str):
+    def change(model):
+        model.subgraphs[0].outputs = [index_of(model, name)]
+
+    return change
+
+
+def add_subgraph(model):
+    model.subgraphs.append(copy.deepcopy(model.subgraphs[0]))
+
+
+DAMAGES = {
+    "weight": (flip_byte("depthwise/kernel"), ["tensor depthwise/kernel has 1 other integers"]),
+    "weight_beyond_its_bits": (set_byte("linear/kernel", 4), ["linear/kernel spans", "3 bits are -3..3"]),
+    "bias": (flip_byte("logits/bias"), ["tensor logits/bias has 1 other integers"]),
+    "weight_scale": (next_scale("linear/kernel"), ["tensor linear/kernel has other scales"]),
+    "activation_scale": (next_scale("add"), ["tensor add has other scales"]),
+    "bias_scale": (next_scale("stem/bias"), ["tensor stem/bias has other scales"]),
+    "zero_point": (move_zero_point("add"), ["tensor add has zero_point"]),
+    "pixel_zero_point": (move_zero_point("normalization"), ["tensor normalization has zero_point 1; expected 0"]),
+    "channel_axis": (set_axis("stem/kernel", 3), ["tensor stem/kernel has axis 3; expected 0"]),
+    "shape": (set_tensor("logits/kernel", shape=[4, 5]), ["tensor logits/kernel has shape (4, 5); expected (5, 4)"]),
+    "int16": (set_tensor("add", type=schema.TensorType.INT16), ["tensor add has dtype int16; expected int8"]),
+    "float": (set_tensor("add", type=schema.TensorType.FLOAT32), ["tensor add is float32"]),
+    "name": (set_tensor("add", name=b"sum"), ["tensor add is missing", "tensor sum was not asked for"]),
+    "constant_made_activation": (set_tensor("stem/kernel", buffer=0), ["tensor stem/kernel is an activation"]),
+    "activation_function": (
+        set_option("stem_relu", fusedActivationFunction=schema.ActivationFunctionType.NONE),
+        ["activation=NONE) -> stem_relu; expected CONV_2D", "activation=RELU) -> stem_relu"],
+    ),
+    "relu6_for_relu": (
+        set_option("depthwise_relu", fusedActivationFunction=schema.ActivationFunctionType.RELU6),
+        ["activation=RELU6) -> depthwise_relu; expected"],
+    ),
+    "stride": (set_option("linear_bn", strideW=2), ["stride_w=2", "-> linear_bn; expected"]),
+    "dilation": (set_option("stem_relu", dilationHFactor=2), ["dilation_h=2", "-> stem_relu; expected"]),
+    "padding": (set_option("stem_relu", padding=schema.Padding.VALID), ["padding=VALID", "-> stem_relu; expected"]),
+    "dimensions": (set_option("pool", keepDims=True), ["keep_dims=True) -> pool; expected MEAN"]),
+    "unknown_option": (set_option("logits", keepNumDims=True), ["keepNumDims=True) -> logits; expected"]),
+    "operator": (replace_operator("add", "SUB"), ["is SUB(stem_relu, linear_bn", "expected ADD(stem_relu, linear_bn"]),
+    "requantization_dropped": (
+        drop_operator("stem_relu_requantize"),
+        ["is DEPTHWISE_CONV_2D(stem_relu,", "expected QUANTIZE(stem_relu) -> stem_relu_requantize"],
+    ),
+    "requantization_passed_by": (
+        read_instead("depthwise_relu", 0, "stem_relu"),
+        ["is DEPTHWISE_CONV_2D(stem_relu,", "expected DEPTHWISE_CONV_2D(stem_relu_requantize,"],
+    ),
+    "inputs_swapped": (swap_inputs("add"), ["is ADD(linear_bn, stem_relu", "expected ADD(stem_relu, linear_bn"]),
+    "bias_left_out": (leave_out_bias("linear_bn"), ["-> linear_bn; expected"]),
+    "last_bias_left_out": (leave_out_bias("logits"), ["-> logits; expected"]),
+    "dequantize": (append_dequantize, ["operator DEQUANTIZE makes floats", "tensor floats is float32"]),
+    "output": (set_output("pool"), ["the output is tensor pool; expected logits"]),
+    "subgraph": (add_subgraph, ["2 subgraphs"]),
+}
+
+
+def test_honest_file_passes(exported):
+    verification = check(exported)
+    assert verification["failures"] == []
+    assert verification["passed"] is True
+
+
+@pytest.mark.parametrize("input_type", ["int8", "uint8"])
+def test_honest_file_of_either_input_type_passes(residual, input_type):
+    graph = rebuild(residual.handoff, input_type)
+    verification = verify(convert(graph, ""), graph, residual.handoff, GATE)
+    assert verification["failures"] == []
+    assert verification["tflite"]["equal_logits"] >= 99
+
+
+def test_file_that_was_only_packed_anew_passes(residual, edit):
+    """The control of the damages below: what refuses them is the damage, not the way it was done."""
+    content = edit(residual.content, lambda model: None)
+    assert check(residual, content)["failures"] == []
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_file_is_refused_and_the_damage_is_named(residual, edit, damage):
+    change, lines = DAMAGES[damage]
+    content = edit(residual.content, change)
+    assert content != edit(residual.content, lambda model: None)
+    verification = check(residual, content)
+    assert verification["passed"] is False
+    told = "\n".join(verification["failures"])
+    for line in lines:
+        assert line in told
+    assert "tflite" not in verification  # it was not run
+
+
+def test_damage_to_one_tensor_is_told_of_that_tensor_alone(residual, edit):
+    (line,) = check(residual, edit(residual.content, flip_byte("depthwise/kernel")))["failures"]
+    assert line == "tensor depthwise/kernel has 1 other integers than expected"
+
+
+def test_file_of_another_network_is_refused(residual, make_handoff, make_residual_student):
+    other = make_handoff(make_residual_student(seed=3))
+    failures = "\n".join(verify(residual.content, rebuild(other), other, GATE)["failures"])
+    for name in ("stem/kernel", "depthwise/kernel", "linear/bias", "add"):
+        assert f"tensor {name} has" in failures
+
+
+def test_what_is_no_tflite_fails_without_a_stack_trace(residual):
+    verification = check(residual, b"PK\x03\x04" * 30)
+    assert verification["passed"] is False
+    assert "not a .tflite" in verification["failures"][0]
+
+
+def narrowed(handoff, name: str, num_bits: int):
+    """The handoff with a claim that the tensor has fewer levels, at the same zero point."""
+    params = handoff.tensor_params[name]
+    grid = IntegerGrid(num_bits, 0, 2**num_bits - 1)
+    claim = TensorQuantParams(grid, params.scale, params.zero_point)
+    return dataclasses.replace(handoff, tensor_params={**handoff.tensor_params, name: claim})
+
+
+@pytest.mark.parametrize("name, num_bits", [("depthwise_relu", 3), ("stem_relu_requantize", 2), ("stem_relu", 7)])
+def test_activation_that_leaves_the_bits_it_claims_is_refused(residual, name, num_bits):
+    verification = check(residual, handoff=narrowed(residual.handoff, name, num_bits))
+    zero_point = residual.handoff.tensor_params[name].zero_point
+    (line,) = verification["failures"]
+    assert line.startswith(f"tensor {name} spans ")
+    assert line.endswith(f"its grid is {zero_point}..{zero_point + 2**num_bits - 1}")
+    assert verification["passed"] is False
+
+
+def test_signed_activation_below_its_grid_is_refused(exported, edit):
+    """The file without its MAXIMUM, and an expectation that lacks it too: only the running finds out."""
+    if exported.name != "maximum":
+        pytest.skip("one network with a signed low-bit tensor is enough")
+    graph = copy.deepcopy(exported.graph)
+    floor = next(o for o in graph.operators if o.output == "inner")
+    graph.operators.remove(floor)
+    reader = next(o for o in graph.operators if "inner" in o.inputs)
+    position = graph.operators.index(reader)
+    # the convolution writes "inner" itself, unclipped
+    writer = next(o for o in graph.operators if o.output == "inner/unclipped")
+    graph.operators[graph.operators.index(writer)] = dataclasses.replace(writer, output="inner")
+    assert position > 0
+    del graph.tensors["inner/unclipped"], graph.tensors["inner/minimum"]
+    failures = verify(convert(graph, ""), graph, exported.handoff, GATE)["failures"]
+    assert any(line.startswith("tensor inner spans -128..") for line in failures)
+
+
+def test_kernel_outside_its_bits_is_refused_though_it_was_expected(residual):
+    """A handoff whose integers do not keep to their width makes a wrong expectation; the widths are checked alone."""
+    codes = residual.handoff.weights["linear"].copy()
+    codes[0, 0, 0, 0] = -4
+    handoff = dataclasses.replace(residual.handoff, weights={**residual.handoff.weights, "linear": codes})
+    graph = rebuild(handoff)
+    failures = verify(convert(graph, ""), graph, handoff, GATE)["failures"]
+    assert failures == ["tensor linear/kernel spans -4..3; 3 bits are -3..3"]
+
+
+def faked(monkeypatch, residual, num_images=200, num_wrong=0, num_disagree=0):
+    """A file that gets `num_wrong` more images wrong, and `num_disagree` wrong ones wrong in another way."""
+    student = np.zeros((num_images, 5), np.int8)
+    student[:, 0] = 10
+    labels = np.zeros(num_images, np.int64)
+    labels[num_images // 2 :] = 1  # the student is right on the first half
+    logits = student.copy()
+    logits[:num_wrong, 2] = 20
+    logits[num_images - num_disagree :, 2] = 20
+    monkeypatch.setattr(verify_module, "run_litert", lambda content, images: logits)
+    return dataclasses.replace(residual.handoff, student_logits=student, test_labels=labels)
+
+
+@pytest.mark.parametrize("num_disagree, passed", [(0, True), (1, True), (2, False)])
+def test_gate_demands_995_per_mille_agreement(monkeypatch, residual, num_disagree, passed):
+    handoff = faked(monkeypatch, residual, num_disagree=num_disagree)
+    verification = check(residual, handoff=handoff)
+    assert verification["tflite"]["top1_agreement"] == 100 - num_disagree / 2
+    assert verification["passed"] is passed
+    assert verification["failures"] == (
+        [] if passed else ["top-1 agreement with the student is 99.00 %; 99.5 % are demanded"]
+    )
+
+
+@pytest.mark.parametrize("num_wrong, passed", [(0, True), (2, True), (3, False)])
+def test_gate_allows_a_fifth_of_a_point_of_top1(monkeypatch, residual, num_wrong, passed):
+    handoff = faked(monkeypatch, residual, 1000, num_wrong=num_wrong)
+    verification = check(residual, handoff=handoff)
+    assert verification["student"]["top1"] == 50
+    assert verification["tflite"]["top1"] == pytest.approx(50 - num_wrong / 10)
+    assert verification["failures"] == (
+        [] if passed else ["top-1 differs by 0.30 points from the student's; 0.2 are allowed"]
+    )
+
+
+def test_gate_is_the_callers(monkeypatch, residual):
+    handoff = faked(monkeypatch, residual, num_wrong=10)
+    assert check(residual, handoff=handoff, gate=Gate(5.0, 95.0))["passed"] is True
+    assert len(check(residual, handoff=handoff, gate=Gate(4.9, 95.1))["failures"]) == 2
+
+
+def test_file_better_than_its_student_is_suspect_too(monkeypatch, residual):
+    handoff = faked(monkeypatch, residual, num_wrong=10)
+    better = dataclasses.replace(handoff, test_labels=np.where(np.arange(200) < 10, 2, handoff.test_labels))
+    assert any("top-1 differs by -5.00 points" in line for line in check(residual, handoff=better)["failures"])
+
+
+def test_comparison_counts_classes_and_steps(residual):
+    handoff = dataclasses.replace(
+        residual.handoff,
+        student_logits=np.array([[1, 5, 0], [9, 2, 3], [-128, 0, 127], [4, 3, 2]], np.int8),
+        test_labels=np.array([1, 0, 2, 1]),
+    )
+    logits = np.array([[1, 5, 0], [2, 2, 3], [127, 0, 126], [3, 4, 2]], np.int8)
+    found = compare(logits, handoff)
+    assert found["num_images"] == 4
+    assert found["student"]["top1"] == 75
+    assert found["tflite"]["top1"] == 50
+    assert found["tflite"]["top1_agreement"] == 25
+    assert found["tflite"]["equal_logits"] == pytest.approx(100 * 7 / 12)
+    assert found["tflite"]["max_step_error"] == 255  # int8 differences would wrap
+
+
+def test_verification_survives_json_and_has_its_keys(residual):
+    verification = check(residual)
+    assert json.loads(json.dumps(verification)) == verification
+    assert verification.keys() == {
+        "format",
+        "passed",
+        "failures",
+        "gate",
+        "num_images",
+        "tflite",
+        "student",
+        "file",
+        "operators",
+        "tensors",
+        "seconds",
+    }
+    assert verification["gate"] == {"max_top1_drop": 0.2, "min_top1_agreement": 99.5}
+    assert verification["num_images"] == len(residual.handoff.test_images)
+    assert verification["file"]["bytes"] == len(residual.content)
+    assert verification["operators"] == dict(Counter(o.kind for o in residual.graph.operators))
+
+
+def test_refused_file_gives_json_too(residual, edit):
+    verification = check(residual, edit(residual.content, flip_byte("stem/kernel")))
+    assert json.loads(json.dumps(verification)) == verification
+
+
+def test_tensor_rows_tell_bits_levels_and_parameters(residual):
+    rows = {row["name"]: row for row in check(residual)["tensors"]}
+    assert rows.keys() == residual.graph.tensors.keys()
+    kernel = rows["linear/kernel"]
+    assert (kernel["type"], kernel["shape"], kernel["num_bits"], kernel["axis"]) == ("int8", [4, 1, 1, 4], 3, 0)
+    assert kernel["num_levels"] == len(np.unique(residual.graph.tensors["linear/kernel"].data)) <= 7
+    assert len(kernel["scale"]) == 4
+    assert (rows["stem_relu_requantize"]["num_bits"], rows["stem_relu_requantize"]["zero_point"]) == (4, 112)
+    assert "num_levels" not in rows["stem_relu_requantize"]
+    assert rows["add"]["num_bits"] == 8
+    assert "num_bits" not in rows["linear/bias"]
+
+
+@pytest.mark.parametrize("content", [b"TFL3 but nothing else", b"    TFL3" + bytes(64)])
+def test_interpreter_that_does_not_take_the_file_is_told_in_one_line(residual, content):
+    with pytest.raises(ExportError, match="the LiteRT interpreter does not take the file") as caught:
+        run_litert(content, residual.handoff.test_images)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_run_one_by_one_in_order(residual):
+    images = residual.handoff.test_images
+    together = run_litert(residual.content, images)
+    assert together.dtype == np.int8
+    for i in (0, 7, 31):
+        np.testing.assert_array_equal(run_litert(residual.content, images[i : i + 1])[0], together[i])
