@@ -189,3 +189,9 @@ class Experiment:
             any(phase.name != "full_precision" for phase in self.training.phases),
             "--phases=full_precision alone trains no quantized student; add self_studying, co_studying or tutoring",
         )
+
+    @property
+    def pretrained(self) -> frozenset[str]:
+        """Which of "student" and "teacher" came with weights."""
+        networks = {"student": self.student, "teacher": self.teacher}
+        return frozenset(name for name, network in networks.items() if network and network.weights)

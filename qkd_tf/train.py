@@ -1,5 +1,6 @@
 """Trains a low-bit student by QKD: python -m qkd_tf.train --flagfile=configs/NAME.flags."""
 
+import functools
 import itertools
 import sys
 
@@ -9,7 +10,7 @@ from absl import app, logging
 
 from qkd_tf import data, flags, handoff, results
 from qkd_tf.distillation.trainer import Trainer
-from qkd_tf.experiment import Experiment, ExperimentError
+from qkd_tf.experiment import Experiment, ExperimentError, NetworkSpec
 from qkd_tf.models import weights, zoo
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student
@@ -24,31 +25,29 @@ def run(experiment: Experiment, folder: RunFolder) -> None:
     """
     tf_keras.utils.set_random_seed(experiment.seed)
     splits = data.load(experiment.data)
-    networks = [network for network in (experiment.student, experiment.teacher) if network]
-    built = [zoo.build(network, splits.image_shape, len(splits.label_names)) for network in networks]
-    for network, model in zip(networks, built, strict=True):
-        for note in weights.load(model, network) if network.weights else ():
-            print(note)
-    plain, teacher = (*built, None)[:2]
-
-    student = quantize_student(plain, experiment.quantization)
+    student = quantize_student(build(experiment.student, splits), experiment.quantization)
+    teacher = build(experiment.teacher, splits) if experiment.teacher else None
     print(student.summary())
+
     calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
     images = [batch for batch, _ in calibration]
-    pretrained = {"student": experiment.student.weights, "teacher": experiment.teacher and experiment.teacher.weights}
-    trainer = Trainer(
-        experiment.training,
-        student,
-        teacher,
-        frozenset(name for name, file in pretrained.items() if file),
-        splits,
-        folder,
-        lambda: calibrate(student, images, experiment.quantization.interval_init, experiment.seed),
-    )
+    init = experiment.quantization.interval_init
+    init_intervals = functools.partial(calibrate, student, images, init, experiment.seed)
+
     folder.claim()
+    trainer = Trainer(experiment.training, student, teacher, experiment.pretrained, splits, folder, init_intervals)
     phases = trainer.run()
     student_top1 = handoff.write(student, splits, folder)
     results.write(folder, experiment, splits, student, phases, student_top1)
+
+
+def build(network: NetworkSpec, splits: data.Splits) -> tf_keras.Model:
+    """A float network for the data, with its first weights."""
+    model = zoo.build(network, splits.image_shape, len(splits.label_names))
+    if network.weights:
+        for note in weights.load(model, network):
+            print(note)
+    return model
 
 
 def main(argv: list[str]) -> None:
