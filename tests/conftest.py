@@ -70,7 +70,7 @@ def images():
 
 @pytest.fixture(scope="session")
 def make_splits():
-    """make_splits(train=..., **fields): 24 training pictures of 8 x 8 pixels in batches of 8, 5 classes, two short splits."""
+    """make_splits(**fields): 24 training pictures of 8 x 8 pixels in batches of 8, 5 classes, two short splits."""
     import tensorflow as tf
 
     from qkd_tf.data import Splits

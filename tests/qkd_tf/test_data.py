@@ -7,6 +7,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 
 from qkd_tf import data
 from qkd_tf.experiment import DataSpec, ExperimentError
@@ -42,8 +43,6 @@ def test_digits_are_split_into_disjoint_parts_of_the_right_size(digits):
     assert len(test[0]) == 360  # one fifth of 1,797
     assert len(validation[0]) == 144  # one tenth of the rest
     assert len(calibration[0]) == digits.num_train == 1797 - 360 - 144
-    from sklearn.datasets import load_digits
-
     whole = load_digits()
     expected = sorted(np.round(whole.images * 255 / 16).astype(np.uint8).reshape(-1, 64).tolist())
     got = np.concatenate([calibration[0], validation[0], test[0]]).reshape(-1, 64)
@@ -52,10 +51,10 @@ def test_digits_are_split_into_disjoint_parts_of_the_right_size(digits):
 
 
 def test_digits_keep_their_labels(digits):
-    from sklearn.datasets import load_digits
-
     whole = load_digits()
-    by_picture = {np.round(i * 255 / 16).astype(np.uint8).tobytes(): t for i, t in zip(whole.images, whole.target, strict=True)}
+    by_picture = {
+        np.round(i * 255 / 16).astype(np.uint8).tobytes(): t for i, t in zip(whole.images, whole.target, strict=True)
+    }
     for split in (digits.calibration, digits.validation, digits.test):
         images, labels = arrays(split)
         assert [by_picture[image[..., 0].tobytes()] for image in images] == labels.tolist()

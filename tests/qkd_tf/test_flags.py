@@ -31,7 +31,11 @@ def complaint(parse, *arguments):
 def test_defaults_are_those_of_the_paper(parse):
     experiment = parse("--run_dir=runs/x", "--teacher=resnet56")
     training = experiment.training
-    assert [(p.name, p.epochs) for p in training.phases] == [("self_studying", 30), ("co_studying", 100), ("tutoring", 70)]
+    assert [(p.name, p.epochs) for p in training.phases] == [
+        ("self_studying", 30),
+        ("co_studying", 100),
+        ("tutoring", 70),
+    ]
     assert {p.learning_rate for p in training.phases} == {0.01}
     assert (training.temperature, training.distillation_weight, training.momentum) == (2.0, 1.0, 0.9)
     assert (training.weight_decay, training.optimizer) == (1e-4, "sgd")
@@ -53,7 +57,13 @@ def test_every_flag_reaches_the_experiment(parse):
         "temperature": 4.0, "distillation_weight": 0.7, "run_dir": "runs/y", "seed": 5,
     }  # fmt: skip
     extra = {"student_weights_mean": ["--student_weights=w.h5", "--student_weights_std=2"]}
-    base = ["--run_dir=runs/x", "--phases=self_studying", "--epochs=1", "--teacher=resnet56", "--nomask_weight_gradient"]
+    base = [
+        "--run_dir=runs/x",
+        "--phases=self_studying",
+        "--epochs=1",
+        "--teacher=resnet56",
+        "--nomask_weight_gradient",
+    ]
     known = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[flags.__name__]}
     assert known == {*changed, "student_weights_std", "horizontal_flip", "mask_weight_gradient"}
     plain = parse(*base)

@@ -92,7 +92,13 @@ def test_a_folder_inside_a_file_is_refused(tmp_path):
 def test_progress_comes_back_as_it_was_saved(tmp_path):
     folder = claimed(tmp_path / "run")
     assert folder.load_progress() is None
-    progress = {"phase": 1, "epoch": 2, "results": [{"student_loss": 0.1 + 0.2}], "latest": "phase1_epoch2", "best": None}
+    progress = {
+        "phase": 1,
+        "epoch": 2,
+        "results": [{"student_loss": 0.1 + 0.2}],
+        "latest": "phase1_epoch2",
+        "best": None,
+    }
     folder.save_progress(progress)
     assert claimed(tmp_path / "run").load_progress() == progress
 
@@ -131,7 +137,9 @@ def test_write_whole_leaves_no_part_behind(tmp_path):
 def test_flags_txt_is_a_flag_file_that_starts_the_same_experiment(tmp_path):
     with flagsaver.flagsaver():
         before = flagsaver.save_flag_values()
-        flags.FLAGS(["train", f"--run_dir={tmp_path / 'run'}", "--teacher=resnet56", "--epochs=1,2,3", "--nohorizontal_flip"])
+        flags.FLAGS(
+            ["train", f"--run_dir={tmp_path / 'run'}", "--teacher=resnet56", "--epochs=1,2,3", "--nohorizontal_flip"]
+        )
         experiment = flags.experiment_from_flags()
         claimed(tmp_path / "run", flags.flag_lines())
         flagsaver.restore_flag_values(before)

@@ -107,6 +107,7 @@ def make_run(tmp_path_factory):
         for name, (reference, factor) in (intervals or {}).items():
             student.outputs[name].interval.assign(calibrated[reference] * factor)
         folder = RunFolder(str(tmp_path_factory.mktemp("runs") / "run"), FLAG_LINES)
+        folder.claim()
         top1 = handoff_writer.write(student, splits, folder)
         _write_results(folder, splits, student, spec, top1)
         return folder
@@ -195,9 +196,7 @@ FOUR_BITS, THREE_BITS = 256 / 15.0002, 256 / 7.0002
 CASES = {
     "conv_same_stride": Case(
         "CONV_2D",
-        _through(
-            layers.Conv2D(5, (3, 2), (2, 1), "same", use_bias=False), layers.BatchNormalization(), layers.ReLU()
-        ),
+        _through(layers.Conv2D(5, (3, 2), (2, 1), "same", use_bias=False), layers.BatchNormalization(), layers.ReLU()),
         (9, 6, 3),
     ),
     "conv_valid_bias": Case("CONV_2D", _through(layers.Conv2D(4, (2, 3), (1, 2), "valid")), (7, 8, 3)),

@@ -54,7 +54,9 @@ def test_every_option_of_every_operator_survives_at_a_value_of_its_own():
     assert_equal_graphs(read_back(convert(graph, "")), graph)
 
 
-@pytest.mark.parametrize("content", [b"", b"TFL3", b"PK\x03\x04" * 30, bytes(64)], ids=["empty", "short", "zip", "zeros"])
+@pytest.mark.parametrize(
+    "content", [b"", b"TFL3", b"PK\x03\x04" * 30, bytes(64)], ids=["empty", "short", "zip", "zeros"]
+)
 def test_what_is_no_tflite_is_refused(content):
     with pytest.raises(ValueError, match="not a .tflite"):
         read_back(content)
@@ -107,7 +109,7 @@ def test_operator_beyond_the_old_code_field_is_named(residual, edit):
 
 
 def test_left_out_optional_input_is_not_taken_for_the_last_tensor(residual, edit):
-    """TFLite writes -1 for an operator without bias; as a Python index that is the last tensor, here the bias itself."""
+    """TFLite writes -1 where there is no bias; as a Python index that is the last tensor, here the bias itself."""
 
     def change(model):
         model.subgraphs[0].operators[-1].inputs[2] = -1

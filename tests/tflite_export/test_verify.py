@@ -6,7 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from tf_keras import layers
 
+from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization.grid import IntegerGrid, TensorQuantParams
 from tflite_export import verify as verify_module
 from tflite_export.convert import convert
@@ -176,11 +178,11 @@ DAMAGES = {
     "constant_made_activation": (set_tensor("stem/kernel", buffer=0), ["tensor stem/kernel is an activation"]),
     "activation_function": (
         set_option("stem_relu", fusedActivationFunction=schema.ActivationFunctionType.NONE),
-        ["activation=NONE) -> stem_relu; expected CONV_2D", "activation=RELU) -> stem_relu"],
+        ["activation=NONE", "-> stem_relu; expected CONV_2D(normalization"],
     ),
     "relu6_for_relu": (
         set_option("depthwise_relu", fusedActivationFunction=schema.ActivationFunctionType.RELU6),
-        ["activation=RELU6) -> depthwise_relu; expected"],
+        ["activation=RELU6", "-> depthwise_relu; expected DEPTHWISE_CONV_2D"],
     ),
     "stride": (set_option("linear_bn", strideW=2), ["stride_w=2", "-> linear_bn; expected"]),
     "dilation": (set_option("stem_relu", dilationHFactor=2), ["dilation_h=2", "-> stem_relu; expected"]),
@@ -274,28 +276,28 @@ def test_activation_that_leaves_the_bits_it_claims_is_refused(residual, name, nu
     assert verification["passed"] is False
 
 
-def test_signed_activation_below_its_grid_is_refused(exported, edit):
-    """The file without its MAXIMUM, and an expectation that lacks it too: only the running finds out."""
-    if exported.name != "maximum":
-        pytest.skip("one network with a signed low-bit tensor is enough")
-    graph = copy.deepcopy(exported.graph)
-    floor = next(o for o in graph.operators if o.output == "inner")
-    graph.operators.remove(floor)
-    reader = next(o for o in graph.operators if "inner" in o.inputs)
-    position = graph.operators.index(reader)
-    # the convolution writes "inner" itself, unclipped
-    writer = next(o for o in graph.operators if o.output == "inner/unclipped")
-    graph.operators[graph.operators.index(writer)] = dataclasses.replace(writer, output="inner")
-    assert position > 0
-    del graph.tensors["inner/unclipped"], graph.tensors["inner/minimum"]
-    failures = verify(convert(graph, ""), graph, exported.handoff, GATE)["failures"]
-    assert any(line.startswith("tensor inner spans -128..") for line in failures)
+def test_signed_activation_below_its_grid_is_refused(make_handoff, chain, randomize):
+    """A file without its MAXIMUM, against an expectation that lacks it too: only running it finds out."""
+    model = randomize(chain(layers.Conv2D(4, 3, name="stem"), layers.Conv2D(4, 3, name="inner"), layers.Conv2D(4, 1)))
+    handoff = make_handoff(model, QuantizationSpec(activation_bits=4), {"stem": ("stem", 0.5)})
+    graph = rebuild(handoff)
+    clip = next(o for o in graph.operators if o.output == "stem")
+    graph.operators.remove(clip)
+    assert clip.kind == "MAXIMUM"
+    unclipped, floor = clip.inputs
+    convolution = next(o for o in graph.operators if o.output == unclipped)
+    graph.operators[graph.operators.index(convolution)] = dataclasses.replace(convolution, output="stem")
+    del graph.tensors[unclipped], graph.tensors[floor]
+
+    failures = verify(convert(graph, ""), graph, handoff, GATE)["failures"]
+    # 120 is 0.0, -7 the lowest integer of 4 bits in narrow range
+    assert any(line.startswith("tensor stem spans ") and line.endswith("its grid is 113..127") for line in failures)
 
 
 def test_kernel_outside_its_bits_is_refused_though_it_was_expected(residual):
     """A handoff whose integers do not keep to their width makes a wrong expectation; the widths are checked alone."""
     codes = residual.handoff.weights["linear"].copy()
-    codes[0, 0, 0, 0] = -4
+    codes[0, 0, 0, 0], codes[0, 0, 1, 0] = -4, 3
     handoff = dataclasses.replace(residual.handoff, weights={**residual.handoff.weights, "linear": codes})
     graph = rebuild(handoff)
     failures = verify(convert(graph, ""), graph, handoff, GATE)["failures"]
@@ -372,6 +374,7 @@ def test_verification_survives_json_and_has_its_keys(residual):
         "format",
         "passed",
         "failures",
+        "notes",
         "gate",
         "num_images",
         "tflite",

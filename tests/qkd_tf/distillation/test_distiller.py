@@ -9,6 +9,8 @@ from tf_keras import layers
 from qkd_tf.distillation.distiller import Distiller, ParameterGroup
 from qkd_tf.distillation.losses import cross_entropy, distillation
 from qkd_tf.distillation.phases import PHASES
+from qkd_tf.experiment import QuantizationSpec
+from qkd_tf.quantization.scheme import quantize_student
 
 TEMPERATURE = 3.0
 DISTILLATION_WEIGHT = 0.5
@@ -120,7 +122,9 @@ def test_a_network_moves_whole_or_not_one_bit(make_network, batch, phase, teache
 def test_network_without_groups_is_left_alone(make_network, batch):
     student, teacher = make_network(4, seed=1), make_network(6, seed=2)
     before, teacher_before = values(student), values(teacher)
-    logs = make_distiller("full_precision", student, teacher, student_groups=[]).train_on_batch(*batch, return_dict=True)
+    logs = make_distiller("full_precision", student, teacher, student_groups=[]).train_on_batch(
+        *batch, return_dict=True
+    )
     assert moved(student, before) == set()
     assert moved(teacher, teacher_before) == set(teacher_before)
     assert set(logs) == {"teacher_loss", "teacher_top1"}
@@ -177,15 +181,14 @@ def test_each_group_moves_its_own_variables_by_its_own_optimizer(make_network, b
     assert_trained_to(student, expected)
 
 
-def test_weight_decay_pulls_on_kernels_and_on_nothing_else(make_quantized_student, make_splits):
-    (images, labels), *_ = make_splits().train(0).as_numpy_iterator()
+def test_weight_decay_pulls_on_kernels_and_on_nothing_else(make_network, batch):
 
     def step(weight_decay):
-        student = make_quantized_student()
+        student = quantize_student(make_network(4, seed=1), QuantizationSpec())  # intervals are variables too
         kernels = [quantized.kernel for quantized in student.weights.values()]
         others = [v for v in student.model.variables if not any(v is kernel for kernel in kernels)]
         before = [v.numpy() for v in kernels]
-        make_distiller("self_studying", student.model, None, weight_decay).train_on_batch(images, labels)
+        make_distiller("self_studying", student.model, None, weight_decay).train_on_batch(*batch)
         return before, [v.numpy() for v in kernels], [v.numpy() for v in others]
 
     kernels, free_kernels, free_others = step(0.0)

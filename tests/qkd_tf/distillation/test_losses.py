@@ -84,7 +84,9 @@ def test_no_gradient_flows_into_the_target():
     assert gradient(lambda target: distillation(target, logits, 2.0), constant([[1.0, 0.0]])) is None
     # Through a network that is target and prediction at once, only the prediction's part arrives.
     z = constant([[1.0, -1.0]])
-    np.testing.assert_allclose(gradient(lambda z: distillation(3.0 * z, z, 2.0), z).numpy()[0, 0], -2 * (0.952574 - 0.731059), rtol=1e-4)
+    np.testing.assert_allclose(
+        gradient(lambda z: distillation(3.0 * z, z, 2.0), z).numpy()[0, 0], -2 * (0.952574 - 0.731059), rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0, 5.0])

@@ -16,7 +16,7 @@ from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.run_folder import RunFolder
 
-PHASES = (("full_precision", 1), ("self_studying", 2), ("co_studying", 2), ("tutoring", 1))
+PHASES = (("full_precision", 1), ("co_studying", 2), ("tutoring", 1))  # 3 + 6 + 3 batches
 
 
 class Killed(BaseException):
@@ -73,7 +73,9 @@ def values(model):
 
 
 def all_values(trainer):
-    return [value for net in (trainer._student.plain, trainer._student.model, trainer._teacher) for value in values(net)]
+    return [
+        value for net in (trainer._student.plain, trainer._student.model, trainer._teacher) for value in values(net)
+    ]
 
 
 def assert_same_bits(got, expected):
@@ -86,9 +88,7 @@ def same_bits(got, expected):
 
 
 def without_seconds(results):
-    return [
-        {**r, "seconds": 0, "history": [{**row, "seconds": 0} for row in r["history"]]} for r in results
-    ]
+    return [{**r, "seconds": 0, "history": [{**row, "seconds": 0} for row in r["history"]]} for r in results]
 
 
 def kill_at_call(monkeypatch, owner, name, number):
@@ -135,10 +135,9 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize(
     "owner, name, call",
     [
-        (PhaseProgress, "on_train_batch_end", 8),  # self_studying, epoch 2 of 2, second batch
-        (PhaseProgress, "on_train_batch_end", 14),  # co_studying, epoch 2 of 2
-        (Trainer, "_commit", 5),  # co_studying, epoch 1: its checkpoint is written, progress.json is the old one
-        (Trainer, "_restore_student", 3),  # co_studying is trained, its best epoch not yet restored
+        (PhaseProgress, "on_train_batch_end", 8),  # co_studying, second batch of epoch 2
+        (Trainer, "_commit", 4),  # co_studying, epoch 2: its checkpoint is written, progress.json is the old one
+        (Trainer, "_restore_student", 2),  # co_studying is trained, its best epoch not yet restored
     ],
 )
 def test_killed_run_goes_on_to_the_bits_of_the_uninterrupted_one(
@@ -178,7 +177,9 @@ def test_killed_run_goes_on_in_a_folder_that_was_moved(tmp_path, monkeypatch, ma
     assert_same_bits(all_values(resumed), all_values(whole))
 
 
-def test_best_epoch_survives_a_kill_although_the_folder_is_named_another_way(tmp_path, monkeypatch, make_run, make_splits):
+def test_best_epoch_survives_a_kill_although_the_folder_is_named_another_way(
+    tmp_path, monkeypatch, make_run, make_splits
+):
     phases, splits = (("self_studying", 3),), make_splits()
     monkeypatch.chdir(tmp_path)
     seen = script_validation(monkeypatch, splits, [90.0, 50.0, 50.0])
@@ -325,9 +326,18 @@ def test_diverged_run_stops_with_phase_and_step_and_keeps_the_last_whole_epoch(t
     assert_same_bits(all_values(resumed), all_values(whole))
 
 
-def test_results_tell_of_every_epoch_and_checkpoints_of_the_last_phase_only(tmp_path, make_run):
-    trainer = make_run(tmp_path / "run", (("self_studying", 2), ("co_studying", 1)))
-    self_studying, co_studying = trainer.run()
+def test_results_tell_of_every_epoch_and_checkpoints_of_the_last_phase_only(tmp_path, make_run, make_splits):
+    whole, asked = make_splits(), []
+
+    def train(epoch):
+        asked.append(epoch)
+        return whole.train(epoch)
+
+    splits = dataclasses.replace(whole, train=train)
+    self_studying, co_studying = make_run(
+        tmp_path / "run", (("self_studying", 2), ("co_studying", 1)), splits=splits
+    ).run()
+    assert asked == [0, 1, 2]  # no phase sees the batches of an earlier one again
     student, teacher = {"student_loss", "student_top1"}, {"teacher_loss", "teacher_top1"}
     assert [set(row) for row in self_studying["history"]] == [student | {"validation_top1", "seconds"}] * 2
     assert [set(row) for row in co_studying["history"]] == [student | teacher | {"validation_top1", "seconds"}]

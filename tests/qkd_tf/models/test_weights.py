@@ -284,7 +284,7 @@ def test_published_weights_keep_their_accuracy(cifar10, name, file, normalizatio
     assert 100 * np.mean(logits.argmax(-1)[:1000] == labels[:1000]) > at_least
 
 
-def test_messages_do_not_repeat_themselves(make_network, tmp_path):
+def test_what_does_fit_is_not_complained_about(make_network, tmp_path):
     message = complaint(make_network(2), save(make_network(1, classes=5), tmp_path, ".npz"))
     problems = re.split("; ", message.partition(": ")[2])
     assert len(problems) == 2 == len(set(problems))

@@ -163,3 +163,28 @@ def test_a_dead_channel_is_no_trouble(make_residual_student, images):
     assert student.plain.get_layer("linear_bn").beta.numpy()[0] == beta[0]
     steps = after[1:] / steps_of(student, "linear", "depthwise_relu", factor[1:])
     np.testing.assert_allclose(steps, np.round(steps), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        lambda: [layers.Activation("linear"), layers.BatchNormalization()],
+        lambda: [layers.BatchNormalization(), layers.BatchNormalization()],
+        lambda: [layers.BatchNormalization(center=False)],
+    ],
+    ids=["identity_between", "two_batch_norms", "batch_norm_without_beta"],
+)
+def test_folded_bias_is_whole_whatever_the_plan_folds_into_the_convolution(chain, randomize, images, middle):
+    conv = layers.Conv2D(4, 3, name="conv")
+    student = quantize_student(
+        randomize(chain(conv, *middle(), layers.Flatten(), layers.Dense(2, name="logits"))), SPEC
+    )
+    calibrate(student, [images], "minmax")
+    round_biases(student)
+    bias, factor = student.plain.get_layer("conv").bias.numpy().astype(np.float64), np.ones(4)
+    for bn in (layer for layer in student.plain.layers if isinstance(layer, layers.BatchNormalization)):
+        own = bn.gamma.numpy() / np.sqrt(bn.moving_variance.numpy().astype(np.float64) + bn.epsilon)
+        bias = own * (bias - bn.moving_mean.numpy()) + (bn.beta.numpy() if bn.center else 0.0)
+        factor = factor * own
+    steps = bias / steps_of(student, "conv", student.pixels[0], np.abs(factor))
+    np.testing.assert_allclose(steps, np.round(steps), atol=5e-3)

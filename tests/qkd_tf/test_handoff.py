@@ -1,0 +1,154 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from qkd_tf import handoff
+from qkd_tf.quantization.grid import load_params
+from qkd_tf.run_folder import RunFolder
+
+FRESH_PROCESS = """
+import os, sys
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+import numpy as np
+import tf_keras
+model = tf_keras.models.load_model(sys.argv[1] + "/student.keras", safe_mode=True)
+assert not [name for name in sys.modules if name.startswith(("qkd_tf", "tensorflow_model_optimization"))]
+np.save(sys.argv[2], model.predict_on_batch(np.load(sys.argv[1] + "/test_images.npy")))
+print(" ".join(type(layer).__module__.split(".")[0] for layer in model.layers))
+"""
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, make_quantized_student, make_splits):
+    """(folder, student, splits, top-1) of a handoff."""
+    run_folder = RunFolder(str(tmp_path_factory.mktemp("handoff") / "run"), ["--student=tiny"])
+    run_folder.claim()
+    student, splits = make_quantized_student(), make_splits()
+    top1 = handoff.write(student, splits, run_folder)
+    return run_folder.handoff, student, splits, top1
+
+
+@pytest.fixture(scope="module")
+def kernels(written):
+    """Kernels of student.keras as a fresh reader finds them, by layer."""
+    import tf_keras
+
+    model = tf_keras.models.load_model(written[0] / "student.keras")
+    return {layer.name: layer.get_weights()[0] for layer in model.layers if layer.name in written[1].weights}
+
+
+def test_every_file_of_the_contract_is_there(written):
+    assert {file.name for file in written[0].iterdir()} == {
+        "student.keras",
+        "weights.npz",
+        "weight_params.json",
+        "tensor_params.json",
+        "labels.txt",
+        "test_images.npy",
+        "test_labels.npy",
+        "student_logits.npy",
+    }
+
+
+def test_student_loads_in_a_process_that_knows_nothing_of_the_package(written, tmp_path):
+    folder, student, *_ = written
+    command = [sys.executable, "-c", FRESH_PROCESS, str(folder), str(tmp_path / "logits.npy")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {"tf_keras"}
+    expected = student.plain.predict_on_batch(np.load(folder / "test_images.npy"))
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, atol=1e-5)
+
+
+def test_kernels_are_scale_times_integer_to_the_last_bit(written, kernels):
+    folder, student, *_ = written
+    params = load_params(folder / "weight_params.json")
+    with np.load(folder / "weights.npz", allow_pickle=False) as integers:
+        assert set(integers.files) == set(params) == set(kernels) == set(student.weights)
+        for name, kernel in kernels.items():
+            codes = integers[name]
+            assert codes.dtype == np.int8 and codes.shape == kernel.shape
+            assert params[name].zero_point == 0
+            np.testing.assert_array_equal(np.float32(params[name].scale) * codes.astype(np.float32), kernel)
+
+
+def test_integers_are_the_nearest_to_the_latent_weights(written):
+    folder, student, *_ = written
+    params = load_params(folder / "weight_params.json")
+    with np.load(folder / "weights.npz") as integers:
+        for name, tensor in student.weights.items():
+            grid = params[name].grid
+            nearest = np.clip(np.round(tensor.kernel.numpy() / tensor.interval.numpy()), grid.qmin, grid.qmax)
+            np.testing.assert_array_equal(integers[name], nearest.reshape(integers[name].shape))
+            assert len(np.unique(integers[name])) > 1
+
+
+def test_weights_have_the_bits_that_were_asked_for(written):
+    rows = json.loads((written[0] / "weight_params.json").read_text())
+    assert {name: row["grid"]["num_bits"] for name, row in rows.items()} == {
+        "stem": 8,
+        "depthwise": 3,
+        "linear": 3,
+        "logits": 8,
+    }
+
+
+def test_tensors_have_the_parameters_of_the_trained_intervals(written):
+    folder, student, *_ = written
+    params = load_params(folder / "tensor_params.json")
+    assert set(params) == {"normalization", *student.outputs}
+    for name, tensor in student.outputs.items():
+        assert np.float32(params[name].scale) == tensor.interval.numpy()
+        assert params[name].stored_max == 127
+    assert (params["normalization"].scale, params["normalization"].grid.qmin) == (1 / 64, -128)
+
+
+def test_logits_codes_are_those_of_the_quantized_student(written):
+    folder, student, *_ = written
+    codes, params = np.load(folder / "student_logits.npy"), load_params(folder / "tensor_params.json")["logits"]
+    logits = student.model.predict_on_batch(np.load(folder / "test_images.npy"))
+    assert codes.dtype == np.int8 and codes.shape == logits.shape
+    assert len(np.unique(codes)) > 10
+    restored = (codes.astype(np.float32) - params.zero_point) * np.float32(params.scale)
+    np.testing.assert_allclose(restored, logits, atol=1e-6)  # the logits lie on their grid: nothing was lost
+
+
+def test_test_split_is_written_whole_and_in_order(written):
+    folder, _, splits, _ = written
+    images = np.load(folder / "test_images.npy", allow_pickle=False)
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images, np.concatenate([i for i, _ in splits.test.as_numpy_iterator()]))
+    labels = np.load(folder / "test_labels.npy", allow_pickle=False)
+    np.testing.assert_array_equal(labels, np.concatenate([y for _, y in splits.test.as_numpy_iterator()]))
+    assert (folder / "labels.txt").read_text().splitlines() == splits.label_names
+
+
+def test_top1_that_is_reported_is_that_of_the_codes(written):
+    folder, *_, top1 = written
+    codes, labels = np.load(folder / "student_logits.npy"), np.load(folder / "test_labels.npy")
+    assert top1 == pytest.approx(100 * np.mean(codes.argmax(-1) == labels))
+
+
+def test_float_student_follows_the_quantized_ones_biases(written):
+    _, student, *_ = written
+    for name in ("stem_bn", "logits"):
+        plain = student.plain.get_layer(name)
+        variable = plain.beta if name == "stem_bn" else plain.bias
+        (twin,) = [latent for own, latent in student._twins if own is variable]
+        np.testing.assert_array_equal(variable.numpy(), twin.numpy())
+
+
+def test_writing_again_replaces_the_files(tmp_path, make_quantized_student, make_splits):
+    folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
+    folder.claim()
+    handoff.write(make_quantized_student(0), make_splits(), folder)
+    student = make_quantized_student(1)
+    handoff.write(student, make_splits(), folder)
+    with np.load(folder.handoff / "weights.npz") as integers:
+        scale = load_params(folder.handoff / "weight_params.json")["linear"].scale
+        np.testing.assert_array_equal(
+            integers["linear"] * np.float32(scale), student.plain.get_layer("linear").kernel.numpy()
+        )

@@ -1,0 +1,143 @@
+"""The command: one small run, and users' mistakes, each answered with one line."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from qkd_tf import flags, train
+
+DIGITS = ("--data=digits", "--student=convnet_small", "--student_pixel_mean=0", "--student_pixel_std=128")
+ONE_PHASE = ("--phases=self_studying", "--epochs=1")
+PUBLISHED = pathlib.Path(__file__).parents[3] / "shared" / "models" / "resnet20.npz"
+
+
+def start(*arguments):
+    """What `python -m qkd_tf.train` does, in this process."""
+    with flagsaver.flagsaver():
+        flags.FLAGS(["train", *arguments])
+        train.main(["train"])
+
+
+def complaint(*arguments):
+    with pytest.raises(SystemExit) as caught:
+        start(*arguments)
+    message = caught.value.code  # a string: Python prints it to stderr and exits with 1
+    assert message.startswith("error: ") and "\n" not in message
+    return message
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A finished run of one epoch a phase."""
+    folder = tmp_path_factory.mktemp("train") / "run"
+    start(
+        *DIGITS,
+        f"--run_dir={folder}",
+        "--teacher=convnet_small",
+        "--phases=full_precision,self_studying,tutoring",
+        "--epochs=1,1,1",
+        "--learning_rates=0.05,0.01,0.01",
+        "--batch_size=128",
+    )
+    return folder
+
+
+def test_run_folder_holds_what_was_promised(run_dir):
+    names = {file.name for file in run_dir.iterdir()}
+    assert names >= {"flags.txt", "results.json", "checkpoints", "logs", "handoff"}
+
+
+def test_results_tell_the_phases_in_order_and_the_handoffs_top1(run_dir):
+    results = json.loads((run_dir / "results.json").read_text())
+    assert [phase["phase"] for phase in results["phases"]] == ["full_precision", "self_studying", "tutoring"]
+    codes, labels = (np.load(run_dir / "handoff" / f"{name}.npy") for name in ("student_logits", "test_labels"))
+    assert results["student_test_top1"] == pytest.approx(100 * np.mean(codes.argmax(-1) == labels))
+    assert results["data"]["num_test"] == len(labels) == 360
+
+
+def test_flags_txt_starts_the_finished_run_again_without_training(run_dir, capsys, monkeypatch):
+    logits = (run_dir / "handoff" / "student_logits.npy").read_bytes()
+    monkeypatch.setattr(train.Trainer, "_run_phase", None)
+    start(f"--flagfile={run_dir / 'flags.txt'}")
+    assert f"python -m tflite_export --run_dir={run_dir}" in capsys.readouterr().out
+    assert (run_dir / "handoff" / "student_logits.npy").read_bytes() == logits
+
+
+def test_another_experiment_in_the_same_folder_is_refused(run_dir):
+    before = {file: file.stat().st_mtime_ns for file in run_dir.rglob("*")}
+    message = complaint(f"--flagfile={run_dir / 'flags.txt'}", "--weight_bits=3")
+    assert "--weight_bits" in message
+    assert {file: file.stat().st_mtime_ns for file in run_dir.rglob("*")} == before
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """A mistake must be found before the first step."""
+
+    def run(self):
+        pytest.fail("training has begun")
+
+    monkeypatch.setattr(train.Trainer, "run", run)
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    "arguments, part",
+    [
+        ([*ONE_PHASE, "--student=resnet19"], "resnet20"),
+        ([*ONE_PHASE, "--teacher=nobody"], "--teacher 'nobody'"),
+        ([*ONE_PHASE, "--weight_bits=1"], "--weight_bits=1"),
+        ([*ONE_PHASE, "--activation_bits=9"], "--activation_bits=9"),
+        (["--phases=co_studying", "--epochs=1"], "--teacher"),
+        (["--phases=self_studying", "--epochs=1,2"], "--epochs"),
+        ([*ONE_PHASE, "--data=no_such_set"], "no_such_set"),
+        ([*ONE_PHASE, "--data=cifar10", "--data_dir=/nowhere"], "/nowhere"),
+        ([*ONE_PHASE, "--batch_size=5000"], "--batch_size=5000"),
+        ([*ONE_PHASE, "--student_weights=/gone.h5"], "/gone.h5"),
+        ([*ONE_PHASE, "--student_pixel_mean=12.5"], "--student_pixel_mean=12.5"),
+        ([*ONE_PHASE, "--validation_fraction=0.0001"], "--validation_fraction"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_nothing_is_written(tmp_path, arguments, part):
+    assert part in complaint(*DIGITS, f"--run_dir={tmp_path / 'run'}", *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason=f"no {PUBLISHED}")
+def test_weights_of_another_network_are_refused_by_their_names(tmp_path):
+    message = complaint(*DIGITS, *ONE_PHASE, f"--student_weights={PUBLISHED}", f"--run_dir={tmp_path / 'run'}")
+    assert "layer3.2.conv2" in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("no_training")
+def test_normalization_of_another_number_of_channels_is_refused(tmp_path):
+    """Digits have one channel: a teacher that is given three values would be another network than was named."""
+    three = ("--teacher=convnet_small", "--teacher_pixel_mean=1,2,3", "--teacher_pixel_std=4,5,6")
+    message = complaint(
+        *DIGITS, "--phases=full_precision,tutoring", "--epochs=1,1", *three, f"--run_dir={tmp_path / 'run'}"
+    )
+    assert "teacher_pixel_mean" in message
+
+
+def test_arguments_that_are_no_flags_are_refused():
+    with pytest.raises(train.app.UsageError, match="resnet8"):
+        train.main(["train", "resnet8"])
+
+
+def test_command_exits_with_one_line_and_without_traceback(tmp_path):
+    command = [sys.executable, "-m", "qkd_tf.train", *DIGITS, *ONE_PHASE, "--student=resnet19", "--run_dir=run"]
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: unknown --student 'resnet19'")]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not list(tmp_path.iterdir())

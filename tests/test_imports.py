@@ -1,0 +1,161 @@
+"""Imports go one way. The table says what a module may import of the project; a module without a row fails."""
+
+import ast
+import fnmatch
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+GRID = "qkd_tf.quantization.grid"
+EXPERIMENT = "qkd_tf.experiment"
+
+# Module (first pattern that fits) -> patterns of the project's modules that it may import.
+# "qkd_tf" alone is the package itself, that is its version.
+ALLOWED = {
+    # Bottom: nothing of the project.
+    "qkd_tf": [],
+    EXPERIMENT: [],
+    GRID: [],
+    "qkd_tf.distillation.losses": [],
+    "qkd_tf.distillation.phases": [],
+    # Flags and places.
+    "qkd_tf.flags": [EXPERIMENT],
+    "qkd_tf.run_folder": [EXPERIMENT],
+    "qkd_tf.data": [EXPERIMENT],
+    "qkd_tf.evaluate": [],
+    # Networks: no quantization in sight.
+    "qkd_tf.models.layers": [],
+    "qkd_tf.models.weights": [EXPERIMENT],
+    "qkd_tf.models.zoo": [EXPERIMENT, "qkd_tf.models.*"],
+    "qkd_tf.models": [],
+    "qkd_tf.models.*": [EXPERIMENT, "qkd_tf.models.layers"],
+    # Quantization, upwards from the grid.
+    "qkd_tf.quantization": [],
+    "qkd_tf.quantization.fake_quant": [GRID],
+    "qkd_tf.quantization.quantizers": [GRID, "qkd_tf.quantization.fake_quant"],
+    "qkd_tf.quantization.quantize_configs": ["qkd_tf.quantization.quantizers"],
+    "qkd_tf.quantization.plan": [EXPERIMENT, GRID],
+    "qkd_tf.quantization.scheme": [
+        EXPERIMENT,
+        GRID,
+        "qkd_tf.quantization.plan",
+        "qkd_tf.quantization.quantizers",
+        "qkd_tf.quantization.quantize_configs",
+    ],
+    "qkd_tf.quantization.calibration": [EXPERIMENT, GRID, "qkd_tf.quantization.scheme"],
+    "qkd_tf.quantization.bias": ["qkd_tf.quantization.plan", "qkd_tf.quantization.scheme"],
+    # Distillation: what the optimizer treats apart is handed to it.
+    "qkd_tf.distillation": [],
+    "qkd_tf.distillation.progress": [EXPERIMENT],
+    "qkd_tf.distillation.distiller": ["qkd_tf.distillation.losses", "qkd_tf.distillation.phases"],
+    "qkd_tf.distillation.trainer": [
+        EXPERIMENT,
+        "qkd_tf.data",
+        "qkd_tf.evaluate",
+        "qkd_tf.run_folder",
+        "qkd_tf.distillation.*",
+        "qkd_tf.quantization.scheme",
+    ],
+    # Top.
+    "qkd_tf.handoff": ["qkd_tf.data", "qkd_tf.evaluate", "qkd_tf.run_folder", "qkd_tf.quantization.*"],
+    "qkd_tf.results": ["qkd_tf", EXPERIMENT, "qkd_tf.data", "qkd_tf.run_folder", "qkd_tf.quantization.scheme"],
+    "qkd_tf.train": ["qkd_tf", "qkd_tf.*"],
+    # The exporter: a folder on disk, the grid and the version are all it knows of training.
+    "tflite_export": [],
+    "tflite_export.*": ["qkd_tf", GRID, "tflite_export.*"],
+}
+STANDARD_LIBRARY_ONLY = [EXPERIMENT]
+NUMPY_ONLY = [GRID]
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+PATHS = {module_name(p): p for package in ("qkd_tf", "tflite_export") for p in sorted((ROOT / package).rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text()) for name, path in PATHS.items()}
+
+
+def imports(tree):
+    """Full names of what is imported: modules where the project has one of that name, else as written."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in PATHS else node.module for name in full}
+    return found
+
+
+IMPORTS = {name: imports(tree) for name, tree in TREES.items()}
+
+
+def of_project(name):
+    return {m for m in IMPORTS[name] if m.split(".")[0] in ("qkd_tf", "tflite_export")}
+
+
+def fits(name, patterns):
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_module_imports_only_what_its_row_allows(name):
+    row = next((ALLOWED[pattern] for pattern in ALLOWED if fnmatch.fnmatchcase(name, pattern)), None)
+    assert row is not None, f"give {name} a row in ALLOWED"
+    assert sorted(m for m in of_project(name) if not fits(m, row)) == []
+
+
+def test_every_import_of_the_project_exists():
+    missing = {(name, m) for name in PATHS for m in of_project(name) if m not in PATHS}
+    assert missing == set()
+
+
+def test_every_row_has_a_module():
+    assert [pattern for pattern in ALLOWED if not any(fnmatch.fnmatchcase(name, pattern) for name in PATHS)] == []
+
+
+def test_training_never_imports_the_exporter():
+    assert [n for n in PATHS if n.startswith("qkd_tf") and any(m.startswith("tflite_export") for m in IMPORTS[n])] == []
+
+
+def test_models_and_the_mechanism_of_distillation_never_import_quantization():
+    mechanism = [f"qkd_tf.distillation.{name}" for name in ("losses", "phases", "distiller")]
+    for name in PATHS:
+        if name in mechanism or name.startswith("qkd_tf.models"):
+            assert [m for m in reachable(name) if m.startswith("qkd_tf.quantization")] == [], name
+
+
+def reachable(name, seen=()):
+    """All modules of the project that importing `name` imports."""
+    found = set(seen)
+    for module in of_project(name) & PATHS.keys():
+        if module not in found:
+            found |= {module} | reachable(module, found | {module})
+    return found
+
+
+def test_there_are_no_cycles():
+    assert [name for name in PATHS if name in reachable(name)] == []
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_there_are_no_imports_inside_functions(name):
+    inside = [
+        node.lineno
+        for function in ast.walk(TREES[name])
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert inside == []
+
+
+@pytest.mark.parametrize("name", STANDARD_LIBRARY_ONLY + NUMPY_ONLY)
+def test_bottom_modules_need_nothing_heavy(name):
+    outside = {m.split(".")[0] for m in IMPORTS[name]} - sys.stdlib_module_names
+    assert outside <= ({"numpy"} if name in NUMPY_ONLY else set())

@@ -1,0 +1,80 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from qkd_tf.quantization.grid import unsigned_grid, weight_grid
+from tflite_export.load import ExportError, load_handoff
+
+FILES = (
+    "student.keras",
+    "weights.npz",
+    "weight_params.json",
+    "tensor_params.json",
+    "labels.txt",
+    "test_images.npy",
+    "test_labels.npy",
+    "student_logits.npy",
+)
+
+
+@pytest.fixture
+def folder(run_folder, tmp_path):
+    """A handoff of one's own, to spoil."""
+    return shutil.copytree(run_folder.handoff, tmp_path / "handoff")
+
+
+def test_handoff_holds_exactly_the_files_that_export_asks_for(run_folder):
+    assert sorted(path.name for path in run_folder.handoff.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_missing_file_is_named_with_the_command_that_writes_it(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(ExportError) as caught:
+        load_handoff(folder)
+    assert str(caught.value) == f"{folder} lacks {name}; run python -m qkd_tf.train to its end first, it writes them"
+
+
+def test_all_missing_files_are_listed_at_once(tmp_path):
+    with pytest.raises(ExportError) as caught:
+        load_handoff(tmp_path / "handoff")
+    assert all(name in str(caught.value) for name in FILES)
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_come_back_as_they_were_written(run_folder):
+    handoff = load_handoff(run_folder.handoff)
+    assert handoff.weights.keys() == handoff.weight_params.keys() == {"stem", "depthwise", "linear", "logits"}
+    assert {codes.dtype.name for codes in handoff.weights.values()} == {"int8"}
+    assert handoff.weights["stem"].shape == (3, 3, 3, 4)
+    assert handoff.weight_params["linear"].grid == weight_grid(3)
+    assert handoff.tensor_params["depthwise_relu"].grid == unsigned_grid(4)
+    assert handoff.label_names == [f"class {i}" for i in range(5)]
+    assert (handoff.test_images.shape, handoff.test_images.dtype.name) == ((32, 8, 8, 3), "uint8")
+    assert (handoff.test_labels.shape, handoff.student_logits.shape) == ((32,), (32, 5))
+    assert handoff.student_logits.dtype.name == "int8"
+
+
+def test_kernels_of_the_student_are_its_integers_times_their_scale(run_folder):
+    handoff = load_handoff(run_folder.handoff)
+    for name, codes in handoff.weights.items():
+        kernel = handoff.student.get_layer(name).get_weights()[0]
+        np.testing.assert_array_equal(kernel, codes * np.float32(handoff.weight_params[name].scale))
+
+
+def test_images_stay_on_disk(run_folder):
+    assert isinstance(load_handoff(run_folder.handoff).test_images, np.memmap)
+
+
+def test_scales_keep_every_bit_of_float32(run_folder):
+    rows = json.loads((run_folder.handoff / "weight_params.json").read_text())
+    for name, params in load_handoff(run_folder.handoff).weight_params.items():
+        assert params.scale == rows[name]["scale"] == float(np.float32(rows[name]["scale"]))
+
+
+def test_integers_in_a_pickle_are_not_executed(folder):
+    np.savez(folder / "weights.npz", stem=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        load_handoff(folder)
