@@ -68,7 +68,8 @@ def load(spec: DataSpec) -> Splits:
         None not in image_shape,
         f"images of {spec.name} differ in size; give --image_size, for instance --image_size=224",
     )
-    num_train = sum(1 for _ in train)
+    num_train, num_validation = (sum(1 for _ in split) for split in (train, validation))
+    require(num_validation > 0, f"--validation_fraction={spec.validation_fraction} of {spec.name} is not one image")
     require(
         num_train >= spec.batch_size,
         f"--batch_size={spec.batch_size} is more than the {num_train} training images of {spec.name}",
@@ -77,7 +78,11 @@ def load(spec: DataSpec) -> Splits:
 
     def epoch_batches(epoch: int) -> tf.data.Dataset:
         seed = spec.seed * 100_003 + epoch
-        batches = train.shuffle(buffer, seed=seed).batch(spec.batch_size, drop_remainder=True).enumerate()
+        batches = (
+            train.shuffle(buffer, seed, reshuffle_each_iteration=False)
+            .batch(spec.batch_size, drop_remainder=True)
+            .enumerate()
+        )
         return batches.map(
             lambda step, batch: (augment(batch[0], image_shape, spec, tf.stack([seed, step])), batch[1]),
             num_parallel_calls=PARALLEL_CALLS,
@@ -87,7 +92,7 @@ def load(spec: DataSpec) -> Splits:
     test_batches = test.batch(spec.batch_size)
     return Splits(
         train=epoch_batches,
-        calibration=centred.shuffle(buffer, seed=spec.seed).batch(spec.batch_size),
+        calibration=centred.shuffle(buffer, spec.seed, reshuffle_each_iteration=False).batch(spec.batch_size),
         validation=validation.batch(spec.batch_size),
         test=test_batches,
         num_train=num_train,
@@ -122,12 +127,13 @@ def augment(images: tf.Tensor, image_shape, spec: DataSpec, seed: tf.Tensor) -> 
     images = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
     n = tf.shape(images)[0]
     spare = tf.shape(images)[1:3] - [height, width]
-    offsets = tf.random.stateless_uniform([n, 2], seed, maxval=1.0)
+    crop_seed, mirror_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    offsets = tf.random.stateless_uniform([n, 2], crop_seed)
     offsets = tf.cast(offsets * tf.cast(spare + 1, tf.float32), tf.int32)
     images = tf.gather(images, offsets[:, :1] + tf.range(height), axis=1, batch_dims=1)
     images = tf.gather(images, offsets[:, 1:] + tf.range(width), axis=2, batch_dims=1)
     if spec.horizontal_flip:
-        mirror = tf.random.stateless_uniform([n, 1, 1, 1], seed + 1) < 0.5
+        mirror = tf.random.stateless_uniform([n, 1, 1, 1], mirror_seed) < 0.5
         images = tf.where(mirror, images[:, :, ::-1], images)
     return images
 
@@ -172,7 +178,8 @@ def _tfds(spec: DataSpec) -> _Source:
     require(is_images, f"{spec.name} is not a set of (image, label) examples")
     test_name = next((name for name in ("test", "validation") if name in builder.info.splits), None)
     require(test_name is not None, f"{spec.name} has splits {list(builder.info.splits)}; 'test' is missing")
-    cut = f"{100 - round(100 * spec.validation_fraction)}%"
+    num_examples = builder.info.splits["train"].num_examples
+    cut = num_examples - round(num_examples * spec.validation_fraction)
     train, validation, test = builder.as_dataset(
         split=[f"train[:{cut}]", f"train[{cut}:]", test_name],
         as_supervised=True,

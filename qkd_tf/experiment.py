@@ -1,6 +1,7 @@
 """An experiment as a value: frozen, checked once, handed down. Standard library only."""
 
 import dataclasses
+import math
 
 PHASES = ("full_precision", "self_studying", "co_studying", "tutoring")
 TEACHER_PHASES = ("co_studying", "tutoring")
@@ -119,7 +120,10 @@ class PhaseSpec:
     def __post_init__(self):
         require_known(self.name, PHASES, "phase")
         require(self.epochs > 0, f"phase {self.name} has {self.epochs} epochs; 1 or more are expected")
-        require(self.learning_rate > 0, f"phase {self.name} has learning rate {self.learning_rate}; expected > 0")
+        require(
+            0 < self.learning_rate < math.inf,
+            f"phase {self.name} has learning rate {self.learning_rate}; a positive number is expected",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

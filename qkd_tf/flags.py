@@ -80,7 +80,10 @@ def experiment_from_flags() -> ex.Experiment:
         for name, epochs, rate in zip(FLAGS.phases, FLAGS.epochs, rates, strict=True)
     )
     student_pixels = _normalization("student_pixel")
-    weights_pixels = _normalization("student_weights") if FLAGS.student_weights_mean else student_pixels
+    weights_pixels = student_pixels
+    if FLAGS.student_weights_mean or FLAGS.student_weights_std:
+        weights_pixels = _normalization("student_weights")
+    ex.require(FLAGS.teacher or not FLAGS.teacher_weights, "--teacher_weights without --teacher; name the teacher")
     teacher = None
     if FLAGS.teacher:
         teacher = ex.NetworkSpec(FLAGS.teacher, _normalization("teacher_pixel"), FLAGS.teacher_weights)

@@ -4,14 +4,15 @@ import numpy as np
 
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import predict_logits
-from qkd_tf.quantization.bias import round_biases
 from qkd_tf.quantization.grid import dequantize, quantize, save_params
+from qkd_tf.quantization.integer_steps import put_on_integer_steps
+from qkd_tf.quantization.plan import producer
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.run_folder import RunFolder, write_whole
 
 
 def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float:
-    """Rounds the student's biases to integer steps and writes `folder.handoff`:
+    """Puts the student on integer steps and writes `folder.handoff`:
 
       student.keras          float model of standard Keras layers, kernels on their grid
       weights.npz            integer kernels, int8, by layer name, in Keras' layout
@@ -26,7 +27,7 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float
     """
     target = folder.handoff
     target.mkdir(parents=True, exist_ok=True)
-    round_biases(student)
+    put_on_integer_steps(student)
     integers, weight_params = {}, {}
     for name, quantized in student.weights.items():
         params = quantized.params()
@@ -47,5 +48,6 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float
     np.save(target / "test_images.npy", np.concatenate([images for images, _ in splits.test.as_numpy_iterator()]))
     np.save(target / "test_labels.npy", labels)
     (output_name,) = student.plain.output_names
-    np.save(target / "student_logits.npy", quantize(logits, tensor_params[output_name]))
+    output = producer(student.plain.get_layer(output_name)).name
+    np.save(target / "student_logits.npy", quantize(logits, tensor_params[output]))
     return 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))

@@ -33,8 +33,9 @@ class RunFolder:
         self._progress = self.checkpoints / "progress.json"
         self._flags = self.path / "flags.txt"
         self._flag_lines = flag_lines
-        if self.path.exists() and not self.path.is_dir():
-            raise ExperimentError(f"--run_dir={path} is a file; give a folder")
+        for ancestor in (self.path, *self.path.parents):
+            if ancestor.exists() and not ancestor.is_dir():
+                raise ExperimentError(f"--run_dir={path}: {ancestor} is a file; give a folder")
         if self._flags.exists():
             differing = _differing_flags(self._flags.read_text().splitlines(), flag_lines)
             if differing:
@@ -47,9 +48,10 @@ class RunFolder:
 
     def claim(self) -> None:
         """Makes the folder and writes flags.txt, where an earlier start has not done so."""
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         if not self._flags.exists():
             write_whole(self._flags, "\n".join(self._flag_lines) + "\n")
+        self.checkpoints.mkdir(exist_ok=True)
 
     def load_progress(self) -> dict | None:
         """What `save_progress` wrote last, or None in a new run."""

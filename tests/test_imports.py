@@ -45,7 +45,11 @@ ALLOWED = {
         "qkd_tf.quantization.quantize_configs",
     ],
     "qkd_tf.quantization.calibration": [EXPERIMENT, GRID, "qkd_tf.quantization.scheme"],
-    "qkd_tf.quantization.bias": ["qkd_tf.quantization.plan", "qkd_tf.quantization.scheme"],
+    "qkd_tf.quantization.integer_steps": [
+        "qkd_tf.quantization.grid",
+        "qkd_tf.quantization.plan",
+        "qkd_tf.quantization.scheme",
+    ],
     # Distillation: what the optimizer treats apart is handed to it.
     "qkd_tf.distillation": [],
     "qkd_tf.distillation.progress": [EXPERIMENT],

@@ -56,6 +56,8 @@ def main(argv: list[str]) -> None:
         verification = export(run_dir, FLAGS.input_type, Gate(FLAGS.max_top1_drop, FLAGS.min_top1_agreement))
     except ExportError as error:
         sys.exit(f"error: {error}")
+    for note in verification.get("notes", ()):
+        print(f"note: {note}")
     for failure in verification["failures"]:
         print(f"FAILED: {failure}", file=sys.stderr)
     if not verification["passed"]:

@@ -108,8 +108,8 @@ def convert(graph: IntegerGraph, description: str) -> bytes:
         buffers=buffers,
         signatureDefs=[
             schema.SignatureDefT(
-                inputs=[schema.TensorMapT(name="pixels", tensorIndex=index[graph.input])],
-                outputs=[schema.TensorMapT(name="logits", tensorIndex=index[graph.output])],
+                inputs=_tensor_maps(graph, graph.input, index),
+                outputs=_tensor_maps(graph, graph.output, index),
                 signatureKey=SIGNATURE_KEY,
                 subgraphIndex=0,
             )
@@ -118,6 +118,12 @@ def convert(graph: IntegerGraph, description: str) -> bytes:
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
     return bytes(builder.Output())
+
+
+def _tensor_maps(graph: IntegerGraph, tensor: str, index: dict[str, int]) -> list[schema.TensorMapT]:
+    """The names under which an app finds a tensor."""
+    names = [name for name, target in graph.signature.items() if target == tensor]
+    return [schema.TensorMapT(name=name, tensorIndex=index[tensor]) for name in names]
 
 
 def _tensor(tensor: Tensor, buffer: int) -> schema.TensorT:

@@ -1,5 +1,7 @@
 """Reads a .tflite back into an integer graph, knowing nothing of how it was written."""
 
+import struct
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -29,6 +31,7 @@ OPTIONS = {
     "axis": "axis",
     "keepDims": "keep_dims",
 }
+ABSENT = "(absent)"  # an optional input that is left out
 WORDS = {"padding": PADDINGS, "activation": ACTIVATIONS}
 
 
@@ -43,7 +46,13 @@ def read_back(content: bytes) -> IntegerGraph:
     """
     if content[4:8] != b"TFL3":
         raise ValueError("not a .tflite: the file identifier TFL3 is missing")
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    try:
+        return _graph(schema.ModelT.InitFromObj(schema.Model.GetRootAs(content)))
+    except (struct.error, IndexError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a whole .tflite: {error}") from error
+
+
+def _graph(model: schema.ModelT) -> IntegerGraph:
     if len(model.subgraphs) != 1:
         raise ValueError(f"{len(model.subgraphs)} subgraphs; one is expected")
     subgraph = model.subgraphs[0]
@@ -54,12 +63,15 @@ def read_back(content: bytes) -> IntegerGraph:
     for tensor in tensors:
         graph.add_tensor(tensor)
     graph.input, graph.output = tensors[subgraph.inputs[0]].name, tensors[subgraph.outputs[0]].name
+    for signature in model.signatureDefs or ():
+        for entry in [*signature.inputs, *signature.outputs]:
+            graph.signature[entry.name.decode()] = tensors[entry.tensorIndex].name
     for operator in subgraph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
         graph.operators.append(
             Operator(
                 OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)],
-                tuple(tensors[i].name for i in operator.inputs),
+                tuple(tensors[i].name if i >= 0 else ABSENT for i in operator.inputs),
                 tensors[operator.outputs[0]].name,
                 _options(operator.builtinOptions),
             )

@@ -64,6 +64,7 @@ class _Rebuilder:
                 self.tensor_of[layer.name] = self._close(layer, operator)
         (output,) = handoff.student.output_names
         self.graph.output = self.tensor_of[output]
+        self.graph.signature = {"pixels": self.graph.input, "logits": self.graph.output}
 
     def _input(self, name: str, root, input_type: str) -> str:
         params = self.handoff.tensor_params[name]
@@ -82,10 +83,10 @@ class _Rebuilder:
         clipped_below = params.stored_min == INT8_MIN or params.grid.qmin == 0
         name = layer.name if clipped_below else f"{layer.name}/unclipped"
         output = self._activation(name, _shape(layer), params)
-        try:
-            EMITTERS[type(operator.root)](self, operator, output, params)
-        except KeyError:
-            raise ExportError(f"layer {operator.root.name}: no operator for {type(operator.root).__name__}") from None
+        emit = EMITTERS.get(type(operator.root))
+        if emit is None:
+            raise ExportError(f"layer {operator.root.name}: no operator for {type(operator.root).__name__}")
+        emit(self, operator, output, params)
         if clipped_below:
             return output
         floor = constant(

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import re
+import zipfile
 
 import h5py
 import numpy as np
@@ -118,10 +119,10 @@ def adapt_normalization(model: tf_keras.Model, trained: PixelNormalization, own:
     if bias:
         first.set_weights([scaled, bias[0] + shift])
         return
-    first.set_weights([scaled])
     batch_norm = first.outbound_nodes[0].outbound_layer
     if not isinstance(batch_norm, layers.BatchNormalization):
         raise ExperimentError(f"{first.name} has neither a bias nor a BatchNormalization to take up the mean")
+    first.set_weights([scaled])
     batch_norm.moving_mean.assign(batch_norm.moving_mean.numpy() - shift)
 
 
@@ -135,7 +136,7 @@ def read(path: pathlib.Path) -> list[LayerWeights]:
         if path.name.endswith(ending):
             try:
                 return reader(path)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
                 first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise ExperimentError(f"{path} cannot be read as {ending}: {first_line}") from error
     raise ExperimentError(f"weights {path} have an unknown ending; known are {', '.join(READERS)}")
@@ -147,28 +148,33 @@ def _read_npz(path: pathlib.Path) -> list[LayerWeights]:
 
 
 def _read_h5(path: pathlib.Path) -> list[LayerWeights]:
-    """A whole model, or its weights, as Keras 1 and 2 wrote them."""
+    """A model or its weights, in the older format or in Keras' V3; the file tells which, not its name."""
     with h5py.File(path) as file:
-        root = file["model_weights"] if "model_weights" in file else file
-        names = [_text(name) for name in root.attrs["layer_names"]]
-        arrays = {}
-        for layer in names:
-            for weight in root[layer].attrs["weight_names"]:
-                arrays[f"{layer}/{_text(weight).split('/')[-1]}"] = root[layer][_text(weight)][()]
+        for name in ("layers", "_layer_checkpoint_dependencies"):
+            if name in file and "layer_names" not in file.attrs:
+                return _v3_layers(file[name])
+        return _legacy_layers(file["model_weights"] if "model_weights" in file else file)
+
+
+def _legacy_layers(root) -> list[LayerWeights]:
+    """Layers and variables by name, as Keras 1 and 2 wrote them."""
+    if "layer_names" not in root.attrs:
+        raise ValueError("no Keras weights in it")
+    arrays = {}
+    for layer in map(_text, root.attrs["layer_names"]):
+        for weight in map(_text, root[layer].attrs["weight_names"]):
+            arrays[f"{layer}/{weight.split('/')[-1]}"] = root[layer][weight][()]
     return _group(arrays)
 
 
-def _read_v3(path: pathlib.Path) -> list[LayerWeights]:
-    """Keras' V3 weights: layers by class and number, variables by number."""
-    with h5py.File(path) as file:
-        root = next(file[name] for name in ("layers", "_layer_checkpoint_dependencies") if name in file)
-        found = []
-        for name in sorted(root, key=_natural):
-            order = _V3_ORDER.get(re.sub(r"_\d+$", "", name))
-            variables = root[name].get("vars", {})
-            if order and len(variables):
-                roles = order if len(variables) == len(order) else order[: len(variables)]
-                found.append(LayerWeights(name, {role: variables[str(i)][()] for i, role in enumerate(roles)}))
+def _v3_layers(root) -> list[LayerWeights]:
+    """Layers by class and number, variables by number."""
+    found = []
+    for name in sorted(root, key=_natural):
+        order = _V3_ORDER.get(re.sub(r"_\d+$", "", name))
+        variables = root[name].get("vars", {})
+        if order and len(variables):
+            found.append(LayerWeights(name, {order[i]: variables[str(i)][()] for i in range(len(variables))}))
     return found
 
 
@@ -177,7 +183,7 @@ def _read_keras(path: pathlib.Path) -> list[LayerWeights]:
     return [_layer_weights(layer) for layer in model.layers if layer.weights]
 
 
-READERS = {".weights.h5": _read_v3, ".h5": _read_h5, ".keras": _read_keras, ".npz": _read_npz}
+READERS = {".weights.h5": _read_h5, ".h5": _read_h5, ".keras": _read_keras, ".npz": _read_npz}
 
 
 def _group(arrays: dict[str, np.ndarray]) -> list[LayerWeights]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import tf_keras
 
-from qkd_tf.experiment import NetworkSpec, require_known
+from qkd_tf.experiment import NetworkSpec, require, require_known
 from qkd_tf.models.convnet import build_convnet
 from qkd_tf.models.resnet import build_resnet
 
@@ -29,5 +29,15 @@ def check_name(name: str, flag: str) -> None:
 
 
 def build(spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int) -> tf_keras.Model:
-    """A float model with fresh weights: pixels [N, H, W, C] in, logits [N, num_classes] out."""
+    """A float model with fresh weights: pixels [N, H, W, C] in, logits [N, num_classes] out.
+
+    Raises:
+      ExperimentError: a normalisation for another number of channels.
+    """
+    for normalization in filter(None, (spec.normalization, spec.weights_normalization)):
+        num_values = len(normalization.mean)
+        require(
+            num_values in (1, input_shape[-1]),
+            f"{spec.name} is given pixel means for {num_values} channels, the images have {input_shape[-1]}",
+        )
     return BUILDERS[spec.name](input_shape, num_classes, spec.normalization, name=spec.name)

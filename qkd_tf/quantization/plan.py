@@ -84,6 +84,13 @@ def role(layer) -> str:
     return ROLES[type(layer)]
 
 
+def producer(layer):
+    """The layer that made the tensor `layer` hands on: itself, or the one before the layers that only move integers."""
+    while role(layer) == "pass":
+        (layer,) = parents(layer)
+    return layer
+
+
 def activation_name(layer) -> str:
     """Name of the activation function that a layer applies, "linear" where there is none."""
     if isinstance(layer, _layers.ReLU):
@@ -227,8 +234,10 @@ def _layer_problems(graph: _Graph, layer) -> list[str]:
         chain = graph.operator(layer.name)
         root, before = graph.by_name[chain[0]], [graph.by_name[n] for n in chain[:-1]]
         if isinstance(layer, _layers.BatchNormalization):
-            if role(root) != "compute" or any(activation_name(b) != "linear" for b in before):
+            if len(before) != 1 or role(root) != "compute" or activation_name(root) != "linear":
                 found.append("does not directly follow a convolution or Dense layer, so it cannot be folded")
+            if not layer.center:
+                found.append("has no beta, which takes up the rounding of the bias; use center=True")
         elif activation != "linear" and not (role(root) == "compute" or isinstance(root, _layers.Add)):
             found.append(f"follows {type(root).__name__} {root.name}; apply it after a convolution, Dense or Add")
         if any(len(graph.consumers[b.name]) > 1 for b in before):

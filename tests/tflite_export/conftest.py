@@ -187,10 +187,8 @@ def _concatenated(x):
     return layers.Concatenate(name="concat")([*branches, x])
 
 
-# XNNPACK's QUANTIZE multiplies by whole 256ths of a step: (q * m + 128) >> 8. A ratio of intervals that is 256 / m
-# is requantized as Keras does it; any other moves some codes by a step, see test_rebuild.py. With m odd the one tie is
-# q = 128, which a hair's breadth makes Keras round up too.
-FOUR_BITS, THREE_BITS = 256 / 15.0002, 256 / 7.0002
+# Steps of the finer grid in one of the coarser; neither is one that XNNPACK's QUANTIZE could hold as it is.
+FOUR_BITS, THREE_BITS = 17.3, 35.1
 
 # Rectangular maps, kernels and strides wherever Keras takes them, so that height is not width.
 CASES = {

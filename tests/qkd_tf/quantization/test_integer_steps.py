@@ -1,12 +1,15 @@
-"""Folded biases after `round_biases`, worked out anew from the BatchNormalization's variables."""
+"""Folded biases, worked out anew from BatchNormalization's variables, and ratios of requantization."""
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from tf_keras import layers
 
-from qkd_tf.experiment import QuantizationSpec
-from qkd_tf.quantization.bias import round_biases
+from qkd_tf.experiment import ExperimentError, QuantizationSpec
 from qkd_tf.quantization.calibration import calibrate
+from qkd_tf.quantization.grid import activation_params, signed_grid, unsigned_grid
+from qkd_tf.quantization.integer_steps import round_biases, round_requantizations, whole_ratio
 from qkd_tf.quantization.scheme import quantize_student
 
 SPEC = QuantizationSpec(weight_bits=3, activation_bits=3)
@@ -168,23 +171,64 @@ def test_a_dead_channel_is_no_trouble(make_residual_student, images):
 @pytest.mark.parametrize(
     "middle",
     [
-        lambda: [layers.Activation("linear"), layers.BatchNormalization()],
-        lambda: [layers.BatchNormalization(), layers.BatchNormalization()],
-        lambda: [layers.BatchNormalization(center=False)],
+        lambda: [layers.Activation("linear"), layers.BatchNormalization(name="bad")],
+        lambda: [layers.BatchNormalization(), layers.BatchNormalization(name="bad")],
+        lambda: [layers.BatchNormalization(center=False, name="bad")],
     ],
     ids=["identity_between", "two_batch_norms", "batch_norm_without_beta"],
 )
-def test_folded_bias_is_whole_whatever_the_plan_folds_into_the_convolution(chain, randomize, images, middle):
-    conv = layers.Conv2D(4, 3, name="conv")
-    student = quantize_student(
-        randomize(chain(conv, *middle(), layers.Flatten(), layers.Dense(2, name="logits"))), SPEC
-    )
+def test_batch_norm_whose_bias_cannot_be_rounded_is_refused(chain, middle):
+    model = chain(layers.Conv2D(4, 3), *middle(), layers.Flatten(), layers.Dense(2))
+    with pytest.raises(ExperimentError, match="layer bad"):
+        quantize_student(model, SPEC)
+
+
+def xnnpack_requantize(q, ratio):
+    """What XNNPACK's int8 QUANTIZE computes: a multiplier of 8 fractional bits, half up."""
+    return (q * round(256 * ratio) + 128) >> 8
+
+
+@hypothesis.given(
+    source_bits=st.integers(5, 8),
+    ratio=st.floats(1 / 300, 0.9),
+    signed=st.booleans(),
+    direction=st.sampled_from([np.ceil, np.floor]),
+)
+def test_training_and_xnnpack_requantize_every_integer_alike(source_bits, ratio, signed, direction):
+    grid = (signed_grid if signed else unsigned_grid)(source_bits)
+    source, target = activation_params(grid, 0.0371), activation_params(grid, 0.0371 / ratio)
+    whole = whole_ratio(source, target, direction)
+    q = np.arange(grid.qmin, grid.qmax + 1)
+    interval = np.float32(0.5)  # of the target; the source's follows, as in the student
+    z = (np.float32(np.float64(interval) * whole) * q.astype(np.float32)) / interval
+    np.testing.assert_array_equal(np.round(z).astype(int), xnnpack_requantize(q, whole))
+    if direction is np.ceil:
+        assert whole >= ratio * (1 - 1e-5)
+    elif ratio > 3 / 256:
+        assert whole <= ratio * (1 + 1e-5)
+    assert abs(whole - ratio) * 256 <= 2 + 1e-3
+
+
+def test_a_requantized_tensor_keeps_its_interval_and_the_finer_one_gives_way(make_residual_student, images):
+    student = quantize_student(make_residual_student(), SPEC)
     calibrate(student, [images], "minmax")
-    round_biases(student)
-    bias, factor = student.plain.get_layer("conv").bias.numpy().astype(np.float64), np.ones(4)
-    for bn in (layer for layer in student.plain.layers if isinstance(layer, layers.BatchNormalization)):
-        own = bn.gamma.numpy() / np.sqrt(bn.moving_variance.numpy().astype(np.float64) + bn.epsilon)
-        bias = own * (bias - bn.moving_mean.numpy()) + (bn.beta.numpy() if bn.center else 0.0)
-        factor = factor * own
-    steps = bias / steps_of(student, "conv", student.pixels[0], np.abs(factor))
-    np.testing.assert_allclose(steps, np.round(steps), atol=5e-3)
+    fine, coarse = (student.outputs[name].interval for name in ("stem_relu", "stem_relu_requantize"))
+    before = fine.numpy(), coarse.numpy()
+    round_requantizations(student)
+    assert coarse.numpy() == before[1]
+    assert before[0] <= fine.numpy() <= before[0] + 1.001 * coarse.numpy() / 256
+    assert (256 * fine.numpy() / coarse.numpy()) % 1 == pytest.approx(0, abs=1e-3)
+    once = fine.numpy()
+    round_requantizations(student)
+    assert fine.numpy() == pytest.approx(once, rel=1e-6)
+
+
+def test_pixels_stay_and_their_requantized_copy_gives_way(chain, randomize, images):
+    model = randomize(chain(layers.Conv2D(3, 3, name="conv"), layers.Flatten(), layers.Dense(2)))
+    student = quantize_student(model, QuantizationSpec(first_layer_bits=4))
+    calibrate(student, [images], "minmax")
+    copy = student.outputs["pixels_requantize"].interval
+    before = copy.numpy()
+    round_requantizations(student)
+    assert copy.numpy() >= before
+    assert (256 / copy.numpy()) % 1 == pytest.approx(0, abs=1e-3)

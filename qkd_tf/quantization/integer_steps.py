@@ -1,0 +1,109 @@
+"""What integer operators can only do in steps, put on those steps in the student itself.
+
+Rounding it at export alone would make the file another network than the one that was evaluated.
+
+* An integer convolution adds its bias to the int32 sum: a bias is a whole number of steps of
+  input interval * weight interval (times BatchNorm's scale). At 8 bits that grid is too fine to
+  matter; at 2 to 4 bits a step is a good part of a step of the output.
+* LiteRT's default QUANTIZE (XNNPACK) multiplies by a whole number of 256ths of input interval /
+  output interval. Going from an 8-bit residual tensor to 4 bits that is about 13/256, so the ratio
+  would be several percent off.
+"""
+
+import numpy as np
+import tf_keras
+
+from qkd_tf.quantization.grid import TensorQuantParams
+from qkd_tf.quantization.plan import REQUANTIZE_SUFFIX, parents, producer
+from qkd_tf.quantization.scheme import QuantizedStudent
+
+INT32_MAX = 2**31 - 1
+RATIO_STEPS = 256
+# Beside an exact ratio, so that training's round half to even decides a tie as XNNPACK does: upward.
+TIE_SHADE = 2.0**-20
+
+
+def put_on_integer_steps(student: QuantizedStudent) -> None:
+    """Moves intervals of requantized tensors, then biases, to what integer operators can hold."""
+    round_requantizations(student)
+    round_biases(student)
+
+
+def round_requantizations(student: QuantizedStudent) -> None:
+    """Makes the ratio of intervals at each requantization a whole number of 256ths.
+
+    It is the finer tensor that gives way: its interval is widened, which costs a few percent of the
+    resolution of its 8 bits and clips nothing that was not clipped before. Pixels, and a tensor that is
+    requantized a second time, cannot give way; then the requantized tensor's interval is widened. What
+    remains are second uses by a Concatenate, which may be one step off.
+    """
+    fitted = {student.pixels[0]}
+    for layer in student.plain.layers:
+        requantizes = layer.name.endswith(REQUANTIZE_SUFFIX)
+        if not (requantizes or isinstance(layer, tf_keras.layers.Concatenate)):
+            continue
+        target = student.outputs[layer.name]
+        for parent in parents(layer):
+            name = producer(parent).name
+            if name not in fitted:
+                source = student.outputs[name]
+                ratio = whole_ratio(source.params(), target.params(), np.ceil)
+                source.interval.assign(np.float64(target.params().scale) * ratio)
+                fitted.add(name)
+            elif requantizes:
+                params = student.outputs[name].params() if name in student.outputs else student.pixels[1]
+                ratio = whole_ratio(params, target.params(), np.floor)
+                target.interval.assign(np.float64(params.scale) / ratio)
+
+
+def whole_ratio(source: TensorQuantParams, target: TensorQuantParams, direction) -> float:
+    """source interval / target interval, moved in `direction` (np.ceil, np.floor) to m / 256.
+
+    Ties: integers q * m / 256 of an unsigned grid round up under XNNPACK, so the ratio is a shade above
+    m / 256. In a signed grid m is odd: then q = -128 is the only tie, and a shade below makes it round up.
+    """
+    shade = TIE_SHADE if source.grid.qmin == 0 else -TIE_SHADE
+    wanted = RATIO_STEPS * np.float64(source.scale) / np.float64(target.scale)
+    slack = 1 - 2 * TIE_SHADE if direction is np.ceil else 1 + 2 * TIE_SHADE  # a ratio that fits stays
+    m = max(1.0, direction(wanted * slack))
+    if source.grid.qmin < 0 and m % 2 == 0:
+        m += 1 if direction is np.ceil else -1
+    return m / RATIO_STEPS * (1 + shade)
+
+
+def round_biases(student: QuantizedStudent) -> None:
+    """Moves each folded bias of the float and the quantized student to its nearest integer step.
+
+    The change goes into the layer's own bias, or into beta of the BatchNormalization behind it. A
+    channel whose steps are too small for the bias to fit int32 is left alone; export deals with it.
+    """
+    student.copy_weights_to_plain()
+    scales = {name: quantized.params().scale for name, quantized in student.outputs.items()}
+    scales[student.pixels[0]] = student.pixels[1].scale
+    for name, quantized in student.weights.items():
+        layer = student.plain.get_layer(name)
+        (parent,) = parents(layer)
+        step = np.float64(scales[producer(parent).name]) * np.float64(quantized.params().scale)
+        following = layer.outbound_nodes[0].outbound_layer if layer.outbound_nodes else None
+        if isinstance(following, tf_keras.layers.BatchNormalization):
+            _round_beta(following, layer, step)
+        elif layer.use_bias:
+            bias = layer.bias.numpy().astype(np.float64)
+            layer.bias.assign(_nearest(bias, np.full_like(bias, step)))
+    student.copy_weights_from_plain()
+
+
+def _round_beta(batch_norm, layer, step: float) -> None:
+    """beta such that beta + a * (bias - mean) is a multiple of step * |a|, a = gamma / sqrt(variance + epsilon)."""
+    mean = batch_norm.moving_mean.numpy().astype(np.float64)
+    gamma = batch_norm.gamma.numpy() if batch_norm.scale else 1.0
+    a = gamma / np.sqrt(batch_norm.moving_variance.numpy().astype(np.float64) + batch_norm.epsilon)
+    constant = a * ((layer.bias.numpy() if layer.use_bias else 0.0) - mean)
+    folded = batch_norm.beta.numpy() + constant
+    batch_norm.beta.assign(_nearest(folded, step * np.abs(a)) - constant)
+
+
+def _nearest(bias: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """The multiple of `step` nearest to `bias`; `bias` itself where that is no int32."""
+    fits = np.abs(bias) < step * INT32_MAX
+    return np.where(fits, np.round(bias / np.where(fits, step, 1.0)) * step, bias)
