@@ -28,8 +28,8 @@ def normalization():
 
 
 def test_file_computes_the_codes_of_the_quantized_student(exported):
-    # Equal in all cases but CONCATENATION, where three QUANTIZE bring the parts to one grid by XNNPACK's multiples
-    # of 1/256: 97 % are equal there. Room is left for a tie that another build rounds the other way.
+    # Equal in all cases but CONCATENATION, where the stem is requantized twice and cannot fit both: 97 % are equal
+    # there. Room is left for a tie that another build rounds the other way.
     errors = step_errors(exported.handoff)
     assert errors.max() <= 1
     assert np.mean(errors == 0) >= (0.95 if exported.name == "concatenation" else 0.999)
@@ -157,8 +157,8 @@ def test_batch_norm_without_scale_is_folded_too(make_handoff, chain, randomize):
 
 @pytest.mark.parametrize("interval", [17.0, 20.3, 60.7])
 def test_requantization_of_any_interval_is_exact(make_handoff, chain, interval):
-    # XNNPACK's QUANTIZE is (q * m + 128) >> 8 with m = round(256 / interval): 20.3 would be taken for 256 / 13 = 19.7, and
-    # 20 % of the codes would be a step off, had the student not been put on integer steps.
+    # XNNPACK's QUANTIZE is (q * m + 128) >> 8 with m = round(256 / interval): 20.3 would be taken for 256 / 13 = 19.7
+    # and 20 % of the codes would be a step off, had the student not been put on integer steps.
     spec = QuantizationSpec(first_layer_bits=4, last_layer_bits=4)
     model = chain(layers.Conv2D(3, 1, use_bias=False, name="copy"))
     model.get_layer("copy").set_weights([np.eye(3, dtype=np.float32).reshape(1, 1, 3, 3)])
