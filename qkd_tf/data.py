@@ -158,9 +158,10 @@ def _digits(spec: DataSpec) -> _Source:
 def _tfds(spec: DataSpec) -> _Source:
     data_dir = spec.data_dir or None
     where = f"--data_dir={spec.data_dir}" if data_dir else "the default data folder of TFDS"
+    prepare = f"prepare it with: .venv/bin/tfds build {spec.name}" + (f" --data_dir={data_dir}" if data_dir else "")
     require(
-        data_dir is None or pathlib.Path(spec.data_dir).is_dir(),
-        f"--data_dir={spec.data_dir} is not a folder; give the one that holds {spec.name}/VERSION",
+        data_dir is None or pathlib.Path(data_dir).is_dir(),
+        f"{where} is not a folder; give the one that holds {spec.name}/VERSION, or {prepare}",
     )
     try:
         builder = tfds.builder(spec.name, data_dir=data_dir)
@@ -168,16 +169,18 @@ def _tfds(spec: DataSpec) -> _Source:
         raise ExperimentError(
             f"unknown data set {spec.name!r}; known are digits and the names of tfds.list_builders(), such as cifar10"
         ) from None
-    prepare = f"tfds build {spec.name}" + (f" --data_dir={spec.data_dir}" if data_dir else "")
+    require(builder.data_path.exists(), f"{where} holds no prepared {spec.name}; {prepare}")
+    keys, splits = builder.info.supervised_keys, list(builder.info.splits)
+    kinds = (tfds.features.Image, tfds.features.ClassLabel)
     require(
-        builder.data_path.exists(),
-        f"{where} holds no prepared {spec.name}; prepare it with: {prepare}",
+        keys is not None and all(map(isinstance, (builder.info.features[key] for key in keys), kinds)),
+        f"{spec.name} is not a set of (image, class label) examples",
     )
-    keys = builder.info.supervised_keys
-    is_images = keys is not None and isinstance(builder.info.features[keys[0]], tfds.features.Image)
-    require(is_images, f"{spec.name} is not a set of (image, label) examples")
-    test_name = next((name for name in ("test", "validation") if name in builder.info.splits), None)
-    require(test_name is not None, f"{spec.name} has splits {list(builder.info.splits)}; 'test' is missing")
+    test_name = spec.test_split or ("test" if "test" in splits else "validation")
+    require(
+        "train" in splits and test_name in splits,
+        f"{spec.name} has the splits {', '.join(splits)}; train and {test_name} are needed; see --test_split",
+    )
     num_examples = builder.info.splits["train"].num_examples
     cut = num_examples - round(num_examples * spec.validation_fraction)
     train, validation, test = builder.as_dataset(
@@ -215,6 +218,7 @@ def _resize(image: tf.Tensor, side: int) -> tf.Tensor:
 def _digest(test: tf.data.Dataset) -> dict:
     digest, num_test = hashlib.sha256(), 0
     for images, labels in test.as_numpy_iterator():
+        require(labels.min() >= 0, "the test split has no labels; name another by --test_split, such as validation")
         digest.update(images.tobytes())
         digest.update(labels.tobytes())
         num_test += len(labels)

@@ -34,15 +34,18 @@ class DataSpec:
     Attributes:
       name: "digits" or a TFDS image-classification data set.
       data_dir: folder in which TFDS has prepared the set; "" for the TFDS default.
+      test_split: TFDS split for the final look; "" takes test, or validation where there is none.
       image_size: pixels; 0 keeps images as stored. Otherwise the shorter side is resized to
         image_size * 256 / 224, then cropped at random (training) or at the centre.
       validation_fraction: share of the training split, in (0, 1), kept to choose the best epoch.
-      crop_padding: black pixels put around a training image before the random crop.
+      crop_padding: black pixels put around a training image before the random crop; images that
+        were resized have room for the crop already.
       horizontal_flip: mirror half of the training images.
     """
 
     name: str
     data_dir: str = ""
+    test_split: str = ""
     image_size: int = 0
     validation_fraction: float = 0.1
     crop_padding: int = 4
@@ -193,6 +196,20 @@ class Experiment:
             any(phase.name != "full_precision" for phase in self.training.phases),
             "--phases=full_precision alone trains no quantized student; add self_studying, co_studying or tutoring",
         )
+
+    @property
+    def notes(self) -> list[str]:
+        """What is allowed and yet seldom meant, a line each."""
+        names = [phase.name for phase in self.training.phases]
+        before = names[: names.index("full_precision")] if "full_precision" in names else names
+        random = [("student", self.student, before)]
+        random.append(("teacher", self.teacher, [name for name in before if name in TEACHER_PHASES]))
+        return [
+            f"note: {phases[0]} starts with a {role} of random weights; give --{role}_weights, "
+            "or put full_precision before it in --phases"
+            for role, network, phases in random
+            if network and phases and not network.weights
+        ]
 
     @property
     def pretrained(self) -> frozenset[str]:

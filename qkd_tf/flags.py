@@ -9,6 +9,7 @@ FLAGS = flags.FLAGS
 # Data
 flags.DEFINE_string("data", "cifar10", "Data set: 'digits' (embedded), or a TFDS image-classification set by name.")
 flags.DEFINE_string("data_dir", "", "Folder in which TFDS has prepared the set; empty: the default folder of TFDS.")
+flags.DEFINE_string("test_split", "", "TFDS split for the final look; empty: test, or validation where there is none.")
 flags.DEFINE_integer("image_size", 0, "Pixels of a side; 0 keeps the size of the set (all images must then agree).")
 flags.DEFINE_float("validation_fraction", 0.1, "Share of the training split, in (0, 1), that chooses the best epoch.")
 flags.DEFINE_integer("crop_padding", 4, "Black pixels around a training image before the random crop (QKD, CIFAR: 4).")
@@ -78,6 +79,16 @@ def experiment_from_flags() -> ex.Experiment:
     phases = tuple(
         ex.PhaseSpec(name, *_numbers(int, "epochs", [epochs]), *_numbers(float, "learning_rates", [rate]))
         for name, epochs, rate in zip(FLAGS.phases, FLAGS.epochs, rates, strict=True)
+    )
+    ex.require(
+        FLAGS.student_weights_mean or not FLAGS.student_weights,
+        "--student_weights without --student_weights_mean and --student_weights_std; say which pixel "
+        "normalisation they were trained under, for instance 0 and 1 for raw pixels",
+    )
+    ex.require(
+        FLAGS["teacher_pixel_mean"].present or not FLAGS.teacher_weights,
+        "--teacher_weights without --teacher_pixel_mean and --teacher_pixel_std; say which pixel "
+        "normalisation they were trained under",
     )
     student_pixels = _normalization("student_pixel")
     weights_pixels = student_pixels

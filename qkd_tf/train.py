@@ -7,6 +7,7 @@ import sys
 import tensorflow as tf
 import tf_keras
 from absl import app, logging
+from absl import flags as absl_flags
 
 from qkd_tf import data, flags, handoff, results
 from qkd_tf.distillation.trainer import Trainer
@@ -15,6 +16,8 @@ from qkd_tf.models import weights, zoo
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.run_folder import RunFolder
+
+absl_flags.adopt_module_key_flags(flags)  # --help shows them
 
 
 def run(experiment: Experiment, folder: RunFolder) -> None:
@@ -27,7 +30,7 @@ def run(experiment: Experiment, folder: RunFolder) -> None:
     splits = data.load(experiment.data)
     student = quantize_student(build(experiment.student, splits), experiment.quantization)
     teacher = build(experiment.teacher, splits) if experiment.teacher else None
-    print(student.summary())
+    print(*experiment.notes, student.summary(), sep="\n")
 
     calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
     images = [batch for batch, _ in calibration]

@@ -17,7 +17,9 @@ from tflite_export.verify import Gate, verify
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Folder of a finished training run; export/ and report.html are written there.")
 flags.DEFINE_enum("input_type", "uint8", INPUT_TYPES, "uint8 takes pixels as a camera gives them, int8 pixel - 128.")
-flags.DEFINE_float("max_top1_drop", Gate.max_top1_drop, "Gate: points of top-1 between file and Keras student.")
+flags.DEFINE_float(
+    "max_top1_difference", Gate.max_top1_difference, "Gate: points of top-1 between file and Keras student."
+)
 flags.DEFINE_float("min_top1_agreement", Gate.min_top1_agreement, "Gate: percent of images with the same top-1.")
 
 
@@ -35,11 +37,11 @@ def export(run_dir: pathlib.Path, input_type: str, gate: Gate) -> dict:
         raise ExportError(f"{run_dir} has no results.json; run python -m qkd_tf.train to its end first")
     graph = rebuild(handoff, input_type)
     content = convert(graph, description=f"qkd_tf {__version__}, {run_dir.name}")
+    verification = verify(content, graph, handoff, gate)
     target = run_dir / "export"
     target.mkdir(exist_ok=True)
     (target / "model.tflite").write_bytes(content)
     shutil.copy(run_dir / "handoff" / "labels.txt", target)
-    verification = verify(content, graph, handoff, gate)
     (target / "verification.json").write_text(json.dumps(verification, indent=1) + "\n")
     report.write(run_dir, verification)
     return verification
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> None:
         if not FLAGS.run_dir:
             raise ExportError("--run_dir is missing; give the folder of a finished run, such as runs/demo")
         run_dir = pathlib.Path(FLAGS.run_dir)
-        verification = export(run_dir, FLAGS.input_type, Gate(FLAGS.max_top1_drop, FLAGS.min_top1_agreement))
+        verification = export(run_dir, FLAGS.input_type, Gate(FLAGS.max_top1_difference, FLAGS.min_top1_agreement))
     except ExportError as error:
         sys.exit(f"error: {error}")
     for note in verification.get("notes", ()):

@@ -14,7 +14,6 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.graph import IntegerGraph, Operator, Tensor
 
-SIGNATURE_KEY = "serving_default"
 SCHEMA_VERSION = 3
 FILE_IDENTIFIER = b"TFL3"
 BUFFER_ALIGNMENT = 16  # bytes; kernels on microcontrollers read int32 in place
@@ -110,7 +109,7 @@ def convert(graph: IntegerGraph, description: str) -> bytes:
             schema.SignatureDefT(
                 inputs=_tensor_maps(graph, graph.input, index),
                 outputs=_tensor_maps(graph, graph.output, index),
-                signatureKey=SIGNATURE_KEY,
+                signatureKey=next(iter(graph.signature)).split("/")[0],
                 subgraphIndex=0,
             )
         ],
@@ -122,7 +121,7 @@ def convert(graph: IntegerGraph, description: str) -> bytes:
 
 def _tensor_maps(graph: IntegerGraph, tensor: str, index: dict[str, int]) -> list[schema.TensorMapT]:
     """The names under which an app finds a tensor."""
-    names = [name for name, target in graph.signature.items() if target == tensor]
+    names = [path.split("/")[1] for path, target in graph.signature.items() if target == tensor]
     return [schema.TensorMapT(name=name, tensorIndex=index[tensor]) for name in names]
 
 

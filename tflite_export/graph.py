@@ -44,7 +44,7 @@ class IntegerGraph:
 
     input: str = ""
     output: str = ""
-    signature: dict[str, str] = dataclasses.field(default_factory=dict)  # name for an app -> tensor
+    signature: dict[str, str] = dataclasses.field(default_factory=dict)  # "key/name" for an app -> tensor
     tensors: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     operators: list[Operator] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)

@@ -65,7 +65,9 @@ def _graph(model: schema.ModelT) -> IntegerGraph:
     graph.input, graph.output = tensors[subgraph.inputs[0]].name, tensors[subgraph.outputs[0]].name
     for signature in model.signatureDefs or ():
         for entry in [*signature.inputs, *signature.outputs]:
-            graph.signature[entry.name.decode()] = tensors[entry.tensorIndex].name
+            graph.signature[f"{signature.signatureKey.decode()}/{entry.name.decode()}"] = tensors[
+                entry.tensorIndex
+            ].name
     for operator in subgraph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
         graph.operators.append(

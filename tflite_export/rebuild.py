@@ -15,6 +15,7 @@ from tflite_export.fold import BatchNorm, fold
 from tflite_export.graph import IntegerGraph, Operator, Tensor, constant
 from tflite_export.load import ExportError, Handoff
 
+SIGNATURE_KEY = "serving_default"
 INPUT_TYPES = ("int8", "uint8")
 _layers = tf_keras.layers
 
@@ -64,7 +65,10 @@ class _Rebuilder:
                 self.tensor_of[layer.name] = self._close(layer, operator)
         (output,) = handoff.student.output_names
         self.graph.output = self.tensor_of[output]
-        self.graph.signature = {"pixels": self.graph.input, "logits": self.graph.output}
+        self.graph.signature = {
+            f"{SIGNATURE_KEY}/pixels": self.graph.input,
+            f"{SIGNATURE_KEY}/logits": self.graph.output,
+        }
 
     def _input(self, name: str, root, input_type: str) -> str:
         params = self.handoff.tensor_params[name]

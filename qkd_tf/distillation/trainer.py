@@ -3,21 +3,25 @@
 import time
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from qkd_tf.data import Splits
 from qkd_tf.distillation.distiller import Distiller, ParameterGroup
 from qkd_tf.distillation.phases import PHASES, Phase
-from qkd_tf.distillation.progress import DivergenceGuard, PhaseProgress
+from qkd_tf.distillation.progress import DivergenceGuard, PhaseProgress, diverged
 from qkd_tf.evaluate import top1
-from qkd_tf.experiment import PhaseSpec, TrainingSpec
+from qkd_tf.experiment import ExperimentError, PhaseSpec, TrainingSpec
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.run_folder import RunFolder
 
 
 class Trainer:
     """Runs an experiment's phases one after the other; goes on where a killed run stopped.
+
+    After each phase the student goes on from its best epoch on the validation split, the teacher as
+    its last epoch left it.
 
     A checkpoint is written after every epoch. The epoch that was interrupted starts again from its
     first batch, and batches are a function of seed and epoch, so a resumed run sees what
@@ -95,6 +99,7 @@ class Trainer:
             row = {name: values[-1] for name, values in losses.items()}
             row["validation_top1"] = top1(distiller.student, self._splits.validation)
             row["seconds"] = time.monotonic() - start
+            self._require_finite(phase.name, epoch)
             latest = self._save(f"phase{index}_epoch{epoch + 1}", optimizers)
             best = progress["best"]
             if best is None or row["validation_top1"] >= best["validation_top1"]:  # of equals, the later
@@ -174,6 +179,13 @@ class Trainer:
         distiller.compile()
         return distiller
 
+    def _require_finite(self, phase: str, epoch: int) -> None:
+        """The last update of an epoch has no later loss that would tell of it."""
+        for role, network in self._networks.items():
+            for variable in network.variables:
+                if not np.all(np.isfinite(variable.numpy())):
+                    raise ExperimentError(f"{role}: {variable.name} is no longer finite; {diverged(phase, epoch)}")
+
     def _save(self, name: str, optimizers=()) -> str:
         """Writes a checkpoint; returns its name, which holds wherever the run folder is moved."""
         checkpoint = tf.train.Checkpoint(**self._networks, optimizers=list(optimizers))
@@ -182,11 +194,13 @@ class Trainer:
 
     def _restore(self, name: str, optimizers=()) -> None:
         checkpoint = tf.train.Checkpoint(**self._networks, optimizers=list(optimizers))
-        checkpoint.read(str(self._folder.checkpoints / name)).expect_partial()
+        status = checkpoint.read(str(self._folder.checkpoints / name))
+        status.assert_existing_objects_matched().expect_partial()
 
     def _restore_student(self, name: str) -> None:
         students = {role: network for role, network in self._networks.items() if role != "teacher"}
-        tf.train.Checkpoint(**students).read(str(self._folder.checkpoints / name)).expect_partial()
+        status = tf.train.Checkpoint(**students).read(str(self._folder.checkpoints / name))
+        status.assert_existing_objects_matched().expect_partial()
 
     def _commit(self, progress: dict) -> None:
         """Makes the newest checkpoint the one to resume from, then removes those nobody needs."""

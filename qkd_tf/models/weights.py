@@ -136,7 +136,7 @@ def read(path: pathlib.Path) -> list[LayerWeights]:
         if path.name.endswith(ending):
             try:
                 return reader(path)
-            except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
                 first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise ExperimentError(f"{path} cannot be read as {ending}: {first_line}") from error
     raise ExperimentError(f"weights {path} have an unknown ending; known are {', '.join(READERS)}")

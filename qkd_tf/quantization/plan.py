@@ -224,6 +224,10 @@ def _layer_problems(graph: _Graph, layer) -> list[str]:
         found.append(f"reads a tensor of shape {layer.input_shape}; put Flatten or pooling before Dense")
     if isinstance(layer, _layers.AveragePooling2D) and tuple(layer.pool_size) != tuple(layer.input_shape[1:3]):
         found.append(f"averages {layer.pool_size} of a {layer.input_shape[1:3]} map; only the whole map is possible")
+    if isinstance(layer, _layers.AveragePooling2D) and layer.padding != "valid":
+        found.append(f"has padding {layer.padding}; use valid")
+    if isinstance(layer, _layers.BatchNormalization) and list(layer.axis) != [len(layer.input_shape) - 1]:
+        found.append(f"normalises axis {list(layer.axis)}; use the last axis, the channels")
     if isinstance(layer, _layers.ReLU) and (layer.negative_slope or layer.threshold):
         found.append("has a negative slope or a threshold; use plain ReLU")
     if isinstance(layer, _layers.Rescaling):

@@ -46,7 +46,7 @@ def test_defaults_are_those_of_the_paper(parse):
 def test_every_flag_reaches_the_experiment(parse):
     """A flag that is defined and read by nobody would be a promise broken in silence."""
     changed = {
-        "data": "mnist", "data_dir": "d", "image_size": 24, "validation_fraction": 0.3, "crop_padding": 2,
+        "data": "mnist", "data_dir": "d", "test_split": "validation", "image_size": 24, "validation_fraction": 0.3, "crop_padding": 2,
         "batch_size": 7, "student": "resnet8", "teacher": "resnet20", "student_weights": "s.h5",
         "teacher_weights": "t.h5", "student_pixel_mean": 3, "student_pixel_std": 5, "student_weights_mean": 6,
         "teacher_pixel_mean": 8, "teacher_pixel_std": 9, "weight_bits": 3, "activation_bits": 5,
@@ -56,12 +56,16 @@ def test_every_flag_reaches_the_experiment(parse):
         "weight_interval_lr_ratio": 0.3, "activation_interval_lr_ratio": 0.4, "teacher_lr_ratio": 0.6,
         "temperature": 4.0, "distillation_weight": 0.7, "run_dir": "runs/y", "seed": 5,
     }  # fmt: skip
-    extra = {"student_weights_mean": ["--student_weights=w.h5", "--student_weights_std=2"]}
+    extra = {
+        "student_weights": ["--student_weights_mean=1", "--student_weights_std=2"],
+        "student_weights_mean": ["--student_weights=w.h5", "--student_weights_std=2"],
+    }
     base = [
         "--run_dir=runs/x",
         "--phases=self_studying",
         "--epochs=1",
         "--teacher=resnet56",
+        "--teacher_pixel_mean=1",
         "--nomask_weight_gradient",
     ]
     known = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[flags.__name__]}
@@ -130,10 +134,10 @@ def test_run_dir_must_be_given(parse):
     assert "--run_dir" in complaint(parse, "--data=digits")
 
 
-def test_students_weights_were_trained_under_its_own_normalization_unless_told(parse):
+def test_normalization_of_weights_must_be_told(parse):
+    assert "--student_weights_mean" in complaint(parse, *SMALL, "--student_weights=w.h5")
+    assert "--teacher_pixel_mean" in complaint(parse, *SMALL, "--teacher_weights=w.h5")
     pixels = ("--student_weights=w.h5", "--student_pixel_mean=0", "--student_pixel_std=255")
-    student = parse(*SMALL, *pixels).student
-    assert student.weights_normalization == student.normalization == PixelNormalization((0.0,), (255.0,))
     student = parse(*SMALL, *pixels, "--student_weights_mean=1,2,3", "--student_weights_std=4,5,6").student
     assert student.normalization == PixelNormalization((0.0,), (255.0,))
     assert student.weights_normalization == PixelNormalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))

@@ -384,7 +384,7 @@ def test_verification_survives_json_and_has_its_keys(residual):
         "tensors",
         "seconds",
     }
-    assert verification["gate"] == {"max_top1_drop": 0.2, "min_top1_agreement": 99.5}
+    assert verification["gate"] == {"max_top1_difference": 0.2, "min_top1_agreement": 99.5}
     assert verification["num_images"] == len(residual.handoff.test_images)
     assert verification["file"]["bytes"] == len(residual.content)
     assert verification["operators"] == dict(Counter(o.kind for o in residual.graph.operators))
