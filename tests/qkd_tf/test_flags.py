@@ -46,7 +46,8 @@ def test_defaults_are_those_of_the_paper(parse):
 def test_every_flag_reaches_the_experiment(parse):
     """A flag that is defined and read by nobody would be a promise broken in silence."""
     changed = {
-        "data": "mnist", "data_dir": "d", "test_split": "validation", "image_size": 24, "validation_fraction": 0.3, "crop_padding": 2,
+        "data": "mnist", "data_dir": "d", "test_split": "validation", "image_size": 24,
+        "validation_fraction": 0.3, "crop_padding": 2,
         "batch_size": 7, "student": "resnet8", "teacher": "resnet20", "student_weights": "s.h5",
         "teacher_weights": "t.h5", "student_pixel_mean": 3, "student_pixel_std": 5, "student_weights_mean": 6,
         "teacher_pixel_mean": 8, "teacher_pixel_std": 9, "weight_bits": 3, "activation_bits": 5,
@@ -134,9 +135,15 @@ def test_run_dir_must_be_given(parse):
     assert "--run_dir" in complaint(parse, "--data=digits")
 
 
-def test_normalization_of_weights_must_be_told(parse):
-    assert "--student_weights_mean" in complaint(parse, *SMALL, "--student_weights=w.h5")
-    assert "--teacher_pixel_mean" in complaint(parse, *SMALL, "--teacher_weights=w.h5")
+@pytest.mark.parametrize(
+    "given, missing",
+    [("--student_weights=w.h5", "--student_weights_mean"), ("--teacher_weights=w.h5", "--teacher_pixel_mean")],
+)
+def test_normalization_of_weights_must_be_told(parse, given, missing):
+    assert missing in complaint(parse, *SMALL, given)
+
+
+def test_normalization_of_weights_is_not_the_students_own(parse):
     pixels = ("--student_weights=w.h5", "--student_pixel_mean=0", "--student_pixel_std=255")
     student = parse(*SMALL, *pixels, "--student_weights_mean=1,2,3", "--student_weights_std=4,5,6").student
     assert student.normalization == PixelNormalization((0.0,), (255.0,))
