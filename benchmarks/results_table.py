@@ -9,7 +9,17 @@ import pathlib
 import sys
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-HEADER = ("run", "student ← teacher", "bits", "TFLite top-1, %", "Keras student", "agreement", "bytes", "training, s")
+HEADER = (
+    "run",
+    "student ← teacher",
+    "bits",
+    "TFLite top-1, %",
+    "Keras student",
+    "agreement",
+    "bytes",
+    "training, s",
+    "machine",
+)
 
 
 def summary(run_dir: pathlib.Path) -> dict:
@@ -49,6 +59,7 @@ def row(numbers: dict) -> tuple[str, ...]:
         f"{tflite['top1_agreement']:.2f}",
         f"{numbers['file']['bytes']:,}",
         f"{numbers['seconds']:,.0f}",
+        f"{numbers['machine']['cores']} cores",
     )
 
 

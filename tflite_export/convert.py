@@ -77,7 +77,7 @@ class _AlignedBuffer(schema.BufferT):
 
 
 def convert(graph: IntegerGraph, description: str) -> bytes:
-    """The bytes of a .tflite with one subgraph and one signature, `serving_default`."""
+    """The bytes of a .tflite with one subgraph and the graph's signatures."""
     index = {name: i for i, name in enumerate(graph.tensors)}
     buffers = [_AlignedBuffer()]
     tensors = []
@@ -105,24 +105,24 @@ def convert(graph: IntegerGraph, description: str) -> bytes:
         subgraphs=[subgraph],
         description=description,
         buffers=buffers,
-        signatureDefs=[
-            schema.SignatureDefT(
-                inputs=_tensor_maps(graph, graph.input, index),
-                outputs=_tensor_maps(graph, graph.output, index),
-                signatureKey=next(iter(graph.signature)).split("/")[0],
-                subgraphIndex=0,
-            )
-        ],
+        signatureDefs=_signatures(graph, index),
     )
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
     return bytes(builder.Output())
 
 
-def _tensor_maps(graph: IntegerGraph, tensor: str, index: dict[str, int]) -> list[schema.TensorMapT]:
-    """The names under which an app finds a tensor."""
-    names = [path.split("/")[1] for path, target in graph.signature.items() if target == tensor]
-    return [schema.TensorMapT(name=name, tensorIndex=index[tensor]) for name in names]
+def _signatures(graph: IntegerGraph, index: dict[str, int]) -> list[schema.SignatureDefT]:
+    """The names under which an app finds input and output, by signature key."""
+    signatures: dict[str, schema.SignatureDefT] = {}
+    for path, tensor in graph.signature.items():
+        key, _, name = path.partition("/")
+        signature = signatures.setdefault(
+            key, schema.SignatureDefT(inputs=[], outputs=[], signatureKey=key, subgraphIndex=0)
+        )
+        entries = signature.inputs if tensor == graph.input else signature.outputs
+        entries.append(schema.TensorMapT(name=name, tensorIndex=index[tensor]))
+    return list(signatures.values())
 
 
 def _tensor(tensor: Tensor, buffer: int) -> schema.TensorT:

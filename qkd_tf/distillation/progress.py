@@ -39,13 +39,13 @@ class DivergenceGuard(tf_keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         for name, value in logs.items():
             if not math.isfinite(value):
-                raise ExperimentError(f"{name} became {value}; {diverged(self._phase, self._epoch, batch)}")
+                raise ExperimentError(f"{name} became {value} {diverged(self._phase, self._epoch, batch)}")
 
 
 def diverged(phase: str, epoch: int, batch: int | None = None) -> str:
     """Where training diverged, what is kept, and what to try."""
-    step = "its last step" if batch is None else f"step {batch + 1}"
+    step = "last step" if batch is None else f"step {batch + 1}"
     return (
-        f"phase {phase}, epoch {epoch + 1}, {step}. The checkpoint of the epoch before is kept; "
-        "lower --learning_rates, or try --interval_gradient_scale=lsq, in a new --run_dir"
+        f"in phase {phase}, epoch {epoch + 1}, {step}; the checkpoint of the last whole epoch is kept. "
+        "Lower --learning_rates, or try --interval_gradient_scale=lsq, in a new --run_dir"
     )

@@ -184,7 +184,7 @@ class Trainer:
         for role, network in self._networks.items():
             for variable in network.variables:
                 if not np.all(np.isfinite(variable.numpy())):
-                    raise ExperimentError(f"{role}: {variable.name} is no longer finite; {diverged(phase, epoch)}")
+                    raise ExperimentError(f"{role}: {variable.name} is no longer finite {diverged(phase, epoch)}")
 
     def _save(self, name: str, optimizers=()) -> str:
         """Writes a checkpoint; returns its name, which holds wherever the run folder is moved."""

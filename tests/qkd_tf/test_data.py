@@ -190,7 +190,7 @@ class FakeBuilder:
         self.info = types.SimpleNamespace(
             supervised_keys=("image", "label"),
             features=features or {"image": tfds.features.Image(), "label": label},
-            splits={name: None for name in names},
+            splits={name: types.SimpleNamespace(num_examples=6) for name in names},
         )
 
     def as_dataset(self, split, **_):
@@ -204,7 +204,8 @@ class FakeBuilder:
 
         shape = (*self.sizes[0], 3) if len(self.sizes) == 1 else (None, None, 3)
         signature = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec((), tf.int64))
-        return [tf.data.Dataset.from_generator(examples, output_signature=signature) for _ in split]
+        whole = tf.data.Dataset.from_generator(examples, output_signature=signature)
+        return [whole.take(0) if name == "train[6:]" else whole for name in split]
 
 
 @pytest.fixture
@@ -246,14 +247,14 @@ def test_images_of_several_sizes_need_an_image_size(load_fake):
 
 def test_tfds_set_says_what_it_is(load_fake):
     splits, builder = load_fake(validation_fraction=0.2)
-    assert builder.splits == ["train[:80%]", "train[80%:]", "test"]
+    assert builder.splits == ["train[:5]", "train[5:]", "test"]  # of 6
     assert splits.label_names == ["cat", "dog"]
     assert splits.fingerprint["version"] == "1.2.3"
 
 
 def test_validation_stands_in_for_a_test_split_that_is_missing(load_fake):
     assert load_fake({"names": ("train", "validation")})[1].splits[-1] == "validation"
-    with pytest.raises(ExperimentError, match="'test' is missing"):
+    with pytest.raises(ExperimentError, match="train and validation are needed"):
         load_fake({"names": ("train",)})
 
 
@@ -263,7 +264,7 @@ def test_a_set_of_something_else_than_images_is_refused(load_fake):
         load_fake({"features": text})
 
 
-def test_a_fraction_that_tfds_rounds_to_nothing_is_refused(load_fake):
+def test_a_fraction_of_tfds_examples_that_is_not_one_is_refused(load_fake):
     with pytest.raises(ExperimentError, match="validation_fraction"):
         load_fake(validation_fraction=0.004)[0]
 

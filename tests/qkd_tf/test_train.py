@@ -13,6 +13,7 @@ from absl.testing import flagsaver
 from qkd_tf import flags, train
 
 DIGITS = ("--data=digits", "--student=convnet_small", "--student_pixel_mean=0", "--student_pixel_std=128")
+RAW_PIXELS = ["--student_weights_mean=0", "--student_weights_std=1"]
 ONE_PHASE = ("--phases=self_studying", "--epochs=1")
 PUBLISHED = pathlib.Path(__file__).parents[3] / "shared" / "models" / "resnet20.npz"
 
@@ -99,7 +100,7 @@ def no_training(monkeypatch):
         ([*ONE_PHASE, "--data=no_such_set"], "no_such_set"),
         ([*ONE_PHASE, "--data=cifar10", "--data_dir=/nowhere"], "/nowhere"),
         ([*ONE_PHASE, "--batch_size=5000"], "--batch_size=5000"),
-        ([*ONE_PHASE, "--student_weights=/gone.h5"], "/gone.h5"),
+        ([*ONE_PHASE, "--student_weights=/gone.h5", *RAW_PIXELS], "/gone.h5"),
         ([*ONE_PHASE, "--student_pixel_mean=12.5"], "--student_pixel_mean=12.5"),
         ([*ONE_PHASE, "--validation_fraction=0.0001"], "--validation_fraction"),
     ],
@@ -112,7 +113,9 @@ def test_a_users_mistake_is_one_line_and_nothing_is_written(tmp_path, arguments,
 @pytest.mark.usefixtures("no_training")
 @pytest.mark.skipif(not PUBLISHED.is_file(), reason=f"no {PUBLISHED}")
 def test_weights_of_another_network_are_refused_by_their_names(tmp_path):
-    message = complaint(*DIGITS, *ONE_PHASE, f"--student_weights={PUBLISHED}", f"--run_dir={tmp_path / 'run'}")
+    message = complaint(
+        *DIGITS, *ONE_PHASE, f"--student_weights={PUBLISHED}", *RAW_PIXELS, f"--run_dir={tmp_path / 'run'}"
+    )
     assert "layer3.2.conv2" in message
     assert not list(tmp_path.iterdir())
 
@@ -124,7 +127,7 @@ def test_normalization_of_another_number_of_channels_is_refused(tmp_path):
     message = complaint(
         *DIGITS, "--phases=full_precision,tutoring", "--epochs=1,1", *three, f"--run_dir={tmp_path / 'run'}"
     )
-    assert "teacher_pixel_mean" in message
+    assert "pixel means for 3 channels, the images have 1" in message
 
 
 def test_arguments_that_are_no_flags_are_refused():

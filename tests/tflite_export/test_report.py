@@ -103,7 +103,7 @@ def test_file_that_was_not_run_has_a_report_without_accuracy(folder, residual, e
 
     failed = verify(edit(residual.content, change), residual.graph, residual.handoff, Gate())
     page = written(folder, failed)
-    assert "the output is tensor normalization; expected logits" in page.words
+    assert "the output is normalization; expected logits" in page.words
     assert "Accuracy" not in page.words
 
 

@@ -202,7 +202,7 @@ DAMAGES = {
     "bias_left_out": (leave_out_bias("linear_bn"), ["-> linear_bn; expected"]),
     "last_bias_left_out": (leave_out_bias("logits"), ["-> logits; expected"]),
     "dequantize": (append_dequantize, ["operator DEQUANTIZE makes floats", "tensor floats is float32"]),
-    "output": (set_output("pool"), ["the output is tensor pool; expected logits"]),
+    "output": (set_output("pool"), ["the output is pool; expected logits"]),
     "subgraph": (add_subgraph, ["2 subgraphs"]),
 }
 
@@ -241,8 +241,9 @@ def test_damaged_file_is_refused_and_the_damage_is_named(residual, edit, damage)
 
 
 def test_damage_to_one_tensor_is_told_of_that_tensor_alone(residual, edit):
-    (line,) = check(residual, edit(residual.content, flip_byte("depthwise/kernel")))["failures"]
-    assert line == "tensor depthwise/kernel has 1 other integers than expected"
+    failures = check(residual, edit(residual.content, flip_byte("depthwise/kernel")))["failures"]
+    assert failures[0] == "tensor depthwise/kernel has 1 other integers than expected"
+    assert all(line.startswith("tensor depthwise/kernel ") for line in failures)
 
 
 def test_file_of_another_network_is_refused(residual, make_handoff, make_residual_student):
@@ -403,7 +404,7 @@ def test_tensor_rows_tell_bits_levels_and_parameters(residual):
     assert kernel["num_levels"] == len(np.unique(residual.graph.tensors["linear/kernel"].data)) <= 7
     assert len(kernel["scale"]) == 4
     assert (rows["stem_relu_requantize"]["num_bits"], rows["stem_relu_requantize"]["zero_point"]) == (4, 112)
-    assert "num_levels" not in rows["stem_relu_requantize"]
+    assert 2 <= rows["stem_relu_requantize"]["num_levels"] <= 16
     assert rows["add"]["num_bits"] == 8
     assert "num_bits" not in rows["linear/bias"]
 

@@ -307,7 +307,7 @@ def test_coverage_lists_each_tensor_in_order_with_width_and_interval(student):
     ]
     tensors = {"kernel": student.weights, "output": student.outputs}
     for name, what, _, interval in student.coverage():
-        assert interval == (1 / 64 if what == "pixels" else float(tensors[what][name].interval.numpy()))
+        assert interval == (1 / 64 if what == "input" else float(tensors[what][name].interval.numpy()))
 
 
 def test_weights_file_brings_back_the_quantized_model_to_the_bit(student, make_residual_student, images, tmp_path):
