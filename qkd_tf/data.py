@@ -39,6 +39,10 @@ class Splits:
     label_names: list[str]
     fingerprint: dict
 
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.num_train // self.batch_size
+
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
@@ -106,7 +110,7 @@ def load(spec: DataSpec) -> Splits:
 def _options() -> tf.data.Options:
     """No autotuning: its thread sleeps in doubling periods, and the end of an epoch waits for it to wake.
 
-    Measured here: 2.9 s of training became 5.1 s, 36 s became 82 s.
+    An epoch can take twice its time.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -134,7 +134,7 @@ def not_handed_over(found: IntegerGraph, handoff: Handoff) -> list[str]:
             np.array_equal(c.ravel(), e.ravel()) or np.array_equal(c.ravel(), -e.ravel()) or not c.any()
             for c, e in zip(channels, expected, strict=False)
         ]
-        if not all(kept):
+        if len(channels) != len(expected) or not all(kept):
             lines.append(f"tensor {name}/kernel holds other integers than training wrote")
     for name, params in handoff.tensor_params.items():
         tensor = found.tensors.get(name)

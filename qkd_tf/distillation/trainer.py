@@ -83,7 +83,6 @@ class Trainer:
         else:
             self._enter(phase, PHASES[self._spec.phases[index - 1].name] if index else PHASES["full_precision"])
             progress = {**progress, "history": [], "best": None}
-        steps = self._splits.num_train // self._splits.batch_size
         epochs_before = sum(earlier.epochs for earlier in self._spec.phases[:index])
         summaries = tf.summary.create_file_writer(str(self._folder.logs))
         for epoch in range(progress["epoch"], phase_spec.epochs):
@@ -93,7 +92,7 @@ class Trainer:
                 verbose=0,
                 callbacks=[
                     DivergenceGuard(phase.name, epoch),
-                    PhaseProgress(phase.name, epoch, phase_spec.epochs, steps),
+                    PhaseProgress(phase.name, epoch, phase_spec.epochs, self._splits.steps_per_epoch),
                 ],
             ).history
             row = {name: values[-1] for name, values in losses.items()}
@@ -146,7 +145,7 @@ class Trainer:
     def _distiller(self, phase: Phase, phase_spec: PhaseSpec) -> Distiller:
         spec, student = self._spec, self._student
         teacher = None if phase.teacher == "absent" else self._teacher
-        steps = phase_spec.epochs * (self._splits.num_train // self._splits.batch_size)
+        steps = phase_spec.epochs * self._splits.steps_per_epoch
 
         def group(variables, ratio: float = 1.0) -> ParameterGroup:
             schedule = tf_keras.optimizers.schedules.CosineDecay(phase_spec.learning_rate * ratio, steps)
