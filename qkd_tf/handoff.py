@@ -1,14 +1,21 @@
 """Writes what the exporter needs: a plain Keras student, integers, and what they mean."""
 
+import pathlib
+
 import numpy as np
+from tqdm import tqdm
 
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import predict_logits
 from qkd_tf.quantization.grid import dequantize, quantize, save_params
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
+from qkd_tf.quantization.integer_student import IntegerStudent
 from qkd_tf.quantization.plan import producer
+from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.run_folder import RunFolder, write_whole
+
+NUM_CODE_IMAGES = 32
 
 
 def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float:
@@ -21,6 +28,8 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float
       labels.txt             class names, one a line
       test_images.npy, test_labels.npy   the test split, pixels uint8
       student_logits.npy     the quantized student's logits on it, as stored int8
+      integer_logits.npz     the same as each runtime's integer arithmetic makes them, by runtime
+      integer_codes.npz      every tensor's integers on the first images, by "runtime/tensor"
 
     Returns:
       Top-1 of the quantized student on the test split, in percent.
@@ -50,4 +59,21 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float
     (output_name,) = student.plain.output_names
     output = producer(student.plain.get_layer(output_name)).name
     np.save(target / "student_logits.npy", quantize(logits, tensor_params[output]))
+    _write_predictions(IntegerStudent(student), output, splits, target)
     return 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))
+
+
+def _write_predictions(student: IntegerStudent, output: str, splits: Splits, target: pathlib.Path) -> None:
+    """What each runtime is going to compute, from the student alone."""
+    codes, logits = {}, {runtime: [] for runtime in ARITHMETICS}
+    bar = tqdm(desc="integer student", total=splits.fingerprint["num_test"], unit="image", mininterval=1)
+    for images, _ in splits.test.as_numpy_iterator():
+        for runtime, arithmetic in ARITHMETICS.items():
+            predicted = student.predict(images, arithmetic)
+            if not logits[runtime]:
+                codes |= {f"{runtime}/{name}": values[:NUM_CODE_IMAGES] for name, values in predicted.items()}
+            logits[runtime].append(predicted[output])
+        bar.update(len(images))
+    bar.close()
+    np.savez_compressed(target / "integer_codes.npz", **codes)
+    np.savez(target / "integer_logits.npz", **{runtime: np.concatenate(rows) for runtime, rows in logits.items()})

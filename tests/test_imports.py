@@ -9,6 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 GRID = "qkd_tf.quantization.grid"
+ARITHMETIC = "qkd_tf.quantization.runtime_arithmetic"
 EXPERIMENT = "qkd_tf.experiment"
 
 # Module (first pattern that fits) -> patterns of the project's modules that it may import.
@@ -18,6 +19,7 @@ ALLOWED = {
     "qkd_tf": [],
     EXPERIMENT: [],
     GRID: [],
+    ARITHMETIC: [],
     "qkd_tf.distillation.losses": [],
     "qkd_tf.distillation.phases": [],
     # Flags and places.
@@ -50,6 +52,12 @@ ALLOWED = {
         "qkd_tf.quantization.plan",
         "qkd_tf.quantization.scheme",
     ],
+    "qkd_tf.quantization.integer_student": [
+        GRID,
+        ARITHMETIC,
+        "qkd_tf.quantization.plan",
+        "qkd_tf.quantization.scheme",
+    ],
     # Distillation: what the optimizer treats apart is handed to it.
     "qkd_tf.distillation": [],
     "qkd_tf.distillation.progress": [EXPERIMENT],
@@ -66,12 +74,12 @@ ALLOWED = {
     "qkd_tf.handoff": ["qkd_tf.data", "qkd_tf.evaluate", "qkd_tf.run_folder", "qkd_tf.quantization.*"],
     "qkd_tf.results": ["qkd_tf", EXPERIMENT, "qkd_tf.data", "qkd_tf.run_folder", "qkd_tf.quantization.scheme"],
     "qkd_tf.train": ["qkd_tf", "qkd_tf.*"],
-    # The exporter: a folder on disk, the grid and the version are all it knows of training.
+    # The exporter: a folder on disk, the grid, the runtimes' arithmetic and the version are all it knows of training.
     "tflite_export": [],
-    "tflite_export.*": ["qkd_tf", GRID, "tflite_export.*"],
+    "tflite_export.*": ["qkd_tf", GRID, ARITHMETIC, "tflite_export.*"],
 }
 STANDARD_LIBRARY_ONLY = [EXPERIMENT]
-NUMPY_ONLY = [GRID]
+NUMPY_ONLY = [GRID, ARITHMETIC]
 
 
 def module_name(path):

@@ -6,7 +6,7 @@ derives integers anew from fake-quantized floats and drops or rewrites what it d
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import flatbuffers
 import numpy as np
@@ -76,8 +76,12 @@ class _AlignedBuffer(schema.BufferT):
         return schema.BufferEnd(builder)
 
 
-def convert(graph: IntegerGraph, description: str) -> bytes:
-    """The bytes of a .tflite with one subgraph and the graph's signatures."""
+def convert(graph: IntegerGraph, description: str, outputs: Sequence[str] | None = None) -> bytes:
+    """The bytes of a .tflite with one subgraph and the graph's signatures.
+
+    Args:
+      outputs: tensors that the file gives out, where that is not the graph's one output.
+    """
     index = {name: i for i, name in enumerate(graph.tensors)}
     buffers = [_AlignedBuffer()]
     tensors = []
@@ -92,7 +96,7 @@ def convert(graph: IntegerGraph, description: str) -> bytes:
     subgraph = schema.SubGraphT(
         tensors=tensors,
         inputs=[index[graph.input]],
-        outputs=[index[graph.output]],
+        outputs=[index[name] for name in outputs or [graph.output]],
         operators=[
             _operator(operator, codes.index(version), index)
             for operator, version in zip(graph.operators, versions, strict=True)

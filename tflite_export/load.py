@@ -25,6 +25,8 @@ class Handoff:
       label_names: class names.
       test_images: [N, H, W, C] uint8 pixels; test_labels: [N].
       student_logits: [N, K] int8: the quantized Keras student's logits, as stored codes.
+      integer_logits: the same as each runtime's arithmetic makes them, by runtime.
+      integer_codes: int8 integers of every tensor on the first images, by runtime, then by tensor.
     """
 
     student: tf_keras.Model
@@ -35,6 +37,8 @@ class Handoff:
     test_images: np.ndarray
     test_labels: np.ndarray
     student_logits: np.ndarray
+    integer_logits: dict[str, np.ndarray]
+    integer_codes: dict[str, dict[str, np.ndarray]]
 
 
 def load_handoff(folder: pathlib.Path) -> Handoff:
@@ -44,14 +48,18 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
       ExportError: a file of it is missing.
     """
     names = ("student.keras", "weights.npz", "weight_params.json", "tensor_params.json", "labels.txt")
+    predictions = ("integer_logits.npz", "integer_codes.npz")
     arrays = ("test_images.npy", "test_labels.npy", "student_logits.npy")
-    missing = [name for name in names + arrays if not (folder / name).exists()]
+    missing = [name for name in names + predictions + arrays if not (folder / name).exists()]
     if missing:
         raise ExportError(
             f"{folder} lacks {', '.join(missing)}; run python -m qkd_tf.train to its end first, it writes them"
         )
-    with np.load(folder / "weights.npz", allow_pickle=False) as weights:
-        integers = {name: weights[name] for name in weights.files}
+    integers, integer_logits, all_codes = (_load_npz(folder / name) for name in ("weights.npz", *predictions))
+    integer_codes: dict[str, dict[str, np.ndarray]] = {runtime: {} for runtime in integer_logits}
+    for path, codes in all_codes.items():
+        runtime, _, tensor = path.partition("/")
+        integer_codes[runtime][tensor] = codes
     images, labels, logits = (np.load(folder / name, mmap_mode="r") for name in arrays)
     return Handoff(
         student=tf_keras.models.load_model(folder / "student.keras", compile=False),
@@ -62,4 +70,11 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
         test_images=images,
         test_labels=np.asarray(labels),
         student_logits=logits,
+        integer_logits=integer_logits,
+        integer_codes=integer_codes,
     )
+
+
+def _load_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}

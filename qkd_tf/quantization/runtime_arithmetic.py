@@ -1,0 +1,156 @@
+"""The integer arithmetic of each runtime: how it brings sums of integer products to the steps of an output.
+
+NumPy only. Training predicts with it what the exported file will compute (`integer_student`), the
+exporter executes files with it (`integer_reference`). Three schools, a row each in ARITHMETICS:
+
+* XNNPACK, LiteRT's default kernels: a sum is multiplied by a float32 and rounded once, half to even.
+* TFLM: a sum is multiplied by a 32-bit fixed-point number, then shifted right, and each of the two
+  rounds. At few bits the first rounding is coarse: a value a little below a half goes up.
+* LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up.
+
+Sources: gemmlowp's fixedpoint.h (Jacob et al. 2018, section 2.2), TFLite's kernels, XNNPACK's operator
+set-up. Tests hold each row against its runtime, tensor by tensor.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+ADD_LEFT_SHIFT = 20
+MEAN_FRACTION_BITS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Arithmetic:
+    """One runtime's arithmetic. All integers are without zero points; results are int64 steps of the output.
+
+    Attributes:
+      convolution, dense: (sums [..., C], input scale, kernel scales [C] or [1], output scale).
+      add: (a, b, their scales, output scale).
+      mean: (sums, number of terms, input scale, output scale).
+      requantize: (x, input scale, output scale).
+    """
+
+    convolution: Callable
+    dense: Callable
+    add: Callable
+    mean: Callable
+    requantize: Callable
+
+
+def quantize_multiplier(real) -> tuple[np.ndarray, np.ndarray]:
+    """real = fixed * 2^(shift - 31) with fixed in [2^30, 2^31): TFLite's QuantizeMultiplier.
+
+    Args:
+      real: float64, any shape, not negative.
+
+    Returns:
+      (fixed, shift), int64.
+    """
+    fraction, shift = np.frexp(np.asarray(real, np.float64))
+    fixed = round_half_away(fraction * 2.0**31).astype(np.int64)
+    carried = fixed == 2**31
+    fixed, shift = np.where(carried, 2**30, fixed), np.where(carried, shift + 1, shift).astype(np.int64)
+    vanishes = shift < -31
+    return np.where(vanishes, 0, fixed), np.where(vanishes, 0, shift)
+
+
+def multiply_rounding_twice(x: np.ndarray, fixed, shift) -> np.ndarray:
+    """x * fixed * 2^(shift - 31), TFLite's MultiplyByQuantizedMultiplier for int32.
+
+    First SaturatingRoundingDoublingHighMul (half up), then RoundingDivideByPOT (half away from zero).
+    x * 2^shift must fit int32.
+    """
+    product = (x.astype(np.int64) << np.maximum(shift, 0)) * fixed
+    high = (product + 2**30) >> 31
+    exponent = np.maximum(-shift, 0)
+    half = np.where(exponent > 0, np.int64(1) << np.maximum(exponent - 1, 0), 0)
+    return (high + half - ((high < 0) & (exponent > 0))) >> exponent
+
+
+def multiply_rounding_once(x: np.ndarray, fixed, shift) -> np.ndarray:
+    """The same product, half up."""
+    exponent = 31 - shift
+    return (x.astype(np.int64) * fixed + (np.int64(1) << (exponent - 1))) >> exponent
+
+
+def round_half_away(x):
+    """C's round()."""
+    return np.sign(x) * np.floor(np.abs(x) + 0.5)
+
+
+def _double(scale) -> np.ndarray:
+    return np.asarray(scale, np.float32).astype(np.float64)
+
+
+def _single(scale) -> np.ndarray:
+    return np.asarray(scale, np.float32)
+
+
+def _fixed_point_sums(multiply: Callable) -> Callable:
+    def rescale(sums, input_scale, kernel_scales, output_scale):
+        real = _double(input_scale) * _double(kernel_scales) / _double(output_scale)
+        return multiply(sums, *quantize_multiplier(real))
+
+    return rescale
+
+
+def _fixed_point_add(a, b, a_scale, b_scale, output_scale):
+    """Both terms in 2^20ths of twice the larger scale, then their sum in steps of the output."""
+    twice = 2.0 * np.maximum(_double(a_scale), _double(b_scale))
+    terms = [
+        multiply_rounding_twice(x.astype(np.int64) << ADD_LEFT_SHIFT, *quantize_multiplier(_double(scale) / twice))
+        for x, scale in ((a, a_scale), (b, b_scale))
+    ]
+    real = twice / (2.0**ADD_LEFT_SHIFT * _double(output_scale))
+    return multiply_rounding_twice(terms[0] + terms[1], *quantize_multiplier(real))
+
+
+def _fixed_point_mean(sums, count: int, input_scale, output_scale):
+    """The division by `count` goes into the fixed-point number, with as many bits as leave it an int32."""
+    fixed, shift = quantize_multiplier(_double(input_scale) / _double(output_scale))
+    room = np.minimum(min(int(count).bit_length() - 1, MEAN_FRACTION_BITS), 31 + shift)
+    return multiply_rounding_twice(sums, (fixed << room) // count, shift - room)
+
+
+def _fixed_point_requantize(x, input_scale, output_scale):
+    return multiply_rounding_twice(x, *quantize_multiplier(_double(input_scale) / _double(output_scale)))
+
+
+def _float_sums(sums, input_scale, kernel_scales, output_scale):
+    ratio = _single(input_scale) * _single(kernel_scales) / _single(output_scale)
+    return np.round(sums.astype(np.float32) * ratio).astype(np.int64)
+
+
+def _shifted_add(a, b, a_scale, b_scale, output_scale):
+    """Both ratios as integers of at most 21 bits under one shift; half up."""
+    ratios = [_single(scale) / _single(output_scale) for scale in (a_scale, b_scale)]
+    shift = ADD_LEFT_SHIFT + 1 - int(np.frexp(max(ratios))[1])
+    a_fixed, b_fixed = (np.int64(np.round(np.ldexp(np.float64(ratio), shift))) for ratio in ratios)
+    return (a.astype(np.int64) * a_fixed + b.astype(np.int64) * b_fixed + (1 << (shift - 1))) >> shift
+
+
+def _float_mean(sums, count: int, input_scale, output_scale):
+    ratio = _single(input_scale) / (_single(output_scale) * np.float32(count))
+    return np.round(sums.astype(np.float32) * ratio).astype(np.int64)
+
+
+def _requantize_in_256ths(x, input_scale, output_scale):
+    """The ratio is a whole number of 256ths; half up."""
+    fixed = np.int64(np.round(np.float32(256) * (_single(input_scale) / _single(output_scale))))
+    return (x.astype(np.int64) * fixed + 128) >> 8
+
+
+XNNPACK = Arithmetic(_float_sums, _float_sums, _shifted_add, _float_mean, _requantize_in_256ths)
+TFLM = Arithmetic(
+    _fixed_point_sums(multiply_rounding_twice),
+    _fixed_point_sums(multiply_rounding_twice),
+    _fixed_point_add,
+    _fixed_point_mean,
+    _fixed_point_requantize,
+)
+LITERT_REFERENCE = dataclasses.replace(TFLM, dense=_fixed_point_sums(multiply_rounding_once))
+
+# Runtime -> its arithmetic.
+ARITHMETICS: Mapping[str, Arithmetic] = {"litert": XNNPACK, "litert_reference": LITERT_REFERENCE, "tflm": TFLM}

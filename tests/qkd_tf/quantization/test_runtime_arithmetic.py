@@ -1,0 +1,145 @@
+"""Rounding of the runtimes: golden values at break points, laws against exact fractions.
+
+That each row is its runtime's is shown in tests/tflite_export/test_integer_reference.py.
+"""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qkd_tf.quantization.runtime_arithmetic import (
+    ARITHMETICS,
+    LITERT_REFERENCE,
+    TFLM,
+    XNNPACK,
+    multiply_rounding_once,
+    multiply_rounding_twice,
+    quantize_multiplier,
+    round_half_away,
+)
+
+int32 = st.integers(-(2**24), 2**24)
+ratios = st.floats(2.0**-20, 0.999)
+scales = st.floats(2.0**-12, 4.0, width=32)
+
+
+def half_away(x: Fraction) -> int:
+    """Nearest integer, halves away from zero."""
+    magnitude = int(abs(x) + Fraction(1, 2))
+    return magnitude if x >= 0 else -magnitude
+
+
+def half_up(x: Fraction) -> int:
+    return int((x + Fraction(1, 2)).__floor__())
+
+
+@pytest.mark.parametrize(
+    "real, fixed, shift",
+    [
+        (0.5, 2**30, 0),
+        (1.0, 2**30, 1),
+        (0.75, 3 * 2**29, 0),
+        (0.1875, 3 * 2**29, -2),
+        (np.nextafter(1.0, 0.0), 2**30, 1),  # rounds up to 2^31 and is carried
+        (2.0**-32, 2**30, -31),
+        (2.0**-33, 0, 0),  # too small to count
+    ],
+)
+def test_multiplier_at_break_points(real, fixed, shift):
+    assert [int(part) for part in quantize_multiplier(real)] == [fixed, shift]
+
+
+@given(ratios)
+def test_multiplier_is_31_bits_near(real):
+    fixed, shift = (int(part) for part in quantize_multiplier(real))
+    assert 2**30 <= fixed < 2**31
+    assert abs(Fraction(fixed) * Fraction(2) ** (shift - 31) - Fraction(real)) <= Fraction(real) / 2**30
+
+
+@pytest.mark.parametrize(
+    "x, real, once, twice",
+    [
+        (7, 1 / 16, 0, 1),  # 7/2 rounds to 4, and 4/8 to 1
+        (8, 1 / 16, 1, 1),
+        (-8, 1 / 16, 0, -1),
+        (-7, 1 / 16, 0, 0),  # -7/2 rounds up to -3
+        (-9, 1 / 16, -1, -1),
+        (6, 1 / 16, 0, 0),
+        (3, 2.0, 6, 6),
+        (-3, 0.5, -1, -1),
+    ],
+)
+def test_products_at_break_points(x, real, once, twice):
+    fixed, shift = quantize_multiplier(real)
+    assert multiply_rounding_once(np.array(x), fixed, shift) == once
+    assert multiply_rounding_twice(np.array(x), fixed, shift) == twice
+
+
+@given(int32, ratios)
+def test_rounding_twice_is_the_two_roundings_of_gemmlowp(x, real):
+    fixed, shift = (int(part) for part in quantize_multiplier(real))
+    high = half_up(Fraction(x * fixed, 2**31))
+    assert multiply_rounding_twice(np.array(x), fixed, shift) == half_away(Fraction(high, 2**-shift))
+
+
+@given(int32, ratios)
+def test_rounding_once_is_nearest(x, real):
+    fixed, shift = (int(part) for part in quantize_multiplier(real))
+    assert multiply_rounding_once(np.array(x), fixed, shift) == half_up(Fraction(x * fixed, 2 ** (31 - shift)))
+
+
+@pytest.mark.parametrize("x, rounded", [(0.5, 1), (-0.5, -1), (2.5, 3), (-2.4, -2), (0.0, 0)])
+def test_half_away(x, rounded):
+    assert round_half_away(x) == rounded
+
+
+@pytest.mark.parametrize("runtime", ARITHMETICS)
+@given(st.lists(int32, min_size=3, max_size=3), st.lists(scales, min_size=5, max_size=5))
+def test_every_arithmetic_is_within_a_step_of_the_real_result(runtime, sums, s):
+    arithmetic = ARITHMETICS[runtime]
+    sums = np.array(sums)
+    kernel_scales, output_scale = np.float32(s[:3]), np.float32(s[3] * 64)
+    real = sums * (np.float64(np.float32(s[4])) * kernel_scales / output_scale)
+    inside = np.abs(real) < 2**20  # where float32 still tells neighbours apart
+    for rescale in (arithmetic.convolution, arithmetic.dense):
+        result = rescale(sums, np.float32(s[4]), kernel_scales, output_scale)
+        assert np.all(np.abs(result - real)[inside] <= 1.01)
+
+
+@pytest.mark.parametrize("runtime", ARITHMETICS)
+@given(st.integers(-255, 255), st.integers(-255, 255), scales, scales, scales)
+def test_addition_is_nearest_to_within_a_few_millionths(runtime, a, b, a_scale, b_scale, output_scale):
+    a_scale, b_scale, output_scale = (np.float32(scale) for scale in (a_scale, b_scale, output_scale))
+    result = ARITHMETICS[runtime].add(np.array([a]), np.array([b]), a_scale, b_scale, output_scale)
+    real = (a * np.float64(a_scale) + b * np.float64(b_scale)) / output_scale
+    if abs(real) < 512:  # beyond that int8 saturates
+        assert abs(result[0] - real) <= 0.5 + 2e-3
+
+
+@pytest.mark.parametrize("runtime", ARITHMETICS)
+@given(st.integers(1, 256), st.integers(0, 255), scales)
+def test_mean_of_equal_numbers_is_that_number(runtime, count, q, scale):
+    scale = np.float32(scale)
+    assert abs(int(ARITHMETICS[runtime].mean(np.array([q * count]), count, scale, scale)[0]) - q) <= 1
+
+
+@given(st.integers(0, 255), st.integers(8, 256))
+def test_xnnpack_requantizes_in_256ths_half_up(x, m):
+    result = XNNPACK.requantize(np.array([x]), np.float32(m / 256), np.float32(1.0))
+    assert result[0] == half_up(Fraction(x * m, 256))
+
+
+def test_xnnpack_rounds_ties_to_even_and_tflm_away():
+    sums, one = np.array([1, 3, 5, -1, -3]), np.float32(1.0)
+    assert XNNPACK.convolution(sums, np.float32(0.5), one, one).tolist() == [0, 2, 2, 0, -2]
+    assert TFLM.convolution(sums, np.float32(0.5), one, one).tolist() == [1, 2, 3, 0, -1]  # one rounding: half up
+
+
+def test_litert_reference_is_tflm_but_for_dense():
+    sums, scale, one = np.array([7, -8]), np.float32(1 / 16), np.float32(1.0)
+    assert TFLM.dense(sums, scale, one, one).tolist() == [1, -1]
+    assert LITERT_REFERENCE.dense(sums, scale, one, one).tolist() == [0, 0]
+    assert LITERT_REFERENCE.convolution(sums, scale, one, one).tolist() == [1, -1]

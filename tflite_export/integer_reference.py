@@ -1,0 +1,138 @@
+"""An integer interpreter in NumPy: what a .tflite computes, integer for integer, without a runtime.
+
+It executes the graph that `read_back` finds in a file, with the arithmetic of the runtime that is
+asked for (`qkd_tf.quantization.runtime_arithmetic`): the second derivation of what runtimes compute.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from qkd_tf.quantization.runtime_arithmetic import Arithmetic, round_half_away
+from tflite_export.graph import IntegerGraph, Operator, Tensor
+
+RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
+
+
+def run(graph: IntegerGraph, codes: np.ndarray, arithmetic: Arithmetic) -> dict[str, np.ndarray]:
+    """Executes a graph.
+
+    Args:
+      codes: the input tensor's integers, [N, H, W, C].
+
+    Returns:
+      The integers of each tensor that is not a constant, int8 or uint8, [N, ...], by name.
+    """
+    values = {graph.input: codes}
+    for operator in graph.operators:
+        inputs = [values.get(name, graph.tensors[name].data) for name in operator.inputs]
+        tensors = [graph.tensors[name] for name in operator.inputs]
+        output = graph.tensors[operator.output]
+        result = OPERATORS[operator.kind](arithmetic, operator, tensors, inputs, output)
+        values[operator.output] = np.clip(result, *_clip(operator, output)).astype(output.dtype)
+    return values
+
+
+def _conv(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    """Sums over windows are taken in float64, where products of 8-bit integers are exact."""
+    input_, kernel, bias = tensors
+    patches = _windows(inputs[0], kernel.shape[1:3], operator.options, input_.zero_point)  # [N, H, W, C, h, w]
+    patches = patches.astype(np.float64) - input_.zero_point
+    if operator.kind == "CONV_2D":
+        sums = np.tensordot(patches, kernel.data.astype(np.float64), ((4, 5, 3), (1, 2, 3)))
+    else:
+        sums = np.einsum("nhwcij,ijc->nhwc", patches, kernel.data[0].astype(np.float64))
+    sums = sums.astype(np.int64) + bias.data
+    return arithmetic.convolution(sums, *_scales(input_, kernel, output)) + output.zero_point
+
+
+def _fully_connected(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    input_, kernel, bias = tensors
+    sums = (inputs[0].astype(np.float64) - input_.zero_point) @ kernel.data.T.astype(np.float64)
+    sums = sums.astype(np.int64) + bias.data
+    return arithmetic.dense(sums, *_scales(input_, kernel, output)) + output.zero_point
+
+
+def _add(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    a, b = (x.astype(np.int64) - tensor.zero_point for x, tensor in zip(inputs, tensors, strict=True))
+    return arithmetic.add(a, b, *_scales(*tensors, output)) + output.zero_point
+
+
+def _mean(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    axes = tuple(tensors[1].data.tolist())
+    x = inputs[0].astype(np.int64) - tensors[0].zero_point
+    sums = x.sum(axis=axes, keepdims=operator.options["keep_dims"])
+    return arithmetic.mean(sums, x.size // sums.size, *_scales(tensors[0], output)) + output.zero_point
+
+
+def _quantize(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    x = inputs[0].astype(np.int64) - tensors[0].zero_point
+    return arithmetic.requantize(x, *_scales(tensors[0], output)) + output.zero_point
+
+
+def _maximum(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    return np.maximum(*inputs)
+
+
+def _max_pool(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    window = operator.options["filter_h"], operator.options["filter_w"]
+    return _windows(inputs[0], window, operator.options, RANGES["int8"][0]).max(axis=(4, 5))
+
+
+def _pad(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    return np.pad(inputs[0], tensors[1].data, constant_values=output.zero_point)
+
+
+def _reshape(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    return inputs[0].reshape(-1, *output.shape[1:])
+
+
+def _concatenation(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    return np.concatenate(inputs, axis=operator.options["axis"])
+
+
+OPERATORS: Mapping[str, Callable] = {
+    "ADD": _add,
+    "CONCATENATION": _concatenation,
+    "CONV_2D": _conv,
+    "DEPTHWISE_CONV_2D": _conv,
+    "FULLY_CONNECTED": _fully_connected,
+    "MAXIMUM": _maximum,
+    "MAX_POOL_2D": _max_pool,
+    "MEAN": _mean,
+    "PAD": _pad,
+    "QUANTIZE": _quantize,
+    "RESHAPE": _reshape,
+}
+
+
+def _windows(x: np.ndarray, window: tuple[int, int], options: dict, padding_value: int) -> np.ndarray:
+    """[N, H, W, C, window height, window width]; 'same' pads less before than after, as TensorFlow does."""
+    pads, slices, dilated = [(0, 0)], [slice(None)], []
+    for size, taps, axis in zip(x.shape[1:3], window, "hw", strict=True):
+        stride, dilation = options[f"stride_{axis}"], options.get(f"dilation_{axis}", 1)
+        extent = (taps - 1) * dilation + 1
+        total = max((-(-size // stride) - 1) * stride + extent - size, 0) if options["padding"] == "SAME" else 0
+        pads.append((total // 2, total - total // 2))
+        slices.append(slice(None, None, stride))
+        dilated.append((extent, slice(None, None, dilation)))
+    padded = np.pad(x, [*pads, (0, 0)], constant_values=padding_value)
+    (height, rows), (width, columns) = dilated
+    views = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    return views[(*slices, slice(None), rows, columns)]
+
+
+def _clip(operator: Operator, output: Tensor) -> tuple[int, int]:
+    """The integers that the output's type and the fused activation leave."""
+    low, high = RANGES[output.dtype]
+    activation = operator.options.get("activation", "NONE")
+    if activation in ("RELU", "RELU6"):
+        low = max(low, output.zero_point)
+    if activation == "RELU6":
+        high = min(high, output.zero_point + int(round_half_away(np.float32(6.0) / output.scales[0])))
+    return low, high
+
+
+def _scales(*tensors: Tensor) -> list:
+    """One scale each, or the kernel's one a channel."""
+    return [tensor.scales if tensor.scales.size > 1 else tensor.scales[0] for tensor in tensors]
