@@ -17,7 +17,12 @@ from tflite_export.graph import IntegerGraph, Operator, Tensor
 SCHEMA_VERSION = 3
 FILE_IDENTIFIER = b"TFL3"
 BUFFER_ALIGNMENT = 16  # bytes; kernels on microcontrollers read int32 in place
-DTYPES = {"int8": schema.TensorType.INT8, "uint8": schema.TensorType.UINT8, "int32": schema.TensorType.INT32}
+DTYPES = {
+    "int4": schema.TensorType.INT4,
+    "int8": schema.TensorType.INT8,
+    "uint8": schema.TensorType.UINT8,
+    "int32": schema.TensorType.INT32,
+}
 ACTIVATIONS = {
     "NONE": schema.ActivationFunctionType.NONE,
     "RELU": schema.ActivationFunctionType.RELU,
@@ -28,11 +33,19 @@ PADDINGS = {"SAME": schema.Padding.SAME, "VALID": schema.Padding.VALID}
 
 @dataclasses.dataclass(frozen=True)
 class OperatorRow:
-    """How an operator is written: lowest version that takes int8, options class, our option -> its field."""
+    """How an operator is written.
+
+    Attributes:
+      version: lowest one that takes int8.
+      options: options class of the schema.
+      fields: our option -> its field.
+      variants: lowest version for what its kernel may be beyond one scale and int8.
+    """
 
     version: int
     options: Callable
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    variants: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def options_type(self) -> int:
@@ -45,9 +58,9 @@ _ACTIVATION = {"activation": "fusedActivationFunction"}
 OPERATORS: Mapping[str, OperatorRow] = {
     "ADD": OperatorRow(2, schema.AddOptionsT, _ACTIVATION),
     "CONCATENATION": OperatorRow(2, schema.ConcatenationOptionsT, {**_ACTIVATION, "axis": "axis"}),
-    "CONV_2D": OperatorRow(3, schema.Conv2DOptionsT, _CONV),
-    "DEPTHWISE_CONV_2D": OperatorRow(3, schema.DepthwiseConv2DOptionsT, _CONV),
-    "FULLY_CONNECTED": OperatorRow(4, schema.FullyConnectedOptionsT, _ACTIVATION),
+    "CONV_2D": OperatorRow(3, schema.Conv2DOptionsT, _CONV, {"int4": 7}),
+    "DEPTHWISE_CONV_2D": OperatorRow(3, schema.DepthwiseConv2DOptionsT, _CONV, {"int4": 7}),
+    "FULLY_CONNECTED": OperatorRow(4, schema.FullyConnectedOptionsT, _ACTIVATION, {"int4": 10, "per_channel": 12}),
     "MAXIMUM": OperatorRow(2, schema.MaximumMinimumOptionsT),
     "MAX_POOL_2D": OperatorRow(
         2, schema.Pool2DOptionsT, {**_WINDOW, "filter_h": "filterHeight", "filter_w": "filterWidth"}
@@ -57,7 +70,6 @@ OPERATORS: Mapping[str, OperatorRow] = {
     "QUANTIZE": OperatorRow(2, schema.QuantizeOptionsT),
     "RESHAPE": OperatorRow(1, schema.ReshapeOptionsT),
 }
-PER_CHANNEL_FULLY_CONNECTED_VERSION = 12
 
 
 class _AlignedBuffer(schema.BufferT):
@@ -89,7 +101,7 @@ def convert(graph: IntegerGraph, description: str, outputs: Sequence[str] | None
         buffer = 0
         if tensor.data is not None:
             buffer = len(buffers)
-            buffers.append(_AlignedBuffer(data=tensor.data))
+            buffers.append(_AlignedBuffer(data=_pack_int4(tensor.data) if tensor.dtype == "int4" else tensor.data))
         tensors.append(_tensor(tensor, buffer))
     versions = [(operator.kind, _version(operator, graph)) for operator in graph.operators]
     codes = list(dict.fromkeys(versions))
@@ -162,9 +174,16 @@ def _operator(operator: Operator, opcode_index: int, index: dict[str, int]) -> s
 
 
 def _version(operator: Operator, graph: IntegerGraph) -> int:
-    if operator.kind == "FULLY_CONNECTED" and graph.tensors[operator.inputs[1]].axis is not None:
-        return PER_CHANNEL_FULLY_CONNECTED_VERSION
-    return OPERATORS[operator.kind].version
+    row = OPERATORS[operator.kind]
+    kernels = [graph.tensors[name] for name in operator.inputs[1:2]]
+    properties = {kernel.dtype for kernel in kernels} | {"per_channel" for k in kernels if k.axis is not None}
+    return max([row.version, *(row.variants.get(name, 0) for name in properties)])
+
+
+def _pack_int4(codes: np.ndarray) -> np.ndarray:
+    """Two integers a byte, the first in the lower half; an odd one out leaves the last upper half 0."""
+    nibbles = np.append(codes.ravel(), np.zeros(codes.size % 2, np.int8)).astype(np.uint8) & 0xF
+    return nibbles[0::2] | nibbles[1::2] << 4
 
 
 def _operator_code(kind: str, version: int) -> schema.OperatorCodeT:

@@ -25,9 +25,9 @@ class FoldedKernel:
     """A kernel as TFLite wants it; the output channel is the last axis of `codes`.
 
     Attributes:
-      codes: int8.
+      codes: int8, training's integers * 2^shift.
       scales: float32, [C] after a BatchNorm, else [1].
-      bias: int32 [C], in steps of input_scale * scales.
+      bias: int32 [C], in steps of input_scale * scales, a multiple of 2^shift.
       dead_channels: channels whose kernel was dropped because BatchNorm makes it nothing.
     """
 
@@ -41,6 +41,7 @@ def fold(
     name: str,
     codes: np.ndarray,
     scale: float,
+    shift: int,
     bias: np.ndarray,
     batch_norm: BatchNorm | None,
     input_scale: float,
@@ -55,7 +56,8 @@ def fold(
     step of its output: its codes become 0 and its scale one that holds the bias.
 
     Args:
-      codes: int8, output channel last.
+      codes: int8, output channel last, in steps of `scale`.
+      shift: bits by which codes and biases are moved to the left, and their steps made smaller.
       bias: float [C], zeros where the layer has none.
 
     Raises:
@@ -72,7 +74,7 @@ def fold(
 
     largest_sum = 255.0 * np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0)  # inputs are 8 bits at most
     step = np.broadcast_to(np.float64(input_scale) * scales, bias.shape)
-    overflows = (step == 0) | (np.abs(bias) + largest_sum * step > INT32_MAX * step)
+    overflows = (step == 0) | (np.abs(bias) + largest_sum * step > (INT32_MAX >> shift) * step)
     if np.any(overflows & (largest_sum * step >= output_scale)):
         raise ExportError(
             f"layer {name}: the bias of channels {np.flatnonzero(overflows).tolist()} does not fit int32 steps of "
@@ -84,4 +86,9 @@ def fold(
         scales = np.where(overflows, room, scales).astype(np.float32)
         step = np.float64(input_scale) * scales
     rounded = np.round(bias / step).astype(np.int32)
-    return FoldedKernel(codes.astype(np.int8), scales, rounded, tuple(np.flatnonzero(overflows).tolist()))
+    return FoldedKernel(
+        (codes << shift).astype(np.int8),
+        scales / np.float32(2**shift),
+        rounded << shift,
+        tuple(np.flatnonzero(overflows).tolist()),
+    )

@@ -12,7 +12,7 @@ class Tensor:
     Attributes:
       name: unique in the graph.
       shape: batch first, 1.
-      dtype: "int8", "uint8" or "int32".
+      dtype: "int4", "int8", "uint8" or "int32"; int4 data is kept as int8 here, and packed in the file.
       scales: float32, one value, or one a channel of `axis`; empty for shapes, paddings and axes.
       zero_point: the integer that means 0.0.
       axis: the channel axis of `scales` where there are several, else None.

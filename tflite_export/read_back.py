@@ -96,10 +96,17 @@ def _tensor(tensor: schema.TensorT, buffer) -> Tensor:
         raise ValueError(f"tensor {tensor.name.decode()} has several zero points")
     data = None
     if buffer is not None and len(buffer):
-        if dtype not in NUMPY_TYPES:
+        if dtype not in (*NUMPY_TYPES, "int4"):
             raise ValueError(f"tensor {tensor.name.decode()} holds constants of type {dtype}")
-        data = np.frombuffer(np.asarray(buffer, np.uint8).tobytes(), dtype).reshape(shape)
+        raw = np.asarray(buffer, np.uint8)
+        data = (_unpack_int4(raw, shape) if dtype == "int4" else np.frombuffer(raw.tobytes(), dtype)).reshape(shape)
     return Tensor(tensor.name.decode(), shape, dtype, scales, int(zero_points[0]), axis, data)
+
+
+def _unpack_int4(raw: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """int8 integers of two a byte, the lower half first."""
+    nibbles = np.stack([raw << 4, raw & 0xF0], axis=-1).astype(np.uint8).view(np.int8) >> 4
+    return nibbles.ravel()[: int(np.prod(shape))]
 
 
 def _options(options) -> dict:

@@ -126,11 +126,13 @@ class _Rebuilder:
         depthwise = isinstance(layer, _layers.DepthwiseConv2D)
         codes = codes[..., 0] if depthwise else codes  # output channel last
         input_scale = float(self.graph.tensors[operator.inputs[0]].scales[0])
+        weight_params = self.handoff.weight_params[layer.name]
         bias = layer.bias.numpy() if layer.use_bias else np.zeros(codes.shape[-1], np.float32)
         folded = fold(
             layer.name,
             codes,
-            self.handoff.weight_params[layer.name].scale,
+            weight_params.scale,
+            weight_params.grid.weight_shift,
             bias,
             _batch_norm(operator.batch_norm),
             input_scale,

@@ -52,7 +52,7 @@ def verify(content: bytes, expected: IntegerGraph, handoff: Handoff, gate: Gate)
         found = read_back(content)
     except ValueError as error:
         return {"format": FORMAT, "passed": False, "failures": [str(error)]}
-    failures = differences(expected, found) + foreign(found) + not_handed_over(found, handoff)
+    failures = refusals(expected, found, handoff)
     accuracy, seen = {}, {}
     if not failures:  # a file that is another network is not worth an hour of inference
         seen = activation_integers(content, handoff)
@@ -83,6 +83,11 @@ def verify(content: bytes, expected: IntegerGraph, handoff: Handoff, gate: Gate)
     }
 
 
+def refusals(expected: IntegerGraph, found: IntegerGraph, handoff: Handoff) -> list[str]:
+    """A line for each way in which a file is not what training handed over, told without running it."""
+    return differences(expected, found) + foreign(found) + not_handed_over(found, handoff)
+
+
 def differences(expected: IntegerGraph, found: IntegerGraph) -> list[str]:
     """A line for each tensor, operator, input or output that is not as expected, bit for bit."""
     lines = []
@@ -111,8 +116,8 @@ def foreign(found: IntegerGraph) -> list[str]:
 def not_handed_over(found: IntegerGraph, handoff: Handoff) -> list[str]:
     """Kernels and activations that differ from the handoff itself, whatever `rebuild` made of it.
 
-    Kernels hold the integers that training wrote, but for the sign of a whole channel (a negative
-    gamma) and channels of zeros; activations have training's scale and zero point.
+    Kernels hold the integers that training wrote, shifted as their width asks, but for the sign of a
+    whole channel (a negative gamma) and channels of zeros; activations have training's scale and zero point.
     """
     lines = []
     for name, params in handoff.weight_params.items():
@@ -121,12 +126,14 @@ def not_handed_over(found: IntegerGraph, handoff: Handoff) -> list[str]:
             lines.append(f"tensor {name}/kernel holds no integers")
             continue
         data = tensor.data.astype(np.int32)
-        if data.min() < params.grid.qmin or data.max() > params.grid.qmax:
+        unit = 1 << params.grid.weight_shift
+        lowest, highest = params.grid.qmin * unit, params.grid.qmax * unit
+        if data.min() < lowest or data.max() > highest:
             lines.append(
                 f"tensor {name}/kernel spans {data.min()}..{data.max()}; "
-                f"{params.grid.num_bits} bits are {params.grid.qmin}..{params.grid.qmax}"
+                f"{params.grid.num_bits} bits are {lowest}..{highest}"
             )
-        trained = handoff.weights[name].astype(np.int32)
+        trained = handoff.weights[name].astype(np.int32) * unit
         depthwise = isinstance(handoff.student.get_layer(name), tf_keras.layers.DepthwiseConv2D)
         channels = np.moveaxis(data, 3, 0) if depthwise else data
         expected = np.moveaxis(trained, 2 if depthwise else -1, 0)

@@ -36,7 +36,7 @@ class IntegerStudent:
             if role(layer) == "pass":
                 self.params[layer.name] = self.params[parents(layer)[0].name]
         self.kernels = {
-            name: (quantize(q.kernel.numpy(), q.params()).astype(np.float64), q.params().scale)
+            name: (quantize(q.kernel.numpy(), q.params()).astype(np.float64), q.params())
             for name, q in student.weights.items()
         }
 
@@ -70,12 +70,13 @@ class IntegerStudent:
         """Sums of integer products and the rounded bias; BatchNorm is in the scale of each channel."""
         layer = operator.root
         (parent,) = parents(layer)
-        codes, interval = self.kernels[layer.name]
+        codes, params = self.kernels[layer.name]
+        unit = 2**params.grid.weight_shift
         a, bias = operator.affine()
-        scales = (interval * np.abs(a)).astype(np.float32)
+        scales = (params.scale * np.abs(a)).astype(np.float32)
         codes = codes * (np.sign(a)[:, np.newaxis] if isinstance(layer, _layers.DepthwiseConv2D) else np.sign(a))
         bias_step = np.float64(self._scale(parent)) * scales
-        held = np.abs(bias) + 255 * _largest_sums(layer, codes) * bias_step <= INT32_MAX * bias_step
+        held = np.abs(bias) + 255 * _largest_sums(layer, codes) * bias_step <= INT32_MAX // unit * bias_step
         held &= bias_step > 0
         sums = _sums(layer, steps[parent.name], codes)
         sums += np.round(bias / np.where(held, bias_step, np.inf)).astype(np.int64)
@@ -83,8 +84,8 @@ class IntegerStudent:
         output_scale = self._scale(operator.end)
         # A channel whose BatchNorm leaves nothing but its bias is that constant.
         constant = np.round(bias / np.float64(output_scale)).astype(np.int64)
-        scales = np.where(held, scales, output_scale)
-        return np.where(held, rescale(sums, self._scale(parent), scales, output_scale), constant)
+        scales = np.where(held, scales / np.float32(unit), output_scale)
+        return np.where(held, rescale(sums * unit, self._scale(parent), scales, output_scale), constant)
 
     def _add(self, operator: "_Operator", arithmetic: Arithmetic, steps) -> np.ndarray:
         a, b = parents(operator.root)
