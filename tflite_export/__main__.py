@@ -4,27 +4,54 @@ import json
 import pathlib
 import shutil
 import sys
+from collections.abc import Sequence
 
 from absl import app, flags, logging
 
 from qkd_tf import __version__
 from tflite_export import report
+from tflite_export.compress import compress
 from tflite_export.convert import convert
-from tflite_export.load import ExportError, load_handoff
+from tflite_export.graph import IntegerGraph
+from tflite_export.load import ExportError, Handoff, load_handoff
+from tflite_export.read_back import read_back
 from tflite_export.rebuild import INPUT_TYPES, rebuild
-from tflite_export.verify import Gate, verify
+from tflite_export.runtimes import RUNTIMES, absence
+from tflite_export.targets import TARGETS, WEIGHT_STORAGES, Target, store
+from tflite_export.verification import Gate, verify, verify_compressed
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Folder of a finished training run; export/ and report.html are written there.")
-flags.DEFINE_enum("input_type", "uint8", INPUT_TYPES, "uint8 takes pixels as a camera gives them, int8 pixel - 128.")
+flags.DEFINE_enum("target", "phone", list(TARGETS), "What the file is for; it decides storage, input and who judges.")
+flags.DEFINE_enum(
+    "weight_storage", "auto", WEIGHT_STORAGES, "int4 packs kernels of at most 4 bits two a byte; auto: as the target has it."
+)
+flags.DEFINE_enum(
+    "input_type",
+    None,
+    INPUT_TYPES,
+    "uint8 takes pixels as a camera gives them, int8 pixel - 128. Default: uint8 for phone, else int8.",
+)
+flags.DEFINE_list(
+    "runtimes", list(RUNTIMES), "Runtimes to ask, each for the whole test split; the target's judge is always asked."
+)
 flags.DEFINE_float(
     "max_top1_difference", Gate.max_top1_difference, "Gate: points of top-1 between file and Keras student."
 )
 flags.DEFINE_float("min_top1_agreement", Gate.min_top1_agreement, "Gate: percent of images with the same top-1.")
 
 
-def export(run_dir: pathlib.Path, input_type: str, gate: Gate) -> dict:
+def export(
+    run_dir: pathlib.Path,
+    target: Target,
+    weight_storage: str = "auto",
+    input_type: str | None = None,
+    gate: Gate = Gate(),
+    runtimes: Sequence[str] = tuple(RUNTIMES),
+) -> dict:
     """Writes export/model.tflite, export/labels.txt, export/verification.json and report.html.
+
+    For microcontrollers also export/model.compressed.tflite, where TFLM is installed to prove it.
 
     Returns:
       The verification, as in verification.json.
@@ -35,16 +62,40 @@ def export(run_dir: pathlib.Path, input_type: str, gate: Gate) -> dict:
     handoff = load_handoff(run_dir / "handoff")
     if not (run_dir / "results.json").exists():
         raise ExportError(f"{run_dir} has no results.json; run python -m qkd_tf.train to its end first")
-    graph = rebuild(handoff, input_type)
+    rebuilt = rebuild(handoff, input_type or target.input_type)
+    graph = store(rebuilt, weight_storage, target)
     content = convert(graph, description=f"qkd_tf {__version__}, {run_dir.name}")
-    verification = verify(content, graph, handoff, gate)
-    target = run_dir / "export"
-    target.mkdir(exist_ok=True)
-    (target / "model.tflite").write_bytes(content)
-    shutil.copy(run_dir / "handoff" / "labels.txt", target)
-    (target / "verification.json").write_text(json.dumps(verification, indent=1) + "\n")
+    verification = verify(content, graph, handoff, gate, target, runtimes)
+    files = {"model.tflite": content}
+    if target.compressed and verification["passed"]:
+        compressed = _compress(rebuilt, content, handoff, verification)
+        files |= {"model.compressed.tflite": compressed} if compressed else {}
+    folder = run_dir / "export"
+    folder.mkdir(exist_ok=True)
+    (folder / "model.compressed.tflite").unlink(missing_ok=True)  # one of an earlier export
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    shutil.copy(run_dir / "handoff" / "labels.txt", folder)
+    (folder / "verification.json").write_text(json.dumps(verification, indent=1) + "\n")
     report.write(run_dir, verification)
     return verification
+
+
+def _compress(graph: IntegerGraph, plain: bytes, handoff: Handoff, verification: dict) -> bytes | None:
+    """The lookup-table file, and in `verification` what became of it; None where there is none to be had."""
+    if reason := absence("tflm"):
+        verification["notes"].append(f"no lookup-table file was written: {reason}")
+        return None
+    unpacked = convert(graph, description=f"qkd_tf {__version__}, compressed")
+    content, index_bits = compress(read_back(unpacked), unpacked)
+    if not index_bits:
+        verification["notes"].append("no lookup-table file was written: no kernel becomes smaller by it")
+        return None
+    verification["compressed"] = {"index_bits": index_bits, **verify_compressed(content, plain, handoff)}
+    if not verification["compressed"]["passed"]:
+        verification["passed"] = False
+        verification["failures"].append("the lookup-table file gives other logits than the plain one on TFLM")
+    return content
 
 
 def main(argv: list[str]) -> None:
@@ -55,23 +106,64 @@ def main(argv: list[str]) -> None:
         if not FLAGS.run_dir:
             raise ExportError("--run_dir is missing; give the folder of a finished run, such as runs/demo")
         run_dir = pathlib.Path(FLAGS.run_dir)
-        verification = export(run_dir, FLAGS.input_type, Gate(FLAGS.max_top1_difference, FLAGS.min_top1_agreement))
+        gate = Gate(max_top1_difference=FLAGS.max_top1_difference, min_top1_agreement=FLAGS.min_top1_agreement)
+        verification = export(
+            run_dir,
+            TARGETS[FLAGS.target],
+            FLAGS.weight_storage,
+            FLAGS.input_type,
+            gate,
+            check_runtimes(FLAGS.runtimes),
+        )
     except ExportError as error:
         sys.exit(f"error: {error}")
+    path = run_dir / "export" / "model.tflite"
+    if not print_verdict(verification, path):
+        sys.exit(f"error: {path} is not what was trained; see verification.json")
+    print(f"report: {run_dir}/report.html")
+
+
+def check_runtimes(names: list[str]) -> list[str]:
+    """The names as they are.
+
+    Raises:
+      ExportError: one that is none of a runtime.
+    """
+    if unknown := [name for name in names if name not in RUNTIMES]:
+        raise ExportError(f"--runtimes has {', '.join(unknown)}; choose from {', '.join(RUNTIMES)}")
+    return names
+
+
+def print_verdict(verification: dict, path: pathlib.Path) -> bool:
+    """Notes, a line for each runtime, and failures on stderr; returns whether the file passed."""
     for note in verification.get("notes", ()):
         print(f"note: {note}")
     for failure in verification["failures"]:
         print(f"FAILED: {failure}", file=sys.stderr)
-    if not verification["passed"]:
-        sys.exit(f"error: {run_dir}/export/model.tflite is not what was trained; see verification.json")
-    tflite = verification["tflite"]
-    print(
-        f"{run_dir}/export/model.tflite: {verification['file']['bytes']:,} bytes, "
-        f"top-1 {tflite['top1']:.2f} % on {verification['num_images']:,} test images "
-        f"(Keras student {verification['student']['top1']:.2f} %, agreement {tflite['top1_agreement']:.2f} %, "
-        f"equal logits {tflite['equal_logits']:.2f} %)"
+    if verification["passed"]:
+        print(
+            f"{path}: {verification['file']['bytes']:,} bytes; on {verification['num_images']:,} test images the "
+            f"Keras student's top-1 is {verification['student']['top1']:.2f} %"
+        )
+        for name, row in verification["runtimes"].items():
+            if "not_run" not in row:
+                print(f"{name}: {runtime_line(row)}")
+    if compressed := verification.get("compressed"):
+        print(
+            f"{path.with_suffix('.compressed.tflite')}: {compressed['file']['bytes']:,} bytes, "
+            f"{compressed['equal_logits']:.2f} % of the plain file's logits on {compressed['num_images']} images"
+        )
+    return verification["passed"]
+
+
+def runtime_line(row: dict) -> str:
+    """A runtime's row of the verification, for people."""
+    return (
+        f"top-1 {row['top1']:.2f} %, agreement with the student {row['student']['top1_agreement']:.2f} %, with the "
+        f"student in its integers {row['integer_student']['top1_agreement']:.2f} %; "
+        f"{row['operators']['equal_codes']:.3f} % of the operators' integers as computed by hand; "
+        f"{1000 * row['median_seconds']:.2f} ms an image here"
     )
-    print(f"report: {run_dir}/report.html")
 
 
 if __name__ == "__main__":

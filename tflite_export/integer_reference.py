@@ -25,12 +25,23 @@ def run(graph: IntegerGraph, codes: np.ndarray, arithmetic: Arithmetic) -> dict[
     """
     values = {graph.input: codes}
     for operator in graph.operators:
-        inputs = [values.get(name, graph.tensors[name].data) for name in operator.inputs]
-        tensors = [graph.tensors[name] for name in operator.inputs]
-        output = graph.tensors[operator.output]
-        result = OPERATORS[operator.kind](arithmetic, operator, tensors, inputs, output)
-        values[operator.output] = np.clip(result, *_clip(operator, output)).astype(output.dtype)
+        values[operator.output] = run_operator(graph, operator, values, arithmetic)
     return values
+
+
+def run_operator(
+    graph: IntegerGraph, operator: Operator, values: Mapping[str, np.ndarray], arithmetic: Arithmetic
+) -> np.ndarray:
+    """The integers of one operator's output.
+
+    Args:
+      values: integers of the activations that it reads, [N, ...], by name.
+    """
+    inputs = [values.get(name, graph.tensors[name].data) for name in operator.inputs]
+    tensors = [graph.tensors[name] for name in operator.inputs]
+    output = graph.tensors[operator.output]
+    result = OPERATORS[operator.kind](arithmetic, operator, tensors, inputs, output)
+    return np.clip(result, *_clip(operator, output)).astype(output.dtype)
 
 
 def _conv(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):

@@ -1,5 +1,6 @@
 """Reads a .tflite back into an integer graph, knowing nothing of how it was written."""
 
+import math
 import struct
 
 import numpy as np
@@ -16,7 +17,28 @@ OPERATORS = _names(schema.BuiltinOperator)
 TENSOR_TYPES = {value: name.lower() for value, name in _names(schema.TensorType).items()}
 ACTIVATIONS = _names(schema.ActivationFunctionType)
 PADDINGS = _names(schema.Padding)
+OPTIONS_TYPES = _names(schema.BuiltinOptions)
 NUMPY_TYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "bool")
+
+SCHEMA_VERSION = 3
+
+# Our builtins -> what a runtime goes by to read their options, and the lowest version that takes int8.
+BUILTINS = {
+    "ADD": ("AddOptions", 2),
+    "CONCATENATION": ("ConcatenationOptions", 2),
+    "CONV_2D": ("Conv2DOptions", 3),
+    "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", 3),
+    "FULLY_CONNECTED": ("FullyConnectedOptions", 4),
+    "MAXIMUM": ("MaximumMinimumOptions", 2),
+    "MAX_POOL_2D": ("Pool2DOptions", 2),
+    "MEAN": ("ReducerOptions", 2),
+    "PAD": ("PadOptions", 2),
+    "QUANTIZE": ("QuantizeOptions", 2),
+    "RESHAPE": ("ReshapeOptions", 1),
+}
+# The first version that knows INT4 kernels, and the first that knows kernels with a scale for each channel.
+INT4_VERSIONS = {"CONV_2D": 7, "DEPTHWISE_CONV_2D": 7, "FULLY_CONNECTED": 10}
+PER_CHANNEL_VERSIONS = {"FULLY_CONNECTED": 12}
 
 # Flatbuffer field -> our option. A field that is not listed here must have its default, or it is told.
 OPTIONS = {
@@ -38,11 +60,14 @@ WORDS = {"padding": PADDINGS, "activation": ACTIVATIONS}
 def read_back(content: bytes) -> IntegerGraph:
     """The graph in a .tflite of one subgraph.
 
-    A custom operator appears as kind "CUSTOM"; a type or option that we never write appears under
-    its flatbuffer name, so that a comparison finds it.
+    What an operator has beyond our own options (a field of its options or of its own that we never set,
+    another version or type of options than its builtin has) appears among its options under its flatbuffer
+    name, and a kind or type that we never write under its name there, so that a comparison finds it. A
+    custom operator is of kind "CUSTOM".
 
     Raises:
-      ValueError: not a .tflite, or not exactly one subgraph with one input and one output.
+      ValueError: not a .tflite, not exactly one subgraph with one input and one output, or something
+        that an `IntegerGraph` has no place for, such as sparsity or several zero points.
     """
     if content[4:8] != b"TFL3":
         raise ValueError("not a .tflite: the file identifier TFL3 is missing")
@@ -53,76 +78,133 @@ def read_back(content: bytes) -> IntegerGraph:
 
 
 def _graph(model: schema.ModelT) -> IntegerGraph:
+    if model.version != SCHEMA_VERSION:
+        raise ValueError(f"schema version {model.version}; {SCHEMA_VERSION} is expected")
+    _refuse_others("the model", model, "version operatorCodes subgraphs description buffers signatureDefs")
     if len(model.subgraphs) != 1:
         raise ValueError(f"{len(model.subgraphs)} subgraphs; one is expected")
     subgraph = model.subgraphs[0]
+    _refuse_others("the subgraph", subgraph, "tensors inputs outputs operators name")
     if len(subgraph.inputs) != 1 or len(subgraph.outputs) != 1:
         raise ValueError(f"{len(subgraph.inputs)} inputs and {len(subgraph.outputs)} outputs; one of each is expected")
     graph = IntegerGraph()
-    tensors = [_tensor(tensor, model.buffers[tensor.buffer].data) for tensor in subgraph.tensors]
-    for tensor in tensors:
-        graph.add_tensor(tensor)
-    graph.input, graph.output = tensors[subgraph.inputs[0]].name, tensors[subgraph.outputs[0]].name
-    for signature in model.signatureDefs or ():
-        for entry in [*signature.inputs, *signature.outputs]:
-            graph.signature[f"{signature.signatureKey.decode()}/{entry.name.decode()}"] = tensors[
-                entry.tensorIndex
-            ].name
+    for tensor in subgraph.tensors:
+        graph.add_tensor(_tensor(tensor, model.buffers[tensor.buffer]))
+    names = dict(enumerate(graph.tensors))  # no negative index is taken for one from the end
+    graph.input, graph.output = names[subgraph.inputs[0]], names[subgraph.outputs[0]]
+    graph.signature = _signature(model.signatureDefs or (), names, graph)
     for operator in subgraph.operators:
-        code = model.operatorCodes[operator.opcodeIndex]
-        graph.operators.append(
-            Operator(
-                OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)],
-                tuple(tensors[i].name if i >= 0 else ABSENT for i in operator.inputs),
-                tensors[operator.outputs[0]].name,
-                _options(operator.builtinOptions),
-            )
-        )
+        graph.operators.append(_operator(operator, model.operatorCodes[operator.opcodeIndex], names, graph))
     return graph
 
 
-def _tensor(tensor: schema.TensorT, buffer) -> Tensor:
-    dtype = TENSOR_TYPES[tensor.type]
-    shape = tuple(int(d) for d in tensor.shape) if tensor.shape is not None else ()
-    quantization = tensor.quantization
-    scales = np.array([], np.float32)
-    zero_points = np.array([0])
-    axis = None
-    if quantization is not None and quantization.scale is not None:
-        scales = np.asarray(quantization.scale, np.float32)
-        zero_points = np.asarray(quantization.zeroPoint)
-        axis = quantization.quantizedDimension if scales.size > 1 else None
-    if len(set(zero_points.tolist())) != 1:
-        raise ValueError(f"tensor {tensor.name.decode()} has several zero points")
-    data = None
-    if buffer is not None and len(buffer):
-        if dtype not in (*NUMPY_TYPES, "int4"):
-            raise ValueError(f"tensor {tensor.name.decode()} holds constants of type {dtype}")
-        raw = np.asarray(buffer, np.uint8)
-        data = (_unpack_int4(raw, shape) if dtype == "int4" else np.frombuffer(raw.tobytes(), dtype)).reshape(shape)
-    return Tensor(tensor.name.decode(), shape, dtype, scales, int(zero_points[0]), axis, data)
-
-
-def _unpack_int4(raw: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """int8 integers of two a byte, the lower half first."""
-    nibbles = np.stack([raw << 4, raw & 0xF0], axis=-1).astype(np.uint8).view(np.int8) >> 4
-    return nibbles.ravel()[: int(np.prod(shape))]
-
-
-def _options(options) -> dict:
-    """Our names for the fields of an options object; fields of no meaning to int8 are left out at their default."""
-    if options is None:
-        return {}
-    defaults = vars(type(options)())
+def _signature(definitions, names: dict[int, str], graph: IntegerGraph) -> dict[str, str]:
     found = {}
-    for field, value in vars(options).items():
-        if field in OPTIONS:
-            name = OPTIONS[field]
-            found[name] = WORDS[name][value] if name in WORDS else value
-        elif value != defaults[field] and (field, value) not in ADMITTED:
-            found[field] = value
+    for definition in definitions:
+        key = definition.signatureKey.decode()
+        _refuse_others(f"signature {key}", definition, "inputs outputs signatureKey")
+        for entries, other_end in ((definition.inputs, graph.output), (definition.outputs, graph.input)):
+            for entry in entries:
+                path, tensor = f"{key}/{entry.name.decode()}", names[entry.tensorIndex]
+                if path in found:
+                    raise ValueError(f"the signature has {path} twice, for {found[path]} and {tensor}")
+                found[f"{path} (at the wrong end)" if tensor == other_end else path] = tensor
     return found
 
 
-# Non-default values that mean nothing more than the operator itself: one output channel for each input channel.
-ADMITTED = (("depthMultiplier", 1),)
+def _operator(
+    operator: schema.OperatorT, code: schema.OperatorCodeT, names: dict[int, str], graph: IntegerGraph
+) -> Operator:
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    kind = OPERATORS.get(number, f"operator code {number}")
+    inputs = tuple(names[i] if i != -1 else ABSENT for i in operator.inputs)
+    output, *more_outputs = (names[i] for i in operator.outputs)
+    options = _options(operator.builtinOptions)
+    options |= _others(operator, "opcodeIndex inputs outputs builtinOptionsType builtinOptions")
+    options |= _others(code, "deprecatedBuiltinCode builtinCode version")
+    if more_outputs:
+        options["outputs"] = [output, *more_outputs]
+    if kind in BUILTINS:
+        options_type, version = BUILTINS[kind]
+        if operator.builtinOptionsType != getattr(schema.BuiltinOptions, options_type):
+            options["builtinOptionsType"] = OPTIONS_TYPES.get(operator.builtinOptionsType, operator.builtinOptionsType)
+        kernels = [graph.tensors[name] for name in inputs[1:2] if name != ABSENT]
+        if any(kernel.dtype == "int4" for kernel in kernels):
+            version = max(version, INT4_VERSIONS.get(kind, version))
+        if any(kernel.axis is not None for kernel in kernels):
+            version = max(version, PER_CHANNEL_VERSIONS.get(kind, version))
+        if code.version != version:
+            options["version"] = code.version
+    return Operator(kind, inputs, output, options)
+
+
+def _tensor(tensor: schema.TensorT, buffer: schema.BufferT) -> Tensor:
+    name = tensor.name.decode()
+    _refuse_others(f"tensor {name}", tensor, "shape type buffer name quantization hasRank")
+    _refuse_others(f"the buffer of tensor {name}", buffer, "data")
+    dtype = TENSOR_TYPES.get(tensor.type, f"type {tensor.type}")
+    shape = tuple(int(d) for d in tensor.shape) if tensor.shape is not None else ()
+    quantization = tensor.quantization or schema.QuantizationParametersT()
+    _refuse_others(f"the quantization of tensor {name}", quantization, "scale zeroPoint quantizedDimension")
+    scales = np.asarray(_values(quantization.scale), np.float32)
+    zero_points = _values(quantization.zeroPoint)
+    if len(set(zero_points)) > 1:
+        raise ValueError(f"tensor {name} has several zero points")
+    if len(zero_points) != scales.size:
+        raise ValueError(f"tensor {name} has {scales.size} scales and {len(zero_points)} zero points")
+    axis = quantization.quantizedDimension if scales.size > 1 else quantization.quantizedDimension or None
+    data = _data(name, dtype, shape, buffer.data) if buffer.data is not None and len(buffer.data) else None
+    return Tensor(name, shape, dtype, scales, zero_points[0] if zero_points else 0, axis, data)
+
+
+def _data(name: str, dtype: str, shape: tuple[int, ...], buffer) -> np.ndarray:
+    if dtype not in (*NUMPY_TYPES, "int4"):
+        raise ValueError(f"tensor {name} holds constants of type {dtype}")
+    raw = np.asarray(buffer, np.uint8)
+    size = math.prod(shape)
+    num_bytes = (size + 1) // 2 if dtype == "int4" else size * np.dtype(dtype).itemsize
+    if raw.size != num_bytes:
+        raise ValueError(f"tensor {name} has {raw.size} bytes; {dtype} of shape {shape} takes {num_bytes}")
+    return (_unpack_int4(raw)[:size] if dtype == "int4" else np.frombuffer(raw.tobytes(), dtype)).reshape(shape)
+
+
+def _unpack_int4(raw: np.ndarray) -> np.ndarray:
+    """int8 integers of two a byte, the lower half first."""
+    return (np.stack([raw << 4, raw & 0xF0], axis=-1).astype(np.uint8).view(np.int8) >> 4).ravel()
+
+
+def _options(options) -> dict:
+    """Our names for the fields of an options object, and those we never write under their own."""
+    if options is None:
+        return {}
+    found = {}
+    for field in OPTIONS.keys() & vars(options).keys():
+        name, value = OPTIONS[field], getattr(options, field)
+        found[name] = WORDS[name].get(value, value) if name in WORDS else value
+    return found | _others(options, " ".join(OPTIONS))
+
+
+def _others(table, read: str) -> dict:
+    """Fields of a flatbuffer table that have another value than we write, but for those that are `read`."""
+    ordinary = vars(type(table)()) | WRITTEN
+    found = {}
+    for field in vars(table).keys() - set(read.split()):
+        value = getattr(table, field)
+        value = value.tolist() if isinstance(value, np.ndarray) else value
+        if value not in (ordinary[field], []):
+            found[field] = type(value).__name__ if hasattr(value, "Pack") else value
+    return found
+
+
+def _refuse_others(owner: str, table, read: str) -> None:
+    if others := _others(table, read):
+        fields = ", ".join(f"{field} {value}" for field, value in sorted(others.items()))
+        raise ValueError(f"{owner} has {fields}, which we never write")
+
+
+def _values(vector) -> list:
+    return [] if vector is None else np.asarray(vector).tolist()
+
+
+# Fields that we write at another value than the schema's default: one output channel for each input channel.
+WRITTEN = {"depthMultiplier": 1}

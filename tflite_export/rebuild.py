@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tf_keras
 
-from qkd_tf.quantization.grid import INT8_MIN, TensorQuantParams
+from qkd_tf.quantization.grid import AVERAGE_CODE, INT8_MIN, TensorQuantParams
 from tflite_export.fold import BatchNorm, fold
 from tflite_export.graph import IntegerGraph, Operator, Tensor, constant
 from tflite_export.load import ExportError, Handoff
@@ -157,7 +157,33 @@ class _Rebuilder:
     def _add(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
         self._emit("ADD", operator.inputs, output, activation=operator.activation)
 
-    def _mean(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+    def _average(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+        """The whole map is a MEAN; windows are a depthwise convolution of equal weights.
+
+        AVERAGE_POOL_2D would round to the steps of its input, and its output has a grid of its own.
+        """
+        layer, source = operator.root, self.graph.tensors[operator.inputs[0]]
+        window = getattr(layer, "pool_size", source.shape[1:3])
+        if tuple(window) == source.shape[1:3]:
+            return self._mean(operator, output)
+        codes = np.full((1, *window, source.shape[3]), AVERAGE_CODE, np.int8)
+        scale = np.float32(1 / (AVERAGE_CODE * window[0] * window[1]))
+        kernel = self.graph.add_tensor(constant(f"{layer.name}/kernel", codes, [scale]))
+        zeros = np.zeros(source.shape[3], np.int32)
+        bias = self.graph.add_tensor(constant(f"{layer.name}/bias", zeros, [source.scales[0] * scale]))
+        self._emit(
+            "DEPTHWISE_CONV_2D",
+            [source.name, kernel, bias],
+            output,
+            padding=layer.padding.upper(),
+            stride_h=layer.strides[0],
+            stride_w=layer.strides[1],
+            dilation_h=1,
+            dilation_w=1,
+            activation="NONE",
+        )
+
+    def _mean(self, operator: _Operator, output: str) -> None:
         axes = self.graph.add_tensor(constant(f"{operator.root.name}/axes", np.array([1, 2], np.int32)))
         self._emit("MEAN", [operator.inputs[0], axes], output, keep_dims=len(self.graph.tensors[output].shape) == 4)
 
@@ -228,8 +254,8 @@ EMITTERS: Mapping[type, Callable] = {
     _layers.DepthwiseConv2D: _Rebuilder._convolution,
     _layers.Dense: _Rebuilder._dense,
     _layers.Add: _Rebuilder._add,
-    _layers.GlobalAveragePooling2D: _Rebuilder._mean,
-    _layers.AveragePooling2D: _Rebuilder._mean,
+    _layers.GlobalAveragePooling2D: _Rebuilder._average,
+    _layers.AveragePooling2D: _Rebuilder._average,
     _layers.Activation: _Rebuilder._requantize,
     _layers.Concatenate: _Rebuilder._concatenate,
 }

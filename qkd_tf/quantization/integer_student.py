@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from qkd_tf.quantization.grid import TensorQuantParams, quantize
+from qkd_tf.quantization.grid import AVERAGE_CODE, TensorQuantParams, quantize
 from qkd_tf.quantization.plan import activation_name, parents, producer, role
 from qkd_tf.quantization.runtime_arithmetic import Arithmetic, round_half_away
 from qkd_tf.quantization.scheme import QuantizedStudent
@@ -95,8 +95,20 @@ class IntegerStudent:
     def _average(self, operator: "_Operator", arithmetic: Arithmetic, steps) -> np.ndarray:
         (parent,) = parents(operator.root)
         x = steps[parent.name]
+        window = getattr(operator.root, "pool_size", x.shape[1:3])
+        if tuple(window) != x.shape[1:3]:
+            return self._average_windows(operator, arithmetic, x)
         sums = x.sum(axis=(1, 2), keepdims=len(operator.root.output_shape) == 4)
         return arithmetic.mean(sums, x.shape[1] * x.shape[2], self._scale(parent), self._scale(operator.end))
+
+    def _average_windows(self, operator: "_Operator", arithmetic: Arithmetic, x: np.ndarray) -> np.ndarray:
+        """A depthwise convolution of equal weights, each AVERAGE_CODE."""
+        layer = operator.root
+        (parent,) = parents(layer)
+        area = layer.pool_size[0] * layer.pool_size[1]
+        sums = np.round(layer(tf.constant(x, tf.float64)).numpy() * area).astype(np.int64) * AVERAGE_CODE
+        kernel_scale = np.float32(1 / (AVERAGE_CODE * area))
+        return arithmetic.convolution(sums, self._scale(parent), kernel_scale, self._scale(operator.end))
 
     def _concatenate(self, operator: "_Operator", arithmetic: Arithmetic, steps) -> np.ndarray:
         parts = [

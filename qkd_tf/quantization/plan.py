@@ -222,8 +222,6 @@ def _layer_problems(graph: _Graph, layer) -> list[str]:
         found.append(f"has depth_multiplier {layer.depth_multiplier}; use 1")
     if isinstance(layer, _layers.Dense) and len(layer.input_shape) != 2:
         found.append(f"reads a tensor of shape {layer.input_shape}; put Flatten or pooling before Dense")
-    if isinstance(layer, _layers.AveragePooling2D) and tuple(layer.pool_size) != tuple(layer.input_shape[1:3]):
-        found.append(f"averages {layer.pool_size} of a {layer.input_shape[1:3]} map; only the whole map is possible")
     if isinstance(layer, _layers.AveragePooling2D) and layer.padding != "valid":
         found.append(f"has padding {layer.padding}; use valid")
     if isinstance(layer, _layers.BatchNormalization) and list(layer.axis) != [len(layer.input_shape) - 1]:

@@ -62,11 +62,14 @@ def multiply_rounding_twice(x: np.ndarray, fixed, shift) -> np.ndarray:
     First SaturatingRoundingDoublingHighMul (half up), then RoundingDivideByPOT (half away from zero).
     x * 2^shift must fit int32.
     """
-    product = (x.astype(np.int64) << np.maximum(shift, 0)) * fixed
-    high = (product + 2**30) >> 31
     exponent = np.maximum(-shift, 0)
-    half = np.where(exponent > 0, np.int64(1) << np.maximum(exponent - 1, 0), 0)
-    return (high + half - ((high < 0) & (exponent > 0))) >> exponent
+    result = (x.astype(np.int64) << np.maximum(shift, 0)) * fixed
+    result += 2**30
+    result >>= 31
+    result -= (result < 0) & (exponent > 0)  # what is half and negative goes down
+    result += np.where(exponent > 0, np.int64(1) << np.maximum(exponent - 1, 0), 0)
+    result >>= exponent
+    return result
 
 
 def multiply_rounding_once(x: np.ndarray, fixed, shift) -> np.ndarray:

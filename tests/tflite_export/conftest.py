@@ -234,6 +234,11 @@ CASES = {
     ),
     "mean_global": Case("CONV_2D MEAN", _through(layers.Conv2D(6, 3), layers.GlobalAveragePooling2D())),
     "mean_map": Case("CONV_2D MEAN", _through(layers.Conv2D(6, 3), layers.AveragePooling2D((6, 4))), (8, 6, 3)),
+    "average_pool": Case(
+        "CONV_2D DEPTHWISE_CONV_2D",
+        _through(layers.Conv2D(6, 3), layers.AveragePooling2D((3, 2), (2, 1))),
+        (9, 7, 3),
+    ),
     "max_pool": Case(
         "CONV_2D MAXIMUM MAX_POOL_2D CONV_2D",
         _through(layers.Conv2D(4, 3), layers.MaxPooling2D((3, 2), (2, 1), "same"), layers.Conv2D(5, 1)),

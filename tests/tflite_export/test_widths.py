@@ -1,0 +1,77 @@
+"""Every bit width: what a student of W by A bits is, the file is, on every runtime."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tf_keras
+from tf_keras import layers
+
+from qkd_tf.experiment import QuantizationSpec
+from tflite_export.convert import convert
+from tflite_export.read_back import read_back
+from tflite_export.rebuild import rebuild
+from tflite_export.runtimes import RUNTIMES, absence, every_tensor
+
+WIDTHS = range(2, 9)
+
+
+@pytest.fixture(scope="module")
+def everything(randomize):
+    """A small network of all that a student may have, gammas of 0 and below in it."""
+    x = pixels = tf_keras.Input((13, 11, 3), name="pixels")
+    x = layers.Rescaling(1 / 64, -2.0, name="normalization")(x)
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="stem")(x)
+    x = shortcut = layers.ReLU(name="unsigned")(layers.BatchNormalization(name="stem_bn")(x))
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
+    x = layers.BatchNormalization(name="signed")(x)
+    x = layers.Conv2D(4, 1, name="pointwise")(x)
+    x = layers.Add(name="add")([shortcut, x])
+    x = layers.ReLU(name="add_relu")(x)
+    x = layers.MaxPooling2D(2, 1, name="max_pool")(x)
+    left = layers.Conv2D(3, 3, 2, use_bias=False, name="valid")(x)
+    left = layers.ReLU(6.0, name="relu6")(layers.BatchNormalization(name="valid_bn")(left))
+    right = layers.AveragePooling2D(2, name="average_pool")(x)
+    right = layers.Conv2D(2, 2, name="right")(right)
+    x = layers.Concatenate(name="concat")([left, right])
+    x = layers.Conv2D(6, 3, padding="same", activation="relu", name="mixed")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.Dense(6, activation="relu", name="hidden")(x)
+    model = randomize(tf_keras.Model(pixels, layers.Dense(5, name="logits")(x), name="everything"))
+    for name in ("stem_bn", "signed", "valid_bn"):
+        gamma = model.get_layer(name).gamma
+        gamma.assign(np.concatenate([[-0.8, 0.0], gamma.numpy()[2:]]))
+    return model
+
+
+@pytest.mark.parametrize("weight_bits, activation_bits", itertools.product(WIDTHS, WIDTHS))
+def test_integers_of_every_tensor_are_on_their_grid_and_as_keras_predicts(
+    everything, make_handoff, weight_bits, activation_bits
+):
+    spec = QuantizationSpec(
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        first_layer_bits=weight_bits,
+        last_layer_bits=weight_bits,
+    )
+    handoff = make_handoff(everything, spec)
+    graph = rebuild(handoff)
+    content = convert(graph, "")
+    assert read_back(content).operators == graph.operators
+
+    assert {params.grid.num_bits for params in handoff.weight_params.values()} == {weight_bits}
+    assert {handoff.tensor_params[name].grid.qmin < 0 for name in ("signed", "unsigned")} == {True, False}
+    for name, params in handoff.weight_params.items():
+        unit = 2**params.grid.weight_shift
+        codes = graph.tensors[f"{name}/kernel"].data.astype(int)
+        assert not np.any(codes % unit)
+        assert params.grid.qmin <= codes.min() // unit and codes.max() // unit <= params.grid.qmax
+
+    for runtime in (name for name in RUNTIMES if absence(name) is None):
+        predicted = handoff.integer_codes[runtime]
+        images = handoff.test_images[: len(predicted["logits"])]
+        for name, codes in every_tensor(runtime, graph, content, images).items():
+            if name in predicted:
+                np.testing.assert_array_equal(codes, predicted[name], f"{runtime}: {name}")
+            if params := handoff.tensor_params.get(name):
+                assert params.stored_min <= codes.min() and codes.max() <= params.stored_max

@@ -1,0 +1,122 @@
+"""What each target can run, and how its weights are stored: a row each."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from tflite_export.graph import IntegerGraph, Operator, Tensor
+from tflite_export.load import ExportError
+
+WEIGHT_STORAGES = ("auto", "int8", "int4")
+INT4_MAX = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A kind of device.
+
+    Attributes:
+      title: for people.
+      judges: runtimes that decide whether a file passes; the first that is installed.
+      input_type: "uint8" takes pixels, "int8" pixel - 128.
+      int4: operators that take INT4 weights -> whether with one scale a channel, too.
+      auto: how weights that fit INT4 are stored unless a user says otherwise.
+      reason: why so.
+      compressed: whether weights are also written at their true width, under lookup tables.
+    """
+
+    title: str
+    judges: tuple[str, ...]
+    input_type: str
+    int4: Mapping[str, bool]
+    auto: str
+    reason: str
+    compressed: bool = False
+
+
+TARGETS: Mapping[str, Target] = {
+    "phone": Target(
+        "a phone with LiteRT",
+        judges=("litert",),
+        input_type="uint8",
+        int4={"CONV_2D": True, "DEPTHWISE_CONV_2D": True, "FULLY_CONNECTED": True},
+        auto="int8",
+        reason="LiteRT runs INT4 convolutions outside XNNPACK, several times slower; "
+        "--weight_storage=int4 trades that for half the bytes",
+    ),
+    "microcontroller": Target(
+        "a microcontroller with TensorFlow Lite for Microcontrollers",
+        judges=("tflm", "litert_reference"),
+        input_type="int8",
+        int4={"CONV_2D": True, "DEPTHWISE_CONV_2D": True, "FULLY_CONNECTED": False},
+        auto="int4",
+        reason="flash is what is short there; TFLM unpacks INT4 weights in its arena",
+        compressed=True,
+    ),
+    "ethos_u": Target(
+        "an Ethos-U NPU",
+        judges=("tflm", "litert_reference"),
+        input_type="int8",
+        int4={},
+        auto="int8",
+        reason="Arm's compiler for it, Vela, takes no INT4, and compresses weights itself",
+    ),
+}
+
+
+def store(graph: IntegerGraph, weight_storage: str, target: Target) -> IntegerGraph:
+    """The graph with each kernel in the type that it is stored in; the integers are the same.
+
+    Raises:
+      ExportError: INT4 is asked for where the target has none.
+    """
+    storage = target.auto if weight_storage == "auto" else weight_storage
+    if storage == "int4" and not target.int4:
+        raise ExportError(
+            f"--weight_storage=int4 was asked for, but {target.title} does not take it ({target.reason}); "
+            "use --weight_storage=int8 or auto"
+        )
+    if storage == "int8":
+        why = target.reason if weight_storage == "auto" else "as asked for"
+        return dataclasses.replace(graph, notes=[*graph.notes, f"weights are stored as int8: {why}"])
+    packed, kept = {}, []
+    for operator, kernel in kernels(graph):
+        obstacle = _obstacle(operator, kernel, target)
+        if obstacle is None:
+            packed[kernel.name] = dataclasses.replace(kernel, dtype="int4")
+        else:
+            kept.append(f"{kernel.name} ({obstacle})")
+    why = target.reason if weight_storage == "auto" else "as asked for"
+    notes = [f"{len(packed)} kernels are stored as INT4, two integers a byte: {why}"]
+    if kept:
+        notes.append(f"stored as int8: {', '.join(kept)}")
+    return dataclasses.replace(graph, tensors=graph.tensors | packed, notes=graph.notes + notes)
+
+
+def stored_as(expected: IntegerGraph, found: IntegerGraph) -> IntegerGraph:
+    """`expected` with INT4 for the kernels that a file stores so and whose integers fit."""
+    packed = {
+        kernel.name: dataclasses.replace(kernel, dtype="int4")
+        for _, kernel in kernels(expected)
+        if kernel.name in found.tensors and found.tensors[kernel.name].dtype == "int4" and _fits_int4(kernel)
+    }
+    return dataclasses.replace(expected, tensors=expected.tensors | packed)
+
+
+def kernels(graph: IntegerGraph) -> list[tuple[Operator, Tensor]]:
+    """Each operator that has a kernel, with that kernel."""
+    return [(o, graph.tensors[o.inputs[1]]) for o in graph.operators if o.kind in TARGETS["phone"].int4]
+
+
+def _obstacle(operator: Operator, kernel: Tensor, target: Target) -> str | None:
+    """What keeps a kernel from being stored as INT4."""
+    if not _fits_int4(kernel):
+        return "more than 4 bits"
+    if operator.kind not in target.int4:
+        return f"no INT4 {operator.kind} there"
+    if kernel.axis is not None and not target.int4[operator.kind]:
+        return f"no INT4 {operator.kind} with a scale for each channel there"
+    return None
+
+
+def _fits_int4(kernel: Tensor) -> bool:
+    return int(abs(kernel.data).max()) <= INT4_MAX

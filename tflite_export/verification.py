@@ -1,0 +1,357 @@
+"""Proves that a .tflite is what was trained: read back, compared tensor by tensor, and run on every runtime."""
+
+import collections
+import dataclasses
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tf_keras
+
+from tflite_export.graph import IntegerGraph, Operator, Tensor
+from tflite_export.integer_reference import run_operator
+from tflite_export.load import ExportError, Handoff
+from tflite_export.read_back import read_back
+from tflite_export.runtimes import RUNTIMES, absence, every_tensor, infer, input_codes
+from tflite_export.targets import Target, kernels, stored_as
+
+FORMAT = 2
+INTEGER_TYPES = ("int4", "int8", "uint8", "int32")
+NUM_COMPRESSED_IMAGES = 200
+ROUNDING = 1e-9  # percent; shares of the same images are equal in spite of floating point
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """What a file must reach on the test split.
+
+    Attributes:
+      max_top1_difference, min_top1_agreement: LiteRT's default kernels, which round as training does,
+        against the quantized Keras student. Points of top-1; percent of images with equal top-1.
+      max_integer_top1_difference, min_integer_agreement: every runtime against the same student computed in
+        that runtime's integer arithmetic.
+      min_equal_codes, max_step_error: each operator on each runtime, given the integers that it read there,
+        against our own integer interpreter. Percent of integers; steps.
+    """
+
+    max_top1_difference: float = 0.2
+    min_top1_agreement: float = 99.5
+    max_integer_top1_difference: float = 0.05
+    min_integer_agreement: float = 99.9
+    min_equal_codes: float = 99.99
+    max_step_error: int = 1
+
+
+def verify(
+    content: bytes,
+    expected: IntegerGraph,
+    handoff: Handoff,
+    gate: Gate,
+    target: Target,
+    runtimes: Sequence[str] = tuple(RUNTIMES),
+) -> dict:
+    """Checks a file against the handoff.
+
+    Args:
+      content: the .tflite.
+      expected: the graph that `rebuild` makes of the handoff; kernels may be stored in the file as INT4.
+      runtimes: names of those to ask. The target's judge is always asked.
+
+    Returns:
+      The verification as JSON values, described in BUILD.md.
+    """
+    start = time.monotonic()
+    try:
+        found = read_back(content)
+    except ValueError as error:
+        return {"format": FORMAT, "passed": False, "failures": [str(error)]}
+    failures = refusals(stored_as(expected, found), found, handoff)
+    judge = next((name for name in target.judges if absence(name) is None), target.judges[-1])
+    rows, seen, notes = {}, {}, list(expected.notes)
+    if not failures:  # a file that is another network is not worth an hour of inference
+        for name in RUNTIMES:
+            if name == judge or name in runtimes:
+                rows[name], codes = ask(name, content, found, handoff)
+                seen = seen or codes
+        failures = [line for name, row in rows.items() for line in shortfalls(name, row, judge, gate, handoff)]
+        failures += outside_grid(seen, handoff)
+        notes += remarks(rows, judge, target)
+    return {
+        "format": FORMAT,
+        "passed": not failures,
+        "failures": failures,
+        "notes": notes,
+        "gate": dataclasses.asdict(gate),
+        "target": target.title,
+        "judge": judge,
+        "num_images": len(handoff.test_labels),
+        "student": {"top1": _percent(np.argmax(handoff.student_logits, axis=-1) == handoff.test_labels)},
+        "runtimes": rows,
+        "file": _file(content),
+        "operators": dict(collections.Counter(operator.kind for operator in found.operators)),
+        "tensors": [_row(tensor, handoff, seen) for tensor in found.tensors.values()],
+        "seconds": time.monotonic() - start,
+    }
+
+
+def ask(name: str, content: bytes, found: IntegerGraph, handoff: Handoff) -> tuple[dict, dict[str, np.ndarray]]:
+    """What a runtime makes of the file.
+
+    Returns:
+      Its row of verification.json, and the integers of every tensor on the handoff's first images; both
+      without numbers where the runtime is not installed or does not take the file.
+    """
+    row: dict = {"title": RUNTIMES[name].title, "arithmetic_known": has_known_arithmetic(name, found)}
+    predicted = handoff.integer_codes[name]
+    num_images = len(next(iter(predicted.values())))
+    try:
+        if reason := absence(name):
+            raise ExportError(reason)
+        codes = every_tensor(name, found, content, handoff.test_images[:num_images])
+        logits, facts = infer(name, found, content, handoff.test_images)
+    except ExportError as error:
+        return {**row, "not_run": str(error)}, {}
+    codes[found.input] = np.concatenate(list(input_codes(found, handoff.test_images[:num_images])))
+    ours = {o.output: run_operator(found, o, codes, RUNTIMES[name].arithmetic) for o in found.operators}
+    row |= {
+        "top1": _percent(np.argmax(logits, axis=-1) == handoff.test_labels),
+        "student": agreement(logits, handoff.student_logits, handoff.test_labels),
+        "integer_student": agreement(logits, handoff.integer_logits[name], handoff.test_labels),
+        "codes": equal_codes({tensor: codes[tensor] for tensor in handoff.tensor_params}, predicted),
+        "operators": equal_codes({tensor: codes[tensor] for tensor in ours}, ours),
+        "num_code_images": num_images,
+        **facts,
+    }
+    return row, codes
+
+
+def has_known_arithmetic(name: str, found: IntegerGraph) -> bool:
+    """LiteRT runs INT4 convolutions on kernels that round in several ways, depending on shapes and processor."""
+    return name != "litert" or all(kernel.dtype != "int4" for _, kernel in kernels(found))
+
+
+def agreement(logits: np.ndarray, expected: np.ndarray, labels: np.ndarray) -> dict:
+    """Top-1 of the expected logits, and how far [N, K] integers agree with them."""
+    steps = np.abs(logits.astype(np.int32) - expected)
+    return {
+        "top1": _percent(np.argmax(expected, axis=-1) == labels),
+        "top1_agreement": _percent(np.argmax(logits, axis=-1) == np.argmax(expected, axis=-1)),
+        "equal_logits": _percent(steps == 0),
+        "off_by_one": _percent(steps == 1),
+        "max_step_error": int(steps.max()),
+    }
+
+
+def equal_codes(codes: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict:
+    """Share of equal integers over tensors, and which tensors differ, in the order of execution."""
+    steps = {name: np.abs(values.astype(np.int32) - expected[name]) for name, values in codes.items()}
+    differ = {
+        name: {"equal_codes": _percent(error == 0), "max_step_error": int(error.max())}
+        for name, error in steps.items()
+        if error.any()
+    }
+    total = sum(error.size for error in steps.values())
+    return {
+        "num_tensors": len(steps),
+        "equal_codes": 100.0 * sum(int(np.sum(error == 0)) for error in steps.values()) / total,
+        "max_step_error": max(int(error.max()) for error in steps.values()),
+        "first_different": next(iter(differ), None),
+        "different": differ,
+    }
+
+
+def shortfalls(name: str, row: dict, judge: str, gate: Gate, handoff: Handoff) -> list[str]:
+    """A line for each demand of the gate that a runtime does not meet."""
+    if "not_run" in row:
+        return [f"{name} was to judge the file, and cannot: {row['not_run']}"] if name == judge else []
+    demands = []
+    if name == "litert" and name == judge:
+        demands.append(("student", "the student", gate.max_top1_difference, gate.min_top1_agreement))
+    if row["arithmetic_known"]:
+        title = "the student in this runtime's integers"
+        demands.append(("integer_student", title, gate.max_integer_top1_difference, gate.min_integer_agreement))
+    lines = []
+    for key, title, max_difference, min_agreement in demands:
+        drop, agreed = row[key]["top1"] - row["top1"], row[key]["top1_agreement"]
+        if abs(drop) > max_difference + ROUNDING:
+            lines.append(f"{name}: top-1 differs by {drop:.2f} points from {title}; {max_difference} are allowed")
+        if agreed < min_agreement - ROUNDING:
+            lines.append(f"{name}: top-1 agreement with {title} is {agreed:.2f} %; {min_agreement} % are demanded")
+    if row["arithmetic_known"]:
+        for tensor, found in row["operators"]["different"].items():
+            if found["equal_codes"] < gate.min_equal_codes or found["max_step_error"] > gate.max_step_error:
+                lines.append(
+                    f"{name}: tensor {tensor} has {found['equal_codes']:.3f} % of the integers that its inputs make, "
+                    f"up to {found['max_step_error']} steps apart"
+                )
+    return lines
+
+
+def remarks(rows: dict, judge: str, target: Target) -> list[str]:
+    """What a user should know of the runtimes beyond the verdict."""
+    lines = []
+    if judge != target.judges[0]:
+        lines.append(f"{judge} judged the file: {target.judges[0]} is what {target.title} runs, and could not be asked")
+    for name, row in rows.items():
+        if "not_run" in row:
+            lines.append(f"{name} was not asked: {row['not_run']}")
+        elif not row["arithmetic_known"]:
+            lines.append(
+                f"{name} runs INT4 convolutions on kernels whose rounding is not known beforehand; its integers "
+                f"are up to {row['operators']['max_step_error']} steps from ours, given the same inputs"
+            )
+    row = rows[judge]
+    if judge != "litert" and "not_run" not in row:
+        lines.append(
+            f"{judge} rounds twice where training rounds once: the student's top-1 is {row['student']['top1']:.2f} % "
+            f"in training's arithmetic and {row['integer_student']['top1']:.2f} % in {judge}'s"
+        )
+    return lines
+
+
+def verify_compressed(content: bytes, plain: bytes, handoff: Handoff) -> dict:
+    """Whether a lookup-table file makes the integers of the plain one on TFLM."""
+    images = handoff.test_images[:NUM_COMPRESSED_IMAGES]
+    found = read_back(plain)
+    (expected, _), (logits, facts) = (infer("tflm", found, file, images) for file in (plain, content))
+    steps = np.abs(logits.astype(np.int32) - expected)
+    return {
+        "passed": not steps.any(),
+        "num_images": len(images),
+        "equal_logits": _percent(steps == 0),
+        **facts,
+        "file": _file(content),
+    }
+
+
+def refusals(expected: IntegerGraph, found: IntegerGraph, handoff: Handoff) -> list[str]:
+    """A line for each way in which a file is not what training handed over, told without running it."""
+    return differences(expected, found) + foreign(found) + not_handed_over(found, handoff)
+
+
+def differences(expected: IntegerGraph, found: IntegerGraph) -> list[str]:
+    """A line for each tensor, operator, input or output that is not as expected, bit for bit."""
+    lines = []
+    for end in ("input", "output", "signature"):
+        if getattr(expected, end) != getattr(found, end):
+            lines.append(f"the {end} is {getattr(found, end)}; expected {getattr(expected, end)}")
+    for name in expected.tensors.keys() - found.tensors.keys():
+        lines.append(f"tensor {name} is missing")
+    for name in found.tensors.keys() - expected.tensors.keys():
+        lines.append(f"tensor {name} was not asked for")
+    for name in expected.tensors.keys() & found.tensors.keys():
+        lines += _tensor_differences(expected.tensors[name], found.tensors[name])
+    for position in range(max(len(expected.operators), len(found.operators))):
+        pair = [g.operators[position] if position < len(g.operators) else None for g in (expected, found)]
+        if pair[0] != pair[1]:
+            lines.append(f"operator {position} is {_text(pair[1])}; expected {_text(pair[0])}")
+    return sorted(lines)
+
+
+def foreign(found: IntegerGraph) -> list[str]:
+    """Tensors that are not integer, and operators that convert to or from float."""
+    lines = [f"tensor {t.name} is {t.dtype}" for t in found.tensors.values() if t.dtype not in INTEGER_TYPES]
+    return lines + [f"operator DEQUANTIZE makes {o.output}" for o in found.operators if o.kind == "DEQUANTIZE"]
+
+
+def not_handed_over(found: IntegerGraph, handoff: Handoff) -> list[str]:
+    """Kernels and activations that differ from the handoff itself, whatever `rebuild` made of it.
+
+    Kernels hold the integers that training wrote, shifted as their width asks, but for the sign of a
+    whole channel (a negative gamma) and channels of zeros; activations have training's scale and zero point.
+    """
+    lines = []
+    for name, params in handoff.weight_params.items():
+        tensor = found.tensors.get(f"{name}/kernel")
+        if tensor is None or tensor.data is None:
+            lines.append(f"tensor {name}/kernel holds no integers")
+            continue
+        data = tensor.data.astype(np.int32)
+        unit = 1 << params.grid.weight_shift
+        lowest, highest = params.grid.qmin * unit, params.grid.qmax * unit
+        if data.min() < lowest or data.max() > highest:
+            lines.append(
+                f"tensor {name}/kernel spans {data.min()}..{data.max()}; "
+                f"{params.grid.num_bits} bits are {lowest}..{highest}"
+            )
+        trained = handoff.weights[name].astype(np.int32) * unit
+        depthwise = isinstance(handoff.student.get_layer(name), tf_keras.layers.DepthwiseConv2D)
+        channels = np.moveaxis(data, 3, 0) if depthwise else data
+        expected = np.moveaxis(trained, 2 if depthwise else -1, 0)
+        kept = [
+            np.array_equal(c.ravel(), e.ravel()) or np.array_equal(c.ravel(), -e.ravel()) or not c.any()
+            for c, e in zip(channels, expected, strict=False)
+        ]
+        if len(channels) != len(expected) or not all(kept):
+            lines.append(f"tensor {name}/kernel holds other integers than training wrote")
+    for name, params in handoff.tensor_params.items():
+        tensor = found.tensors.get(name)
+        if tensor is None or tensor.scales.tolist() != [params.scale] or tensor.zero_point != params.zero_point:
+            lines.append(
+                f"tensor {name} has not the scale {params.scale} and zero point {params.zero_point} of training"
+            )
+    return lines
+
+
+def outside_grid(seen: dict[str, np.ndarray], handoff: Handoff) -> list[str]:
+    """Activations with integers outside their bit width."""
+    return [
+        f"tensor {name} spans {seen[name].min()}..{seen[name].max()}; "
+        f"its grid is {params.stored_min}..{params.stored_max}"
+        for name, params in handoff.tensor_params.items()
+        if name in seen and (seen[name].min() < params.stored_min or seen[name].max() > params.stored_max)
+    ]
+
+
+def _tensor_differences(expected: Tensor, found: Tensor) -> list[str]:
+    lines = []
+    for field in ("shape", "dtype", "zero_point", "axis"):
+        if getattr(expected, field) != getattr(found, field):
+            lines.append(
+                f"tensor {found.name} has {field} {getattr(found, field)}; expected {getattr(expected, field)}"
+            )
+    if not np.array_equal(expected.scales, found.scales):
+        lines.append(f"tensor {found.name} has other scales than expected")
+    if (expected.data is None) != (found.data is None):
+        lines.append(f"tensor {found.name} is {'an activation' if found.data is None else 'a constant'}")
+    elif expected.data is not None and not np.array_equal(expected.data, found.data):
+        num_different = np.sum(expected.data != found.data) if expected.data.shape == found.data.shape else "all"
+        lines.append(f"tensor {found.name} has {num_different} other integers than expected")
+    return lines
+
+
+def _row(tensor: Tensor, handoff: Handoff, seen: dict[str, np.ndarray]) -> dict:
+    """What verification.json says of a tensor."""
+    layer = tensor.name.removesuffix("/kernel")
+    params = handoff.tensor_params.get(tensor.name) or handoff.weight_params.get(layer)
+    row = {
+        "name": tensor.name,
+        "type": tensor.dtype,
+        "shape": list(tensor.shape),
+        "scale": [float(s) for s in tensor.scales],
+        "zero_point": tensor.zero_point,
+        "axis": tensor.axis,
+    }
+    if params is not None:
+        row["num_bits"] = params.grid.num_bits
+    if tensor.data is not None:
+        row["num_levels"] = len(np.unique(tensor.data))
+    elif tensor.name in seen:
+        row["num_levels"] = len(np.unique(seen[tensor.name]))
+    return row
+
+
+def _percent(hits: np.ndarray) -> float:
+    return 100.0 * float(np.mean(hits))
+
+
+def _file(content: bytes) -> dict:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _text(operator: Operator | None) -> str:
+    if operator is None:
+        return "absent"
+    options = "".join(f", {name}={value}" for name, value in sorted(operator.options.items()))
+    return f"{operator.kind}({', '.join(operator.inputs)}{options}) -> {operator.output}"
