@@ -26,6 +26,7 @@ def summary(run_dir: pathlib.Path) -> dict:
     """The numbers of one run, from its results.json and verification.json."""
     results = json.loads((run_dir / "results.json").read_text())
     verification = json.loads((run_dir / "export" / "verification.json").read_text())
+    judged = verification["runtimes"][verification["judge"]]
     experiment = results["experiment"]
     phases = [{key: value for key, value in phase.items() if key != "history"} for phase in results["phases"]]
     return {
@@ -35,7 +36,11 @@ def summary(run_dir: pathlib.Path) -> dict:
         "bits": "W{weight_bits}A{activation_bits}".format(**experiment["quantization"]),
         "passed": verification["passed"],
         "num_images": verification["num_images"],
-        "tflite": verification["tflite"],
+        "tflite": {
+            "runtime": judged["title"],
+            "top1": judged["top1"],
+            **{key: judged["student"][key] for key in ("top1_agreement", "equal_logits", "max_step_error")},
+        },
         "student_top1": verification["student"]["top1"],
         "file": verification["file"],
         "operators": verification["operators"],

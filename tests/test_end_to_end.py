@@ -33,8 +33,17 @@ def test_file_reaches_97_percent_and_is_what_was_trained(demo):
     verification = json.loads((demo / "export" / "verification.json").read_text())
     assert verification["passed"] and verification["failures"] == []
     assert verification["num_images"] == 360
-    assert verification["tflite"]["top1"] >= 97.0
-    assert verification["tflite"]["top1_agreement"] >= 99.5
+    litert = verification["runtimes"]["litert"]
+    assert litert["top1"] >= 97.0
+    assert litert["student"]["top1_agreement"] >= 99.5
+
+
+def test_every_runtime_computes_what_keras_predicts(demo):
+    verification = json.loads((demo / "export" / "verification.json").read_text())
+    assert set(verification["runtimes"]) == {"litert", "litert_reference", "tflm"}
+    for row in verification["runtimes"].values():
+        assert row["operators"]["equal_codes"] == row["codes"]["equal_codes"] == 100
+        assert row["integer_student"]["equal_logits"] == 100
 
 
 def test_file_is_integer_on_four_bit_grids(demo):

@@ -16,15 +16,19 @@ from tflite_export.graph import IntegerGraph
 from tflite_export.load import ExportError, Handoff, load_handoff
 from tflite_export.read_back import read_back
 from tflite_export.rebuild import INPUT_TYPES, rebuild
-from tflite_export.runtimes import RUNTIMES, absence
+from tflite_export.runtimes import RUNTIMES, absence, check_names
 from tflite_export.targets import TARGETS, WEIGHT_STORAGES, Target, store
+from tflite_export.verdict import print_verdict
 from tflite_export.verification import Gate, verify, verify_compressed
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Folder of a finished training run; export/ and report.html are written there.")
 flags.DEFINE_enum("target", "phone", list(TARGETS), "What the file is for; it decides storage, input and who judges.")
 flags.DEFINE_enum(
-    "weight_storage", "auto", WEIGHT_STORAGES, "int4 packs kernels of at most 4 bits two a byte; auto: as the target has it."
+    "weight_storage",
+    "auto",
+    WEIGHT_STORAGES,
+    "int4 packs kernels of at most 4 bits two a byte; auto is the target's.",
 )
 flags.DEFINE_enum(
     "input_type",
@@ -46,7 +50,7 @@ def export(
     target: Target,
     weight_storage: str = "auto",
     input_type: str | None = None,
-    gate: Gate = Gate(),
+    gate: Gate | None = None,
     runtimes: Sequence[str] = tuple(RUNTIMES),
 ) -> dict:
     """Writes export/model.tflite, export/labels.txt, export/verification.json and report.html.
@@ -65,7 +69,7 @@ def export(
     rebuilt = rebuild(handoff, input_type or target.input_type)
     graph = store(rebuilt, weight_storage, target)
     content = convert(graph, description=f"qkd_tf {__version__}, {run_dir.name}")
-    verification = verify(content, graph, handoff, gate, target, runtimes)
+    verification = verify(content, graph, handoff, gate or Gate(), target, runtimes)
     files = {"model.tflite": content}
     if target.compressed and verification["passed"]:
         compressed = _compress(rebuilt, content, handoff, verification)
@@ -113,7 +117,7 @@ def main(argv: list[str]) -> None:
             FLAGS.weight_storage,
             FLAGS.input_type,
             gate,
-            check_runtimes(FLAGS.runtimes),
+            check_names(FLAGS.runtimes),
         )
     except ExportError as error:
         sys.exit(f"error: {error}")
@@ -121,49 +125,6 @@ def main(argv: list[str]) -> None:
     if not print_verdict(verification, path):
         sys.exit(f"error: {path} is not what was trained; see verification.json")
     print(f"report: {run_dir}/report.html")
-
-
-def check_runtimes(names: list[str]) -> list[str]:
-    """The names as they are.
-
-    Raises:
-      ExportError: one that is none of a runtime.
-    """
-    if unknown := [name for name in names if name not in RUNTIMES]:
-        raise ExportError(f"--runtimes has {', '.join(unknown)}; choose from {', '.join(RUNTIMES)}")
-    return names
-
-
-def print_verdict(verification: dict, path: pathlib.Path) -> bool:
-    """Notes, a line for each runtime, and failures on stderr; returns whether the file passed."""
-    for note in verification.get("notes", ()):
-        print(f"note: {note}")
-    for failure in verification["failures"]:
-        print(f"FAILED: {failure}", file=sys.stderr)
-    if verification["passed"]:
-        print(
-            f"{path}: {verification['file']['bytes']:,} bytes; on {verification['num_images']:,} test images the "
-            f"Keras student's top-1 is {verification['student']['top1']:.2f} %"
-        )
-        for name, row in verification["runtimes"].items():
-            if "not_run" not in row:
-                print(f"{name}: {runtime_line(row)}")
-    if compressed := verification.get("compressed"):
-        print(
-            f"{path.with_suffix('.compressed.tflite')}: {compressed['file']['bytes']:,} bytes, "
-            f"{compressed['equal_logits']:.2f} % of the plain file's logits on {compressed['num_images']} images"
-        )
-    return verification["passed"]
-
-
-def runtime_line(row: dict) -> str:
-    """A runtime's row of the verification, for people."""
-    return (
-        f"top-1 {row['top1']:.2f} %, agreement with the student {row['student']['top1_agreement']:.2f} %, with the "
-        f"student in its integers {row['integer_student']['top1_agreement']:.2f} %; "
-        f"{row['operators']['equal_codes']:.3f} % of the operators' integers as computed by hand; "
-        f"{1000 * row['median_seconds']:.2f} ms an image here"
-    )
 
 
 if __name__ == "__main__":

@@ -118,12 +118,12 @@ def _operator(
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     kind = OPERATORS.get(number, f"operator code {number}")
     inputs = tuple(names[i] if i != -1 else ABSENT for i in operator.inputs)
-    output, *more_outputs = (names[i] for i in operator.outputs)
+    outputs = [names[i] for i in operator.outputs]
     options = _options(operator.builtinOptions)
     options |= _others(operator, "opcodeIndex inputs outputs builtinOptionsType builtinOptions")
     options |= _others(code, "deprecatedBuiltinCode builtinCode version")
-    if more_outputs:
-        options["outputs"] = [output, *more_outputs]
+    if len(outputs) > 1:
+        options["outputs"] = outputs
     if kind in BUILTINS:
         options_type, version = BUILTINS[kind]
         if operator.builtinOptionsType != getattr(schema.BuiltinOptions, options_type):
@@ -135,7 +135,7 @@ def _operator(
             version = max(version, PER_CHANNEL_VERSIONS.get(kind, version))
         if code.version != version:
             options["version"] = code.version
-    return Operator(kind, inputs, output, options)
+    return Operator(kind, inputs, outputs[0], options)
 
 
 def _tensor(tensor: schema.TensorT, buffer: schema.BufferT) -> Tensor:

@@ -133,6 +133,17 @@ def absence(name: str) -> str | None:
     return None
 
 
+def check_names(names: list[str]) -> list[str]:
+    """The names as they are.
+
+    Raises:
+      ExportError: one that is none of a runtime.
+    """
+    if unknown := [name for name in names if name not in RUNTIMES]:
+        raise ExportError(f"--runtimes has {', '.join(unknown)}; choose from {', '.join(RUNTIMES)}")
+    return names
+
+
 def infer(name: str, graph: IntegerGraph, content: bytes, images: np.ndarray) -> tuple[np.ndarray, dict]:
     """Runs a file on images, one at a time.
 

@@ -86,7 +86,8 @@ def store(graph: IntegerGraph, weight_storage: str, target: Target) -> IntegerGr
         else:
             kept.append(f"{kernel.name} ({obstacle})")
     why = target.reason if weight_storage == "auto" else "as asked for"
-    notes = [f"{len(packed)} kernels are stored as INT4, two integers a byte: {why}"]
+    number = "1 kernel is" if len(packed) == 1 else f"{len(packed)} kernels are"
+    notes = [f"{number} stored as INT4, two integers a byte: {why}"]
     if kept:
         notes.append(f"stored as int8: {', '.join(kept)}")
     return dataclasses.replace(graph, tensors=graph.tensors | packed, notes=graph.notes + notes)

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from tflite_export.verify import run_litert
+from tflite_export.read_back import read_back
+from tflite_export.runtimes import infer
 
 # Runs the command for each list of arguments and tells how it ended: one start of TensorFlow serves all.
 DRIVER = """
@@ -97,7 +98,8 @@ def test_honest_run_leaves_file_labels_verification_and_report(honest, folders, 
     assert (target / "export" / "labels.txt").read_text().splitlines() == residual.handoff.label_names
     assert json.loads((target / "export" / "verification.json").read_text())["passed"] is True
     assert "is what was trained" in (target / "report.html").read_text()
-    codes = run_litert((target / "export" / "model.tflite").read_bytes(), residual.handoff.test_images)
+    content = (target / "export" / "model.tflite").read_bytes()
+    codes, _ = infer("litert", read_back(content), content, residual.handoff.test_images)
     assert np.abs(codes.astype(int) - residual.handoff.student_logits).max() <= 1
 
 

@@ -12,12 +12,13 @@ from qkd_tf.experiment import QuantizationSpec
 from tflite_export.convert import convert
 from tflite_export.load import ExportError
 from tflite_export.rebuild import rebuild
-from tflite_export.verify import run_litert
+from tflite_export.runtimes import infer
 
 
 def step_errors(handoff, input_type="int8") -> np.ndarray:
     """Distance in output steps between the student's .tflite under LiteRT and the quantized Keras student."""
-    codes = run_litert(convert(rebuild(handoff, input_type), ""), handoff.test_images)
+    graph = rebuild(handoff, input_type)
+    codes, _ = infer("litert", graph, convert(graph, ""), handoff.test_images)
     assert codes.shape == handoff.student_logits.shape
     assert len(np.unique(codes)) > 8  # a constant output would agree with anything
     return np.abs(codes.astype(int) - handoff.student_logits)
@@ -41,7 +42,7 @@ def test_file_has_the_operators_of_the_network_and_no_other(exported):
 
 def test_pixels_as_uint8_and_as_int8_give_the_same_codes(exported):
     outputs = [
-        run_litert(convert(rebuild(exported.handoff, kind), ""), exported.handoff.test_images)
+        infer("litert", graph := rebuild(exported.handoff, kind), convert(graph, ""), exported.handoff.test_images)[0]
         for kind in ("int8", "uint8")
     ]
     np.testing.assert_array_equal(*outputs)
@@ -164,7 +165,8 @@ def test_requantization_of_any_interval_is_exact(make_handoff, chain, interval):
     model.get_layer("copy").set_weights([np.eye(3, dtype=np.float32).reshape(1, 1, 3, 3)])
     # The kernel copies and the output has the step of the requantized tensor: what is seen are its codes.
     handoff = make_handoff(model, spec, {"pixels_requantize": ("pixels", interval), "copy": ("pixels", interval)})
-    codes = run_litert(convert(rebuild(handoff), ""), handoff.test_images)
+    graph = rebuild(handoff)
+    codes, _ = infer("litert", graph, convert(graph, ""), handoff.test_images)
     errors = np.abs(codes.astype(int) - handoff.student_logits)
     assert len(np.unique(codes)) > 4
     assert errors.max() == 0

@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from tflite_export import report
-from tflite_export.verify import Gate, verify
+from tflite_export.targets import TARGETS
+from tflite_export.verification import Gate, verify
 
 
 class Page(html.parser.HTMLParser):
@@ -40,7 +41,7 @@ def folder(run_folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def verification(residual):
-    return verify(residual.content, residual.graph, residual.handoff, Gate())
+    return verify(residual.content, residual.graph, residual.handoff, Gate(), TARGETS["phone"], ("litert", "tflm"))
 
 
 def written(folder, verification) -> Page:
@@ -67,11 +68,11 @@ def test_honest_file_is_shown_with_its_numbers(folder, verification):
     page = written(folder, verification)
     assert "The integer .tflite is what was trained" in page.words
     assert "refused" not in page.words
-    for part in ("tflite", "student"):
-        assert f"{verification[part]['top1']:.2f}" in page.words
+    for row in (verification["student"], *verification["runtimes"].values()):
+        assert "not_run" in row or f"{row['top1']:.2f}" in page.words
     assert f"{verification['file']['bytes']:,} bytes" in page.words
     assert verification["file"]["sha256"] in page.words
-    assert "on 32 test images" in page.words
+    assert "Top-1 on 32 test images" in page.words and "made for a phone with LiteRT" in page.words
     assert "2 CONV_2D" in page.words and "1 QUANTIZE" in page.words
     assert "student residual, W3A4" in page.words
     assert "self-studying" in page.words and "41.00" in page.words
@@ -101,7 +102,7 @@ def test_file_that_was_not_run_has_a_report_without_accuracy(folder, residual, e
     def change(model):
         model.version, model.subgraphs[0].outputs = 3, [0]
 
-    failed = verify(edit(residual.content, change), residual.graph, residual.handoff, Gate())
+    failed = verify(edit(residual.content, change), residual.graph, residual.handoff, Gate(), TARGETS["phone"])
     page = written(folder, failed)
     assert "the output is normalization; expected logits" in page.words
     assert "Accuracy" not in page.words
@@ -126,6 +127,27 @@ def test_umlauts_are_shown_whatever_the_locale(folder, verification, monkeypatch
     monkeypatch.setenv("LC_ALL", "C")
     report.write(folder, {**verification, "passed": False, "failures": ["Größe ≠ 3"]})
     assert "Größe ≠ 3".encode() in (folder / "report.html").read_bytes()
+
+
+def test_runtimes_are_shown_with_their_integers_or_the_reason_why_not(folder, verification):
+    rows = {**verification["runtimes"], "tflm": {"title": "TFLM", "not_run": "it is not installed"}}
+    page = written(folder, {**verification, "runtimes": rows})
+    assert "TFLM not asked: it is not installed" in page.words
+    row = rows["litert"]
+    assert (
+        f"{row['title']} {row['operators']['equal_codes']:.3f} {row['codes']['equal_codes']:.3f} 0 none" in page.words
+    )
+
+
+def test_lookup_table_file_is_shown(folder, verification):
+    compressed = {
+        "file": {"bytes": 12345, "sha256": "0"},
+        "index_bits": {"conv/kernel": 3},
+        "equal_logits": 100.0,
+        "num_images": 32,
+    }
+    page = written(folder, {**verification, "compressed": compressed})
+    assert "12,345 bytes, 100.00 % of the plain file's logits on 32 images; bits: conv/kernel 3" in page.words
 
 
 def test_missing_result_is_an_error_and_no_empty_place(folder, verification):

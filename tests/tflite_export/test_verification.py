@@ -10,17 +10,20 @@ from tf_keras import layers
 
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization.grid import IntegerGrid, TensorQuantParams
-from tflite_export import verify as verify_module
+from tflite_export import verification as verification_module
 from tflite_export.convert import convert
 from tflite_export.load import ExportError
 from tflite_export.rebuild import rebuild
-from tflite_export.verify import Gate, compare, run_litert, verify
+from tflite_export.runtimes import RUNTIMES, absence
+from tflite_export.targets import TARGETS, store
+from tflite_export.verification import Gate, agreement, equal_codes, verify
 
 GATE = Gate()
+PHONE = TARGETS["phone"]
 
 
-def check(exported, content=None, handoff=None, gate=GATE) -> dict:
-    return verify(content or exported.content, exported.graph, handoff or exported.handoff, gate)
+def check(exported, content=None, handoff=None, gate=GATE, target=PHONE, runtimes=("litert",)) -> dict:
+    return verify(content or exported.content, exported.graph, handoff or exported.handoff, gate, target, runtimes)
 
 
 def tensor_of(model, name: str):
@@ -163,7 +166,7 @@ def add_subgraph(model):
 
 DAMAGES = {
     "weight": (flip_byte("depthwise/kernel"), ["tensor depthwise/kernel has 1 other integers"]),
-    "weight_beyond_its_bits": (set_byte("linear/kernel", 4), ["linear/kernel spans", "3 bits are -3..3"]),
+    "weight_beyond_its_bits": (set_byte("linear/kernel", 8), ["linear/kernel spans", "3 bits are -6..6"]),
     "bias": (flip_byte("logits/bias"), ["tensor logits/bias has 1 other integers"]),
     "weight_scale": (next_scale("linear/kernel"), ["tensor linear/kernel has other scales"]),
     "activation_scale": (next_scale("add"), ["tensor add has other scales"]),
@@ -172,6 +175,7 @@ DAMAGES = {
     "pixel_zero_point": (move_zero_point("normalization"), ["tensor normalization has zero_point 1; expected 0"]),
     "channel_axis": (set_axis("stem/kernel", 3), ["tensor stem/kernel has axis 3; expected 0"]),
     "shape": (set_tensor("logits/kernel", shape=[4, 5]), ["tensor logits/kernel has shape (4, 5); expected (5, 4)"]),
+    "flat_shape": (set_tensor("depthwise/kernel", shape=[36]), ["tensor depthwise/kernel has shape (36,)"]),
     "int16": (set_tensor("add", type=schema.TensorType.INT16), ["tensor add has dtype int16; expected int8"]),
     "float": (set_tensor("add", type=schema.TensorType.FLOAT32), ["tensor add is float32"]),
     "name": (set_tensor("add", name=b"sum"), ["tensor add is missing", "tensor sum was not asked for"]),
@@ -216,9 +220,9 @@ def test_honest_file_passes(exported):
 @pytest.mark.parametrize("input_type", ["int8", "uint8"])
 def test_honest_file_of_either_input_type_passes(residual, input_type):
     graph = rebuild(residual.handoff, input_type)
-    verification = verify(convert(graph, ""), graph, residual.handoff, GATE)
+    verification = verify(convert(graph, ""), graph, residual.handoff, GATE, PHONE)
     assert verification["failures"] == []
-    assert verification["tflite"]["equal_logits"] >= 99
+    assert verification["runtimes"]["litert"]["student"]["equal_logits"] >= 99
 
 
 def test_file_that_was_only_packed_anew_passes(residual, edit):
@@ -237,7 +241,7 @@ def test_damaged_file_is_refused_and_the_damage_is_named(residual, edit, damage)
     told = "\n".join(verification["failures"])
     for line in lines:
         assert line in told
-    assert "tflite" not in verification  # it was not run
+    assert not verification.get("runtimes")  # it was not run
 
 
 def test_damage_to_one_tensor_is_told_of_that_tensor_alone(residual, edit):
@@ -248,7 +252,7 @@ def test_damage_to_one_tensor_is_told_of_that_tensor_alone(residual, edit):
 
 def test_file_of_another_network_is_refused(residual, make_handoff, make_residual_student):
     other = make_handoff(make_residual_student(seed=3))
-    failures = "\n".join(verify(residual.content, rebuild(other), other, GATE)["failures"])
+    failures = "\n".join(verify(residual.content, rebuild(other), other, GATE, PHONE)["failures"])
     for name in ("stem/kernel", "depthwise/kernel", "linear/bias", "add"):
         assert f"tensor {name} has" in failures
 
@@ -290,7 +294,7 @@ def test_signed_activation_below_its_grid_is_refused(make_handoff, chain, random
     graph.operators[graph.operators.index(convolution)] = dataclasses.replace(convolution, output="stem")
     del graph.tensors[unclipped], graph.tensors[floor]
 
-    failures = verify(convert(graph, ""), graph, handoff, GATE)["failures"]
+    failures = verify(convert(graph, ""), graph, handoff, GATE, PHONE, ())["failures"]
     # 120 is 0.0, -7 the lowest integer of 4 bits in narrow range
     assert any(line.startswith("tensor stem spans ") and line.endswith("its grid is 113..127") for line in failures)
 
@@ -301,12 +305,15 @@ def test_kernel_outside_its_bits_is_refused_though_it_was_expected(residual):
     codes[0, 0, 0, 0], codes[0, 0, 1, 0] = -4, 3
     handoff = dataclasses.replace(residual.handoff, weights={**residual.handoff.weights, "linear": codes})
     graph = rebuild(handoff)
-    failures = verify(convert(graph, ""), graph, handoff, GATE)["failures"]
-    assert failures == ["tensor linear/kernel spans -4..3; 3 bits are -3..3"]
+    failures = verify(convert(graph, ""), graph, handoff, GATE, PHONE, ())["failures"]
+    assert failures == ["tensor linear/kernel spans -8..6; 3 bits are -6..6"]
 
 
-def faked(monkeypatch, residual, num_images=200, num_wrong=0, num_disagree=0):
-    """A file that gets `num_wrong` more images wrong, and `num_disagree` wrong ones wrong in another way."""
+def faked(monkeypatch, residual, num_images=200, num_wrong=0, num_disagree=0, **fields):
+    """A file that gets `num_wrong` more images wrong, and `num_disagree` wrong ones wrong in another way.
+
+    Unless `fields` say otherwise it does so in the student's integers, too.
+    """
     student = np.zeros((num_images, 5), np.int8)
     student[:, 0] = 10
     labels = np.zeros(num_images, np.int64)
@@ -314,18 +321,19 @@ def faked(monkeypatch, residual, num_images=200, num_wrong=0, num_disagree=0):
     logits = student.copy()
     logits[:num_wrong, 2] = 20
     logits[num_images - num_disagree :, 2] = 20
-    monkeypatch.setattr(verify_module, "run_litert", lambda content, images: logits)
-    return dataclasses.replace(residual.handoff, student_logits=student, test_labels=labels)
+    monkeypatch.setattr(verification_module, "infer", lambda *_: (logits, {"median_seconds": 0.001}))
+    fields = {"integer_logits": {"litert": logits}, **fields}
+    return dataclasses.replace(residual.handoff, student_logits=student, test_labels=labels, **fields)
 
 
 @pytest.mark.parametrize("num_disagree, passed", [(0, True), (1, True), (2, False)])
-def test_gate_demands_995_per_mille_agreement(monkeypatch, residual, num_disagree, passed):
+def test_gate_demands_995_per_mille_agreement_with_the_student(monkeypatch, residual, num_disagree, passed):
     handoff = faked(monkeypatch, residual, num_disagree=num_disagree)
     verification = check(residual, handoff=handoff)
-    assert verification["tflite"]["top1_agreement"] == 100 - num_disagree / 2
+    assert verification["runtimes"]["litert"]["student"]["top1_agreement"] == 100 - num_disagree / 2
     assert verification["passed"] is passed
     assert verification["failures"] == (
-        [] if passed else ["top-1 agreement with the student is 99.00 %; 99.5 % are demanded"]
+        [] if passed else ["litert: top-1 agreement with the student is 99.00 %; 99.5 % are demanded"]
     )
 
 
@@ -334,10 +342,26 @@ def test_gate_allows_a_fifth_of_a_point_of_top1(monkeypatch, residual, num_wrong
     handoff = faked(monkeypatch, residual, 1000, num_wrong=num_wrong)
     verification = check(residual, handoff=handoff)
     assert verification["student"]["top1"] == 50
-    assert verification["tflite"]["top1"] == pytest.approx(50 - num_wrong / 10)
+    assert verification["runtimes"]["litert"]["top1"] == pytest.approx(50 - num_wrong / 10)
     assert verification["failures"] == (
-        [] if passed else ["top-1 differs by 0.30 points from the student's; 0.2 are allowed"]
+        [] if passed else ["litert: top-1 differs by 0.30 points from the student; 0.2 are allowed"]
     )
+
+
+@pytest.mark.parametrize("num_disagree, passed", [(0, True), (1, True), (2, False)])
+def test_gate_demands_999_per_mille_agreement_with_the_student_in_integers(monkeypatch, residual, num_disagree, passed):
+    student = faked(monkeypatch, residual, 1000).student_logits
+    handoff = faked(monkeypatch, residual, 1000, num_disagree=num_disagree, integer_logits={"litert": student})
+    failures = check(residual, handoff=handoff)["failures"]
+    title = "the student in this runtime's integers"
+    assert failures == ([] if passed else [f"litert: top-1 agreement with {title} is 99.80 %; 99.9 % are demanded"])
+
+
+def test_gate_allows_a_twentieth_of_a_point_from_the_student_in_integers(monkeypatch, residual):
+    student = faked(monkeypatch, residual, 1000).student_logits
+    handoff = faked(monkeypatch, residual, 1000, num_wrong=1, integer_logits={"litert": student})
+    (line,) = check(residual, handoff=handoff)["failures"]
+    assert line.startswith("litert: top-1 differs by 0.10 points from the student in this runtime's integers; 0.05")
 
 
 def test_gate_is_the_callers(monkeypatch, residual):
@@ -352,20 +376,99 @@ def test_file_better_than_its_student_is_suspect_too(monkeypatch, residual):
     assert any("top-1 differs by -5.00 points" in line for line in check(residual, handoff=better)["failures"])
 
 
-def test_comparison_counts_classes_and_steps(residual):
-    handoff = dataclasses.replace(
-        residual.handoff,
-        student_logits=np.array([[1, 5, 0], [9, 2, 3], [-128, 0, 127], [4, 3, 2]], np.int8),
-        test_labels=np.array([1, 0, 2, 1]),
-    )
+def test_operator_that_computes_otherwise_is_refused_though_the_classes_agree(monkeypatch, residual):
+    """A runtime whose depthwise convolution is a step off in one integer of the first images."""
+    genuine = verification_module.every_tensor
+
+    def off_by_a_step(*args):
+        codes = genuine(*args)
+        codes["depthwise_relu"] = np.where(np.arange(4) == 2, 120, codes["depthwise_relu"]).astype(np.int8)
+        return codes
+
+    monkeypatch.setattr(verification_module, "every_tensor", off_by_a_step)
+    failures = check(residual)["failures"]
+    assert failures[0].startswith("litert: tensor depthwise_relu has 7")
+    assert " % of the integers that its inputs make, up to " in failures[0]
+
+
+def test_runtimes_are_each_told_of(residual):
+    verification = check(residual, runtimes=tuple(RUNTIMES))
+    assert list(verification["runtimes"]) == list(RUNTIMES)
+    for name, row in verification["runtimes"].items():
+        if "not_run" in row:
+            assert absence(name) == row["not_run"]
+            continue
+        assert row["integer_student"]["equal_logits"] == row["operators"]["equal_codes"] == 100
+        assert row["codes"]["equal_codes"] == 100 and row["codes"]["first_different"] is None
+        assert row["codes"]["num_tensors"] == len(residual.handoff.tensor_params)
+        assert row["median_seconds"] > 0
+    assert verification["runtimes"]["litert"]["delegated_operators"] == 100
+    assert verification["runtimes"]["litert_reference"]["delegated_operators"] == 0
+    if absence("tflm") is None:
+        assert verification["runtimes"]["tflm"]["arena_bytes"] > 1000
+
+
+def test_runtime_that_is_absent_is_told_and_not_failed(monkeypatch, residual):
+    monkeypatch.setattr(verification_module, "absence", lambda name: "it is not here" if name == "tflm" else None)
+    verification = check(residual, runtimes=tuple(RUNTIMES))
+    assert verification["passed"] is True
+    assert verification["runtimes"]["tflm"]["not_run"] == "it is not here"
+    assert "tflm was not asked: it is not here" in verification["notes"]
+
+
+def test_microcontrollers_are_judged_by_the_reference_kernels_where_tflm_is_absent(monkeypatch, residual):
+    monkeypatch.setattr(verification_module, "absence", lambda name: "it is not here" if name == "tflm" else None)
+    verification = check(residual, target=TARGETS["microcontroller"], runtimes=())
+    assert (verification["judge"], list(verification["runtimes"])) == ("litert_reference", ["litert_reference"])
+    assert any(note.startswith("litert_reference judged the file: tflm is what") for note in verification["notes"])
+
+
+def test_judge_that_does_not_take_the_file_fails_it(monkeypatch, residual):
+    def refuse(*_):
+        raise ExportError("litert does not take the file: too new")
+
+    monkeypatch.setattr(verification_module, "infer", refuse)
+    assert check(residual)["failures"] == [
+        "litert was to judge the file, and cannot: litert does not take the file: too new"
+    ]
+
+
+@pytest.mark.parametrize("target", ["phone", "microcontroller"])
+def test_int4_file_holds_the_same_integers(residual, target):
+    graph = store(residual.graph, "int4", TARGETS[target])
+    content = convert(graph, "")
+    assert len(content) < len(residual.content)
+    verification = check(residual, content, target=TARGETS[target], gate=Gate(100, 0))
+    assert verification["failures"] == []
+    types = {row["name"]: row["type"] for row in verification["tensors"]}
+    assert types["linear/kernel"] == types["depthwise/kernel"] == "int4"
+    assert types["stem/kernel"] == "int8"
+
+
+def test_int4_convolutions_of_litert_are_not_held_to_an_arithmetic(residual):
+    graph = store(residual.graph, "int4", PHONE)
+    verification = check(residual, convert(graph, ""), gate=Gate(100, 0))
+    assert verification["runtimes"]["litert"]["arithmetic_known"] is False
+    assert any("litert runs INT4 convolutions on kernels whose rounding" in note for note in verification["notes"])
+
+
+def test_agreement_counts_classes_and_steps():
+    expected = np.array([[1, 5, 0], [9, 2, 3], [-128, 0, 127], [4, 3, 2]], np.int8)
     logits = np.array([[1, 5, 0], [2, 2, 3], [127, 0, 126], [3, 4, 2]], np.int8)
-    found = compare(logits, handoff)
-    assert found["num_images"] == 4
-    assert found["student"]["top1"] == 75
-    assert found["tflite"]["top1"] == 50
-    assert found["tflite"]["top1_agreement"] == 25
-    assert found["tflite"]["equal_logits"] == pytest.approx(100 * 7 / 12)
-    assert found["tflite"]["max_step_error"] == 255  # int8 differences would wrap
+    found = agreement(logits, expected, np.array([1, 0, 2, 1]))
+    assert found["top1"] == 75
+    assert found["top1_agreement"] == 25
+    assert found["equal_logits"] == pytest.approx(100 * 7 / 12)
+    assert found["off_by_one"] == pytest.approx(100 * 3 / 12)
+    assert found["max_step_error"] == 255  # int8 differences would wrap
+
+
+def test_equal_codes_name_the_first_tensor_that_differs():
+    expected = {"a": np.array([1, 2], np.int8), "b": np.array([-128, 0], np.int8), "c": np.array([5], np.int8)}
+    found = equal_codes({"a": expected["a"], "b": np.array([127, 0], np.int8), "c": np.array([4], np.int8)}, expected)
+    assert (found["num_tensors"], found["equal_codes"], found["max_step_error"]) == (3, 60, 255)
+    assert found["first_different"] == "b"
+    assert found["different"]["c"] == {"equal_codes": 0, "max_step_error": 1}
 
 
 def test_verification_survives_json_and_has_its_keys(residual):
@@ -377,15 +480,18 @@ def test_verification_survives_json_and_has_its_keys(residual):
         "failures",
         "notes",
         "gate",
+        "target",
+        "judge",
         "num_images",
-        "tflite",
         "student",
+        "runtimes",
         "file",
         "operators",
         "tensors",
         "seconds",
     }
-    assert verification["gate"] == {"max_top1_difference": 0.2, "min_top1_agreement": 99.5}
+    assert verification["format"] == 2
+    assert verification["gate"] == dataclasses.asdict(GATE)
     assert verification["num_images"] == len(residual.handoff.test_images)
     assert verification["file"]["bytes"] == len(residual.content)
     assert verification["operators"] == dict(Counter(o.kind for o in residual.graph.operators))
@@ -407,18 +513,3 @@ def test_tensor_rows_tell_bits_levels_and_parameters(residual):
     assert 2 <= rows["stem_relu_requantize"]["num_levels"] <= 16
     assert rows["add"]["num_bits"] == 8
     assert "num_bits" not in rows["linear/bias"]
-
-
-@pytest.mark.parametrize("content", [b"TFL3 but nothing else", b"    TFL3" + bytes(64)])
-def test_interpreter_that_does_not_take_the_file_is_told_in_one_line(residual, content):
-    with pytest.raises(ExportError, match="the LiteRT interpreter does not take the file") as caught:
-        run_litert(content, residual.handoff.test_images)
-    assert "\n" not in str(caught.value)
-
-
-def test_images_run_one_by_one_in_order(residual):
-    images = residual.handoff.test_images
-    together = run_litert(residual.content, images)
-    assert together.dtype == np.int8
-    for i in (0, 7, 31):
-        np.testing.assert_array_equal(run_litert(residual.content, images[i : i + 1])[0], together[i])
