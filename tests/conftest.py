@@ -92,7 +92,7 @@ def make_splits():
                 "batch_size": 8,
                 "image_shape": (8, 8, 3),
                 "label_names": ["ant", "bee", "cat", "dog", "elk"],
-                "fingerprint": {"name": "tiny"},
+                "fingerprint": {"name": "tiny", "num_test": 12},
                 **fields,
             }
         )

@@ -7,6 +7,7 @@ import pytest
 
 from qkd_tf import handoff
 from qkd_tf.quantization.grid import load_params
+from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 from qkd_tf.run_folder import RunFolder
 
 FRESH_PROCESS = """
@@ -50,6 +51,8 @@ def test_every_file_of_the_contract_is_there(written):
         "test_images.npy",
         "test_labels.npy",
         "student_logits.npy",
+        "integer_logits.npz",
+        "integer_codes.npz",
     }
 
 
@@ -114,6 +117,23 @@ def test_logits_codes_are_those_of_the_quantized_student(written):
     assert len(np.unique(codes)) > 10
     restored = (codes.astype(np.float32) - params.zero_point) * np.float32(params.scale)
     np.testing.assert_allclose(restored, logits, atol=1e-6)  # the logits lie on their grid: nothing was lost
+
+
+def test_integers_are_predicted_for_every_runtime_and_tensor(written):
+    """In the order of the test split; the integers of the first images end in the same logits."""
+    folder, student, *_ = written
+    tensors = {"normalization", *student.outputs}
+    with np.load(folder / "integer_logits.npz") as logits, np.load(folder / "integer_codes.npz") as codes:
+        assert set(logits.files) == set(ARITHMETICS)
+        assert set(codes.files) >= {f"{runtime}/{name}" for runtime in ARITHMETICS for name in tensors}
+        for runtime in ARITHMETICS:
+            assert logits[runtime].dtype == np.int8 and logits[runtime].shape == (12, 5)
+            first = codes[f"{runtime}/logits"]
+            np.testing.assert_array_equal(first, logits[runtime][: len(first)])
+        # XNNPACK rounds as training does; the others twice, which shows at 3 bits
+        steps = {r: np.abs(logits[r].astype(int) - np.load(folder / "student_logits.npy")) for r in ARITHMETICS}
+        assert steps["litert"].max() == 0
+        assert 0 < steps["tflm"].max() <= 4 and np.mean(steps["tflm"] == 0) > 0.5
 
 
 def test_test_split_is_written_whole_and_in_order(written):

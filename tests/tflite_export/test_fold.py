@@ -21,8 +21,8 @@ def batch_norm(gamma, beta=0.0, mean=0.0, variance=1.0, epsilon=0.0) -> BatchNor
     return BatchNorm(np.array(gamma), beta * size, mean * size, variance * size, epsilon)
 
 
-def fold_here(codes, scale, bias, norm=None):
-    return fold("conv7", codes, scale, np.asarray(bias, np.float64), norm, INPUT_SCALE, OUTPUT_SCALE)
+def fold_here(codes, scale, bias, norm=None, shift=0):
+    return fold("conv7", codes, scale, shift, np.asarray(bias, np.float64), norm, INPUT_SCALE, OUTPUT_SCALE)
 
 
 def test_without_batch_norm_integers_and_scale_stay_and_the_bias_is_in_steps():
@@ -60,6 +60,25 @@ def test_integers_of_a_whole_kernel_are_untouched_but_for_the_sign_of_their_chan
 def test_bias_is_rounded_to_the_nearest_step_half_to_even(steps, expected):
     step = INPUT_SCALE * 0.25
     assert fold_here(column(1), 0.25, [steps * step]).bias.tolist() == [expected]
+
+
+def test_shift_makes_integers_larger_and_their_steps_smaller():
+    norm = batch_norm([2.0, -4.0], beta=1.0, variance=4.0)
+    plain = fold_here(column(1, -1), 0.5, [0.5, 0.5], norm)
+    shifted = fold_here(column(1, -1), 0.5, [0.5, 0.5], norm, shift=2)
+    np.testing.assert_array_equal(shifted.codes, [[4, 4]])
+    assert shifted.scales.tolist() == [0.125, 0.25]
+    # biases keep to the coarse steps that training rounded them to
+    assert shifted.bias.tolist() == (4 * plain.bias).tolist() == [96, 0]
+    assert (shifted.codes.dtype, shifted.scales.dtype, shifted.bias.dtype) == (np.int8, np.float32, np.int32)
+
+
+def test_bias_that_only_a_shift_takes_out_of_int32_is_refused():
+    step = INPUT_SCALE * 0.25
+    bias = [2**29 * step]
+    assert fold_here(column(1), 0.25, bias).bias.tolist() == [2**29]
+    with pytest.raises(ExportError, match=r"the bias of channels \[0\] does not fit int32"):
+        fold_here(column(1), 0.25, bias, shift=2)
 
 
 @pytest.mark.parametrize("beta", [3.0, -3.0, 1e-3, 0.0])
@@ -115,20 +134,24 @@ finite = {"allow_nan": False, "allow_infinity": False}
     mean=st.floats(-10, 10, **finite),
     variance=st.floats(1e-3, 100, **finite),
     scale=st.floats(1e-3, 1, **finite),
+    shift=st.integers(0, 2),
 )
-def test_integer_sum_is_the_float_network_to_half_a_step(codes, inputs, gamma, beta, bias, mean, variance, scale):
+def test_integer_sum_is_the_float_network_to_half_a_step(
+    codes, inputs, gamma, beta, bias, mean, variance, scale, shift
+):
     x = np.array(inputs[: len(codes)])
     norm = batch_norm([gamma], beta, mean, variance, 1e-3)
-    kernel = np.array(codes, np.int8)[:, np.newaxis]
-    folded = fold_here(kernel, scale, [bias], norm)
+    kernel = np.array(codes, np.int8)[:, np.newaxis] // 2**shift  # a shifted integer is an int8 too
+    codes = kernel[:, 0].tolist()
+    folded = fold_here(kernel, scale, [bias], norm, shift)
 
     convolution = sum(INPUT_SCALE * int(q) * scale * c for q, c in zip(x, codes, strict=True)) + bias
     expected = gamma * (convolution - mean) / np.sqrt(variance + 1e-3) + beta
 
     step = INPUT_SCALE * float(folded.scales[0])
     accumulator = int(x @ folded.codes[:, 0].astype(int)) + int(folded.bias[0])
-    # half a step for the bias; scale is held in float32, 2^-24 of the whole
-    tolerance = 0.5 * step * (1 + 1e-6) + 2.0**-23 * step * (abs(accumulator) + abs(int(folded.bias[0])) + 1)
+    # half a step of before the shift for the bias; scale is held in float32, 2^-24 of the whole
+    tolerance = 0.5 * step * 2**shift * (1 + 1e-6) + 2.0**-23 * step * (abs(accumulator) + abs(int(folded.bias[0])) + 1)
     assert abs(accumulator * step - expected) <= tolerance
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from qkd_tf.quantization.grid import unsigned_grid, weight_grid
+from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 from tflite_export.load import ExportError, load_handoff
 
 FILES = (
@@ -16,6 +17,8 @@ FILES = (
     "test_images.npy",
     "test_labels.npy",
     "student_logits.npy",
+    "integer_logits.npz",
+    "integer_codes.npz",
 )
 
 
@@ -55,6 +58,18 @@ def test_parts_come_back_as_they_were_written(run_folder):
     assert (handoff.test_images.shape, handoff.test_images.dtype.name) == ((32, 8, 8, 3), "uint8")
     assert (handoff.test_labels.shape, handoff.student_logits.shape) == ((32,), (32, 5))
     assert handoff.student_logits.dtype.name == "int8"
+
+
+def test_predictions_are_sorted_by_runtime_and_tensor(run_folder):
+    handoff = load_handoff(run_folder.handoff)
+    assert handoff.integer_logits.keys() == handoff.integer_codes.keys() == ARITHMETICS.keys()
+    for runtime, codes in handoff.integer_codes.items():
+        assert codes.keys() >= handoff.tensor_params.keys()
+        assert {values.dtype.name for values in codes.values()} == {"int8"}
+        num_images = len(codes["logits"])
+        assert 0 < num_images <= len(handoff.test_images)
+        np.testing.assert_array_equal(codes["logits"], handoff.integer_logits[runtime][:num_images])
+        assert handoff.integer_logits[runtime].shape == handoff.student_logits.shape
 
 
 def test_kernels_of_the_student_are_its_integers_times_their_scale(run_folder):

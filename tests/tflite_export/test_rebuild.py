@@ -92,10 +92,12 @@ def assert_faithful_at(handoff, weight_bits, activation_bits):
     assert errors.max() <= 1
     assert np.mean(errors == 0) >= 0.99
     graph = rebuild(handoff)
+    unit = 2 ** ((4 if weight_bits <= 4 else 8) - weight_bits)  # as far left as int4 or int8 allows
     limit = 2 ** (weight_bits - 1) - 1
     for name in ("inner", "signed"):
         codes = graph.tensors[f"{name}/kernel"].data
-        assert np.abs(codes).max() == limit  # min-max calibration: the outermost integer is used, none beyond
+        assert not np.any(codes % unit)
+        assert np.abs(codes).max() == limit * unit  # min-max calibration: the outermost integer is used, none beyond
     # the unsigned grid ends at 127, wherever it begins
     assert graph.tensors["stem"].zero_point == 127 - (2**activation_bits - 1)
     signed_top = 2 ** (activation_bits - 1) - 1
@@ -135,7 +137,7 @@ def test_negative_and_zero_gammas_keep_their_channels(make_handoff, chain, rando
     graph = rebuild(handoff)
     assert graph.notes == ["layer conv: BatchNorm makes channels 2, 5 constant; stored as zeros"]
     kernel = graph.tensors["conv/kernel"].data
-    original = handoff.weights["conv"].transpose(3, 0, 1, 2)
+    original = handoff.weights["conv"].transpose(3, 0, 1, 2) << handoff.weight_params["conv"].grid.weight_shift
     np.testing.assert_array_equal(kernel, original * np.array([1, -1, 0, -1, 1, 0], np.int8).reshape(6, 1, 1, 1))
 
 
@@ -199,7 +201,12 @@ def test_pixels_as_uint8_enter_through_one_requantization_by_128(residual):
 
 
 def test_kernels_are_laid_out_as_tflite_wants_them(residual):
-    weights, tensors = residual.handoff.weights, residual.graph.tensors
+    tensors = residual.graph.tensors
+    weights = {
+        name: codes << residual.handoff.weight_params[name].grid.weight_shift
+        for name, codes in residual.handoff.weights.items()
+    }
+    assert {abs(weights["depthwise"]).max(), abs(weights["linear"]).max()} == {6}  # 3 of 3 bits, in 4
     # gammas of this model are positive: integers are handed through
     assert tensors["stem/kernel"].data[2, 0, 1, 2] == weights["stem"][0, 1, 2, 2]
     np.testing.assert_array_equal(tensors["stem/kernel"].data, np.moveaxis(weights["stem"], 3, 0))
