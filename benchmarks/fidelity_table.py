@@ -11,9 +11,9 @@ import sys
 
 import numpy as np
 
-from tflite_export.__main__ import export
 from tflite_export.compress import compress
 from tflite_export.convert import convert
+from tflite_export.export import export
 from tflite_export.load import load_handoff
 from tflite_export.read_back import read_back
 from tflite_export.rebuild import rebuild

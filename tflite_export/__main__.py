@@ -1,25 +1,17 @@
 """Exports and verifies a trained student: python -m tflite_export --run_dir=runs/NAME."""
 
-import json
 import pathlib
-import shutil
 import sys
-from collections.abc import Sequence
 
 from absl import app, flags, logging
 
-from qkd_tf import __version__
-from tflite_export import report
-from tflite_export.compress import compress
-from tflite_export.convert import convert
-from tflite_export.graph import IntegerGraph
-from tflite_export.load import ExportError, Handoff, load_handoff
-from tflite_export.read_back import read_back
-from tflite_export.rebuild import INPUT_TYPES, rebuild
-from tflite_export.runtimes import RUNTIMES, absence, check_names
-from tflite_export.targets import TARGETS, WEIGHT_STORAGES, Target, store
+from tflite_export.export import export
+from tflite_export.load import ExportError
+from tflite_export.rebuild import INPUT_TYPES
+from tflite_export.runtimes import RUNTIMES, check_names
+from tflite_export.targets import TARGETS, WEIGHT_STORAGES
 from tflite_export.verdict import print_verdict
-from tflite_export.verification import Gate, verify, verify_compressed
+from tflite_export.verification import Gate
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Folder of a finished training run; export/ and report.html are written there.")
@@ -43,63 +35,6 @@ flags.DEFINE_float(
     "max_top1_difference", Gate.max_top1_difference, "Gate: points of top-1 between file and Keras student."
 )
 flags.DEFINE_float("min_top1_agreement", Gate.min_top1_agreement, "Gate: percent of images with the same top-1.")
-
-
-def export(
-    run_dir: pathlib.Path,
-    target: Target,
-    weight_storage: str = "auto",
-    input_type: str | None = None,
-    gate: Gate | None = None,
-    runtimes: Sequence[str] = tuple(RUNTIMES),
-) -> dict:
-    """Writes export/model.tflite, export/labels.txt, export/verification.json and report.html.
-
-    For microcontrollers also export/model.compressed.tflite, where TFLM is installed to prove it.
-
-    Returns:
-      The verification, as in verification.json.
-
-    Raises:
-      ExportError: no finished training run there, or a student that cannot become integer.
-    """
-    handoff = load_handoff(run_dir / "handoff")
-    if not (run_dir / "results.json").exists():
-        raise ExportError(f"{run_dir} has no results.json; run python -m qkd_tf.train to its end first")
-    rebuilt = rebuild(handoff, input_type or target.input_type)
-    graph = store(rebuilt, weight_storage, target)
-    content = convert(graph, description=f"qkd_tf {__version__}, {run_dir.name}")
-    verification = verify(content, graph, handoff, gate or Gate(), target, runtimes)
-    files = {"model.tflite": content}
-    if target.compressed and verification["passed"]:
-        compressed = _compress(rebuilt, content, handoff, verification)
-        files |= {"model.compressed.tflite": compressed} if compressed else {}
-    folder = run_dir / "export"
-    folder.mkdir(exist_ok=True)
-    (folder / "model.compressed.tflite").unlink(missing_ok=True)  # one of an earlier export
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    shutil.copy(run_dir / "handoff" / "labels.txt", folder)
-    (folder / "verification.json").write_text(json.dumps(verification, indent=1) + "\n")
-    report.write(run_dir, verification)
-    return verification
-
-
-def _compress(graph: IntegerGraph, plain: bytes, handoff: Handoff, verification: dict) -> bytes | None:
-    """The lookup-table file, and in `verification` what became of it; None where there is none to be had."""
-    if reason := absence("tflm"):
-        verification["notes"].append(f"no lookup-table file was written: {reason}")
-        return None
-    unpacked = convert(graph, description=f"qkd_tf {__version__}, compressed")
-    content, index_bits = compress(read_back(unpacked), unpacked)
-    if not index_bits:
-        verification["notes"].append("no lookup-table file was written: no kernel becomes smaller by it")
-        return None
-    verification["compressed"] = {"index_bits": index_bits, **verify_compressed(content, plain, handoff)}
-    if not verification["compressed"]["passed"]:
-        verification["passed"] = False
-        verification["failures"].append("the lookup-table file gives other logits than the plain one on TFLM")
-    return content
 
 
 def main(argv: list[str]) -> None:

@@ -40,7 +40,7 @@ TARGETS: Mapping[str, Target] = {
         input_type="uint8",
         int4={"CONV_2D": True, "DEPTHWISE_CONV_2D": True, "FULLY_CONNECTED": True},
         auto="int8",
-        reason="LiteRT runs INT4 convolutions outside XNNPACK, several times slower; "
+        reason="LiteRT runs INT4 convolutions outside XNNPACK, and slower; "
         "--weight_storage=int4 trades that for half the bytes",
     ),
     "microcontroller": Target(
@@ -101,6 +101,12 @@ def stored_as(expected: IntegerGraph, found: IntegerGraph) -> IntegerGraph:
         if kernel.name in found.tensors and found.tensors[kernel.name].dtype == "int4" and _fits_int4(kernel)
     }
     return dataclasses.replace(expected, tensors=expected.tensors | packed)
+
+
+def unpacked(graph: IntegerGraph) -> IntegerGraph:
+    """The graph with every kernel stored as int8."""
+    plain = {n: dataclasses.replace(t, dtype="int8") for n, t in graph.tensors.items() if t.dtype == "int4"}
+    return dataclasses.replace(graph, tensors=graph.tensors | plain)
 
 
 def kernels(graph: IntegerGraph) -> list[tuple[Operator, Tensor]]:

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tf_keras
 
+from tflite_export.convert import convert
 from tflite_export.graph import IntegerGraph, Operator, Tensor
 from tflite_export.integer_reference import run_operator
 from tflite_export.load import ExportError, Handoff
 from tflite_export.read_back import read_back
 from tflite_export.runtimes import RUNTIMES, absence, every_tensor, infer, input_codes
-from tflite_export.targets import Target, kernels, stored_as
+from tflite_export.targets import Target, kernels, stored_as, unpacked
 
 FORMAT = 2
 INTEGER_TYPES = ("int4", "int8", "uint8", "int32")
@@ -96,12 +97,21 @@ def verify(
 
 
 def ask(name: str, content: bytes, found: IntegerGraph, handoff: Handoff) -> tuple[dict, dict[str, np.ndarray]]:
-    """What a runtime makes of the file.
+    """What a runtime makes of the file; where it lacks INT4 kernels, of the same integers stored as int8.
 
     Returns:
       Its row of verification.json, and the integers of every tensor on the handoff's first images; both
       without numbers where the runtime is not installed or does not take the file.
     """
+    row, codes = _ask(name, content, found, handoff)
+    if "not_run" in row and absence(name) is None and any(t.dtype == "int4" for t in found.tensors.values()):
+        plain = unpacked(found)
+        row, codes = _ask(name, convert(plain, ""), plain, handoff)
+        row["unpacked"] = True
+    return row, codes
+
+
+def _ask(name: str, content: bytes, found: IntegerGraph, handoff: Handoff) -> tuple[dict, dict[str, np.ndarray]]:
     row: dict = {"title": RUNTIMES[name].title, "arithmetic_known": has_known_arithmetic(name, found)}
     predicted = handoff.integer_codes[name]
     num_images = len(next(iter(predicted.values())))
@@ -196,6 +206,8 @@ def remarks(rows: dict, judge: str, target: Target) -> list[str]:
     for name, row in rows.items():
         if "not_run" in row:
             lines.append(f"{name} was not asked: {row['not_run']}")
+        elif "unpacked" in row:
+            lines.append(f"{name} lacks INT4 kernels that the file needs; it was asked with the same integers as int8")
         elif not row["arithmetic_known"]:
             lines.append(
                 f"{name} runs INT4 convolutions on kernels whose rounding is not known beforehand; its integers "

@@ -56,6 +56,8 @@ def main(argv: list[str]) -> None:
         for name in ("tflite", "handoff"):
             if not FLAGS[name].value:
                 raise ExportError(f"--{name} is missing; --tflite=FILE --handoff=DIR name what to compare")
+        if FLAGS.json and not pathlib.Path(FLAGS.json).parent.is_dir():
+            raise ExportError(f"--json={FLAGS.json} lies in no folder; make {pathlib.Path(FLAGS.json).parent} first")
         path = pathlib.Path(FLAGS.tflite)
         verification = check(path, pathlib.Path(FLAGS.handoff), FLAGS.target, check_names(FLAGS.runtimes))
     except ExportError as error:

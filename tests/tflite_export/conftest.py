@@ -2,6 +2,10 @@
 
 import copy
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 
@@ -338,3 +342,41 @@ def edit():
         return bytes(builder.Output())
 
     return edit
+
+
+# Runs a command for each list of arguments and tells how it ended: one start of TensorFlow serves all.
+DRIVER = """
+import contextlib, importlib, io, json, sys
+from absl import app, flags
+main = importlib.import_module(sys.argv[1]).main
+
+ends = []
+for arguments in json.loads(sys.argv[2]):
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            app.run(main, argv=["command", *arguments])
+        except SystemExit as end:
+            code = end.code
+        except Exception as error:
+            code = repr(error)
+    flags.FLAGS.unparse_flags()
+    for flag in flags.FLAGS.flags_by_module_dict().get(sys.argv[1], []):
+        flag.unparse()
+    ends.append({"code": code, "out": out.getvalue(), "err": err.getvalue()})
+print(json.dumps(ends))
+"""
+
+
+@pytest.fixture(scope="session")
+def end_of():
+    """end_of(module, calls): how a command ends for each list of arguments: code, out and err, by the calls' names."""
+
+    def end_of(module: str, calls: dict[str, list[str]]) -> dict[str, dict]:
+        command = [sys.executable, "-c", DRIVER, module, json.dumps(list(calls.values()))]
+        environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+        assert done.returncode == 0, done.stderr
+        return dict(zip(calls, json.loads(done.stdout.splitlines()[-1]), strict=True))
+
+    return end_of

@@ -7,7 +7,7 @@ from tflite_export.graph import IntegerGraph, Operator, constant
 from tflite_export.load import ExportError
 from tflite_export.rebuild import INPUT_TYPES
 from tflite_export.runtimes import RUNTIMES
-from tflite_export.targets import TARGETS, WEIGHT_STORAGES, kernels, store, stored_as
+from tflite_export.targets import TARGETS, WEIGHT_STORAGES, kernels, store, stored_as, unpacked
 
 NARROW, WIDE = np.array([[-7, 0], [3, 7]], np.int8), np.array([[-8, 0], [3, 7]], np.int8)
 
@@ -72,6 +72,11 @@ def test_file_may_store_as_int4_what_fits_and_nothing_else():
     found = dataclasses.replace(expected, tensors=packed)
     assert types(stored_as(expected, found)) == {"narrow": "int4", "wide": "int8"}
     assert types(stored_as(expected, expected)) == {"narrow": "int8", "wide": "int8"}
+
+
+def test_unpacked_graph_is_the_one_before_packing():
+    plain = graph(narrow=(NARROW, 1), wide=(WIDE, 1))
+    assert types(unpacked(store(plain, "int4", TARGETS["phone"]))) == types(plain)
 
 
 def test_kernels_are_those_of_convolutions_and_dense_layers(residual):

@@ -433,8 +433,20 @@ def test_judge_that_does_not_take_the_file_fails_it(monkeypatch, residual):
     ]
 
 
+def test_runtime_without_the_int4_kernels_is_asked_with_int8(residual):
+    """LiteRT's reference kernels have no INT4 DEPTHWISE_CONV_2D."""
+    content = convert(store(residual.graph, "int4", PHONE), "")
+    verification = check(residual, content, gate=Gate(100, 0), runtimes=("litert", "litert_reference"))
+    row, plain = verification["runtimes"]["litert_reference"], check(residual, runtimes=("litert_reference",))
+    assert row["unpacked"] is True and "unpacked" not in verification["runtimes"]["litert"]
+    assert row["top1"] == plain["runtimes"]["litert_reference"]["top1"]
+    assert any(note.startswith("litert_reference lacks INT4 kernels that") for note in verification["notes"])
+
+
+@pytest.mark.parametrize("absent", [(), ("tflm",)])
 @pytest.mark.parametrize("target", ["phone", "microcontroller"])
-def test_int4_file_holds_the_same_integers(residual, target):
+def test_int4_file_holds_the_same_integers(monkeypatch, residual, target, absent):
+    monkeypatch.setattr(verification_module, "absence", lambda name: "not here" if name in absent else absence(name))
     graph = store(residual.graph, "int4", TARGETS[target])
     content = convert(graph, "")
     assert len(content) < len(residual.content)
