@@ -1,0 +1,108 @@
+"""The README's table of storages: python -m benchmarks.storage_table runs/NAME ...
+
+Stores the integers of each finished run as int8, as INT4 and under lookup tables: bytes, arena, whether TFLM
+computes the same logits from all three, and milliseconds an image on each runtime, in turns. Writes
+benchmarks/storage/NAME.json and prints a table of all that lie there. Times are only worth something while
+nothing else runs.
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+from tflite_export.compress import compress
+from tflite_export.convert import convert
+from tflite_export.load import load_handoff
+from tflite_export.read_back import read_back
+from tflite_export.rebuild import rebuild
+from tflite_export.runtimes import infer
+from tflite_export.targets import TARGETS, store
+
+RESULTS = pathlib.Path(__file__).parent / "storage"
+NUM_IMAGES = 50
+NUM_TURNS = 4
+TARGET = TARGETS["microcontroller"]
+# Of each storage the runtimes that read it.
+READERS = {"int8": ("litert", "litert_reference", "tflm"), "int4": ("litert", "tflm"), "tables": ("tflm",)}
+HEADER = (
+    "run",
+    "bytes: int8",
+    "INT4",
+    "tables",
+    "arena: int8",
+    "INT4",
+    "tables",
+    "TFLM's logits, INT4 and tables as int8, %",
+    "LiteRT, ms: int8",
+    "INT4",
+    "XNNPACK's share, %: int8",
+    "INT4",
+    "reference, ms",
+    "TFLM, ms: int8",
+    "INT4",
+    "tables",
+)
+
+
+def measure(run_dir: pathlib.Path) -> dict:
+    handoff = load_handoff(run_dir / "handoff")
+    graph = rebuild(handoff, TARGET.input_type)
+    files = {"int8": convert(graph, ""), "int4": convert(store(graph, "int4", TARGET), "")}
+    graphs = {storage: read_back(content) for storage, content in files.items()}
+    files["tables"], index_bits = compress(graphs["int8"], files["int8"])
+    storages = {storage: {"bytes": len(content), "runtimes": {}} for storage, content in files.items()}
+    seconds = {(storage, name): [] for storage, names in READERS.items() for name in names}
+    logits = {pair: [] for pair in seconds}
+    for turn in range(NUM_TURNS):
+        images = handoff.test_images[turn * NUM_IMAGES : (turn + 1) * NUM_IMAGES]
+        for storage, name in seconds:
+            read = graphs.get(storage, graphs["int8"])
+            found, facts = infer(name, read, files[storage], images)
+            logits[storage, name].append(found)
+            seconds[storage, name].append(facts.pop("median_seconds"))
+            storages[storage]["runtimes"][name] = facts
+    for (storage, name), times in seconds.items():
+        storages[storage]["runtimes"][name]["median_seconds"] = float(np.median(times))
+    for storage in files:
+        equal = np.concatenate(logits[storage, "tflm"]) == np.concatenate(logits["int8", "tflm"])
+        storages[storage]["equal_logits"] = 100.0 * float(np.mean(equal))
+    return {
+        "run": run_dir.name,
+        "num_images": NUM_TURNS * NUM_IMAGES,
+        "storages": storages,
+        "index_bits": index_bits,
+    }
+
+
+def row(numbers: dict) -> tuple[str, ...]:
+    int8, int4, tables = (numbers["storages"][name] for name in READERS)
+
+    def milliseconds(storage: dict, name: str) -> str:
+        return f"{1000 * storage['runtimes'][name]['median_seconds']:.2f}"
+
+    return (
+        numbers["run"],
+        *(f"{storage['bytes']:,}" for storage in (int8, int4, tables)),
+        *(f"{storage['runtimes']['tflm']['arena_bytes']:,}" for storage in (int8, int4, tables)),
+        " and ".join(f"{storage['equal_logits']:.0f}" for storage in (int4, tables)),
+        *(milliseconds(storage, "litert") for storage in (int8, int4)),
+        *(f"{storage['runtimes']['litert']['delegated_operators']:.0f}" for storage in (int8, int4)),
+        milliseconds(int8, "litert_reference"),
+        *(milliseconds(storage, "tflm") for storage in (int8, int4, tables)),
+    )
+
+
+def main(run_dirs: list[str]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    for run_dir in map(pathlib.Path, run_dirs):
+        (RESULTS / f"{run_dir.name}.json").write_text(json.dumps(measure(run_dir), indent=1) + "\n")
+    lines = [HEADER, ("---",) * len(HEADER)]
+    lines += [row(json.loads(file.read_text())) for file in sorted(RESULTS.glob("*.json"))]
+    for cells in lines:
+        print(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
