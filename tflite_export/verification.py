@@ -60,7 +60,7 @@ def verify(
       runtimes: names of those to ask. The target's judge is always asked.
 
     Returns:
-      The verification as JSON values, described in BUILD.md.
+      The verification as JSON values, described in docs/verification.md.
     """
     start = time.monotonic()
     try:

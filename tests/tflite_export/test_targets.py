@@ -1,4 +1,7 @@
 import dataclasses
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -51,6 +54,15 @@ def test_kernels_are_stored_as_target_and_user_have_it(target, storage, expected
     for name, tensor in stored.tensors.items():
         np.testing.assert_array_equal(tensor.data, plain.tensors[name].data)
     assert stored.notes[0] == "of before" and plain.notes == ["of before"]
+
+
+def test_vela_puts_every_operator_on_the_npu(exported, tmp_path):
+    """Arm's compiler for Ethos-U: what it does not take it leaves to the processor beside the NPU."""
+    (tmp_path / "model.tflite").write_bytes(exported.content)
+    vela = [sys.executable, "-c", "from ethosu.vela.vela import main; main()", str(tmp_path / "model.tflite")]
+    done = subprocess.run([*vela, f"--output-dir={tmp_path}"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^CPU operators = 0 \(0.0%\)$", done.stdout, re.MULTILINE), done.stdout
 
 
 def test_int4_that_a_target_does_not_take_is_refused_in_one_line():
