@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import json
+import pathlib
 from collections import Counter
 
 import numpy as np
@@ -507,6 +508,18 @@ def test_verification_survives_json_and_has_its_keys(residual):
     assert verification["num_images"] == len(residual.handoff.test_images)
     assert verification["file"]["bytes"] == len(residual.content)
     assert verification["operators"] == dict(Counter(o.kind for o in residual.graph.operators))
+
+
+def test_every_key_is_documented(residual):
+    """By tensor and by operator the keys are names of the network's, not ours."""
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "verification.md").read_text()
+    verification = check(residual, convert(residual.graph, ""), runtimes=tuple(RUNTIMES))
+    assert f"format {verification['format']}\n" in page.splitlines(keepends=True)[0]
+    runtimes = verification.pop("runtimes")
+    keys = {*verification, *verification["gate"], *verification["file"], *verification["tensors"][0]}
+    for row in runtimes.values():
+        keys |= {*row, *(key for part in row.values() if isinstance(part, dict) for key in part)}
+    assert sorted(key for key in keys if f"`{key}`" not in page) == []
 
 
 def test_refused_file_gives_json_too(residual, edit):

@@ -1,0 +1,57 @@
+import pathlib
+
+import pytest
+
+from tflite_export.verdict import print_verdict, runtime_line
+
+PATH = pathlib.Path("export/model.tflite")
+ROW = {
+    "top1": 79.128,
+    "student": {"top1_agreement": 86.1},
+    "integer_student": {"top1_agreement": 100.0},
+    "operators": {"equal_codes": 99.9996},
+    "median_seconds": 0.00123,
+}
+PASSED = {
+    "passed": True,
+    "failures": [],
+    "notes": ["weights are stored as int8: as asked for"],
+    "num_images": 10_000,
+    "student": {"top1": 79.07},
+    "file": {"bytes": 90_128},
+    "runtimes": {"litert": ROW, "tflm": {"not_run": "tflite-micro is not installed"}},
+}
+
+
+def test_row_of_a_runtime_is_one_line():
+    assert runtime_line(ROW) == (
+        "top-1 79.13 %, agreement with the student 86.10 %, with the student in its integers 100.00 %; "
+        "100.000 % of the operators' integers as computed by hand; 1.23 ms an image here"
+    )
+
+
+def test_passed_file_has_notes_its_size_and_a_line_for_each_runtime_that_ran(capsys):
+    assert print_verdict(PASSED, PATH) is True
+    out, err = capsys.readouterr()
+    note, size, runtime = out.splitlines()
+    assert note == "note: weights are stored as int8: as asked for"
+    assert size == f"{PATH}: 90,128 bytes; on 10,000 test images the Keras student's top-1 is 79.07 %"
+    assert runtime.startswith("litert: top-1 79.13 %")
+    assert err == ""
+
+
+@pytest.mark.parametrize("extra", [{}, {"runtimes": {}, "notes": []}])
+def test_refused_file_has_a_line_on_stderr_for_each_reason_and_no_accuracy(capsys, extra):
+    refused = {"passed": False, "failures": ["tensor a/kernel has 1 other integers", "tensor b is missing"], **extra}
+    assert print_verdict(refused, PATH) is False
+    out, err = capsys.readouterr()
+    assert err.splitlines() == ["FAILED: tensor a/kernel has 1 other integers", "FAILED: tensor b is missing"]
+    assert out == ""
+
+
+def test_lookup_tables_are_told_of_under_their_own_name(capsys):
+    compressed = {"file": {"bytes": 37_472}, "equal_logits": 100.0, "num_images": 200}
+    print_verdict({**PASSED, "compressed": compressed}, PATH)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "export/model.compressed.tflite: 37,472 bytes, 100.00 % of the plain file's logits on 200 images"
+    )
