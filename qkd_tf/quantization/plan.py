@@ -222,6 +222,8 @@ def _layer_problems(graph: _Graph, layer) -> list[str]:
         found.append(f"has depth_multiplier {layer.depth_multiplier}; use 1")
     if isinstance(layer, _layers.Dense) and len(layer.input_shape) != 2:
         found.append(f"reads a tensor of shape {layer.input_shape}; put Flatten or pooling before Dense")
+    if isinstance(layer, _layers.Add) and len(graph.parents[layer.name]) != 2:
+        found.append(f"adds {len(graph.parents[layer.name])} tensors; add two at a time")
     if isinstance(layer, _layers.AveragePooling2D) and layer.padding != "valid":
         found.append(f"has padding {layer.padding}; use valid")
     if isinstance(layer, _layers.BatchNormalization) and list(layer.axis) != [len(layer.input_shape) - 1]:

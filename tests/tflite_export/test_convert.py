@@ -6,7 +6,10 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from tflite_export.convert import convert
+from tflite_export.graph import IntegerGraph, Operator, constant
+from tflite_export.read_back import read_back
 from tflite_export.rebuild import rebuild
+from tflite_export.targets import TARGETS, store
 
 
 def constants(content: bytes) -> list[tuple[int, int]]:
@@ -85,6 +88,75 @@ def test_per_channel_dense_layer_asks_for_the_version_that_knows_it(exported):
     codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
     versions = sorted(c.Version() for c in codes if c.BuiltinCode() == schema.BuiltinOperator.FULLY_CONNECTED)
     assert versions == {"dense": [4], "dense_batch_norm": [4, 12]}.get(exported.name, [])
+
+
+# Kernels that fit INT4: those of inner layers, and of first or last ones where the case makes them narrow.
+NUM_INT4 = dict.fromkeys(
+    ("add", "add_relu", "max_pool", "pads", "requantize_unsigned", "requantize_signed", "relu6"), 1
+)
+NUM_INT4 |= {"maximum": 2, "concatenation": 2, "concatenation_low_bit": 3}
+
+
+def test_int4_kernels_lie_aligned_in_half_the_bytes_and_come_back_as_they_were(exported):
+    graph = store(exported.graph, "int4", TARGETS["phone"])
+    content = convert(graph, "")
+    model, found = schema.Model.GetRootAs(content), read_back(content)
+    num_int4 = 0
+    for i, (name, tensor) in enumerate(graph.tensors.items()):
+        np.testing.assert_array_equal(found.tensors[name].data, exported.graph.tensors[name].data)
+        np.testing.assert_array_equal(found.tensors[name].scales, exported.graph.tensors[name].scales)
+        assert found.tensors[name].dtype == tensor.dtype
+        if tensor.dtype == "int4":
+            num_int4 += 1
+            written = model.Subgraphs(0).Tensors(i)
+            assert written.Type() == schema.TensorType.INT4
+            assert model.Buffers(written.Buffer()).DataLength() == (tensor.data.size + 1) // 2
+    assert num_int4 == NUM_INT4.get(exported.name, 0)
+    assert [position for position, _ in constants(content) if position % 16] == []
+
+
+@pytest.mark.parametrize(
+    "kind, shape, axis, version",
+    [
+        ("CONV_2D", (5, 1, 1, 1), 0, 7),
+        ("DEPTHWISE_CONV_2D", (1, 1, 1, 5), 3, 7),
+        ("FULLY_CONNECTED", (5, 1), None, 10),
+        ("FULLY_CONNECTED", (5, 1), 0, 12),
+    ],
+)
+def test_int4_kernel_byte_for_byte_and_the_version_that_knows_it(kind, shape, axis, version):
+    codes = np.array([-7, 7, 3, -1, 1], np.int8).reshape(shape)
+    graph = IntegerGraph("kernel", "kernel")
+    graph.add_tensor(constant("kernel", codes, [0.5] * (1 if axis is None else 5), axis=axis))
+    graph.operators.append(Operator(kind, ("kernel", "kernel"), "kernel"))
+    packed = store(graph, "int4", TARGETS["phone"])
+    model = schema.Model.GetRootAs(convert(packed, ""))
+    # The first of two integers is the lower half; the odd one out is beside a 0.
+    assert model.Buffers(1).DataAsNumpy().tobytes() == bytes([0x79, 0xF3, 0x01])
+    assert model.Subgraphs(0).Tensors(0).Type() == schema.TensorType.INT4
+    assert model.OperatorCodes(0).Version() == version
+
+
+def test_int8_and_int4_convolutions_of_one_file_have_versions_of_their_own(residual):
+    model = schema.Model.GetRootAs(convert(store(residual.graph, "int4", TARGETS["phone"]), ""))
+    subgraph = model.Subgraphs(0)
+    codes = [model.OperatorCodes(subgraph.Operators(i).OpcodeIndex()) for i in range(subgraph.OperatorsLength())]
+    builtin = schema.BuiltinOperator
+    assert [(code.BuiltinCode(), code.Version()) for code in codes] == [
+        (builtin.CONV_2D, 3),  # the stem has 8 bits
+        (builtin.QUANTIZE, 2),
+        (builtin.DEPTHWISE_CONV_2D, 7),
+        (builtin.CONV_2D, 7),
+        (builtin.ADD, 2),
+        (builtin.MEAN, 2),
+        (builtin.FULLY_CONNECTED, 4),
+    ]
+
+
+def test_outputs_are_the_tensors_that_are_asked_for_in_that_order(residual):
+    names = ["pool", "logits", "stem_relu"]
+    details = Interpreter(model_content=convert(residual.graph, "", outputs=names)).get_output_details()
+    assert [detail["name"] for detail in details] == names
 
 
 def test_operator_without_a_row_is_refused(residual):

@@ -83,6 +83,17 @@ def test_weights_are_stored_around_zero():
     assert (params.zero_point, params.stored_min, params.stored_max) == (0, -7, 7)
 
 
+@pytest.mark.parametrize("bits, shift", [(2, 2), (3, 1), (4, 0), (5, 3), (6, 2), (7, 1), (8, 0)])
+def test_weights_are_shifted_to_the_top_of_int4_or_int8(bits, shift):
+    assert g.weight_grid(bits).weight_shift == shift
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_shifted_weights_still_fit_and_no_more_shift_would(bits):
+    grid, top = g.weight_grid(bits), 7 if bits <= 4 else 127
+    assert grid.qmax << grid.weight_shift <= top < grid.qmax << grid.weight_shift + 1
+
+
 def test_scale_becomes_a_float32():
     assert g.activation_params(g.unsigned_grid(4), 0.1).scale == float(np.float32(0.1)) != 0.1
     assert g.weight_params(g.weight_grid(4), 0.1).scale == float(np.float32(0.1))

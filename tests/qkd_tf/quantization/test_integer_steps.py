@@ -9,7 +9,7 @@ from tf_keras import layers
 from qkd_tf.experiment import ExperimentError, QuantizationSpec
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.grid import activation_params, signed_grid, unsigned_grid
-from qkd_tf.quantization.integer_steps import round_biases, round_requantizations, whole_ratio
+from qkd_tf.quantization.integer_steps import TIE_SHADE, round_biases, round_requantizations, whole_ratio
 from qkd_tf.quantization.scheme import quantize_student
 
 SPEC = QuantizationSpec(weight_bits=3, activation_bits=3)
@@ -207,6 +207,21 @@ def test_training_and_xnnpack_requantize_every_integer_alike(source_bits, ratio,
     elif ratio > 3 / 256:
         assert whole <= ratio * (1 + 1e-5)
     assert abs(whole - ratio) * 256 <= 2 + 1e-3
+
+
+@pytest.mark.parametrize(
+    "grid, m, shade",
+    [
+        (signed_grid(8), 1, 0.0),
+        (signed_grid(8), 3, -TIE_SHADE),
+        (unsigned_grid(8), 1, TIE_SHADE),
+        (signed_grid(7), 1, TIE_SHADE),
+    ],
+)
+@pytest.mark.parametrize("direction", [np.ceil, np.floor])
+def test_ratio_has_the_shade_that_decides_its_ties_and_none_at_the_smallest(grid, m, shade, direction):
+    source, target = activation_params(grid, m * 2.0**-10), activation_params(unsigned_grid(4), 0.25)
+    assert whole_ratio(source, target, direction) == m / 256 * (1 + shade)
 
 
 def test_a_requantized_tensor_keeps_its_interval_and_the_finer_one_gives_way(make_residual_student, images):

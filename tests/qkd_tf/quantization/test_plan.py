@@ -115,8 +115,8 @@ def test_pad_shortcut_keeps_the_grid_of_its_producer_and_the_padded_convolution_
 def test_one_requantize_layer_serves_convolution_and_projection():
     def two_readers_and_an_addition(x):
         x = layers.ReLU(name="relu")(conv("stem")(x))
-        y = layers.Add(name="add")([x, conv("main")(x), conv("projection")(x)])
-        return dense()(layers.Flatten()(y))
+        y = layers.Add(name="branches")([conv("main")(x), conv("projection")(x)])
+        return dense()(layers.Flatten()(layers.Add(name="add")([x, y])))
 
     plan = make_plan(branches(two_readers_and_an_addition), SPEC)
     assert plan.requantized[("relu", "main")] == plan.requantized[("relu", "projection")] == "relu_requantize"
@@ -343,7 +343,11 @@ REFUSALS = {
         "depth_multiplier 2",
         lambda: [layers.DepthwiseConv2D(3, depth_multiplier=2, name="bad")],
     ),
-    "pooling of a part": ("bad", "averages", lambda: [conv("c"), layers.AveragePooling2D(2, name="bad")]),
+    "pooling over padding": (
+        "bad",
+        "has padding same; use valid",
+        lambda: [conv("c"), layers.AveragePooling2D(3, padding="same", name="bad")],
+    ),
     "channels first": (
         "bad",
         "channels_first",
@@ -384,8 +388,12 @@ def test_refusal_names_the_layer_and_the_reason(chain, case):
             "layer bad is used 2 times",
         ),
         (lambda x: [conv("a")(x), conv("b")(x)], "1 inputs and 2 outputs"),
+        (
+            lambda x: layers.Add(name="bad")([conv("a")(x), conv("b")(x), conv("c")(x)]),
+            "layer bad adds 3 tensors; add two at a time",
+        ),
     ],
-    ids=["BN after Add", "shared fold", "shared layer", "two outputs"],
+    ids=["BN after Add", "shared fold", "shared layer", "two outputs", "three terms"],
 )
 def test_refusal_of_a_graph_names_the_layer_and_the_reason(make_outputs, reason):
     with pytest.raises(ExperimentError, match=reason):
@@ -399,6 +407,21 @@ def test_average_of_the_whole_map_and_relu_after_addition_are_possible():
 
     assert problems(branches(whole)) == []
     assert make_plan(branches(whole), SPEC).output_grids["sum_relu"] == unsigned(5)
+
+
+def test_average_of_windows_is_arithmetic_with_a_grid_of_its_own(chain):
+    model = chain(
+        conv("a", activation="relu"),
+        layers.AveragePooling2D((3, 2), (2, 1), name="windows"),
+        conv("b"),
+        layers.Flatten(),
+        dense(),
+    )
+    assert role(model.get_layer("windows")) == "arithmetic"
+    plan = make_plan(model, SPEC)
+    assert plan.output_grids["a"] == unsigned(5)  # read by the average
+    assert plan.output_grids["windows"] == unsigned(4)  # read by a convolution
+    assert plan.requantized == {("pixels", "a"): "pixels_requantize"}
 
 
 def test_all_problems_are_told_at_once(chain):

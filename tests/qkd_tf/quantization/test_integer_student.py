@@ -1,0 +1,152 @@
+"""The student in integers: against the quantized Keras student, and against sums worked out by hand.
+
+That a file computes the same integers is shown in tests/tflite_export/test_integer_reference.py.
+"""
+
+import numpy as np
+import pytest
+import tf_keras
+from tf_keras import layers
+
+from qkd_tf.experiment import QuantizationSpec
+from qkd_tf.quantization.calibration import calibrate
+from qkd_tf.quantization.grid import quantize, signed_grid
+from qkd_tf.quantization.integer_steps import put_on_integer_steps
+from qkd_tf.quantization.integer_student import FLOAT32_EXACT, IntegerStudent, _sums
+from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS, LITERT_REFERENCE, TFLM, XNNPACK
+from qkd_tf.quantization.scheme import quantize_student
+
+
+@pytest.fixture
+def pixel_student(chain):
+    """pixel_student(*layers, spec, outputs, weights): reads a pixel of one channel; intervals not given are 1.0.
+
+    The first layer hands the pixel on as it is, so that `layers` are neither the first nor the last ones.
+    """
+
+    def make(*body, spec, outputs, weights=None):
+        same = layers.Conv2D(1, 1, activation="relu", kernel_initializer="ones", name="same")
+        student = quantize_student(chain(same, *body, layers.Conv2D(1, 1, name="last"), input_shape=(1, 1, 1)), spec)
+        for name, interval in outputs.items():
+            student.outputs[name].interval.assign(interval)
+        for name, interval in (weights or {}).items():
+            student.weights[name].interval.assign(interval)
+        put_on_integer_steps(student)
+        return IntegerStudent(student)
+
+    return make
+
+
+def pixels(*values):
+    return np.array(values, np.uint8).reshape(-1, 1, 1, 1)
+
+
+def constant(*values):
+    return tf_keras.initializers.Constant(values)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_tensor_of_the_quantized_student_is_predicted(make_quantized_student, images, seed):
+    student = make_quantized_student(seed)
+    put_on_integer_steps(student)
+    twin = student.model
+    tensors = {name: twin.get_layer(f"quant_{name}").output for name in student.outputs}
+    values = tf_keras.Model(twin.inputs, tensors)(images, training=False)
+    predicted = IntegerStudent(student).predict(images.astype(np.uint8), XNNPACK)
+    for name, quantized in student.outputs.items():
+        np.testing.assert_array_equal(predicted[name], quantize(values[name].numpy(), quantized.params()), name)
+    np.testing.assert_array_equal(predicted["normalization"], images - 128)
+    np.testing.assert_array_equal(values["logits"], twin(images, training=False))
+
+
+@pytest.mark.parametrize(
+    "weight_bits, arithmetic, steps",
+    [
+        (8, XNNPACK, [0, 0, 1, 2]),
+        (8, TFLM, [0, 1, 1, 3]),  # 7/2 rounds up to 4, and 4/8 up to 1
+        (8, LITERT_REFERENCE, [0, 1, 1, 3]),
+        (3, XNNPACK, [0, 0, 1, 2]),
+        (3, TFLM, [0, 0, 1, 3]),  # sums are twice as fine: 14/2 is 7, and 7/16 rounds to 0
+    ],
+)
+def test_a_convolution_by_hand_in_the_rounding_of_each_runtime(pixel_student, weight_bits, arithmetic, steps):
+    conv = layers.Conv2D(1, 1, kernel_initializer=constant(1.5), bias_initializer=constant(-2.5), name="conv")
+    spec = QuantizationSpec(weight_bits=weight_bits, activation_bits=8)
+    student = pixel_student(conv, spec=spec, outputs={"conv": 8.0}, weights={"conv": 0.5})
+    # Sums 3 * x - 5 in steps of 0.5 are -5, 7, 10 and 40, and 16 of them are a step of the output.
+    assert student.predict(pixels(0, 4, 5, 15), arithmetic)["conv"].ravel().tolist() == steps
+
+
+@pytest.mark.parametrize("runtime", ARITHMETICS)
+@pytest.mark.parametrize(
+    "make_layers",
+    [
+        lambda: [layers.Conv2D(4, 1, use_bias=False, kernel_initializer="ones")],
+        lambda: [
+            layers.Conv2D(4, 1, kernel_initializer="ones"),
+            layers.DepthwiseConv2D(1, use_bias=False, depthwise_initializer="ones"),
+        ],
+    ],
+    ids=["Conv2D", "DepthwiseConv2D"],
+)
+def test_gamma_of_0_leaves_the_constant_beta_and_a_negative_one_flips_the_sign(pixel_student, make_layers, runtime):
+    gamma, beta = constant(0, 0, 1, -1), constant(2.3, -2.3, 1, 1)
+    batch_norm = layers.BatchNormalization(epsilon=0.0, gamma_initializer=gamma, beta_initializer=beta, name="bn")
+    student = pixel_student(*make_layers(), batch_norm, spec=QuantizationSpec(activation_bits=8), outputs={"bn": 0.5})
+    steps = student.predict(pixels(0, 9, 200), ARITHMETICS[runtime])["bn"].reshape(3, 4)
+    assert steps.tolist() == [[5, -5, 2, 2], [5, -5, 20, -16], [5, -5, 127, -128]]
+
+
+@pytest.mark.parametrize("runtime", ARITHMETICS)
+@pytest.mark.parametrize("interval, highest", [(0.7, 9), (0.9, 7), (0.3, 15)])  # 6 / 0.3 is more than 4 bits hold
+def test_relu6_clips_at_0_and_at_the_step_nearest_to_6(pixel_student, interval, highest, runtime):
+    conv = layers.Conv2D(1, 1, kernel_initializer="ones", bias_initializer=constant(-3))
+    relu6 = layers.ReLU(6.0, name="relu6")
+    spec = QuantizationSpec(activation_bits=4, last_layer_bits=4)
+    student = pixel_student(conv, relu6, spec=spec, outputs={"relu6": interval})
+    stored = student.predict(pixels(0, 3, 255), ARITHMETICS[runtime])["relu6"].ravel()
+    assert (stored - student.params["relu6"].zero_point).tolist() == [0, 0, highest]
+
+
+def test_layers_that_move_integers_keep_them_and_their_parameters(chain, randomize, images):
+    body = [layers.Conv2D(4, 3, name="conv"), layers.MaxPooling2D(name="max"), layers.ZeroPadding2D(name="pad")]
+    model = randomize(chain(*body, layers.Conv2D(2, 1, name="last")))
+    student = quantize_student(model, QuantizationSpec())
+    calibrate(student, [images], "minmax")
+    put_on_integer_steps(student)
+    student = IntegerStudent(student)
+    params = student.params["conv"]
+    assert student.params["max"] == student.params["pad"] == params and params.grid == signed_grid(8)
+    predicted = student.predict(images.astype(np.uint8), XNNPACK)
+    windows = predicted["conv"].reshape(4, 3, 2, 3, 2, 4).max(axis=(2, 4))
+    np.testing.assert_array_equal(predicted["max"], windows)
+    zeros = ((0, 0), (1, 1), (1, 1), (0, 0))
+    np.testing.assert_array_equal(predicted["pad"], np.pad(windows, zeros, constant_values=params.zero_point))
+
+
+@pytest.mark.parametrize("runtime", ARITHMETICS)
+def test_integers_of_every_tensor_lie_on_its_grid_and_reach_an_end_of_it(make_residual_student, images, runtime):
+    spec = QuantizationSpec(weight_bits=3, activation_bits=4, last_layer_bits=4, residual_bits=5)
+    student = quantize_student(make_residual_student(), spec)
+    calibrate(student, [images], "minmax")
+    for quantized in student.outputs.values():
+        quantized.interval.assign(quantized.interval / 4)  # most of each range is now beyond the ends
+    put_on_integer_steps(student)
+    student = IntegerStudent(student)
+    predicted = student.predict(images.astype(np.uint8), ARITHMETICS[runtime])
+    assert set(predicted) == set(student.params)
+    for name, stored in predicted.items():
+        params = student.params[name]
+        assert params.stored_min <= stored.min() <= stored.max() <= params.stored_max, name
+        assert stored.min() == params.stored_min or stored.max() == params.stored_max, name
+
+
+@pytest.mark.parametrize("num_inputs", [500, 3000])
+def test_sums_are_exact_on_either_side_of_what_float32_holds(num_inputs):
+    rng = np.random.default_rng(0)
+    x = rng.integers(200, 256, (50, num_inputs))
+    codes = rng.integers(100, 128, (num_inputs, 4))
+    sums = x @ codes
+    assert (sums.max() > FLOAT32_EXACT) == (num_inputs == 3000)
+    assert np.any(sums.astype(np.float32) != sums) == (num_inputs == 3000)
+    np.testing.assert_array_equal(_sums(layers.Dense(4), x, codes.astype(np.float64)), sums)
