@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from qkd_tf.quantization.runtime_arithmetic import Arithmetic, round_half_away
+from qkd_tf.quantization.runtime_arithmetic import Arithmetic
 from tflite_export.graph import IntegerGraph, Operator, Tensor
 
 RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
@@ -41,7 +41,7 @@ def run_operator(
     tensors = [graph.tensors[name] for name in operator.inputs]
     output = graph.tensors[operator.output]
     result = OPERATORS[operator.kind](arithmetic, operator, tensors, inputs, output)
-    return np.clip(result, *_clip(operator, output)).astype(output.dtype)
+    return np.clip(result, *_clip(arithmetic, operator, output)).astype(output.dtype)
 
 
 def _conv(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
@@ -133,14 +133,14 @@ def _windows(x: np.ndarray, window: tuple[int, int], options: dict, padding_valu
     return views[(*slices, slice(None), rows, columns)]
 
 
-def _clip(operator: Operator, output: Tensor) -> tuple[int, int]:
+def _clip(arithmetic: Arithmetic, operator: Operator, output: Tensor) -> tuple[int, int]:
     """The integers that the output's type and the fused activation leave."""
     low, high = RANGES[output.dtype]
     activation = operator.options.get("activation", "NONE")
     if activation in ("RELU", "RELU6"):
         low = max(low, output.zero_point)
     if activation == "RELU6":
-        high = min(high, output.zero_point + int(round_half_away(np.float32(6.0) / output.scales[0])))
+        high = min(high, output.zero_point + arithmetic.limit(6.0, output.scales[0]))
     return low, high
 
 

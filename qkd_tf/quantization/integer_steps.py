@@ -62,14 +62,14 @@ def whole_ratio(source: TensorQuantParams, target: TensorQuantParams, direction)
 
     Ties: integers q * m / 256 of an unsigned grid round up under XNNPACK, so the ratio is a shade above
     m / 256. Where q may be negative m is odd: q = 128 and q = -128 are then the only ties that are left, and
-    for the second a shade below makes it round up.
+    for the second, of grids that hold it, a shade below makes it round up.
     """
     wanted = RATIO_STEPS * np.float64(source.scale) / np.float64(target.scale)
     slack = 1 - 2 * TIE_SHADE if direction is np.ceil else 1 + 2 * TIE_SHADE  # a ratio that fits stays
     m = max(1.0, direction(wanted * slack))
     if source.grid.qmin < 0 and m % 2 == 0:
         m += 1 if direction is np.ceil else -1
-    shade = -TIE_SHADE if source.grid.qmin == -128 else TIE_SHADE
+    shade = -TIE_SHADE if source.grid.qmin <= -128 else TIE_SHADE
     if m == 1 and shade < 0:
         shade = 0.0  # -128/256 rounds to 0 in either way; beside it XNNPACK rounds the last elements of a row otherwise
     return m / RATIO_STEPS * (1 + shade)

@@ -15,7 +15,7 @@ import tf_keras
 
 from qkd_tf.quantization.grid import AVERAGE_CODE, TensorQuantParams, quantize
 from qkd_tf.quantization.plan import activation_name, parents, producer, role
-from qkd_tf.quantization.runtime_arithmetic import Arithmetic, round_half_away
+from qkd_tf.quantization.runtime_arithmetic import Arithmetic
 from qkd_tf.quantization.scheme import QuantizedStudent
 
 INT32_MAX = 2**31 - 1
@@ -60,7 +60,7 @@ class IntegerStudent:
             elif layer.name in self.params:
                 operator = _Operator.ending_in(layer, self.params)
                 result = OPERATORS[type(operator.root)](self, operator, arithmetic, steps)
-                steps[layer.name] = np.clip(result, *operator.limits(self.params[layer.name]))
+                steps[layer.name] = np.clip(result, *operator.limits(self.params[layer.name], arithmetic))
         return {name: (q + self.params[name].zero_point).astype(np.int8) for name, q in steps.items()}
 
     def _scale(self, layer) -> np.float32:
@@ -168,14 +168,14 @@ class _Operator:
                 b = layer.beta.numpy() + a * (b - layer.moving_mean.numpy())
         return a, b
 
-    def limits(self, params: TensorQuantParams) -> tuple[int, int]:
+    def limits(self, params: TensorQuantParams, arithmetic: Arithmetic) -> tuple[int, int]:
         """Lowest and highest step that the grid and the activation functions leave."""
         low, high = params.grid.qmin, params.grid.qmax
         activations = {activation_name(layer) for layer in self.chain}
         if activations & {"relu", "relu6"}:
             low = 0
         if "relu6" in activations:
-            high = min(high, int(round_half_away(np.float32(6) / np.float32(params.scale))))
+            high = min(high, arithmetic.limit(6.0, params.scale))
         return low, high
 
 

@@ -30,6 +30,7 @@ class Arithmetic:
       add: (a, b, their scales, output scale).
       mean: (sums, number of terms, input scale, output scale).
       requantize: (x, input scale, output scale).
+      limit: (real value, output scale): where a fused activation clips.
     """
 
     convolution: Callable
@@ -37,6 +38,7 @@ class Arithmetic:
     add: Callable
     mean: Callable
     requantize: Callable
+    limit: Callable
 
 
 def quantize_multiplier(real) -> tuple[np.ndarray, np.ndarray]:
@@ -145,13 +147,22 @@ def _requantize_in_256ths(x, input_scale, output_scale):
     return (x.astype(np.int64) * fixed + 128) >> 8
 
 
-XNNPACK = Arithmetic(_float_sums, _float_sums, _shifted_add, _float_mean, _requantize_in_256ths)
+def _limit_half_even(value: float, output_scale):
+    return np.int64(np.round(np.float32(value) / _single(output_scale)))
+
+
+def _limit_half_away(value: float, output_scale):
+    return np.int64(round_half_away(np.float32(value) / _single(output_scale)))
+
+
+XNNPACK = Arithmetic(_float_sums, _float_sums, _shifted_add, _float_mean, _requantize_in_256ths, _limit_half_even)
 TFLM = Arithmetic(
     _fixed_point_sums(multiply_rounding_twice),
     _fixed_point_sums(multiply_rounding_twice),
     _fixed_point_add,
     _fixed_point_mean,
     _fixed_point_requantize,
+    _limit_half_away,
 )
 LITERT_REFERENCE = dataclasses.replace(TFLM, dense=_fixed_point_sums(multiply_rounding_once))
 

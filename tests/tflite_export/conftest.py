@@ -291,6 +291,20 @@ CASES = {
         spec=dataclasses.replace(LOW, last_layer_bits=4),
         intervals={"relu6": ("relu6", 1.7)},  # 15 steps reach 10.2: the clip at 6 is the operator's, not int8's
     ),
+    "relu6_half_a_step": Case(
+        "CONV_2D CONV_2D",
+        _through(layers.Conv2D(4, 3), layers.ReLU(6.0, name="relu6"), layers.Conv2D(4, 3)),
+        spec=dataclasses.replace(LOW, last_layer_bits=4),
+        intervals={"relu6": ("pixels", 2.4)},  # 6 is 2.5 steps: XNNPACK clips at 2, the others at 3
+        normalized=False,
+    ),
+    "requantize_dark_pixels": Case(
+        "QUANTIZE MAXIMUM CONV_2D",
+        _through(layers.Rescaling(1 / 64, -200 / 64, name="dark"), layers.Conv2D(4, 3)),
+        spec=dataclasses.replace(LOW, first_layer_bits=7, last_layer_bits=7),
+        intervals={"dark_requantize": ("dark", 256 / 77)},  # pixel 72 lies between two steps
+        normalized=False,
+    ),
 }
 
 

@@ -92,7 +92,7 @@ def test_per_channel_dense_layer_asks_for_the_version_that_knows_it(exported):
 
 # Kernels that fit INT4: those of inner layers, and of first or last ones where the case makes them narrow.
 NUM_INT4 = dict.fromkeys(
-    ("add", "add_relu", "max_pool", "pads", "requantize_unsigned", "requantize_signed", "relu6"), 1
+    ("add", "add_relu", "max_pool", "pads", "requantize_unsigned", "requantize_signed", "relu6", "relu6_half_a_step"), 1
 )
 NUM_INT4 |= {"maximum": 2, "concatenation": 2, "concatenation_low_bit": 3}
 

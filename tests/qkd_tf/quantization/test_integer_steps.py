@@ -8,7 +8,7 @@ from tf_keras import layers
 
 from qkd_tf.experiment import ExperimentError, QuantizationSpec
 from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.grid import activation_params, signed_grid, unsigned_grid
+from qkd_tf.quantization.grid import activation_params, pixel_grid, signed_grid, unsigned_grid
 from qkd_tf.quantization.integer_steps import TIE_SHADE, round_biases, round_requantizations, whole_ratio
 from qkd_tf.quantization.scheme import quantize_student
 
@@ -214,6 +214,8 @@ def test_training_and_xnnpack_requantize_every_integer_alike(source_bits, ratio,
     [
         (signed_grid(8), 1, 0.0),
         (signed_grid(8), 3, -TIE_SHADE),
+        (pixel_grid(200), 3, -TIE_SHADE),
+        (pixel_grid(100), 3, TIE_SHADE),
         (unsigned_grid(8), 1, TIE_SHADE),
         (signed_grid(7), 1, TIE_SHADE),
     ],
