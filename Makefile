@@ -8,8 +8,8 @@ demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export,
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
 	$(BIN)/python -m tflite_export --run_dir=runs/demo
 
-test: .venv/installed  ## the test suite
-	$(BIN)/python -m pytest
+test: .venv/installed  ## the test suite, a file at a time on each of 2 cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -68,6 +68,11 @@ def _compress(graph: IntegerGraph, plain: bytes, handoff: Handoff, verification:
     if not index_bits:
         verification["notes"].append("no lookup-table file was written: no kernel becomes smaller by it")
         return None
+    if len(content) >= len(plain):
+        verification["notes"].append(
+            f"no lookup-table file was written: it would have {len(content):,} bytes, and model.tflite has {len(plain):,}"
+        )
+        return None
     verification["compressed"] = {"index_bits": index_bits, **verify_compressed(content, plain, handoff)}
     if not verification["compressed"]["passed"]:
         verification["passed"] = False

@@ -55,7 +55,7 @@ def test_experiment_can_be_read_back(written):
 
 
 def test_data_are_told_by_their_fingerprint(written):
-    assert written["data"] == {"name": "tiny"}
+    assert written["data"] == {"name": "tiny", "num_test": 12}
 
 
 def test_versions_are_those_installed(written):
