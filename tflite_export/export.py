@@ -70,7 +70,7 @@ def _compress(graph: IntegerGraph, plain: bytes, handoff: Handoff, verification:
         return None
     if len(content) >= len(plain):
         verification["notes"].append(
-            f"no lookup-table file was written: it would have {len(content):,} bytes, and model.tflite has {len(plain):,}"
+            f"no lookup-table file was written: it would have {len(content):,} bytes, model.tflite has {len(plain):,}"
         )
         return None
     verification["compressed"] = {"index_bits": index_bits, **verify_compressed(content, plain, handoff)}

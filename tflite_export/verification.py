@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import tf_keras
 
+from tflite_export.comparison import refusals
 from tflite_export.convert import convert
-from tflite_export.graph import IntegerGraph, Operator, Tensor
+from tflite_export.graph import IntegerGraph, Tensor
 from tflite_export.integer_reference import run_operator
 from tflite_export.load import ExportError, Handoff
 from tflite_export.read_back import read_back
@@ -18,7 +18,6 @@ from tflite_export.runtimes import RUNTIMES, absence, every_tensor, infer, input
 from tflite_export.targets import Target, kernels, stored_as, unpacked
 
 FORMAT = 2
-INTEGER_TYPES = ("int4", "int8", "uint8", "int32")
 NUM_COMPRESSED_IMAGES = 200
 ROUNDING = 1e-9  # percent; shares of the same images are equal in spite of floating point
 
@@ -237,75 +236,6 @@ def verify_compressed(content: bytes, plain: bytes, handoff: Handoff) -> dict:
     }
 
 
-def refusals(expected: IntegerGraph, found: IntegerGraph, handoff: Handoff) -> list[str]:
-    """A line for each way in which a file is not what training handed over, told without running it."""
-    return differences(expected, found) + foreign(found) + not_handed_over(found, handoff)
-
-
-def differences(expected: IntegerGraph, found: IntegerGraph) -> list[str]:
-    """A line for each tensor, operator, input or output that is not as expected, bit for bit."""
-    lines = []
-    for end in ("input", "output", "signature"):
-        if getattr(expected, end) != getattr(found, end):
-            lines.append(f"the {end} is {getattr(found, end)}; expected {getattr(expected, end)}")
-    for name in expected.tensors.keys() - found.tensors.keys():
-        lines.append(f"tensor {name} is missing")
-    for name in found.tensors.keys() - expected.tensors.keys():
-        lines.append(f"tensor {name} was not asked for")
-    for name in expected.tensors.keys() & found.tensors.keys():
-        lines += _tensor_differences(expected.tensors[name], found.tensors[name])
-    for position in range(max(len(expected.operators), len(found.operators))):
-        pair = [g.operators[position] if position < len(g.operators) else None for g in (expected, found)]
-        if pair[0] != pair[1]:
-            lines.append(f"operator {position} is {_text(pair[1])}; expected {_text(pair[0])}")
-    return sorted(lines)
-
-
-def foreign(found: IntegerGraph) -> list[str]:
-    """Tensors that are not integer, and operators that convert to or from float."""
-    lines = [f"tensor {t.name} is {t.dtype}" for t in found.tensors.values() if t.dtype not in INTEGER_TYPES]
-    return lines + [f"operator DEQUANTIZE makes {o.output}" for o in found.operators if o.kind == "DEQUANTIZE"]
-
-
-def not_handed_over(found: IntegerGraph, handoff: Handoff) -> list[str]:
-    """Kernels and activations that differ from the handoff itself, whatever `rebuild` made of it.
-
-    Kernels hold the integers that training wrote, shifted as their width asks, but for the sign of a
-    whole channel (a negative gamma) and channels of zeros; activations have training's scale and zero point.
-    """
-    lines = []
-    for name, params in handoff.weight_params.items():
-        tensor = found.tensors.get(f"{name}/kernel")
-        if tensor is None or tensor.data is None:
-            lines.append(f"tensor {name}/kernel holds no integers")
-            continue
-        data = tensor.data.astype(np.int32)
-        unit = 1 << params.grid.weight_shift
-        lowest, highest = params.grid.qmin * unit, params.grid.qmax * unit
-        if data.min() < lowest or data.max() > highest:
-            lines.append(
-                f"tensor {name}/kernel spans {data.min()}..{data.max()}; "
-                f"{params.grid.num_bits} bits are {lowest}..{highest}"
-            )
-        trained = handoff.weights[name].astype(np.int32) * unit
-        depthwise = isinstance(handoff.student.get_layer(name), tf_keras.layers.DepthwiseConv2D)
-        channels = np.moveaxis(data, -1, 0) if depthwise else data
-        expected = np.moveaxis(trained, 2 if depthwise else -1, 0)
-        kept = [
-            np.array_equal(c.ravel(), e.ravel()) or np.array_equal(c.ravel(), -e.ravel()) or not c.any()
-            for c, e in zip(channels, expected, strict=False)
-        ]
-        if len(channels) != len(expected) or not all(kept):
-            lines.append(f"tensor {name}/kernel holds other integers than training wrote")
-    for name, params in handoff.tensor_params.items():
-        tensor = found.tensors.get(name)
-        if tensor is None or tensor.scales.tolist() != [params.scale] or tensor.zero_point != params.zero_point:
-            lines.append(
-                f"tensor {name} has not the scale {params.scale} and zero point {params.zero_point} of training"
-            )
-    return lines
-
-
 def outside_grid(seen: dict[str, np.ndarray], handoff: Handoff) -> list[str]:
     """Activations with integers outside their bit width."""
     return [
@@ -314,23 +244,6 @@ def outside_grid(seen: dict[str, np.ndarray], handoff: Handoff) -> list[str]:
         for name, params in handoff.tensor_params.items()
         if name in seen and (seen[name].min() < params.stored_min or seen[name].max() > params.stored_max)
     ]
-
-
-def _tensor_differences(expected: Tensor, found: Tensor) -> list[str]:
-    lines = []
-    for field in ("shape", "dtype", "zero_point", "axis"):
-        if getattr(expected, field) != getattr(found, field):
-            lines.append(
-                f"tensor {found.name} has {field} {getattr(found, field)}; expected {getattr(expected, field)}"
-            )
-    if not np.array_equal(expected.scales, found.scales):
-        lines.append(f"tensor {found.name} has other scales than expected")
-    if (expected.data is None) != (found.data is None):
-        lines.append(f"tensor {found.name} is {'an activation' if found.data is None else 'a constant'}")
-    elif expected.data is not None and not np.array_equal(expected.data, found.data):
-        num_different = np.sum(expected.data != found.data) if expected.data.shape == found.data.shape else "all"
-        lines.append(f"tensor {found.name} has {num_different} other integers than expected")
-    return lines
 
 
 def _row(tensor: Tensor, handoff: Handoff, seen: dict[str, np.ndarray]) -> dict:
@@ -360,10 +273,3 @@ def _percent(hits: np.ndarray) -> float:
 
 def _file(content: bytes) -> dict:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _text(operator: Operator | None) -> str:
-    if operator is None:
-        return "absent"
-    options = "".join(f", {name}={value}" for name, value in sorted(operator.options.items()))
-    return f"{operator.kind}({', '.join(operator.inputs)}{options}) -> {operator.output}"

@@ -162,6 +162,16 @@ def test_lookup_tables_are_written_beside_the_file_where_they_pay(make_run, chai
     assert not (run_dir / "export" / "model.compressed.tflite").exists()  # it was another export's
 
 
+@pytest.mark.skipif(absence("tflm") is not None, reason=str(absence("tflm")))
+def test_lookup_tables_that_are_larger_than_int4_are_not_written(make_run, chain, randomize):
+    model = chain(layers.Conv2D(32, 3, name="stem"), layers.Conv2D(16, 3, name="conv"), layers.Conv2D(4, 1))
+    run_dir = make_run(randomize(model), QuantizationSpec(weight_bits=4, activation_bits=4)).path
+    verification = export(run_dir, TARGETS["microcontroller"])
+    assert verification["passed"] and "compressed" not in verification
+    assert any(n.startswith("no lookup-table file was written: it would have ") for n in verification["notes"])
+    assert not (run_dir / "export" / "model.compressed.tflite").exists()
+
+
 def test_failed_gate_is_a_failing_exit_that_tells_why(ends, folders):
     end = ends["unlike"]
     assert isinstance(end["code"], str) and end["code"].startswith("error: ")
