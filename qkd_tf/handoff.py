@@ -28,8 +28,8 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float
       labels.txt             class names, one a line
       test_images.npy, test_labels.npy   the test split, pixels uint8
       student_logits.npy     the quantized student's logits on it, as stored int8
-      integer_logits.npz     the same as each runtime's integer arithmetic makes them, by runtime
-      integer_codes.npz      every tensor's integers on the first images, by "runtime/tensor"
+      integer_logits.npz     the same as each runtime's integer arithmetic makes them, by row of ARITHMETICS
+      integer_codes.npz      every tensor's integers on the first images, by "row/tensor"
 
     Returns:
       Top-1 of the quantized student on the test split, in percent.

@@ -40,6 +40,7 @@ def run_operator(
     inputs = [values.get(name, graph.tensors[name].data) for name in operator.inputs]
     tensors = [graph.tensors[name] for name in operator.inputs]
     output = graph.tensors[operator.output]
+    arithmetic = arithmetic.of(operator.kind, any(tensor.dtype == "int4" for tensor in tensors))
     result = OPERATORS[operator.kind](arithmetic, operator, tensors, inputs, output)
     return np.clip(result, *_clip(arithmetic, operator, output)).astype(output.dtype)
 

@@ -114,7 +114,7 @@ def _litert(resolver: OpResolverType) -> Callable:
 
 
 RUNTIMES: Mapping[str, Runtime] = {
-    "litert": Runtime("LiteRT, default kernels (XNNPACK)", ARITHMETICS["litert"], _litert(OpResolverType.AUTO)),
+    "litert": Runtime("LiteRT, default kernels (XNNPACK)", ARITHMETICS["litert_int4"], _litert(OpResolverType.AUTO)),
     "litert_reference": Runtime(
         "LiteRT, reference kernels", ARITHMETICS["litert_reference"], _litert(OpResolverType.BUILTIN_REF)
     ),

@@ -3,11 +3,11 @@
 import dataclasses
 from collections.abc import Mapping
 
+from qkd_tf.quantization.runtime_arithmetic import INT4_MAX
 from tflite_export.graph import IntegerGraph, Operator, Tensor
 from tflite_export.load import ExportError
 
 WEIGHT_STORAGES = ("auto", "int8", "int4")
-INT4_MAX = 7
 
 
 @dataclasses.dataclass(frozen=True)

@@ -111,8 +111,9 @@ def ask(name: str, content: bytes, found: IntegerGraph, handoff: Handoff) -> tup
 
 
 def _ask(name: str, content: bytes, found: IntegerGraph, handoff: Handoff) -> tuple[dict, dict[str, np.ndarray]]:
-    row: dict = {"title": RUNTIMES[name].title, "arithmetic_known": has_known_arithmetic(name, found)}
-    predicted = handoff.integer_codes[name]
+    arithmetic = arithmetic_of(name, found)
+    row: dict = {"title": RUNTIMES[name].title, "arithmetic": arithmetic}
+    predicted = handoff.integer_codes[arithmetic]
     num_images = len(next(iter(predicted.values())))
     try:
         if reason := absence(name):
@@ -126,7 +127,7 @@ def _ask(name: str, content: bytes, found: IntegerGraph, handoff: Handoff) -> tu
     row |= {
         "top1": _percent(np.argmax(logits, axis=-1) == handoff.test_labels),
         "student": agreement(logits, handoff.student_logits, handoff.test_labels),
-        "integer_student": agreement(logits, handoff.integer_logits[name], handoff.test_labels),
+        "integer_student": agreement(logits, handoff.integer_logits[arithmetic], handoff.test_labels),
         "codes": equal_codes({tensor: codes[tensor] for tensor in handoff.tensor_params}, predicted),
         "operators": equal_codes({tensor: codes[tensor] for tensor in ours}, ours),
         "num_code_images": num_images,
@@ -135,9 +136,10 @@ def _ask(name: str, content: bytes, found: IntegerGraph, handoff: Handoff) -> tu
     return row, codes
 
 
-def has_known_arithmetic(name: str, found: IntegerGraph) -> bool:
-    """LiteRT runs INT4 convolutions on kernels that round in several ways, depending on shapes and processor."""
-    return name != "litert" or all(kernel.dtype != "int4" for _, kernel in kernels(found))
+def arithmetic_of(name: str, found: IntegerGraph) -> str:
+    """The row of ARITHMETICS that a runtime computes the file in: INT4 convolutions are not XNNPACK's."""
+    packed = any(kernel.dtype == "int4" for operator, kernel in kernels(found) if operator.kind != "FULLY_CONNECTED")
+    return "litert_int4" if name == "litert" and packed else name
 
 
 def agreement(logits: np.ndarray, expected: np.ndarray, labels: np.ndarray) -> dict:
@@ -174,12 +176,10 @@ def shortfalls(name: str, row: dict, judge: str, gate: Gate, handoff: Handoff) -
     """A line for each demand of the gate that a runtime does not meet."""
     if "not_run" in row:
         return [f"{name} was to judge the file, and cannot: {row['not_run']}"] if name == judge else []
-    demands = []
-    if name == "litert" and name == judge:
-        demands.append(("student", "the student", gate.max_top1_difference, gate.min_top1_agreement))
-    if row["arithmetic_known"]:
-        title = "the student in this runtime's integers"
-        demands.append(("integer_student", title, gate.max_integer_top1_difference, gate.min_integer_agreement))
+    title = "the student in this runtime's integers"
+    demands = [("integer_student", title, gate.max_integer_top1_difference, gate.min_integer_agreement)]
+    if name == judge and row["arithmetic"] == "litert":
+        demands.insert(0, ("student", "the student", gate.max_top1_difference, gate.min_top1_agreement))
     lines = []
     for key, title, max_difference, min_agreement in demands:
         drop, agreed = row[key]["top1"] - row["top1"], row[key]["top1_agreement"]
@@ -187,13 +187,12 @@ def shortfalls(name: str, row: dict, judge: str, gate: Gate, handoff: Handoff) -
             lines.append(f"{name}: top-1 differs by {drop:.2f} points from {title}; {max_difference} are allowed")
         if agreed < min_agreement - ROUNDING:
             lines.append(f"{name}: top-1 agreement with {title} is {agreed:.2f} %; {min_agreement} % are demanded")
-    if row["arithmetic_known"]:
-        for tensor, found in row["operators"]["different"].items():
-            if found["equal_codes"] < gate.min_equal_codes or found["max_step_error"] > gate.max_step_error:
-                lines.append(
-                    f"{name}: tensor {tensor} has {found['equal_codes']:.3f} % of the integers that its inputs make, "
-                    f"up to {found['max_step_error']} steps apart"
-                )
+    for tensor, found in row["operators"]["different"].items():
+        if found["equal_codes"] < gate.min_equal_codes or found["max_step_error"] > gate.max_step_error:
+            lines.append(
+                f"{name}: tensor {tensor} has {found['equal_codes']:.3f} % of the integers that its inputs make, "
+                f"up to {found['max_step_error']} steps apart"
+            )
     return lines
 
 
@@ -207,13 +206,8 @@ def remarks(rows: dict, judge: str, target: Target) -> list[str]:
             lines.append(f"{name} was not asked: {row['not_run']}")
         elif "unpacked" in row:
             lines.append(f"{name} lacks INT4 kernels that the file needs; it was asked with the same integers as int8")
-        elif not row["arithmetic_known"]:
-            lines.append(
-                f"{name} runs INT4 convolutions on kernels whose rounding is not known beforehand; its integers "
-                f"are up to {row['operators']['max_step_error']} steps from ours, given the same inputs"
-            )
     row = rows[judge]
-    if judge != "litert" and "not_run" not in row:
+    if row["arithmetic"] != "litert" and "not_run" not in row:
         lines.append(
             f"{judge} rounds twice where training rounds once: the student's top-1 is {row['student']['top1']:.2f} % "
             f"in training's arithmetic and {row['integer_student']['top1']:.2f} % in {judge}'s"

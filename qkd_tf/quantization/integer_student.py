@@ -15,7 +15,7 @@ import tf_keras
 
 from qkd_tf.quantization.grid import AVERAGE_CODE, TensorQuantParams, quantize
 from qkd_tf.quantization.plan import activation_name, parents, producer, role
-from qkd_tf.quantization.runtime_arithmetic import Arithmetic
+from qkd_tf.quantization.runtime_arithmetic import INT4_MAX, Arithmetic
 from qkd_tf.quantization.scheme import QuantizedStudent
 
 INT32_MAX = 2**31 - 1
@@ -59,9 +59,17 @@ class IntegerStudent:
                 steps[layer.name] = moved.numpy().astype(np.int64)
             elif layer.name in self.params:
                 operator = _Operator.ending_in(layer, self.params)
-                result = OPERATORS[type(operator.root)](self, operator, arithmetic, steps)
-                steps[layer.name] = np.clip(result, *operator.limits(self.params[layer.name], arithmetic))
+                own = self._arithmetic_of(operator.root, arithmetic)
+                result = OPERATORS[type(operator.root)](self, operator, own, steps)
+                steps[layer.name] = np.clip(result, *operator.limits(self.params[layer.name], own))
         return {name: (q + self.params[name].zero_point).astype(np.int8) for name, q in steps.items()}
+
+    def _arithmetic_of(self, layer, arithmetic: Arithmetic) -> Arithmetic:
+        if layer.name not in self.kernels:
+            return arithmetic
+        codes, params = self.kernels[layer.name]
+        fits_int4 = np.abs(codes).max() * 2**params.grid.weight_shift <= INT4_MAX
+        return arithmetic.of(KINDS[type(layer)], fits_int4)
 
     def _scale(self, layer) -> np.float32:
         return np.float32(self.params[layer.name].scale)
@@ -122,6 +130,11 @@ class IntegerStudent:
         return arithmetic.requantize(steps[parent.name], self._scale(parent), self._scale(operator.end))
 
 
+KINDS: Mapping[type, str] = {
+    _layers.Conv2D: "CONV_2D",
+    _layers.DepthwiseConv2D: "DEPTHWISE_CONV_2D",
+    _layers.Dense: "FULLY_CONNECTED",
+}
 OPERATORS: Mapping[type, Callable] = {
     _layers.Conv2D: IntegerStudent._compute,
     _layers.DepthwiseConv2D: IntegerStudent._compute,

@@ -8,6 +8,8 @@ exporter executes files with it (`integer_reference`). Three schools, a row each
   rounds. At few bits the first rounding is coarse: a value a little below a half goes up.
 * LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up.
 
+LiteRT's default kernels leave convolutions with INT4 kernels to others than XNNPACK, which round twice.
+
 Sources: gemmlowp's fixedpoint.h (Jacob et al. 2018, section 2.2), TFLite's kernels, XNNPACK's operator
 set-up. Tests hold each row against its runtime, tensor by tensor.
 """
@@ -27,6 +29,7 @@ class Arithmetic:
 
     Attributes:
       convolution, dense: (sums [..., C], input scale, kernel scales [C] or [1], output scale).
+      int4: kinds of operators that compute in another arithmetic where their kernels are stored as INT4.
       add: (a, b, their scales, output scale).
       mean: (sums, number of terms, input scale, output scale).
       requantize: (x, input scale, output scale).
@@ -39,6 +42,11 @@ class Arithmetic:
     mean: Callable
     requantize: Callable
     limit: Callable
+    int4: Mapping[str, "Arithmetic"] = dataclasses.field(default_factory=dict)
+
+    def of(self, kind: str, int4: bool) -> "Arithmetic":
+        """That of one operator: its TFLite name, and whether its kernel is stored as INT4."""
+        return self.int4.get(kind, self) if int4 else self
 
 
 def quantize_multiplier(real) -> tuple[np.ndarray, np.ndarray]:
@@ -72,6 +80,13 @@ def multiply_rounding_twice(x: np.ndarray, fixed, shift) -> np.ndarray:
     result += np.where(exponent > 0, np.int64(1) << np.maximum(exponent - 1, 0), 0)
     result >>= exponent
     return result
+
+
+def multiply_rounding_up_twice(x: np.ndarray, fixed, shift) -> np.ndarray:
+    """The same product, half up both times: ruy's kernels."""
+    exponent = np.maximum(-shift, 0)
+    high = ((x.astype(np.int64) << np.maximum(shift, 0)) * fixed + 2**30) >> 31
+    return (high + np.where(exponent > 0, np.int64(1) << np.maximum(exponent - 1, 0), 0)) >> exponent
 
 
 def multiply_rounding_once(x: np.ndarray, fixed, shift) -> np.ndarray:
@@ -166,5 +181,15 @@ TFLM = Arithmetic(
 )
 LITERT_REFERENCE = dataclasses.replace(TFLM, dense=_fixed_point_sums(multiply_rounding_once))
 
-# Runtime -> its arithmetic.
-ARITHMETICS: Mapping[str, Arithmetic] = {"litert": XNNPACK, "litert_reference": LITERT_REFERENCE, "tflm": TFLM}
+RUY = dataclasses.replace(TFLM, convolution=_fixed_point_sums(multiply_rounding_up_twice))
+LITERT_INT4 = dataclasses.replace(XNNPACK, int4={"CONV_2D": RUY, "DEPTHWISE_CONV_2D": TFLM})
+
+INT4_MAX = 7  # kernels with integers up to here can be stored as INT4
+
+# Runtime, and where that matters how it is given kernels that fit INT4 -> its arithmetic.
+ARITHMETICS: Mapping[str, Arithmetic] = {
+    "litert": XNNPACK,
+    "litert_int4": LITERT_INT4,
+    "litert_reference": LITERT_REFERENCE,
+    "tflm": TFLM,
+}

@@ -36,6 +36,7 @@ from tflite_export.convert import convert
 from tflite_export.graph import IntegerGraph
 from tflite_export.load import Handoff, load_handoff
 from tflite_export.rebuild import rebuild
+from tflite_export.targets import TARGETS, store
 
 LOW = QuantizationSpec(weight_bits=3, activation_bits=4)
 NUM_IMAGES = 32
@@ -298,6 +299,19 @@ CASES = {
         intervals={"relu6": ("pixels", 2.4)},  # 6 is 2.5 steps: XNNPACK clips at 2, the others at 3
         normalized=False,
     ),
+    "relu6_half_a_step_narrow": Case(
+        "CONV_2D CONV_2D CONV_2D DEPTHWISE_CONV_2D CONV_2D",
+        _through(
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.Conv2D(4, 3),
+            layers.ReLU(6.0, name="relu6"),
+            layers.Conv2D(4, 1, activation="relu"),
+            layers.DepthwiseConv2D(3, padding="same"),
+            layers.ReLU(6.0, name="depthwise_relu6"),
+            layers.Conv2D(4, 3),
+        ),
+        intervals=dict.fromkeys(("relu6", "depthwise_relu6"), ("normalization", 64 * 12 / 21)),  # 6 is 10.5 steps
+    ),
     "requantize_dark_pixels": Case(
         "QUANTIZE MAXIMUM CONV_2D",
         _through(layers.Rescaling(1 / 64, -200 / 64, name="dark"), layers.Conv2D(4, 3)),
@@ -342,6 +356,24 @@ def run_folder(make_run, make_residual_student) -> RunFolder:
 def residual(run_folder) -> Exported:
     """That run's handoff, graph and file."""
     return _export("residual", load_handoff(run_folder.handoff))
+
+
+@pytest.fixture(scope="session")
+def contents():
+    """contents(graph, runtime): the file, and where kernels fit INT4 also with those as INT4 that the runtime takes."""
+    phone = TARGETS["phone"]
+    takes = {
+        "litert": phone,
+        "litert_reference": dataclasses.replace(phone, int4={"CONV_2D": True, "FULLY_CONNECTED": True}),
+        "tflm": TARGETS["microcontroller"],
+    }
+
+    def contents(graph: IntegerGraph, runtime: str) -> list[bytes]:
+        packed = store(graph, "int4", takes[runtime])
+        files = [graph, *([packed] if any(tensor.dtype == "int4" for tensor in packed.tensors.values()) else [])]
+        return [convert(file, "") for file in files]
+
+    return contents
 
 
 @pytest.fixture(scope="session")

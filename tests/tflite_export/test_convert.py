@@ -94,7 +94,7 @@ def test_per_channel_dense_layer_asks_for_the_version_that_knows_it(exported):
 NUM_INT4 = dict.fromkeys(
     ("add", "add_relu", "max_pool", "pads", "requantize_unsigned", "requantize_signed", "relu6", "relu6_half_a_step"), 1
 )
-NUM_INT4 |= {"maximum": 2, "concatenation": 2, "concatenation_low_bit": 3}
+NUM_INT4 |= {"relu6_half_a_step_narrow": 3, "maximum": 2, "concatenation": 2, "concatenation_low_bit": 3}
 
 
 def test_int4_kernels_lie_aligned_in_half_the_bytes_and_come_back_as_they_were(exported):

@@ -437,7 +437,7 @@ def test_judge_that_does_not_take_the_file_fails_it(monkeypatch, residual):
 def test_runtime_without_the_int4_kernels_is_asked_with_int8(residual):
     """LiteRT's reference kernels have no INT4 DEPTHWISE_CONV_2D."""
     content = convert(store(residual.graph, "int4", PHONE), "")
-    verification = check(residual, content, gate=Gate(100, 0), runtimes=("litert", "litert_reference"))
+    verification = check(residual, content, runtimes=("litert", "litert_reference"))
     row, plain = verification["runtimes"]["litert_reference"], check(residual, runtimes=("litert_reference",))
     assert row["unpacked"] is True and "unpacked" not in verification["runtimes"]["litert"]
     assert row["top1"] == plain["runtimes"]["litert_reference"]["top1"]
@@ -451,18 +451,24 @@ def test_int4_file_holds_the_same_integers(monkeypatch, residual, target, absent
     graph = store(residual.graph, "int4", TARGETS[target])
     content = convert(graph, "")
     assert len(content) < len(residual.content)
-    verification = check(residual, content, target=TARGETS[target], gate=Gate(100, 0))
+    verification = check(residual, content, target=TARGETS[target])
     assert verification["failures"] == []
     types = {row["name"]: row["type"] for row in verification["tensors"]}
     assert types["linear/kernel"] == types["depthwise/kernel"] == "int4"
     assert types["stem/kernel"] == "int8"
 
 
-def test_int4_convolutions_of_litert_are_not_held_to_an_arithmetic(residual):
-    graph = store(residual.graph, "int4", PHONE)
-    verification = check(residual, convert(graph, ""), gate=Gate(100, 0))
-    assert verification["runtimes"]["litert"]["arithmetic_known"] is False
-    assert any("litert runs INT4 convolutions on kernels whose rounding" in note for note in verification["notes"])
+def test_int4_convolutions_of_litert_have_an_arithmetic_of_their_own(residual):
+    verification = check(residual, convert(store(residual.graph, "int4", PHONE), ""))
+    assert verification["failures"] == []
+    row = verification["runtimes"]["litert"]
+    assert row["arithmetic"] == "litert_int4"
+    assert (
+        row["integer_student"]["equal_logits"] == row["operators"]["equal_codes"] == row["codes"]["equal_codes"] == 100
+    )
+    assert row["student"]["equal_logits"] < 100  # they round twice
+    assert any(note.startswith("litert rounds twice where training rounds once") for note in verification["notes"])
+    assert check(residual)["runtimes"]["litert"]["arithmetic"] == "litert"
 
 
 def test_agreement_counts_classes_and_steps():

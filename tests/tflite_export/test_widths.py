@@ -12,6 +12,7 @@ from tflite_export.convert import convert
 from tflite_export.read_back import read_back
 from tflite_export.rebuild import rebuild
 from tflite_export.runtimes import RUNTIMES, absence, every_tensor
+from tflite_export.verification import arithmetic_of
 
 WIDTHS = range(2, 9)
 
@@ -36,9 +37,10 @@ def everything(randomize):
     x = layers.Concatenate(name="concat")([left, right])
     x = layers.Conv2D(6, 3, padding="same", activation="relu", name="mixed")(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    x = layers.Dense(6, activation="relu", name="hidden")(x)
+    x = layers.Dense(6, use_bias=False, name="hidden")(x)
+    x = layers.ReLU(name="hidden_relu")(layers.BatchNormalization(name="hidden_bn")(x))
     model = randomize(tf_keras.Model(pixels, layers.Dense(5, name="logits")(x), name="everything"))
-    for name in ("stem_bn", "signed", "valid_bn"):
+    for name in ("stem_bn", "signed", "valid_bn", "hidden_bn"):
         gamma = model.get_layer(name).gamma
         gamma.assign(np.concatenate([[-0.8, 0.0], gamma.numpy()[2:]]))
     return model
@@ -46,7 +48,7 @@ def everything(randomize):
 
 @pytest.mark.parametrize("weight_bits, activation_bits", itertools.product(WIDTHS, WIDTHS))
 def test_integers_of_every_tensor_are_on_their_grid_and_as_keras_predicts(
-    everything, make_handoff, weight_bits, activation_bits
+    everything, make_handoff, contents, weight_bits, activation_bits
 ):
     spec = QuantizationSpec(
         weight_bits=weight_bits,
@@ -56,8 +58,7 @@ def test_integers_of_every_tensor_are_on_their_grid_and_as_keras_predicts(
     )
     handoff = make_handoff(everything, spec)
     graph = rebuild(handoff)
-    content = convert(graph, "")
-    assert read_back(content).operators == graph.operators
+    assert read_back(convert(graph, "")).operators == graph.operators
 
     assert {params.grid.num_bits for params in handoff.weight_params.values()} == {weight_bits}
     assert {handoff.tensor_params[name].grid.qmin < 0 for name in ("signed", "unsigned")} == {True, False}
@@ -68,10 +69,13 @@ def test_integers_of_every_tensor_are_on_their_grid_and_as_keras_predicts(
         assert params.grid.qmin <= codes.min() // unit and codes.max() // unit <= params.grid.qmax
 
     for runtime in (name for name in RUNTIMES if absence(name) is None):
-        predicted = handoff.integer_codes[runtime]
-        images = handoff.test_images[: len(predicted["logits"])]
-        for name, codes in every_tensor(runtime, graph, content, images).items():
-            if name in predicted:
-                np.testing.assert_array_equal(codes, predicted[name], f"{runtime}: {name}")
-            if params := handoff.tensor_params.get(name):
-                assert params.stored_min <= codes.min() and codes.max() <= params.stored_max
+        files = contents(graph, runtime)
+        assert len(files) == (2 if weight_bits <= 4 else 1)
+        for found in map(read_back, files):
+            predicted = handoff.integer_codes[arithmetic_of(runtime, found)]
+            images = handoff.test_images[: len(predicted["logits"])]
+            for name, codes in every_tensor(runtime, found, convert(found, ""), images).items():
+                if name in predicted:
+                    np.testing.assert_array_equal(codes, predicted[name], f"{runtime}: {name}")
+                if params := handoff.tensor_params.get(name):
+                    assert params.stored_min <= codes.min() and codes.max() <= params.stored_max

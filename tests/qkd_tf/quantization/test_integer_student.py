@@ -100,7 +100,7 @@ def test_gamma_of_0_leaves_the_constant_beta_and_a_negative_one_flips_the_sign(p
 @pytest.mark.parametrize("runtime", ARITHMETICS)
 @pytest.mark.parametrize(
     "interval, highest",
-    [(0.7, 9), (0.9, 7), (0.3, 15), (2.4, {"litert": 2, "litert_reference": 3, "tflm": 3})],
+    [(0.7, 9), (0.9, 7), (0.3, 15), (2.4, {"litert": 2, "litert_int4": 3, "litert_reference": 3, "tflm": 3})],
     ids=["up", "down", "more than 4 bits hold", "half a step"],
 )
 def test_relu6_clips_at_0_and_at_the_step_nearest_to_6(pixel_student, interval, highest, runtime):

@@ -17,6 +17,7 @@ from qkd_tf.quantization.runtime_arithmetic import (
     XNNPACK,
     multiply_rounding_once,
     multiply_rounding_twice,
+    multiply_rounding_up_twice,
     quantize_multiplier,
     round_half_away,
 )
@@ -60,22 +61,24 @@ def test_multiplier_is_31_bits_near(real):
 
 
 @pytest.mark.parametrize(
-    "x, real, once, twice",
+    "x, real, once, twice, up_twice",
     [
-        (7, 1 / 16, 0, 1),  # 7/2 rounds to 4, and 4/8 to 1
-        (8, 1 / 16, 1, 1),
-        (-8, 1 / 16, 0, -1),
-        (-7, 1 / 16, 0, 0),  # -7/2 rounds up to -3
-        (-9, 1 / 16, -1, -1),
-        (6, 1 / 16, 0, 0),
-        (3, 2.0, 6, 6),
-        (-3, 0.5, -1, -1),
+        (7, 1 / 16, 0, 1, 1),  # 7/2 rounds to 4, and 4/8 to 1
+        (8, 1 / 16, 1, 1, 1),
+        (-8, 1 / 16, 0, -1, 0),
+        (-7, 1 / 16, 0, 0, 0),  # -7/2 rounds up to -3
+        (-9, 1 / 16, -1, -1, 0),  # -9/2 rounds up to -4, and -4/8 away from zero or up
+        (-10, 1 / 16, -1, -1, -1),
+        (6, 1 / 16, 0, 0, 0),
+        (3, 2.0, 6, 6, 6),
+        (-3, 0.5, -1, -1, -1),
     ],
 )
-def test_products_at_break_points(x, real, once, twice):
+def test_products_at_break_points(x, real, once, twice, up_twice):
     fixed, shift = quantize_multiplier(real)
     assert multiply_rounding_once(np.array(x), fixed, shift) == once
     assert multiply_rounding_twice(np.array(x), fixed, shift) == twice
+    assert multiply_rounding_up_twice(np.array(x), fixed, shift) == up_twice
 
 
 @given(int32, ratios)
@@ -83,6 +86,22 @@ def test_rounding_twice_is_the_two_roundings_of_gemmlowp(x, real):
     fixed, shift = (int(part) for part in quantize_multiplier(real))
     high = half_up(Fraction(x * fixed, 2**31))
     assert multiply_rounding_twice(np.array(x), fixed, shift) == half_away(Fraction(high, 2**-shift))
+    assert multiply_rounding_up_twice(np.array(x), fixed, shift) == half_up(Fraction(high, 2**-shift))
+
+
+@pytest.mark.parametrize(
+    "runtime, conv, depthwise, dense",
+    [("litert", -1, -1, -1), ("litert_int4", 0, -1, -1), ("litert_reference", -1, -1, -1), ("tflm", -1, -1, -1)],
+)
+def test_kernels_stored_as_int4_have_a_rounding_of_their_own_in_one_row(runtime, conv, depthwise, dense):
+    def steps(kind, int4):  # -9 sixteenths of a step
+        arithmetic = ARITHMETICS[runtime].of(kind, int4)
+        rescale = arithmetic.dense if kind == "FULLY_CONNECTED" else arithmetic.convolution
+        return int(rescale(np.array([-9]), np.float32(0.5), np.float32(0.125), np.float32(1.0))[0])
+
+    kinds = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    assert [steps(kind, int4=True) for kind in kinds] == [conv, depthwise, dense]
+    assert [steps(kind, int4=False) for kind in kinds] == [-1, -1, -1]
 
 
 @given(int32, ratios)
