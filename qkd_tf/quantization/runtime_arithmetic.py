@@ -1,14 +1,14 @@
 """The integer arithmetic of each runtime: how it brings sums of integer products to the steps of an output.
 
 NumPy only. Training predicts with it what the exported file will compute (`integer_student`), the
-exporter executes files with it (`integer_reference`). Three schools, a row each in ARITHMETICS:
+exporter executes files with it (`integer_reference`). Four schools:
 
 * XNNPACK, LiteRT's default kernels: a sum is multiplied by a float32 and rounded once, half to even.
 * TFLM: a sum is multiplied by a 32-bit fixed-point number, then shifted right, and each of the two
   rounds. At few bits the first rounding is coarse: a value a little below a half goes up.
 * LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up.
-
-LiteRT's default kernels leave convolutions with INT4 kernels to others than XNNPACK, which round twice.
+* ruy: as TFLM, but the second rounding is half up, too. LiteRT's default kernels take it for CONV_2D with INT4
+  kernels, and TFLM's arithmetic for DEPTHWISE_CONV_2D with such; XNNPACK leaves both to them.
 
 Sources: gemmlowp's fixedpoint.h (Jacob et al. 2018, section 2.2), TFLite's kernels, XNNPACK's operator
 set-up. Tests hold each row against its runtime, tensor by tensor.
@@ -29,11 +29,11 @@ class Arithmetic:
 
     Attributes:
       convolution, dense: (sums [..., C], input scale, kernel scales [C] or [1], output scale).
-      int4: kinds of operators that compute in another arithmetic where their kernels are stored as INT4.
       add: (a, b, their scales, output scale).
       mean: (sums, number of terms, input scale, output scale).
       requantize: (x, input scale, output scale).
       limit: (real value, output scale): where a fused activation clips.
+      int4: kinds of operators that compute in another arithmetic where their kernels are stored as INT4.
     """
 
     convolution: Callable
