@@ -59,7 +59,7 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float
     (output_name,) = student.plain.output_names
     output = producer(student.plain.get_layer(output_name)).name
     np.save(target / "student_logits.npy", quantize(logits, tensor_params[output]))
-    _write_predictions(IntegerStudent(student), output, splits, target)
+    _write_predictions(IntegerStudent(student), output_name, splits, target)
     return 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))
 
 

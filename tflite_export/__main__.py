@@ -32,9 +32,13 @@ flags.DEFINE_list(
     "runtimes", list(RUNTIMES), "Runtimes to ask, each for the whole test split; the target's judge is always asked."
 )
 flags.DEFINE_float(
-    "max_top1_difference", Gate.max_top1_difference, "Gate: points of top-1 between file and Keras student."
+    "max_top1_difference",
+    Gate.max_top1_difference,
+    "Gate, where LiteRT judges: points of top-1 between file and Keras student.",
 )
-flags.DEFINE_float("min_top1_agreement", Gate.min_top1_agreement, "Gate: percent of images with the same top-1.")
+flags.DEFINE_float(
+    "min_top1_agreement", Gate.min_top1_agreement, "Gate, where LiteRT judges: percent of images with the same top-1."
+)
 
 
 def main(argv: list[str]) -> None:

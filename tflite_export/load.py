@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 import tf_keras
 
-from qkd_tf.quantization.grid import TensorQuantParams, load_params
+from qkd_tf.quantization.grid import TensorQuantParams, dequantize, load_params
+from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 
 
 class ExportError(ValueError):
@@ -45,7 +46,7 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
     """Opens a handoff; images stay on disk until they are read.
 
     Raises:
-      ExportError: a file of it is missing.
+      ExportError: a file of it is missing, or its files contradict each other.
     """
     names = ("student.keras", "weights.npz", "weight_params.json", "tensor_params.json", "labels.txt")
     predictions = ("integer_logits.npz", "integer_codes.npz")
@@ -56,15 +57,23 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
             f"{folder} lacks {', '.join(missing)}; run python -m qkd_tf.train to its end first, it writes them"
         )
     integers, integer_logits, all_codes = (_load_npz(folder / name) for name in ("weights.npz", *predictions))
+    if integer_logits.keys() != ARITHMETICS.keys():
+        raise ExportError(f"{folder} is of another version; run python -m qkd_tf.train again, it writes it anew")
     integer_codes: dict[str, dict[str, np.ndarray]] = {runtime: {} for runtime in integer_logits}
     for path, codes in all_codes.items():
         runtime, _, tensor = path.partition("/")
         integer_codes[runtime][tensor] = codes
     images, labels, logits = (np.load(folder / name, mmap_mode="r") for name in arrays)
+    student = tf_keras.models.load_model(folder / "student.keras", compile=False)
+    weight_params = load_params(folder / "weight_params.json")
+    for name, codes in integers.items():
+        kernel = student.get_layer(name).get_weights()[0]
+        if not np.array_equal(dequantize(codes, weight_params[name]).reshape(kernel.shape), kernel):
+            raise ExportError(f"{folder}: the integers of layer {name} in weights.npz are not those of student.keras")
     return Handoff(
-        student=tf_keras.models.load_model(folder / "student.keras", compile=False),
+        student=student,
         weights=integers,
-        weight_params=load_params(folder / "weight_params.json"),
+        weight_params=weight_params,
         tensor_params=load_params(folder / "tensor_params.json"),
         label_names=(folder / "labels.txt").read_text().splitlines(),
         test_images=images,

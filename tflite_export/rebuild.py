@@ -14,6 +14,7 @@ from qkd_tf.quantization.grid import AVERAGE_CODE, INT8_MIN, TensorQuantParams
 from tflite_export.fold import BatchNorm, fold
 from tflite_export.graph import IntegerGraph, Operator, Tensor, constant
 from tflite_export.load import ExportError, Handoff
+from tflite_export.ratios import check_ratios
 
 SIGNATURE_KEY = "serving_default"
 INPUT_TYPES = ("int8", "uint8")
@@ -37,9 +38,11 @@ def rebuild(handoff: Handoff, input_type: str = "int8") -> IntegerGraph:
       input_type: "int8" takes pixel - 128, "uint8" takes pixels.
 
     Raises:
-      ExportError: a layer that has no integer operator.
+      ExportError: a layer that has no integer operator, or a scale that none can hold.
     """
-    return _Rebuilder(handoff, input_type).graph
+    graph = _Rebuilder(handoff, input_type).graph
+    check_ratios(graph)
+    return graph
 
 
 class _Rebuilder:
@@ -268,12 +271,15 @@ PASS: Mapping[type, Callable | None] = {
 }
 
 
+ACTIVATIONS = ("NONE", "RELU", "RELU6")  # of two in a row the later one here is what both make
+
+
 def _folded(operator: _Operator, layer) -> _Operator:
     """The open operator with one more layer folded in."""
     if isinstance(layer, _layers.BatchNormalization):
         return dataclasses.replace(operator, batch_norm=layer)
-    activation = _activation(layer)
-    return operator if activation == "NONE" else dataclasses.replace(operator, activation=activation)
+    narrower = max(operator.activation, _activation(layer), key=ACTIVATIONS.index)
+    return dataclasses.replace(operator, activation=narrower)
 
 
 def _activation(layer) -> str:

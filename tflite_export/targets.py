@@ -93,12 +93,14 @@ def store(graph: IntegerGraph, weight_storage: str, target: Target) -> IntegerGr
     return dataclasses.replace(graph, tensors=graph.tensors | packed, notes=graph.notes + notes)
 
 
-def stored_as(expected: IntegerGraph, found: IntegerGraph) -> IntegerGraph:
-    """`expected` with INT4 for the kernels that a file stores so and whose integers fit."""
+def stored_as(expected: IntegerGraph, found: IntegerGraph, target: Target) -> IntegerGraph:
+    """`expected` with INT4 for the kernels that a file stores so, where they fit and the target takes them."""
     packed = {
         kernel.name: dataclasses.replace(kernel, dtype="int4")
-        for _, kernel in kernels(expected)
-        if kernel.name in found.tensors and found.tensors[kernel.name].dtype == "int4" and _fits_int4(kernel)
+        for operator, kernel in kernels(expected)
+        if kernel.name in found.tensors
+        and found.tensors[kernel.name].dtype == "int4"
+        and _obstacle(operator, kernel, target) is None
     }
     return dataclasses.replace(expected, tensors=expected.tensors | packed)
 
@@ -116,14 +118,12 @@ def kernels(graph: IntegerGraph) -> list[tuple[Operator, Tensor]]:
 
 def _obstacle(operator: Operator, kernel: Tensor, target: Target) -> str | None:
     """What keeps a kernel from being stored as INT4."""
-    if not _fits_int4(kernel):
+    if int(abs(kernel.data).max()) > INT4_MAX:
         return "more than 4 bits"
+    if operator.kind == "FULLY_CONNECTED" and kernel.shape[1] % 2:
+        return "an odd number of inputs"  # LiteRT leaves these to kernels that round in another way
     if operator.kind not in target.int4:
         return f"no INT4 {operator.kind} there"
     if kernel.axis is not None and not target.int4[operator.kind]:
         return f"no INT4 {operator.kind} with a scale for each channel there"
     return None
-
-
-def _fits_int4(kernel: Tensor) -> bool:
-    return int(abs(kernel.data).max()) <= INT4_MAX

@@ -31,8 +31,9 @@ class Gate:
         against the quantized Keras student. Points of top-1; percent of images with equal top-1.
       max_integer_top1_difference, min_integer_agreement: every runtime against the same student computed in
         that runtime's integer arithmetic.
-      min_equal_codes, max_step_error: each operator on each runtime, given the integers that it read there,
-        against our own integer interpreter. Percent of integers; steps.
+      min_equal_codes, max_step_error: each tensor on each runtime, against the student in that runtime's
+        integers, and given the integers that its operator read there against our own integer interpreter; the
+        logits of all images, against that student. Percent of integers; steps.
     """
 
     max_top1_difference: float = 0.2
@@ -66,7 +67,7 @@ def verify(
         found = read_back(content)
     except ValueError as error:
         return {"format": FORMAT, "passed": False, "failures": [str(error)]}
-    failures = refusals(stored_as(expected, found), found, handoff)
+    failures = refusals(stored_as(expected, found, target), found, handoff)
     judge = next((name for name in target.judges if absence(name) is None), target.judges[-1])
     rows, seen, notes = {}, {}, list(expected.notes)
     if not failures:  # a file that is another network is not worth an hour of inference
@@ -74,8 +75,8 @@ def verify(
             if name == judge or name in runtimes:
                 rows[name], codes = ask(name, content, found, handoff)
                 seen = seen or codes
-        failures = [line for name, row in rows.items() for line in shortfalls(name, row, judge, gate, handoff)]
-        failures += outside_grid(seen, handoff)
+                failures += shortfalls(name, rows[name], judge, gate)
+                failures += outside_grid(name, codes, handoff)
         notes += remarks(rows, judge, target)
     return {
         "format": FORMAT,
@@ -172,7 +173,7 @@ def equal_codes(codes: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarr
     }
 
 
-def shortfalls(name: str, row: dict, judge: str, gate: Gate, handoff: Handoff) -> list[str]:
+def shortfalls(name: str, row: dict, judge: str, gate: Gate) -> list[str]:
     """A line for each demand of the gate that a runtime does not meet."""
     if "not_run" in row:
         return [f"{name} was to judge the file, and cannot: {row['not_run']}"] if name == judge else []
@@ -183,14 +184,18 @@ def shortfalls(name: str, row: dict, judge: str, gate: Gate, handoff: Handoff) -
     lines = []
     for key, title, max_difference, min_agreement in demands:
         drop, agreed = row[key]["top1"] - row["top1"], row[key]["top1_agreement"]
-        if abs(drop) > max_difference + ROUNDING:
+        if not abs(drop) <= max_difference + ROUNDING:
             lines.append(f"{name}: top-1 differs by {drop:.2f} points from {title}; {max_difference} are allowed")
-        if agreed < min_agreement - ROUNDING:
+        if not agreed >= min_agreement - ROUNDING:
             lines.append(f"{name}: top-1 agreement with {title} is {agreed:.2f} %; {min_agreement} % are demanded")
-    for tensor, found in row["operators"]["different"].items():
+    expectations = (("operators", "its inputs make"), ("codes", "the student predicts"))
+    differing = [(tensor, found, by) for key, by in expectations for tensor, found in row[key]["different"].items()]
+    logits = row["integer_student"]
+    differing.append(("of the logits", {**logits, "equal_codes": logits["equal_logits"]}, "the student predicts"))
+    for tensor, found, by in differing:
         if found["equal_codes"] < gate.min_equal_codes or found["max_step_error"] > gate.max_step_error:
             lines.append(
-                f"{name}: tensor {tensor} has {found['equal_codes']:.3f} % of the integers that its inputs make, "
+                f"{name}: tensor {tensor} has {found['equal_codes']:.3f} % of the integers that {by}, "
                 f"up to {found['max_step_error']} steps apart"
             )
     return lines
@@ -203,7 +208,7 @@ def remarks(rows: dict, judge: str, target: Target) -> list[str]:
         lines.append(f"{judge} judged the file: {target.judges[0]} is what {target.title} runs, and could not be asked")
     for name, row in rows.items():
         if "not_run" in row:
-            lines.append(f"{name} was not asked: {row['not_run']}")
+            lines.append(f"{name} tells nothing of the file: {row['not_run']}")
         elif "unpacked" in row:
             lines.append(f"{name} lacks INT4 kernels that the file needs; it was asked with the same integers as int8")
     row = rows[judge]
@@ -230,13 +235,13 @@ def verify_compressed(content: bytes, plain: bytes, handoff: Handoff) -> dict:
     }
 
 
-def outside_grid(seen: dict[str, np.ndarray], handoff: Handoff) -> list[str]:
-    """Activations with integers outside their bit width."""
+def outside_grid(name: str, seen: dict[str, np.ndarray], handoff: Handoff) -> list[str]:
+    """A line for each activation with integers outside its bit width."""
     return [
-        f"tensor {name} spans {seen[name].min()}..{seen[name].max()}; "
+        f"{name}: tensor {tensor} spans {seen[tensor].min()}..{seen[tensor].max()}; "
         f"its grid is {params.stored_min}..{params.stored_max}"
-        for name, params in handoff.tensor_params.items()
-        if name in seen and (seen[name].min() < params.stored_min or seen[name].max() > params.stored_max)
+        for tensor, params in handoff.tensor_params.items()
+        if tensor in seen and (seen[tensor].min() < params.stored_min or seen[tensor].max() > params.stored_max)
     ]
 
 

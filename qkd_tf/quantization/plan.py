@@ -165,6 +165,11 @@ class _Graph:
             found += self.readers(consumer) if self.role(consumer) == "pass" else [consumer]
         return found
 
+    def moved_by(self, name: str) -> list[str]:
+        """The layers that only move integers between a layer's input and the layer that made it, last first."""
+        (parent,) = self.parents[name]
+        return [parent, *self.moved_by(parent)] if self.role(parent) == "pass" else []
+
     def only_computes(self, name: str) -> bool:
         """Whether all that is made of the layer's input or output are inputs of compute layers."""
         names = [name] if self.role(name) != "pass" else self.readers(name)
@@ -222,6 +227,8 @@ def _layer_problems(graph: _Graph, layer) -> list[str]:
         found.append(f"has depth_multiplier {layer.depth_multiplier}; use 1")
     if isinstance(layer, _layers.Dense) and len(layer.input_shape) != 2:
         found.append(f"reads a tensor of shape {layer.input_shape}; put Flatten or pooling before Dense")
+    if role(layer) == "compute" and any(_pads_channels(graph.by_name[n]) for n in graph.moved_by(layer.name)):
+        found.append("reads channels that a ZeroPadding2D makes, which TensorFlow cannot run; pad after it")
     if isinstance(layer, _layers.Add) and len(graph.parents[layer.name]) != 2:
         found.append(f"adds {len(graph.parents[layer.name])} tensors; add two at a time")
     if isinstance(layer, _layers.AveragePooling2D) and layer.padding != "valid":
@@ -247,6 +254,10 @@ def _layer_problems(graph: _Graph, layer) -> list[str]:
         if any(len(graph.consumers[b.name]) > 1 for b in before):
             found.append(f"reads {before[-1].name}, whose output is read elsewhere too; it cannot be folded")
     return found
+
+
+def _pads_channels(layer) -> bool:
+    return isinstance(layer, _layers.ZeroPadding2D) and layer.data_format == "channels_first"
 
 
 def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan:

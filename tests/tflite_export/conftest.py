@@ -292,6 +292,18 @@ CASES = {
         spec=dataclasses.replace(LOW, last_layer_bits=4),
         intervals={"relu6": ("relu6", 1.7)},  # 15 steps reach 10.2: the clip at 6 is the operator's, not int8's
     ),
+    "relu6_then_relu": Case(
+        "CONV_2D CONV_2D",
+        _through(layers.Conv2D(4, 3), layers.ReLU(6.0), layers.ReLU(name="relu"), layers.Conv2D(4, 3)),
+        spec=dataclasses.replace(LOW, last_layer_bits=4),
+        intervals={"relu": ("relu", 1.7)},
+    ),
+    "ends_in_flatten": Case(
+        "CONV_2D MEAN CONV_2D RESHAPE",
+        _through(
+            layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(keepdims=True), layers.Conv2D(5, 1), layers.Flatten()
+        ),
+    ),
     "relu6_half_a_step": Case(
         "CONV_2D CONV_2D",
         _through(layers.Conv2D(4, 3), layers.ReLU(6.0, name="relu6"), layers.Conv2D(4, 3)),

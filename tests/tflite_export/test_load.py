@@ -79,6 +79,22 @@ def test_kernels_of_the_student_are_its_integers_times_their_scale(run_folder):
         np.testing.assert_array_equal(kernel, codes * np.float32(handoff.weight_params[name].scale))
 
 
+def test_integers_that_are_not_the_students_are_refused_by_layer(folder):
+    with np.load(folder / "weights.npz") as arrays:
+        integers = {name: arrays[name] for name in arrays.files}
+    integers["linear"].flat[3] += 1
+    np.savez(folder / "weights.npz", **integers)
+    with pytest.raises(ExportError, match="the integers of layer linear in weights.npz are not those of student.keras"):
+        load_handoff(folder)
+
+
+def test_predictions_of_another_version_are_refused(folder):
+    with np.load(folder / "integer_logits.npz") as arrays:
+        np.savez(folder / "integer_logits.npz", litert=arrays["litert"])
+    with pytest.raises(ExportError, match="is of another version; run python -m qkd_tf.train again"):
+        load_handoff(folder)
+
+
 def test_images_stay_on_disk(run_folder):
     assert isinstance(load_handoff(run_folder.handoff).test_images, np.memmap)
 

@@ -82,8 +82,21 @@ def test_file_may_store_as_int4_what_fits_and_nothing_else():
     expected = graph(narrow=(NARROW, 1), wide=(WIDE, 1))
     packed = {name: dataclasses.replace(t, dtype="int4") for name, t in expected.tensors.items()}
     found = dataclasses.replace(expected, tensors=packed)
-    assert types(stored_as(expected, found)) == {"narrow": "int4", "wide": "int8"}
-    assert types(stored_as(expected, expected)) == {"narrow": "int8", "wide": "int8"}
+    assert types(stored_as(expected, found, TARGETS["phone"])) == {"narrow": "int4", "wide": "int8"}
+    assert types(stored_as(expected, expected, TARGETS["phone"])) == {"narrow": "int8", "wide": "int8"}
+
+
+@pytest.mark.parametrize("target", ["phone", "microcontroller"])
+def test_dense_kernels_of_an_odd_number_of_inputs_stay_int8(target):
+    """LiteRT rounds twice there, and only there."""
+    plain = graph(odd=(NARROW[:, :1], 1), even=(NARROW, 1))
+    stored = store(plain, "int4", TARGETS[target])
+    assert types(stored) == {"odd": "int8", "even": "int4"}
+    assert stored.notes[2] == "stored as int8: odd (an odd number of inputs)"
+    packed = {name: dataclasses.replace(t, dtype="int4") for name, t in plain.tensors.items()}
+    found = dataclasses.replace(plain, tensors=packed)
+    assert types(stored_as(plain, found, TARGETS[target])) == {"odd": "int8", "even": "int4"}
+    assert set(types(stored_as(plain, found, TARGETS["ethos_u"])).values()) == {"int8"}
 
 
 def test_unpacked_graph_is_the_one_before_packing():

@@ -277,7 +277,7 @@ def test_activation_that_leaves_the_bits_it_claims_is_refused(residual, name, nu
     verification = check(residual, handoff=narrowed(residual.handoff, name, num_bits))
     zero_point = residual.handoff.tensor_params[name].zero_point
     (line,) = verification["failures"]
-    assert line.startswith(f"tensor {name} spans ")
+    assert line.startswith(f"litert: tensor {name} spans ")
     assert line.endswith(f"its grid is {zero_point}..{zero_point + 2**num_bits - 1}")
     assert verification["passed"] is False
 
@@ -297,7 +297,9 @@ def test_signed_activation_below_its_grid_is_refused(make_handoff, chain, random
 
     failures = verify(convert(graph, ""), graph, handoff, GATE, PHONE, ())["failures"]
     # 120 is 0.0, -7 the lowest integer of 4 bits in narrow range
-    assert any(line.startswith("tensor stem spans ") and line.endswith("its grid is 113..127") for line in failures)
+    assert any(
+        line.startswith("litert: tensor stem spans ") and line.endswith("its grid is 113..127") for line in failures
+    )
 
 
 def test_kernel_outside_its_bits_is_refused_though_it_was_expected(residual):
@@ -353,16 +355,18 @@ def test_gate_allows_a_fifth_of_a_point_of_top1(monkeypatch, residual, num_wrong
 def test_gate_demands_999_per_mille_agreement_with_the_student_in_integers(monkeypatch, residual, num_disagree, passed):
     student = faked(monkeypatch, residual, 1000).student_logits
     handoff = faked(monkeypatch, residual, 1000, num_disagree=num_disagree, integer_logits={"litert": student})
-    failures = check(residual, handoff=handoff)["failures"]
-    title = "the student in this runtime's integers"
-    assert failures == ([] if passed else [f"litert: top-1 agreement with {title} is 99.80 %; 99.9 % are demanded"])
+    told = "\n".join(check(residual, handoff=handoff)["failures"])
+    line = "litert: top-1 agreement with the student in this runtime's integers is 99.80 %; 99.9 % are demanded"
+    assert (line in told) is not passed
+    assert ("tensor of the logits" in told) is (num_disagree > 0)  # these are held to the integer
 
 
 def test_gate_allows_a_twentieth_of_a_point_from_the_student_in_integers(monkeypatch, residual):
     student = faked(monkeypatch, residual, 1000).student_logits
     handoff = faked(monkeypatch, residual, 1000, num_wrong=1, integer_logits={"litert": student})
-    (line,) = check(residual, handoff=handoff)["failures"]
-    assert line.startswith("litert: top-1 differs by 0.10 points from the student in this runtime's integers; 0.05")
+    failures = check(residual, handoff=handoff)["failures"]
+    line = "litert: top-1 differs by 0.10 points from the student in this runtime's integers; 0.05 are allowed"
+    assert line in failures
 
 
 def test_gate_is_the_callers(monkeypatch, residual):
@@ -392,6 +396,37 @@ def test_operator_that_computes_otherwise_is_refused_though_the_classes_agree(mo
     assert " % of the integers that its inputs make, up to " in failures[0]
 
 
+def test_file_of_every_case_passes_on_every_runtime(exported):
+    images = exported.handoff.test_images
+    assert exported.handoff.integer_logits["tflm"].shape == exported.handoff.student_logits.shape
+    gate = Gate(max_top1_difference=100, min_top1_agreement=0) if "concatenation" in exported.name else GATE
+    verification = check(exported, gate=gate, runtimes=tuple(RUNTIMES))
+    assert verification["failures"] == [] and verification["num_images"] == len(images)
+
+
+def test_file_whose_integers_are_not_those_that_the_student_predicts_is_refused(residual):
+    codes = copy.deepcopy(residual.handoff.integer_codes)
+    codes["litert"]["depthwise_relu"][0, 0, 0, :2] += 2
+    handoff = dataclasses.replace(residual.handoff, integer_codes=codes)
+    (line,) = check(residual, handoff=handoff)["failures"]
+    assert line.startswith("litert: tensor depthwise_relu has 9")
+    assert line.endswith("% of the integers that the student predicts, up to 2 steps apart")
+
+
+def test_logits_that_are_not_predicted_are_refused_though_the_classes_agree(residual):
+    logits = {name: values.copy() for name, values in residual.handoff.integer_logits.items()}
+    lowest = logits["litert"][-1].argmin()
+    logits["litert"][-1, lowest] -= 1
+    (line,) = check(residual, handoff=dataclasses.replace(residual.handoff, integer_logits=logits))["failures"]
+    assert line.startswith("litert: tensor of the logits has 99.")
+
+
+def test_int4_that_the_target_has_no_kernel_for_is_refused(residual):
+    content = convert(store(residual.graph, "int4", PHONE), "")
+    failures = check(residual, content, target=TARGETS["ethos_u"])["failures"]
+    assert "tensor linear/kernel has dtype int4; expected int8" in failures
+
+
 def test_runtimes_are_each_told_of(residual):
     verification = check(residual, runtimes=tuple(RUNTIMES))
     assert list(verification["runtimes"]) == list(RUNTIMES)
@@ -414,7 +449,7 @@ def test_runtime_that_is_absent_is_told_and_not_failed(monkeypatch, residual):
     verification = check(residual, runtimes=tuple(RUNTIMES))
     assert verification["passed"] is True
     assert verification["runtimes"]["tflm"]["not_run"] == "it is not here"
-    assert "tflm was not asked: it is not here" in verification["notes"]
+    assert "tflm tells nothing of the file: it is not here" in verification["notes"]
 
 
 def test_microcontrollers_are_judged_by_the_reference_kernels_where_tflm_is_absent(monkeypatch, residual):

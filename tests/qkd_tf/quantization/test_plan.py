@@ -348,6 +348,16 @@ REFUSALS = {
         "has padding same; use valid",
         lambda: [conv("c"), layers.AveragePooling2D(3, padding="same", name="bad")],
     ),
+    "padded channels": (
+        "bad",
+        "reads channels that a ZeroPadding2D makes",
+        lambda: [
+            conv("c"),
+            layers.ZeroPadding2D(((0, 0), (1, 1)), data_format="channels_first"),
+            layers.MaxPooling2D(1),
+            conv("bad"),
+        ],
+    ),
     "channels first": (
         "bad",
         "channels_first",
