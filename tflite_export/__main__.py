@@ -58,11 +58,11 @@ def main(argv: list[str]) -> None:
             gate,
             check_names(FLAGS.runtimes),
         )
-    except ExportError as error:
+    except (ExportError, OSError) as error:
         sys.exit(f"error: {error}")
     path = run_dir / "export" / "model.tflite"
     if not print_verdict(verification, path):
-        sys.exit(f"error: {path} is not what was trained; see verification.json")
+        sys.exit(f"error: {path} was refused; see verification.json")
     print(f"report: {run_dir}/report.html")
 
 

@@ -2,12 +2,17 @@
 
 import dataclasses
 import pathlib
+import zipfile
 
 import numpy as np
 import tf_keras
 
 from qkd_tf.quantization.grid import TensorQuantParams, dequantize, load_params
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
+
+NAMES = ("student.keras", "weights.npz", "weight_params.json", "tensor_params.json", "labels.txt")
+PREDICTIONS = ("integer_logits.npz", "integer_codes.npz")
+ARRAYS = ("test_images.npy", "test_labels.npy", "student_logits.npy")
 
 
 class ExportError(ValueError):
@@ -48,22 +53,29 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
     Raises:
       ExportError: a file of it is missing, or its files contradict each other.
     """
-    names = ("student.keras", "weights.npz", "weight_params.json", "tensor_params.json", "labels.txt")
-    predictions = ("integer_logits.npz", "integer_codes.npz")
-    arrays = ("test_images.npy", "test_labels.npy", "student_logits.npy")
-    missing = [name for name in names + predictions + arrays if not (folder / name).exists()]
+    missing = [name for name in NAMES + PREDICTIONS + ARRAYS if not (folder / name).exists()]
     if missing:
         raise ExportError(
             f"{folder} lacks {', '.join(missing)}; run python -m qkd_tf.train to its end first, it writes them"
         )
-    integers, integer_logits, all_codes = (_load_npz(folder / name) for name in ("weights.npz", *predictions))
+    try:
+        return _load(folder)
+    except (OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile, ValueError) as error:
+        if isinstance(error, ExportError):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExportError(f"{folder} cannot be read: {reason}; run python -m qkd_tf.train again") from error
+
+
+def _load(folder: pathlib.Path) -> Handoff:
+    integers, integer_logits, all_codes = (_load_npz(folder / name) for name in ("weights.npz", *PREDICTIONS))
     if integer_logits.keys() != ARITHMETICS.keys():
         raise ExportError(f"{folder} is of another version; run python -m qkd_tf.train again, it writes it anew")
     integer_codes: dict[str, dict[str, np.ndarray]] = {runtime: {} for runtime in integer_logits}
     for path, codes in all_codes.items():
         runtime, _, tensor = path.partition("/")
         integer_codes[runtime][tensor] = codes
-    images, labels, logits = (np.load(folder / name, mmap_mode="r") for name in arrays)
+    images, labels, logits = (np.load(folder / name, mmap_mode="r") for name in ARRAYS)
     student = tf_keras.models.load_model(folder / "student.keras", compile=False)
     weight_params = load_params(folder / "weight_params.json")
     for name, codes in integers.items():

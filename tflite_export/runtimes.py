@@ -133,6 +133,15 @@ def absence(name: str) -> str | None:
     return None
 
 
+def invalid(content: bytes) -> str | None:
+    """What LiteRT's verifier of flatbuffers says against a file, whatever kernels it asks for; None if nothing."""
+    try:
+        Interpreter(model_content=content)
+    except (RuntimeError, ValueError) as error:
+        return f"not a .tflite that LiteRT takes: {str(error).splitlines()[0]}"
+    return None
+
+
 def check_names(names: list[str]) -> list[str]:
     """The names as they are.
 

@@ -14,7 +14,7 @@ from tflite_export.graph import IntegerGraph, Tensor
 from tflite_export.integer_reference import run_operator
 from tflite_export.load import ExportError, Handoff
 from tflite_export.read_back import read_back
-from tflite_export.runtimes import RUNTIMES, absence, every_tensor, infer, input_codes
+from tflite_export.runtimes import RUNTIMES, absence, every_tensor, infer, input_codes, invalid
 from tflite_export.targets import Target, kernels, stored_as, unpacked
 
 FORMAT = 2
@@ -68,6 +68,8 @@ def verify(
     except ValueError as error:
         return {"format": FORMAT, "passed": False, "failures": [str(error)]}
     failures = refusals(stored_as(expected, found, target), found, handoff)
+    if not failures and (reason := invalid(content)):
+        failures = [reason]
     judge = next((name for name in target.judges if absence(name) is None), target.judges[-1])
     rows, seen, notes = {}, {}, list(expected.notes)
     if not failures:  # a file that is another network is not worth an hour of inference
@@ -176,7 +178,9 @@ def equal_codes(codes: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarr
 def shortfalls(name: str, row: dict, judge: str, gate: Gate) -> list[str]:
     """A line for each demand of the gate that a runtime does not meet."""
     if "not_run" in row:
-        return [f"{name} was to judge the file, and cannot: {row['not_run']}"] if name == judge else []
+        if name == judge:
+            return [f"{name} was to judge the file, and cannot: {row['not_run']}"]
+        return [] if absence(name) else [row["not_run"]]
     title = "the student in this runtime's integers"
     demands = [("integer_student", title, gate.max_integer_top1_difference, gate.min_integer_agreement)]
     if name == judge and row["arithmetic"] == "litert":
@@ -205,7 +209,7 @@ def remarks(rows: dict, judge: str, target: Target) -> list[str]:
     """What a user should know of the runtimes beyond the verdict."""
     lines = []
     if judge != target.judges[0]:
-        lines.append(f"{judge} judged the file: {target.judges[0]} is what {target.title} runs, and could not be asked")
+        lines.append(f"{judge} judged the file in the place of {target.judges[0]}, which could not be asked")
     for name, row in rows.items():
         if "not_run" in row:
             lines.append(f"{name} tells nothing of the file: {row['not_run']}")

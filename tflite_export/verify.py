@@ -60,12 +60,12 @@ def main(argv: list[str]) -> None:
             raise ExportError(f"--json={FLAGS.json} lies in no folder; make {pathlib.Path(FLAGS.json).parent} first")
         path = pathlib.Path(FLAGS.tflite)
         verification = check(path, pathlib.Path(FLAGS.handoff), FLAGS.target, check_names(FLAGS.runtimes))
-    except ExportError as error:
+    except (ExportError, OSError) as error:
         sys.exit(f"error: {error}")
     if FLAGS.json:
         pathlib.Path(FLAGS.json).write_text(json.dumps(verification, indent=1) + "\n")
     if not print_verdict(verification, path):
-        sys.exit(f"error: {path} is not what was trained")
+        sys.exit(f"error: {path} was refused")
 
 
 if __name__ == "__main__":

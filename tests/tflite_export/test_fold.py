@@ -141,7 +141,7 @@ def test_integer_sum_is_the_float_network_to_half_a_step(
 ):
     x = np.array(inputs[: len(codes)])
     norm = batch_norm([gamma], beta, mean, variance, 1e-3)
-    kernel = np.array(codes, np.int8)[:, np.newaxis] // 2**shift  # a shifted integer is an int8 too
+    kernel = (np.array(codes) / 2**shift).astype(np.int8)[:, np.newaxis]  # shifted, it is -127..127 again
     codes = kernel[:, 0].tolist()
     folded = fold_here(kernel, scale, [bias], norm, shift)
 

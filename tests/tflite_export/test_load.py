@@ -95,6 +95,15 @@ def test_predictions_of_another_version_are_refused(folder):
         load_handoff(folder)
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if name != "labels.txt"])
+def test_truncated_file_is_one_line(folder, name):
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 3])
+    with pytest.raises(ExportError) as caught:
+        load_handoff(folder)
+    assert str(caught.value).startswith(str(folder)) and "\n" not in str(caught.value)
+
+
 def test_images_stay_on_disk(run_folder):
     assert isinstance(load_handoff(run_folder.handoff).test_images, np.memmap)
 

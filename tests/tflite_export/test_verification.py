@@ -11,6 +11,7 @@ from tf_keras import layers
 
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization.grid import IntegerGrid, TensorQuantParams
+from tflite_export import runtimes as runtimes_module
 from tflite_export import verification as verification_module
 from tflite_export.convert import convert
 from tflite_export.load import ExportError
@@ -456,7 +457,34 @@ def test_microcontrollers_are_judged_by_the_reference_kernels_where_tflm_is_abse
     monkeypatch.setattr(verification_module, "absence", lambda name: "it is not here" if name == "tflm" else None)
     verification = check(residual, target=TARGETS["microcontroller"], runtimes=())
     assert (verification["judge"], list(verification["runtimes"])) == ("litert_reference", ["litert_reference"])
-    assert any(note.startswith("litert_reference judged the file: tflm is what") for note in verification["notes"])
+    assert any(
+        note.startswith("litert_reference judged the file in the place of tflm") for note in verification["notes"]
+    )
+
+
+def test_runtime_that_does_not_take_the_file_fails_it_too(monkeypatch, residual):
+    genuine = verification_module.infer
+
+    def refuse(name, *args):
+        if name == "litert_reference":
+            raise ExportError("litert_reference does not take the file: too new")
+        return genuine(name, *args)
+
+    monkeypatch.setattr(verification_module, "infer", refuse)
+    verification = check(residual, runtimes=("litert", "litert_reference"))
+    assert verification["failures"] == ["litert_reference does not take the file: too new"]
+
+
+def test_file_that_the_flatbuffer_verifier_rejects_is_refused_whoever_judges(residual):
+    """Readers of single fields may not notice that a table reaches beyond the file."""
+    refused = 0
+    for position in range(100, 400, 3):
+        content = bytearray(residual.content)
+        content[position] = 0xEE
+        if runtimes_module.invalid(bytes(content)):
+            refused += 1
+            assert check(residual, bytes(content), target=TARGETS["microcontroller"])["passed"] is False
+    assert refused > 3
 
 
 def test_judge_that_does_not_take_the_file_fails_it(monkeypatch, residual):

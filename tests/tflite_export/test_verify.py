@@ -76,7 +76,7 @@ def test_verification_is_written_where_it_was_asked_for(ends, files):
 )
 def test_damaged_file_is_refused_with_a_failing_exit(ends, files, name, failure):
     assert failure in ends[name]["err"]
-    assert ends[name]["code"] == f"error: {files}/{name}.tflite is not what was trained"
+    assert ends[name]["code"] == f"error: {files}/{name}.tflite was refused"
     assert "top-1" not in ends[name]["out"]
 
 
