@@ -34,6 +34,10 @@ def check(tflite: pathlib.Path, folder: pathlib.Path, target: str, runtimes: lis
         raise ExportError(f"--tflite={tflite} is no file; give an exported one, such as runs/demo/export/model.tflite")
     handoff = load_handoff(folder)
     content = tflite.read_bytes()
+    if b"TFLM_DECODE" in content:
+        raise ExportError(
+            f"--tflite={tflite} has lookup tables; its export held it against model.tflite, give that one"
+        )
     expected = rebuild(handoff, input_type(content))
     return verify(content, expected, handoff, Gate(), TARGETS[target], runtimes)
 

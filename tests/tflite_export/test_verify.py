@@ -25,6 +25,7 @@ def files(residual, edit, tmp_path_factory):
         "int4": convert(store(residual.graph, "int4", TARGETS["microcontroller"]), ""),
         "spoiled": edit(residual.content, spoil),
         "text": b"no file of TensorFlow's",
+        "tables": b"... TFLM_DECODE ...",
     }
     for name, content in contents.items():
         (folder / f"{name}.tflite").write_bytes(content)
@@ -44,6 +45,7 @@ def ends(files, run_folder, end_of) -> dict:
         "no_handoff": [f"--tflite={files}/honest.tflite"],
         "no_file": [f"--tflite={files}/none.tflite", handoff],
         "no_folder": [f"--tflite={files}/honest.tflite", f"--handoff={files}"],
+        "tables": [f"--tflite={files}/tables.tflite", handoff],
         "typo": [*files_of["honest"], "--runtimes=tfml"],
         "no_place": [*files_of["honest"], f"--json={files}/no/v.json"],
     }
@@ -87,6 +89,7 @@ def test_damaged_file_is_refused_with_a_failing_exit(ends, files, name, failure)
         ("no_handoff", "--handoff is missing"),
         ("no_file", "none.tflite is no file; give an exported one"),
         ("no_folder", "lacks student.keras"),
+        ("tables", "tables.tflite has lookup tables; its export held it against model.tflite"),
         ("typo", "--runtimes has tfml; choose from litert, litert_reference, tflm"),
         ("no_place", "lies in no folder; make"),
     ],
