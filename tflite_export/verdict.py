@@ -31,6 +31,6 @@ def runtime_line(row: dict) -> str:
     return (
         f"top-1 {row['top1']:.2f} %, agreement with the student {row['student']['top1_agreement']:.2f} %, with the "
         f"student in its integers {row['integer_student']['top1_agreement']:.2f} %; "
-        f"{row['operators']['equal_codes']:.3f} % of the operators' integers as computed by hand; "
-        f"{1000 * row['median_seconds']:.2f} ms an image here"
+        f"{row['operators']['equal_codes']:.3f} % of the operators' integers as in NumPy; "
+        f"{1000 * row['median_seconds']:.3g} ms an image here"
     )
