@@ -60,9 +60,9 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
         )
     try:
         return _load(folder)
+    except ExportError:
+        raise
     except (OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile, ValueError) as error:
-        if isinstance(error, ExportError):
-            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExportError(f"{folder} cannot be read: {reason}; run python -m qkd_tf.train again") from error
 

@@ -118,7 +118,7 @@ def kernels(graph: IntegerGraph) -> list[tuple[Operator, Tensor]]:
 
 def _obstacle(operator: Operator, kernel: Tensor, target: Target) -> str | None:
     """What keeps a kernel from being stored as INT4."""
-    if int(abs(kernel.data).max()) > INT4_MAX:
+    if max(-int(kernel.data.min()), int(kernel.data.max())) > INT4_MAX:
         return "more than 4 bits"
     if operator.kind == "FULLY_CONNECTED" and kernel.shape[1] % 2:
         return "an odd number of inputs"  # LiteRT leaves these to kernels that round in another way
