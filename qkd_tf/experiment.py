@@ -103,6 +103,7 @@ class QuantizationSpec:
     interval_gradient_scale: str = "lsq"
     mask_weight_gradient: bool = True
     calibration_batches: int = 8
+    interval_gradient_share: float = 0.125
 
     def __post_init__(self):
         for field in ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits", "residual_bits"):
@@ -110,6 +111,10 @@ class QuantizationSpec:
         require_known(self.interval_init, INTERVAL_INITS, "--interval_init")
         require_known(self.interval_gradient_scale, INTERVAL_GRADIENT_SCALES, "--interval_gradient_scale")
         require(self.calibration_batches > 0, f"--calibration_batches={self.calibration_batches} is not positive")
+        require(
+            0 < self.interval_gradient_share <= 1,
+            f"--interval_gradient_share={self.interval_gradient_share} is not in (0, 1]; 1 takes all examples",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,6 +38,11 @@ flags.DEFINE_enum("interval_init", "mse", ex.INTERVAL_INITS, "First interval: mi
 flags.DEFINE_enum(
     "interval_gradient_scale", "lsq", ex.INTERVAL_GRADIENT_SCALES, "Factor of dL/dI: 1, or LSQ's 1/sqrt(N*qmax)."
 )
+flags.DEFINE_float(
+    "interval_gradient_share",
+    0.125,
+    "Share of a batch's examples, in (0, 1], that gives dL/dI of those activation intervals for which it costs a pass.",
+)
 flags.DEFINE_bool(
     "mask_weight_gradient", True, "Zero a weight's gradient outside its range (LSQ); QKD's authors don't."
 )

@@ -7,9 +7,11 @@ import tf_keras
 
 from qkd_tf.experiment import NetworkSpec, require, require_known
 from qkd_tf.models.convnet import build_convnet
+from qkd_tf.models.mobilenet import build_mobilenet_v2
 from qkd_tf.models.resnet import build_resnet
 
 _DEPTHS = {20: 3, 32: 5, 44: 7, 56: 9, 110: 18}
+_WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.4)
 
 BUILDERS: Mapping[str, Callable[..., tf_keras.Model]] = {
     "convnet_small": functools.partial(build_convnet, widths=(16, 16, 32, 32)),
@@ -20,6 +22,8 @@ BUILDERS: Mapping[str, Callable[..., tf_keras.Model]] = {
         f"resnet{d}_projection": functools.partial(build_resnet, blocks_per_stage=n, block="projection")
         for d, n in _DEPTHS.items()
     },
+    **{f"mobilenet_v2_{w}": functools.partial(build_mobilenet_v2, width=w) for w in _WIDTHS},
+    **{f"mobilenet_v2_{w}_cifar": functools.partial(build_mobilenet_v2, width=w, small_pictures=True) for w in _WIDTHS},
 }
 
 

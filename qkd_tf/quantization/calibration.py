@@ -78,4 +78,4 @@ def _assign(name: str, quantized: QuantizedTensor, interval: float) -> None:
     """An all-zero tensor has no range: any positive interval serves, 1.0 is taken."""
     if not np.isfinite(interval):
         raise ExperimentError(f"layer {name} has values that are not finite; its first weights are broken")
-    quantized.interval.assign(interval if interval > 0 else 1.0)
+    quantized.interval.assign(quantized.interval.constraint(np.float32(interval if interval > 0 else 1.0)))

@@ -1,4 +1,20 @@
-"""The learned-interval quantizer as a differentiable TensorFlow operation."""
+"""The learned-interval quantizer as a differentiable TensorFlow operation: its definition, and a fast form of it.
+
+A pass over an activation tensor costs as much as the memory it moves, so the fast form is a matter of few
+passes. Forward and dL/dx are one TensorFlow kernel each. What is left is dL/dI, two inner products over
+the tensor: with d = dL/dx,
+
+    I * dL/dI = sum g * x_hat - sum d * x
+
+Where a BatchNormalization made the tensor and convolutions or Dense layers alone read it, both sums can be had
+from small tensors next door, since each is what those would get for a common factor (Euler's theorem):
+
+* conv(x_hat, W) is linear in x_hat and in W: sum g * x_hat = sum over the readers of sum dL/dW * W
+* x is linear in (gamma, beta):               sum d * x     = sum dL/dgamma * gamma + sum dL/dbeta * beta
+
+`carry_interval` wraps those small tensors. Elsewhere the sums are taken over a share of the batch's
+examples, both over the same ones: their difference is small beside either of them.
+"""
 
 import tensorflow as tf
 
@@ -48,3 +64,76 @@ def fake_quantize(
         return interval * q, gradient
 
     return straight_through(x, interval)
+
+
+def fake_quantize_fused(
+    x: tf.Tensor,
+    interval: tf.Tensor,
+    grid: IntegerGrid,
+    gradient_scale: float = 1.0,
+    gradient_share: float = 1.0,
+    carried: bool = False,
+) -> tf.Tensor:
+    """`fake_quantize` in few passes over `x`, for activations. Not for XLA, which fuses the definition by itself.
+
+    TensorFlow's kernel multiplies by 1 / I where the definition divides by I: values are those of
+    `fake_quantize` to a unit in the last place, and the integer differs only where z is as near as that
+    to a half.
+
+    Args:
+      x: [N, ...], float32.
+      gradient_share: dL/dI is the definition's over the first max(1, round(share * N)) examples, scaled up to
+        all N. 1.0 is exact.
+      carried: dL/dI is left to small tensors (see the module's text), and 0 here.
+    """
+
+    @tf.custom_gradient
+    def straight_through(x, interval):
+        low, high = float(grid.qmin) * interval, float(grid.qmax) * interval
+        x_hat = tf.raw_ops.QuantizeAndDequantizeV2(
+            input=x,
+            input_min=low,
+            input_max=high,
+            signed_input=grid.qmin < 0,
+            num_bits=grid.num_bits,
+            range_given=True,
+            round_mode="HALF_TO_EVEN",
+            narrow_range=grid.qmin == -grid.qmax,
+        )
+
+        def gradient(upstream):
+            masked, _, _ = tf.raw_ops.QuantizeAndDequantizeV4Grad(
+                gradients=upstream, input=x, input_min=low, input_max=high
+            )
+            if carried:
+                return masked, tf.zeros_like(interval)
+            num_examples = tf.cast(tf.shape(x)[0], x.dtype)
+            num_seen = tf.maximum(1.0, tf.round(gradient_share * num_examples))
+            g, q, d, v = (t[: tf.cast(num_seen, tf.int32)] for t in (upstream, x_hat, masked, x))
+            factor = gradient_scale * num_examples / num_seen
+            return masked, tf.reduce_sum(g * q - d * v) * factor / interval
+
+        return x_hat, gradient
+
+    return straight_through(x, interval)
+
+
+def carry_interval(weight: tf.Tensor, interval: tf.Tensor, factor: float) -> tf.Tensor:
+    """`weight` itself, with a gradient for the interval of a tensor beside it (see the module's text).
+
+        dL/dI = factor * sum g * weight / I
+
+    Args:
+      weight: kernel of a layer that reads the tensor, or gamma or beta of the BatchNormalization that made it.
+      interval: I of that tensor.
+      factor: its gradient scale; negative for gamma and beta.
+    """
+
+    @tf.custom_gradient
+    def carry(weight, interval):
+        def gradient(upstream):
+            return upstream, factor * tf.reduce_sum(upstream * weight) / interval
+
+        return tf.identity(weight), gradient
+
+    return carry(weight, interval)

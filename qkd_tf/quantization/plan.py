@@ -67,11 +67,17 @@ class QuantizationPlan:
       output_grids: tensor handed on by each layer that ends an operator, requantize layers included.
       requantized: (producer, consumer) -> name of the requantize layer to be put between them. One
         such layer serves all consumers of a tensor that it serves.
+      clipped_by_grid: ReLU layers that the grid of their output makes superfluous, and ReLU6 layers whose grid shall
+        end at 6 at the latest.
+      carried: tensor -> the BatchNormalization that makes it, where compute layers alone read it (`fake_quant`
+        says what that is good for).
     """
 
     weight_grids: dict[str, IntegerGrid]
     output_grids: dict[str, IntegerGrid]
     requantized: dict[tuple[str, str], str]
+    clipped_by_grid: frozenset[str]
+    carried: dict[str, str]
 
 
 def parents(layer) -> list:
@@ -174,6 +180,11 @@ class _Graph:
         """Whether all that is made of the layer's input or output are inputs of compute layers."""
         names = [name] if self.role(name) != "pass" else self.readers(name)
         return bool(names) and all(self.role(n) == "compute" for n in names)
+
+    def only_clips(self, name: str, activations: tuple[str, ...]) -> bool:
+        """Whether the layer does nothing but apply one of `activations`."""
+        layer = self.by_name.get(name)
+        return isinstance(layer, (_layers.ReLU, _layers.Activation)) and activation_name(layer) in activations
 
     def is_output(self, name: str) -> bool:
         return name in self.outputs or any(self.is_output(c) for c in self.consumers[name] if self.role(c) == "pass")
@@ -320,4 +331,21 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
             requantize = name + REQUANTIZE_SUFFIX
             output_grids[requantize] = make_grid(max(input_bits))
             requantized.update({edge: requantize for edge in edges})
-    return QuantizationPlan(weight_grids, output_grids, requantized)
+
+    read_by_kernels = {
+        name
+        for name in output_grids.keys() - {pixels}
+        if graph.consumers.get(name)
+        and all(graph.only_computes(c) and (name, c) not in requantized for c in graph.consumers[name])
+    }
+    carried = {}
+    for name in read_by_kernels:
+        made_by = graph.by_name[graph.parents[name][0] if graph.only_clips(name, ("relu", "relu6")) else name]
+        if isinstance(made_by, _layers.BatchNormalization) and made_by.scale:
+            carried[name] = made_by.name
+    clipped_by_grid = frozenset(
+        name
+        for name, grid in output_grids.items()
+        if grid.qmin == 0 and graph.only_clips(name, ("relu", "relu6") if name in carried else ("relu",))
+    )
+    return QuantizationPlan(weight_grids, output_grids, requantized, clipped_by_grid, carried)

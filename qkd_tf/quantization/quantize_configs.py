@@ -1,9 +1,12 @@
-"""TFMOT quantize config: which quantizers a layer carries."""
+"""TFMOT quantize configs: which quantizers a layer carries."""
 
 import tf_keras
 from tensorflow_model_optimization.quantization.keras import QuantizeConfig
 
-from qkd_tf.quantization.quantizers import LearnedIntervalQuantizer
+from qkd_tf.quantization.quantizers import ActivationQuantizer, IntervalCarrier, LearnedIntervalQuantizer
+
+_pack = tf_keras.utils.serialize_keras_object
+_unpack = tf_keras.utils.deserialize_keras_object
 
 
 @tf_keras.utils.register_keras_serializable("qkd_tf")
@@ -48,13 +51,34 @@ class LearnedIntervalConfig(QuantizeConfig):
     def get_config(self) -> dict:
         return {
             "kernel": self.kernel,
-            "weight_quantizer": self.weight_quantizer and self.weight_quantizer.get_config(),
-            "output_quantizer": self.output_quantizer and self.output_quantizer.get_config(),
+            "weight_quantizer": self.weight_quantizer and _pack(self.weight_quantizer),
+            "output_quantizer": self.output_quantizer and _pack(self.output_quantizer),
         }
 
     @classmethod
-    def from_config(cls, config: dict) -> "LearnedIntervalConfig":
-        def quantizer(row):
-            return row and LearnedIntervalQuantizer.from_config(row)
+    def from_config(cls, config: dict):
+        return cls(**{name: _unpack(value) if isinstance(value, dict) else value for name, value in config.items()})
 
-        return cls(config["kernel"], quantizer(config["weight_quantizer"]), quantizer(config["output_quantizer"]))
+
+@tf_keras.utils.register_keras_serializable("qkd_tf")
+class CarryingBatchNormConfig(LearnedIntervalConfig):
+    """A learned interval for the output of a BatchNormalization whose gamma and beta carry a part of its gradient.
+
+    A copy by config is a `LearnedIntervalConfig`: carriers need their counterparts in other layers.
+    """
+
+    CARRIERS = ("gamma", "beta")
+
+    def __init__(self, output_quantizer: ActivationQuantizer):
+        super().__init__(output_quantizer=output_quantizer)
+
+    def get_weights_and_quantizers(self, layer):
+        return [(getattr(layer, name), IntervalCarrier(self.output_quantizer)) for name in self.CARRIERS]
+
+    def set_quantize_weights(self, layer, quantize_weights):
+        for name, weight in zip(self.CARRIERS, quantize_weights, strict=True):
+            setattr(layer, name, weight)
+
+    @classmethod
+    def from_config(cls, config: dict) -> LearnedIntervalConfig:
+        return LearnedIntervalConfig.from_config(config)

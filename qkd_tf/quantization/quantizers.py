@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.quantization.keras import quantizers
 
-from qkd_tf.quantization.fake_quant import fake_quantize
+from qkd_tf.quantization.fake_quant import carry_interval, fake_quantize, fake_quantize_fused
 from qkd_tf.quantization.grid import IntegerGrid
 
 SMALLEST_INTERVAL = 1e-6
@@ -15,12 +15,24 @@ INTERVAL_GRADIENT_SCALES = ("none", "lsq")
 
 @tf_keras.utils.register_keras_serializable("qkd_tf")
 class PositiveInterval(tf_keras.constraints.Constraint):
-    """Keeps an interval positive: the optimizer's result is clamped to SMALLEST_INTERVAL from below."""
+    """Keeps an interval positive: the optimizer's result is clamped to SMALLEST_INTERVAL from below.
+
+    Args:
+      largest: upper bound, for a grid that takes a ReLU6's place: with an interval of 6 / qmax it ends at 6.
+    """
+
+    def __init__(self, largest: float | None = None):
+        self.largest = largest
 
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
-        return tf.maximum(w, SMALLEST_INTERVAL)
+        w = tf.maximum(w, SMALLEST_INTERVAL)
+        return w if self.largest is None else tf.minimum(w, self.largest)
+
+    def get_config(self) -> dict:
+        return {"largest": self.largest}
 
 
+@tf_keras.utils.register_keras_serializable("qkd_tf")
 class LearnedIntervalQuantizer(quantizers.Quantizer):
     """Fake-quantizes a tensor to `grid` with one trained interval (QKD; gradients in `fake_quant`).
 
@@ -29,9 +41,20 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
       mask_gradient: zero the straight-through gradient outside the range.
       interval_gradient_scale: "none", or "lsq" for 1 / sqrt(N * qmax) where N counts the elements
         of the kernel, or of one example's activation (LSQ section 2.2).
+      largest_value: real value at which the grid must end at the latest; None for no bound.
+
+    Attributes:
+      interval: the trained scalar, once built.
+      gradient_scale: the factor that `interval_gradient_scale` comes to, once built.
     """
 
-    def __init__(self, grid: IntegerGrid, mask_gradient: bool = True, interval_gradient_scale: str = "none"):
+    def __init__(
+        self,
+        grid: IntegerGrid,
+        mask_gradient: bool = True,
+        interval_gradient_scale: str = "none",
+        largest_value: float | None = None,
+    ):
         if interval_gradient_scale not in INTERVAL_GRADIENT_SCALES:
             raise ValueError(
                 f"interval_gradient_scale is {interval_gradient_scale!r}, known: {', '.join(INTERVAL_GRADIENT_SCALES)}"
@@ -39,7 +62,9 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
         self.grid = grid
         self.mask_gradient = mask_gradient
         self.interval_gradient_scale = interval_gradient_scale
+        self.largest_value = largest_value
         self.interval: tf.Variable | None = None
+        self.gradient_scale = 1.0
 
     def build(self, tensor_shape, name, layer) -> dict[str, tf.Variable]:
         """Makes the interval, a trainable scalar of `layer`. An unknown (batch) dimension does not count for N."""
@@ -47,25 +72,82 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
             name=f"{name}_interval",
             shape=(),
             initializer=tf_keras.initializers.Constant(1.0),
-            constraint=PositiveInterval(),
+            constraint=PositiveInterval(self.largest_value and self.largest_value / self.grid.qmax),
             trainable=True,
         )
-        self._gradient_scale = 1.0
         if self.interval_gradient_scale == "lsq":
             num_elements = math.prod(d for d in tf.TensorShape(tensor_shape).as_list() if d is not None)
-            self._gradient_scale = 1.0 / math.sqrt(num_elements * self.grid.qmax)
+            self.gradient_scale = 1.0 / math.sqrt(num_elements * self.grid.qmax)
         return {"interval": self.interval}
 
     def __call__(self, inputs, training, weights, **kwargs) -> tf.Tensor:
-        return fake_quantize(inputs, weights["interval"], self.grid, self.mask_gradient, self._gradient_scale)
+        return fake_quantize(inputs, weights["interval"], self.grid, self.mask_gradient, self.gradient_scale)
 
     def get_config(self) -> dict:
         return {
             "grid": {"num_bits": self.grid.num_bits, "qmin": self.grid.qmin, "qmax": self.grid.qmax},
             "mask_gradient": self.mask_gradient,
             "interval_gradient_scale": self.interval_gradient_scale,
+            "largest_value": self.largest_value,
         }
 
     @classmethod
-    def from_config(cls, config: dict) -> "LearnedIntervalQuantizer":
+    def from_config(cls, config: dict):
         return cls(**{**config, "grid": IntegerGrid(**config["grid"])})
+
+
+@tf_keras.utils.register_keras_serializable("qkd_tf")
+class ActivationQuantizer(LearnedIntervalQuantizer):
+    """The same for an activation, in few passes over it.
+
+    Args:
+      gradient_share: share of the batch's examples that dL/dI is taken from, where nothing carries it.
+
+    Attributes:
+      carried: dL/dI is left to the BatchNormalization that made the tensor (`IntervalCarrier`) and to
+        the kernels that read it (`KernelQuantizer.read`). A copy by config is not carried.
+    """
+
+    def __init__(self, grid: IntegerGrid, gradient_share: float = 1.0, **kwargs):
+        super().__init__(grid, **kwargs)
+        self.gradient_share = gradient_share
+        self.carried = False
+
+    def __call__(self, inputs, training, weights, **kwargs) -> tf.Tensor:
+        return fake_quantize_fused(
+            inputs, weights["interval"], self.grid, self.gradient_scale, self.gradient_share, self.carried
+        )
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "gradient_share": self.gradient_share}
+
+
+@tf_keras.utils.register_keras_serializable("qkd_tf")
+class KernelQuantizer(LearnedIntervalQuantizer):
+    """The same for a kernel, which may carry a part of the gradient of its layer's input interval.
+
+    Attributes:
+      read: quantizer of the layer's input, where that is carried.
+    """
+
+    read: ActivationQuantizer | None = None
+
+    def __call__(self, inputs, training, weights, **kwargs) -> tf.Tensor:
+        kernel = super().__call__(inputs, training, weights)
+        return kernel if self.read is None else carry_interval(kernel, self.read.interval, self.read.gradient_scale)
+
+
+class IntervalCarrier(quantizers.Quantizer):
+    """Leaves gamma or beta as it is, and has it carry a part of the gradient of an interval."""
+
+    def __init__(self, made: ActivationQuantizer):
+        self.made = made
+
+    def build(self, tensor_shape, name, layer) -> dict[str, tf.Variable]:
+        return {}
+
+    def __call__(self, inputs, training, weights, **kwargs) -> tf.Tensor:
+        return carry_interval(inputs, self.made.interval, -self.made.gradient_scale)
+
+    def get_config(self) -> dict:
+        return {}

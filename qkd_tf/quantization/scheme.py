@@ -14,9 +14,41 @@ from tensorflow_model_optimization.quantization.keras import quantize_annotate_l
 
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization.grid import IntegerGrid, TensorQuantParams, activation_params, weight_params
-from qkd_tf.quantization.plan import KERNELS, QuantizationPlan, make_plan, parents, pixel_params, role
-from qkd_tf.quantization.quantize_configs import LearnedIntervalConfig
-from qkd_tf.quantization.quantizers import LearnedIntervalQuantizer
+from qkd_tf.quantization.plan import (
+    KERNELS,
+    QuantizationPlan,
+    activation_name,
+    make_plan,
+    parents,
+    pixel_params,
+    producer,
+    role,
+)
+from qkd_tf.quantization.quantize_configs import CarryingBatchNormConfig, LearnedIntervalConfig
+from qkd_tf.quantization.quantizers import ActivationQuantizer, KernelQuantizer, LearnedIntervalQuantizer
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizerForm:
+    """How the quantizers of activations are computed (`fake_quant`).
+
+    Attributes:
+      fused: by TensorFlow's own kernels in few passes, not by the definition.
+      carried: gradients of intervals are had from small tensors where that is possible.
+    """
+
+    fused: bool
+    carried: bool
+
+    def __post_init__(self):
+        if self.carried and not self.fused:
+            raise ValueError("the definition takes every sum itself: carried needs fused")
+
+
+FLOAT32_FORM = QuantizerForm(fused=True, carried=True)
+# The two sums of dL/dI nearly cancel, and those of small tensors would have come through half precision apart.
+MIXED_PRECISION_FORM = QuantizerForm(fused=True, carried=False)
+XLA_FORM = QuantizerForm(fused=False, carried=False)  # XLA fuses the definition, and has no such kernel
 
 
 class KeepLayout(quantize_layout_transform.QuantizeLayoutTransform):
@@ -31,21 +63,42 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
 
     Attributes:
       configs: config by layer name.
+      weights: quantizers of kernels by layer name.
+      outputs: quantizers of tensors by the name of the layer that hands them on. Where its ReLU is left to
+        the grid, the quantizer sits on the BatchNormalization before it.
     """
 
-    def __init__(self, plan: QuantizationPlan, spec: QuantizationSpec, layers: list):
-        def quantizer(grid: IntegerGrid, mask_gradient: bool = True):
-            return LearnedIntervalQuantizer(grid, mask_gradient, spec.interval_gradient_scale)
+    def __init__(self, plan: QuantizationPlan, spec: QuantizationSpec, layers: list, form: QuantizerForm):
+        options = {"interval_gradient_scale": spec.interval_gradient_scale}
+        self.weights = {
+            name: KernelQuantizer(grid, spec.mask_weight_gradient, **options)
+            for name, grid in plan.weight_grids.items()
+        }
+        self.outputs: dict[str, LearnedIntervalQuantizer] = {}
+        for layer in layers:
+            if layer.name in plan.output_grids and role(layer) != "pixels":
+                ends_at_6 = layer.name in plan.clipped_by_grid and activation_name(layer) == "relu6"
+                options["largest_value"] = 6.0 if ends_at_6 else None
+                grid = plan.output_grids[layer.name]
+                self.outputs[layer.name] = (
+                    ActivationQuantizer(grid, spec.interval_gradient_share, **options)
+                    if form.fused
+                    else LearnedIntervalQuantizer(grid, **options)
+                )
 
         self.configs: dict[str, LearnedIntervalConfig] = {}
+        carried = plan.carried if form.carried else {}
+        for name, batch_norm in carried.items():
+            self.outputs[name].carried = True
+            self.configs[batch_norm] = CarryingBatchNormConfig(self.outputs[name])
         for layer in layers:
-            weight, output = plan.weight_grids.get(layer.name), plan.output_grids.get(layer.name)
-            if role(layer) != "pixels" and (weight or output):
-                self.configs[layer.name] = LearnedIntervalConfig(
-                    kernel=KERNELS[type(layer)] if weight else None,
-                    weight_quantizer=weight and quantizer(weight, spec.mask_weight_gradient),
-                    output_quantizer=output and quantizer(output),
-                )
+            weight = self.weights.get(layer.name)
+            output = self.outputs.get(layer.name) if layer.name not in carried else None
+            if weight or output:
+                kernel = KERNELS[type(layer)] if weight else None
+                self.configs[layer.name] = LearnedIntervalConfig(kernel, weight, output)
+            if weight and (source := producer(parents(layer)[0]).name) in carried:
+                weight.read = self.outputs[source]
 
     def supports(self, layer) -> bool:
         return layer.name in self.configs
@@ -117,6 +170,12 @@ class QuantizedStudent:
         for plain, latent in self._twins:
             plain.assign(latent)
 
+    def tensor(self, name: str) -> tf.Tensor:
+        """The symbolic tensor of `model` that stands for the output of layer `name` of `plain`."""
+        layers = {layer.name: layer for layer in self.model.layers}
+        layer = layers.get(f"quant_{name}") or layers[name]
+        return layer.get_output_at(-1)  # TFMOT reuses layers that it does not wrap: the last use is the model's
+
     @property
     def weight_intervals(self) -> list[tf.Variable]:
         return [q.interval for q in self.weights.values()]
@@ -170,36 +229,43 @@ def insert_requantize_layers(model: tf_keras.Model, plan: QuantizationPlan) -> t
     return copy
 
 
-def quantize_student(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizedStudent:
+def quantize_student(
+    model: tf_keras.Model, spec: QuantizationSpec, form: QuantizerForm = FLOAT32_FORM
+) -> QuantizedStudent:
     """Puts a learned interval on every kernel and tensor that the plan names. `model` is left as it is.
 
     Intervals are 1.0 until `calibration.calibrate` has set them.
+
+    Args:
+      form: how the activations' quantizers are computed; it changes speed, not meaning.
 
     Raises:
       ExperimentError: a layer that cannot become an integer operator.
     """
     plan = make_plan(model, spec)
     plain = insert_requantize_layers(model, plan)
-    registry = PlanRegistry(plan, spec, plain.layers)
+    registry = PlanRegistry(plan, spec, plain.layers, form)
 
     def annotate(layer):
-        copy = type(layer).from_config(layer.get_config())
+        if layer.name in plan.clipped_by_grid:
+            copy = tf_keras.layers.Activation("linear", name=layer.name)
+        else:
+            copy = type(layer).from_config(layer.get_config())
         return quantize_annotate_layer(copy) if registry.supports(layer) else copy
 
     with quantize_scope():
         annotated = tf_keras.models.clone_model(plain, clone_function=annotate)
         student = quantize_apply(annotated, scheme=LearnedIntervalScheme(registry))
 
-    weights, outputs, twins = {}, {}, []
+    weights, twins = {}, []
     for layer in plain.layers:
         config = registry.configs.get(layer.name)
         twin = student.get_layer(f"quant_{layer.name}" if config else layer.name)
         latent = _by_role(twin.variables)
         twins += [(variable, latent[_role(variable)]) for variable in layer.variables]
-        if config and config.weight_quantizer:
-            weights[layer.name] = QuantizedTensor(config.weight_quantizer, latent[config.kernel])
-        if config and config.output_quantizer:
-            outputs[layer.name] = QuantizedTensor(config.output_quantizer)
+        if layer.name in registry.weights:
+            weights[layer.name] = QuantizedTensor(registry.weights[layer.name], latent[config.kernel])
+    outputs = {name: QuantizedTensor(quantizer) for name, quantizer in registry.outputs.items()}
     (pixels,) = set(plan.output_grids) - set(outputs)
     quantized = QuantizedStudent(plain, student, weights, outputs, (pixels, pixel_params(plain)), tuple(twins))
     quantized.copy_weights_from_plain()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from qkd_tf.quantization import grid as grids
-from qkd_tf.quantization.fake_quant import fake_quantize
+from qkd_tf.quantization.fake_quant import carry_interval, fake_quantize, fake_quantize_fused
 
 BITS = range(grids.MIN_BITS, grids.MAX_BITS + 1)
 GRIDS = [make(b) for b in BITS for make in (grids.weight_grid, grids.unsigned_grid, grids.signed_grid)]
@@ -174,3 +174,97 @@ def test_shape_is_kept_in_a_traced_function_too(shape):
     traced = tf.function(lambda x: fake_quantize(x, interval, grids.weight_grid(4)))
     assert traced(x).shape == shape
     np.testing.assert_array_equal(traced(x), fake_quantize(x, interval, grids.weight_grid(4)))
+
+
+def fused_value_and_gradients(x, interval, grid, upstream, **options):
+    x, interval = tf.constant(x, tf.float32), tf.constant(interval, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch([x, interval])
+        x_hat = fake_quantize_fused(x, interval, grid, **options)
+    return [t.numpy() for t in (x_hat, *tape.gradient(x_hat, [x, interval], output_gradients=tf.constant(upstream)))]
+
+
+@pytest.mark.parametrize("grid, z, q, x_gradient, interval_gradient", GOLDEN)
+def test_fused_form_has_the_golden_values_too(grid, z, q, x_gradient, interval_gradient):
+    x_hat, dx, dinterval = fused_value_and_gradients([z * INTERVAL], INTERVAL, grid, [1.0])
+    assert x_hat.tolist() == [q * INTERVAL]
+    assert dx.tolist() == [x_gradient]
+    assert dinterval == pytest.approx(interval_gradient, abs=1e-6)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_fused_form_equals_the_definition_at_every_bit_width(grid):
+    """Values to a unit in the last place, dL/dx to the bit, dL/dI to the rounding of two sums; ties are left out."""
+    rng = np.random.default_rng(grid.num_bits)
+    interval = np.float32(0.0371)
+    x = rng.uniform(1.3 * grid.qmin - 2, 1.3 * grid.qmax, (64, 5, 7)).astype(np.float32) * interval
+    z = x / interval
+    ties = np.abs(z - np.floor(z) - 0.5) < 1e-4 * np.maximum(1, np.abs(z))
+    edges = np.minimum(np.abs(z - grid.qmin), np.abs(z - grid.qmax)) < 1e-4 * grid.qmax
+    x = np.where(ties | edges, np.float32(0.1) * interval, x)
+    upstream = rng.normal(size=x.shape).astype(np.float32)
+    fused = fused_value_and_gradients(x, interval, grid, upstream, gradient_scale=0.25)
+    defined = value_and_gradients(x, interval, grid, upstream, gradient_scale=0.25)
+    np.testing.assert_array_max_ulp(fused[0], defined[0], 2)
+    np.testing.assert_array_equal(fused[1], defined[1])
+    tolerance = 1e-6 * np.sum(np.abs(upstream * z)) * 0.25
+    np.testing.assert_allclose(fused[2], defined[2], atol=tolerance)
+
+
+@given(
+    x=VALUES, upstream=arrays(np.float32, (3, 4), elements=floats(4)), interval=INTERVALS, grid=st.sampled_from(GRIDS)
+)
+def test_fused_form_follows_the_definition_for_any_input(x, upstream, interval, grid):
+    fused = fused_value_and_gradients(x, interval, grid, upstream)
+    defined = value_and_gradients(x, interval, grid, upstream)
+    z = x.astype(np.float64) / interval
+    near_half = np.abs(z - np.floor(z) - 0.5) < 1e-6 * np.maximum(1, np.abs(z))
+    near_edge = np.minimum(np.abs(z - grid.qmin), np.abs(z - grid.qmax)) < 1e-6 * grid.qmax
+    steps = np.abs(fused[0] - defined[0]) / interval
+    assert np.all(steps <= np.where(near_half, 1.001, 1e-4))
+    assert np.all((fused[1] == defined[1]) | near_edge)
+    if not np.any(near_half | near_edge):
+        np.testing.assert_allclose(fused[2], defined[2], atol=1e-5 * (1 + np.sum(np.abs(upstream) * 256)))
+
+
+def test_share_of_the_examples_is_the_definition_over_those_scaled_up():
+    rng = np.random.default_rng(0)
+    x, upstream = rng.normal(size=(2, 16, 3, 2)).astype(np.float32)
+    grid = grids.signed_grid(4)
+    values = fused_value_and_gradients(x, 0.2, grid, upstream, gradient_share=0.25, gradient_scale=0.5)
+    whole = value_and_gradients(x, 0.2, grid, upstream)
+    first = value_and_gradients(x[:4], 0.2, grid, upstream[:4])
+    np.testing.assert_array_equal(values[1], whole[1])
+    np.testing.assert_allclose(values[2], 4 * 0.5 * first[2], rtol=1e-4)
+    one = fused_value_and_gradients(x, 0.2, grid, upstream, gradient_share=1e-6)
+    np.testing.assert_allclose(one[2], 16 * value_and_gradients(x[:1], 0.2, grid, upstream[:1])[2], rtol=1e-4)
+
+
+def test_carried_interval_has_no_gradient_of_its_own():
+    values = fused_value_and_gradients([[0.3, 9.0]], 0.2, grids.unsigned_grid(4), [[1.0, 2.0]], carried=True)
+    assert values[1].tolist() == [[1.0, 0.0]]
+    assert values[2] == 0.0
+
+
+@pytest.mark.parametrize("grid", [grids.unsigned_grid(b) for b in BITS] + [grids.signed_grid(b) for b in BITS], ids=str)
+def test_carriers_give_the_gradient_that_the_sums_over_the_tensor_give(grid):
+    """Conv - BatchNormalization - quantizer - conv: dL/dI from gamma, beta and the next kernel."""
+    rng = np.random.default_rng(grid.num_bits)
+    c, kernel = (tf.constant(rng.normal(size=s), tf.float32) for s in ((8, 6, 6, 5), (3, 3, 5, 4)))
+    gamma, beta = (tf.constant(rng.normal(size=5), tf.float32) for _ in range(2))
+    interval, scale = tf.constant(1.5 / grid.qmax), 0.125
+
+    def loss(carried):
+        with tf.GradientTape() as tape:
+            tape.watch([c, gamma, beta, kernel, interval])
+            g, b, k = gamma, beta, kernel
+            if carried:
+                g, b = (carry_interval(v, interval, -scale) for v in (gamma, beta))
+                k = carry_interval(kernel, interval, scale)
+            x, *_ = tf.compat.v1.nn.fused_batch_norm(c, g, b, epsilon=1e-3)
+            x_hat = fake_quantize_fused(x, interval, grid, scale, carried=carried)
+            y = tf.reduce_sum(tf.sin(tf.nn.conv2d(x_hat, k, 2, "SAME")))
+        return tape.gradient(y, [c, gamma, beta, kernel, interval])
+
+    for ours, expected in zip(loss(carried=True), loss(carried=False), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())

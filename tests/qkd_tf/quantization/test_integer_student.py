@@ -50,7 +50,7 @@ def test_every_tensor_of_the_quantized_student_is_predicted(make_quantized_stude
     student = make_quantized_student(seed)
     put_on_integer_steps(student)
     twin = student.model
-    tensors = {name: twin.get_layer(f"quant_{name}").output for name in student.outputs}
+    tensors = {name: student.tensor(name) for name in student.outputs}
     values = tf_keras.Model(twin.inputs, tensors)(images, training=False)
     predicted = IntegerStudent(student).predict(images.astype(np.uint8), XNNPACK)
     for name, quantized in student.outputs.items():

@@ -11,7 +11,14 @@ from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.grid import activation_params, weight_params
 from qkd_tf.quantization.plan import make_plan
 from qkd_tf.quantization.quantizers import PositiveInterval
-from qkd_tf.quantization.scheme import insert_requantize_layers, quantize_student
+from qkd_tf.quantization.scheme import (
+    FLOAT32_FORM,
+    MIXED_PRECISION_FORM,
+    XLA_FORM,
+    QuantizerForm,
+    insert_requantize_layers,
+    quantize_student,
+)
 
 LOW = QuantizationSpec(weight_bits=3, activation_bits=4)
 EIGHT = QuantizationSpec(weight_bits=8, activation_bits=8)
@@ -334,3 +341,53 @@ def test_architecture_survives_its_config(student, images):
 def test_student_that_cannot_be_quantized_is_refused(chain):
     with pytest.raises(ExperimentError, match="layer bad "):
         quantize_student(chain(layers.Conv2D(2, 3, activation="tanh", name="bad")), LOW)
+
+
+@pytest.fixture(params=["residual", "resnet8", "mobilenet_v2_0.35_cifar"])
+def network(request, make_residual_student, randomize):
+    if request.param == "residual":
+        return make_residual_student()
+    return randomize(zoo.build(NetworkSpec(request.param, PixelNormalization((128.0,), (64.0,))), (8, 8, 3), 5))
+
+
+@pytest.mark.parametrize("form", [FLOAT32_FORM, MIXED_PRECISION_FORM], ids=["carried", "not carried"])
+def test_fast_form_gives_every_gradient_of_the_definition(network, images, form):
+    """ReLU and ReLU6 left to the grid, intervals' gradients had from gamma, beta and kernels: nothing may change."""
+
+    def gradients(form):
+        student = quantize_student(network, QuantizationSpec(interval_gradient_share=1.0), form)
+        calibrate(student, [images], "mse")
+        with tf.GradientTape() as tape:
+            logits = student.model(images, training=True)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits([0, 1, 2, 3], logits / 100))
+        variables = student.model.trainable_variables
+        names = [v.name.removeprefix("quant_") for v in variables]
+        at = dict(zip(names, tape.gradient(loss, variables), strict=True))
+        kernels = {name: at[q.kernel.name.removeprefix("quant_")].numpy() for name, q in student.weights.items()}
+        intervals = [q.interval for q in (*student.weights.values(), *student.outputs.values())]
+        by_ref = {v.ref(): at[name] for v, name in zip(variables, names, strict=True)}
+        return logits.numpy(), kernels, np.array([by_ref[v.ref()].numpy() for v in intervals])
+
+    ours, defined = gradients(form), gradients(XLA_FORM)
+    np.testing.assert_allclose(ours[0], defined[0], atol=1e-3 * np.abs(defined[0]).max())
+    for name, expected in defined[1].items():
+        np.testing.assert_allclose(ours[1][name], expected, atol=2e-3 * np.abs(expected).max(), err_msg=name)
+    np.testing.assert_allclose(ours[2], defined[2], rtol=5e-2, atol=2e-3 * np.abs(defined[2]).max())
+
+
+def test_interval_that_stands_for_a_relu6_never_passes_6(images, randomize):
+    normalization = PixelNormalization((128.0,), (64.0,))
+    model = randomize(zoo.build(NetworkSpec("mobilenet_v2_0.35_cifar", normalization), (8, 8, 3), 5))
+    student = quantize_student(model, LOW)
+    calibrate(student, [images * 100], "lsq")
+    bounded = [q for q in student.outputs.values() if q.quantizer.largest_value]
+    assert len(bounded) == 34  # all but the last, which the average reads
+    assert all(float(q.interval) * q.grid.qmax <= 6.00001 for q in bounded)
+    student.model.compile(tf_keras.optimizers.SGD(1e6), "mse")
+    student.model.train_on_batch(images, np.full((4, 5), 100.0))
+    assert all(float(q.interval) * q.grid.qmax <= 6.00001 for q in bounded)
+
+
+def test_carried_needs_the_fused_form():
+    with pytest.raises(ValueError, match="carried needs fused"):
+        QuantizerForm(fused=False, carried=True)
