@@ -169,6 +169,9 @@ class _Rebuilder:
         window = getattr(layer, "pool_size", source.shape[1:3])
         if tuple(window) == source.shape[1:3]:
             return self._mean(operator, output)
+        self._average_windows(layer, window, source, output)
+
+    def _average_windows(self, layer, window: tuple[int, int], source: Tensor, output: str) -> None:
         codes = np.full((1, *window, source.shape[3]), AVERAGE_CODE, np.int8)
         scale = np.float32(1 / (AVERAGE_CODE * window[0] * window[1]))
         kernel = self.graph.add_tensor(constant(f"{layer.name}/kernel", codes, [scale]))
@@ -208,6 +211,10 @@ class _Rebuilder:
         return source if emit is None else emit(self, layer, source)
 
     def _max_pool(self, layer, source: str) -> str:
+        if tuple(layer.pool_size) == (1, 1):  # a choice of pixels; XNNPACK takes it as an average, with equal results
+            output = self._like(layer, source)
+            self._average_windows(layer, (1, 1), self.graph.tensors[source], output)
+            return output
         return self._emit(
             "MAX_POOL_2D",
             [source],

@@ -251,7 +251,7 @@ CASES = {
         dataclasses.replace(LOW, last_layer_bits=4),
     ),
     "pads": Case(
-        "CONV_2D QUANTIZE PAD CONV_2D MAX_POOL_2D PAD ADD",
+        "CONV_2D QUANTIZE PAD CONV_2D DEPTHWISE_CONV_2D PAD ADD",
         _padded_shortcut,
         intervals={"stem_requantize": ("stem", FOUR_BITS)},
     ),
