@@ -6,6 +6,7 @@ import math
 PHASES = ("full_precision", "self_studying", "co_studying", "tutoring")
 TEACHER_PHASES = ("co_studying", "tutoring")
 OPTIMIZERS = ("sgd", "adam")
+PRECISIONS = ("float32", "bfloat16", "float16")
 INTERVAL_INITS = ("minmax", "lsq", "mse")
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")
 
@@ -145,6 +146,9 @@ class TrainingSpec:
       teacher_lr_ratio: the same for the teacher in co-studying.
       temperature: T of the softened distributions (QKD: 2).
       distillation_weight: factor of T^2 * KL beside the cross-entropy (QKD: 1).
+      mixed_precision: of convolutions and matrix products in training; "float32" for none.
+      jit_compile: compile the training step with XLA.
+      steps_per_execution: steps that run before losses are looked at.
     """
 
     phases: tuple[PhaseSpec, ...]
@@ -156,6 +160,9 @@ class TrainingSpec:
     teacher_lr_ratio: float = 1.0
     temperature: float = 2.0
     distillation_weight: float = 1.0
+    mixed_precision: str = "float32"
+    jit_compile: bool = False
+    steps_per_execution: int = 1
 
     def __post_init__(self):
         require(len(self.phases) > 0, "--phases is empty; name at least one of " + ", ".join(PHASES))
@@ -166,6 +173,16 @@ class TrainingSpec:
             require(getattr(self, field) >= 0, f"--{field}={getattr(self, field)} is negative")
         for field in ("weight_interval_lr_ratio", "activation_interval_lr_ratio"):
             require(getattr(self, field) >= 0, f"--{field}={getattr(self, field)} is negative")
+        require_known(self.mixed_precision, PRECISIONS, "--mixed_precision")
+        require(
+            not self.jit_compile or self.mixed_precision == "float32",
+            f"--jit_compile and --mixed_precision={self.mixed_precision} do not go together: "
+            "XLA takes the step as it is written; leave one of them out",
+        )
+        require(
+            self.steps_per_execution > 0,
+            f"--steps_per_execution={self.steps_per_execution} is not positive; 1 looks at every step",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

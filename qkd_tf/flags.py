@@ -63,6 +63,16 @@ flags.DEFINE_float("teacher_lr_ratio", 1.0, "Learning rate of the teacher in co_
 flags.DEFINE_float("temperature", 2.0, "T of the softened distributions (QKD: 2).")
 flags.DEFINE_float("distillation_weight", 1.0, "Factor of T^2*KL beside the cross-entropy (QKD: 1).")
 
+# Accelerators
+flags.DEFINE_enum(
+    "mixed_precision",
+    "float32",
+    ex.PRECISIONS,
+    "Precision of convolutions in training: bfloat16 (CPUs that have it), float16 (GPUs, with loss scaling).",
+)
+flags.DEFINE_bool("jit_compile", False, "Compile the training step with XLA: for accelerators; slower on CPUs.")
+flags.DEFINE_integer("steps_per_execution", 1, "Training steps that run before losses are looked at; spares overhead.")
+
 # Run
 flags.DEFINE_string("run_dir", None, "Folder of the run, for instance runs/my_run; it goes on where it stopped.")
 flags.DEFINE_integer("seed", 0, "Seed of weights, shuffling and augmentation.")

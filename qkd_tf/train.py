@@ -10,11 +10,12 @@ from absl import app, logging
 from absl import flags as absl_flags
 
 from qkd_tf import data, flags, handoff, results
+from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.trainer import Trainer
 from qkd_tf.experiment import Experiment, ExperimentError, NetworkSpec
 from qkd_tf.models import weights, zoo
 from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.scheme import quantize_student
+from qkd_tf.quantization.scheme import quantize_student, quantizer_form
 from qkd_tf.run_folder import RunFolder
 
 absl_flags.adopt_module_key_flags(flags)  # --help shows them
@@ -28,7 +29,8 @@ def run(experiment: Experiment, folder: RunFolder) -> None:
     """
     tf_keras.utils.set_random_seed(experiment.seed)
     splits = data.load(experiment.data)
-    student = quantize_student(build(experiment.student, splits), experiment.quantization)
+    form = quantizer_form(experiment.training)
+    student = quantize_student(build(experiment.student, splits), experiment.quantization, form)
     teacher = build(experiment.teacher, splits) if experiment.teacher else None
     print(*experiment.notes, student.summary(), sep="\n")
 
@@ -63,6 +65,7 @@ def main(argv: list[str]) -> None:
         zoo.check_name(experiment.student.name, "--student")
         if experiment.teacher:
             zoo.check_name(experiment.teacher.name, "--teacher")
+        check_device(experiment.training.mixed_precision)
         run(experiment, RunFolder(experiment.run_dir, flags.flag_lines()))
     except ExperimentError as error:
         sys.exit(f"error: {error}")

@@ -61,7 +61,12 @@ ALLOWED = {
     # Distillation: what the optimizer treats apart is handed to it.
     "qkd_tf.distillation": [],
     "qkd_tf.distillation.progress": [EXPERIMENT],
-    "qkd_tf.distillation.distiller": ["qkd_tf.distillation.losses", "qkd_tf.distillation.phases"],
+    "qkd_tf.distillation.mixed_precision": [EXPERIMENT],
+    "qkd_tf.distillation.distiller": [
+        "qkd_tf.distillation.losses",
+        "qkd_tf.distillation.mixed_precision",
+        "qkd_tf.distillation.phases",
+    ],
     "qkd_tf.distillation.trainer": [
         EXPERIMENT,
         "qkd_tf.data",

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.distillation.losses import cross_entropy, distillation
+from qkd_tf.distillation.mixed_precision import LossScale
 from qkd_tf.distillation.phases import Phase
 
 
@@ -28,6 +29,7 @@ class Distiller(tf_keras.Model):
       temperature: T of the softened distributions.
       distillation_weight: factor of the distillation loss beside the cross-entropy.
       weight_decay: factor of 0.5 * |w|^2 for the kernels of a trained network.
+      scales_loss: float16 needs it; each network then has a `LossScale`.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Distiller(tf_keras.Model):
         temperature: float,
         distillation_weight: float,
         weight_decay: float,
+        scales_loss: bool = False,
     ):
         super().__init__()
         self.phase = phase
@@ -48,6 +51,7 @@ class Distiller(tf_keras.Model):
         self._temperature = temperature
         self._distillation_weight = distillation_weight
         self._weight_decay = weight_decay
+        self.student_loss_scale, self.teacher_loss_scale = (LossScale() if scales_loss else None for _ in range(2))
         self.student_metrics = _Metrics("student")
         self.teacher_metrics = _Metrics("teacher")
 
@@ -71,8 +75,10 @@ class Distiller(tf_keras.Model):
                 student_logits = self.student(images, training=True)
             student_loss = self._loss(labels, student_logits, teacher_logits, self.student_groups, self.student_metrics)
             teacher_loss = self._loss(labels, teacher_logits, student_logits, self.teacher_groups, self.teacher_metrics)
-        _apply(student_tape, student_loss, self.student_groups)
-        _apply(teacher_tape, teacher_loss, self.teacher_groups)
+            student_loss = _scaled(student_loss, self.student_loss_scale)
+            teacher_loss = _scaled(teacher_loss, self.teacher_loss_scale)
+        _apply(student_tape, student_loss, self.student_groups, self.student_loss_scale)
+        _apply(teacher_tape, teacher_loss, self.teacher_groups, self.teacher_loss_scale)
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _loss(self, labels, logits, target_logits, groups, metrics) -> tf.Tensor | None:
@@ -87,12 +93,26 @@ class Distiller(tf_keras.Model):
         return loss + self._weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
 
 
-def _apply(tape: tf.GradientTape, loss: tf.Tensor | None, groups: list[ParameterGroup]) -> None:
+def _scaled(loss: tf.Tensor | None, loss_scale: LossScale | None) -> tf.Tensor | None:
+    return loss if loss is None or loss_scale is None else loss * loss_scale.scale
+
+
+def _apply(
+    tape: tf.GradientTape, loss: tf.Tensor | None, groups: list[ParameterGroup], loss_scale: LossScale | None
+) -> None:
     if loss is None:
         return
-    gradients = iter(tape.gradient(loss, [v for group in groups for v in group.variables]))
+    gradients = tape.gradient(loss, [v for group in groups for v in group.variables])
+    if loss_scale is None:
+        return _step(groups, gradients)
+    gradients, finite = loss_scale.unscale(gradients)
+    tf.cond(finite, lambda: _step(groups, gradients), lambda: None)
+
+
+def _step(groups: list[ParameterGroup], gradients: list[tf.Tensor]) -> None:
+    remaining = iter(gradients)
     for group in groups:
-        group.optimizer.apply_gradients([(next(gradients), v) for v in group.variables])
+        group.optimizer.apply_gradients([(next(remaining), v) for v in group.variables])
 
 
 class _Metrics:

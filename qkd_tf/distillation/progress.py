@@ -10,7 +10,10 @@ from qkd_tf.experiment import ExperimentError
 
 
 class PhaseProgress(tf_keras.callbacks.Callback):
-    """One progress bar an epoch, which names the phase and shows the running losses."""
+    """One progress bar an epoch, which names the phase and shows the running losses.
+
+    With several steps an execution, Keras tells of the last of each alone.
+    """
 
     def __init__(self, phase: str, epoch: int, epochs: int, steps: int):
         super().__init__()
@@ -23,7 +26,7 @@ class PhaseProgress(tf_keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()}, refresh=False)
-        self._bar.update()
+        self._bar.update(batch + 1 - self._bar.n)
 
     def on_train_end(self, logs=None):
         self._bar.close()

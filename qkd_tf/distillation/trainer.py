@@ -9,6 +9,7 @@ import tf_keras
 
 from qkd_tf.data import Splits
 from qkd_tf.distillation.distiller import Distiller, ParameterGroup
+from qkd_tf.distillation.mixed_precision import training_in
 from qkd_tf.distillation.phases import PHASES, Phase
 from qkd_tf.distillation.progress import DivergenceGuard, PhaseProgress, diverged
 from qkd_tf.evaluate import top1
@@ -78,6 +79,7 @@ class Trainer:
         phase = PHASES[phase_spec.name]
         distiller = self._distiller(phase, phase_spec)
         optimizers = [group.optimizer for group in distiller.student_groups + distiller.teacher_groups]
+        optimizers += filter(None, (distiller.student_loss_scale, distiller.teacher_loss_scale))
         if progress["epoch"]:
             self._restore(progress["latest"], optimizers)
         else:
@@ -87,14 +89,15 @@ class Trainer:
         summaries = tf.summary.create_file_writer(str(self._folder.logs))
         for epoch in range(progress["epoch"], phase_spec.epochs):
             start = time.monotonic()
-            losses = distiller.fit(
-                self._splits.train(epochs_before + epoch),
-                verbose=0,
-                callbacks=[
-                    DivergenceGuard(phase.name, epoch),
-                    PhaseProgress(phase.name, epoch, phase_spec.epochs, self._splits.steps_per_epoch),
-                ],
-            ).history
+            with training_in(self._spec.mixed_precision):
+                losses = distiller.fit(
+                    self._splits.train(epochs_before + epoch),
+                    verbose=0,
+                    callbacks=[
+                        DivergenceGuard(phase.name, epoch),
+                        PhaseProgress(phase.name, epoch, phase_spec.epochs, self._splits.steps_per_epoch),
+                    ],
+                ).history
             row = {name: values[-1] for name, values in losses.items()}
             row["validation_top1"] = top1(distiller.student, self._splits.validation)
             row["seconds"] = time.monotonic() - start
@@ -174,8 +177,9 @@ class Trainer:
             temperature=spec.temperature,
             distillation_weight=spec.distillation_weight,
             weight_decay=spec.weight_decay,
+            scales_loss=spec.mixed_precision == "float16",
         )
-        distiller.compile()
+        distiller.compile(jit_compile=spec.jit_compile or None, steps_per_execution=spec.steps_per_execution)
         return distiller
 
     def _require_finite(self, phase: str, epoch: int) -> None:

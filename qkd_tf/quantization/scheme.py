@@ -12,7 +12,7 @@ from tensorflow_model_optimization.python.core.quantization.keras import (
 )
 from tensorflow_model_optimization.quantization.keras import quantize_annotate_layer, quantize_apply, quantize_scope
 
-from qkd_tf.experiment import QuantizationSpec
+from qkd_tf.experiment import QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.grid import IntegerGrid, TensorQuantParams, activation_params, weight_params
 from qkd_tf.quantization.plan import (
     KERNELS,
@@ -49,6 +49,13 @@ FLOAT32_FORM = QuantizerForm(fused=True, carried=True)
 # The two sums of dL/dI nearly cancel, and those of small tensors would have come through half precision apart.
 MIXED_PRECISION_FORM = QuantizerForm(fused=True, carried=False)
 XLA_FORM = QuantizerForm(fused=False, carried=False)  # XLA fuses the definition, and has no such kernel
+
+
+def quantizer_form(training: TrainingSpec) -> QuantizerForm:
+    """The form for a way of training."""
+    if training.jit_compile:
+        return XLA_FORM
+    return FLOAT32_FORM if training.mixed_precision == "float32" else MIXED_PRECISION_FORM
 
 
 class KeepLayout(quantize_layout_transform.QuantizeLayoutTransform):

@@ -14,7 +14,9 @@ def parse():
         before = flagsaver.save_flag_values()
 
         def parse(*arguments):
-            flagsaver.restore_flag_values(before)
+            flagsaver.restore_flag_values(
+                {name: dict(saved) for name, saved in before.items()}
+            )  # it keeps what it gets
             flags.FLAGS(["train", *arguments])
             return flags.experiment_from_flags()
 
@@ -53,10 +55,11 @@ def test_every_flag_reaches_the_experiment(parse):
         "teacher_pixel_mean": 8, "teacher_pixel_std": 9, "weight_bits": 3, "activation_bits": 5,
         "first_layer_bits": 6, "last_layer_bits": 7, "residual_bits": 5, "interval_init": "lsq",
         "interval_gradient_scale": "none", "calibration_batches": 3, "interval_gradient_share": 0.5,
-        "phases": "self_studying", "epochs": 2, "learning_rates": 0.5, "optimizer": "adam",
+        "phases": "tutoring", "epochs": 2, "learning_rates": 0.5, "optimizer": "adam",
         "momentum": 0.5, "weight_decay": 0.2, "weight_interval_lr_ratio": 0.3,
         "activation_interval_lr_ratio": 0.4, "teacher_lr_ratio": 0.6,
         "temperature": 4.0, "distillation_weight": 0.7, "run_dir": "runs/y", "seed": 5,
+        "mixed_precision": "float16", "steps_per_execution": 4,
     }  # fmt: skip
     extra = {
         "student_weights": ["--student_weights_mean=1", "--student_weights_std=2"],
@@ -71,11 +74,13 @@ def test_every_flag_reaches_the_experiment(parse):
         "--nomask_weight_gradient",
     ]
     known = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[flags.__name__]}
-    assert known == {*changed, "student_weights_std", "horizontal_flip", "mask_weight_gradient"}
+    assert known == {
+        *changed, "student_weights_std", "horizontal_flip", "mask_weight_gradient", "jit_compile",
+    }  # fmt: skip
     plain = parse(*base)
     for name, value in changed.items():
         assert parse(*base, f"--{name}={value}", *extra.get(name, [])) != plain, name
-    for name in ("nohorizontal_flip", "mask_weight_gradient"):
+    for name in ("nohorizontal_flip", "mask_weight_gradient", "jit_compile"):
         assert parse(*base, f"--{name}") != plain, name
     with_mean = [*base, "--student_weights=w.h5", "--student_weights_mean=1"]
     assert parse(*with_mean, "--student_weights_std=2") != parse(*with_mean, "--student_weights_std=3")

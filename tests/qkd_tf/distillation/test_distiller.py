@@ -47,7 +47,7 @@ def group(variables, rate=RATE):
     return ParameterGroup(tf_keras.optimizers.SGD(rate), variables)
 
 
-def make_distiller(phase, student, teacher, weight_decay=0.0, student_groups=None):
+def make_distiller(phase, student, teacher, weight_decay=0.0, student_groups=None, **options):
     row = PHASES[phase]
     distiller = Distiller(
         row,
@@ -58,6 +58,7 @@ def make_distiller(phase, student, teacher, weight_decay=0.0, student_groups=Non
         TEMPERATURE,
         DISTILLATION_WEIGHT,
         weight_decay,
+        **options,
     )
     distiller.compile()
     return distiller
@@ -197,3 +198,29 @@ def test_weight_decay_pulls_on_kernels_and_on_nothing_else(make_network, batch):
         np.testing.assert_allclose(decayed - free, -RATE * 0.5 * old, atol=1e-5)
     for free, decayed in zip(free_others, decayed_others, strict=True):
         np.testing.assert_allclose(decayed, free, atol=1e-5)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_scaled_loss_trains_like_the_plain_one(make_network, batch, phase):
+    """The scale is a power of two: float32 gradients are the same to the bit, so weights are."""
+
+    def trained(scales_loss):
+        networks = make_network(4, seed=1), make_network(6, seed=2)
+        distiller = make_distiller(phase, *networks, weight_decay=0.1, scales_loss=scales_loss)
+        for _ in range(3):
+            distiller.train_on_batch(*batch)
+        return [value for network in networks for value in values(network).values()]
+
+    for scaled, plain in zip(trained(True), trained(False), strict=True):
+        np.testing.assert_allclose(scaled, plain, rtol=1e-6, atol=1e-7)
+
+
+def test_step_whose_gradients_overflow_is_left_out(make_network, batch):
+    student = make_network(4, seed=1)
+    distiller = make_distiller("self_studying", student, None, scales_loss=True)
+    student.get_layer("logits").kernel.assign(student.get_layer("logits").kernel * 1e4)
+    distiller.student_loss_scale.scale.assign(2.0**127)
+    before = {v.name: v.numpy() for v in student.trainable_variables}
+    distiller.train_on_batch(*batch)
+    assert not moved(student, values(student) | before)
+    assert float(distiller.student_loss_scale.scale) == 2.0**126

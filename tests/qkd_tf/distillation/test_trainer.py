@@ -13,7 +13,7 @@ from qkd_tf.distillation.progress import PhaseProgress
 from qkd_tf.distillation.trainer import Trainer
 from qkd_tf.experiment import ExperimentError, PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.scheme import quantize_student
+from qkd_tf.quantization.scheme import quantize_student, quantizer_form
 from qkd_tf.run_folder import RunFolder
 
 PHASES = (("full_precision", 1), ("co_studying", 2), ("tutoring", 1))  # 3 + 6 + 3 batches
@@ -42,8 +42,10 @@ def make_run(chain, randomize, make_splits):
 
     def make(folder, phases=PHASES, seed=0, rate=0.05, pretrained=(), splits=None, **training):
         splits = splits or make_splits()
-        student = quantize_student(network(3, seed), QuantizationSpec(weight_bits=3))
         specs = tuple(PhaseSpec(name, epochs, *rest or [rate]) for name, epochs, *rest in phases)
+        spec = TrainingSpec(phases=specs, **training)
+        quantization = QuantizationSpec(weight_bits=3, interval_gradient_share=1.0)
+        student = quantize_student(network(3, seed), quantization, quantizer_form(spec))
         calibrations = []
 
         run_folder = RunFolder(str(folder), ["--student=tiny"])
@@ -54,7 +56,7 @@ def make_run(chain, randomize, make_splits):
             calibrations.append([float(v.numpy()) for v in student.weight_intervals + student.activation_intervals])
 
         trainer = Trainer(
-            TrainingSpec(phases=specs, **training),
+            spec,
             student,
             network(4, seed + 1),
             frozenset(pretrained),
@@ -355,3 +357,31 @@ def test_learning_rate_falls_to_zero_by_a_cosine_over_the_phase(tmp_path, make_r
         for group in groups:
             schedule = group.optimizer._learning_rate  # 2 epochs of 3 batches
             np.testing.assert_allclose([schedule(0), schedule(3), schedule(6)], [rate, rate / 2, 0.0], atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "options, tolerance",
+    [
+        ({"steps_per_execution": 2}, 0.0),  # two and one batch of the three: the same steps
+        ({"jit_compile": True}, 1e-3),  # XLA sums in another order, and takes the quantizers' definition
+        ({"mixed_precision": "bfloat16"}, 0.1),  # 8 bits of mantissa, after 12 steps
+    ],
+    ids=["steps_per_execution", "jit_compile", "bfloat16"],
+)
+def test_accelerator_options_train_to_the_same_weights(make_run, tmp_path, options, tolerance):
+    plain, other = make_run(tmp_path / "plain"), make_run(tmp_path / "other", **options)
+    results = plain.run(), other.run()
+    for ours, expected in zip(all_values(other), all_values(plain), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=tolerance * max(1.0, np.abs(expected).max()), rtol=0)
+    losses = [[row["student_loss"] for row in result[1]["history"]] for result in results]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=max(tolerance, 1e-6))
+
+
+def test_mixed_precision_is_for_training_alone(make_run, tmp_path, images):
+    trainer = make_run(tmp_path / "run", mixed_precision="bfloat16")
+    trainer.run()
+    logits = trainer._student.model.predict_on_batch(images)
+    trainer._student.model.predict_function = None
+    np.testing.assert_array_equal(trainer._student.model.predict_on_batch(images), logits)
+    assert trainer._student.model.compute_dtype == "float32"
+    assert {v.dtype for v in trainer._student.model.variables} <= {tf.float32, tf.int32}

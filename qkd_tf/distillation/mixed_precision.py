@@ -1,0 +1,68 @@
+"""Half precision for training alone: TensorFlow's graph rewrite, and the loss scale that float16 needs.
+
+The rewrite puts convolutions and matrix products into half precision and leaves variables, the learned intervals and
+the rounding to their grids in float32. Evaluation and handoff run outside of it.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import tensorflow as tf
+
+from qkd_tf.experiment import require
+
+# The rewrite that Grappler applies, and the devices that it is for.
+REWRITES: Mapping[str, tuple[str, str]] = {
+    "bfloat16": ("auto_mixed_precision_onednn_bfloat16", "CPU"),
+    "float16": ("auto_mixed_precision", "GPU"),
+}
+FIRST_SCALE = 2.0**15
+GROWTH_STEPS = 2000
+
+
+def check_device(precision: str) -> None:
+    """Raises ExperimentError where this machine trains on devices that the rewrite is not for."""
+    if precision in REWRITES:
+        device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+        wanted = REWRITES[precision][1]
+        other = next(name for name, (_, kind) in REWRITES.items() if kind == device)
+        require(
+            device == wanted,
+            f"--mixed_precision={precision} needs a {wanted}, training runs on the {device} here; "
+            f"use --mixed_precision={other} or float32",
+        )
+
+
+@contextlib.contextmanager
+def training_in(precision: str) -> Iterator[None]:
+    """What is run in this context is rewritten to `precision`; "float32" is left as it is."""
+    options = {REWRITES[precision][0]: True} if precision in REWRITES else {}
+    tf.config.optimizer.set_experimental_options(options)
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options(dict.fromkeys(options, False))
+
+
+class LossScale(tf.Module):
+    """Keeps float16 gradients from vanishing: the loss is multiplied, gradients are divided again.
+
+    A step whose gradients overflow is left out and halves the scale; GROWTH_STEPS good ones double it
+    (Micikevicius et al. 2018, section 3.2).
+    """
+
+    def __init__(self, first_scale: float = FIRST_SCALE, growth_steps: int = GROWTH_STEPS):
+        super().__init__()
+        self.scale = tf.Variable(first_scale, trainable=False)
+        self.good_steps = tf.Variable(0, trainable=False)
+        self._growth_steps = growth_steps
+
+    def unscale(self, gradients: list[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Gradients of the loss itself, and whether all of them are finite; moves the scale."""
+        gradients = [gradient / self.scale for gradient in gradients]
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+        good_steps = tf.where(finite, self.good_steps + 1, 0)
+        grown = good_steps >= self._growth_steps
+        self.scale.assign(tf.maximum(1.0, self.scale * tf.where(finite, tf.where(grown, 2.0, 1.0), 0.5)))
+        self.good_steps.assign(tf.where(grown, 0, good_steps))
+        return gradients, finite
