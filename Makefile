@@ -15,8 +15,8 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-bench: .venv/installed  ## seconds of a training step, all kinds in one run
-	$(BIN)/python -m benchmarks.step_time
+bench: .venv/installed  ## speed and memory against full precision and the stock file, in one run
+	$(BIN)/python -m benchmarks.bench
 
 clean:  ## the environment and the demo; other runs are kept
 	rm -rf .venv runs/demo

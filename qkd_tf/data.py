@@ -45,8 +45,8 @@ class Splits:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Source:
-    """Decoded examples (image uint8, label), before any augmentation."""
+class Source:
+    """Decoded examples (image [H, W, C] uint8, label int64), before any augmentation."""
 
     train: tf.data.Dataset
     validation: tf.data.Dataset
@@ -61,7 +61,15 @@ def load(spec: DataSpec) -> Splits:
     Raises:
       ExperimentError: unknown set, or one that TFDS has not prepared in `spec.data_dir`.
     """
-    source = _digits(spec) if spec.name == "digits" else _tfds(spec)
+    return pipelines(_digits(spec) if spec.name == "digits" else _tfds(spec), spec)
+
+
+def pipelines(source: Source, spec: DataSpec) -> Splits:
+    """Batches of decoded examples.
+
+    Raises:
+      ExperimentError: images that differ in size, too few of them, or a test split without labels.
+    """
     if spec.image_size:
         source = _resized(source, spec)
     train, validation, test = (
@@ -126,23 +134,25 @@ def augment(images: tf.Tensor, image_shape, spec: DataSpec, seed: tf.Tensor) -> 
     Returns:
       [N, H, W, C] uint8.
     """
-    height, width, _ = image_shape
+    height, width, channels = image_shape
     pad = spec.crop_padding if not spec.image_size else 0
     images = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
-    n = tf.shape(images)[0]
-    spare = tf.shape(images)[1:3] - [height, width]
+    n, padded_height, padded_width, _ = tf.unstack(tf.shape(images))
+    spare = tf.stack([padded_height - height, padded_width - width])
     crop_seed, mirror_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     offsets = tf.random.stateless_uniform([n, 2], crop_seed)
-    offsets = tf.cast(offsets * tf.cast(spare + 1, tf.float32), tf.int32)
-    images = tf.gather(images, offsets[:, :1] + tf.range(height), axis=1, batch_dims=1)
-    images = tf.gather(images, offsets[:, 1:] + tf.range(width), axis=2, batch_dims=1)
+    top, left = tf.split(tf.cast(offsets * tf.cast(spare + 1, tf.float32), tf.int32), 2, axis=1)
+    columns = tf.range(width)
     if spec.horizontal_flip:
-        mirror = tf.random.stateless_uniform([n, 1, 1, 1], mirror_seed) < 0.5
-        images = tf.where(mirror, images[:, :, ::-1], images)
-    return images
+        mirror = tf.random.stateless_uniform([n, 1], mirror_seed) < 0.5
+        columns = tf.where(mirror, columns[::-1], columns)
+    # Crop and mirror are one choice of pixels: five times faster than one after the other.
+    rows = tf.range(n)[:, tf.newaxis] * padded_height + top + tf.range(height)
+    chosen = rows[:, :, tf.newaxis] * padded_width + (left + columns)[:, tf.newaxis]
+    return tf.gather(tf.reshape(images, [-1, channels]), chosen)
 
 
-def _digits(spec: DataSpec) -> _Source:
+def _digits(spec: DataSpec) -> Source:
     """scikit-learn's bundled handwritten digits: 1,797 pictures of 8x8, one fifth of them for the test."""
     digits = load_digits()
     images = np.round(digits.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
@@ -150,7 +160,7 @@ def _digits(spec: DataSpec) -> _Source:
     examples = [(images[part], digits.target[part].astype(np.int64)) for part in np.split(order, [len(order) * 4 // 5])]
     train, test = examples
     num_validation = round(len(train[0]) * spec.validation_fraction)
-    return _Source(
+    return Source(
         train=tf.data.Dataset.from_tensor_slices(tuple(a[num_validation:] for a in train)),
         validation=tf.data.Dataset.from_tensor_slices(tuple(a[:num_validation] for a in train)),
         test=tf.data.Dataset.from_tensor_slices(test),
@@ -159,7 +169,7 @@ def _digits(spec: DataSpec) -> _Source:
     )
 
 
-def _tfds(spec: DataSpec) -> _Source:
+def _tfds(spec: DataSpec) -> Source:
     data_dir = spec.data_dir or None
     where = f"--data_dir={spec.data_dir}" if data_dir else "the default data folder of TFDS"
     prepare = f"prepare it with: .venv/bin/tfds build {spec.name}" + (f" --data_dir={data_dir}" if data_dir else "")
@@ -192,10 +202,10 @@ def _tfds(spec: DataSpec) -> _Source:
         as_supervised=True,
         read_config=tfds.ReadConfig(try_autocache=False),  # `load` caches
     )
-    return _Source(train, validation, test, builder.info.features[keys[1]].names, str(builder.version))
+    return Source(train, validation, test, builder.info.features[keys[1]].names, str(builder.version))
 
 
-def _resized(source: _Source, spec: DataSpec) -> _Source:
+def _resized(source: Source, spec: DataSpec) -> Source:
     """Training images with room for a random crop, the others cropped at the centre."""
     side = round(spec.image_size * RESIZE_RATIO)
 

@@ -1,0 +1,31 @@
+"""Peak memory of a few training steps, each kind in a process of its own: python -m benchmarks.memory NETWORK KIND."""
+
+import pathlib
+import subprocess
+import sys
+
+import tensorflow as tf
+
+from benchmarks import subjects
+
+NUM_STEPS = 6
+MODELS = {"full_precision": subjects.build, "self_studying": subjects.quantized}
+
+
+def peak_bytes(student: str, phase: str) -> int:
+    """Peak resident memory of the process that trains, TensorFlow itself included."""
+    command = [sys.executable, "-m", "benchmarks.memory", student, phase]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def main(student: str, phase: str) -> None:
+    batch = subjects.random_batch()
+    step = tf.function(subjects.make_distiller(phase, MODELS[phase](student)).train_step)
+    for _ in range(NUM_STEPS):
+        step(batch)
+    (peak,) = (line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(int(peak.split()[1]) * 1024)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
