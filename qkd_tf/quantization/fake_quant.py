@@ -87,10 +87,10 @@ def fake_quantize_fused(
       carried: dL/dI is left to small tensors (see the module's text), and 0 here.
     """
 
-    @tf.custom_gradient
-    def straight_through(x, interval):
-        low, high = float(grid.qmin) * interval, float(grid.qmax) * interval
-        x_hat = tf.raw_ops.QuantizeAndDequantizeV2(
+    low, high = float(grid.qmin) * interval, float(grid.qmax) * interval
+
+    def rounded(x):
+        return tf.raw_ops.QuantizeAndDequantizeV2(
             input=x,
             input_min=low,
             input_max=high,
@@ -101,6 +101,8 @@ def fake_quantize_fused(
             narrow_range=grid.qmin == -grid.qmax,
         )
 
+    @tf.custom_gradient
+    def straight_through(x, interval):
         def gradient(upstream):
             masked, _, _ = tf.raw_ops.QuantizeAndDequantizeV4Grad(
                 gradients=upstream, input=x, input_min=low, input_max=high
@@ -109,11 +111,12 @@ def fake_quantize_fused(
                 return masked, tf.zeros_like(interval)
             num_examples = tf.cast(tf.shape(x)[0], x.dtype)
             num_seen = tf.maximum(1.0, tf.round(gradient_share * num_examples))
-            g, q, d, v = (t[: tf.cast(num_seen, tf.int32)] for t in (upstream, x_hat, masked, x))
-            factor = gradient_scale * num_examples / num_seen
-            return masked, tf.reduce_sum(g * q - d * v) * factor / interval
+            g, d, v = (t[: tf.cast(num_seen, tf.int32)] for t in (upstream, masked, x))
+            # Rounding a share anew is cheaper than keeping x_hat, which an addition has no use for, in memory.
+            sums = tf.reduce_sum(g * rounded(v) - d * v)
+            return masked, sums * (gradient_scale * num_examples / num_seen) / interval
 
-        return x_hat, gradient
+        return rounded(x), gradient
 
     return straight_through(x, interval)
 
