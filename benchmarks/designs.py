@@ -9,7 +9,7 @@ from benchmarks.turns import measure, ratio
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization.scheme import FLOAT32_FORM, MIXED_PRECISION_FORM, XLA_FORM, quantize_student
 
-NUM_TURNS = 7
+NUM_TURNS = 9
 STEPS_A_TURN = 4
 # Design -> form of the quantizers, share of the examples for sums that nothing carries.
 DESIGNS = {

@@ -7,7 +7,7 @@ import tensorflow as tf
 from benchmarks import subjects
 from benchmarks.turns import measure, ratio
 
-NUM_TURNS = 7
+NUM_TURNS = 9
 STEPS_A_TURN = 4
 
 

@@ -53,6 +53,8 @@ def complaint(make):
         (QuantizationSpec, "last_layer_bits", (1, 9), (2, 8)),
         (QuantizationSpec, "residual_bits", (1, 9), (2, 8)),
         (QuantizationSpec, "calibration_batches", (0, -1), (1,)),
+        (QuantizationSpec, "interval_gradient_share", (0.0, -0.1, 1.1, math.nan), (1e-3, 1.0)),
+        (TrainingSpec, "steps_per_execution", (0, -1), (1, 100)),
         (TrainingSpec, "temperature", (0.0, -2.0, math.nan), (0.01,)),
         (TrainingSpec, "momentum", (-0.1, 1.0, math.nan), (0.0, 0.99)),
         (TrainingSpec, "weight_decay", (-1e-9, math.nan), (0.0,)),
@@ -76,6 +78,7 @@ def test_value_out_of_range_is_told_by_flag_and_value(kind, field, wrong, edges)
         (lambda: QuantizationSpec(interval_init="max"), "'max'", "minmax, lsq, mse"),
         (lambda: QuantizationSpec(interval_gradient_scale="x"), "'x'", "none, lsq"),
         (lambda: TrainingSpec((SELF_STUDYING,), optimizer="lion"), "'lion'", "sgd, adam"),
+        (lambda: TrainingSpec((SELF_STUDYING,), mixed_precision="fp8"), "'fp8'", "float32, bfloat16, float16"),
         (lambda: PhaseSpec("costudying", 1, 0.1), "'costudying'", "self_studying, co_studying, tutoring"),
     ],
 )
@@ -146,3 +149,8 @@ def test_experiment_is_frozen_and_equal_by_value():
 
 def test_error_is_a_value_error():
     assert issubclass(ExperimentError, ValueError)
+
+
+def test_xla_and_mixed_precision_together_are_refused():
+    message = complaint(lambda: TrainingSpec((SELF_STUDYING,), jit_compile=True, mixed_precision="bfloat16"))
+    assert "--jit_compile" in message and "--mixed_precision=bfloat16" in message

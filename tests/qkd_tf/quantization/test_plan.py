@@ -481,3 +481,35 @@ def test_sequential_model_is_planned_or_refused_in_words():
         assert "functional" in str(error)
     else:
         assert list(plan.weight_grids) == ["a", "logits"]
+
+
+def test_relu_is_left_to_an_unsigned_grid_and_relu6_to_one_that_a_batch_norm_and_kernels_enclose():
+    plan = make_plan(build("resnet8"), SPEC)
+    relus = {f"stage{s}_block1_relu{n}" for s in (1, 2, 3) for n in (1, 2)} | {"stem_relu"}
+    assert plan.clipped_by_grid == relus
+    assert plan.carried == {f"stage{s}_block1_relu1": f"stage{s}_block1_bn1" for s in (1, 2, 3)}
+    plan = make_plan(build("mobilenet_v2_0.35", size=32), SPEC)
+    assert "out_relu" not in plan.clipped_by_grid  # an average reads it: its grid may be widened beyond 6
+    assert plan.carried["block_1_expand_relu"] == "block_1_expand_BN"
+    assert plan.carried["block_16_project_BN"] == "block_16_project_BN"  # a linear bottleneck without an addition
+    assert "block_2_project_BN" not in plan.carried
+
+
+@pytest.mark.parametrize(
+    "body, carried",
+    [
+        ([layers.BatchNormalization(name="bn"), layers.ReLU(name="end")], {"end": "bn"}),
+        ([layers.BatchNormalization(name="bn"), layers.ReLU(6.0, name="end")], {"end": "bn"}),
+        ([layers.BatchNormalization(name="bn"), layers.Activation("relu", name="end")], {"end": "bn"}),
+        ([layers.BatchNormalization(name="bn")], {"bn": "bn"}),
+        ([layers.BatchNormalization(name="bn"), layers.ReLU(name="end"), layers.MaxPooling2D(2)], {"end": "bn"}),
+        ([layers.BatchNormalization(name="bn", scale=False), layers.ReLU(name="end")], {}),
+        ([layers.ReLU(name="end")], {}),
+        ([layers.BatchNormalization(name="bn"), layers.ReLU(name="end"), layers.AveragePooling2D(2)], {}),
+    ],
+    ids=["relu", "relu6", "activation", "linear", "through pooling", "no gamma", "no batch norm", "average reads"],
+)
+def test_interval_is_carried_where_batch_norm_made_the_tensor_and_kernels_alone_read_it(chain, body, carried):
+    model = chain(conv("first"), *body, conv("second"), layers.Flatten(), dense())
+    found = make_plan(model, SPEC).carried
+    assert {name: bn for name, bn in found.items() if bn in ("bn",)} == carried

@@ -7,8 +7,8 @@ import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
 from qkd_tf.quantization.grid import unsigned_grid, weight_grid
-from qkd_tf.quantization.quantize_configs import LearnedIntervalConfig
-from qkd_tf.quantization.quantizers import LearnedIntervalQuantizer
+from qkd_tf.quantization.quantize_configs import CarryingBatchNormConfig, LearnedIntervalConfig
+from qkd_tf.quantization.quantizers import ActivationQuantizer, LearnedIntervalQuantizer
 
 WEIGHTS = LearnedIntervalQuantizer(weight_grid(3), mask_gradient=False, interval_gradient_scale="lsq")
 OUTPUT = LearnedIntervalQuantizer(unsigned_grid(4))
@@ -87,3 +87,23 @@ def test_wrapped_layer_computes_with_the_rounded_kernel_and_rounds_its_output():
     # [1, 0.5] @ kernel + bias = [0.75, 0.5] -> steps 1.5, 1 -> 2, 1
     assert wrapped(tf.constant([[1.0, 0.5]])).numpy().tolist() == [[1.0, 0.5]]
     np.testing.assert_array_equal(latent, [[0.25, 1.0], [9.0, -0.75]])  # the latent kernel stays unrounded
+
+
+def test_batch_norm_that_carries_computes_as_before_and_rounds_its_output():
+    output = ActivationQuantizer(unsigned_grid(2))
+    layer = tf_keras.layers.BatchNormalization(name="bn", epsilon=0.0)
+    wrapped = quantize_wrapper.QuantizeWrapperV2(layer, CarryingBatchNormConfig(output))
+    wrapped.build(tf.TensorShape((None, 1, 1, 2)))
+    gamma, beta = layer.gamma, layer.beta
+    gamma.assign([2.0, 1.0])
+    beta.assign([0.0, 5.0])
+    assert {id(gamma), id(beta), id(output.interval)} == {id(v) for v in wrapped.trainable_variables}
+    assert wrapped(tf.constant([[[[0.6, -9.0]]]]), training=False).numpy().tolist() == [[[[1.0, 0.0]]]]
+
+
+def test_copy_of_a_carrying_config_carries_nothing_and_takes_its_own_sums():
+    output = ActivationQuantizer(unsigned_grid(4), gradient_share=0.5)
+    output.carried = True
+    copy = CarryingBatchNormConfig.from_config(json.loads(json.dumps(CarryingBatchNormConfig(output).get_config())))
+    assert type(copy) is LearnedIntervalConfig
+    assert (copy.output_quantizer.carried, copy.output_quantizer.gradient_share) == (False, 0.5)
