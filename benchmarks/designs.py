@@ -9,8 +9,8 @@ from benchmarks.turns import measure, ratio
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization.scheme import FLOAT32_FORM, MIXED_PRECISION_FORM, XLA_FORM, quantize_student
 
-NUM_TURNS = 9
-STEPS_A_TURN = 4
+NUM_TURNS = 5
+STEPS_A_TURN = 8
 # Design -> form of the quantizers, share of the examples for sums that nothing carries.
 DESIGNS = {
     "definition in elementwise operations": (XLA_FORM, 1.0),

@@ -7,8 +7,8 @@ import tensorflow as tf
 from benchmarks import subjects
 from benchmarks.turns import measure, ratio
 
-NUM_TURNS = 9
-STEPS_A_TURN = 4
+NUM_TURNS = 5
+STEPS_A_TURN = 8
 
 
 def step_times(student: str, teacher: str) -> dict[str, float]:
