@@ -52,3 +52,13 @@ def test_scale_doubles_after_good_steps_and_never_falls_below_one():
         loss_scale.unscale([tf.constant([value])])
         scales.append(float(loss_scale.scale))
     assert scales == [2.0, 2.0, 4.0, 4.0, 2.0, 1.0, 1.0, 1.0]
+
+
+def test_function_computes_in_half_precision_inside_and_to_the_same_bits_as_before_outside():
+    x, kernel = (tf.random.stateless_normal(shape, (1, 2)) for shape in ((16, 16, 16, 16), (3, 3, 16, 16)))
+    function = tf.function(lambda x: tf.nn.conv2d(tf.nn.relu(tf.nn.conv2d(x, kernel, 1, "SAME")), kernel, 1, "SAME"))
+    before = function(x).numpy()
+    with training_in("bfloat16"):
+        inside = function(x).numpy()
+    np.testing.assert_array_equal(function(x), before)
+    np.testing.assert_allclose(inside, before, atol=0.02 * np.abs(before).max())  # exact on CPUs that have no bfloat16
