@@ -23,19 +23,13 @@ DESIGNS = {
 
 def main(name: str = "resnet20") -> None:
     tf.get_logger().setLevel("ERROR")
-    batch = subjects.random_batch()
-
-    def step(phase, model):
-        compiled = tf.function(subjects.make_distiller(phase, model).train_step)
-        return lambda: next(iter(compiled(batch).values())).numpy()
-
     kinds = {
-        "full precision": step("full_precision", subjects.build(name)),
-        "TFMOT's own 8-bit QAT": step("full_precision", subjects.tfmot_8_bits(name)),
+        "full precision": subjects.make_step("full_precision", subjects.build(name)),
+        "TFMOT's own 8-bit QAT": subjects.make_step("full_precision", subjects.tfmot_8_bits(name)),
     }
     for design, (form, share) in DESIGNS.items():
         student = quantize_student(subjects.build(name), QuantizationSpec(interval_gradient_share=share), form)
-        kinds[design] = step("self_studying", student.model)
+        kinds[design] = subjects.make_step("self_studying", student.model)
     for call in kinds.values():
         call()
     medians = measure(kinds, NUM_TURNS, STEPS_A_TURN)

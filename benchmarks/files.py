@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert.interpreter import OpResolverType
+from ai_edge_litert.interpreter import Interpreter
 
 from benchmarks import subjects
 from benchmarks.turns import measure, ratio
@@ -14,7 +14,7 @@ from tflite_export.convert import convert
 from tflite_export.load import load_handoff
 from tflite_export.read_back import read_back
 from tflite_export.rebuild import rebuild
-from tflite_export.runtimes import LiteRTSession
+from tflite_export.runtimes import delegated_operators
 from tflite_export.targets import TARGETS, store
 
 NUM_TURNS = 9
@@ -59,13 +59,13 @@ def export_and_latency(name: str, image_shape, num_classes: int) -> dict[str, fl
 
 class _Session:
     def __init__(self, content: bytes):
-        session = LiteRTSession(None, content, False, OpResolverType.AUTO)
-        self._interpreter = session._interpreter
-        (detail,) = self._interpreter.get_input_details()
+        interpreter = Interpreter(model_content=content)
+        interpreter.allocate_tensors()
+        (detail,) = interpreter.get_input_details()
         rng = np.random.default_rng(0)
-        self._interpreter.set_tensor(detail["index"], rng.integers(-128, 128, detail["shape"], np.int8))
-        self.invoke = self._interpreter.invoke
-        self.delegated = session.facts()["delegated_operators"]
+        interpreter.set_tensor(detail["index"], rng.integers(-128, 128, detail["shape"], np.int8))
+        self.invoke = interpreter.invoke
+        self.delegated = delegated_operators(interpreter)
         self.num_bytes = len(content)
 
 

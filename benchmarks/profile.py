@@ -20,13 +20,12 @@ NUM_ROWS = 18
 
 
 def by_operation(phase: str, name: str, folder: pathlib.Path) -> collections.Counter:
-    batch = subjects.random_batch()
-    step = tf.function(subjects.make_distiller(phase, MODELS[phase](name)).train_step)
+    step = subjects.make_step(phase, MODELS[phase](name))
     for _ in range(3):
-        step(batch)
+        step()
     tf.profiler.experimental.start(str(folder), tf.profiler.experimental.ProfilerOptions(host_tracer_level=2))
     for _ in range(NUM_STEPS):
-        next(iter(step(batch).values())).numpy()
+        step()
     tf.profiler.experimental.stop()
     space = xplane_pb2.XSpace()
     space.ParseFromString(next(folder.rglob("*.xplane.pb")).read_bytes())

@@ -13,15 +13,10 @@ STEPS_A_TURN = 8
 
 def step_times(student: str, teacher: str) -> dict[str, float]:
     """Seconds by kind, and ratios to what the same work costs in full precision."""
-    batch = subjects.random_batch()
-
-    def step(phase, model, taught_by=None):
-        distiller = subjects.make_distiller(phase, model, taught_by)
-        compiled = tf.function(distiller.train_step)
-        return lambda: next(iter(compiled(batch).values())).numpy()
-
+    step = subjects.make_step
+    images, _ = subjects.random_batch()
     teacher_model = subjects.build(teacher)
-    forward = tf.function(lambda: teacher_model(batch[0], training=False))
+    forward = tf.function(lambda: teacher_model(images, training=False))
     kinds = {
         "full_precision": step("full_precision", subjects.build(student)),
         "teacher_full_precision": step("full_precision", subjects.build(teacher)),

@@ -2,6 +2,7 @@
 
 import pathlib
 import tempfile
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -56,6 +57,12 @@ def make_distiller(phase: str, student: tf_keras.Model, teacher: tf_keras.Model 
     return Distiller(
         PHASES[phase], student, teacher, groups(student), groups(teacher) if trained else [], 2.0, 1.0, 1e-4
     )
+
+
+def make_step(phase: str, student: tf_keras.Model, teacher: tf_keras.Model | None = None) -> Callable[[], np.ndarray]:
+    """A compiled training step of one phase on a random batch; a call waits for it."""
+    step, batch = tf.function(make_distiller(phase, student, teacher).train_step), random_batch()
+    return lambda: next(iter(step(batch).values())).numpy()
 
 
 def random_batch(image_shape=CIFAR) -> tuple[tf.Tensor, tf.Tensor]:

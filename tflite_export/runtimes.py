@@ -47,18 +47,7 @@ class LiteRTSession:
         return self._interpreter.get_tensor(self._index[name])
 
     def facts(self) -> dict:
-        """Which share of the operators a delegate took, in percent."""
-        operators = self._interpreter._get_ops_details()
-        made_by = {int(o["outputs"][0]): o for o in operators if o["op_name"] != "DELEGATE"}
-        taken = set()
-        for delegate in (o for o in operators if o["op_name"] == "DELEGATE"):
-            ends, waiting = set(delegate["inputs"].tolist()), delegate["outputs"].tolist()
-            while waiting:
-                tensor = waiting.pop()
-                if tensor in made_by and tensor not in ends and tensor not in taken:
-                    taken.add(tensor)
-                    waiting += made_by[tensor]["inputs"].tolist()
-        return {"delegated_operators": 100.0 * len(taken) / len(made_by)}
+        return {"delegated_operators": delegated_operators(self._interpreter)}
 
 
 class TFLMSession:
@@ -120,6 +109,21 @@ RUNTIMES: Mapping[str, Runtime] = {
     ),
     "tflm": Runtime("TensorFlow Lite for Microcontrollers", ARITHMETICS["tflm"], TFLMSession),
 }
+
+
+def delegated_operators(interpreter: Interpreter) -> float:
+    """Which share of a file's operators a delegate took, in percent."""
+    operators = interpreter._get_ops_details()
+    made_by = {int(o["outputs"][0]): o for o in operators if o["op_name"] != "DELEGATE"}
+    taken = set()
+    for delegate in (o for o in operators if o["op_name"] == "DELEGATE"):
+        ends, waiting = set(delegate["inputs"].tolist()), delegate["outputs"].tolist()
+        while waiting:
+            tensor = waiting.pop()
+            if tensor in made_by and tensor not in ends and tensor not in taken:
+                taken.add(tensor)
+                waiting += made_by[tensor]["inputs"].tolist()
+    return 100.0 * len(taken) / len(made_by)
 
 
 def absence(name: str) -> str | None:

@@ -76,21 +76,20 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
     """
 
     def __init__(self, plan: QuantizationPlan, spec: QuantizationSpec, layers: list, form: QuantizerForm):
-        options = {"interval_gradient_scale": spec.interval_gradient_scale}
         self.weights = {
-            name: KernelQuantizer(grid, spec.mask_weight_gradient, **options)
+            name: KernelQuantizer(grid, spec.mask_weight_gradient, spec.interval_gradient_scale)
             for name, grid in plan.weight_grids.items()
         }
         self.outputs: dict[str, LearnedIntervalQuantizer] = {}
         for layer in layers:
             if layer.name in plan.output_grids and role(layer) != "pixels":
                 ends_at_6 = layer.name in plan.clipped_by_grid and activation_name(layer) == "relu6"
-                options["largest_value"] = 6.0 if ends_at_6 else None
-                grid = plan.output_grids[layer.name]
-                self.outputs[layer.name] = (
-                    ActivationQuantizer(grid, spec.interval_gradient_share, **options)
-                    if form.fused
-                    else LearnedIntervalQuantizer(grid, **options)
+                options = {"gradient_share": spec.interval_gradient_share} if form.fused else {}
+                self.outputs[layer.name] = (ActivationQuantizer if form.fused else LearnedIntervalQuantizer)(
+                    plan.output_grids[layer.name],
+                    interval_gradient_scale=spec.interval_gradient_scale,
+                    largest_value=6.0 if ends_at_6 else None,
+                    **options,
                 )
 
         self.configs: dict[str, LearnedIntervalConfig] = {}
@@ -244,7 +243,8 @@ def quantize_student(
     Intervals are 1.0 until `calibration.calibrate` has set them.
 
     Args:
-      form: how the activations' quantizers are computed; it changes speed, not meaning.
+      form: how the activations' quantizers are computed. With an interval_gradient_share of 1 all forms mean the same;
+        the definition takes all examples in any case.
 
     Raises:
       ExperimentError: a layer that cannot become an integer operator.

@@ -202,7 +202,7 @@ def test_weight_decay_pulls_on_kernels_and_on_nothing_else(make_network, batch):
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_scaled_loss_trains_like_the_plain_one(make_network, batch, phase):
-    """The scale is a power of two: float32 gradients are the same to the bit, so weights are."""
+    """The scale is a power of two, which float32 multiplies and divides by exactly."""
 
     def trained(scales_loss):
         networks = make_network(4, seed=1), make_network(6, seed=2)

@@ -377,11 +377,25 @@ def test_accelerator_options_train_to_the_same_weights(make_run, tmp_path, optio
     np.testing.assert_allclose(losses[1], losses[0], rtol=max(tolerance, 1e-6))
 
 
-def test_mixed_precision_is_for_training_alone(make_run, tmp_path, images):
+def test_mixed_precision_is_for_training_alone(make_run, tmp_path, monkeypatch):
+    """The rewrite is on when an epoch begins and off when the networks are evaluated."""
+    seen = {"training": [], "evaluation": []}
+
+    def note(owner, name, where):
+        original = getattr(owner, name)
+
+        def noting(*args, **kwargs):
+            seen[where].append(
+                tf.config.optimizer.get_experimental_options().get("auto_mixed_precision_onednn_bfloat16")
+            )
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, noting)
+
+    note(PhaseProgress, "on_train_begin", "training")
+    note(trainer_module, "top1", "evaluation")
     trainer = make_run(tmp_path / "run", mixed_precision="bfloat16")
     trainer.run()
-    logits = trainer._student.model.predict_on_batch(images)
-    trainer._student.model.predict_function = None
-    np.testing.assert_array_equal(trainer._student.model.predict_on_batch(images), logits)
-    assert trainer._student.model.compute_dtype == "float32"
+    assert seen["training"] == [True] * 4  # an epoch each
+    assert seen["evaluation"] and not any(seen["evaluation"])
     assert {v.dtype for v in trainer._student.model.variables} <= {tf.float32, tf.int32}

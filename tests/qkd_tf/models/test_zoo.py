@@ -11,7 +11,7 @@ from qkd_tf.models.layers import pixels
 from qkd_tf.models.resnet import _pad_shortcut
 
 NORMALIZATION = PixelNormalization((128.0,), (64.0,))
-# Of the widths of one family the outermost say what the others say.
+# Slow to build; widths 0.25 and 1.0 stand for the others.
 SLOW = ("110", "_0.35", "_0.5", "_0.75", "_1.4")
 QUICK = [name for name in zoo.BUILDERS if not any(part in name for part in SLOW)]
 
