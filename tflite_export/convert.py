@@ -37,19 +37,19 @@ class OperatorRow:
 
     Attributes:
       version: lowest one that takes int8.
-      options: options class of the schema.
+      options: options class of the schema; None for an operator without options.
       fields: our option -> its field.
       variants: lowest version for what its kernel may be beyond one scale and int8.
     """
 
     version: int
-    options: Callable
+    options: Callable | None
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     variants: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def options_type(self) -> int:
-        return getattr(schema.BuiltinOptions, self.options.__name__.removesuffix("T"))
+        return getattr(schema.BuiltinOptions, self.options.__name__.removesuffix("T") if self.options else "NONE")
 
 
 _WINDOW = {"padding": "padding", "stride_h": "strideH", "stride_w": "strideW", "activation": "fusedActivationFunction"}
@@ -61,11 +61,13 @@ OPERATORS: Mapping[str, OperatorRow] = {
     "CONV_2D": OperatorRow(3, schema.Conv2DOptionsT, _CONV, {"int4": 7}),
     "DEPTHWISE_CONV_2D": OperatorRow(3, schema.DepthwiseConv2DOptionsT, _CONV, {"int4": 7}),
     "FULLY_CONNECTED": OperatorRow(4, schema.FullyConnectedOptionsT, _ACTIVATION, {"int4": 10, "per_channel": 12}),
+    "LOGISTIC": OperatorRow(2, None),
     "MAXIMUM": OperatorRow(2, schema.MaximumMinimumOptionsT),
     "MAX_POOL_2D": OperatorRow(
         2, schema.Pool2DOptionsT, {**_WINDOW, "filter_h": "filterHeight", "filter_w": "filterWidth"}
     ),
     "MEAN": OperatorRow(2, schema.ReducerOptionsT, {"keep_dims": "keepDims"}),
+    "MUL": OperatorRow(2, schema.MulOptionsT, _ACTIVATION),
     "PAD": OperatorRow(2, schema.PadOptionsT),
     "QUANTIZE": OperatorRow(2, schema.QuantizeOptionsT),
     "RESHAPE": OperatorRow(1, schema.ReshapeOptionsT),
@@ -159,7 +161,7 @@ def _tensor(tensor: Tensor, buffer: int) -> schema.TensorT:
 
 def _operator(operator: Operator, opcode_index: int, index: dict[str, int]) -> schema.OperatorT:
     row = OPERATORS[operator.kind]
-    options = row.options()
+    options = row.options() if row.options else None
     for name, value in operator.options.items():
         setattr(options, row.fields[name], {**ACTIVATIONS, **PADDINGS}.get(value, value))
     if operator.kind == "DEPTHWISE_CONV_2D":

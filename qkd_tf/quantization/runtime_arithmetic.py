@@ -6,7 +6,7 @@ exporter executes files with it (`integer_reference`). Four schools:
 * XNNPACK, LiteRT's default kernels: a sum is multiplied by a float32 and rounded once, half to even.
 * TFLM: a sum is multiplied by a 32-bit fixed-point number, then shifted right, and each of the two
   rounds. At few bits the first rounding is coarse: a value a little below a half goes up.
-* LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up.
+* LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, and LOGISTIC is a table.
 * ruy: as TFLM, but the second rounding is half up, too. LiteRT's default kernels take it for CONV_2D with INT4
   kernels, and TFLM's arithmetic for DEPTHWISE_CONV_2D with such; XNNPACK leaves both to them.
 
@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 ADD_LEFT_SHIFT = 20
+LOGISTIC_STEPS = 256
 MEAN_FRACTION_BITS = 32
 
 
@@ -30,7 +31,9 @@ class Arithmetic:
     Attributes:
       convolution, dense: (sums [..., C], input scale, kernel scales [C] or [1], output scale).
       add: (a, b, their scales, output scale).
+      multiply: (a, b, their scales, output scale).
       mean: (sums, number of terms, input scale, output scale).
+      logistic: (x, input scale) -> steps of 1 / LOGISTIC_STEPS, the output scale that TFLite prescribes.
       requantize: (x, input scale, output scale).
       limit: (real value, output scale): where a fused activation clips.
       int4: kinds of operators that compute in another arithmetic where their kernels are stored as INT4.
@@ -39,7 +42,9 @@ class Arithmetic:
     convolution: Callable
     dense: Callable
     add: Callable
+    multiply: Callable
     mean: Callable
+    logistic: Callable
     requantize: Callable
     limit: Callable
     int4: Mapping[str, "Arithmetic"] = dataclasses.field(default_factory=dict)
@@ -127,6 +132,11 @@ def _fixed_point_add(a, b, a_scale, b_scale, output_scale):
     return multiply_rounding_twice(terms[0] + terms[1], *quantize_multiplier(real))
 
 
+def _fixed_point_multiply(a, b, a_scale, b_scale, output_scale):
+    real = _double(a_scale) * _double(b_scale) / _double(output_scale)
+    return multiply_rounding_twice(a.astype(np.int64) * b, *quantize_multiplier(real))
+
+
 def _fixed_point_mean(sums, count: int, input_scale, output_scale):
     """The division by `count` goes into the fixed-point number, with as many bits as leave it an int32."""
     fixed, shift = quantize_multiplier(_double(input_scale) / _double(output_scale))
@@ -141,6 +151,11 @@ def _fixed_point_requantize(x, input_scale, output_scale):
 def _float_sums(sums, input_scale, kernel_scales, output_scale):
     ratio = _single(input_scale) * _single(kernel_scales) / _single(output_scale)
     return np.round(sums.astype(np.float32) * ratio).astype(np.int64)
+
+
+def _float_multiply(a, b, a_scale, b_scale, output_scale):
+    ratio = _single(a_scale) * _single(b_scale) / _single(output_scale)
+    return np.round((a.astype(np.int64) * b).astype(np.float32) * ratio).astype(np.int64)
 
 
 def _shifted_add(a, b, a_scale, b_scale, output_scale):
@@ -162,6 +177,75 @@ def _requantize_in_256ths(x, input_scale, output_scale):
     return (x.astype(np.int64) * fixed + 128) >> 8
 
 
+def _tabled_logistic(x, input_scale):
+    """A table of 256 rounded values; none of them is a tie but that of 0."""
+    real = np.asarray(x, np.float32) * _single(input_scale)
+    steps = np.round(LOGISTIC_STEPS / (1.0 + np.exp(-real.astype(np.float64))))
+    return np.minimum(steps, LOGISTIC_STEPS - 1).astype(np.int64)
+
+
+def _fixed_point_logistic(x, input_scale):
+    """gemmlowp's: 1 / (1 + exp(-|x|)) in fixed point, a Q4.27 in, a Q0.31 out, rounded to 8 bits."""
+    fixed, shift = quantize_multiplier(_double(input_scale) * 2.0**_Q4_FRACTION)
+    saturates = int(np.floor((2**4 - 1) * 2.0 ** (_Q4_FRACTION - int(shift))))  # steps from which 0 or 1 is taken
+    x = np.asarray(x, np.int64)
+    real = multiply_rounding_twice(np.clip(x, -saturates, saturates), fixed, shift)
+    above = _one_over_one_plus(_exp_of_negative(-np.abs(real)))
+    result = np.where(real > 0, above, _ONE - above)
+    result = np.where(real == 0, 2**30, result)
+    steps = np.minimum(_round_shift(result, 31 - 8), LOGISTIC_STEPS - 1)
+    return np.where(x <= -saturates, 0, np.where(x >= saturates, LOGISTIC_STEPS - 1, steps))
+
+
+_ONE = 2**31 - 1  # of a Q0.31
+_Q4_FRACTION = 27
+
+
+def _exp_of_negative(x: np.ndarray) -> np.ndarray:
+    """exp(x) as a Q0.31 of a Q4.27 that is not positive.
+
+    exp of the part in [-1/4, 0) by a Taylor series about -1/8, times exp(-2^e) for each bit that is left.
+    """
+    quarter = 1 << (_Q4_FRACTION - 2)
+    part = (x & (quarter - 1)) - quarter
+    left = part - x
+    t = (part << 4) + 2**28
+    t2 = _high_product(t, t)
+    t3, t4 = _high_product(t2, t), _high_product(t2, t2)
+    series = t + _round_shift(_high_product(_round_shift(t4, 2) + t3, _fixed(1 / 3)) + t2, 1)
+    at_center = _fixed(np.exp(-1 / 8))
+    result = np.minimum(at_center + _high_product(at_center, series), _ONE)
+    for exponent in range(-2, 4):
+        bit = (left >> (_Q4_FRACTION + exponent)) & 1
+        result = np.where(bit == 1, _high_product(result, _fixed(np.exp(-(2.0**exponent)))), result)
+    return np.where(x == 0, _ONE, result)
+
+
+def _one_over_one_plus(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + x) of a Q0.31 in [0, 1]: Newton's division of half the denominator, in Q2.29."""
+    half = (x + _ONE + 1) >> 1
+    result = _fixed(48 / 17, 29) + _high_product(half, -_fixed(32 / 17, 29))
+    for _ in range(3):
+        result = result + (_high_product(result, (1 << 29) - _high_product(half, result)) << 2)
+    return np.clip(result << 1, -(2**31), _ONE)
+
+
+def _fixed(real: float, fraction_bits: int = 31) -> int:
+    return int(np.round(real * 2.0**fraction_bits))
+
+
+def _high_product(a, b) -> np.ndarray:
+    """SaturatingRoundingDoublingHighMul: a * b / 2^31 to the nearest, half up."""
+    product = np.asarray(a, np.int64) * b
+    nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
+    return np.sign(nudged) * (np.abs(nudged) >> 31)
+
+
+def _round_shift(x: np.ndarray, exponent: int) -> np.ndarray:
+    """RoundingDivideByPOT: half away from zero."""
+    return (x >> exponent) + ((x & ((1 << exponent) - 1)) > ((1 << exponent) - 1 >> 1) + (x < 0))
+
+
 def _limit_half_even(value: float, output_scale):
     return np.int64(np.round(np.float32(value) / _single(output_scale)))
 
@@ -170,16 +254,29 @@ def _limit_half_away(value: float, output_scale):
     return np.int64(round_half_away(np.float32(value) / _single(output_scale)))
 
 
-XNNPACK = Arithmetic(_float_sums, _float_sums, _shifted_add, _float_mean, _requantize_in_256ths, _limit_half_even)
-TFLM = Arithmetic(
-    _fixed_point_sums(multiply_rounding_twice),
-    _fixed_point_sums(multiply_rounding_twice),
-    _fixed_point_add,
-    _fixed_point_mean,
-    _fixed_point_requantize,
-    _limit_half_away,
+XNNPACK = Arithmetic(
+    convolution=_float_sums,
+    dense=_float_sums,
+    add=_shifted_add,
+    multiply=_float_multiply,
+    mean=_float_mean,
+    logistic=_tabled_logistic,
+    requantize=_requantize_in_256ths,
+    limit=_limit_half_even,
 )
-LITERT_REFERENCE = dataclasses.replace(TFLM, dense=_fixed_point_sums(multiply_rounding_once))
+TFLM = Arithmetic(
+    convolution=_fixed_point_sums(multiply_rounding_twice),
+    dense=_fixed_point_sums(multiply_rounding_twice),
+    add=_fixed_point_add,
+    multiply=_fixed_point_multiply,
+    mean=_fixed_point_mean,
+    logistic=_fixed_point_logistic,
+    requantize=_fixed_point_requantize,
+    limit=_limit_half_away,
+)
+LITERT_REFERENCE = dataclasses.replace(
+    TFLM, dense=_fixed_point_sums(multiply_rounding_once), logistic=_tabled_logistic
+)
 
 RUY = dataclasses.replace(TFLM, convolution=_fixed_point_sums(multiply_rounding_up_twice))
 LITERT_INT4 = dataclasses.replace(XNNPACK, int4={"CONV_2D": RUY, "DEPTHWISE_CONV_2D": TFLM})
