@@ -352,7 +352,7 @@ def test_results_tell_of_every_epoch_and_checkpoints_of_the_last_phase_only(tmp_
 
 def test_learning_rate_falls_to_zero_by_a_cosine_over_the_phase(tmp_path, make_run):
     trainer = make_run(tmp_path / "run", (("co_studying", 2),), teacher_lr_ratio=0.5)
-    distiller = trainer._distiller(trainer_module.PHASES["co_studying"], trainer._spec.phases[0])
+    distiller = trainer._distiller(0)
     for groups, rate in ((distiller.student_groups, 0.05), (distiller.teacher_groups, 0.025)):
         for group in groups:
             schedule = group.optimizer._learning_rate  # 2 epochs of 3 batches
