@@ -23,7 +23,8 @@ def num_batches(asked: int, model: tf_keras.Model) -> int:
 class BatchNormEstimator:
     """Replaces a model's moving statistics by those of batches; nothing else of it moves, and no random state.
 
-    Batches run in training mode but for Dropout, which is out: evaluation has none.
+    They are what Keras averages in training: the variance of pictures is sum (x - mean)^2 / (n - 1), that behind a
+    Dense layer has n. Batches run in training mode but for Dropout, which is out: evaluation has none.
 
     Args:
       model: from pixels [N, H, W, C] to anything; BatchNormalization may be inside of wrappers.
