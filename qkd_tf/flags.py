@@ -72,8 +72,8 @@ flags.DEFINE_float("distillation_weight", 1.0, "Factor of T^2*KL beside the cros
 flags.DEFINE_integer(
     "batch_norm_batches",
     -1,
-    "Training batches that re-estimate BatchNorm statistics before a quantized student is evaluated; "
-    "0: never; -1: 20 for a student with a DepthwiseConv2D, else 0.",
+    "Training batches, at most an epoch's, that re-estimate BatchNorm statistics before a quantized student's "
+    "validation; 0: never; -1: 20 for a student with a DepthwiseConv2D, else 0.",
 )
 flags.DEFINE_float(
     "dampening",

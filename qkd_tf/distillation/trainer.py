@@ -69,7 +69,8 @@ class Trainer:
 
         Returns:
           One dict a phase: name, epochs, best epoch, losses by epoch, test top-1 of student and
-          teacher in percent, seconds.
+          teacher in percent, seconds; of quantized phases the batches that BatchNorm was estimated from, and by
+          epoch the percentage of frozen weights where weights are frozen.
         """
         progress = self._folder.load_progress() or {"phase": 0, "epoch": 0, "results": [], "latest": None}
         if progress["latest"] and progress["epoch"] == 0:
@@ -144,6 +145,8 @@ class Trainer:
             "seconds": sum(row["seconds"] for row in progress["history"]),
             "history": progress["history"],
         }
+        if phase.quantized:
+            result["batch_norm_batches"] = self._batch_norm_batches
         if distiller.teacher is not None:
             result["teacher_test_top1"] = top1(distiller.teacher, self._splits.test)
         print(_line(result))

@@ -562,8 +562,9 @@ def test_statistics_are_estimated_before_each_validation_of_a_quantized_student(
         original(self, calls[-1])
 
     monkeypatch.setattr(BatchNormEstimator, "estimate", estimate)
-    trainer.run()
+    full_precision, self_studying = trainer.run()
     assert len(calls) == 2  # none in full_precision
+    assert "batch_norm_batches" not in full_precision and self_studying["batch_norm_batches"] == 2
     for epoch, got in enumerate(calls, start=1):
         assert_same_bits(got, [images.numpy() for images, _ in splits.train(epoch).take(2)])
     model = trainer._student.model

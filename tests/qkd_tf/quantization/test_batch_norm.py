@@ -29,15 +29,16 @@ def assert_same_bits(got, expected):
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
-def test_golden_statistics_of_two_small_batches(chain):
-    model = chain(layers.BatchNormalization(momentum=0.9, name="bn"), input_shape=(1, 2, 1))
-    model.get_layer("bn").moving_mean.assign([1e6])
-    model.get_layer("bn").moving_variance.assign([1e6])
-    pixels = np.array([[[1, 3], [5, 7]], [[10, 10], [10, 14]]], np.float32).reshape((2, 2, 1, 2, 1))
+@pytest.mark.parametrize("shape, divisor", [((2, 1, 2, 1), 3), ((4, 1), 4)], ids=["pictures", "rows"])
+def test_golden_statistics_of_two_small_batches(chain, shape, divisor):
+    model = chain(layers.BatchNormalization(momentum=0.9, name="bn"), input_shape=shape[1:])
+    model.get_layer("bn").moving_mean.assign([1e8])  # so large that a difference from it would lose all digits
+    model.get_layer("bn").moving_variance.assign([1e8])
+    pixels = np.array([[1, 3, 5, 7], [10, 10, 10, 14]], np.float32).reshape((2, *shape))
     BatchNormEstimator(model).estimate(pixels)
-    # Means 4 and 11, variances (9 + 1 + 1 + 9) / 3 and (1 + 1 + 1 + 9) / 3.
+    # Means 4 and 11, sums of squares 9 + 1 + 1 + 9 and 1 + 1 + 1 + 9.
     assert model.get_layer("bn").moving_mean.numpy().tolist() == [7.5]
-    np.testing.assert_allclose(model.get_layer("bn").moving_variance.numpy(), [16 / 3], rtol=1e-6)
+    np.testing.assert_allclose(model.get_layer("bn").moving_variance.numpy(), [16 / divisor], rtol=1e-6)
 
 
 @pytest.mark.parametrize("flat", [False, True], ids=["convolution", "dense"])
