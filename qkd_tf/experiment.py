@@ -105,6 +105,7 @@ class QuantizationSpec:
     mask_weight_gradient: bool = True
     calibration_batches: int = 8
     interval_gradient_share: float = 0.125
+    ewgs_scale: float = 0.0
 
     def __post_init__(self):
         for field in ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits", "residual_bits"):
@@ -115,6 +116,10 @@ class QuantizationSpec:
         require(
             0 < self.interval_gradient_share <= 1,
             f"--interval_gradient_share={self.interval_gradient_share} is not in (0, 1]; 1 takes all examples",
+        )
+        require(
+            0 <= self.ewgs_scale < 1,
+            f"--ewgs_scale={self.ewgs_scale} is not in [0, 1); 0 is the plain straight-through gradient",
         )
 
 
@@ -149,6 +154,11 @@ class TrainingSpec:
       mixed_precision: of convolutions and matrix products in training; "float32" for none.
       jit_compile: compile the training step with XLA.
       steps_per_execution: steps that run before losses are looked at.
+      batch_norm_batches: training batches that re-estimate the quantized student's BatchNorm statistics before each
+        validation; 0 for none, -1 for the default of its kind of network.
+      dampening: what the factor of the dampening loss rises to over the quantized phases; 0 for none.
+      freeze_threshold_start, freeze_threshold_end: frequency of oscillation, in changes of direction a step, above
+        which a weight is frozen, at the first and at the last step of the quantized phases; start 0 freezes nothing.
     """
 
     phases: tuple[PhaseSpec, ...]
@@ -163,6 +173,10 @@ class TrainingSpec:
     mixed_precision: str = "float32"
     jit_compile: bool = False
     steps_per_execution: int = 1
+    batch_norm_batches: int = -1
+    dampening: float = 0.0
+    freeze_threshold_start: float = 0.0
+    freeze_threshold_end: float = 0.01
 
     def __post_init__(self):
         require(len(self.phases) > 0, "--phases is empty; name at least one of " + ", ".join(PHASES))
@@ -182,6 +196,23 @@ class TrainingSpec:
         require(
             self.steps_per_execution > 0,
             f"--steps_per_execution={self.steps_per_execution} is not positive; 1 looks at every step",
+        )
+        require(
+            self.batch_norm_batches >= -1,
+            f"--batch_norm_batches={self.batch_norm_batches} is not a number of batches; "
+            "0 keeps the moving statistics, -1 takes the default",
+        )
+        require(
+            0 <= self.dampening < math.inf,
+            f"--dampening={self.dampening} is not a factor; 0 is none, 0.1 the authors'",
+        )
+        for field in ("freeze_threshold_start", "freeze_threshold_end"):
+            value = getattr(self, field)
+            require(0 <= value <= 1, f"--{field}={value} is not in [0, 1]; it is a share of the steps")
+        require(
+            self.freeze_threshold_start == 0 or self.freeze_threshold_end <= self.freeze_threshold_start,
+            f"--freeze_threshold_end={self.freeze_threshold_end} is above "
+            f"--freeze_threshold_start={self.freeze_threshold_start}; the threshold falls",
         )
 
 
@@ -217,6 +248,11 @@ class Experiment:
         require(
             any(phase.name != "full_precision" for phase in self.training.phases),
             "--phases=full_precision alone trains no quantized student; add self_studying, co_studying or tutoring",
+        )
+        require(
+            self.quantization.ewgs_scale == 0 or self.training.mixed_precision == "float32",
+            f"--ewgs_scale={self.quantization.ewgs_scale} and --mixed_precision={self.training.mixed_precision} "
+            "do not go together: activations would be rounded in half precision; leave one of them out",
         )
 
     @property

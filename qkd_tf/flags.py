@@ -46,6 +46,11 @@ flags.DEFINE_float(
 flags.DEFINE_bool(
     "mask_weight_gradient", True, "Zero a weight's gradient outside its range (LSQ); QKD's authors don't."
 )
+flags.DEFINE_float(
+    "ewgs_scale",
+    0.0,
+    "Scale of a gradient by its value's rounding error, in [0, 1); 0: plain straight-through (EWGS: 1e-3).",
+)
 flags.DEFINE_integer("calibration_batches", 8, "Training batches that choose the first activation intervals.")
 
 # Training
@@ -62,6 +67,31 @@ flags.DEFINE_float("activation_interval_lr_ratio", 1.0, "Learning rate of activa
 flags.DEFINE_float("teacher_lr_ratio", 1.0, "Learning rate of the teacher in co_studying, as a share (QKD: 1).")
 flags.DEFINE_float("temperature", 2.0, "T of the softened distributions (QKD: 2).")
 flags.DEFINE_float("distillation_weight", 1.0, "Factor of T^2*KL beside the cross-entropy (QKD: 1).")
+
+# Low-bit depthwise networks
+flags.DEFINE_integer(
+    "batch_norm_batches",
+    -1,
+    "Training batches, at most an epoch's, that re-estimate BatchNorm statistics before a quantized student's "
+    "validation; 0: never; -1: 20 for a student with a DepthwiseConv2D, else 0.",
+)
+flags.DEFINE_float(
+    "dampening",
+    0.0,
+    "Factor of the loss that draws weights to their integers, as it is at the last step; rises from 0 by a cosine "
+    "(Nagel et al. 2022: 0.1).",
+)
+flags.DEFINE_float(
+    "freeze_threshold_start",
+    0.0,
+    "Changes of direction a step, in [0, 1], above which a weight is frozen, at the first quantized step; 0: never "
+    "(Nagel et al. 2022: 0.1).",
+)
+flags.DEFINE_float(
+    "freeze_threshold_end",
+    0.01,
+    "The same at the last quantized step; falls by a cosine (Nagel et al. 2022: 0.01).",
+)
 
 # Accelerators
 flags.DEFINE_enum(

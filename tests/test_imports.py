@@ -47,6 +47,8 @@ ALLOWED = {
         "qkd_tf.quantization.quantize_configs",
     ],
     "qkd_tf.quantization.calibration": [EXPERIMENT, GRID, "qkd_tf.quantization.scheme"],
+    "qkd_tf.quantization.batch_norm": [],
+    "qkd_tf.quantization.oscillation": [GRID, "qkd_tf.quantization.scheme"],
     "qkd_tf.quantization.integer_steps": [
         "qkd_tf.quantization.grid",
         "qkd_tf.quantization.plan",
@@ -73,6 +75,8 @@ ALLOWED = {
         "qkd_tf.evaluate",
         "qkd_tf.run_folder",
         "qkd_tf.distillation.*",
+        "qkd_tf.quantization.batch_norm",
+        "qkd_tf.quantization.oscillation",
         "qkd_tf.quantization.scheme",
     ],
     # Top.

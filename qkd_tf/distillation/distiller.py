@@ -1,6 +1,7 @@
 """The one training step, which obeys the phase's row."""
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 import tf_keras
@@ -30,6 +31,8 @@ class Distiller(tf_keras.Model):
       distillation_weight: factor of the distillation loss beside the cross-entropy.
       weight_decay: factor of 0.5 * |w|^2 for the kernels of a trained network.
       scales_loss: float16 needs it; each network then has a `LossScale`.
+      student_penalty: scalar to add to the student's loss, as weight decay is.
+      after_student_step: what else to do to the student whenever its optimizers have moved it.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class Distiller(tf_keras.Model):
         distillation_weight: float,
         weight_decay: float,
         scales_loss: bool = False,
+        student_penalty: Callable[[], tf.Tensor] | None = None,
+        after_student_step: Callable[[], None] | None = None,
     ):
         super().__init__()
         self.phase = phase
@@ -52,6 +57,7 @@ class Distiller(tf_keras.Model):
         self._distillation_weight = distillation_weight
         self._weight_decay = weight_decay
         self.student_loss_scale, self.teacher_loss_scale = (LossScale() if scales_loss else None for _ in range(2))
+        self._student_penalty, self._after_student_step = student_penalty, after_student_step
         self.student_metrics = _Metrics("student")
         self.teacher_metrics = _Metrics("teacher")
 
@@ -75,9 +81,11 @@ class Distiller(tf_keras.Model):
                 student_logits = self.student(images, training=True)
             student_loss = self._loss(labels, student_logits, teacher_logits, self.student_groups, self.student_metrics)
             teacher_loss = self._loss(labels, teacher_logits, student_logits, self.teacher_groups, self.teacher_metrics)
+            if student_loss is not None and self._student_penalty is not None:
+                student_loss += self._student_penalty()
             student_loss = _scaled(student_loss, self.student_loss_scale)
             teacher_loss = _scaled(teacher_loss, self.teacher_loss_scale)
-        _apply(student_tape, student_loss, self.student_groups, self.student_loss_scale)
+        _apply(student_tape, student_loss, self.student_groups, self.student_loss_scale, self._after_student_step)
         _apply(teacher_tape, teacher_loss, self.teacher_groups, self.teacher_loss_scale)
         return {metric.name: metric.result() for metric in self.metrics}
 
@@ -98,21 +106,29 @@ def _scaled(loss: tf.Tensor | None, loss_scale: LossScale | None) -> tf.Tensor |
 
 
 def _apply(
-    tape: tf.GradientTape, loss: tf.Tensor | None, groups: list[ParameterGroup], loss_scale: LossScale | None
+    tape: tf.GradientTape,
+    loss: tf.Tensor | None,
+    groups: list[ParameterGroup],
+    loss_scale: LossScale | None,
+    after_step: Callable[[], None] | None = None,
 ) -> None:
     if loss is None:
         return
     gradients = tape.gradient(loss, [v for group in groups for v in group.variables])
     if loss_scale is None:
-        return _step(groups, gradients)
+        return _step(groups, gradients, after_step)
     gradients, finite = loss_scale.unscale(gradients)
-    tf.cond(finite, lambda: _step(groups, gradients), lambda: None)
+    tf.cond(finite, lambda: _step(groups, gradients, after_step), lambda: None)
 
 
-def _step(groups: list[ParameterGroup], gradients: list[tf.Tensor]) -> None:
+def _step(
+    groups: list[ParameterGroup], gradients: list[tf.Tensor], after_step: Callable[[], None] | None = None
+) -> None:
     remaining = iter(gradients)
     for group in groups:
         group.optimizer.apply_gradients([(next(remaining), v) for v in group.variables])
+    if after_step is not None:
+        after_step()
 
 
 class _Metrics:

@@ -13,7 +13,9 @@ from qkd_tf.distillation.mixed_precision import training_in
 from qkd_tf.distillation.phases import PHASES, Phase
 from qkd_tf.distillation.progress import DivergenceGuard, PhaseProgress, diverged
 from qkd_tf.evaluate import top1
-from qkd_tf.experiment import ExperimentError, PhaseSpec, TrainingSpec
+from qkd_tf.experiment import ExperimentError, TrainingSpec
+from qkd_tf.quantization.batch_norm import BatchNormEstimator, num_batches
+from qkd_tf.quantization.oscillation import Freezing, cosine, dampening_loss
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.run_folder import RunFolder
 
@@ -21,8 +23,8 @@ from qkd_tf.run_folder import RunFolder
 class Trainer:
     """Runs an experiment's phases one after the other; goes on where a killed run stopped.
 
-    After each phase the student goes on from its best epoch on the validation split, the teacher as
-    its last epoch left it.
+    After each phase the student goes on from its best epoch on the validation split, with what was frozen then; the
+    teacher as its last epoch left it.
 
     A checkpoint is written after every epoch. The epoch that was interrupted starts again from its
     first batch, and batches are a function of seed and epoch, so a resumed run sees what
@@ -53,16 +55,22 @@ class Trainer:
         self._splits = splits
         self._folder = folder
         self._calibrate = calibrate
-        self._networks = {"plain": student.plain, "student": student.model}
+        self._batch_norm_batches = num_batches(spec.batch_norm_batches, student.plain)
+        self._batch_norm = BatchNormEstimator(student.model)
+        self._freezing = Freezing(student.weights) if spec.freeze_threshold_start else None
+        self._parts = {"plain": student.plain, "student": student.model}
+        if self._freezing:
+            self._parts["freezing"] = self._freezing
         if teacher is not None:
-            self._networks["teacher"] = teacher
+            self._parts["teacher"] = teacher
 
     def run(self) -> list[dict]:
         """Trains what is left to train.
 
         Returns:
           One dict a phase: name, epochs, best epoch, losses by epoch, test top-1 of student and
-          teacher in percent, seconds.
+          teacher in percent, seconds; of quantized phases the batches that BatchNorm was estimated from, and by
+          epoch the percentage of frozen weights where weights are frozen.
         """
         progress = self._folder.load_progress() or {"phase": 0, "epoch": 0, "results": [], "latest": None}
         if progress["latest"] and progress["epoch"] == 0:
@@ -77,7 +85,7 @@ class Trainer:
     def _run_phase(self, index: int, progress: dict) -> dict:
         phase_spec = self._spec.phases[index]
         phase = PHASES[phase_spec.name]
-        distiller = self._distiller(phase, phase_spec)
+        distiller = self._distiller(index)
         optimizers = [group.optimizer for group in distiller.student_groups + distiller.teacher_groups]
         optimizers += filter(None, (distiller.student_loss_scale, distiller.teacher_loss_scale))
         if progress["epoch"]:
@@ -99,6 +107,11 @@ class Trainer:
                     ],
                 ).history
             row = {name: values[-1] for name, values in losses.items()}
+            if phase.quantized and self._batch_norm_batches:
+                batches = self._splits.train(epochs_before + epoch).take(self._batch_norm_batches)
+                self._batch_norm.estimate(images for images, _ in batches)
+            if phase.quantized and self._freezing:
+                row["frozen_weights"] = self._freezing.share()
             row["validation_top1"] = top1(distiller.student, self._splits.validation)
             row["seconds"] = time.monotonic() - start
             self._require_finite(phase.name, epoch)
@@ -132,6 +145,8 @@ class Trainer:
             "seconds": sum(row["seconds"] for row in progress["history"]),
             "history": progress["history"],
         }
+        if phase.quantized:
+            result["batch_norm_batches"] = self._batch_norm_batches
         if distiller.teacher is not None:
             result["teacher_test_top1"] = top1(distiller.teacher, self._splits.test)
         print(_line(result))
@@ -142,11 +157,15 @@ class Trainer:
         if phase.quantized and not previous.quantized:
             self._student.copy_weights_from_plain()
             self._calibrate()
+            if self._freezing:
+                self._freezing.reset(self._student.weights)
         if previous.quantized and not phase.quantized:
             self._student.copy_weights_to_plain()
 
-    def _distiller(self, phase: Phase, phase_spec: PhaseSpec) -> Distiller:
+    def _distiller(self, index: int) -> Distiller:
         spec, student = self._spec, self._student
+        phase_spec = spec.phases[index]
+        phase = PHASES[phase_spec.name]
         teacher = None if phase.teacher == "absent" else self._teacher
         steps = phase_spec.epochs * self._splits.steps_per_epoch
 
@@ -168,6 +187,7 @@ class Trainer:
         teacher_groups = []
         if teacher is not None and phase.teacher == "trained" and (phase.distills or "teacher" not in self._pretrained):
             teacher_groups = [group(teacher.trainable_variables, spec.teacher_lr_ratio if phase.distills else 1.0)]
+        options = self._against_oscillation(index, student_groups[0].optimizer) if phase.quantized else {}
         distiller = Distiller(
             phase,
             student.model if phase.quantized else student.plain,
@@ -178,30 +198,56 @@ class Trainer:
             distillation_weight=spec.distillation_weight,
             weight_decay=spec.weight_decay,
             scales_loss=spec.mixed_precision == "float16",
+            **options,
         )
         distiller.compile(jit_compile=spec.jit_compile or None, steps_per_execution=spec.steps_per_execution)
         return distiller
 
+    def _against_oscillation(self, index: int, optimizer: tf_keras.optimizers.Optimizer) -> dict:
+        """The distiller's options that dampen and freeze, by the share of all quantized steps that are done.
+
+        Args:
+          optimizer: of phase `index`; a resumed run has its number of steps from the checkpoint.
+        """
+        spec, weights = self._spec, self._student.weights
+        epochs = [phase.epochs if PHASES[phase.name].quantized else 0 for phase in spec.phases]
+        steps_before, steps = (n * self._splits.steps_per_epoch for n in (sum(epochs[:index]), sum(epochs)))
+
+        def annealed(start: float, end: float) -> tf.Tensor:
+            return cosine(start, end, (steps_before + tf.cast(optimizer.iterations, tf.float32)) / steps)
+
+        def penalty() -> tf.Tensor:
+            losses = [dampening_loss(w.kernel, w.interval, w.grid) for w in weights.values()]
+            return annealed(0.0, spec.dampening) * tf.add_n(losses)
+
+        def freeze() -> None:
+            self._freezing.update(weights, annealed(spec.freeze_threshold_start, spec.freeze_threshold_end))
+
+        return {
+            "student_penalty": penalty if spec.dampening else None,
+            "after_student_step": freeze if self._freezing else None,
+        }
+
     def _require_finite(self, phase: str, epoch: int) -> None:
         """The last update of an epoch has no later loss that would tell of it."""
-        for role, network in self._networks.items():
-            for variable in network.variables:
+        for role, part in self._parts.items():
+            for variable in part.variables:
                 if not np.all(np.isfinite(variable.numpy())):
                     raise ExperimentError(f"{role}: {variable.name} is no longer finite {diverged(phase, epoch)}")
 
     def _save(self, name: str, optimizers=()) -> str:
         """Writes a checkpoint; returns its name, which holds wherever the run folder is moved."""
-        checkpoint = tf.train.Checkpoint(**self._networks, optimizers=list(optimizers))
+        checkpoint = tf.train.Checkpoint(**self._parts, optimizers=list(optimizers))
         checkpoint.write(str(self._folder.checkpoints / name))
         return name
 
     def _restore(self, name: str, optimizers=()) -> None:
-        checkpoint = tf.train.Checkpoint(**self._networks, optimizers=list(optimizers))
+        checkpoint = tf.train.Checkpoint(**self._parts, optimizers=list(optimizers))
         status = checkpoint.read(str(self._folder.checkpoints / name))
         status.assert_existing_objects_matched().expect_partial()
 
     def _restore_student(self, name: str) -> None:
-        students = {role: network for role, network in self._networks.items() if role != "teacher"}
+        students = {role: part for role, part in self._parts.items() if role != "teacher"}
         status = tf.train.Checkpoint(**students).read(str(self._folder.checkpoints / name))
         status.assert_existing_objects_matched().expect_partial()
 

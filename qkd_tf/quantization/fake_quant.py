@@ -27,6 +27,7 @@ def fake_quantize(
     grid: IntegerGrid,
     mask_gradient: bool = True,
     gradient_scale: float = 1.0,
+    ewgs_scale: float = 0.0,
 ) -> tf.Tensor:
     """Rounds `x` to the grid of step `interval`; straight-through gradients (QKD, LSQ eq. 1-3).
 
@@ -39,12 +40,19 @@ def fake_quantize(
         dL/dx = g                where qmin <= z <= qmax, else 0    (g everywhere if not mask_gradient)
         dL/dI = sum g * (round(z) - z inside, qmax above, qmin below) * s
 
+    With an ewgs_scale delta (EWGS, Lee et al. 2021) dL/dx is furthermore multiplied by
+
+        1 + delta * sign(g) * (clip(z) - round(clip(z))) / (qmax - qmin)
+
+    the longer the way to the next integer, the larger the step. Outside the range the factor is 1.
+
     Args:
       x: any shape, float32.
       interval: scalar, float32, positive: the real value of one step.
       grid: the integers allowed.
       mask_gradient: zero dL/dx outside the range. False is the reading of QKD's authors for weights.
       gradient_scale: s, a constant (LSQ section 2.2 takes 1 / sqrt(N * qmax)).
+      ewgs_scale: delta, 0 for the plain straight-through gradient (EWGS: about 1e-3).
 
     Returns:
       float32 tensor of the shape of `x`.
@@ -53,13 +61,18 @@ def fake_quantize(
     @tf.custom_gradient
     def straight_through(x, interval):
         z = x / interval
-        q = tf.round(tf.clip_by_value(z, float(grid.qmin), float(grid.qmax)))
+        clipped = tf.clip_by_value(z, float(grid.qmin), float(grid.qmax))
+        q = tf.round(clipped)
 
         def gradient(upstream):
             inside = tf.cast(tf.logical_and(z >= grid.qmin, z <= grid.qmax), x.dtype)
             masked = upstream * inside
             interval_gradient = tf.reduce_sum(upstream * q - masked * z) * gradient_scale
-            return (masked if mask_gradient else upstream), interval_gradient
+            x_gradient = masked if mask_gradient else upstream
+            if ewgs_scale:
+                error = (clipped - q) / float(grid.qmax - grid.qmin)
+                x_gradient *= 1.0 + ewgs_scale * tf.sign(upstream) * error
+            return x_gradient, interval_gradient
 
         return interval * q, gradient
 

@@ -42,6 +42,7 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
       interval_gradient_scale: "none", or "lsq" for 1 / sqrt(N * qmax) where N counts the elements
         of the kernel, or of one example's activation (LSQ section 2.2).
       largest_value: real value at which the grid must end at the latest; None for no bound.
+      ewgs_scale: delta of EWGS, 0 for the plain straight-through gradient.
 
     Attributes:
       interval: the trained scalar, once built.
@@ -54,6 +55,7 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
         mask_gradient: bool = True,
         interval_gradient_scale: str = "none",
         largest_value: float | None = None,
+        ewgs_scale: float = 0.0,
     ):
         if interval_gradient_scale not in INTERVAL_GRADIENT_SCALES:
             raise ValueError(
@@ -63,6 +65,7 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
         self.mask_gradient = mask_gradient
         self.interval_gradient_scale = interval_gradient_scale
         self.largest_value = largest_value
+        self.ewgs_scale = ewgs_scale
         self.interval: tf.Variable | None = None
         self.gradient_scale = 1.0
 
@@ -81,7 +84,9 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
         return {"interval": self.interval}
 
     def __call__(self, inputs, training, weights, **kwargs) -> tf.Tensor:
-        return fake_quantize(inputs, weights["interval"], self.grid, self.mask_gradient, self.gradient_scale)
+        return fake_quantize(
+            inputs, weights["interval"], self.grid, self.mask_gradient, self.gradient_scale, self.ewgs_scale
+        )
 
     def get_config(self) -> dict:
         return {
@@ -89,6 +94,7 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
             "mask_gradient": self.mask_gradient,
             "interval_gradient_scale": self.interval_gradient_scale,
             "largest_value": self.largest_value,
+            "ewgs_scale": self.ewgs_scale,
         }
 
     @classmethod
@@ -110,6 +116,10 @@ class ActivationQuantizer(LearnedIntervalQuantizer):
 
     def __init__(self, grid: IntegerGrid, gradient_share: float = 1.0, **kwargs):
         super().__init__(grid, **kwargs)
+        if self.ewgs_scale:
+            raise ValueError(
+                f"ewgs_scale is {self.ewgs_scale}, and the fused form has no such term; use the definition"
+            )
         self.gradient_share = gradient_share
         self.carried = False
 

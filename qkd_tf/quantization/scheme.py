@@ -77,14 +77,17 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
 
     def __init__(self, plan: QuantizationPlan, spec: QuantizationSpec, layers: list, form: QuantizerForm):
         self.weights = {
-            name: KernelQuantizer(grid, spec.mask_weight_gradient, spec.interval_gradient_scale)
+            name: KernelQuantizer(
+                grid, spec.mask_weight_gradient, spec.interval_gradient_scale, ewgs_scale=spec.ewgs_scale
+            )
             for name, grid in plan.weight_grids.items()
         }
         self.outputs: dict[str, LearnedIntervalQuantizer] = {}
         for layer in layers:
             if layer.name in plan.output_grids and role(layer) != "pixels":
                 ends_at_6 = layer.name in plan.clipped_by_grid and activation_name(layer) == "relu6"
-                options = {"gradient_share": spec.interval_gradient_share} if form.fused else {}
+                fused, defined = {"gradient_share": spec.interval_gradient_share}, {"ewgs_scale": spec.ewgs_scale}
+                options = fused if form.fused else defined
                 self.outputs[layer.name] = (ActivationQuantizer if form.fused else LearnedIntervalQuantizer)(
                     plan.output_grids[layer.name],
                     interval_gradient_scale=spec.interval_gradient_scale,
@@ -244,14 +247,14 @@ def quantize_student(
 
     Args:
       form: how the activations' quantizers are computed. With an interval_gradient_share of 1 all forms mean the same;
-        the definition takes all examples in any case.
+        the definition takes all examples in any case. It alone has EWGS, so an ewgs_scale takes it whatever the form.
 
     Raises:
       ExperimentError: a layer that cannot become an integer operator.
     """
     plan = make_plan(model, spec)
     plain = insert_requantize_layers(model, plan)
-    registry = PlanRegistry(plan, spec, plain.layers, form)
+    registry = PlanRegistry(plan, spec, plain.layers, XLA_FORM if spec.ewgs_scale else form)
 
     def annotate(layer):
         if layer.name in plan.clipped_by_grid:

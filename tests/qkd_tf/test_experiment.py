@@ -54,7 +54,12 @@ def complaint(make):
         (QuantizationSpec, "residual_bits", (1, 9), (2, 8)),
         (QuantizationSpec, "calibration_batches", (0, -1), (1,)),
         (QuantizationSpec, "interval_gradient_share", (0.0, -0.1, 1.1, math.nan), (1e-3, 1.0)),
+        (QuantizationSpec, "ewgs_scale", (-1e-9, 1.0, math.nan), (0.0, 0.999)),
         (TrainingSpec, "steps_per_execution", (0, -1), (1, 100)),
+        (TrainingSpec, "batch_norm_batches", (-2,), (-1, 0, 1)),
+        (TrainingSpec, "dampening", (-1e-9, math.inf, math.nan), (0.0, 0.1, 10.0)),
+        (TrainingSpec, "freeze_threshold_start", (-1e-9, 1.1, math.nan), (0.0, 0.01, 1.0)),
+        (TrainingSpec, "freeze_threshold_end", (-1e-9, 1.1, math.nan), (0.0, 1.0)),
         (TrainingSpec, "temperature", (0.0, -2.0, math.nan), (0.01,)),
         (TrainingSpec, "momentum", (-0.1, 1.0, math.nan), (0.0, 0.99)),
         (TrainingSpec, "weight_decay", (-1e-9, math.nan), (0.0,)),
@@ -154,3 +159,17 @@ def test_error_is_a_value_error():
 def test_xla_and_mixed_precision_together_are_refused():
     message = complaint(lambda: TrainingSpec((SELF_STUDYING,), jit_compile=True, mixed_precision="bfloat16"))
     assert "--jit_compile" in message and "--mixed_precision=bfloat16" in message
+
+
+def test_threshold_of_freezing_never_rises():
+    message = complaint(lambda: TrainingSpec((SELF_STUDYING,), freeze_threshold_start=0.1, freeze_threshold_end=0.2))
+    assert "--freeze_threshold_end=0.2" in message and "--freeze_threshold_start=0.1" in message
+
+
+def test_ewgs_and_mixed_precision_together_are_refused():
+    def both():
+        training = TrainingSpec((SELF_STUDYING,), mixed_precision="bfloat16")
+        return dataclasses.replace(experiment(), quantization=QuantizationSpec(ewgs_scale=1e-3), training=training)
+
+    message = complaint(both)
+    assert "--ewgs_scale=0.001" in message and "--mixed_precision=bfloat16" in message

@@ -59,7 +59,8 @@ def test_every_flag_reaches_the_experiment(parse):
         "momentum": 0.5, "weight_decay": 0.2, "weight_interval_lr_ratio": 0.3,
         "activation_interval_lr_ratio": 0.4, "teacher_lr_ratio": 0.6,
         "temperature": 4.0, "distillation_weight": 0.7, "run_dir": "runs/y", "seed": 5,
-        "mixed_precision": "float16", "steps_per_execution": 4,
+        "mixed_precision": "float16", "steps_per_execution": 4, "ewgs_scale": 1e-3, "batch_norm_batches": 5,
+        "dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02,
     }  # fmt: skip
     extra = {
         "student_weights": ["--student_weights_mean=1", "--student_weights_std=2"],

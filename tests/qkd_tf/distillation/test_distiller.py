@@ -224,3 +224,47 @@ def test_step_whose_gradients_overflow_is_left_out(make_network, batch):
     distiller.train_on_batch(*batch)
     assert not moved(student, values(student) | before)
     assert float(distiller.student_loss_scale.scale) == 2.0**126
+
+
+@pytest.mark.parametrize("scales_loss", [False, True])
+def test_penalty_moves_the_student_and_is_not_in_the_loss_that_is_told(make_network, batch, scales_loss):
+    def step(penalty):
+        networks = make_network(4, seed=1), make_network(6, seed=2)
+        kernel = networks[0].get_layer("conv").kernel
+        options = {"student_penalty": lambda: 0.5 * tf.reduce_sum(kernel)} if penalty else {}
+        distiller = make_distiller("co_studying", *networks, scales_loss=scales_loss, **options)
+        logs = distiller.train_on_batch(*batch, return_dict=True)
+        return logs, values(networks[0]), values(networks[1])
+
+    (logs, student, teacher), (plain_logs, plain_student, plain_teacher) = step(True), step(False)
+    assert logs == plain_logs
+    for name, value in student.items():
+        expected = plain_student[name] - (RATE * 0.5 if name.startswith("conv/") else 0.0)
+        np.testing.assert_allclose(value, expected, atol=1e-6, err_msg=name)
+    for name, value in teacher.items():
+        np.testing.assert_array_equal(value, plain_teacher[name], err_msg=name)
+
+
+@pytest.mark.parametrize("scales_loss", [False, True])
+def test_what_is_done_after_a_step_sees_the_moved_student_once_a_step(make_network, batch, scales_loss):
+    student = make_network(4, seed=1)
+    kernel, calls = student.get_layer("conv").kernel, tf.Variable(0)
+    seen = tf.Variable(tf.zeros_like(kernel))
+
+    def after_step():
+        calls.assign_add(1)
+        seen.assign(kernel)
+
+    options = {"scales_loss": scales_loss, "after_student_step": after_step}
+    distiller = make_distiller("self_studying", student, None, **options)
+    first = kernel.numpy()
+    for number in (1, 2):
+        distiller.train_on_batch(*batch)
+        assert calls.numpy() == number
+        np.testing.assert_array_equal(seen, kernel)
+    assert not np.array_equal(seen, first)
+    if scales_loss:
+        student.get_layer("logits").kernel.assign(student.get_layer("logits").kernel * 1e4)
+        distiller.student_loss_scale.scale.assign(2.0**127)
+        distiller.train_on_batch(*batch)
+        assert calls.numpy() == 2  # the step was left out

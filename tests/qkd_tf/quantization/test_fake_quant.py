@@ -176,6 +176,65 @@ def test_shape_is_kept_in_a_traced_function_too(shape):
     np.testing.assert_array_equal(traced(x), fake_quantize(x, interval, grids.weight_grid(4)))
 
 
+# z, g, dL/dx at delta 0.5; the grid of 3 signed bits has a range of 6, so the factor is 1 + sign(g) * (z - q) / 12
+EWGS_GOLDEN = [
+    (-3.0625, 1.0, 0.0),
+    (-3.0, 1.0, 1.0),
+    (-2.625, 1.0, 1.03125),
+    (-2.625, -1.0, -0.96875),
+    (-2.5, 1.0, 1 - 1 / 24),  # half to even: -2
+    (0.0, 2.0, 2.0),
+    (0.375, 2.0, 2.0625),
+    (0.375, -2.0, -1.9375),
+    (0.375, 0.0, 0.0),
+    (0.5, 1.0, 1 + 1 / 24),
+    (1.5, 1.0, 1 - 1 / 24),
+    (2.625, 1.0, 0.96875),
+    (3.0, -1.0, -1.0),
+    (3.0625, -1.0, 0.0),
+]
+
+
+@pytest.mark.parametrize("z, g, x_gradient", EWGS_GOLDEN)
+def test_ewgs_golden_values(z, g, x_gradient):
+    options = {"grid": grids.weight_grid(3), "upstream": [g], "ewgs_scale": 0.5}
+    x_hat, dx, dinterval = value_and_gradients([z * INTERVAL], INTERVAL, **options)
+    np.testing.assert_allclose(dx, [x_gradient], rtol=1e-6)
+    plain = value_and_gradients([z * INTERVAL], INTERVAL, grids.weight_grid(3), [g])
+    assert (x_hat, dinterval) == (plain[0], plain[2])  # neither value nor dL/dI knows of it
+
+
+def test_ewgs_of_an_unmasked_gradient_is_plain_outside_the_range():
+    x = [-9.0, -3.0625, 0.375, 3.0625, 9.0]
+    _, dx, _ = value_and_gradients(x, 1.0, grids.weight_grid(3), [1.0] * 5, mask_gradient=False, ewgs_scale=0.5)
+    assert dx.tolist() == [1.0, 1.0, 1.03125, 1.0, 1.0]
+
+
+@given(
+    x=VALUES,
+    upstream=arrays(np.float32, (3, 4), elements=floats(4)),
+    interval=INTERVALS,
+    grid=st.sampled_from(GRIDS),
+    delta=st.floats(2**-10, 0.9375, width=32),
+)
+def test_ewgs_laws(x, upstream, interval, grid, delta):
+    """Sign of the plain gradient, beside it by delta / 2 steps of the range at most; and the paper in NumPy."""
+    plain = value_and_gradients(x, interval, grid, upstream)
+    zero = value_and_gradients(x, interval, grid, upstream, ewgs_scale=0.0)
+    for ours, expected in zip(zero, plain, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    scaled = value_and_gradients(x, interval, grid, upstream, ewgs_scale=delta)
+    np.testing.assert_array_equal(np.sign(scaled[1]), np.sign(plain[1]))
+    bound = delta / 2 / (grid.qmax - grid.qmin)
+    assert np.all(np.abs(scaled[1] - plain[1]) <= np.abs(plain[1]) * (bound * 1.001 + 1e-6))
+    # Lee et al.: x_n in [0, 1] is the place in the range, x_q that of the rounded value.
+    width = interval * (grid.qmax - grid.qmin)
+    x_n, x_q = ((np.float64(v) - interval * grid.qmin) / width for v in (x, scaled[0]))
+    near_edge = np.minimum(np.abs(x_n), np.abs(1 - x_n)) < 1e-6
+    expected = np.where((x_n >= 0) & (x_n <= 1), upstream * (1 + delta * np.sign(upstream) * (x_n - x_q)), 0.0)
+    np.testing.assert_allclose(scaled[1][~near_edge], expected[~near_edge], rtol=1e-5, atol=1e-6)
+
+
 def fused_value_and_gradients(x, interval, grid, upstream, **options):
     x, interval = tf.constant(x, tf.float32), tf.constant(interval, tf.float32)
     with tf.GradientTape() as tape:

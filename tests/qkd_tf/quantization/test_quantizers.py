@@ -7,7 +7,13 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.quantization.grid import signed_grid, unsigned_grid, weight_grid
-from qkd_tf.quantization.quantizers import SMALLEST_INTERVAL, LearnedIntervalQuantizer, PositiveInterval
+from qkd_tf.quantization.quantizers import (
+    SMALLEST_INTERVAL,
+    ActivationQuantizer,
+    KernelQuantizer,
+    LearnedIntervalQuantizer,
+    PositiveInterval,
+)
 
 
 def built(quantizer, shape=(None, 4)):
@@ -121,3 +127,19 @@ def test_config_round_trips_through_json(grid, mask_gradient, scale):
     copy = LearnedIntervalQuantizer.from_config(json.loads(json.dumps(config)))
     assert (copy.grid, copy.mask_gradient, copy.interval_gradient_scale) == (grid, mask_gradient, scale)
     assert copy.get_config() == config
+
+
+@pytest.mark.parametrize("kind", [LearnedIntervalQuantizer, KernelQuantizer])
+def test_ewgs_scale_is_handed_on_and_survives_its_config(kind):
+    quantizer = kind.from_config(json.loads(json.dumps(kind(weight_grid(3), ewgs_scale=0.5).get_config())))
+    _, weights = built(quantizer)
+    x = tf.constant([0.375])  # of a range of 6
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        x_hat = quantizer(x, training=True, weights=weights)
+    assert tape.gradient(x_hat, x).numpy().tolist() == [1.03125]
+
+
+def test_fused_form_refuses_what_it_does_not_have():
+    with pytest.raises(ValueError, match="ewgs_scale is 0.001"):
+        ActivationQuantizer(weight_grid(3), ewgs_scale=1e-3)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -391,3 +393,29 @@ def test_interval_that_stands_for_a_relu6_never_passes_6(images, randomize):
 def test_carried_needs_the_fused_form():
     with pytest.raises(ValueError, match="carried needs fused"):
         QuantizerForm(fused=False, carried=True)
+
+
+@pytest.mark.parametrize("form", [FLOAT32_FORM, MIXED_PRECISION_FORM, XLA_FORM])
+def test_ewgs_reaches_kernels_and_activations_whatever_the_form(make_residual_student, images, form):
+    """Each form is the definition then, and its gradients are not quite those without it."""
+    spec = dataclasses.replace(LOW, interval_gradient_share=1.0)
+
+    def student(delta, form):
+        quantized = quantize_student(make_residual_student(), dataclasses.replace(spec, ewgs_scale=delta), form)
+        for tensor in (*quantized.weights.values(), *quantized.outputs.values()):
+            tensor.interval.assign(0.25)
+        return quantized
+
+    def gradients(quantized):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(quantized.model(images, training=True) ** 2)
+        return [g.numpy() for g in tape.gradient(loss, quantized.model.trainable_variables)]
+
+    scaled = student(0.5, form)
+    quantizers = [q.quantizer for q in (*scaled.weights.values(), *scaled.outputs.values())]
+    assert {q.ewgs_scale for q in quantizers} == {0.5}
+    ours, defined, plain = gradients(scaled), gradients(student(0.5, XLA_FORM)), gradients(student(0.0, XLA_FORM))
+    for a, b in zip(ours, defined, strict=True):
+        np.testing.assert_array_equal(a, b)
+    moved = [np.abs(a - b).max() / max(np.abs(b).max(), 1e-9) for a, b in zip(ours, plain, strict=True)]
+    assert 0.001 < max(moved) < 0.5
