@@ -4,7 +4,7 @@ from absl.testing import flagsaver
 from qkd_tf import flags
 from qkd_tf.experiment import ExperimentError, PhaseSpec, PixelNormalization
 
-SMALL = ("--run_dir=runs/x", "--data=digits", "--student=convnet_small", "--teacher=convnet_large")
+SMALL = ("--run_dir=runs/x", "--dataset=digits", "--student=convnet_small", "--teacher=convnet_large")
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_defaults_are_those_of_the_paper(parse):
 def test_every_flag_reaches_the_experiment(parse):
     """A flag that is defined and read by nobody would be a promise broken in silence."""
     changed = {
-        "data": "mnist", "data_dir": "d", "test_split": "validation", "image_size": 24,
+        "dataset": "mnist", "data_dir": "d", "test_split": "validation", "image_size": 24,
         "validation_fraction": 0.3, "crop_padding": 2,
         "batch_size": 7, "student": "resnet8", "teacher": "resnet20", "student_weights": "s.h5",
         "teacher_weights": "t.h5", "student_pixel_mean": 3, "student_pixel_std": 5, "student_weights_mean": 6,
@@ -138,7 +138,7 @@ def test_a_users_mistake_is_one_line(parse, argument, part):
 
 
 def test_run_dir_must_be_given(parse):
-    assert "--run_dir" in complaint(parse, "--data=digits")
+    assert "--run_dir" in complaint(parse, "--dataset=digits")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from absl.testing import flagsaver
 
 from qkd_tf import flags, train
 
-DIGITS = ("--data=digits", "--student=convnet_small", "--student_pixel_mean=0", "--student_pixel_std=128")
+DIGITS = ("--dataset=digits", "--student=convnet_small", "--student_pixel_mean=0", "--student_pixel_std=128")
 RAW_PIXELS = ["--student_weights_mean=0", "--student_weights_std=1"]
 ONE_PHASE = ("--phases=self_studying", "--epochs=1")
 PUBLISHED = pathlib.Path(__file__).parents[3] / "shared" / "models" / "resnet20.npz"
@@ -97,8 +97,8 @@ def no_training(monkeypatch):
         ([*ONE_PHASE, "--activation_bits=9"], "--activation_bits=9"),
         (["--phases=co_studying", "--epochs=1"], "--teacher"),
         (["--phases=self_studying", "--epochs=1,2"], "--epochs"),
-        ([*ONE_PHASE, "--data=no_such_set"], "no_such_set"),
-        ([*ONE_PHASE, "--data=cifar10", "--data_dir=/nowhere"], "/nowhere"),
+        ([*ONE_PHASE, "--dataset=no_such_set"], "no_such_set"),
+        ([*ONE_PHASE, "--dataset=cifar10", "--data_dir=/nowhere"], "/nowhere"),
         ([*ONE_PHASE, "--batch_size=5000"], "--batch_size=5000"),
         ([*ONE_PHASE, "--student_weights=/gone.h5", *RAW_PIXELS], "/gone.h5"),
         ([*ONE_PHASE, "--student_pixel_mean=12.5"], "--student_pixel_mean=12.5"),
