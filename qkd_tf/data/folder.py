@@ -51,19 +51,15 @@ def open_source(spec: DataSpec) -> Source:
     files = {name: _listed(root / name, label_names, strange) for name in used}
     listing = "\n".join(os.path.relpath(path, root) for name in sorted(used) for path, _ in files[name])
     files = {name: _shuffled(listed) for name, listed in files.items()}
-    if not has_validation:
-        files["train"], files["validation"] = _cut(files["train"], spec.validation_fraction)
-    files = {
-        "train": files["train"],
-        "validation": files["validation"][spec.eval_images],
-        "test": files[test_name][spec.eval_images],
-    }
+    train, test = files["train"], files[test_name]
+    train, validation = (train, files["validation"]) if has_validation else _cut(train, spec.validation_fraction)
+    files = {"train": train, "validation": validation[spec.eval_images], "test": test[spec.eval_images]}
     source = Source(
         **{name: _examples(part) for name, part in files.items()},
-        image_shape=(spec.image_size, spec.image_size, 3) if spec.image_size else _first_shape(files["train"], root),
+        image_shape=(spec.image_size, spec.image_size, 3) if spec.image_size else _first_shape(train, root),
         label_names=label_names,
         version=f"file names {hashlib.sha256(os.fsencode(listing)).hexdigest()[:16]}",
-        notes=_notes(f"not read, since no {', '.join(SUFFIXES)} in a class folder", strange, root),
+        notes=_notes(f"and folders are not read, being no {', '.join(SUFFIXES)} in a class folder", strange, root),
     )
     return dataclasses.replace(source, scan=functools.partial(_scan, spec, root, source, files))
 
@@ -174,7 +170,7 @@ def _scan(spec: DataSpec, root: pathlib.Path, source: Source, files: dict[str, F
     return dataclasses.replace(
         source,
         **{name: _examples(part) for name, part in left.items()},
-        notes=source.notes + _notes("left out, since they cannot be decoded", told),
+        notes=source.notes + _notes("are left out, since they cannot be decoded", told),
         scan=None,
     )
 

@@ -25,7 +25,8 @@ def open_source(spec: DataSpec) -> Source:
         f"{spec.name} is not a set of (image, class label) examples",
     )
     image, label = (builder.info.features[key] for key in keys)
-    require(image.np_dtype == np.uint8, f"images of {spec.name} are {image.np_dtype.__name__}; 8-bit ones are expected")
+    dtype = np.dtype(image.np_dtype)
+    require(dtype == np.uint8, f"images of {spec.name} are of {dtype}; uint8 is expected")
     has_test = "test" in splits and not spec.name.startswith(UNLABELLED_TEST)
     test_name = spec.test_split or ("test" if has_test else "validation")
     require(
@@ -79,17 +80,18 @@ def _builder(spec: DataSpec) -> tfds.core.DatasetBuilder:
 
 def _read(builder: tfds.core.DatasetBuilder, split: str, image_key: str, seed: int | None) -> tf.data.Dataset:
     """Encoded examples; with a seed, the files of the set come in that seed's order."""
+    ordered = builder.info.disable_shuffling  # one file after the other, whatever the seed
     return builder.as_dataset(
         split=split,
         as_supervised=True,
         decoders={image_key: tfds.decode.SkipDecoding()},
-        shuffle_files=seed is not None and not builder.info.disable_shuffling,
+        shuffle_files=seed is not None and not ordered,
         read_config=tfds.ReadConfig(
             shuffle_seed=seed,
             shuffle_reshuffle_each_iteration=False,
             try_autocache=False,  # `pipelines` caches
             skip_prefetch=True,
             num_parallel_calls_for_decode=PARALLEL_CALLS,  # of records; pictures are decoded behind the shuffle
-            num_parallel_calls_for_interleave_files=PARALLEL_CALLS,
+            num_parallel_calls_for_interleave_files=1 if ordered else PARALLEL_CALLS,
         ),
     )

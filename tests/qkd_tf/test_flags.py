@@ -60,6 +60,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "activation_interval_lr_ratio": 0.4, "teacher_lr_ratio": 0.6,
         "temperature": 4.0, "distillation_weight": 0.7, "run_dir": "runs/y", "seed": 5,
         "mixed_precision": "float16", "steps_per_execution": 4,
+        "max_steps": 3, "max_eval_images": 100,
     }  # fmt: skip
     extra = {
         "student_weights": ["--student_weights_mean=1", "--student_weights_std=2"],
@@ -76,11 +77,12 @@ def test_every_flag_reaches_the_experiment(parse):
     known = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[flags.__name__]}
     assert known == {
         *changed, "student_weights_std", "horizontal_flip", "mask_weight_gradient", "jit_compile",
+        "skip_broken_images",
     }  # fmt: skip
     plain = parse(*base)
     for name, value in changed.items():
         assert parse(*base, f"--{name}={value}", *extra.get(name, [])) != plain, name
-    for name in ("nohorizontal_flip", "mask_weight_gradient", "jit_compile"):
+    for name in ("nohorizontal_flip", "mask_weight_gradient", "jit_compile", "skip_broken_images"):
         assert parse(*base, f"--{name}") != plain, name
     with_mean = [*base, "--student_weights=w.h5", "--student_weights_mean=1"]
     assert parse(*with_mean, "--student_weights_std=2") != parse(*with_mean, "--student_weights_std=3")

@@ -1,15 +1,13 @@
 import dataclasses
-import types
+import hashlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from qkd_tf import data
+from qkd_tf.data import pipeline
 from qkd_tf.experiment import DataSpec, ExperimentError
 
 DIGITS = DataSpec("digits", batch_size=64, crop_padding=1, horizontal_flip=False, validation_fraction=0.1)
@@ -109,17 +107,6 @@ def test_another_epoch_or_seed_is_another_order(digits, other):
     assert not np.array_equal(arrays(digits.train(3))[1], epoch(number, seed=seed)[1])
 
 
-def test_another_epoch_has_other_crops_too():
-    """Told apart from the order by pictures that are all the same."""
-    picture = np.arange(64, dtype=np.uint8).reshape(8, 8, 1) + 1
-    crops = [
-        data.augment(np.stack([picture] * 32), (8, 8, 1), DIGITS, tf.constant([seed, step], tf.int64)).numpy()
-        for seed, step in ((0, 0), (1, 0), (0, 1))
-    ]
-    assert not np.array_equal(crops[0], crops[1])
-    assert not np.array_equal(crops[0], crops[2])
-
-
 def test_every_training_image_is_seen_once_an_epoch():
     splits = load(crop_padding=0, batch_size=1)
     assert sorted(pictures(splits.train(0))) == sorted(pictures(splits.calibration))
@@ -143,147 +130,127 @@ def test_a_batch_larger_than_the_set_is_refused():
         load(batch_size=2000)
 
 
-def crops(padded, height, width):
-    rows, columns = padded.shape[0] - height + 1, padded.shape[1] - width + 1
-    return [padded[y : y + height, x : x + width] for y in range(rows) for x in range(columns)]
-
-
-@given(
-    seed=st.tuples(st.integers(0, 10_000), st.integers(0, 10_000)),
-    pad=st.integers(0, 3),
-    flip=st.booleans(),
-    height=st.integers(2, 5),
-    width=st.integers(2, 5),
+@pytest.mark.parametrize(
+    "number, seed, expected",
+    [(0, 3, "5d4223b73ef62bd3"), (5, 3, "99a8340f73a59467")],
 )
-def test_augmented_images_are_crops_of_the_padded_one_or_their_mirror(seed, pad, flip, height, width):
-    rng = np.random.default_rng(0)
-    images = rng.integers(1, 256, (6, height, width, 2)).astype(np.uint8)
-    spec = DataSpec("digits", crop_padding=pad, horizontal_flip=flip)
-    got = data.augment(images, (height, width, 2), spec, tf.constant(seed, tf.int64)).numpy()
-    again = data.augment(images, (height, width, 2), spec, tf.constant(seed, tf.int64)).numpy()
-    assert got.dtype == np.uint8 and got.shape == images.shape
-    np.testing.assert_array_equal(got, again)
-    for image, augmented in zip(images, got, strict=True):
-        allowed = crops(np.pad(image, [(pad, pad), (pad, pad), (0, 0)]), height, width)
-        allowed += [crop[:, ::-1] for crop in allowed] if flip else []
-        assert any(np.array_equal(augmented, crop) for crop in allowed)
+def test_batches_are_those_of_earlier_versions(number, seed, expected):
+    """A seed means the same batches for ever; digests of the first version's."""
+    digest = hashlib.sha256()
+    for images, labels in load(seed=seed).train(number).as_numpy_iterator():
+        digest.update(images.tobytes() + labels.tobytes())
+    assert digest.hexdigest().startswith(expected)
 
 
-def test_every_crop_and_mirror_comes_up_about_equally_often():
-    picture = np.arange(1, 10, dtype=np.uint8).reshape(3, 3, 1)
-    spec = DataSpec("digits", crop_padding=1, horizontal_flip=True)
-    got = data.augment(np.stack([picture] * 3600), (3, 3, 1), spec, tf.constant([1, 2], tf.int64)).numpy()
-    _, counts = np.unique(got.reshape(3600, -1), axis=0, return_counts=True)
-    assert len(counts) == 9 * 2
-    assert counts.min() > 140 and counts.max() < 260  # 200 of each; deviation 14
+def test_fingerprint_digests_the_whole_test_split(digits):
+    images, labels = zip(*digits.test.as_numpy_iterator(), strict=True)
+    digest = hashlib.sha256(b"".join(i.tobytes() + y.tobytes() for i, y in zip(images, labels, strict=True)))
+    assert digits.fingerprint["test_sha256"] == digest.hexdigest()
+    assert digits.fingerprint["digested"] == 360
 
 
-class FakeBuilder:
-    """Stands for a TFDS set of pictures that are ramps from left to right, of several sizes or of one."""
-
-    version = "1.2.3"
-
-    def __init__(self, path, sizes=((32, 64),), names=("train", "test"), features=None):
-        self.data_path = path
-        self.sizes = sizes
-        label = tfds.features.ClassLabel(names=["cat", "dog"])
-        self.info = types.SimpleNamespace(
-            supervised_keys=("image", "label"),
-            features=features or {"image": tfds.features.Image(), "label": label},
-            splits={name: types.SimpleNamespace(num_examples=6) for name in names},
-        )
-
-    def as_dataset(self, split, **_):
-        self.splits = split
-
-        def examples():
-            for index in range(6):
-                height, width = self.sizes[index % len(self.sizes)]
-                ramp = (2 * np.arange(width)).astype(np.uint8)
-                yield np.broadcast_to(ramp[None, :, None], (height, width, 3)), index % 2
-
-        shape = (*self.sizes[0], 3) if len(self.sizes) == 1 else (None, None, 3)
-        signature = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec((), tf.int64))
-        whole = tf.data.Dataset.from_generator(examples, output_signature=signature)
-        return [whole.take(0) if name == "train[6:]" else whole for name in split]
+def test_an_epoch_ends_after_the_steps_that_were_asked_for(digits):
+    splits = load(max_steps=3)
+    assert splits.steps_per_epoch == len(list(splits.train(1))) == 3
+    np.testing.assert_array_equal(arrays(splits.train(1))[0], arrays(digits.train(1))[0][: 3 * 64])
+    assert load(max_steps=1000).steps_per_epoch == len(list(digits.train(0))) == 1293 // 64
 
 
-@pytest.fixture
-def load_fake(tmp_path, monkeypatch):
-    """load_fake(builder fields, spec fields): `data.load` of a fake TFDS set; returns (splits, builder)."""
-
-    def load(fields=None, **spec):
-        builder = FakeBuilder(tmp_path, **(fields or {}))
-        monkeypatch.setattr(data.tfds, "builder", lambda name, data_dir: builder)
-        return data.load(DataSpec("fake", data_dir=str(tmp_path), batch_size=4, **spec)), builder
-
-    return load
+def test_first_images_of_validation_and_test_are_taken(digits):
+    splits = load(max_eval_images=50)
+    for name in ("validation", "test"):
+        np.testing.assert_array_equal(arrays(getattr(splits, name))[0], arrays(getattr(digits, name))[0][:50])
+    assert (splits.fingerprint["num_test"], splits.num_train) == (50, digits.num_train)
 
 
-def test_images_are_resized_by_their_shorter_side_and_cropped_at_the_centre(load_fake):
-    splits, _ = load_fake(image_size=7)  # 32 x 64 becomes 8 x 16, of which the middle 8 x 8, of which 7 x 7
-    assert splits.image_shape == (7, 7, 3)
-    ramp = [8 * (4 + column) + 3 for column in range(8)]  # mean of 4 columns: 2 * (4 * column + 1.5)
-    for split in (splits.test, splits.validation, splits.calibration):
-        images, labels = arrays(split)
-        assert images.shape == (6, 7, 7, 3) and images.dtype == np.uint8
-        assert sorted(labels) == [0, 0, 0, 1, 1, 1]
-        assert all(row.tolist() == ramp[:7] for row in images[..., 0].reshape(-1, 7))
-    images, _ = arrays(splits.train(0))
-    allowed = [ramp[:7], ramp[1:], ramp[6::-1], ramp[:0:-1]]
-    assert images.shape == (4, 7, 7, 3)  # the short batch is dropped
-    assert all(row.tolist() in allowed for row in images[..., 1].reshape(-1, 7))
+@pytest.mark.parametrize("wrong", [-1, 10])
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_labels_that_are_no_class_are_refused(split, wrong):
+    source = data.open_source(DIGITS)
+    images, labels = np.zeros((70, 8, 8, 1), np.uint8), np.arange(70) % 10
+    labels[60] = wrong
+    source = dataclasses.replace(source, **{split: data.in_memory(images, labels)})
+    with pytest.raises(ExperimentError, match=f"{split} split of digits has the label {wrong}, its classes are 0..9"):
+        data.pipelines(source, DIGITS)
 
 
-def test_images_of_several_sizes_become_one(load_fake):
-    splits, _ = load_fake({"sizes": ((32, 64), (64, 32), (20, 20))}, image_size=7)
-    assert arrays(splits.test)[0].shape == (6, 7, 7, 3)
+@pytest.mark.parametrize("limit, kept", [(-1, "streamed"), (0, "kept")])
+def test_splits_that_fit_in_memory_together_are_kept(monkeypatch, limit, kept):
+    """Of the digits, 64 bytes each, those of the test come first."""
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 64 * (360 + 144) + limit)
+    notes = load().notes
+    streamed = "train" if kept == "kept" else "validation, train"
+    assert [note.split(" would")[0] for note in notes] == [f"note: {streamed} of digits"]
 
 
-def test_images_of_several_sizes_need_an_image_size(load_fake):
-    with pytest.raises(ExperimentError, match="--image_size"):
-        load_fake({"sizes": ((32, 64), (64, 32))})
+def imagenet(data_dir, **changes):
+    fields = {"batch_size": 8, "image_size": 28, "validation_fraction": 0.2, **changes}
+    return DataSpec("imagenet2012", data_dir=data_dir, **fields)
 
 
-def test_tfds_set_says_what_it_is(load_fake):
-    splits, builder = load_fake(validation_fraction=0.2)
-    assert builder.splits == ["train[:5]", "train[5:]", "test"]  # of 6
-    assert splits.label_names == ["cat", "dog"]
-    assert splits.fingerprint["version"] == "1.2.3"
+def same(first, second):
+    return all(np.array_equal(a, b) for a, b in zip(arrays(first), arrays(second), strict=True))
 
 
-def test_validation_stands_in_for_a_test_split_that_is_missing(load_fake):
-    assert load_fake({"names": ("train", "validation")})[1].splits[-1] == "validation"
-    with pytest.raises(ExperimentError, match="train and validation are needed"):
-        load_fake({"names": ("train",)})
+@pytest.mark.usefixtures("streaming")
+def test_streamed_batches_are_a_function_of_seed_and_epoch(imagenet_dir):
+    splits, again = (data.load(imagenet(imagenet_dir)) for _ in range(2))
+    assert same(splits.train(3), splits.train(3)) and same(splits.train(3), again.train(3))
+    assert same(splits.calibration, again.calibration)
+    assert not same(splits.train(3), splits.train(4))
+    assert not same(splits.train(3), data.load(imagenet(imagenet_dir, seed=1)).train(3))
+    assert [len(labels) for _, labels in splits.train(0)] == [8] * splits.steps_per_epoch == [8] * 4
 
 
-def test_a_set_of_something_else_than_images_is_refused(load_fake):
-    text = {"image": tfds.features.Text(), "label": tfds.features.ClassLabel(num_classes=2)}
-    with pytest.raises(ExperimentError, match="not a set of"):
-        load_fake({"features": text})
+def test_streamed_images_are_those_that_would_be_kept(imagenet_dir, monkeypatch):
+    """The order of training may differ, the pictures may not."""
+    spec = imagenet(imagenet_dir)
+    kept = data.load(spec)
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
+    streamed = data.load(spec)
+    assert "test, validation, train of imagenet2012 would take more than 0 GiB" in streamed.notes[0]
+    assert kept.notes == ()
+    assert same(kept.validation, streamed.validation) and same(kept.test, streamed.test)
+    assert sorted(pictures(kept.calibration)) == sorted(pictures(streamed.calibration))
+    assert kept.fingerprint == streamed.fingerprint  # of fewer than 1,000 images
 
 
-def test_a_fraction_of_tfds_examples_that_is_not_one_is_refused(load_fake):
-    with pytest.raises(ExperimentError, match="validation_fraction"):
-        load_fake(validation_fraction=0.004)[0]
+@pytest.mark.usefixtures("streaming")
+def test_streamed_epoch_sees_every_image_once_also_with_a_short_buffer(imagenet_dir, monkeypatch):
+    monkeypatch.setattr(pipeline, "STREAM_BUFFER", 4)
+    splits = data.load(imagenet(imagenet_dir))
+    labels = [sorted(arrays(splits.train(epoch))[1]) for epoch in range(2)]
+    assert labels[0] == labels[1] == sorted(arrays(splits.calibration)[1])
 
 
-def test_data_dir_that_is_no_folder_is_named(tmp_path):
-    with pytest.raises(ExperimentError, match="nowhere is not a folder"):
-        data.load(DataSpec("cifar10", data_dir=str(tmp_path / "nowhere")))
+def test_files_of_a_streamed_set_are_read_in_another_order_each_epoch(imagenet_dir):
+    """A buffer of one leaves the order to the files of the set."""
+    source = data.open_source(imagenet(imagenet_dir))
+    orders = [[len(image) for image, _ in source.train.read(seed).as_numpy_iterator()] for seed in (None, 1, 1, 2)]
+    assert orders[1] == orders[2]
+    assert len({tuple(order) for order in orders}) > 1
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[3])
 
 
-def test_a_set_that_is_not_prepared_comes_with_the_command_that_prepares_it(tmp_path):
-    with pytest.raises(ExperimentError) as caught:
-        data.load(DataSpec("cifar10", data_dir=str(tmp_path)))
-    assert f"tfds build cifar10 --data_dir={tmp_path}" in str(caught.value)
-    assert not list(tmp_path.iterdir())
+@pytest.mark.usefixtures("streaming")
+def test_a_streamed_set_is_not_read_to_be_counted(imagenet_dir, monkeypatch):
+    monkeypatch.setattr(pipeline, "DIGESTED", 5)
+    decoded = []
+    source = data.open_source(imagenet(imagenet_dir))
 
+    def counting(examples):
+        def decode(image):
+            tf.py_function(lambda: decoded.append(1), [], [])
+            return examples.decode(image)
 
-def test_an_unknown_set_is_named_with_what_is_known(tmp_path):
-    with pytest.raises(ExperimentError, match="unknown data set 'no_such_set'.*digits.*cifar10"):
-        data.load(DataSpec("no_such_set", data_dir=str(tmp_path)))
+        return dataclasses.replace(examples, decode=decode)
+
+    counted = dataclasses.replace(source, train=counting(source.train), validation=counting(source.validation))
+    splits = data.pipelines(counted, imagenet(imagenet_dir))
+    assert decoded == []
+    next(iter(splits.validation))
+    assert len(decoded) >= 8
+    assert (splits.num_train, splits.fingerprint["num_test"], splits.fingerprint["digested"]) == (32, 12, 5)
 
 
 def test_cifar10_is_whole(cifar10):
