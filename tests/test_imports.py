@@ -29,6 +29,7 @@ ALLOWED = {
     "qkd_tf.data": ["qkd_tf.data.*"],
     "qkd_tf.data.pixels": [EXPERIMENT],
     "qkd_tf.data.source": [],
+    "qkd_tf.data.prepare": [],
     "qkd_tf.data.sources": [EXPERIMENT, "qkd_tf.data.*"],
     "qkd_tf.data.pipeline": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source", "qkd_tf.data.sources"],
     "qkd_tf.data.*": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source"],

@@ -62,7 +62,8 @@ def open_source(spec: DataSpec) -> Source:
 def _builder(spec: DataSpec) -> tfds.core.DatasetBuilder:
     data_dir = spec.data_dir or None
     where = f"--data_dir={spec.data_dir}" if data_dir else "the default data folder of TFDS"
-    prepare = f"prepare it with: .venv/bin/tfds build {spec.name}" + (f" --data_dir={data_dir}" if data_dir else "")
+    prepare = f"prepare it with: python -m qkd_tf.data.prepare {spec.name}"
+    prepare += f" --data_dir={data_dir}" if data_dir else ""
     require(
         data_dir is None or pathlib.Path(data_dir).is_dir(),
         f"{where} is not a folder; give the one that holds {spec.name}/VERSION, or {prepare}",
@@ -74,6 +75,7 @@ def _builder(spec: DataSpec) -> tfds.core.DatasetBuilder:
             f"unknown data set {spec.name!r}; known are digits, folder:/path/to/images and the names of "
             "tfds.list_builders(), such as cifar10 and imagenet2012"
         ) from None
+    prepare += " --manual_dir=FOLDER_OF_ITS_ARCHIVES" if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else ""
     require(builder.data_path.exists(), f"{where} holds no prepared {spec.name}; {prepare}")
     return builder
 

@@ -99,11 +99,12 @@ def test_data_dir_that_is_no_folder_is_named(tmp_path):
         data.load(DataSpec("cifar10", data_dir=str(tmp_path / "nowhere")))
 
 
-@pytest.mark.parametrize("name", ["cifar10", "imagenet2012"])
-def test_a_set_that_is_not_prepared_comes_with_the_command_that_prepares_it(tmp_path, name):
+@pytest.mark.parametrize("name, manual", [("cifar10", False), ("imagenet2012", True)])
+def test_a_set_that_is_not_prepared_comes_with_the_command_that_prepares_it(tmp_path, name, manual):
     with pytest.raises(ExperimentError) as caught:
         data.open_source(DataSpec(name, data_dir=str(tmp_path)))
-    assert f"tfds build {name} --data_dir={tmp_path}" in str(caught.value)
+    assert f"python -m qkd_tf.data.prepare {name} --data_dir={tmp_path}" in str(caught.value)
+    assert ("--manual_dir=" in str(caught.value)) == manual
     assert not list(tmp_path.iterdir())
 
 
