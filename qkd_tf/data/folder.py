@@ -41,7 +41,7 @@ def open_source(spec: DataSpec) -> Source:
             "see --test_split",
         )
     has_validation = (root / "validation").is_dir() and test_name != "validation"
-    used = ["train", test_name] + ["validation"] * has_validation
+    used = list(dict.fromkeys(["train", test_name] + ["validation"] * has_validation))
     strange = [entry.path for entry in _entries(root) if entry.name not in used]
     label_names = [entry.name for entry in _entries(root / "train") if _is_class(entry)]
     require(
@@ -59,7 +59,7 @@ def open_source(spec: DataSpec) -> Source:
         image_shape=(spec.image_size, spec.image_size, 3) if spec.image_size else _first_shape(train, root),
         label_names=label_names,
         version=f"file names {hashlib.sha256(os.fsencode(listing)).hexdigest()[:16]}",
-        notes=_notes(f"and folders are not read, being no {', '.join(SUFFIXES)} in a class folder", strange, root),
+        notes=_notes(f"not read, being no {', '.join(SUFFIXES)} in a class folder", strange, root),
     )
     return dataclasses.replace(source, scan=functools.partial(_scan, spec, root, source, files))
 
@@ -106,8 +106,8 @@ def _shuffled(files: Files) -> Files:
 def _cut(files: Files, fraction: float) -> tuple[Files, Files]:
     """(Training, validation): the first of the shuffled files for validation, but of each class one for training."""
     _, first_of_class = np.unique([label for _, label in files], return_index=True)
-    candidates = [index for index in range(len(files)) if index not in set(first_of_class)]
-    taken = set(candidates[: round(len(files) * fraction)])
+    candidates = np.setdiff1d(np.arange(len(files)), first_of_class)  # in order
+    taken = set(candidates[: round(len(files) * fraction)].tolist())
     validation = [file for index, file in enumerate(files) if index in taken]
     return [file for index, file in enumerate(files) if index not in taken], validation
 
@@ -170,15 +170,14 @@ def _scan(spec: DataSpec, root: pathlib.Path, source: Source, files: dict[str, F
     return dataclasses.replace(
         source,
         **{name: _examples(part) for name, part in left.items()},
-        notes=source.notes + _notes("are left out, since they cannot be decoded", told),
+        notes=source.notes + _notes("left out, since it cannot be decoded", told),
         scan=None,
     )
 
 
 def _notes(what: str, names: list[str], root: pathlib.Path | None = None) -> tuple[str, ...]:
-    if not names:
-        return ()
-    return (f"note: {len(names)} files {what}: " + _first([os.path.relpath(n, root) if root else n for n in names]),)
+    told = [os.path.relpath(name, root) if root else name for name in names]
+    return (f"note: {what} ({len(told)}): {_first(told)}",) if told else ()
 
 
 def _first(names: list[str]) -> str:

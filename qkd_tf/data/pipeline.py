@@ -69,6 +69,7 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     if source.scan:
         source = source.scan()
     num_train, num_validation = source.train.num_examples, source.validation.num_examples
+    require(source.test.num_examples > 0, f"the test split of {spec.name} has no image")
     require(num_validation > 0, f"--validation_fraction={spec.validation_fraction} of {spec.name} is not one image")
     require(
         num_train >= spec.batch_size,

@@ -167,7 +167,7 @@ def test_what_is_no_picture_is_named_and_not_an_error(root):
     splits = load(root)
     assert splits.label_names == ["ant", "bee"]
     (note,) = splits.notes
-    assert note.startswith("note: 6 files and folders are not read")
+    assert note.startswith("note: not read, being no .jpg, ") and "in a class folder (6): " in note
     for name in (
         "train/ant/.hidden.png",
         "train/ant/Thumbs.db",
@@ -215,7 +215,7 @@ def test_broken_images_are_found_before_training_and_left_out_if_asked_for(root,
     assert kind != "0 bytes" or "(0 bytes)" in message
     splits = load(root, skip_broken_images=True)
     (note,) = splits.notes
-    assert note.startswith(f"note: 1 files are left out, since they cannot be decoded: train/ant/broken.{suffix} (")
+    assert note.startswith(f"note: left out, since it cannot be decoded (1): train/ant/broken.{suffix} (")
     left = values_of(splits.calibration) | values_of(splits.validation)
     assert sorted(left) == [*range(8), *range(100, 104)]
     assert splits.num_train == len(values_of(splits.calibration))
@@ -231,6 +231,12 @@ def test_a_class_of_broken_images_alone_is_an_error(root):
     for path in (root / "train" / "bee").iterdir():
         path.write_bytes(b"")
     assert "class bee" in complaint(root, skip_broken_images=True)
+
+
+def test_a_test_of_broken_images_alone_is_an_error(root):
+    for path in (root / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    assert "no image" in complaint(root, skip_broken_images=True)
 
 
 def test_images_of_several_sizes_need_an_image_size(root):
