@@ -77,10 +77,10 @@ def random_splits(num_train: int, num_test: int, image_shape=CIFAR, num_classes:
 
     def pictures(number):
         images = rng.integers(0, 256, (number, *image_shape), np.uint8)
-        return tf.data.Dataset.from_tensor_slices((images, rng.integers(0, num_classes, number)))
+        return data.in_memory(images, rng.integers(0, num_classes, number))
 
     names = [str(number) for number in range(num_classes)]
-    source = data.Source(pictures(num_train), pictures(num_test), pictures(num_test), names, "random")
+    source = data.Source(pictures(num_train), pictures(num_test), pictures(num_test), image_shape, names, "random")
     return data.pipelines(source, DataSpec("random", batch_size=min(BATCH, num_train)))
 
 

@@ -33,15 +33,19 @@ class DataSpec:
     """Where images come from and how a training batch is made of them.
 
     Attributes:
-      name: "digits" or a TFDS image-classification data set.
+      name: "digits", "folder:/path/to/images" or a TFDS image-classification data set.
       data_dir: folder in which TFDS has prepared the set; "" for the TFDS default.
-      test_split: TFDS split for the final look; "" takes test, or validation where there is none.
+      test_split: split, or folder of a `folder:` set, for the final look; "" takes test, or, of a TFDS set
+        without one, validation.
       image_size: pixels; 0 keeps images as stored. Otherwise the shorter side is resized to
         image_size * 256 / 224, then cropped at random (training) or at the centre.
       validation_fraction: share of the training split, in (0, 1), kept to choose the best epoch.
       crop_padding: black pixels put around a training image before the random crop; images that
         were resized have room for the crop already.
       horizontal_flip: mirror half of the training images.
+      skip_broken_images: leave out files of a `folder:` set that cannot be decoded, instead of refusing the set.
+      max_steps: training steps after which an epoch ends, for a quick trial; 0 for whole epochs.
+      max_eval_images: images of each of validation and test that are read, the first; 0 for all.
     """
 
     name: str
@@ -53,12 +57,22 @@ class DataSpec:
     horizontal_flip: bool = True
     batch_size: int = 128
     seed: int = 0
+    skip_broken_images: bool = False
+    max_steps: int = 0
+    max_eval_images: int = 0
 
     def __post_init__(self):
         require(0 < self.validation_fraction < 1, f"--validation_fraction={self.validation_fraction} is not in (0, 1)")
         require(self.batch_size > 0, f"--batch_size={self.batch_size} is not positive")
         require(self.crop_padding >= 0, f"--crop_padding={self.crop_padding} is negative")
         require(self.image_size >= 0, f"--image_size={self.image_size} is negative")
+        require(self.max_steps >= 0, f"--max_steps={self.max_steps} is negative; 0 is for whole epochs")
+        require(self.max_eval_images >= 0, f"--max_eval_images={self.max_eval_images} is negative; 0 is for all")
+
+    @property
+    def eval_images(self) -> slice:
+        """The part of validation and test that is read."""
+        return slice(self.max_eval_images or None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,14 +7,17 @@ from qkd_tf import experiment as ex
 FLAGS = flags.FLAGS
 
 # Data
-flags.DEFINE_string("data", "cifar10", "Data set: 'digits' (embedded), or a TFDS image-classification set by name.")
+flags.DEFINE_string("dataset", "cifar10", "Images: 'digits' (embedded), 'folder:/path', or a TFDS classification set.")
 flags.DEFINE_string("data_dir", "", "Folder in which TFDS has prepared the set; empty: the default folder of TFDS.")
-flags.DEFINE_string("test_split", "", "TFDS split for the final look; empty: test, or validation where there is none.")
+flags.DEFINE_string("test_split", "", "Split for the final look; empty: test, or validation where TFDS has no labels.")
 flags.DEFINE_integer("image_size", 0, "Pixels of a side; 0 keeps the size of the set (all images must then agree).")
 flags.DEFINE_float("validation_fraction", 0.1, "Share of the training split, in (0, 1), that chooses the best epoch.")
 flags.DEFINE_integer("crop_padding", 4, "Black pixels around a training image before the random crop (QKD, CIFAR: 4).")
 flags.DEFINE_bool("horizontal_flip", True, "Mirror half of the training images.")
 flags.DEFINE_integer("batch_size", 128, "Images a training step (QKD: 128).")
+flags.DEFINE_bool("skip_broken_images", False, "Leave out files of a folder that cannot be decoded; default: refuse.")
+flags.DEFINE_integer("max_steps", 0, "Training steps after which each epoch ends, for a trial; 0: whole epochs.")
+flags.DEFINE_integer("max_eval_images", 0, "First images of validation and of test that are read, for a trial; 0: all.")
 
 # Networks
 flags.DEFINE_string("student", "resnet20", "Network to quantize, by name.")
@@ -146,7 +149,7 @@ def experiment_from_flags() -> ex.Experiment:
     return ex.Experiment(
         run_dir=FLAGS.run_dir,
         seed=FLAGS.seed,
-        data=_spec(ex.DataSpec, name=FLAGS.data),
+        data=_spec(ex.DataSpec, name=FLAGS.dataset),
         student=ex.NetworkSpec(FLAGS.student, student_pixels, FLAGS.student_weights, weights_pixels),
         teacher=teacher,
         quantization=_spec(ex.QuantizationSpec),

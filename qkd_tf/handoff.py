@@ -54,13 +54,24 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float
     write_whole(target / "labels.txt", "\n".join(splits.label_names) + "\n")
 
     logits, labels = predict_logits(student.model, splits.test)
-    np.save(target / "test_images.npy", np.concatenate([images for images, _ in splits.test.as_numpy_iterator()]))
+    _write_images(target / "test_images.npy", splits)
     np.save(target / "test_labels.npy", labels)
     (output_name,) = student.plain.output_names
     output = producer(student.plain.get_layer(output_name)).name
     np.save(target / "student_logits.npy", quantize(logits, tensor_params[output]))
     _write_predictions(IntegerStudent(student), output_name, splits, target)
     return 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))
+
+
+def _write_images(path: pathlib.Path, splits: Splits) -> None:
+    """Batch by batch: the test split need not fit in memory."""
+    shape = (splits.fingerprint["num_test"], *splits.image_shape)
+    written = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    start = 0
+    for images, _ in splits.test.as_numpy_iterator():
+        written[start : start + len(images)] = images
+        start += len(images)
+    written.flush()
 
 
 def _write_predictions(student: IntegerStudent, output: str, splits: Splits, target: pathlib.Path) -> None:

@@ -28,11 +28,12 @@ def run(experiment: Experiment, folder: RunFolder) -> None:
       ExperimentError: data, networks or weights that do not fit; a loss that diverged.
     """
     tf_keras.utils.set_random_seed(experiment.seed)
-    splits = data.load(experiment.data)
+    source = data.open_source(experiment.data)
+    splits = data.pipelines(source, experiment.data)
     form = quantizer_form(experiment.training)
     student = quantize_student(build(experiment.student, splits), experiment.quantization, form)
     teacher = build(experiment.teacher, splits) if experiment.teacher else None
-    print(*experiment.notes, student.summary(), sep="\n")
+    print(*experiment.notes, *splits.notes, student.summary(), sep="\n")
 
     calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
     images = [batch for batch, _ in calibration]

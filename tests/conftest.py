@@ -115,6 +115,85 @@ def make_quantized_student(make_residual_student, make_splits):
     return make
 
 
+def _write_tar(target, members):
+    """A tar file of {name: bytes}."""
+    import io
+    import tarfile
+
+    with tarfile.open(fileobj=target, mode="w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def _encode(rng, mode, size, kind="JPEG"):
+    """A picture of coarse random blocks, (width, height) pixels, as the bytes of a file."""
+    import io
+
+    from PIL import Image
+
+    shape = (size[1] // 8 + 1, size[0] // 8 + 1, len(mode))
+    blocks = rng.integers(0, 256, shape).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(blocks.squeeze(-1) if len(mode) == 1 else blocks, mode).resize(size).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def encode_picture():
+    """encode_picture(rng, mode, (width, height), kind): a file's bytes; mode "L", "RGB", "RGBA" or "CMYK"."""
+    return _encode
+
+
+@pytest.fixture(scope="session")
+def make_imagenet():
+    """make_imagenet(folder, num_train, num_validation, num_test, num_classes): data_dir of a small "imagenet2012".
+
+    TFDS's own builder prepares it, from tar files laid out as ImageNet's: 1,000 synset names as classes, of
+    which the first `num_classes` have training pictures; JPEGs of many sizes, some grey, some CMYK. The test
+    split, which has no labels, is there if it has pictures.
+    """
+    import io
+
+    import tensorflow_datasets as tfds
+
+    def make(folder, num_train=40, num_validation=12, num_test=0, num_classes=8):
+        rng = np.random.default_rng(0)
+        names = tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text().split()
+
+        def picture(index):
+            size = tuple(int(side) for side in rng.integers(24, 90, 2))
+            return _encode(rng, ("RGB", "RGB", "L", "RGB", "CMYK")[index % 5], size)
+
+        classes = {}
+        for index in range(num_classes):
+            pictures = {f"{names[index]}_{k}.JPEG": picture(k) for k in range(index, num_train, num_classes)}
+            inner = io.BytesIO()
+            _write_tar(inner, pictures)
+            classes[f"{names[index]}.tar"] = inner.getvalue()
+        parts = {"train": classes}
+        for part, number in (("val", num_validation), ("test", num_test)):
+            parts[part] = {f"ILSVRC2012_{part}_{k + 1:08d}.JPEG": picture(k) for k in range(number)}
+        manual_dir = folder / "manual"
+        manual_dir.mkdir()
+        for part, members in parts.items():
+            if members:
+                with open(manual_dir / f"ILSVRC2012_img_{part}.tar", "wb") as file:
+                    _write_tar(file, members)
+        builder = tfds.builder("imagenet2012", data_dir=folder)
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir, num_shards=4))
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def imagenet_dir(tmp_path_factory, make_imagenet):
+    """data_dir of a set named imagenet2012 with 40 training and 12 validation pictures."""
+    return make_imagenet(tmp_path_factory.mktemp("imagenet"))
+
+
 @pytest.fixture(scope="session")
 def cifar10():
     """CIFAR-10 as `data.load` opens it; skips where the set is not at hand."""

@@ -25,7 +25,14 @@ ALLOWED = {
     # Flags and places.
     "qkd_tf.flags": [EXPERIMENT],
     "qkd_tf.run_folder": [EXPERIMENT],
-    "qkd_tf.data": [EXPERIMENT],
+    # Images: what is stored, then what a batch is made of.
+    "qkd_tf.data": ["qkd_tf.data.*"],
+    "qkd_tf.data.pixels": [EXPERIMENT],
+    "qkd_tf.data.source": [],
+    "qkd_tf.data.prepare": [],
+    "qkd_tf.data.sources": [EXPERIMENT, "qkd_tf.data.*"],
+    "qkd_tf.data.pipeline": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source", "qkd_tf.data.sources"],
+    "qkd_tf.data.*": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source"],
     "qkd_tf.evaluate": [],
     # Networks: no quantization in sight.
     "qkd_tf.models.layers": [],

@@ -47,6 +47,8 @@ def complaint(make):
         (DataSpec, "batch_size", (0, -1), (1,)),
         (DataSpec, "crop_padding", (-1,), (0,)),
         (DataSpec, "image_size", (-1,), (0, 1)),
+        (DataSpec, "max_steps", (-1,), (0, 1)),
+        (DataSpec, "max_eval_images", (-1,), (0, 1)),
         (QuantizationSpec, "weight_bits", (1, 9, 0, -4), (2, 8)),
         (QuantizationSpec, "activation_bits", (1, 9), (2, 8)),
         (QuantizationSpec, "first_layer_bits", (1, 9), (2, 8)),

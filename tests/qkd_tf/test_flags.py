@@ -4,7 +4,7 @@ from absl.testing import flagsaver
 from qkd_tf import flags
 from qkd_tf.experiment import ExperimentError, PhaseSpec, PixelNormalization
 
-SMALL = ("--run_dir=runs/x", "--data=digits", "--student=convnet_small", "--teacher=convnet_large")
+SMALL = ("--run_dir=runs/x", "--dataset=digits", "--student=convnet_small", "--teacher=convnet_large")
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_defaults_are_those_of_the_paper(parse):
 def test_every_flag_reaches_the_experiment(parse):
     """A flag that is defined and read by nobody would be a promise broken in silence."""
     changed = {
-        "data": "mnist", "data_dir": "d", "test_split": "validation", "image_size": 24,
+        "dataset": "mnist", "data_dir": "d", "test_split": "validation", "image_size": 24,
         "validation_fraction": 0.3, "crop_padding": 2,
         "batch_size": 7, "student": "resnet8", "teacher": "resnet20", "student_weights": "s.h5",
         "teacher_weights": "t.h5", "student_pixel_mean": 3, "student_pixel_std": 5, "student_weights_mean": 6,
@@ -61,6 +61,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "temperature": 4.0, "distillation_weight": 0.7, "run_dir": "runs/y", "seed": 5,
         "mixed_precision": "float16", "steps_per_execution": 4, "ewgs_scale": 1e-3, "batch_norm_batches": 5,
         "dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02,
+        "max_steps": 3, "max_eval_images": 100,
     }  # fmt: skip
     extra = {
         "student_weights": ["--student_weights_mean=1", "--student_weights_std=2"],
@@ -77,11 +78,12 @@ def test_every_flag_reaches_the_experiment(parse):
     known = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[flags.__name__]}
     assert known == {
         *changed, "student_weights_std", "horizontal_flip", "mask_weight_gradient", "jit_compile",
+        "skip_broken_images",
     }  # fmt: skip
     plain = parse(*base)
     for name, value in changed.items():
         assert parse(*base, f"--{name}={value}", *extra.get(name, [])) != plain, name
-    for name in ("nohorizontal_flip", "mask_weight_gradient", "jit_compile"):
+    for name in ("nohorizontal_flip", "mask_weight_gradient", "jit_compile", "skip_broken_images"):
         assert parse(*base, f"--{name}") != plain, name
     with_mean = [*base, "--student_weights=w.h5", "--student_weights_mean=1"]
     assert parse(*with_mean, "--student_weights_std=2") != parse(*with_mean, "--student_weights_std=3")
@@ -139,7 +141,7 @@ def test_a_users_mistake_is_one_line(parse, argument, part):
 
 
 def test_run_dir_must_be_given(parse):
-    assert "--run_dir" in complaint(parse, "--data=digits")
+    assert "--run_dir" in complaint(parse, "--dataset=digits")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 from absl.testing import flagsaver
 
 from qkd_tf import flags, train
+from qkd_tf.data import pipeline
 
-DIGITS = ("--data=digits", "--student=convnet_small", "--student_pixel_mean=0", "--student_pixel_std=128")
+DIGITS = ("--dataset=digits", "--student=convnet_small", "--student_pixel_mean=0", "--student_pixel_std=128")
 RAW_PIXELS = ["--student_weights_mean=0", "--student_weights_std=1"]
 ONE_PHASE = ("--phases=self_studying", "--epochs=1")
 PUBLISHED = pathlib.Path(__file__).parents[3] / "shared" / "models" / "resnet20.npz"
@@ -77,6 +78,20 @@ def test_another_experiment_in_the_same_folder_is_refused(run_dir):
     assert {file: file.stat().st_mtime_ns for file in run_dir.rglob("*")} == before
 
 
+def test_a_trial_of_streamed_imagenet_says_what_it_is(imagenet_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
+    start(
+        *("--dataset=imagenet2012", f"--data_dir={imagenet_dir}", "--image_size=16", "--student=convnet_small"),
+        *("--max_steps=2", "--max_eval_images=5", "--validation_fraction=0.2", "--batch_size=8"),
+        *(*ONE_PHASE, f"--run_dir={tmp_path / 'run'}"),
+    )
+    assert "test, validation, train of imagenet2012 would take more than 0 GiB" in capsys.readouterr().out
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (results["data"]["num_train"], results["data"]["num_test"], results["data"]["digested"]) == (32, 5, 5)
+    assert (results["experiment"]["data"]["max_steps"], results["experiment"]["data"]["max_eval_images"]) == (2, 5)
+    assert np.load(tmp_path / "run" / "handoff" / "test_images.npy").shape == (5, 16, 16, 3)
+
+
 @pytest.fixture
 def no_training(monkeypatch):
     """A mistake must be found before the first step."""
@@ -97,8 +112,9 @@ def no_training(monkeypatch):
         ([*ONE_PHASE, "--activation_bits=9"], "--activation_bits=9"),
         (["--phases=co_studying", "--epochs=1"], "--teacher"),
         (["--phases=self_studying", "--epochs=1,2"], "--epochs"),
-        ([*ONE_PHASE, "--data=no_such_set"], "no_such_set"),
-        ([*ONE_PHASE, "--data=cifar10", "--data_dir=/nowhere"], "/nowhere"),
+        ([*ONE_PHASE, "--dataset=no_such_set"], "no_such_set"),
+        ([*ONE_PHASE, "--dataset=cifar10", "--data_dir=/nowhere"], "/nowhere"),
+        ([*ONE_PHASE, "--dataset=folder:/nowhere"], "/nowhere is not a folder"),
         ([*ONE_PHASE, "--batch_size=5000"], "--batch_size=5000"),
         ([*ONE_PHASE, "--student_weights=/gone.h5", *RAW_PIXELS], "/gone.h5"),
         ([*ONE_PHASE, "--student_pixel_mean=12.5"], "--student_pixel_mean=12.5"),

@@ -1,0 +1,25 @@
+"""The embedded data set: scikit-learn's 1,797 handwritten digits of 8x8 pixels, one fifth of them for the test."""
+
+import numpy as np
+import sklearn
+from sklearn.datasets import load_digits
+
+from qkd_tf.data.source import Source, in_memory
+from qkd_tf.experiment import DataSpec
+
+
+def open_source(spec: DataSpec) -> Source:
+    digits = load_digits()
+    images = np.round(digits.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
+    order = np.random.default_rng(0).permutation(len(images))  # the split is the data set's, not the run's
+    train, test = np.split(order, [len(order) * 4 // 5])
+    num_validation = round(len(train) * spec.validation_fraction)
+    train, validation = train[num_validation:], train[:num_validation]
+    validation, test = validation[spec.eval_images], test[spec.eval_images]
+    side = spec.image_size or images.shape[1]
+    return Source(
+        *(in_memory(images[part], digits.target[part]) for part in (train, validation, test)),
+        image_shape=(side, side, 1),
+        label_names=[str(name) for name in digits.target_names],
+        version=f"scikit-learn {sklearn.__version__}",
+    )

@@ -1,0 +1,185 @@
+"""The user's own pictures: ROOT/train, ROOT/validation and ROOT/test, in each of them a folder a class.
+
+The order of a split is that of its file names, shuffled by a fixed seed: it is the data set's, not the run's.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import itertools
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from qkd_tf.data.pixels import decode
+from qkd_tf.data.source import Examples, Source
+from qkd_tf.experiment import DataSpec, ExperimentError, require
+
+PREFIX = "folder:"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+NUM_NAMED = 5  # files that a message names; the others are counted
+
+Files = list[tuple[str, int]]  # path and label of each picture
+
+
+def open_source(spec: DataSpec) -> Source:
+    """Lists the folders; of the pictures, at most one is decoded."""
+    root = pathlib.Path(spec.name.removeprefix(PREFIX)).expanduser()
+    require(root.is_dir(), f"--dataset={spec.name}: {root} is not a folder")
+    require(
+        not spec.data_dir, f"--data_dir={spec.data_dir} is for sets of TFDS; --dataset={spec.name} says where it is"
+    )
+    test_name = spec.test_split or "test"
+    for name in ("train", test_name):
+        require(
+            (root / name).is_dir(),
+            f"{root} has no folder {name}; train and {test_name} are needed, each with a folder of images a class; "
+            "see --test_split",
+        )
+    has_validation = (root / "validation").is_dir() and test_name != "validation"
+    used = list(dict.fromkeys(["train", test_name] + ["validation"] * has_validation))
+    strange = [entry.path for entry in _entries(root) if entry.name not in used]
+    label_names = [entry.name for entry in _entries(root / "train") if _is_class(entry)]
+    require(
+        len(label_names) > 1,
+        f"{root / 'train'} has {len(label_names)} class folders{': '.join(['', *label_names])}; two or more are needed",
+    )
+    files = {name: _listed(root / name, label_names, strange) for name in used}
+    listing = "\n".join(os.path.relpath(path, root) for name in sorted(used) for path, _ in files[name])
+    files = {name: _shuffled(listed) for name, listed in files.items()}
+    train, test = files["train"], files[test_name]
+    train, validation = (train, files["validation"]) if has_validation else _cut(train, spec.validation_fraction)
+    files = {"train": train, "validation": validation[spec.eval_images], "test": test[spec.eval_images]}
+    source = Source(
+        **{name: _examples(part) for name, part in files.items()},
+        image_shape=(spec.image_size, spec.image_size, 3) if spec.image_size else _first_shape(train, root),
+        label_names=label_names,
+        version=f"file names {hashlib.sha256(os.fsencode(listing)).hexdigest()[:16]}",
+        notes=_notes(f"not read, being no {', '.join(SUFFIXES)} in a class folder", strange, root),
+    )
+    return dataclasses.replace(source, scan=functools.partial(_scan, spec, root, source, files))
+
+
+def _entries(folder: str | pathlib.Path) -> list[os.DirEntry]:
+    return sorted(os.scandir(folder), key=lambda entry: entry.name)
+
+
+def _is_class(entry: os.DirEntry) -> bool:
+    return entry.is_dir() and not entry.name.startswith(".")
+
+
+def _is_picture(entry: os.DirEntry) -> bool:
+    return entry.is_file() and not entry.name.startswith(".") and entry.name.lower().endswith(SUFFIXES)
+
+
+def _listed(split: pathlib.Path, label_names: list[str], strange: list[str]) -> Files:
+    """Pictures of a split in the order of their names; what is none of them is added to `strange`."""
+    labels = {name: label for label, name in enumerate(label_names)}
+    files = []
+    for folder in _entries(split):
+        if not _is_class(folder):
+            strange.append(folder.path)
+            continue
+        require(
+            folder.name in labels,
+            f"{folder.path} is a class that {split.parent / 'train'} does not have; put it there too, or take it away",
+        )
+        before = len(files)
+        for entry in _entries(folder.path):
+            if _is_picture(entry):
+                files.append((entry.path, labels[folder.name]))
+            else:
+                strange.append(entry.path)
+        require(len(files) > before, f"class folder {folder.path} holds no image ({', '.join(SUFFIXES)})")
+    require(len(files) > 0, f"{split} has no class folder; as in train, a folder of images a class is expected")
+    return files
+
+
+def _shuffled(files: Files) -> Files:
+    return [files[index] for index in np.random.default_rng(0).permutation(len(files))]
+
+
+def _cut(files: Files, fraction: float) -> tuple[Files, Files]:
+    """(Training, validation): the first of the shuffled files for validation, but of each class one for training."""
+    _, first_of_class = np.unique([label for _, label in files], return_index=True)
+    candidates = np.setdiff1d(np.arange(len(files)), first_of_class)  # in order
+    taken = set(candidates[: round(len(files) * fraction)].tolist())
+    validation = [file for index, file in enumerate(files) if index in taken]
+    return [file for index, file in enumerate(files) if index not in taken], validation
+
+
+def _examples(files: Files) -> Examples:
+    """What is stored, and shuffled, is a path: that costs no memory to speak of."""
+
+    def read(seed: int | None) -> tf.data.Dataset:
+        order = range(len(files)) if seed is None else np.random.default_rng(seed).permutation(len(files))
+        paths = tf.constant([os.fsencode(files[index][0]) for index in order], tf.string)
+        return tf.data.Dataset.from_tensor_slices((paths, tf.constant([files[i][1] for i in order], tf.int64)))
+
+    return Examples(len(files), read, lambda path: decode(tf.io.read_file(path)))
+
+
+def _first_shape(files: Files, root: pathlib.Path) -> tuple[int, int, int]:
+    """Of the first picture that can be decoded; whether the others are like it, the scan will tell."""
+    size = next((found for found in (_size(path) for path, _ in files) if not isinstance(found, str)), None)
+    require(size is not None, f"not one image of {root / 'train'} can be decoded")
+    return (*size, 3)
+
+
+def _size(path: str) -> tuple[int, int] | str:
+    """Height and width of a picture, or why it has none."""
+    try:
+        encoded = tf.io.read_file(os.fsencode(path))
+        if not tf.strings.length(encoded):
+            return "0 bytes"
+        return tuple(decode(encoded).shape[:2])
+    except tf.errors.OpError as error:
+        return error.message.splitlines()[0].split("}} ")[-1].split(" [Op:")[0][:100]
+
+
+def _scan(spec: DataSpec, root: pathlib.Path, source: Source, files: dict[str, Files]) -> Source:
+    """Decodes every picture once."""
+    paths = [path for part in files.values() for path, _ in part]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(_size, paths)
+        sizes = dict(zip(paths, tqdm(found, "looking at images", len(paths), unit="image", mininterval=1), strict=True))
+    broken = {path: reason for path, reason in sizes.items() if isinstance(reason, str)}
+    told = [f"{os.path.relpath(path, root)} ({reason})" for path, reason in broken.items()]
+    require(
+        not broken or spec.skip_broken_images,
+        f"{len(broken)} of {len(paths)} images of {root} cannot be decoded: {_first(told)}; "
+        "mend or remove them, or leave them out by --skip_broken_images",
+    )
+    examples_of_sizes = {size: path for path, size in sizes.items() if path not in broken}
+    if not spec.image_size and len(examples_of_sizes) > 1:
+        told_sizes = [
+            f"{os.path.relpath(path, root)} has {height}x{width}"
+            for (height, width), path in itertools.islice(examples_of_sizes.items(), 2)
+        ]
+        raise ExperimentError(
+            f"images of {root} differ in size: {', '.join(told_sizes)} (height x width); "
+            "give --image_size, for instance --image_size=224"
+        )
+    left = {name: [file for file in part if file[0] not in broken] for name, part in files.items()}
+    gone = {label for _, label in files["train"]} - {label for _, label in left["train"]}
+    require(not gone, f"no image of class {_first([source.label_names[label] for label in gone])} can be decoded")
+    return dataclasses.replace(
+        source,
+        **{name: _examples(part) for name, part in left.items()},
+        notes=source.notes + _notes("left out, since it cannot be decoded", told),
+        scan=None,
+    )
+
+
+def _notes(what: str, names: list[str], root: pathlib.Path | None = None) -> tuple[str, ...]:
+    told = [os.path.relpath(name, root) if root else name for name in names]
+    return (f"note: {what} ({len(told)}): {_first(told)}",) if told else ()
+
+
+def _first(names: list[str]) -> str:
+    more = len(names) - NUM_NAMED
+    return ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")

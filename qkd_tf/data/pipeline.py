@@ -1,0 +1,222 @@
+"""Deterministic tf.data pipelines: what is stored, as batches of pixels that depend on seed and epoch alone."""
+
+import dataclasses
+import functools
+import hashlib
+import math
+import os
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from qkd_tf.data import pixels
+from qkd_tf.data.source import Examples, Source
+from qkd_tf.data.sources import open_source
+from qkd_tf.experiment import DataSpec, ExperimentError, require
+
+CACHE_BYTES = 4 << 30  # of decoded images that are kept in memory; what does not fit is streamed
+SHUFFLE_BUFFER = 50_000  # decoded examples of a split in memory
+STREAM_BUFFER = 4_096  # stored examples of a streamed split: half a gigabyte of ImageNet's files
+DIGESTED = 1_000  # examples that stand for a streamed split in the fingerprint
+PARALLEL_CALLS = 2  # batches at work; 256 of 224x224 are 38 MB
+DECODE_CALLS = os.cpu_count() or 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The three splits of a data set, as batches of (pixels [N, H, W, C] uint8, labels [N] int64).
+
+    Attributes:
+      train: epoch number -> augmented batches of that epoch, the same for the same seed and epoch.
+      calibration: training images without augmentation.
+      validation, test: in the order of the data set, the last batch may be short.
+      fingerprint: what was read: data set, version, numbers of images, SHA-256 of the first `digested` images of
+        the test split: all, or 1,000 where the split does not fit in memory.
+      notes: what a user should know, a line each.
+      max_steps: batches that end an epoch early; 0 for none.
+    """
+
+    train: Callable[[int], tf.data.Dataset]
+    calibration: tf.data.Dataset
+    validation: tf.data.Dataset
+    test: tf.data.Dataset
+    num_train: int
+    batch_size: int
+    image_shape: tuple[int, int, int]
+    label_names: list[str]
+    fingerprint: dict
+    notes: tuple[str, ...] = ()
+    max_steps: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        steps = self.num_train // self.batch_size
+        return min(steps, self.max_steps or steps)
+
+
+def load(spec: DataSpec) -> Splits:
+    """`open_source` and `pipelines` in one."""
+    return pipelines(open_source(spec), spec)
+
+
+def pipelines(source: Source, spec: DataSpec) -> Splits:
+    """Batches of a source's examples; whatever fits `CACHE_BYTES` is decoded once and kept, the rest is streamed.
+
+    Raises:
+      ExperimentError: images that cannot be decoded or differ in size, too few of them, or labels that are no class.
+    """
+    if source.scan:
+        source = source.scan()
+    num_train, num_validation = source.train.num_examples, source.validation.num_examples
+    require(source.test.num_examples > 0, f"the test split of {spec.name} has no image")
+    require(num_validation > 0, f"--validation_fraction={spec.validation_fraction} of {spec.name} is not one image")
+    require(
+        num_train >= spec.batch_size,
+        f"--batch_size={spec.batch_size} is more than the {num_train} training images of {spec.name}",
+    )
+    shape = source.image_shape
+    shapes = {"test": shape, "validation": shape, "train": shape}  # memory is given out in this order
+    fit = functools.partial(tf.ensure_shape, shape=shape)
+    if spec.image_size:
+        fit = functools.partial(pixels.resize, image_size=spec.image_size)
+        shapes["train"] = (pixels.room(spec.image_size),) * 2 + shape[2:]  # for the random crop
+
+    def crop(image: tf.Tensor) -> tf.Tensor:
+        return tf.image.resize_with_crop_or_pad(image, *shape[:2])
+
+    def fit_and_crop(image: tf.Tensor) -> tf.Tensor:
+        return crop(fit(image))
+
+    examples = {name: getattr(source, name) for name in shapes}
+    transforms = {"test": fit_and_crop, "validation": fit_and_crop, "train": fit}
+    kept = _fitting({name: examples[name].num_examples * math.prod(shapes[name]) for name in shapes})
+    pictures = {name: Pictures(examples[name], transforms[name], name in kept) for name in shapes}
+    for name in shapes:
+        _require_classes(pictures[name].labels(), name, source, spec)
+
+    def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
+        return dataset.batch(spec.batch_size).prefetch(PARALLEL_CALLS)
+
+    def epoch_batches(epoch: int) -> tf.data.Dataset:
+        seed = spec.seed * 100_003 + epoch
+        batches = pictures["train"].shuffled(seed).batch(spec.batch_size, drop_remainder=True).enumerate()
+        if spec.max_steps:
+            batches = batches.take(spec.max_steps)
+        return batches.map(
+            lambda step, batch: (pixels.augment(batch[0], shape, spec, tf.stack([seed, step])), batch[1]),
+            num_parallel_calls=PARALLEL_CALLS,
+        ).prefetch(PARALLEL_CALLS)
+
+    centred = pictures["train"].shuffled(spec.seed).map(lambda image, label: (crop(image), label))
+    return Splits(
+        train=epoch_batches,
+        calibration=batched(centred),
+        validation=batched(pictures["validation"].ordered()),
+        test=batched(pictures["test"].ordered()),
+        num_train=num_train,
+        batch_size=spec.batch_size,
+        image_shape=shape,
+        label_names=source.label_names,
+        fingerprint={
+            "name": spec.name,
+            "version": source.version,
+            "num_train": num_train,
+            "num_test": source.test.num_examples,
+            **_digest(pictures["test"], spec.batch_size),
+        },
+        notes=source.notes + _streaming_notes(spec.name, [name for name in shapes if name not in kept]),
+        max_steps=spec.max_steps,
+    )
+
+
+class Pictures:
+    """A split as (pixels [H, W, C] uint8, label [] int64).
+
+    Args:
+      transform: pixels [h, w, C] of any size -> [H, W, C].
+      kept: decode once and keep in memory; else decode whenever they are read, behind a shuffle of what is stored.
+    """
+
+    def __init__(self, examples: Examples, transform: Callable[[tf.Tensor], tf.Tensor], kept: bool):
+        self._examples = examples
+        self._transform = transform
+        self._kept = self._decoded(examples.read(None)).cache() if kept else None
+
+    def ordered(self) -> tf.data.Dataset:
+        """In the order of the data set."""
+        return self._decoded(self._examples.read(None)) if self._kept is None else self._kept
+
+    def shuffled(self, seed: int) -> tf.data.Dataset:
+        """In an order that depends on the seed alone."""
+        if self._kept is not None:
+            return self._shuffled(self._kept, SHUFFLE_BUFFER, seed)
+        return self._decoded(self._shuffled(self._examples.read(seed), STREAM_BUFFER, seed))
+
+    def head(self) -> tf.data.Dataset:
+        """What is looked at before training: all that is kept, the first DIGESTED of what is streamed."""
+        return self.ordered().take(DIGESTED) if self._kept is None else self._kept
+
+    def labels(self) -> np.ndarray:
+        """Those of `head`, [N] int64."""
+        stored = self._examples.read(None).take(DIGESTED) if self._kept is None else self._kept
+        labels = stored.map(lambda _, label: label).batch(DIGESTED)
+        return np.concatenate([np.zeros(0, np.int64), *labels.as_numpy_iterator()])
+
+    def _shuffled(self, dataset: tf.data.Dataset, buffer: int, seed: int) -> tf.data.Dataset:
+        return dataset.shuffle(min(self._examples.num_examples, buffer), seed, reshuffle_each_iteration=False)
+
+    def _decoded(self, stored: tf.data.Dataset) -> tf.data.Dataset:
+        return stored.map(
+            lambda image, label: (self._transform(self._examples.decode(image)), label),
+            num_parallel_calls=DECODE_CALLS,
+            deterministic=True,
+        ).with_options(_options())
+
+
+def _fitting(num_bytes: dict[str, int]) -> set[str]:
+    """Names of the splits that fit into CACHE_BYTES together, those that come first having the first choice."""
+    left, fitting = CACHE_BYTES, set()
+    for name, size in num_bytes.items():
+        if size <= left:
+            left -= size
+            fitting.add(name)
+    return fitting
+
+
+def _streaming_notes(name: str, streamed: list[str]) -> tuple[str, ...]:
+    if not streamed:
+        return ()
+    return (
+        f"note: {', '.join(streamed)} of {name} would take more than {CACHE_BYTES / 2**30:.3g} GiB decoded; "
+        "what is not kept in memory is read and decoded in every epoch",
+    )
+
+
+def _require_classes(labels: np.ndarray, split: str, source: Source, spec: DataSpec) -> None:
+    num_classes = len(source.label_names)
+    strange = labels[(labels < 0) | (labels >= num_classes)]
+    if len(strange):
+        raise ExperimentError(
+            f"the {split} split of {spec.name} has the label {strange[0]}, its classes are 0..{num_classes - 1}; "
+            "where the test split has no labels, name another by --test_split, such as validation"
+        )
+
+
+def _digest(pictures: Pictures, batch_size: int) -> dict:
+    digest, num_digested = hashlib.sha256(), 0
+    for images, labels in pictures.head().batch(batch_size).as_numpy_iterator():
+        digest.update(images.tobytes())
+        digest.update(labels.tobytes())
+        num_digested += len(labels)
+    return {"digested": num_digested, "test_sha256": digest.hexdigest()}
+
+
+def _options() -> tf.data.Options:
+    """No autotuning: its thread sleeps in doubling periods, and the end of an epoch waits for it to wake.
+
+    An epoch can take twice its time.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options

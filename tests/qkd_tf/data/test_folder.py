@@ -1,0 +1,312 @@
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qkd_tf import data
+from qkd_tf.data import pipeline
+from qkd_tf.experiment import DataSpec, ExperimentError
+
+PICTURES = pathlib.Path(__file__).parents[4] / "shared" / "data" / "imagenet_pictures"
+
+
+def arrays(batches):
+    images, labels = zip(*batches.as_numpy_iterator(), strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def spec_of(root, **changes):
+    return DataSpec(f"folder:{root}", **{"batch_size": 4, "validation_fraction": 0.25, "crop_padding": 0, **changes})
+
+
+def load(root, **changes):
+    return data.load(spec_of(root, **changes))
+
+
+def complaint(root, **changes):
+    with pytest.raises(ExperimentError) as caught:
+        load(root, **changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def write(path, size=(16, 12), value=128):
+    """A grey picture of (width, height) pixels, all of one value."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value,) * 3).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Train: 8 ants of grey values 0..7, 4 bees of 100..103; test: 3 ants of 200..202, 2 bees of 210 and 211."""
+    for split, name, values in (
+        ("train", "ant", range(8)),
+        ("train", "bee", range(100, 104)),
+        ("test", "ant", range(200, 203)),
+        ("test", "bee", range(210, 212)),
+    ):
+        for value in values:
+            write(tmp_path / split / name / f"{value:03d}.png", value=value)
+    return tmp_path
+
+
+def values_of(split):
+    """Pixel value -> label of a split of pictures of one value."""
+    images, labels = arrays(split)
+    assert images.dtype == np.uint8 and images.shape[1:] == (12, 16, 3)
+    assert all(np.all(image == image[0, 0, 0]) for image in images)
+    return {int(image[0, 0, 0]): int(label) for image, label in zip(images, labels, strict=True)}
+
+
+@pytest.mark.parametrize("limit", [pipeline.CACHE_BYTES, 0])
+def test_classes_are_the_sorted_names_of_trains_folders(root, monkeypatch, limit):
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", limit)
+    splits = load(root)
+    assert splits.label_names == ["ant", "bee"]
+    assert splits.image_shape == (12, 16, 3)
+    assert values_of(splits.test) == {200: 0, 201: 0, 202: 0, 210: 1, 211: 1}
+    training = values_of(splits.calibration) | values_of(splits.validation)
+    assert training == {value: int(value >= 100) for value in [*range(8), *range(100, 104)]}
+    assert (splits.num_train, splits.fingerprint["num_test"]) == (9, 5)
+    assert set(values_of(splits.train(0))) <= set(values_of(splits.calibration))
+
+
+def test_validation_is_cut_from_train_by_a_fixed_seed(root):
+    first, again, other_run = (values_of(load(root, seed=seed).validation) for seed in (0, 0, 7))
+    assert first == again == other_run and len(first) == 3
+    assert len(values_of(load(root, validation_fraction=0.5, batch_size=1).validation)) == 6
+
+
+def test_no_class_loses_its_last_picture_to_validation(root):
+    write(root / "train" / "cow" / "1.png", value=250)
+    for fraction in (0.3, 0.9):
+        splits = load(root, validation_fraction=fraction, batch_size=1)
+        assert set(values_of(splits.calibration).values()) == {0, 1, 2}
+
+
+def test_a_folder_of_validation_is_taken_as_it_is(root):
+    write(root / "validation" / "bee" / "1.png", value=50)
+    splits = load(root)
+    assert values_of(splits.validation) == {50: 1}
+    assert splits.num_train == 12
+
+
+def test_validation_may_be_the_test(root):
+    shutil.rmtree(root / "test")
+    write(root / "validation" / "ant" / "1.png", value=50)
+    splits = load(root, test_split="validation")
+    assert values_of(splits.test) == {50: 0}
+    assert len(values_of(splits.validation)) == 3 and splits.num_train == 9
+
+
+def test_order_is_shuffled_and_the_data_sets_own(root):
+    """So that the first images of a trial are of several classes."""
+    for value in range(20, 60):
+        write(root / "test" / "ant" / f"{value}.png", value=value)
+        write(root / "test" / "bee" / f"{value + 100}.png", value=value + 100)
+    whole, part = load(root), load(root, max_eval_images=12, seed=4)
+    first = arrays(whole.test)[1][:12]
+    assert set(first) == {0, 1}
+    assert arrays(part.test)[1].tolist() == first.tolist()
+    assert part.fingerprint["num_test"] == 12
+
+
+def test_the_set_is_known_by_its_file_names(root):
+    before = data.open_source(spec_of(root)).version
+    moved = root.rename(root.with_name("moved"))
+    assert data.open_source(spec_of(moved)).version == before
+    write(moved / "train" / "bee" / "new.png")
+    assert data.open_source(spec_of(moved)).version != before
+
+
+@pytest.mark.parametrize("name", ["a.JPG", "a.jpeg", "a.Jpg", "a.PNG", "a.bmp", "a.gif"])
+def test_suffixes_of_any_case_are_read(root, name):
+    write(root / "test" / "bee" / name, value=90)
+    images, labels = arrays(load(root).test)
+    assert len(images) == 6
+    assert [labels[i] for i in range(6) if np.all(np.abs(images[i].astype(int) - 90) <= 2)] == [1]
+
+
+def test_of_an_animation_the_first_picture_is_read(root):
+    frames = [Image.new("L", (16, 12), value) for value in (90, 160)]
+    frames[0].save(root / "test" / "bee" / "a.gif", save_all=True, append_images=frames[1:])
+    assert 90 in values_of(load(root).test)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.new("L", (16, 12), 90),
+        Image.new("LA", (16, 12), (90, 40)),
+        Image.new("RGBA", (16, 12), (90, 90, 90, 40)),
+        Image.fromarray(np.full((12, 16), 90 * 257, np.uint16)),
+    ],
+    ids=lambda image: image.mode,
+)
+def test_grey_alpha_and_16_bits_become_three_channels_of_8(root, image):
+    image.save(root / "test" / "bee" / "a.png")
+    assert values_of(load(root).test)[90] == 1
+
+
+def test_cmyk_becomes_rgb(root):
+    Image.new("CMYK", (16, 12), (0, 255, 255, 0)).save(root / "test" / "bee" / "red.jpg")
+    images, _ = arrays(load(root).test)
+    assert any(np.all(image[..., 0] > 200) and np.all(image[..., 1:] < 60) for image in images)
+
+
+def test_what_is_no_picture_is_named_and_not_an_error(root):
+    (root / "train" / "ant" / ".hidden.png").write_bytes(b"x")
+    (root / "train" / "ant" / "Thumbs.db").write_bytes(b"x")
+    (root / "test" / "labels.txt").write_text("x")
+    write(root / "train" / ".cache" / "1.png")
+    write(root / "train" / "ant" / "deeper" / "1.png")
+    write(root / "val" / "ant" / "1.png")
+    splits = load(root)
+    assert splits.label_names == ["ant", "bee"]
+    (note,) = splits.notes
+    assert note.startswith("note: not read, being no .jpg, ") and "in a class folder (6): " in note
+    for name in (
+        "train/ant/.hidden.png",
+        "train/ant/Thumbs.db",
+        "train/.cache",
+        "train/ant/deeper",
+        "val",
+        "and 1 more",
+    ):
+        assert name in note
+
+
+def test_a_class_that_train_does_not_have_is_an_error(root):
+    write(root / "test" / "wasp" / "1.png")
+    message = complaint(root)
+    assert "test/wasp" in message and "train" in message
+
+
+def test_a_class_may_be_missing_in_the_test(root):
+    shutil.rmtree(root / "test" / "bee")
+    assert set(values_of(load(root).test).values()) == {0}
+
+
+def cut_off(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+BREAK = {
+    "0 bytes": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("not a picture"),
+    "truncated": cut_off,
+    "header": lambda path: path.write_bytes(path.read_bytes()[:20]),
+}
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif"])
+@pytest.mark.parametrize("kind", BREAK)
+def test_broken_images_are_found_before_training_and_left_out_if_asked_for(root, kind, suffix):
+    path = root / "train" / "ant" / f"broken.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)).save(path)
+    BREAK[kind](path)
+    message = complaint(root)
+    assert f"1 of 18 images of {root} cannot be decoded: train/ant/broken.{suffix} (" in message
+    assert "--skip_broken_images" in message
+    assert kind != "0 bytes" or "(0 bytes)" in message
+    splits = load(root, skip_broken_images=True)
+    (note,) = splits.notes
+    assert note.startswith(f"note: left out, since it cannot be decoded (1): train/ant/broken.{suffix} (")
+    left = values_of(splits.calibration) | values_of(splits.validation)
+    assert sorted(left) == [*range(8), *range(100, 104)]
+    assert splits.num_train == len(values_of(splits.calibration))
+
+
+def test_many_broken_images_are_counted(root):
+    for index in range(8):
+        (root / "test" / "bee" / f"broken{index}.jpg").write_bytes(b"")
+    assert "8 of 25 images" in complaint(root) and "and 3 more" in complaint(root)
+
+
+def test_a_class_of_broken_images_alone_is_an_error(root):
+    for path in (root / "train" / "bee").iterdir():
+        path.write_bytes(b"")
+    assert "class bee" in complaint(root, skip_broken_images=True)
+
+
+def test_a_test_of_broken_images_alone_is_an_error(root):
+    for path in (root / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    assert "no image" in complaint(root, skip_broken_images=True)
+
+
+def test_images_of_several_sizes_need_an_image_size(root):
+    write(root / "test" / "bee" / "large.png", (20, 30), 5)
+    message = complaint(root)
+    assert "--image_size" in message and "test/bee/large.png has 30x20" in message and "12x16" in message
+    assert load(root, image_size=8).image_shape == (8, 8, 3)
+
+
+def remove(*names):
+    return lambda root: [shutil.rmtree(root / name) for name in names]
+
+
+@pytest.mark.parametrize(
+    "change, changes, part",
+    [
+        (remove("test"), {}, "has no folder test"),
+        (remove("train"), {}, "has no folder train"),
+        (remove("train/bee"), {}, "has 1 class folders: ant; two or more"),
+        (remove("train/ant", "train/bee"), {}, "has 0 class folders; two or more"),
+        (remove("test/ant", "test/bee"), {}, "test has no class folder"),
+        (lambda root: (root / "train" / "cow").mkdir(), {}, "train/cow holds no image"),
+        (lambda root: (root / "test" / "bee" / "x").mkdir(), {"batch_size": 10}, "--batch_size=10 is more than the 9"),
+        (lambda root: None, {"validation_fraction": 0.01}, "--validation_fraction=0.01"),
+        (lambda root: None, {"data_dir": "d"}, "--data_dir=d is for sets of TFDS"),
+        (lambda root: None, {"test_split": "exam"}, "has no folder exam"),
+    ],
+)
+def test_a_layout_that_cannot_be_trained_is_told_by_name(root, change, changes, part):
+    change(root)
+    assert part in complaint(root, **changes)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    assert f"{tmp_path / 'gone'} is not a folder" in complaint(tmp_path / "gone")
+
+
+def test_opening_decodes_one_picture_at_most(root):
+    """Broken ones are found later, by the scan."""
+    (root / "train" / "ant" / "broken.jpg").write_bytes(b"")
+    source = data.open_source(spec_of(root))
+    assert source.image_shape == (12, 16, 3) and source.label_names == ["ant", "bee"]
+    for path in (root / "train").rglob("*.png"):
+        path.write_bytes(b"")
+    assert data.open_source(spec_of(root, image_size=32)).image_shape == (32, 32, 3)
+    assert "not one image" in complaint(root)
+
+
+@pytest.mark.usefixtures("streaming")
+def test_streamed_batches_are_a_function_of_seed_and_epoch(root):
+    splits = load(root)
+    first, again, other = (arrays(load(root).train(epoch))[0] for epoch in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, arrays(splits.train(1))[0])
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.skipif(not PICTURES.is_dir(), reason=f"no {PICTURES}")
+def test_real_photographs(tmp_path):
+    folders = sorted(folder for folder in PICTURES.iterdir() if folder.is_dir() and len(list(folder.iterdir())) > 3)[:5]
+    for folder in folders:
+        first, *others = sorted(folder.iterdir())
+        for split, paths in (("test", [first]), ("train", others)):
+            (tmp_path / split / folder.name).mkdir(parents=True)
+            for path in paths:
+                (tmp_path / split / folder.name / path.name).symlink_to(path)
+    splits = load(tmp_path)
+    assert splits.image_shape == (224, 224, 3)
+    assert splits.label_names == [folder.name for folder in folders]
+    for image, label in zip(*arrays(splits.test), strict=True):
+        name = sorted(path.name for path in (tmp_path / "test" / splits.label_names[label]).iterdir())[0]
+        expected = np.asarray(Image.open(tmp_path / "test" / splits.label_names[label] / name).convert("RGB"))
+        assert np.abs(image.astype(int) - expected).mean() < 2  # two JPEG decoders

@@ -1,0 +1,162 @@
+import time
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from qkd_tf import data
+from qkd_tf.data import tfds_set
+from qkd_tf.experiment import DataSpec, ExperimentError
+
+
+def arrays(batches):
+    images, labels = zip(*batches.as_numpy_iterator(), strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def small(data_dir, **changes):
+    return DataSpec("small", data_dir=data_dir, **{"batch_size": 4, "validation_fraction": 0.3, **changes})
+
+
+def imagenet(data_dir, **changes):
+    fields = {"batch_size": 8, "image_size": 28, "validation_fraction": 0.2, **changes}
+    return DataSpec("imagenet2012", data_dir=data_dir, **fields)
+
+
+@pytest.fixture(scope="module")
+def ramps(make_ramps):
+    return make_ramps()
+
+
+def test_images_are_resized_by_their_shorter_side_and_cropped_at_the_centre(ramps):
+    splits = data.load(small(ramps, image_size=7))  # 32 x 64 becomes 8 x 16, the middle 8 x 8, of which 7 x 7
+    assert splits.image_shape == (7, 7, 3)
+    ramp = [8 * (4 + column) + 3 for column in range(8)]  # mean of 4 columns: 2 * (4 * column + 1.5)
+    for split, number in ((splits.test, 6), (splits.validation, 2), (splits.calibration, 4)):
+        images, _ = arrays(split)
+        assert images.shape == (number, 7, 7, 3) and images.dtype == np.uint8
+        assert all(row.tolist() == ramp[:7] for row in images[..., 0].reshape(-1, 7))
+    images, _ = arrays(splits.train(0))
+    allowed = [ramp[:7], ramp[1:], ramp[6::-1], ramp[:0:-1]]
+    assert images.shape == (4, 7, 7, 3)
+    assert all(row.tolist() in allowed for row in images[..., 1].reshape(-1, 7))
+
+
+def test_images_of_several_sizes_become_one_and_need_an_image_size(make_ramps):
+    data_dir = make_ramps(((32, 64), (64, 32), (20, 20)))
+    assert arrays(data.load(small(data_dir, image_size=7)).test)[0].shape == (6, 7, 7, 3)
+    with pytest.raises(ExperimentError, match="differ in size; give --image_size"):
+        data.open_source(small(data_dir))
+
+
+def test_set_says_what_it_is(ramps):
+    splits = data.load(small(ramps))
+    assert splits.image_shape == (32, 64, 3)
+    assert splits.label_names == ["cat", "dog"]
+    assert splits.fingerprint["version"] == "1.2.3"
+    assert arrays(splits.test)[1].tolist() == [0, 1, 0, 1, 0, 1]
+    assert arrays(splits.validation)[1].tolist() == [0, 1]  # the last two of the training split
+    assert splits.num_train == 4
+
+
+def test_pixels_are_those_that_tfds_decodes(ramps):
+    expected = next(iter(tfds.load("small", data_dir=ramps, split="test", batch_size=-1, as_supervised=True)[:1]))
+    np.testing.assert_array_equal(arrays(data.load(small(ramps)).test)[0], expected)
+
+
+def test_validation_stands_in_for_a_test_split_that_is_missing(make_ramps):
+    source = data.open_source(small(make_ramps(splits=("train", "validation"))))
+    assert source.test.num_examples == 6 and source.validation.num_examples == 2
+    with pytest.raises(ExperimentError, match="train and validation are needed"):
+        data.open_source(small(make_ramps(splits=("train",))))
+
+
+@pytest.mark.parametrize(
+    "feature, image, part",
+    [
+        (tfds.features.Text(), lambda index: "words", "not a set of"),
+        (tfds.features.Image(shape=(4, 4, 1), dtype=np.uint16), lambda i: np.zeros((4, 4, 1), np.uint16), "uint16"),
+    ],
+)
+def test_a_set_of_something_else_than_8_bit_images_is_refused(make_set, feature, image, part):
+    with pytest.raises(ExperimentError, match=part):
+        data.open_source(small(make_set(feature, image)))
+
+
+def test_a_test_split_without_labels_is_refused(make_ramps):
+    data_dir = make_ramps(splits=("train", "test", "validation"), labels=(-1,))
+    with pytest.raises(ExperimentError, match="test split of small has the label -1.*--test_split"):
+        data.load(small(data_dir))
+
+
+def test_a_fraction_of_examples_that_is_not_one_is_refused(ramps):
+    with pytest.raises(ExperimentError, match="validation_fraction"):
+        data.load(small(ramps, validation_fraction=0.004))
+
+
+def test_data_dir_that_is_no_folder_is_named(tmp_path):
+    with pytest.raises(ExperimentError, match="nowhere is not a folder"):
+        data.load(DataSpec("cifar10", data_dir=str(tmp_path / "nowhere")))
+
+
+@pytest.mark.parametrize("name, manual", [("cifar10", False), ("imagenet2012", True)])
+def test_a_set_that_is_not_prepared_comes_with_the_command_that_prepares_it(tmp_path, name, manual):
+    with pytest.raises(ExperimentError) as caught:
+        data.open_source(DataSpec(name, data_dir=str(tmp_path)))
+    assert f"python -m qkd_tf.data.prepare {name} --data_dir={tmp_path}" in str(caught.value)
+    assert ("--manual_dir=" in str(caught.value)) == manual
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_set_is_named_with_what_is_known(tmp_path):
+    with pytest.raises(ExperimentError, match="unknown data set 'no_such_set'.*digits.*folder:.*cifar10"):
+        data.open_source(DataSpec("no_such_set", data_dir=str(tmp_path)))
+
+
+def test_imagenet_is_opened_without_reading_a_picture(imagenet_dir, monkeypatch):
+    def read(*_):
+        pytest.fail("the set is read")
+
+    monkeypatch.setattr(tfds_set, "_read", read)
+    start = time.monotonic()
+    source = data.open_source(imagenet(imagenet_dir, image_size=224))
+    assert time.monotonic() - start < 2
+    assert source.image_shape == (224, 224, 3)
+    assert len(source.label_names) == 1000 and source.label_names[0] == "n01440764"
+    assert source.version == "5.1.0"
+    assert [split.num_examples for split in (source.train, source.validation, source.test)] == [32, 8, 12]
+
+
+def test_imagenet_is_tested_on_its_validation_split_and_chooses_epochs_on_the_end_of_training(imagenet_dir):
+    splits = data.load(imagenet(imagenet_dir))
+    seen = {name: arrays(getattr(splits, name)) for name in ("calibration", "validation", "test")}
+    pictures = {name: {image.tobytes() for image in images} for name, (images, _) in seen.items()}
+    assert {name: len(found) for name, found in pictures.items()} == {"calibration": 32, "validation": 8, "test": 12}
+    assert len(set.union(*pictures.values())) == 40 + 12
+    training = np.concatenate([seen["calibration"][1], seen["validation"][1]])
+    assert sorted(training) == sorted([*range(8)] * 5)
+    whole = tfds.load("imagenet2012", data_dir=imagenet_dir, split="validation", as_supervised=True)
+    assert seen["test"][1].tolist() == [label for _, label in whole.as_numpy_iterator()]
+
+
+def test_the_unlabelled_test_of_imagenet_is_not_taken(tmp_path, make_imagenet):
+    """TFDS prepares it too where its tar file lies beside the others."""
+    data_dir = make_imagenet(tmp_path, num_train=8, num_validation=4, num_test=6)
+    assert data.open_source(imagenet(data_dir)).test.num_examples == 4
+    with pytest.raises(ExperimentError, match="label -1.*such as validation"):
+        data.load(imagenet(data_dir, test_split="test", batch_size=1))
+
+
+def test_grey_and_cmyk_pictures_of_imagenet_have_three_channels(imagenet_dir):
+    images, _ = arrays(data.load(imagenet(imagenet_dir)).test)
+    grey = [bool(np.all(image == image[..., :1])) for image in images]
+    assert sum(grey) == 2  # of 12: every fifth, beginning with the third
+    assert images.shape == (12, 28, 28, 3)
+
+
+def test_first_images_of_validation_and_test_stand_for_all_in_a_trial(imagenet_dir):
+    whole, part = (data.load(imagenet(imagenet_dir, max_eval_images=number)) for number in (0, 5))
+    for name in ("validation", "test"):
+        np.testing.assert_array_equal(arrays(getattr(whole, name))[0][:5], arrays(getattr(part, name))[0])
+    assert part.fingerprint["num_test"] == 5
+    assert part.num_train == whole.num_train
