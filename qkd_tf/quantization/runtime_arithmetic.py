@@ -274,9 +274,7 @@ TFLM = Arithmetic(
     requantize=_fixed_point_requantize,
     limit=_limit_half_away,
 )
-LITERT_REFERENCE = dataclasses.replace(
-    TFLM, dense=_fixed_point_sums(multiply_rounding_once), logistic=_tabled_logistic
-)
+LITERT_REFERENCE = dataclasses.replace(TFLM, dense=_fixed_point_sums(multiply_rounding_once), logistic=_tabled_logistic)
 
 RUY = dataclasses.replace(TFLM, convolution=_fixed_point_sums(multiply_rounding_up_twice))
 LITERT_INT4 = dataclasses.replace(XNNPACK, int4={"CONV_2D": RUY, "DEPTHWISE_CONV_2D": TFLM})
