@@ -45,7 +45,7 @@ ALLOWED = {
     "qkd_tf.quantization.fake_quant": [GRID],
     "qkd_tf.quantization.quantizers": [GRID, "qkd_tf.quantization.fake_quant"],
     "qkd_tf.quantization.quantize_configs": ["qkd_tf.quantization.quantizers"],
-    "qkd_tf.quantization.plan": [EXPERIMENT, GRID],
+    "qkd_tf.quantization.plan": [EXPERIMENT, GRID, ARITHMETIC],
     "qkd_tf.quantization.scheme": [
         EXPERIMENT,
         GRID,

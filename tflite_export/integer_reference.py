@@ -70,6 +70,16 @@ def _add(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Te
     return arithmetic.add(a, b, *_scales(*tensors, output)) + output.zero_point
 
 
+def _multiply(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    a, b = (x.astype(np.int64) - tensor.zero_point for x, tensor in zip(inputs, tensors, strict=True))
+    return arithmetic.multiply(a, b, *_scales(*tensors, output)) + output.zero_point
+
+
+def _logistic(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    x = inputs[0].astype(np.int64) - tensors[0].zero_point
+    return arithmetic.logistic(x, tensors[0].scales[0]) + output.zero_point
+
+
 def _mean(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
     axes = tuple(tensors[1].data.tolist())
     x = inputs[0].astype(np.int64) - tensors[0].zero_point
@@ -109,9 +119,11 @@ OPERATORS: Mapping[str, Callable] = {
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _conv,
     "FULLY_CONNECTED": _fully_connected,
+    "LOGISTIC": _logistic,
     "MAXIMUM": _maximum,
     "MAX_POOL_2D": _max_pool,
     "MEAN": _mean,
+    "MUL": _multiply,
     "PAD": _pad,
     "QUANTIZE": _quantize,
     "RESHAPE": _reshape,

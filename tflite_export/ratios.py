@@ -12,6 +12,7 @@ LIMITS = {
     "DEPTHWISE_CONV_2D": (0.0, 256.0),
     "FULLY_CONNECTED": (0.0, 256.0),
     "MEAN": (0.0, 128.0),
+    "MUL": (2.0**-16, 256.0),
     "QUANTIZE": (1 / 256, 256.0),
 }
 
@@ -29,8 +30,9 @@ def check_ratios(graph: IntegerGraph) -> None:
 
 
 def ratios(graph: IntegerGraph, operator: Operator) -> list[float]:
-    """Steps of an operator's output in the largest step of each input, that of a product where there is a kernel."""
+    """Steps of an operator's output in the largest step of each input, that of a product where there is one."""
     inputs = [graph.tensors[name] for name in operator.inputs]
     output = float(graph.tensors[operator.output].scales[0])
     scales = [float(t.scales.max()) for t in inputs if t.scales.size and t.dtype != "int32"]
-    return [float(np.prod(scales)) / output] if inputs[-1].dtype == "int32" else [scale / output for scale in scales]
+    multiplies = inputs[-1].dtype == "int32" or operator.kind == "MUL"
+    return [float(np.prod(scales)) / output] if multiplies else [scale / output for scale in scales]

@@ -160,6 +160,13 @@ class _Rebuilder:
     def _add(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
         self._emit("ADD", operator.inputs, output, activation=operator.activation)
 
+    def _multiply(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+        self._emit("MUL", operator.inputs, output, activation="NONE")
+
+    def _own_activation(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+        """A sigmoid; or a linear layer, which stands where a tensor changes its grid."""
+        self._emit("LOGISTIC" if _function(operator.root) == "sigmoid" else "QUANTIZE", operator.inputs, output)
+
     def _average(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
         """The whole map is a MEAN; windows are a depthwise convolution of equal weights.
 
@@ -192,9 +199,6 @@ class _Rebuilder:
     def _mean(self, operator: _Operator, output: str) -> None:
         axes = self.graph.add_tensor(constant(f"{operator.root.name}/axes", np.array([1, 2], np.int32)))
         self._emit("MEAN", [operator.inputs[0], axes], output, keep_dims=len(self.graph.tensors[output].shape) == 4)
-
-    def _requantize(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
-        self._emit("QUANTIZE", operator.inputs, output)
 
     def _concatenate(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
         """int8 CONCATENATION copies integers, so each input is first brought to the output's grid."""
@@ -266,7 +270,8 @@ EMITTERS: Mapping[type, Callable] = {
     _layers.Add: _Rebuilder._add,
     _layers.GlobalAveragePooling2D: _Rebuilder._average,
     _layers.AveragePooling2D: _Rebuilder._average,
-    _layers.Activation: _Rebuilder._requantize,
+    _layers.Activation: _Rebuilder._own_activation,
+    _layers.Multiply: _Rebuilder._multiply,
     _layers.Concatenate: _Rebuilder._concatenate,
 }
 PASS: Mapping[type, Callable | None] = {
@@ -293,9 +298,13 @@ def _activation(layer) -> str:
     """TFLite's fused activation for what a layer applies."""
     if isinstance(layer, _layers.ReLU):
         return "RELU6" if layer.max_value == 6 else "RELU"
+    return {"linear": "NONE", "relu": "RELU", "relu6": "RELU6", "sigmoid": "NONE"}[_function(layer)]
+
+
+def _function(layer) -> str:
+    """Name of the activation function of a layer, "linear" where it has none."""
     function = getattr(layer, "activation", None)
-    name = tf_keras.activations.serialize(function) if function else "linear"
-    return {"linear": "NONE", "relu": "RELU", "relu6": "RELU6"}[name]
+    return tf_keras.activations.serialize(function) if function else "linear"
 
 
 def _batch_norm(layer) -> BatchNorm | None:

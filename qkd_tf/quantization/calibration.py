@@ -58,7 +58,7 @@ def calibrate(student: QuantizedStudent, images: Iterable[np.ndarray], init: str
     for name, quantized in student.weights.items():
         _assign(name, quantized, choose(quantized.kernel.numpy(), quantized.grid))
 
-    names = list(student.outputs)
+    names = [name for name, quantized in student.outputs.items() if quantized.interval.trainable]
     watch = tf_keras.Model(student.plain.inputs, {name: student.plain.get_layer(name).output for name in names})
     rng = np.random.default_rng(seed)
     seen: dict[str, list[np.ndarray]] = {name: [] for name in names}

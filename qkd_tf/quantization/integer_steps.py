@@ -34,10 +34,10 @@ def round_requantizations(student: QuantizedStudent) -> None:
 
     It is the finer tensor that gives way: its interval is widened, which costs resolution of its 8 bits
     (to 4 bits up to 8 %, to 2 bits up to a third) and clips nothing that was not clipped before. Pixels,
-    and a tensor that is requantized a second time, cannot give way; then the requantized tensor's
+    sigmoids, and a tensor that is requantized a second time, cannot give way; then the requantized tensor's
     interval is widened. What remains are second uses by a Concatenate, which may be one step off.
     """
-    fitted = {student.pixels[0]}
+    fitted = {student.pixels[0]} | {name for name, q in student.outputs.items() if not q.interval.trainable}
     requantize = [layer for layer in student.plain.layers if layer.name.endswith(REQUANTIZE_SUFFIX)]
     concatenate = [layer for layer in student.plain.layers if isinstance(layer, tf_keras.layers.Concatenate)]
     # A Concatenate's own interval must be settled before its inputs are fitted to it: last layers first.

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.quantization.grid import AVERAGE_CODE, TensorQuantParams, quantize
-from qkd_tf.quantization.plan import activation_name, parents, producer, role
+from qkd_tf.quantization.plan import activation_name, is_sigmoid, parents, producer, role
 from qkd_tf.quantization.runtime_arithmetic import INT4_MAX, Arithmetic
 from qkd_tf.quantization.scheme import QuantizedStudent
 
@@ -100,6 +100,18 @@ class IntegerStudent:
         scales = self._scale(a), self._scale(b), self._scale(operator.end)
         return arithmetic.add(steps[a.name], steps[b.name], *scales)
 
+    def _multiply(self, operator: "_Operator", arithmetic: Arithmetic, steps) -> np.ndarray:
+        a, b = parents(operator.root)
+        scales = self._scale(a), self._scale(b), self._scale(operator.end)
+        return arithmetic.multiply(steps[a.name], steps[b.name], *scales)
+
+    def _activation(self, operator: "_Operator", arithmetic: Arithmetic, steps) -> np.ndarray:
+        """A sigmoid, or nothing but another grid."""
+        if not is_sigmoid(operator.root):
+            return self._requantize(operator, arithmetic, steps)
+        (parent,) = parents(operator.root)
+        return arithmetic.logistic(steps[parent.name], self._scale(parent))
+
     def _average(self, operator: "_Operator", arithmetic: Arithmetic, steps) -> np.ndarray:
         (parent,) = parents(operator.root)
         x = steps[parent.name]
@@ -143,7 +155,8 @@ OPERATORS: Mapping[type, Callable] = {
     _layers.GlobalAveragePooling2D: IntegerStudent._average,
     _layers.AveragePooling2D: IntegerStudent._average,
     _layers.Concatenate: IntegerStudent._concatenate,
-    _layers.Activation: IntegerStudent._requantize,
+    _layers.Activation: IntegerStudent._activation,
+    _layers.Multiply: IntegerStudent._multiply,
 }
 
 

@@ -20,8 +20,11 @@ from qkd_tf.quantization.grid import (
     unsigned_grid,
     weight_grid,
 )
+from qkd_tf.quantization.runtime_arithmetic import LOGISTIC_STEPS
 
 LOGITS_BITS = 8
+SIGMOID_GRID = unsigned_grid(8)
+SIGMOID_INTERVAL = 1 / LOGISTIC_STEPS  # TFLite's LOGISTIC has no other
 REQUANTIZE_SUFFIX = "_requantize"
 
 # What a layer is to the integer graph:
@@ -41,6 +44,7 @@ ROLES: Mapping[type, str] = {
     _layers.ReLU: "fold",
     _layers.Activation: "fold",
     _layers.Add: "arithmetic",
+    _layers.Multiply: "arithmetic",
     _layers.Concatenate: "arithmetic",
     _layers.AveragePooling2D: "arithmetic",
     _layers.GlobalAveragePooling2D: "arithmetic",
@@ -56,6 +60,11 @@ KERNELS: Mapping[type, str] = {
     _layers.Dense: "kernel",
 }
 ACTIVATIONS = ("linear", "relu", "relu6")
+HINTS: Mapping[str, str] = {
+    "softmax": "end in logits, the loss applies the softmax",
+    "sigmoid": "write it as a layer of its own, Activation('sigmoid')",
+    "swish": "write it as Activation('sigmoid') and Multiply",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +78,7 @@ class QuantizationPlan:
         such layer serves all consumers of a tensor that it serves.
       clipped_by_grid: ReLU layers that the grid of their output makes superfluous, and ReLU6 layers whose grid shall
         end at 6 at the latest.
+      fixed: intervals that are not learned, by tensor: those of sigmoids.
       carried: tensor -> the BatchNormalization that makes it, where compute layers alone read it (`fake_quant`
         says what that is good for).
     """
@@ -77,6 +87,7 @@ class QuantizationPlan:
     output_grids: dict[str, IntegerGrid]
     requantized: dict[tuple[str, str], str]
     clipped_by_grid: frozenset[str]
+    fixed: dict[str, float]
     carried: dict[str, str]
 
 
@@ -87,7 +98,12 @@ def parents(layer) -> list:
 
 
 def role(layer) -> str:
-    return ROLES[type(layer)]
+    return "arithmetic" if is_sigmoid(layer) else ROLES[type(layer)]
+
+
+def is_sigmoid(layer) -> bool:
+    """Whether a layer is a sigmoid and nothing else: an operator of its own, LOGISTIC."""
+    return isinstance(layer, _layers.Activation) and activation_name(layer) == "sigmoid"
 
 
 def producer(layer):
@@ -193,7 +209,7 @@ class _Graph:
         if self.role(name) == "pixels":
             return zero_pixel == 0
         chain = self.operator(name)
-        if any(activation_name(self.by_name[n]).startswith("relu") for n in chain):
+        if any(activation_name(self.by_name[n]).startswith(("relu", "sigmoid")) for n in chain):
             return True
         return self.role(chain[0]) in ("arithmetic", "pass") and all(
             self.is_non_negative(parent, zero_pixel) for parent in self.parents[chain[0]]
@@ -224,9 +240,8 @@ def problems(model: tf_keras.Model) -> list[str]:
 def _layer_problems(graph: _Graph, layer) -> list[str]:
     found = []
     activation = activation_name(layer)
-    if activation not in ACTIVATIONS:
-        hint = "end in logits, the loss applies the softmax" if activation == "softmax" else "use relu or relu6"
-        found.append(f"has activation {activation}; {hint}")
+    if activation not in ACTIVATIONS and not is_sigmoid(layer):
+        found.append(f"has activation {activation}; {HINTS.get(activation, 'use relu or relu6')}")
     if getattr(layer, "data_format", "channels_last") != "channels_last" and not isinstance(
         layer,
         _layers.ZeroPadding2D,  # padding of channels is written that way
@@ -242,6 +257,8 @@ def _layer_problems(graph: _Graph, layer) -> list[str]:
         found.append("reads channels that a ZeroPadding2D makes, which TensorFlow cannot run; pad after it")
     if isinstance(layer, _layers.Add) and len(graph.parents[layer.name]) != 2:
         found.append(f"adds {len(graph.parents[layer.name])} tensors; add two at a time")
+    if isinstance(layer, _layers.Multiply) and (problem := _multiply_problem(layer)):
+        found.append(problem)
     if isinstance(layer, _layers.AveragePooling2D) and layer.padding != "valid":
         found.append(f"has padding {layer.padding}; use valid")
     if isinstance(layer, _layers.BatchNormalization) and list(layer.axis) != [len(layer.input_shape) - 1]:
@@ -265,6 +282,17 @@ def _layer_problems(graph: _Graph, layer) -> list[str]:
         if any(len(graph.consumers[b.name]) > 1 for b in before):
             found.append(f"reads {before[-1].name}, whose output is read elsewhere too; it cannot be folded")
     return found
+
+
+def _multiply_problem(layer) -> str | None:
+    """Of two tensors that are multiplied one has the shape of the product, the other that or one value a channel."""
+    if len(layer.input_shape) != 2:
+        return f"multiplies {len(layer.input_shape)} tensors; multiply two at a time"
+    shape = layer.output_shape
+    gate = (None, *[1] * (len(shape) - 2), shape[-1])
+    if any(s not in (shape, gate) for s in layer.input_shape) or shape not in layer.input_shape:
+        return f"multiplies shapes {layer.input_shape}; one of them may have one value a channel, {gate}"
+    return None
 
 
 def _pads_channels(layer) -> bool:
@@ -302,6 +330,7 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
     weight_grids = {n: weight_grid(bits(n, spec.weight_bits)) for n in graph.by_name if graph.role(n) == "compute"}
     output_grids: dict[str, IntegerGrid] = {}
     requantized: dict[tuple[str, str], str] = {}
+    fixed: dict[str, float] = {}
     carried: dict[str, int] = {}  # bit width of the integers a layer hands on
 
     for name in graph.by_name:
@@ -326,6 +355,9 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
             only_computes = all(graph.only_computes(c) for c in graph.consumers[name])
             carried[name] = max(input_bits) if only_computes else spec.residual_bits
             output_grids[name] = make_grid(carried[name])
+        if is_sigmoid(graph.by_name[name]):
+            carried[name], output_grids[name] = SIGMOID_GRID.num_bits, SIGMOID_GRID
+            fixed[name] = SIGMOID_INTERVAL
         edges = [(name, c) for c in graph.consumers[name] if graph.only_computes(c)]
         if edges and max(input_bits) < carried[name]:
             requantize = name + REQUANTIZE_SUFFIX
@@ -348,4 +380,4 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
         for name, grid in output_grids.items()
         if grid.qmin == 0 and graph.only_clips(name, ("relu", "relu6") if name in carried else ("relu",))
     )
-    return QuantizationPlan(weight_grids, output_grids, requantized, clipped_by_grid, carried)
+    return QuantizationPlan(weight_grids, output_grids, requantized, clipped_by_grid, fixed, carried)

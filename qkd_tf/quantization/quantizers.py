@@ -42,6 +42,7 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
       interval_gradient_scale: "none", or "lsq" for 1 / sqrt(N * qmax) where N counts the elements
         of the kernel, or of one example's activation (LSQ section 2.2).
       largest_value: real value at which the grid must end at the latest; None for no bound.
+      fixed_interval: the interval where it is not learned (a sigmoid's); None to learn it.
       ewgs_scale: delta of EWGS, 0 for the plain straight-through gradient.
 
     Attributes:
@@ -56,6 +57,7 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
         interval_gradient_scale: str = "none",
         largest_value: float | None = None,
         ewgs_scale: float = 0.0,
+        fixed_interval: float | None = None,
     ):
         if interval_gradient_scale not in INTERVAL_GRADIENT_SCALES:
             raise ValueError(
@@ -65,6 +67,7 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
         self.mask_gradient = mask_gradient
         self.interval_gradient_scale = interval_gradient_scale
         self.largest_value = largest_value
+        self.fixed_interval = fixed_interval
         self.ewgs_scale = ewgs_scale
         self.interval: tf.Variable | None = None
         self.gradient_scale = 1.0
@@ -74,9 +77,9 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
         self.interval = layer.add_weight(
             name=f"{name}_interval",
             shape=(),
-            initializer=tf_keras.initializers.Constant(1.0),
+            initializer=tf_keras.initializers.Constant(1.0 if self.fixed_interval is None else self.fixed_interval),
             constraint=PositiveInterval(self.largest_value and self.largest_value / self.grid.qmax),
-            trainable=True,
+            trainable=self.fixed_interval is None,
         )
         if self.interval_gradient_scale == "lsq":
             num_elements = math.prod(d for d in tf.TensorShape(tensor_shape).as_list() if d is not None)
@@ -94,6 +97,7 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
             "mask_gradient": self.mask_gradient,
             "interval_gradient_scale": self.interval_gradient_scale,
             "largest_value": self.largest_value,
+            "fixed_interval": self.fixed_interval,
             "ewgs_scale": self.ewgs_scale,
         }
 

@@ -161,7 +161,8 @@ def _float_multiply(a, b, a_scale, b_scale, output_scale):
 def _shifted_add(a, b, a_scale, b_scale, output_scale):
     """Both ratios as integers of at most 21 bits under one shift; half up."""
     ratios = [_single(scale) / _single(output_scale) for scale in (a_scale, b_scale)]
-    shift = ADD_LEFT_SHIFT + 1 - int(np.frexp(max(ratios))[1])
+    # Ratios that would leave no shift are beyond what the kernel takes: the exporter refuses them by the tensor's name.
+    shift = max(1, ADD_LEFT_SHIFT + 1 - int(np.frexp(max(ratios))[1]))
     a_fixed, b_fixed = (np.int64(np.round(np.ldexp(np.float64(ratio), shift))) for ratio in ratios)
     return (a.astype(np.int64) * a_fixed + b.astype(np.int64) * b_fixed + (1 << (shift - 1))) >> shift
 
@@ -180,7 +181,7 @@ def _requantize_in_256ths(x, input_scale, output_scale):
 def _tabled_logistic(x, input_scale):
     """A table of 256 rounded values; none of them is a tie but that of 0."""
     real = np.asarray(x, np.float32) * _single(input_scale)
-    steps = np.round(LOGISTIC_STEPS / (1.0 + np.exp(-real.astype(np.float64))))
+    steps = np.round(LOGISTIC_STEPS / (1.0 + np.exp(np.minimum(-real.astype(np.float64), 700.0))))
     return np.minimum(steps, LOGISTIC_STEPS - 1).astype(np.int64)
 
 

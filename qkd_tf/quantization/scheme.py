@@ -85,6 +85,7 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
         self.outputs: dict[str, LearnedIntervalQuantizer] = {}
         for layer in layers:
             if layer.name in plan.output_grids and role(layer) != "pixels":
+                fixed = plan.fixed.get(layer.name)
                 ends_at_6 = layer.name in plan.clipped_by_grid and activation_name(layer) == "relu6"
                 fused, defined = {"gradient_share": spec.interval_gradient_share}, {"ewgs_scale": spec.ewgs_scale}
                 options = fused if form.fused else defined
@@ -92,6 +93,7 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
                     plan.output_grids[layer.name],
                     interval_gradient_scale=spec.interval_gradient_scale,
                     largest_value=6.0 if ends_at_6 else None,
+                    fixed_interval=fixed,
                     **options,
                 )
 
@@ -191,7 +193,8 @@ class QuantizedStudent:
 
     @property
     def activation_intervals(self) -> list[tf.Variable]:
-        return [q.interval for q in self.outputs.values()]
+        """Those that are learned."""
+        return [q.interval for q in self.outputs.values() if q.interval.trainable]
 
     def coverage(self) -> list[tuple[str, str, int, float]]:
         """(layer, what of it, bit width, interval) for each quantized tensor, in the model's order."""

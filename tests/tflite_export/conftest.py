@@ -192,6 +192,20 @@ def _concatenated(x):
     return layers.Concatenate(name="concat")([*branches, x])
 
 
+def _swish(x):
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv")(x)
+    x = layers.BatchNormalization(name="bn")(x)
+    return layers.Multiply(name="swish")([x, layers.Activation("sigmoid", name="sigmoid")(x)])
+
+
+def _squeeze_excite(x):
+    x = _swish(x)
+    gate = layers.GlobalAveragePooling2D(name="squeeze")(x)
+    gate = layers.Reshape((1, 1, 4), name="map")(gate)
+    gate = layers.Conv2D(4, 1, name="excite")(gate)
+    return layers.Multiply(name="gated")([x, layers.Activation("sigmoid", name="gate")(gate)])
+
+
 # Steps of the finer grid in one of the coarser; neither is one that XNNPACK's QUANTIZE could hold as it is.
 FOUR_BITS, THREE_BITS = 17.3, 35.1
 
@@ -236,6 +250,17 @@ CASES = {
         "CONV_2D QUANTIZE MAXIMUM CONV_2D ADD",
         _add(activation=True),
         intervals={"stem_requantize": ("stem", FOUR_BITS)},
+    ),
+    "swish": Case("CONV_2D LOGISTIC MUL", _swish, (8, 6, 3)),
+    "swish_low_bit": Case(
+        "CONV_2D LOGISTIC MUL MAXIMUM CONV_2D",
+        _through(_swish, layers.Conv2D(5, 1)),
+        spec=dataclasses.replace(LOW, last_layer_bits=4),
+    ),
+    "squeeze_excite": Case(
+        "CONV_2D LOGISTIC MUL MEAN MAXIMUM RESHAPE CONV_2D LOGISTIC MUL CONV_2D",
+        _through(_squeeze_excite, layers.Conv2D(5, 1)),
+        (8, 6, 3),
     ),
     "mean_global": Case("CONV_2D MEAN", _through(layers.Conv2D(6, 3), layers.GlobalAveragePooling2D())),
     "mean_map": Case("CONV_2D MEAN", _through(layers.Conv2D(6, 3), layers.AveragePooling2D((6, 4))), (8, 6, 3)),

@@ -513,3 +513,41 @@ def test_interval_is_carried_where_batch_norm_made_the_tensor_and_kernels_alone_
     model = chain(conv("first"), *body, conv("second"), layers.Flatten(), dense())
     found = make_plan(model, SPEC).carried
     assert {name: bn for name, bn in found.items() if bn in ("bn",)} == carried
+
+
+def _gated(other):
+    """A model that multiplies its map by something of it."""
+    inputs = tf_keras.Input((8, 8, 3), name="pixels")
+    x = conv("a", 4)(inputs)
+    y = other(x)
+    return tf_keras.Model(inputs, conv("b", 5)(layers.Multiply(name="product")([x, y])))
+
+
+def test_sigmoid_has_the_one_grid_of_tflite_and_its_readers_are_residual():
+    plan = make_plan(_gated(layers.Activation("sigmoid", name="gate")), SPEC)
+    assert plan.fixed == {"gate": 1 / 256}
+    assert plan.output_grids["gate"] == unsigned(8)
+    assert plan.output_grids["a"] == signed(SPEC.residual_bits)
+    assert plan.output_grids["product"] == signed(SPEC.last_layer_bits)
+
+
+def test_product_of_what_is_never_negative_is_unsigned():
+    inputs = tf_keras.Input((8, 8, 3), name="pixels")
+    x = conv("a", 4, activation="relu")(inputs)
+    product = layers.Multiply(name="product")([x, layers.Activation("sigmoid", name="gate")(x)])
+    plan = make_plan(tf_keras.Model(inputs, conv("b", 5)(product)), SPEC)
+    assert plan.output_grids["product"] == unsigned(SPEC.last_layer_bits)
+
+
+@pytest.mark.parametrize(
+    "other, problem",
+    [
+        (lambda: layers.MaxPooling2D(8), None),
+        (lambda: layers.AveragePooling2D((1, 8)), "multiplies shapes"),
+    ],
+    ids=["one value a channel", "one value a row"],
+)
+def test_product_of_other_shapes(other, problem):
+    found = problems(_gated(other()))
+    assert bool(found) == bool(problem)
+    assert not problem or ("product" in found[0] and problem in found[0])

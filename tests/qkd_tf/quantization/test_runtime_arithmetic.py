@@ -162,3 +162,36 @@ def test_litert_reference_is_tflm_but_for_dense():
     assert TFLM.dense(sums, scale, one, one).tolist() == [1, -1]
     assert LITERT_REFERENCE.dense(sums, scale, one, one).tolist() == [0, 0]
     assert LITERT_REFERENCE.convolution(sums, scale, one, one).tolist() == [1, -1]
+
+
+@given(st.lists(st.integers(-255, 255), min_size=1, max_size=20), st.floats(2.0**-13, 4.0, width=32))
+def test_logistic_is_within_a_step_of_the_exact_one(x, scale):
+    x = np.array(x)
+    exact = np.minimum(np.round(256 / (1 + np.exp(np.minimum(-x * np.float64(scale), 700.0)))), 255)
+    assert np.abs(XNNPACK.logistic(x, scale) - exact).max() == 0
+    assert np.abs(TFLM.logistic(x, scale) - exact).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "arithmetic, expected",
+    [(XNNPACK, 1), (LITERT_REFERENCE, 1), (TFLM, 0)],  # as the three runtimes gave it; exactly 0.606
+    ids=["litert", "litert_reference", "tflm"],
+)
+def test_logistic_where_the_runtimes_differ(arithmetic, expected):
+    assert arithmetic.logistic(np.array([-3]), np.float32(2.0146303)) == [expected]
+
+
+@pytest.mark.parametrize("arithmetic", [XNNPACK, TFLM], ids=["litert", "tflm"])
+def test_logistic_of_nothing_is_a_half_and_ends_are_held(arithmetic):
+    assert arithmetic.logistic(np.array([-250, 0, 250]), np.float32(0.25)).tolist() == [0, 128, 255]
+
+
+def test_product_is_rounded_once_or_twice():
+    a, b = np.array([3, -3, 5]), np.array([1, 1, 1])
+    assert XNNPACK.multiply(a, b, 0.5, 0.5, 0.5).tolist() == [2, -2, 2]  # 1.5, -1.5 and 2.5, half to even
+    assert TFLM.multiply(a, b, 0.5, 0.5, 0.5).tolist() == [2, -1, 3]  # half up, as its one shift rounds
+
+
+def test_addition_far_out_of_proportion_is_still_computed():
+    """A student that has not learned yet may ask for it; the exporter refuses such scales by name."""
+    assert XNNPACK.add(np.array([1]), np.array([0]), 2.0**22, 1.0, 1.0) > 255
