@@ -11,6 +11,7 @@ LIMITS = {
     "CONV_2D": (0.0, 256.0),
     "DEPTHWISE_CONV_2D": (0.0, 256.0),
     "FULLY_CONNECTED": (0.0, 256.0),
+    "LOGISTIC": (0.0, np.inf),  # a table, or fixed point that saturates
     "MEAN": (0.0, 128.0),
     "MUL": (2.0**-16, 256.0),
     "QUANTIZE": (1 / 256, 256.0),

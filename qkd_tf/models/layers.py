@@ -18,6 +18,12 @@ def pixels(input_shape, normalization):
     return inputs, layers.Rescaling(scale, offset, name="normalization")(inputs)
 
 
+def multiple_of_8(channels: float) -> int:
+    """The multiple of 8 nearest to `channels`, never less than nine tenths of it."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * channels else rounded + 8
+
+
 def conv(x, channels: int, size: int, stride: int, name: str, padding: str = "same", use_bias: bool = False):
     return layers.Conv2D(channels, size, stride, padding, use_bias=use_bias, kernel_initializer="he_normal", name=name)(
         x

@@ -3,17 +3,11 @@
 import tf_keras
 from tf_keras import layers
 
-from qkd_tf.models.layers import batch_norm, conv, pixels
+from qkd_tf.models.layers import batch_norm, conv, multiple_of_8, pixels
 
 # t, c, n, s of the paper's table 2: expansion, channels, blocks, stride of the first of them.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 STEM_CHANNELS, LAST_CHANNELS = 32, 1280
-
-
-def _channels(width: float, channels: int) -> int:
-    """A multiple of 8 near width * channels, never less than nine tenths of it."""
-    rounded = max(8, int(width * channels + 4) // 8 * 8)
-    return rounded if rounded >= 0.9 * width * channels else rounded + 8
 
 
 def _relu6(x, name: str):
@@ -51,7 +45,7 @@ def build_mobilenet_v2(
       Model from pixels [N, H, W, C], 0..255, to logits [N, num_classes].
     """
     inputs, x = pixels(input_shape, normalization)
-    x = conv(x, _channels(width, STEM_CHANNELS), 3, 1 if small_pictures else 2, "Conv1")
+    x = conv(x, multiple_of_8(width * STEM_CHANNELS), 3, 1 if small_pictures else 2, "Conv1")
     x = _relu6(batch_norm(x, "bn_Conv1"), "Conv1_relu")
     number = 0
     for stage, (expansion, channels, num_blocks, stride) in enumerate(STAGES):
@@ -59,9 +53,9 @@ def build_mobilenet_v2(
             stride = 1
         for index in range(num_blocks):
             block = f"block_{number}" if number else "expanded_conv"
-            x = _block(x, expansion, _channels(width, channels), stride if index == 0 else 1, block)
+            x = _block(x, expansion, multiple_of_8(width * channels), stride if index == 0 else 1, block)
             number += 1
-    x = conv(x, _channels(max(width, 1.0), LAST_CHANNELS), 1, 1, "Conv_1")
+    x = conv(x, multiple_of_8(max(width, 1.0) * LAST_CHANNELS), 1, 1, "Conv_1")
     x = _relu6(batch_norm(x, "Conv_1_bn"), "out_relu")
     x = layers.GlobalAveragePooling2D(name="global_average_pooling2d")(x)
     return tf_keras.Model(inputs, layers.Dense(num_classes, name="predictions")(x), name=name)

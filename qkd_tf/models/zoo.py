@@ -7,10 +7,26 @@ import tf_keras
 
 from qkd_tf.experiment import NetworkSpec, require, require_known
 from qkd_tf.models.convnet import build_convnet
+from qkd_tf.models.efficientnet import build_efficientnet
+from qkd_tf.models.imagenet_resnet import build_imagenet_resnet
 from qkd_tf.models.mobilenet import build_mobilenet_v2
 from qkd_tf.models.resnet import build_resnet
 
 _DEPTHS = {20: 3, 32: 5, 44: 7, 56: 9, 110: 18}
+_IMAGENET_RESNETS = {
+    "resnet18": {"block": "basic", "stages": (2, 2, 2, 2)},
+    "resnet34": {"block": "basic", "stages": (3, 4, 6, 3)},
+    "resnet50": {"block": "bottleneck", "stages": (3, 4, 6, 3)},
+    "resnet101": {"block": "bottleneck", "stages": (3, 4, 23, 3)},
+}
+_EFFICIENTNETS = {
+    "efficientnet_b0": {"width": 1.0, "depth": 1.0, "dropout": 0.2},
+    "efficientnet_b1": {"width": 1.0, "depth": 1.1, "dropout": 0.2},
+    "efficientnet_b2": {"width": 1.1, "depth": 1.2, "dropout": 0.3},
+    "efficientnet_lite0": {"width": 1.0, "depth": 1.0, "dropout": 0.2, "lite": True},
+    "efficientnet_lite1": {"width": 1.0, "depth": 1.1, "dropout": 0.2, "lite": True},
+    "efficientnet_lite2": {"width": 1.1, "depth": 1.2, "dropout": 0.3, "lite": True},
+}
 _WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.4)
 
 BUILDERS: Mapping[str, Callable[..., tf_keras.Model]] = {
@@ -22,6 +38,12 @@ BUILDERS: Mapping[str, Callable[..., tf_keras.Model]] = {
         f"resnet{d}_projection": functools.partial(build_resnet, blocks_per_stage=n, block="projection")
         for d, n in _DEPTHS.items()
     },
+    **{n: functools.partial(build_imagenet_resnet, **row) for n, row in _IMAGENET_RESNETS.items()},
+    **{
+        f"{n}_cifar": functools.partial(build_imagenet_resnet, **row, small_pictures=True)
+        for n, row in _IMAGENET_RESNETS.items()
+    },
+    **{n: functools.partial(build_efficientnet, **row) for n, row in _EFFICIENTNETS.items()},
     **{f"mobilenet_v2_{w}": functools.partial(build_mobilenet_v2, width=w) for w in _WIDTHS},
     **{f"mobilenet_v2_{w}_cifar": functools.partial(build_mobilenet_v2, width=w, small_pictures=True) for w in _WIDTHS},
 }

@@ -12,7 +12,7 @@ from qkd_tf.models.resnet import _pad_shortcut
 
 NORMALIZATION = PixelNormalization((128.0,), (64.0,))
 # Slow to build; widths 0.25 and 1.0 stand for the others.
-SLOW = ("110", "_0.35", "_0.5", "_0.75", "_1.4")
+SLOW = ("110", "101", "50", "34", "_0.35", "_0.5", "_0.75", "_1.4", "_b1", "_b2", "_lite1", "_lite2")
 QUICK = [name for name in zoo.BUILDERS if not any(part in name for part in SLOW)]
 
 
@@ -100,7 +100,7 @@ def test_resnet110_has_the_published_size_by_the_formula():
 def test_depth_counts_the_convolutions_of_the_main_path_and_the_classifier(build, name):
     kinds = [layer for layer in build(name).layers if isinstance(layer, layers.Conv2D | layers.Dense)]
     main_path = [layer for layer in kinds if "projection" not in layer.name]
-    assert len(main_path) == int(name.removeprefix("resnet").removesuffix("_projection"))
+    assert len(main_path) == int(name.removeprefix("resnet").removesuffix("_projection").removesuffix("_cifar"))
 
 
 def test_larger_convnet_is_larger(build):
