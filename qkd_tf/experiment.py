@@ -92,9 +92,10 @@ class PixelNormalization:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
-    """A network of the zoo, its own input normalisation, and where its first weights come from.
+    """A network, its own input normalisation, and where its first weights come from.
 
     Attributes:
+      name: of the zoo; "package.module:builder"; or a .keras or .h5 file or a folder (with a "/") that tf_keras saved.
       weights: .h5, .keras, .weights.h5 or .npz file; "" for a random start.
       weights_normalization: the normalisation that those weights were trained under.
     """
@@ -103,6 +104,19 @@ class NetworkSpec:
     normalization: PixelNormalization
     weights: str = ""
     weights_normalization: PixelNormalization | None = None
+
+    @property
+    def is_builder(self) -> bool:
+        return ":" in self.name
+
+    @property
+    def is_saved(self) -> bool:
+        return self.name.endswith((".keras", ".h5")) or ("/" in self.name and not self.is_builder)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it comes with weights of an earlier training, as far as can be told."""
+        return bool(self.weights) or self.is_saved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +268,7 @@ class Experiment:
                 self.teacher is not None or phase.name not in TEACHER_PHASES,
                 f"phase {phase.name} needs a teacher; give --teacher, or leave the phase out of --phases",
             )
-            given = [network.weights for network in (self.student, self.teacher) if network]
+            given = [network.has_weights for network in (self.student, self.teacher) if network]
             require(
                 phase.name != "full_precision" or not all(given),
                 "phase full_precision has nothing to train: every network came with weights; leave the phase out",
@@ -280,11 +294,11 @@ class Experiment:
             f"note: {phases[0]} starts with a {role} of random weights; give --{role}_weights, "
             "or put full_precision before it in --phases"
             for role, network, phases in random
-            if network and phases and not network.weights
+            if network and phases and not network.has_weights and not network.is_builder
         ]
 
     @property
     def pretrained(self) -> frozenset[str]:
         """Which of "student" and "teacher" came with weights."""
         networks = {"student": self.student, "teacher": self.teacher}
-        return frozenset(name for name, network in networks.items() if network and network.weights)
+        return frozenset(name for name, network in networks.items() if network and network.has_weights)

@@ -20,8 +20,10 @@ flags.DEFINE_integer("max_steps", 0, "Training steps after which each epoch ends
 flags.DEFINE_integer("max_eval_images", 0, "First images of validation and of test that are read, for a trial; 0: all.")
 
 # Networks
-flags.DEFINE_string("student", "resnet20", "Network to quantize, by name.")
-flags.DEFINE_string("teacher", "", "Network to learn from, by name; empty: none.")
+flags.DEFINE_string(
+    "student", "resnet20", "Network to quantize: a name, package.module:builder, or a .keras, .h5 or SavedModel."
+)
+flags.DEFINE_string("teacher", "", "Network to learn from, given as --student is; empty: none.")
 flags.DEFINE_string("student_weights", "", "First weights of the student: .h5, .keras, .weights.h5 or .npz.")
 flags.DEFINE_string("teacher_weights", "", "First weights of the teacher: .h5, .keras, .weights.h5 or .npz.")
 flags.DEFINE_list("student_pixel_mean", ["128"], "Pixel, 0..254 and whole, that the student reads as 0.0.")
@@ -139,7 +141,7 @@ def experiment_from_flags() -> ex.Experiment:
         "normalisation they were trained under",
     )
     student_pixels = _normalization("student_pixel")
-    weights_pixels = student_pixels
+    weights_pixels = None
     if FLAGS.student_weights_mean or FLAGS.student_weights_std:
         weights_pixels = _normalization("student_weights")
     ex.require(FLAGS.teacher or not FLAGS.teacher_weights, "--teacher_weights without --teacher; name the teacher")

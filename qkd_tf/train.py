@@ -9,11 +9,10 @@ import tf_keras
 from absl import app, logging
 from absl import flags as absl_flags
 
-from qkd_tf import data, flags, handoff, results
+from qkd_tf import data, flags, handoff, networks, results
 from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.trainer import Trainer
-from qkd_tf.experiment import Experiment, ExperimentError, NetworkSpec
-from qkd_tf.models import weights, zoo
+from qkd_tf.experiment import Experiment, ExperimentError
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
 from qkd_tf.run_folder import RunFolder
@@ -31,9 +30,14 @@ def run(experiment: Experiment, folder: RunFolder) -> None:
     source = data.open_source(experiment.data)
     splits = data.pipelines(source, experiment.data)
     form = quantizer_form(experiment.training)
-    student = quantize_student(build(experiment.student, splits), experiment.quantization, form)
-    teacher = build(experiment.teacher, splits) if experiment.teacher else None
-    print(*experiment.notes, *splits.notes, student.summary(), sep="\n")
+    shape, num_classes = source.image_shape, len(source.label_names)
+    plain, notes = networks.build_student(experiment.student, shape, num_classes)
+    student = quantize_student(plain, experiment.quantization, form)
+    teacher = None
+    if experiment.teacher:
+        teacher, more = networks.build_teacher(experiment.teacher, shape, num_classes)
+        notes += more
+    print(*experiment.notes, *splits.notes, *notes, student.summary(), sep="\n")
 
     calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
     images = [batch for batch, _ in calibration]
@@ -47,15 +51,6 @@ def run(experiment: Experiment, folder: RunFolder) -> None:
     results.write(folder, experiment, splits, student, phases, student_top1)
 
 
-def build(network: NetworkSpec, splits: data.Splits) -> tf_keras.Model:
-    """A float network for the data, with its first weights."""
-    model = zoo.build(network, splits.image_shape, len(splits.label_names))
-    if network.weights:
-        for note in weights.load(model, network):
-            print(note)
-    return model
-
-
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
@@ -63,9 +58,9 @@ def main(argv: list[str]) -> None:
     tf.get_logger().setLevel("ERROR")
     try:
         experiment = flags.experiment_from_flags()
-        zoo.check_name(experiment.student.name, "--student")
+        networks.check_name(experiment.student, "--student")
         if experiment.teacher:
-            zoo.check_name(experiment.teacher.name, "--teacher")
+            networks.check_name(experiment.teacher, "--teacher")
         check_device(experiment.training.mixed_precision)
         run(experiment, RunFolder(experiment.run_dir, flags.flag_lines()))
     except ExperimentError as error:

@@ -40,12 +40,14 @@ ALLOWED = {
     "qkd_tf.models.zoo": [EXPERIMENT, "qkd_tf.models.*"],
     "qkd_tf.models": [],
     "qkd_tf.models.*": [EXPERIMENT, "qkd_tf.models.layers"],
+    "qkd_tf.networks": [EXPERIMENT, "qkd_tf.models.*", "qkd_tf.quantization.standard_form"],
     # Quantization, upwards from the grid.
     "qkd_tf.quantization": [],
     "qkd_tf.quantization.fake_quant": [GRID],
     "qkd_tf.quantization.quantizers": [GRID, "qkd_tf.quantization.fake_quant"],
     "qkd_tf.quantization.quantize_configs": ["qkd_tf.quantization.quantizers"],
     "qkd_tf.quantization.plan": [EXPERIMENT, GRID, ARITHMETIC],
+    "qkd_tf.quantization.standard_form": [EXPERIMENT, "qkd_tf.models.weights", "qkd_tf.quantization.plan"],
     "qkd_tf.quantization.scheme": [
         EXPERIMENT,
         GRID,

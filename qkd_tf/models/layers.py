@@ -11,11 +11,14 @@ def pixels(input_shape, normalization):
       (input tensor, normalised tensor).
     """
     inputs = tf_keras.Input(input_shape, name="pixels")
+    return inputs, layers.Rescaling(*scale_and_offset(normalization), name="normalization")(inputs)
+
+
+def scale_and_offset(normalization):
+    """What a Rescaling layer needs: scalars where one value serves all channels, else a list each."""
     scale = [1.0 / std for std in normalization.std]
     offset = [-mean / std for mean, std in zip(normalization.mean, normalization.std, strict=True)]
-    if len(scale) == 1:
-        scale, offset = scale[0], offset[0]
-    return inputs, layers.Rescaling(scale, offset, name="normalization")(inputs)
+    return (scale[0], offset[0]) if len(scale) == 1 else (scale, offset)
 
 
 def multiple_of_8(channels: float) -> int:

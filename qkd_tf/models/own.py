@@ -1,0 +1,99 @@
+"""A user's own network: a builder by "package.module:function", or a model that tf_keras saved."""
+
+import importlib
+import inspect
+import pathlib
+import zipfile
+
+import tf_keras
+from tf_keras import layers
+
+from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, require
+from qkd_tf.models.layers import scale_and_offset
+
+
+def build(spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int) -> tf_keras.Model:
+    """The user's model as it is, with the weights of `spec.weights` where there are any.
+
+    A builder is called as builder(input_shape, num_classes); one with the parameters `weights` and `classes`, as
+    those of tf_keras.applications have, as builder(input_shape=..., classes=..., weights=None).
+
+    Raises:
+      ExperimentError: nothing there, something that is no functional or Sequential tf_keras model, or one of other
+        pixels or classes; weights that do not fit.
+    """
+    name = spec.name
+    model = _call(name, input_shape, num_classes) if spec.is_builder else _load(name)
+    require(
+        isinstance(model, tf_keras.Model) and hasattr(model, "_nodes_by_depth"),
+        f"{name} gives a {type(model).__name__}; a functional or Sequential model of tf_keras is expected "
+        "(import tf_keras, not keras)",
+    )
+    require(
+        len(model.inputs) == len(model.outputs) == 1,
+        f"{name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is expected",
+    )
+    given, logits = model.input_shape[1:], model.output_shape
+    require(
+        len(given) == 3 and all(g in (None, wanted) for g, wanted in zip(given, input_shape, strict=True)),
+        f"{name} reads pictures of {given}, the data set gives {input_shape}; see --image_size",
+    )
+    require(logits[-1] == num_classes, f"{name} tells {logits[-1]} classes apart, the data set has {num_classes}")
+    if spec.weights:
+        _load_weights(model, spec.weights)
+    return model
+
+
+def with_logits(model: tf_keras.Model, normalization: PixelNormalization) -> tf_keras.Model:
+    """A model of pixels, 0..255, to logits: normalised unless it does so itself, without a softmax at its end."""
+    last = model.outputs[0]._keras_history.layer
+    output = model.outputs[0]
+    if isinstance(last, layers.Softmax):
+        output = last.input
+    elif getattr(last, "activation", None) is tf_keras.activations.softmax:
+        last.activation = tf_keras.activations.linear
+    inner = tf_keras.Model(model.inputs, output)
+    readers = [node.layer for node in model.layers[0].outbound_nodes]
+    pixels = tf_keras.Input(model.input_shape[1:], name="pixels")
+    x = pixels
+    if not any(isinstance(layer, (layers.Rescaling, layers.Normalization)) for layer in readers):
+        scale, offset = scale_and_offset(normalization)
+        x = layers.Rescaling(scale, offset, name="pixel_normalization")(x)
+    return tf_keras.Model(pixels, inner(x), name=model.name)
+
+
+def _call(name: str, input_shape, num_classes: int):
+    module_name, _, function = name.partition(":")
+    try:
+        builder = importlib.import_module(module_name)
+        for part in function.split("."):
+            builder = getattr(builder, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ExperimentError(f"{name} cannot be imported: {error}; give package.module:function") from error
+    parameters = inspect.signature(builder).parameters
+    if {"weights", "classes"} <= parameters.keys():
+        return builder(input_shape=input_shape, classes=num_classes, weights=None)
+    return builder(input_shape, num_classes)
+
+
+def _load(name: str) -> tf_keras.Model:
+    path = pathlib.Path(name)
+    require(path.exists(), f"no model at {name}; give a .keras or .h5 file, or the folder of a SavedModel")
+    try:
+        return tf_keras.models.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExperimentError(f"{name} cannot be loaded by tf_keras: {first_line}") from error
+
+
+def _load_weights(model: tf_keras.Model, weights: str) -> None:
+    require(pathlib.Path(weights).is_file(), f"weights file {weights} does not exist")
+    require(
+        weights.endswith(".h5"),
+        f"weights {weights} of a model of your own must be .h5 or .weights.h5, as Keras saves them",
+    )
+    try:
+        model.load_weights(weights)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExperimentError(f"weights {weights} do not fit {model.name}: {first_line}") from error

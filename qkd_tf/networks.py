@@ -1,0 +1,43 @@
+"""Networks by what a user calls them: of the zoo, by a builder of their own, or saved by tf_keras."""
+
+import tf_keras
+
+from qkd_tf.experiment import NetworkSpec
+from qkd_tf.models import own, weights, zoo
+from qkd_tf.quantization.standard_form import standard_form
+
+
+def check_name(network: NetworkSpec, flag: str) -> None:
+    """Raises ExperimentError for a name that is none of the zoo, and neither a builder nor a saved model."""
+    if not network.is_builder and not network.is_saved:
+        zoo.check_name(network.name, flag)
+
+
+def build_student(
+    network: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int
+) -> tuple[tf_keras.Model, list[str]]:
+    """A float network in standard form, with its first weights, and what a user should know.
+
+    Raises:
+      ExperimentError: weights that do not fit, or a layer that has no place in an integer .tflite.
+    """
+    model, notes = _build(network, input_shape, num_classes)
+    trained = network.weights_normalization or (None if network.is_saved else network.normalization)
+    student, more = standard_form(model, input_shape, trained, network.normalization)
+    return student, notes + more
+
+
+def build_teacher(
+    network: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int
+) -> tuple[tf_keras.Model, list[str]]:
+    """A float network from pixels to logits, of any layers; as `build_student` else."""
+    model, notes = _build(network, input_shape, num_classes)
+    own_model = network.is_builder or network.is_saved
+    return (own.with_logits(model, network.normalization) if own_model else model), notes
+
+
+def _build(network: NetworkSpec, input_shape, num_classes: int) -> tuple[tf_keras.Model, list[str]]:
+    if network.is_builder or network.is_saved:
+        return own.build(network, input_shape, num_classes), []
+    model = zoo.build(network, input_shape, num_classes)
+    return model, weights.load(model, network) if network.weights else []

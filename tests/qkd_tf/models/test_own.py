@@ -1,0 +1,124 @@
+"""Networks that a user brings: by builder, or as tf_keras saved them."""
+
+import re
+
+import numpy as np
+import pytest
+import tf_keras
+from tf_keras import layers
+
+from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization
+from qkd_tf.models import own
+
+RAW = PixelNormalization((0.0,), (1.0,))
+SHAPE = (8, 8, 3)
+
+
+def network(name, **options):
+    return NetworkSpec(name, RAW, **options)
+
+
+def small(softmax=False, rescaling=True, classes=5):
+    pixels = tf_keras.Input(SHAPE)
+    x = layers.Rescaling(1 / 64)(pixels) if rescaling else pixels
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(x))
+    return tf_keras.Model(pixels, layers.Dense(classes, activation="softmax" if softmax else None)(x), name="small")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """package(source): a module `mine` of that source."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
+
+    def write(source):
+        (tmp_path / "mine.py").write_text(source)
+
+    return write
+
+
+BUILDER = """
+import tf_keras
+def build(input_shape, num_classes):
+    pixels = tf_keras.Input(input_shape)
+    x = tf_keras.layers.GlobalAveragePooling2D()(pixels)
+    return tf_keras.Model(pixels, tf_keras.layers.Dense({classes})(x))
+def subclassed(input_shape, num_classes):
+    class Net(tf_keras.Model):
+        pass
+    return Net()
+"""
+
+
+def test_builder_gets_shape_and_classes(package):
+    package(BUILDER.format(classes="num_classes"))
+    assert own.build(network("mine:build"), SHAPE, 7).output_shape == (None, 7)
+
+
+def test_builder_of_keras_applications_gets_them_by_its_own_names():
+    model = own.build(network("tf_keras.applications:MobileNetV2"), (32, 32, 3), 7)
+    assert (model.input_shape, model.output_shape) == ((None, 32, 32, 3), (None, 7))
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("no_such_package:build", "no_such_package:build cannot be imported"),
+        ("mine:absent", "mine:absent cannot be imported"),
+        ("mine:subclassed", "gives a Net; a functional or Sequential model"),
+        ("mine:build", "tells 3 classes apart, the data set has 5"),
+        ("folder/absent.keras", "no model at folder/absent.keras"),
+    ],
+)
+def test_what_is_no_network_is_told_in_one_line(package, name, message):
+    package(BUILDER.format(classes="3"))
+    with pytest.raises(ExperimentError, match=re.escape(message)) as error:
+        own.build(network(name), SHAPE, 5)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5", ""])
+def test_saved_model_comes_back_with_its_weights(tmp_path, ending):
+    model, path = small(), tmp_path / f"saved{ending}"
+    model.save(path, **({} if ending else {"save_format": "tf"}))
+    spec = network(str(path))
+    assert spec.is_saved and spec.has_weights and not spec.is_builder
+    images = np.random.default_rng(0).uniform(0, 255, (2, *SHAPE)).astype(np.float32)
+    again = own.build(spec, SHAPE, 5)
+    np.testing.assert_allclose(again.predict_on_batch(images), model.predict_on_batch(images), rtol=1e-5)
+
+
+def test_other_pixels_are_refused(tmp_path):
+    small().save(tmp_path / "saved.keras")
+    with pytest.raises(ExperimentError, match=r"reads pictures of \(8, 8, 3\), the data set gives \(16, 16, 3\)"):
+        own.build(network(str(tmp_path / "saved.keras")), (16, 16, 3), 5)
+
+
+def test_file_that_is_no_model_is_named(tmp_path):
+    (tmp_path / "broken.keras").write_bytes(b"nothing")
+    with pytest.raises(ExperimentError, match="broken.keras cannot be loaded by tf_keras"):
+        own.build(network(str(tmp_path / "broken.keras")), SHAPE, 5)
+
+
+def test_weights_of_a_builder_are_loaded_and_misfits_told(tmp_path, package):
+    package(BUILDER.format(classes="num_classes"))
+    model = own.build(network("mine:build"), SHAPE, 7)
+    model.save_weights(tmp_path / "mine.h5")
+    loaded = own.build(network("mine:build", weights=str(tmp_path / "mine.h5")), SHAPE, 7)
+    for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ExperimentError, match="do not fit"):
+        own.build(network("mine:build", weights=str(tmp_path / "mine.h5")), SHAPE, 6)
+
+
+@pytest.mark.parametrize("rescaling", [True, False])
+@pytest.mark.parametrize("softmax", [True, False])
+def test_teacher_goes_from_pixels_to_logits(rescaling, softmax):
+    model = small(softmax, rescaling)
+    images = np.random.default_rng(0).uniform(0, 255, (2, *SHAPE)).astype(np.float32)
+    expected = model.predict_on_batch(images if rescaling else (images - 100) / 50)
+    teacher = own.with_logits(model, PixelNormalization((100.0,), (50.0,)))
+    logits = teacher.predict_on_batch(images)
+    if softmax:
+        logits = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,225 @@
+import numpy as np
+import pytest
+import tf_keras
+from tf_keras import layers
+
+from qkd_tf.experiment import ExperimentError, PixelNormalization, QuantizationSpec
+from qkd_tf.quantization.plan import make_plan, problems
+from qkd_tf.quantization.standard_form import leaves, standard_form, unsupported
+
+RAW = PixelNormalization((0.0,), (64.0,))
+SHAPE = (8, 8, 3)
+
+
+def functional(body, front=True):
+    """A model that begins with a Rescaling and ends in five logits."""
+    pixels = tf_keras.Input(SHAPE, name="image")
+    x = layers.Rescaling(1 / 64, name="scaled")(pixels) if front else pixels
+    x = layers.GlobalAveragePooling2D(name="pool")(body(x))
+    return tf_keras.Model(pixels, layers.Dense(5, name="logits")(x), name="user")
+
+
+def nested():
+    inner_input = tf_keras.Input((8, 8, 4))
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv")(inner_input)
+    inner = tf_keras.Model(inner_input, layers.ReLU(name="relu")(layers.BatchNormalization(name="bn")(x)), name="inner")
+    stem = tf_keras.Sequential([layers.Conv2D(4, 3, activation="relu", name="conv")], name="stem")
+    return functional(lambda x: layers.Add()([y := layers.ZeroPadding2D(1)(stem(x)), inner(y)]))
+
+
+def sequential():
+    return tf_keras.Sequential(
+        [
+            layers.InputLayer(SHAPE),
+            layers.Rescaling(1 / 64),
+            layers.SeparableConv2D(6, 3, 2, "same", activation="relu"),
+            layers.Dropout(0.5),
+            layers.Flatten(),
+            layers.Dense(5),
+        ],
+        name="user",
+    )
+
+
+def pre_activation():
+    def block(x):
+        y = layers.ReLU()(layers.BatchNormalization()(x))
+        y = layers.Conv2D(4, 3, padding="same", use_bias=False)(y)
+        return layers.Add()([x, y])
+
+    def body(x):
+        x = block(block(layers.Conv2D(4, 3, padding="same")(x)))
+        return layers.Activation("relu")(layers.BatchNormalization()(x))
+
+    return functional(body)
+
+
+def dense_then_batch_norm():
+    pixels = tf_keras.Input(SHAPE)
+    x = layers.Dense(6, activation="relu")(layers.Flatten()(layers.Rescaling(1 / 64)(pixels)))
+    return tf_keras.Model(pixels, layers.Dense(5)(layers.BatchNormalization()(x)), name="user")
+
+
+def through(*kinds):
+    def body(x):
+        for layer in kinds:
+            x = layer(x)
+        return x
+
+    return lambda: functional(body)
+
+
+def three_terms():
+    def body(x):
+        terms = [layers.Conv2D(4, 1, use_bias=False)(x) for _ in range(3)]
+        return layers.Add(name="sum")(terms)
+
+    return functional(body)
+
+
+MODELS = {
+    "nested": nested,
+    "Sequential, separable, Flatten": sequential,
+    "pre-activation, batch norm after add": pre_activation,
+    "batch norm after a dense layer's relu": dense_then_batch_norm,
+    "swish": through(layers.Conv2D(4, 3), layers.Activation("swish")),
+    "swish inside a convolution": through(layers.Conv2D(4, 3, activation="swish")),
+    "sigmoid inside a separable one": through(layers.SeparableConv2D(4, 3, activation="sigmoid")),
+    "batch norm without beta": through(
+        layers.Conv2D(4, 3), layers.BatchNormalization(center=False, scale=False), layers.ReLU()
+    ),
+    "batch norm of a relu": through(layers.Conv2D(4, 3, activation="relu"), layers.BatchNormalization()),
+    "three terms": three_terms,
+}
+
+
+def images(num=3):
+    return np.random.default_rng(1).integers(0, 256, (num, *SHAPE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_standard_form_is_the_same_function_and_can_be_planned(name, randomize):
+    model = randomize(MODELS[name]())
+    before = [w.copy() for w in model.get_weights()]
+    form, _ = standard_form(model, SHAPE, None, RAW)
+    expected = model.predict_on_batch(images())
+    np.testing.assert_allclose(form.predict_on_batch(images()), expected, atol=2e-5 * np.abs(expected).max())
+    for old, now in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, now)
+    make_plan(form, QuantizationSpec())
+    assert all(
+        isinstance(layer, tf_keras.layers.Layer) and not isinstance(layer, tf_keras.Model) for layer in form.layers
+    )
+
+
+def test_layers_keep_their_names_unless_two_are_named_alike():
+    names = [layer.name for layer in standard_form(nested(), SHAPE, None, RAW)[0].layers]
+    assert {"conv", "bn", "relu", "logits", "pool"} <= set(names)
+    assert len(names) == len(set(names)) and sum(name.endswith("_conv") for name in names) == 1
+
+
+def test_a_batch_norm_without_kernel_gets_one_of_ones_that_is_not_trained():
+    form, _ = standard_form(functional(lambda x: layers.BatchNormalization(name="bn")(x)), SHAPE, None, RAW)
+    scale = form.get_layer("bn_scale")
+    assert isinstance(scale, layers.DepthwiseConv2D) and not scale.trainable
+    np.testing.assert_array_equal(scale.get_weights()[0], np.ones((1, 1, 3, 1)))
+
+
+@pytest.mark.parametrize("end", ["dense", "layer", "activation"])
+def test_softmax_at_the_end_is_left_out_and_told(end):
+    pixels = tf_keras.Input(SHAPE)
+    x = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 64)(pixels))
+    if end == "dense":
+        output = layers.Dense(5, activation="softmax", name="probabilities")(x)
+    elif end == "layer":
+        output = layers.Softmax(name="probabilities")(layers.Dense(5)(x))
+    else:
+        output = layers.Activation("softmax", name="probabilities")(layers.Dense(5)(x))
+    model = tf_keras.Model(pixels, output, name="user")
+    form, notes = standard_form(model, SHAPE, None, RAW)
+    logits = form.predict_on_batch(images())
+    odds = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(odds, model.predict_on_batch(images()), atol=1e-5)
+    assert [note for note in notes if "probabilities" in note and "softmax" in note]
+
+
+def test_normalization_for_each_channel_moves_into_the_first_kernel(randomize):
+    def body(x):
+        x = layers.Normalization(mean=[0.4, 0.5, 0.6], variance=[0.04, 0.05, 0.06])(layers.Rescaling(1 / 255)(x))
+        return layers.Conv2D(4, 3, name="conv")(x)
+
+    model = randomize(functional(body, front=False))
+    form, notes = standard_form(model, SHAPE, None, RAW)
+    expected = model.predict_on_batch(images())
+    np.testing.assert_allclose(form.predict_on_batch(images()), expected, atol=1e-4 * np.abs(expected).max())
+    assert "first kernel is adapted" in notes[0]
+    assert float(form.get_layer("normalization").offset) == pytest.approx(-128 * form.get_layer("normalization").scale)
+
+
+def test_model_without_normalization_reads_what_it_was_trained_under(randomize):
+    model = randomize(functional(lambda x: layers.Conv2D(4, 3, name="conv")(x), front=False))
+    trained, own = PixelNormalization((127.5,), (127.5,)), PixelNormalization((128.0,), (64.0,))
+    form, _ = standard_form(model, SHAPE, trained, own)
+    expected = model.predict_on_batch((images() - 127.5) / 127.5)
+    np.testing.assert_allclose(form.predict_on_batch(images()), expected, atol=1e-4 * np.abs(expected).max())
+    assert float(form.get_layer("normalization").scale) == pytest.approx(1 / 64)
+
+
+def test_model_of_unknown_normalization_is_refused_by_the_flag():
+    with pytest.raises(ExperimentError, match="--student_weights_mean"):
+        standard_form(functional(lambda x: x, front=False), SHAPE, None, RAW)
+
+
+class Custom(layers.Layer):
+    def call(self, x):
+        return x
+
+
+UNSUPPORTED = {
+    "Lambda": (lambda: layers.Lambda(lambda x: x, name="bad"), "write it with Keras layers"),
+    "LeakyReLU": (lambda: layers.LeakyReLU(name="bad"), "use ReLU"),
+    "LayerNormalization": (lambda: layers.LayerNormalization(name="bad"), "use BatchNormalization"),
+    "RandomFlip": (lambda: layers.RandomFlip(name="bad"), "--horizontal_flip"),
+    "Custom": (lambda: Custom(name="bad"), "custom layer Custom"),
+    "UpSampling2D": (lambda: layers.UpSampling2D(name="bad"), "use one of"),
+}
+
+
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+def test_unsupported_layer_is_named_with_its_remedy(kind):
+    make, remedy = UNSUPPORTED[kind]
+    model = functional(make())
+    assert list(unsupported(model)) == ["bad"]
+    with pytest.raises(ExperimentError) as error:
+        standard_form(model, SHAPE, None, RAW)
+    assert "layer bad" in str(error.value) and kind in str(error.value) and remedy in str(error.value)
+
+
+def test_recurrent_layer_is_refused():
+    pixels = tf_keras.Input(SHAPE)
+    x = layers.LSTM(4, name="memory")(layers.Reshape((64, 3))(pixels))
+    with pytest.raises(ExperimentError, match="layer memory is a LSTM; use convolutions"):
+        standard_form(tf_keras.Model(pixels, layers.Dense(5)(x)), SHAPE, None, RAW)
+
+
+def test_layer_with_weights_that_is_used_twice_is_refused():
+    def body(x):
+        conv = layers.Conv2D(3, 3, padding="same", name="shared")
+        return conv(conv(x))
+
+    with pytest.raises(ExperimentError, match="layer shared is used several times"):
+        standard_form(functional(body), SHAPE, None, RAW)
+
+
+def test_layer_without_weights_may_be_used_twice():
+    def body(x):
+        relu = layers.ReLU(name="relu")
+        return relu(layers.Conv2D(4, 3)(relu(layers.Conv2D(4, 3)(x))))
+
+    form, _ = standard_form(functional(body), SHAPE, None, RAW)
+    assert problems(form) == []
+    assert sum(isinstance(layer, layers.ReLU) for layer in form.layers) == 2
+
+
+def test_leaves_are_those_of_inner_models_too():
+    assert {layer.name for layer in leaves(nested())} >= {"scaled", "bn", "relu", "conv", "pool", "logits"}
