@@ -155,6 +155,10 @@ class Trainer:
     def _enter(self, phase: Phase, previous: Phase) -> None:
         """Carries the student's weights over where its precision changes."""
         if phase.quantized and not previous.quantized:
+            if self._batch_norm_batches and "student" not in self._pretrained:
+                # After a short training the moving statistics are still those of the start, and so would be intervals.
+                batches = self._splits.train(0).take(self._batch_norm_batches)
+                BatchNormEstimator(self._student.plain).estimate(images for images, _ in batches)
             self._student.copy_weights_from_plain()
             self._calibrate()
             if self._freezing:
