@@ -173,6 +173,7 @@ class TrainingSpec:
     """What all phases share: optimizer and loss settings.
 
     Attributes:
+      phases: in order; none for intervals from calibration alone, without training.
       weight_decay: factor of the L2 term on kernels, 0.5 * decay * |w|^2; never on intervals.
       weight_interval_lr_ratio: learning rate of weight intervals as a share of the phase's.
       activation_interval_lr_ratio: the same for activation intervals.
@@ -207,7 +208,6 @@ class TrainingSpec:
     freeze_threshold_end: float = 0.01
 
     def __post_init__(self):
-        require(len(self.phases) > 0, "--phases is empty; name at least one of " + ", ".join(PHASES))
         require_known(self.optimizer, OPTIMIZERS, "--optimizer")
         require(self.temperature > 0, f"--temperature={self.temperature} is not positive")
         require(0 <= self.momentum < 1, f"--momentum={self.momentum} is not in [0, 1)")
@@ -274,7 +274,7 @@ class Experiment:
                 "phase full_precision has nothing to train: every network came with weights; leave the phase out",
             )
         require(
-            any(phase.name != "full_precision" for phase in self.training.phases),
+            not self.training.phases or any(phase.name != "full_precision" for phase in self.training.phases),
             "--phases=full_precision alone trains no quantized student; add self_studying, co_studying or tutoring",
         )
         require(

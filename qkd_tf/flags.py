@@ -59,7 +59,11 @@ flags.DEFINE_float(
 flags.DEFINE_integer("calibration_batches", 8, "Training batches that choose the first activation intervals.")
 
 # Training
-flags.DEFINE_list("phases", ["self_studying", "co_studying", "tutoring"], "Phases in order: " + ", ".join(ex.PHASES))
+flags.DEFINE_list(
+    "phases",
+    ["self_studying", "co_studying", "tutoring"],
+    "Phases in order: " + ", ".join(ex.PHASES) + "; none: calibration alone.",
+)
 flags.DEFINE_list("epochs", ["30", "100", "70"], "Epochs of each phase (QKD on CIFAR: 30, 100, 70).")
 flags.DEFINE_list("learning_rates", ["0.01"], "First learning rate of each phase, or one for all (QKD: 0.01); cosine.")
 flags.DEFINE_enum("optimizer", "sgd", ex.OPTIMIZERS, "Optimizer of both networks (QKD: sgd).")
@@ -120,15 +124,16 @@ def experiment_from_flags() -> ex.Experiment:
       ExperimentError: a value out of range, or flags that do not go together.
     """
     ex.require(FLAGS.run_dir is not None, "--run_dir is missing; give a folder for the run, such as runs/my_run")
-    rates = FLAGS.learning_rates * (len(FLAGS.phases) if len(FLAGS.learning_rates) == 1 else 1)
+    epochs = FLAGS.epochs if FLAGS.phases else []
+    rates = FLAGS.learning_rates * (len(FLAGS.phases) if len(FLAGS.learning_rates) == 1 else 1) if FLAGS.phases else []
     ex.require(
-        len(FLAGS.phases) == len(FLAGS.epochs) == len(rates),
+        len(FLAGS.phases) == len(epochs) == len(rates),
         f"--phases has {len(FLAGS.phases)} entries, --epochs {len(FLAGS.epochs)} and --learning_rates "
         f"{len(FLAGS.learning_rates)}; give one of each a phase (or one learning rate for all)",
     )
     phases = tuple(
-        ex.PhaseSpec(name, *_numbers(int, "epochs", [epochs]), *_numbers(float, "learning_rates", [rate]))
-        for name, epochs, rate in zip(FLAGS.phases, FLAGS.epochs, rates, strict=True)
+        ex.PhaseSpec(name, *_numbers(int, "epochs", [number]), *_numbers(float, "learning_rates", [rate]))
+        for name, number, rate in zip(FLAGS.phases, epochs, rates, strict=True)
     )
     ex.require(
         FLAGS.student_weights_mean or not FLAGS.student_weights,

@@ -16,6 +16,8 @@ from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.run_folder import RunFolder, write_whole
 
 NUM_CODE_IMAGES = 32
+# Pixels whose logits are predicted in every runtime's integers: all of CIFAR-10's test split, or 204 of 224 x 224.
+INTEGER_PIXELS = 10_000 * 32 * 32
 
 
 def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float:
@@ -28,7 +30,8 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float
       labels.txt             class names, one a line
       test_images.npy, test_labels.npy   the test split, pixels uint8
       student_logits.npy     the quantized student's logits on it, as stored int8
-      integer_logits.npz     the same as each runtime's integer arithmetic makes them, by row of ARITHMETICS
+      integer_logits.npz     the same as each runtime's integer arithmetic makes them, by row of ARITHMETICS; of the
+                             first images alone where there are more than INTEGER_PIXELS
       integer_codes.npz      every tensor's integers on the first images, by "row/tensor"
 
     Returns:
@@ -74,11 +77,18 @@ def _write_images(path: pathlib.Path, splits: Splits) -> None:
     written.flush()
 
 
+def num_integer_images(splits: Splits) -> int:
+    """Of how many test images integer logits are predicted."""
+    height, width, _ = splits.image_shape
+    return min(splits.fingerprint["num_test"], max(NUM_CODE_IMAGES, INTEGER_PIXELS // (height * width)))
+
+
 def _write_predictions(student: IntegerStudent, output: str, splits: Splits, target: pathlib.Path) -> None:
     """What each runtime is going to compute, from the student alone."""
     codes, logits = {}, {runtime: [] for runtime in ARITHMETICS}
-    bar = tqdm(desc="integer student", total=splits.fingerprint["num_test"], unit="image", mininterval=1)
-    for images, _ in splits.test.as_numpy_iterator():
+    num_images = num_integer_images(splits)
+    bar = tqdm(desc="integer student", total=num_images, unit="image", mininterval=1)
+    for images, _ in splits.test.unbatch().take(num_images).batch(splits.batch_size).as_numpy_iterator():
         for runtime, arithmetic in ARITHMETICS.items():
             predicted = student.predict(images, arithmetic)
             if not logits[runtime]:

@@ -31,7 +31,8 @@ class Handoff:
       label_names: class names.
       test_images: [N, H, W, C] uint8 pixels; test_labels: [N].
       student_logits: [N, K] int8: the quantized Keras student's logits, as stored codes.
-      integer_logits: the same as each runtime's arithmetic makes them, by row of ARITHMETICS.
+      integer_logits: the same as each runtime's arithmetic makes them, by row of ARITHMETICS; of the first images
+        alone where the test split is large.
       integer_codes: int8 integers of every tensor on the first images, by row, then by tensor.
     """
 

@@ -75,6 +75,9 @@ class Trainer:
         progress = self._folder.load_progress() or {"phase": 0, "epoch": 0, "results": [], "latest": None}
         if progress["latest"] and progress["epoch"] == 0:
             self._restore(progress["latest"])
+        if not self._spec.phases:
+            self._student.copy_weights_from_plain()
+            self._calibrate()
         for index in range(progress["phase"], len(self._spec.phases)):
             result = self._run_phase(index, progress)
             latest = self._save(f"phase{index}_done")
@@ -88,12 +91,14 @@ class Trainer:
         distiller = self._distiller(index)
         optimizers = [group.optimizer for group in distiller.student_groups + distiller.teacher_groups]
         optimizers += filter(None, (distiller.student_loss_scale, distiller.teacher_loss_scale))
+        epochs_before = sum(earlier.epochs for earlier in self._spec.phases[:index])
         if progress["epoch"]:
             self._restore(progress["latest"], optimizers)
         else:
+            if index and phase.quantized and not PHASES[self._spec.phases[index - 1].name].quantized:
+                self._estimate_plain_statistics(epochs_before)
             self._enter(phase, PHASES[self._spec.phases[index - 1].name] if index else PHASES["full_precision"])
             progress = {**progress, "history": [], "best": None}
-        epochs_before = sum(earlier.epochs for earlier in self._spec.phases[:index])
         summaries = tf.summary.create_file_writer(str(self._folder.logs))
         for epoch in range(progress["epoch"], phase_spec.epochs):
             start = time.monotonic()
@@ -152,13 +157,15 @@ class Trainer:
         print(_line(result))
         return result
 
+    def _estimate_plain_statistics(self, epoch: int) -> None:
+        """After a short training moving statistics are still those of the start, and intervals are chosen by them."""
+        if self._batch_norm_batches and "student" not in self._pretrained:
+            batches = self._splits.train(epoch).take(self._batch_norm_batches)
+            BatchNormEstimator(self._student.plain).estimate(images for images, _ in batches)
+
     def _enter(self, phase: Phase, previous: Phase) -> None:
         """Carries the student's weights over where its precision changes."""
         if phase.quantized and not previous.quantized:
-            if self._batch_norm_batches and "student" not in self._pretrained:
-                # After a short training the moving statistics are still those of the start, and so would be intervals.
-                batches = self._splits.train(0).take(self._batch_norm_batches)
-                BatchNormEstimator(self._student.plain).estimate(images for images, _ in batches)
             self._student.copy_weights_from_plain()
             self._calibrate()
             if self._freezing:

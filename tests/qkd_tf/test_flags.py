@@ -105,7 +105,6 @@ def test_one_learning_rate_serves_all_phases(parse):
         (["--phases=self_studying"], ("1", "3", "1")),
         (["--epochs=1,2"], ("3", "2", "1")),
         (["--learning_rates=0.1,0.2"], ("3", "3", "2")),
-        (["--phases="], ("0", "3", "1")),
         (["--learning_rates="], ("3", "3", "0")),
     ],
 )
@@ -113,6 +112,10 @@ def test_lists_of_different_lengths_are_refused_with_their_lengths(parse, argume
     phases, epochs, rates = counts
     message = complaint(parse, *SMALL, *arguments)
     assert f"--phases has {phases} entries, --epochs {epochs} and --learning_rates {rates};" in message
+
+
+def test_no_phases_mean_calibration_alone(parse):
+    assert parse(*SMALL, "--phases=").training.phases == ()
 
 
 @pytest.mark.parametrize(

@@ -563,7 +563,8 @@ def test_statistics_are_estimated_before_each_validation_of_a_quantized_student(
 
     monkeypatch.setattr(BatchNormEstimator, "estimate", estimate)
     full_precision, self_studying = trainer.run()
-    assert len(calls) == 2  # none in full_precision
+    assert len(calls) == 3  # none in full_precision; the first is of the float student, before its calibration
+    calls = calls[1:]
     assert "batch_norm_batches" not in full_precision and self_studying["batch_norm_batches"] == 2
     for epoch, got in enumerate(calls, start=1):
         assert_same_bits(got, [images.numpy() for images, _ in splits.train(epoch).take(2)])
@@ -589,3 +590,32 @@ def test_estimated_statistics_leave_every_other_bit_of_the_training(tmp_path, mo
     assert_same_bits(estimated[0], plain[0])
     assert estimated[1] == plain[1]
     assert not any(same_bits(estimated[2], plain[2]))
+
+
+def test_no_phases_calibrate_and_train_nothing(tmp_path, make_run):
+    trainer = make_run(tmp_path / "run", ())
+    before = values(trainer._student.plain)
+    assert trainer.run() == []
+    assert_same_bits(values(trainer._student.plain), before)
+    assert all(float(interval.numpy()) != 1.0 for interval in trainer._student.weight_intervals)
+
+
+@pytest.mark.parametrize("pretrained, estimated", [((), True), (("student",), False)])
+def test_intervals_behind_a_float_phase_see_statistics_of_its_weights(tmp_path, make_run, pretrained, estimated):
+    """A student that came with weights came with statistics, too."""
+    phases = (("full_precision", 1), ("self_studying", 1))
+    seen = []
+    trainer = make_run(tmp_path / "run", phases, pretrained=pretrained, batch_norm_batches=2)
+    original = trainer._calibrate
+
+    def calibrate_and_look():
+        seen.append([v.numpy() for v in trainer._student.plain.variables if "moving" in v.name])
+        original()
+
+    trainer._calibrate = calibrate_and_look
+    trainer.run()
+    expected = make_run(tmp_path / "other", phases, pretrained=pretrained)._student.plain
+    expected.set_weights(trainer._student.plain.get_weights())
+    BatchNormEstimator(expected).estimate(images for images, _ in trainer._splits.train(1).take(2))
+    now = [v.numpy() for v in expected.variables if "moving" in v.name]
+    assert all(same_bits(seen[0], now)) == estimated
