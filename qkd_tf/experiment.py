@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 PHASES = ("full_precision", "self_studying", "co_studying", "tutoring")
 TEACHER_PHASES = ("co_studying", "tutoring")
@@ -120,8 +121,47 @@ class NetworkSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class BitsRule:
+    """Bit widths of the layers whose whole name fits a regular expression; None leaves a width as it is."""
+
+    pattern: str
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "BitsRule":
+        """Reads "block_1_.*=w4a8", "stem=w8" or "logits=a6".
+
+        Raises:
+          ExperimentError: another form, no regular expression, or bit widths that there are not.
+        """
+        pattern, _, widths = text.rpartition("=")
+        found = re.fullmatch(r"(?:w(\d+))?(?:a(\d+))?", widths)
+        require(
+            bool(pattern and widths and found),
+            f"--bits_rule={text} has another form than 'regex=w4a8'; either of w4 and a8 may be left out",
+        )
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ExperimentError(f"--bits_rule={text}: {pattern} is no regular expression: {error}") from None
+        numbers = [int(digits) if digits else None for digits in found.groups()]
+        for number in numbers:
+            require_bits(8 if number is None else number, f"bits_rule={text}: bits")
+        return cls(pattern, *numbers)
+
+    def __str__(self) -> str:
+        parts = (("w", self.weight_bits), ("a", self.activation_bits))
+        return f"{self.pattern}=" + "".join(f"{letter}{bits}" for letter, bits in parts if bits is not None)
+
+
+@dataclasses.dataclass(frozen=True)
 class QuantizationSpec:
-    """Bit widths and the options of the learned intervals (flags of the same names say more)."""
+    """Bit widths and the options of the learned intervals (flags of the same names say more).
+
+    Attributes:
+      bits_rule: widths of single layers, each as `BitsRule.parse` reads it.
+    """
 
     weight_bits: int = 4
     activation_bits: int = 4
@@ -133,11 +173,13 @@ class QuantizationSpec:
     mask_weight_gradient: bool = True
     calibration_batches: int = 8
     interval_gradient_share: float = 0.125
+    bits_rule: tuple[str, ...] = ()
     ewgs_scale: float = 0.0
 
     def __post_init__(self):
         for field in ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits", "residual_bits"):
             require_bits(getattr(self, field), field)
+        _ = self.rules  # a rule that cannot be read is told at once
         require_known(self.interval_init, INTERVAL_INITS, "--interval_init")
         require_known(self.interval_gradient_scale, INTERVAL_GRADIENT_SCALES, "--interval_gradient_scale")
         require(self.calibration_batches > 0, f"--calibration_batches={self.calibration_batches} is not positive")
@@ -149,6 +191,10 @@ class QuantizationSpec:
             0 <= self.ewgs_scale < 1,
             f"--ewgs_scale={self.ewgs_scale} is not in [0, 1); 0 is the plain straight-through gradient",
         )
+
+    @property
+    def rules(self) -> list[BitsRule]:
+        return [BitsRule.parse(text) for text in self.bits_rule]
 
 
 @dataclasses.dataclass(frozen=True)

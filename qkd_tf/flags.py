@@ -39,6 +39,12 @@ flags.DEFINE_integer("activation_bits", 4, "Bit width of the inputs of layers, 2
 flags.DEFINE_integer("first_layer_bits", 8, "Bit width, weights and input, of the first layer (QKD: 8).")
 flags.DEFINE_integer("last_layer_bits", 8, "Bit width, weights and input, of the last layer (QKD: 8).")
 flags.DEFINE_integer("residual_bits", 8, "Bit width of tensors that an addition, concatenation or average reads.")
+flags.DEFINE_multi_string(
+    "bits_rule",
+    [],
+    "Bit widths of the layers whose whole name fits a regular expression, 'regex=w4a8', w or a alone too; may be "
+    "repeated, later rules go before earlier ones, and all before the widths above.",
+)
 flags.DEFINE_enum("interval_init", "mse", ex.INTERVAL_INITS, "First interval: min-max, LSQ's mean, or least MSE.")
 flags.DEFINE_enum(
     "interval_gradient_scale", "lsq", ex.INTERVAL_GRADIENT_SCALES, "Factor of dL/dI: 1, or LSQ's 1/sqrt(N*qmax)."
@@ -159,7 +165,7 @@ def experiment_from_flags() -> ex.Experiment:
         data=_spec(ex.DataSpec, name=FLAGS.dataset),
         student=ex.NetworkSpec(FLAGS.student, student_pixels, FLAGS.student_weights, weights_pixels),
         teacher=teacher,
-        quantization=_spec(ex.QuantizationSpec),
+        quantization=_spec(ex.QuantizationSpec, bits_rule=tuple(FLAGS.bits_rule)),
         training=_spec(ex.TrainingSpec, phases=phases),
     )
 

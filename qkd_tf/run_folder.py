@@ -69,9 +69,18 @@ def write_whole(path: pathlib.Path, text: str) -> None:
 
 
 def _differing_flags(old: list[str], new: list[str]) -> list[str]:
-    old_values, new_values = (dict(line.partition("=")[::2] for line in lines) for lines in (old, new))
+    old_values, new_values = _by_flag(old), _by_flag(new)
     return [
         name
         for name in sorted(old_values.keys() | new_values.keys())
         if old_values.get(name) != new_values.get(name) and name.removeprefix("--") not in PLACE_FLAGS
     ]
+
+
+def _by_flag(lines: list[str]) -> dict[str, list[str]]:
+    """Values by flag name, in their order: a flag may be repeated."""
+    values: dict[str, list[str]] = {}
+    for line in "\n".join(lines).splitlines():
+        name, _, value = line.partition("=")
+        values.setdefault(name, []).append(value)
+    return values

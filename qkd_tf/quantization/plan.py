@@ -6,12 +6,14 @@ are one integer operator, so the grid sits on the last of them.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 
 import tf_keras
 
 from qkd_tf.experiment import ExperimentError, QuantizationSpec
 from qkd_tf.quantization.grid import (
+    MAX_BITS,
     IntegerGrid,
     TensorQuantParams,
     activation_params,
@@ -299,16 +301,36 @@ def _pads_channels(layer) -> bool:
     return isinstance(layer, _layers.ZeroPadding2D) and layer.data_format == "channels_first"
 
 
+def _rules_by_layer(spec: QuantizationSpec, computes: list[str]) -> dict[str, dict[str, int | None]]:
+    """What the rules say of each compute layer, None where nothing; of several rules the last one holds."""
+    found = {name: {"weight_bits": None, "activation_bits": None} for name in computes}
+    for rule in spec.rules:
+        layers = [name for name in computes if re.fullmatch(rule.pattern, name)]
+        if not layers:
+            raise ExperimentError(f"--bits_rule={rule} fits no layer with a kernel; there are {', '.join(computes)}")
+        for name in layers:
+            for what in found[name]:
+                if getattr(rule, what) is not None:
+                    found[name][what] = getattr(rule, what)
+    return found
+
+
+def _scales_channels(layer) -> bool:
+    return isinstance(layer, _layers.DepthwiseConv2D) and tuple(layer.kernel_size) == (1, 1)
+
+
 def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan:
     """Reads a float functional model and says where quantizers belong.
 
-    Kernels: spec.weight_bits; first and last compute layers have their own width. A tensor read by
-    compute layers alone has the widest of their input bit widths. One that an addition,
-    concatenation or average reads has spec.residual_bits, and compute layers read it through
-    one requantization that they share. Logits have 8 bits.
+    Kernels: spec.weight_bits; first and last compute layers have their own width, and spec.bits_rule goes before
+    either. A tensor read by compute layers alone has the widest of their input bit widths. One that an addition,
+    concatenation, product or average reads has spec.residual_bits. Compute layers that want fewer bits than it has
+    read it through a requantization, one for each width. A depthwise convolution of 1x1 is a scale for each channel:
+    its kernel has 8 bits, and it reads residual tensors as they are. Logits have 8 bits.
 
     Raises:
-      ExperimentError: a layer that cannot become an integer operator; all of them are listed.
+      ExperimentError: a layer that cannot become an integer operator, all of them are listed; or a rule of bit widths
+        that no layer with a kernel fits.
     """
     if found := problems(model):
         raise ExperimentError("this student cannot be quantized: " + "; ".join(found))
@@ -322,12 +344,27 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
         if graph.ends_operator(n) and graph.is_output(n) and graph.role((chain := graph.operator(n))[0]) == "compute"
     }
 
-    def bits(name: str, inner_bits: int) -> int:
+    computes = [name for name in graph.by_name if graph.role(name) == "compute"]
+    rules = _rules_by_layer(spec, computes)
+
+    def bits(name: str, what: str) -> int:
+        """Of "weight_bits" or "activation_bits", those of a compute layer."""
+        if (by_rule := rules[name][what]) is not None:
+            return by_rule
         if name in last:
             return spec.last_layer_bits
-        return spec.first_layer_bits if name in first else inner_bits
+        if name in first:
+            return spec.first_layer_bits
+        if _scales_channels(graph.by_name[name]):
+            return {"weight_bits": MAX_BITS, "activation_bits": spec.residual_bits}[what]
+        return getattr(spec, what)
 
-    weight_grids = {n: weight_grid(bits(n, spec.weight_bits)) for n in graph.by_name if graph.role(n) == "compute"}
+    def input_bits(name: str) -> list[int]:
+        """What the compute layers want that read a layer's output, or are the layer."""
+        readers = graph.readers(name) if graph.role(name) != "compute" else [name]
+        return [bits(r, "activation_bits") for r in readers if graph.role(r) == "compute"]
+
+    weight_grids = {name: weight_grid(bits(name, "weight_bits")) for name in computes}
     output_grids: dict[str, IntegerGrid] = {}
     requantized: dict[tuple[str, str], str] = {}
     fixed: dict[str, float] = {}
@@ -341,7 +378,6 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
             non_negative = graph.is_non_negative(name, zero_pixel)
             return unsigned_grid(num_bits) if non_negative else signed_grid(num_bits)
 
-        input_bits = [bits(r, spec.activation_bits) for r in graph.readers(name) if graph.role(r) == "compute"]
         if graph.role(name) == "pass":
             edge = (graph.parents[name][0], name)
             carried[name] = output_grids[requantized[edge]].num_bits if edge in requantized else carried[edge[0]]
@@ -353,16 +389,20 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
             output_grids[name] = make_grid(LOGITS_BITS)
         else:
             only_computes = all(graph.only_computes(c) for c in graph.consumers[name])
-            carried[name] = max(input_bits) if only_computes else spec.residual_bits
+            wanted = [b for c in graph.consumers[name] for b in input_bits(c)]
+            carried[name] = max(wanted) if only_computes else spec.residual_bits
             output_grids[name] = make_grid(carried[name])
         if is_sigmoid(graph.by_name[name]):
             carried[name], output_grids[name] = SIGMOID_GRID.num_bits, SIGMOID_GRID
             fixed[name] = SIGMOID_INTERVAL
-        edges = [(name, c) for c in graph.consumers[name] if graph.only_computes(c)]
-        if edges and max(input_bits) < carried[name]:
-            requantize = name + REQUANTIZE_SUFFIX
-            output_grids[requantize] = make_grid(max(input_bits))
-            requantized.update({edge: requantize for edge in edges})
+        narrower: dict[int, list[str]] = {}
+        for consumer in graph.consumers[name]:
+            if graph.only_computes(consumer) and max(input_bits(consumer)) < carried[name]:
+                narrower.setdefault(max(input_bits(consumer)), []).append(consumer)
+        for num_bits, consumers in narrower.items():
+            requantize = name + (REQUANTIZE_SUFFIX if len(narrower) == 1 else f"_{num_bits}bit{REQUANTIZE_SUFFIX}")
+            output_grids[requantize] = make_grid(num_bits)
+            requantized.update({(name, consumer): requantize for consumer in consumers})
 
     read_by_kernels = {
         name

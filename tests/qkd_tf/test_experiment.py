@@ -4,6 +4,7 @@ import math
 import pytest
 
 from qkd_tf.experiment import (
+    BitsRule,
     DataSpec,
     Experiment,
     ExperimentError,
@@ -175,3 +176,34 @@ def test_ewgs_and_mixed_precision_together_are_refused():
 
     message = complaint(both)
     assert "--ewgs_scale=0.001" in message and "--mixed_precision=bfloat16" in message
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("block_1_.*=w4a8", BitsRule("block_1_.*", 4, 8)),
+        ("stem=w8", BitsRule("stem", 8, None)),
+        ("a=b=a2", BitsRule("a=b", None, 2)),
+    ],
+)
+def test_bits_rule_is_read_and_written(text, expected):
+    assert BitsRule.parse(text) == expected
+    assert str(expected) == text
+
+
+@pytest.mark.parametrize(
+    "text, part",
+    [
+        ("stem", "'regex=w4a8'"),
+        ("stem=", "'regex=w4a8'"),
+        ("=w4", "'regex=w4a8'"),
+        ("stem=4", "'regex=w4a8'"),
+        ("stem=a4w4", "'regex=w4a8'"),
+        ("(=w4", "no regular expression"),
+        ("stem=w9", "2 to 8"),
+        ("stem=a1", "2 to 8"),
+    ],
+)
+def test_bits_rule_of_another_form_is_refused(text, part):
+    message = complaint(lambda: QuantizationSpec(bits_rule=(text,)))
+    assert f"--bits_rule={text}" in message and part in message

@@ -61,7 +61,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "temperature": 4.0, "distillation_weight": 0.7, "run_dir": "runs/y", "seed": 5,
         "mixed_precision": "float16", "steps_per_execution": 4, "ewgs_scale": 1e-3, "batch_norm_batches": 5,
         "dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02,
-        "max_steps": 3, "max_eval_images": 100,
+        "max_steps": 3, "max_eval_images": 100, "bits_rule": "a.*=w4",
     }  # fmt: skip
     extra = {
         "student_weights": ["--student_weights_mean=1", "--student_weights_std=2"],
@@ -192,3 +192,10 @@ def test_flag_lines_hold_only_the_packages_flags(parse):
     names = {line.split("=")[0].removeprefix("--").removeprefix("no") for line in flags.flag_lines()}
     assert "run_dir" in names and "horizontal_flip" in names
     assert not names & {"verbosity", "logtostderr", "flagfile", "helpfull", "tfds_dir"}
+
+
+def test_repeated_rules_reach_the_experiment_in_their_order_and_the_flag_file(parse):
+    experiment = parse(*SMALL, "--bits_rule=a.*=w4a8", "--bits_rule=b=w2")
+    assert experiment.quantization.bits_rule == ("a.*=w4a8", "b=w2")
+    lines = "\n".join(flags.flag_lines()).splitlines()
+    assert [line for line in lines if line.startswith("--bits_rule")] == ["--bits_rule=a.*=w4a8", "--bits_rule=b=w2"]

@@ -146,3 +146,10 @@ def test_flags_txt_is_a_flag_file_that_starts_the_same_experiment(tmp_path):
         flags.FLAGS(["train", f"--flagfile={tmp_path / 'run' / 'flags.txt'}"])
         assert flags.experiment_from_flags() == experiment
         RunFolder(str(tmp_path / "run"), flags.flag_lines())
+
+
+def test_a_repeated_flag_is_compared_with_all_its_values(tmp_path):
+    RunFolder(str(tmp_path / "run"), ["--seed=1", "--bits_rule=a=w4\n--bits_rule=b=w2"]).claim()
+    RunFolder(str(tmp_path / "run"), ["--seed=1", "--bits_rule=a=w4\n--bits_rule=b=w2"])
+    with pytest.raises(ExperimentError, match="differs in --bits_rule"):
+        RunFolder(str(tmp_path / "run"), ["--seed=1", "--bits_rule=a=w3\n--bits_rule=b=w2"])

@@ -192,6 +192,12 @@ def _concatenated(x):
     return layers.Concatenate(name="concat")([*branches, x])
 
 
+def _fork(x):
+    x = layers.Conv2D(4, 3, padding="same", activation="relu", name="stem")(x)
+    branches = [layers.Conv2D(4, 1, activation="relu", name=name)(x) for name in ("narrow", "wide")]
+    return layers.Add(name="add")(branches)
+
+
 def _swish(x):
     x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv")(x)
     x = layers.BatchNormalization(name="bn")(x)
@@ -250,6 +256,11 @@ CASES = {
         "CONV_2D QUANTIZE MAXIMUM CONV_2D ADD",
         _add(activation=True),
         intervals={"stem_requantize": ("stem", FOUR_BITS)},
+    ),
+    "bits_rule": Case(
+        "CONV_2D QUANTIZE CONV_2D CONV_2D ADD CONV_2D",
+        _through(_fork, layers.Conv2D(5, 1)),
+        spec=dataclasses.replace(LOW, bits_rule=("narrow=w2a2", "wide=w5a6", "stem=w7")),
     ),
     "swish": Case("CONV_2D LOGISTIC MUL", _swish, (8, 6, 3)),
     "swish_low_bit": Case(

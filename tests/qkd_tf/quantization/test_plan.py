@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import tensorflow as tf
 import tf_keras
@@ -551,3 +553,64 @@ def test_product_of_other_shapes(other, problem):
     found = problems(_gated(other()))
     assert bool(found) == bool(problem)
     assert not problem or ("product" in found[0] and problem in found[0])
+
+
+def _fork(*readers):
+    """One map that several convolutions read, and their sum."""
+    inputs = tf_keras.Input((8, 8, 3), name="pixels")
+    x = conv("stem", 4, activation="relu")(inputs)
+    branches = [conv(name, 4)(x) for name in readers]
+    x = branches[0] if len(branches) == 1 else layers.Add(name="add")(branches)
+    return tf_keras.Model(inputs, conv("logits", 5)(x))
+
+
+def rules(*texts):
+    return QuantizationSpec(weight_bits=3, activation_bits=4, residual_bits=7, bits_rule=texts)
+
+
+def test_rule_sets_kernel_and_input_of_the_layers_that_it_fits():
+    plan = make_plan(_fork("a", "b"), rules("a=w2a6", "b=w5a6"))
+    assert (plan.weight_grids["a"].num_bits, plan.weight_grids["b"].num_bits) == (2, 5)
+    assert plan.output_grids["stem"] == unsigned(6)
+    assert plan.requantized == {}
+
+
+def test_layers_that_want_fewer_bits_of_one_tensor_get_a_requantization_each():
+    plan = make_plan(_fork("a", "b"), rules("a=a6", "b=a3"))
+    assert plan.output_grids["stem"] == unsigned(6)
+    assert plan.requantized[("stem", "b")] == "stem_requantize" and ("stem", "a") not in plan.requantized
+    assert plan.output_grids["stem_requantize"] == unsigned(3)
+
+
+def test_two_narrower_widths_are_two_requantizations():
+    inputs = tf_keras.Input((8, 8, 3), name="pixels")
+    x = conv("stem", 4, activation="relu")(inputs)
+    y = layers.Add(name="add1")([conv("a", 4)(x), conv("b", 4)(x)])
+    model = tf_keras.Model(inputs, conv("logits", 5)(layers.Add(name="add2")([x, y])))
+    plan = make_plan(model, rules("a=a6", "b=a3"))
+    assert plan.output_grids["stem"] == unsigned(7)
+    assert plan.requantized[("stem", "a")] == "stem_6bit_requantize"
+    assert plan.requantized[("stem", "b")] == "stem_3bit_requantize"
+    assert plan.output_grids["stem_6bit_requantize"] == unsigned(6)
+    assert plan.output_grids["stem_3bit_requantize"] == unsigned(3)
+
+
+def test_later_rules_go_before_earlier_ones_and_before_first_and_last():
+    plan = make_plan(_fork("a", "b"), rules(".*=w5", "logits=w2", "b=a2"))
+    assert {name: grid.num_bits for name, grid in plan.weight_grids.items()} == {"stem": 5, "a": 5, "b": 5, "logits": 2}
+    assert plan.output_grids["stem"] == unsigned(4)
+
+
+@pytest.mark.parametrize("rule", ["add=w4", "block_.*=w4", "ste=w4"])
+def test_rule_that_fits_no_layer_with_a_kernel_is_an_error_that_names_those_there_are(rule):
+    with pytest.raises(ExperimentError, match=f"--bits_rule={re.escape(rule)} fits no layer.*stem, a, b, logits"):
+        make_plan(_fork("a", "b"), rules(rule))
+
+
+def test_scale_for_each_channel_has_eight_bits_and_reads_residual_tensors_as_they_are():
+    inputs = tf_keras.Input((8, 8, 3), name="pixels")
+    x = conv("stem", 4, activation="relu")(inputs)
+    x = layers.DepthwiseConv2D(1, name="scale")(x)
+    plan = make_plan(tf_keras.Model(inputs, conv("logits", 5)(conv("inner", 4)(x))), rules())
+    assert plan.weight_grids["scale"].num_bits == 8 and plan.weight_grids["inner"].num_bits == 3
+    assert plan.output_grids["stem"] == unsigned(7) and plan.output_grids["scale"] == signed(4)
