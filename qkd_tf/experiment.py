@@ -8,6 +8,7 @@ PHASES = ("full_precision", "self_studying", "co_studying", "tutoring")
 TEACHER_PHASES = ("co_studying", "tutoring")
 OPTIMIZERS = ("sgd", "adam")
 PRECISIONS = ("float32", "bfloat16", "float16")
+TARGETS = ("phone", "microcontroller", "ethos_u")
 INTERVAL_INITS = ("minmax", "lsq", "mse")
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")
 
@@ -291,6 +292,30 @@ class TrainingSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class TargetSpec:
+    """What the file is for, as far as it can be told before training.
+
+    Attributes:
+      target: a row of TARGETS.
+      max_flash_bytes, max_ram_bytes: what there is room for, weights and activations; 0 for no limit.
+    """
+
+    target: str = "phone"
+    max_flash_bytes: int = 0
+    max_ram_bytes: int = 0
+
+    def __post_init__(self):
+        require_known(self.target, TARGETS, "--target")
+        for field in ("max_flash_bytes", "max_ram_bytes"):
+            require(getattr(self, field) >= 0, f"--{field}={getattr(self, field)} is negative; 0 is no limit")
+
+    @property
+    def packs_int4(self) -> bool:
+        """Whether kernels of at most 4 bits are stored two a byte there."""
+        return self.target == "microcontroller"
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """Everything that decides the outcome of a run, and the folder it is written to."""
 
@@ -301,6 +326,7 @@ class Experiment:
     teacher: NetworkSpec | None
     quantization: QuantizationSpec
     training: TrainingSpec
+    target: TargetSpec = TargetSpec()
 
     def __post_init__(self):
         mean = self.student.normalization.mean

@@ -118,6 +118,11 @@ flags.DEFINE_enum(
 flags.DEFINE_bool("jit_compile", False, "Compile the training step with XLA: for accelerators; slower on CPUs.")
 flags.DEFINE_integer("steps_per_execution", 1, "Training steps that run before losses are looked at; spares overhead.")
 
+# Target
+flags.DEFINE_enum("target", "phone", ex.TARGETS, "What the file is for; the pre-flight looks at its limits.")
+flags.DEFINE_integer("max_flash_bytes", 0, "Room for weights on the target, in bytes; 0: no limit.")
+flags.DEFINE_integer("max_ram_bytes", 0, "Room for activations on the target, in bytes; 0: no limit.")
+
 # Run
 flags.DEFINE_string("run_dir", None, "Folder of the run, for instance runs/my_run; it goes on where it stopped.")
 flags.DEFINE_integer("seed", 0, "Seed of weights, shuffling and augmentation.")
@@ -167,6 +172,7 @@ def experiment_from_flags() -> ex.Experiment:
         teacher=teacher,
         quantization=_spec(ex.QuantizationSpec, bits_rule=tuple(FLAGS.bits_rule)),
         training=_spec(ex.TrainingSpec, phases=phases),
+        target=_spec(ex.TargetSpec),
     )
 
 

@@ -9,7 +9,7 @@ import tf_keras
 from absl import app, logging
 from absl import flags as absl_flags
 
-from qkd_tf import data, flags, handoff, networks, results
+from qkd_tf import data, flags, handoff, networks, preflight, results
 from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.trainer import Trainer
 from qkd_tf.experiment import Experiment, ExperimentError
@@ -28,10 +28,10 @@ def run(experiment: Experiment, folder: RunFolder) -> None:
     """
     tf_keras.utils.set_random_seed(experiment.seed)
     source = data.open_source(experiment.data)
+    shape, num_classes = source.image_shape, len(source.label_names)
+    plain, notes = preflight.student(experiment, shape, num_classes)
     splits = data.pipelines(source, experiment.data)
     form = quantizer_form(experiment.training)
-    shape, num_classes = source.image_shape, len(source.label_names)
-    plain, notes = networks.build_student(experiment.student, shape, num_classes)
     student = quantize_student(plain, experiment.quantization, form)
     teacher = None
     if experiment.teacher:

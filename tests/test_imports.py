@@ -90,6 +90,14 @@ ALLOWED = {
     ],
     # Top.
     "qkd_tf.handoff": ["qkd_tf.data", "qkd_tf.evaluate", "qkd_tf.run_folder", "qkd_tf.quantization.*"],
+    "qkd_tf.preflight": [
+        EXPERIMENT,
+        "qkd_tf.data",
+        "qkd_tf.flags",
+        "qkd_tf.networks",
+        "qkd_tf.quantization.plan",
+        "qkd_tf.quantization.standard_form",
+    ],
     "qkd_tf.results": ["qkd_tf", EXPERIMENT, "qkd_tf.data", "qkd_tf.run_folder", "qkd_tf.quantization.scheme"],
     "qkd_tf.train": ["qkd_tf", "qkd_tf.*"],
     # The exporter: a folder on disk, the grid, the runtimes' arithmetic and the version are all it knows of training.

@@ -40,6 +40,20 @@ REMEDIES: Mapping[str, str] = {
 }
 
 
+class UnsupportedLayers(ExperimentError):
+    """Layers that have no place in an integer .tflite.
+
+    Attributes:
+      model: the user's.
+      refusals: what each is and what to do, by layer name.
+    """
+
+    def __init__(self, model: tf_keras.Model, refusals: dict[str, str]):
+        lines = "; ".join(f"layer {name} {what}" for name, what in refusals.items())
+        super().__init__(f"{model.name} cannot become an integer .tflite: {lines}")
+        self.model, self.refusals = model, refusals
+
+
 def leaves(model: tf_keras.Model) -> list:
     """The layers of a model and of the models in it, without the models themselves."""
     found = []
@@ -83,10 +97,7 @@ def standard_form(
         of which nobody said how its pixels are normalised.
     """
     if found := unsupported(model):
-        raise ExperimentError(
-            f"{model.name} cannot become an integer .tflite: "
-            + "; ".join(f"layer {name} {what}" for name, what in found.items())
-        )
+        raise UnsupportedLayers(model, found)
     flat = _Flat(model, input_shape)
     inside = flat.normalization()
     if inside is not None:

@@ -1,0 +1,147 @@
+"""The table of a student before anything is trained: numbers by hand, refusals, limits, and the command."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+from tf_keras import layers
+
+from qkd_tf import preflight
+from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec, TargetSpec
+from qkd_tf.models import zoo
+from qkd_tf.quantization.plan import make_plan
+
+SPEC = QuantizationSpec(weight_bits=3, activation_bits=4)
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def table(make_residual_student):
+    model = make_residual_student()
+    return {row.name: row for row in preflight.rows(model, make_plan(model, SPEC))}
+
+
+def test_every_layer_has_its_row(make_residual_student, table):
+    assert list(table) == [layer.name for layer in make_residual_student().layers]
+    assert table["stem"].kind == "Conv2D" and table["stem"].output_shape == (8, 8, 4)
+
+
+@pytest.mark.parametrize(
+    "name, weight_bits, input_bits, parameters, multiply_adds, num_bytes",
+    [
+        ("stem", 8, 8, 3 * 3 * 3 * 4 + 4, 8 * 8 * 3 * 3 * 3 * 4, 108 + 16),
+        ("depthwise", 3, 4, 3 * 3 * 4 + 4, 8 * 8 * 3 * 3 * 4, 14 + 16),  # 36 kernels of 3 bits are 13.5 bytes
+        ("linear", 3, 4, 4 * 4 + 4, 8 * 8 * 4 * 4, 6 + 16),
+        ("logits", 8, 8, 4 * 5 + 5, 4 * 5, 20 + 20),
+    ],
+)
+def test_row_of_a_kernel_by_hand(table, name, weight_bits, input_bits, parameters, multiply_adds, num_bytes):
+    row = table[name]
+    assert (row.weight_bits, row.input_bits) == (weight_bits, input_bits)
+    assert (row.parameters, row.multiply_adds, row.num_bytes) == (parameters, multiply_adds, num_bytes)
+
+
+def test_what_is_folded_or_has_no_kernel_costs_nothing(table):
+    for name in ("stem_bn", "stem_relu", "add", "pool"):
+        assert (table[name].parameters, table[name].multiply_adds, table[name].num_bytes) == (0, 0, 0)
+    assert table["add"].input_bits == 8 and table["stem_bn"].input_bits is None
+
+
+@pytest.mark.parametrize("name, millions", [("mobilenet_v2_1.0", 301), ("resnet18", 1814), ("efficientnet_b0", 386)])
+def test_multiply_adds_are_those_of_the_literature(name, millions):
+    """MobileNetV2 300 M, ResNet-18 1.8 G, EfficientNet-B0 0.39 G; the depthwise and 1x1 ones are counted too."""
+    model = zoo.build(NetworkSpec(name, PixelNormalization((128.0,), (64.0,))), (224, 224, 3), 1000)
+    total = sum(preflight.MULTIPLY_ADDS[type(layer)](layer) for layer in model.layers if hasattr(layer, "kernel_size"))
+    total += preflight.MULTIPLY_ADDS[layers.Dense](model.layers[-1])
+    assert round(total / 1e6) == millions
+
+
+def test_weights_are_stored_as_the_target_stores_them(table):
+    rows = list(table.values())
+    kernels = {"stem": 108, "depthwise": 36, "linear": 16, "logits": 20}
+    biases = 4 * (4 + 4 + 4 + 5)
+    assert preflight.weight_bytes(rows, TargetSpec("phone")) == sum(kernels.values()) + biases
+    assert preflight.weight_bytes(rows, TargetSpec("microcontroller")) == 108 + 18 + 8 + 20 + biases
+
+
+def test_peak_of_activations_holds_the_shortcut_too(make_residual_student):
+    assert preflight.peak_activation_bytes(make_residual_student()) == 3 * 8 * 8 * 4  # shortcut, in and out of a conv
+
+
+@pytest.mark.parametrize(
+    "target, message",
+    [
+        (TargetSpec("microcontroller", max_flash_bytes=100), "--max_flash_bytes=100"),
+        (TargetSpec("microcontroller", max_ram_bytes=100), "--max_ram_bytes=100"),
+    ],
+)
+def test_limit_of_the_target_is_an_error(make_residual_student, target, message, capsys):
+    with pytest.raises(ExperimentError, match=message):
+        preflight.check(make_residual_student(), SPEC, target)
+    assert "depthwise" in capsys.readouterr().out
+
+
+def test_limits_that_hold_pass(make_residual_student, capsys):
+    preflight.check(make_residual_student(), SPEC, TargetSpec("microcontroller", 10_000, 10_000))
+    printed = capsys.readouterr().out
+    assert "stem" in printed and "multiply-adds" in printed and "REFUSED" not in printed
+
+
+def test_layer_that_the_plan_refuses_is_marked_in_the_table(chain, capsys):
+    model = chain(
+        layers.Conv2D(4, 3, name="conv"),
+        layers.Activation("tanh", name="bad"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(5),
+    )
+    with pytest.raises(ExperimentError, match="layer bad has activation tanh"):
+        preflight.check(model, SPEC, TargetSpec())
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("bad")]
+    assert "REFUSED" in line and "use relu" in line
+
+
+def test_long_strides_are_no_work_for_an_ethos_u(chain):
+    model = chain(layers.Conv2D(4, 4, 4, name="patches"), layers.GlobalAveragePooling2D(), layers.Dense(5))
+    table = preflight.rows(model, make_plan(model, SPEC))
+    assert "patches" in preflight.limits(table, model, TargetSpec("ethos_u"))[0]
+    assert preflight.limits(table, model, TargetSpec("phone")) == []
+
+
+LSTM = """
+import tf_keras
+def build(input_shape, num_classes):
+    pixels = tf_keras.Input(input_shape)
+    x = tf_keras.layers.Reshape((input_shape[0] * input_shape[1], input_shape[2]))(pixels)
+    x = tf_keras.layers.LSTM(4, name="memory")(x)
+    return tf_keras.Model(pixels, tf_keras.layers.Dense(num_classes)(x))
+"""
+
+
+@pytest.mark.parametrize("command", ["qkd_tf.preflight", "qkd_tf.train"])
+def test_unsupported_layer_is_refused_by_the_command_within_20_seconds(tmp_path, command):
+    (tmp_path / "mine.py").write_text(LSTM)
+    flags = ["--flagfile=configs/demo.flags", f"--run_dir={tmp_path / 'run'}", "--student=mine:build"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", command, *flags], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    seconds = time.monotonic() - start
+    assert done.returncode == 1
+    assert "layer memory is a LSTM; use convolutions and pooling" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+    assert seconds < 20
+
+
+def test_command_prints_the_table_and_reads_no_picture():
+    done = subprocess.run(
+        [sys.executable, "-m", "qkd_tf.preflight", "--flagfile=configs/demo.flags"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "convnet_small: 16,698 parameters" in done.stdout
