@@ -87,7 +87,8 @@ class _Rebuilder:
     def _close(self, layer, operator: _Operator) -> str:
         """Emits an open operator with the output of `layer`, clipped to its grid."""
         params = self.handoff.tensor_params[layer.name]
-        clipped_below = params.stored_min == INT8_MIN or params.grid.qmin == 0
+        relu_alone = operator.activation != "NONE" and type(operator.root) in (_layers.ReLU, _layers.Activation)
+        clipped_below = params.stored_min == INT8_MIN or (params.grid.qmin == 0 and not relu_alone)
         name = layer.name if clipped_below else f"{layer.name}/unclipped"
         output = self._activation(name, _shape(layer), params)
         emit = EMITTERS.get(type(operator.root))
@@ -164,7 +165,7 @@ class _Rebuilder:
         self._emit("MUL", operator.inputs, output, activation="NONE")
 
     def _own_activation(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
-        """A sigmoid; or a linear layer, which stands where a tensor changes its grid."""
+        """A sigmoid; or a tensor that changes its grid, at a linear layer or a ReLU."""
         self._emit("LOGISTIC" if _function(operator.root) == "sigmoid" else "QUANTIZE", operator.inputs, output)
 
     def _average(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
@@ -271,6 +272,7 @@ EMITTERS: Mapping[type, Callable] = {
     _layers.GlobalAveragePooling2D: _Rebuilder._average,
     _layers.AveragePooling2D: _Rebuilder._average,
     _layers.Activation: _Rebuilder._own_activation,
+    _layers.ReLU: _Rebuilder._own_activation,
     _layers.Multiply: _Rebuilder._multiply,
     _layers.Concatenate: _Rebuilder._concatenate,
 }

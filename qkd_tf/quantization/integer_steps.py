@@ -14,8 +14,8 @@ import numpy as np
 import tf_keras
 
 from qkd_tf.quantization.grid import TensorQuantParams
-from qkd_tf.quantization.plan import REQUANTIZE_SUFFIX, parents, producer
-from qkd_tf.quantization.scheme import QuantizedStudent
+from qkd_tf.quantization.plan import REQUANTIZE_SUFFIX, is_sigmoid, parents, producer
+from qkd_tf.quantization.scheme import QuantizedStudent, QuantizedTensor
 
 INT32_MAX = 2**31 - 1
 RATIO_STEPS = 256
@@ -32,29 +32,44 @@ def put_on_integer_steps(student: QuantizedStudent) -> None:
 def round_requantizations(student: QuantizedStudent) -> None:
     """Makes the ratio of intervals at each requantization a whole number of 256ths.
 
-    It is the finer tensor that gives way: its interval is widened, which costs resolution of its 8 bits
-    (to 4 bits up to 8 %, to 2 bits up to a third) and clips nothing that was not clipped before. Pixels,
-    sigmoids, and a tensor that is requantized a second time, cannot give way; then the requantized tensor's
-    interval is widened. What remains are second uses by a Concatenate, which may be one step off.
+    Requantized are a tensor read at fewer bits, one that a ReLU of its own reads, and the inputs of a Concatenate. It
+    is the finer tensor, the source, that gives way: its interval is widened, which costs resolution of its 8 bits (to
+    4 bits up to 8 %, to 2 bits up to a third) and clips nothing that was not clipped before. Pixels, sigmoids, what
+    must end at 6, and a tensor that is requantized a second time, cannot give way; then the target's interval moves.
+    What remains are second uses by a Concatenate, which may be one step off.
     """
-    fitted = {student.pixels[0]} | {name for name, q in student.outputs.items() if not q.interval.trainable}
-    requantize = [layer for layer in student.plain.layers if layer.name.endswith(REQUANTIZE_SUFFIX)]
-    concatenate = [layer for layer in student.plain.layers if isinstance(layer, tf_keras.layers.Concatenate)]
-    # A Concatenate's own interval must be settled before its inputs are fitted to it: last layers first.
-    for layer in requantize + concatenate[::-1]:
-        requantizes = layer in requantize
-        target = student.outputs[layer.name]
+    fitted = {student.pixels[0]} | {name for name, tensor in student.outputs.items() if _is_held(tensor)}
+    unary = [layer for layer in student.plain.layers if _only_requantizes(layer, student)]
+    # A target's own interval must be settled before its source is fitted to it: last layers first.
+    others = [la for la in student.plain.layers if isinstance(la, tf_keras.layers.Concatenate) or la in unary]
+    requantize = [layer for layer in unary if layer.name.endswith(REQUANTIZE_SUFFIX)]
+    for layer in requantize + [la for la in others[::-1] if la not in requantize]:
+        target = student.outputs[layer.name].params()
         for parent in parents(layer):
             name = producer(parent).name
             if name not in fitted:
                 source = student.outputs[name]
-                ratio = whole_ratio(source.params(), target.params(), np.ceil)
-                source.interval.assign(np.float64(target.params().scale) * ratio)
+                source.interval.assign(np.float64(target.scale) * whole_ratio(source.params(), target, np.ceil))
                 fitted.add(name)
-            elif requantizes:
-                params = student.outputs[name].params() if name in student.outputs else student.pixels[1]
-                ratio = whole_ratio(params, target.params(), np.floor)
-                target.interval.assign(np.float64(params.scale) / ratio)
+    for layer in unary:  # forward: a source is final when its targets are looked at
+        target, name = student.outputs[layer.name], producer(parents(layer)[0]).name
+        source = student.outputs[name].params() if name in student.outputs else student.pixels[1]
+        # A target that must end at 6 is narrowed; any other is widened, and clips nothing more.
+        ratio = whole_ratio(source, target.params(), np.ceil if _is_held(target) else np.floor)
+        target.interval.assign(np.float64(source.scale) / ratio)
+
+
+def _only_requantizes(layer, student: QuantizedStudent) -> bool:
+    """Whether the layer gives a tensor another grid and does nothing else, but clip: a requantization or a ReLU."""
+    if not isinstance(layer, (tf_keras.layers.ReLU, tf_keras.layers.Activation)) or is_sigmoid(layer):
+        return False
+    source = producer(parents(layer)[0]).name
+    return source in student.outputs or source == student.pixels[0]
+
+
+def _is_held(tensor: QuantizedTensor) -> bool:
+    """Whether an interval may not be widened: a sigmoid's, and that of a grid that ends at 6."""
+    return not tensor.interval.trainable or tensor.quantizer.largest_value is not None
 
 
 def whole_ratio(source: TensorQuantParams, target: TensorQuantParams, direction) -> float:

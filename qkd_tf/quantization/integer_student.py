@@ -156,6 +156,7 @@ OPERATORS: Mapping[type, Callable] = {
     _layers.AveragePooling2D: IntegerStudent._average,
     _layers.Concatenate: IntegerStudent._concatenate,
     _layers.Activation: IntegerStudent._activation,
+    _layers.ReLU: IntegerStudent._requantize,
     _layers.Multiply: IntegerStudent._multiply,
 }
 

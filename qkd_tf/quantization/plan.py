@@ -162,9 +162,24 @@ class _Graph:
         for layer in self.layers:
             for parent in self.parents[layer.name]:
                 self.consumers[parent].append(layer.name)
+        self._roles: dict[str, str] = {}
+        for layer in self.layers:
+            clips = role(layer) == "fold" and not isinstance(layer, _layers.BatchNormalization)
+            self._roles[layer.name] = "arithmetic" if clips and not self._clips_in_operator(layer.name) else role(layer)
 
     def role(self, name: str) -> str:
-        return role(self.by_name[name])
+        """That of `plan.role`; but an activation function that no operator before it can apply is arithmetic."""
+        return self._roles[name]
+
+    def _clips_in_operator(self, name: str) -> bool:
+        """Whether the operator before an activation layer applies it: a kernel's or an Add, read by nothing else."""
+        (parent,) = self.parents[name]
+        root = self.by_name[self.operator(parent)[0]]
+        return len(self.consumers[parent]) == 1 and (role(root) == "compute" or isinstance(root, _layers.Add))
+
+    def clips_alone(self, name: str) -> bool:
+        """Whether the layer is an activation function that is an operator of its own."""
+        return self.only_clips(name, ("relu", "relu6")) and self.role(name) == "arithmetic"
 
     def ends_operator(self, name: str) -> bool:
         """Whether the layer's output is a tensor of the integer graph that has a grid of its own."""
@@ -271,7 +286,7 @@ def _layer_problems(graph: _Graph, layer) -> list[str]:
         (source,) = graph.parents[layer.name]
         if not isinstance(graph.by_name[source], _layers.InputLayer) or len(graph.consumers[source]) > 1:
             found.append("must be the one reader of the network's input: it normalises the pixels")
-    if role(layer) == "fold":
+    if graph.role(layer.name) == "fold":
         chain = graph.operator(layer.name)
         root, before = graph.by_name[chain[0]], [graph.by_name[n] for n in chain[:-1]]
         if isinstance(layer, _layers.BatchNormalization):
@@ -279,8 +294,6 @@ def _layer_problems(graph: _Graph, layer) -> list[str]:
                 found.append("does not directly follow a convolution or Dense layer, so it cannot be folded")
             if not layer.center:
                 found.append("has no beta, which takes up the rounding of the bias; use center=True")
-        elif activation != "linear" and not (role(root) == "compute" or isinstance(root, _layers.Add)):
-            found.append(f"follows {type(root).__name__} {root.name}; apply it after a convolution, Dense or Add")
         if any(len(graph.consumers[b.name]) > 1 for b in before):
             found.append(f"reads {before[-1].name}, whose output is read elsewhere too; it cannot be folded")
     return found
@@ -418,6 +431,7 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
     clipped_by_grid = frozenset(
         name
         for name, grid in output_grids.items()
-        if grid.qmin == 0 and graph.only_clips(name, ("relu", "relu6") if name in carried else ("relu",))
+        if grid.qmin == 0
+        and graph.only_clips(name, ("relu", "relu6") if name in carried or graph.clips_alone(name) else ("relu",))
     )
     return QuantizationPlan(weight_grids, output_grids, requantized, clipped_by_grid, fixed, carried)

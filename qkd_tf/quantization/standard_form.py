@@ -218,6 +218,8 @@ class _Flat(_Copier):
         if function == "softmax" and id(layer) in self._final:
             self.notes.append(f"layer {layer.name}: the softmax at the end is left out; the file gives logits")
             return inputs[0]
+        if function == "linear":
+            return inputs[0]
         if function in ("swish", "silu"):  # one function, two names
             gate = self.add(_layers.Activation("sigmoid", name=f"{name}_sigmoid"), inputs)
             return self.add(_layers.Multiply(name=name), [inputs[0], gate])

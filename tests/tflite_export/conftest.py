@@ -163,6 +163,12 @@ def _through(*body):
     return apply
 
 
+def _pre_activation(x):
+    x = layers.Conv2D(4, 3, padding="same", name="stem")(x)
+    y = layers.Conv2D(4, 3, padding="same")(layers.ReLU(name="relu")(x))
+    return layers.Concatenate(name="concat")([layers.Add(name="add")([x, y]), x])
+
+
 def _add(activation: bool):
     def apply(x):
         x = layers.Conv2D(4, 3, padding="same", name="stem")(x)
@@ -285,6 +291,28 @@ CASES = {
         _through(layers.Conv2D(4, 3), layers.MaxPooling2D((3, 2), (2, 1), "same"), layers.Conv2D(5, 1)),
         (9, 8, 3),
         dataclasses.replace(LOW, last_layer_bits=4),
+    ),
+    "relu_alone": Case(
+        "CONV_2D MAX_POOL_2D QUANTIZE MAXIMUM CONV_2D",
+        _through(
+            layers.Conv2D(4, 3, name="signed"), layers.MaxPooling2D(2), layers.ReLU(name="relu"), layers.Conv2D(5, 1)
+        ),
+        spec=dataclasses.replace(LOW, last_layer_bits=4),
+        intervals={"relu": ("signed", FOUR_BITS)},
+    ),
+    "relu_alone_seven_bits": Case(
+        "CONV_2D MAX_POOL_2D QUANTIZE MAXIMUM CONV_2D",
+        _through(
+            layers.Conv2D(4, 3, name="signed"), layers.MaxPooling2D(2), layers.ReLU(name="relu"), layers.Conv2D(5, 1)
+        ),
+        spec=dataclasses.replace(LOW, last_layer_bits=7),
+        intervals={"relu": ("signed", 1.03)},
+    ),
+    "relu6_alone": Case(
+        "CONV_2D QUANTIZE MAXIMUM CONV_2D ADD QUANTIZE QUANTIZE CONCATENATION QUANTIZE MAXIMUM CONV_2D",
+        _through(_pre_activation, layers.ReLU(6.0, name="relu6"), layers.Conv2D(5, 1)),
+        spec=dataclasses.replace(LOW, last_layer_bits=4),
+        intervals={"relu6": ("normalization", 64 * 6 / 15.4)},  # 15 steps end below 6
     ),
     "pads": Case(
         "CONV_2D QUANTIZE PAD CONV_2D DEPTHWISE_CONV_2D PAD ADD",

@@ -100,6 +100,8 @@ NUM_INT4 |= {
     "bits_rule": 1,
     "swish_low_bit": 1,
     "squeeze_excite": 1,
+    "relu_alone": 1,
+    "relu6_alone": 2,
     "maximum": 2,
     "concatenation": 2,
     "concatenation_low_bit": 3,

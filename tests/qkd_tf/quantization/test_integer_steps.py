@@ -1,5 +1,7 @@
 """Folded biases, worked out anew from BatchNormalization's variables, and ratios of requantization."""
 
+import itertools
+
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -249,3 +251,30 @@ def test_pixels_stay_and_their_requantized_copy_gives_way(chain, randomize, imag
     round_requantizations(student)
     assert copy.numpy() >= before
     assert (256 / copy.numpy()) % 1 == pytest.approx(0, abs=1e-3)
+
+
+RELUS = {
+    "after pooling": lambda: [layers.ReLU(name="relu")],
+    "that ends at 6": lambda: [layers.ReLU(6.0, name="relu")],
+    "one after another": lambda: [layers.ReLU(name="first"), layers.ReLU(6.0, name="relu")],
+    "read by a convolution": lambda: [layers.ReLU(name="relu"), layers.Conv2D(3, 1)],
+}
+
+
+@pytest.mark.parametrize("case", RELUS)
+@pytest.mark.parametrize("factor", [1.0, 3.7])
+def test_relu_of_its_own_is_a_whole_ratio_and_ends_at_6_at_the_latest(case, factor, chain, randomize, images):
+    front = [layers.Rescaling(1 / 64, -2.0), layers.Conv2D(3, 3, name="conv"), layers.MaxPooling2D()]
+    model = randomize(chain(*front, *RELUS[case](), layers.Flatten(), layers.Dense(2)))
+    student = quantize_student(model, SPEC)
+    calibrate(student, [images], "minmax")
+    tensors = [student.outputs[name] for name in ("conv", "first", "relu") if name in student.outputs]
+    tensors[0].interval.assign(tensors[0].interval * factor)
+    round_requantizations(student)
+    once = [tensor.params().scale for tensor in tensors]
+    for source, target in itertools.pairwise(once):
+        assert 256 * source / target == pytest.approx(round(256 * source / target), abs=1e-2)
+    ends = [(tensor.params(), tensor.quantizer.largest_value) for tensor in tensors]
+    assert all(largest is None or params.scale * params.grid.qmax <= largest * (1 + 1e-6) for params, largest in ends)
+    round_requantizations(student)
+    assert [tensor.params().scale for tensor in tensors] == pytest.approx(once, rel=1e-6)

@@ -285,6 +285,26 @@ def test_parents_are_in_order_and_roles_are_by_type():
     assert [role(model.get_layer(n)) for n in names] == ["pixels", "pixels", "compute", "fold", "arithmetic", "compute"]
 
 
+@pytest.mark.parametrize("largest", [None, 6.0])
+def test_relu_that_no_operator_applies_is_an_operator_of_its_own(chain, largest):
+    pooled = [conv("a"), layers.MaxPooling2D(name="max"), layers.ReLU(largest, name="relu")]
+    plan = make_plan(chain(*pooled, conv("b"), layers.Flatten(), dense()), SPEC)
+    assert plan.output_grids["a"] == signed(5)  # an operator that is no convolution reads it
+    assert plan.output_grids["relu"] == unsigned(4)
+    assert plan.clipped_by_grid == {"relu"}  # also where it must end at 6: the grid does
+    assert plan.requantized == {("pixels", "a"): "pixels_requantize"}
+
+
+def test_relu_of_a_tensor_that_is_read_elsewhere_too_is_an_operator_of_its_own():
+    def shared(x):
+        x = conv("a")(x)
+        y = conv("b")(layers.ReLU(name="relu")(x))
+        return dense()(layers.Flatten()(layers.Add(name="add")([x, y])))
+
+    plan = make_plan(branches(shared), SPEC)
+    assert (plan.output_grids["a"], plan.output_grids["relu"]) == (signed(5), unsigned(4))
+
+
 @pytest.mark.parametrize(
     "layer, name",
     [
@@ -334,11 +354,6 @@ REFUSALS = {
         lambda: [conv("c", activation="relu"), layers.BatchNormalization(name="bad")],
     ),
     "BN of pixels": ("bad", "cannot be folded", lambda: [layers.BatchNormalization(name="bad"), conv("c")]),
-    "ReLU after pooling": (
-        "bad",
-        "follows MaxPooling2D max",
-        lambda: [conv("c"), layers.MaxPooling2D(name="max"), layers.ReLU(name="bad")],
-    ),
     "groups": ("bad", "2 groups", lambda: [conv("c"), conv("bad", groups=2)]),
     "depth multiplier": (
         "bad",

@@ -77,10 +77,22 @@ def three_terms():
     return functional(body)
 
 
+def pre_activation_without_batch_norm():
+    def body(x):
+        x = layers.Conv2D(4, 3, padding="same")(x)
+        y = layers.Conv2D(4, 3, padding="same")(layers.ReLU()(x))
+        return layers.ReLU(6.0)(layers.Concatenate()([layers.Add()([x, y]), x]))
+
+    return functional(body)
+
+
 MODELS = {
     "nested": nested,
     "Sequential, separable, Flatten": sequential,
     "pre-activation, batch norm after add": pre_activation,
+    "pre-activation without batch norm, relu6 after concatenate": pre_activation_without_batch_norm,
+    "relu after pooling": through(layers.Conv2D(4, 3), layers.MaxPooling2D(), layers.Activation("relu")),
+    "linear activation": through(layers.Conv2D(4, 3), layers.MaxPooling2D(), layers.Activation("linear")),
     "batch norm after a dense layer's relu": dense_then_batch_norm,
     "swish": through(layers.Conv2D(4, 3), layers.Activation("swish")),
     "swish inside a convolution": through(layers.Conv2D(4, 3, activation="swish")),
