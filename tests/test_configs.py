@@ -16,8 +16,8 @@ CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.flags")
 def parse():
     with flagsaver.flagsaver():
 
-        def parse(path):
-            flags.FLAGS(["train", f"--flagfile={path}"])
+        def parse(path, more=()):
+            flags.FLAGS(["train", f"--flagfile={path}", *more])
             return flags.experiment_from_flags()
 
         yield parse
@@ -45,3 +45,19 @@ def test_header_gives_the_command_that_runs_this_very_file(path):
 def test_no_flag_is_given_twice(path):
     names = [line.split("=")[0] for line in path.read_text().splitlines() if line.startswith("--")]
     assert len(names) == len(set(names))
+
+
+TRIAL = re.compile(r"To try it in minutes:\n# +(--.*)\n")
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if TRIAL.search(p.read_text())], ids=lambda path: path.stem)
+def test_trial_in_the_header_is_the_same_experiment_cut_short(parse, path):
+    whole = parse(path)
+    trial = parse(path, TRIAL.search(path.read_text())[1].split())
+    assert [phase.name for phase in trial.training.phases] == [phase.name for phase in whole.training.phases]
+    assert {phase.epochs for phase in trial.training.phases} == {1}
+    assert 0 < trial.data.max_steps < 10 and trial.run_dir != whole.run_dir
+
+
+def test_there_are_trials():
+    assert sum(bool(TRIAL.search(path.read_text())) for path in CONFIGS) == 12
