@@ -176,9 +176,13 @@ def experiment_from_flags() -> ex.Experiment:
     )
 
 
-def flag_lines() -> list[str]:
-    """The package's flags as lines of a flag file that starts the same run again."""
-    return [flag.serialize() for flag in FLAGS.flags_by_module_dict()[__name__] if flag.value is not None]
+def flag_lines(changed_only: bool = False) -> list[str]:
+    """The package's flags, or those whose value is not the default, as lines of a flag file of the same experiment."""
+    return [
+        flag.serialize()
+        for flag in FLAGS.flags_by_module_dict()[__name__]
+        if flag.value is not None and not (changed_only and flag.value == flag.default)
+    ]
 
 
 def _spec(kind, **given):

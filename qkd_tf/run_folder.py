@@ -37,7 +37,7 @@ class RunFolder:
             if ancestor.exists() and not ancestor.is_dir():
                 raise ExperimentError(f"--run_dir={path}: {ancestor} is a file; give a folder")
         if self._flags.exists():
-            differing = _differing_flags(self._flags.read_text().splitlines(), flag_lines)
+            differing = differing_flags(self._flags.read_text().splitlines(), flag_lines)
             if differing:
                 raise ExperimentError(
                     f"--run_dir={path} holds another experiment, which differs in {', '.join(differing)}; "
@@ -68,7 +68,8 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _differing_flags(old: list[str], new: list[str]) -> list[str]:
+def differing_flags(old: list[str], new: list[str]) -> list[str]:
+    """Names of the flags, as "--name", in which two starts differ, but for those that say where."""
     old_values, new_values = _by_flag(old), _by_flag(new)
     return [
         name

@@ -1,0 +1,245 @@
+"""What each phase brings: python -m qkd_tf.ablation --flagfile=configs/NAME.flags --bits=w2a2,w4a4 --seeds=0,1,2.
+
+The flag file's three phases are the plan: so many epochs of self-studying, co-studying and tutoring. Each row of ROWS
+says which phase takes the epochs of each of the three, so that a student trains equally long in every row. A cell
+(row, bits, seed) is an ordinary run folder below --run_dir, trained and exported by the ordinary commands; its numbers
+become a small file in --results_dir as soon as they are there, and a cell that has one is not run again.
+"""
+
+import itertools
+import json
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+from absl import app
+from absl import flags as absl_flags
+
+from qkd_tf import flags
+from qkd_tf.experiment import Experiment, ExperimentError, require, require_known
+from qkd_tf.run_folder import PLACE_FLAGS, differing_flags, write_whole
+
+PLAN = ("self_studying", "co_studying", "tutoring")
+# Row -> the phase that takes the plan's epochs of self-studying, of co-studying, of tutoring.
+ROWS: Mapping[str, tuple[str, str, str]] = {
+    "qat": ("self_studying", "self_studying", "self_studying"),
+    "fixed_teacher": ("self_studying", "tutoring", "tutoring"),
+    "cs_tu": ("co_studying", "co_studying", "tutoring"),
+    "ss_cs": ("self_studying", "co_studying", "co_studying"),
+    "ss_cs_tu": PLAN,
+}
+OVERRIDDEN = ("run_dir", "seed", "weight_bits", "activation_bits", "phases", "epochs", "learning_rates")
+BASELINE = "qat"  # what the other rows are compared with, seed by seed
+
+FLAGS = absl_flags.FLAGS
+absl_flags.DEFINE_list("rows", list(ROWS), f"Rows to run, of {', '.join(ROWS)}.")
+absl_flags.DEFINE_list("bits", ["w4a4"], "Bit widths of weights and activations, as w2a2, a list.")
+absl_flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds, a list of whole numbers.")
+absl_flags.DEFINE_string(
+    "results_dir", "", "Folder of the small result files; empty: results/ and the name of --run_dir."
+)
+absl_flags.adopt_module_key_flags(flags)
+
+
+def schedule(row: str, experiment: Experiment) -> list[tuple[str, int, float]]:
+    """(phase, epochs, learning rate) of a row, neighbours of one name being one phase with one schedule.
+
+    Args:
+      experiment: with the phases of PLAN; phases before them, such as full_precision, stay as they are.
+
+    Raises:
+      ExperimentError: other phases.
+    """
+    phases = [(phase.name, phase.epochs, phase.learning_rate) for phase in experiment.training.phases]
+    names = tuple(name for name, _, _ in phases[-3:])
+    require(
+        names == PLAN,
+        f"--phases={','.join(FLAGS.phases)} must end in {','.join(PLAN)}, whose epochs the rows share out",
+    )
+    rates = {name: rate for name, _, rate in phases[-3:]}
+    shares = zip(ROWS[row], (epochs for _, epochs, _ in phases[-3:]), strict=True)
+    merged = [
+        (name, sum(epochs for _, epochs in group), rates[name])
+        for name, group in itertools.groupby(shares, key=lambda share: share[0])
+    ]
+    return phases[:-3] + merged
+
+
+def changed_flags() -> list[str]:
+    """The flags of the command line and its flag file that a cell does not set itself and that are no defaults."""
+    lines = "\n".join(flags.flag_lines(changed_only=True)).splitlines()
+    return [line for line in lines if line.split("=")[0].removeprefix("--") not in OVERRIDDEN]
+
+
+def what_matters(command: list[str]) -> list[str]:
+    """A cell's flags without those that say where things lie; weights by the name of their file."""
+    pairs = [line.partition("=") for line in command if line.split("=")[0].removeprefix("--") not in PLACE_FLAGS]
+    return [f"{n}{equals}{pathlib.Path(v).name if n.endswith('_weights') else v}" for n, equals, v in pairs]
+
+
+def overrides(row: str, bits: tuple[int, int], seed: int, experiment: Experiment, run_dir: pathlib.Path) -> list[str]:
+    """What a cell sets itself: the flags of OVERRIDDEN."""
+    names, epochs, rates = zip(*schedule(row, experiment), strict=True)
+    return [
+        f"--run_dir={run_dir}",
+        f"--seed={seed}",
+        f"--weight_bits={bits[0]}",
+        f"--activation_bits={bits[1]}",
+        f"--phases={','.join(names)}",
+        f"--epochs={','.join(map(str, epochs))}",
+        f"--learning_rates={','.join(map(str, rates))}",
+    ]
+
+
+def run_cell(command_flags: list[str], run_dir: pathlib.Path) -> dict:
+    """Trains and exports one cell; a run folder that is there goes on where it stopped.
+
+    Returns:
+      Its numbers: top-1 of the integer file and of the Keras student in percent, whether the file passed its
+      verification, and of each phase what results.json has, but for the history.
+
+    Raises:
+      ExperimentError: the training ended with an error; its last line.
+    """
+    _start(["qkd_tf.train", *command_flags])
+    _start(["tflite_export", f"--run_dir={run_dir}", "--runtimes="], may_refuse=True)
+    results = json.loads((run_dir / "results.json").read_text())
+    verification = json.loads((run_dir / "export" / "verification.json").read_text())
+    file = verification["runtimes"][verification["judge"]]
+    return {
+        "tflite_top1": file["top1"],
+        "student_top1": verification["student"]["top1"],
+        "top1_agreement": file["student"]["top1_agreement"],
+        "passed": verification["passed"],
+        "num_images": verification["num_images"],
+        "bytes": verification["file"]["bytes"],
+        "phases": [{key: value for key, value in phase.items() if key != "history"} for phase in results["phases"]],
+        **{key: results[key] for key in ("seconds", "data", "machine", "versions")},
+    }
+
+
+def _start(module_and_flags: list[str], may_refuse: bool = False) -> None:
+    done = subprocess.run([sys.executable, "-m", *module_and_flags], stderr=subprocess.PIPE, text=True)
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    refused = may_refuse and "was refused" in last  # then its numbers are there, and "passed" is false
+    require(done.returncode == 0 or refused, f"python -m {' '.join(module_and_flags)}: {last}")
+
+
+def table(cells: list[dict]) -> list[dict]:
+    """A row for each row name and bit width, in the order of ROWS.
+
+    Returns:
+      Dicts of "row", "bits", "seeds", "mean" and "std" of the file's top-1 (std over seeds, None of one), and
+      "difference", "difference_std": mean and standard deviation of the paired difference to BASELINE over the
+      seeds that both have; None where there is none.
+    """
+    by_cell = {(cell["row"], cell["bits"], cell["seed"]): cell["tflite_top1"] for cell in cells}
+    found = []
+    for bits in sorted({cell["bits"] for cell in cells}):
+        for row in ROWS:
+            seeds = sorted(seed for r, b, seed in by_cell if (r, b) == (row, bits))
+            if not seeds:
+                continue
+            values = [by_cell[row, bits, seed] for seed in seeds]
+            pairs = [
+                by_cell[row, bits, seed] - by_cell[BASELINE, bits, seed]
+                for seed in seeds
+                if row != BASELINE and (BASELINE, bits, seed) in by_cell
+            ]
+            found.append(
+                {
+                    "row": row,
+                    "bits": bits,
+                    "seeds": seeds,
+                    "mean": statistics.fmean(values),
+                    "std": _deviation(values),
+                    "difference": statistics.fmean(pairs) if pairs else None,
+                    "difference_std": _deviation(pairs),
+                }
+            )
+    return found
+
+
+def _deviation(values: list[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def markdown(rows: list[dict]) -> str:
+    """The table for people: top-1 of the integer files in percent, mean ± standard deviation over seeds."""
+    lines = [("bits", "row", "seeds", "top-1, %", f"difference to {BASELINE}"), ("---",) * 5]
+    for row in rows:
+        difference = "" if row["difference"] is None else _plus_minus(row["difference"], row["difference_std"], "+.2f")
+        mean = _plus_minus(row["mean"], row["std"], ".2f")
+        lines.append((row["bits"].upper(), row["row"], str(len(row["seeds"])), mean, difference))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plus_minus(mean: float, std: float | None, form: str) -> str:
+    return format(mean, form) + ("" if std is None else f" ± {std:.2f}")
+
+
+def bit_widths(text: str) -> tuple[int, int]:
+    """Bit widths of weights and activations of "w2a2".
+
+    Raises:
+      ExperimentError: other text.
+    """
+    found = re.fullmatch(r"w(\d+)a(\d+)", text)
+    require(found is not None, f"--bits={text}: widths are written as w4a4")
+    return int(found[1]), int(found[2])
+
+
+def run(
+    experiment: Experiment, cells: list[tuple[str, str, int]], results_dir: pathlib.Path, train: Callable = run_cell
+) -> list[dict]:
+    """Runs the cells that have no file in `results_dir` yet; seeds are outermost, so that a part is a whole comparison.
+
+    Returns:
+      The numbers of all cells, with "row", "bits" and "seed".
+    """
+    found = []
+    results_dir.mkdir(parents=True, exist_ok=True)
+    for number, (row, bits, seed) in enumerate(cells, start=1):
+        name = f"{row}_{bits}_seed{seed}"
+        path = results_dir / f"{name}.json"
+        print(f"cell {number} of {len(cells)}: {name}{' is there' if path.exists() else ''}", flush=True)
+        run_dir = pathlib.Path(experiment.run_dir) / name
+        command = changed_flags() + overrides(row, bit_widths(bits), seed, experiment, run_dir)
+        if not path.exists():
+            cell = {"row": row, "bits": bits, "seed": seed, "flags": what_matters(command), **train(command, run_dir)}
+            write_whole(path, json.dumps(cell, indent=1) + "\n")
+        found.append(json.loads(path.read_text()))
+        differing = differing_flags(found[-1]["flags"], what_matters(command))
+        require(
+            not differing,
+            f"{path} is of another experiment, which differs in {', '.join(differing)}; give another --results_dir",
+        )
+    return found
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    try:
+        experiment = flags.experiment_from_flags()
+        for row in FLAGS.rows:
+            require_known(row, ROWS, "--rows")
+            schedule(row, experiment)
+        for bits in FLAGS.bits:
+            bit_widths(bits)
+        require(all(seed.isdecimal() for seed in FLAGS.seeds), f"--seeds={','.join(FLAGS.seeds)}: whole numbers from 0")
+        cells = [(row, bits, int(seed)) for seed, bits, row in itertools.product(FLAGS.seeds, FLAGS.bits, FLAGS.rows)]
+        results_dir = pathlib.Path(FLAGS.results_dir or f"results/{pathlib.Path(experiment.run_dir).name}")
+        rows = table(run(experiment, cells, results_dir))
+    except ExperimentError as error:
+        sys.exit(f"error: {error}")
+    write_whole(results_dir / "table.json", json.dumps(rows, indent=1) + "\n")
+    write_whole(results_dir / "table.md", markdown(rows) + "\n")
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    app.run(main)
