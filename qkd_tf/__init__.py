@@ -8,10 +8,6 @@ module of the package can import TensorFlow.
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if os.environ.setdefault("TF_USE_LEGACY_KERAS", "1") != "1":
-    raise ImportError(
-        "qkd_tf needs Keras 2: TF_USE_LEGACY_KERAS is "
-        f"{os.environ['TF_USE_LEGACY_KERAS']!r}, expected '1'. Unset it or export TF_USE_LEGACY_KERAS=1."
-    )
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 __version__ = "0.1.0"

@@ -101,6 +101,7 @@ ALLOWED = {
     "qkd_tf.results": ["qkd_tf", EXPERIMENT, "qkd_tf.data", "qkd_tf.run_folder", "qkd_tf.quantization.scheme"],
     "qkd_tf.train": ["qkd_tf", "qkd_tf.*"],
     "qkd_tf.ablation": [EXPERIMENT, "qkd_tf.flags", "qkd_tf.run_folder"],
+    "qkd_tf.doctor": [],
     # The exporter: a folder on disk, the grid, the runtimes' arithmetic and the version are all it knows of training.
     "tflite_export": [],
     "tflite_export.*": ["qkd_tf", GRID, ARITHMETIC, "tflite_export.*"],

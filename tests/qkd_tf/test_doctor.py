@@ -1,0 +1,80 @@
+import importlib.metadata
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from qkd_tf import doctor
+from qkd_tf.doctor import Finding
+
+
+def test_pins_are_those_of_the_requirements():
+    pins = doctor.pins()
+    assert pins["tensorflow"] == importlib.metadata.version("tensorflow")
+    assert "tflite-micro" not in pins and len(pins) == 15
+
+
+def test_packages_of_this_machine_are_the_tested_ones():
+    found = list(doctor.packages())
+    assert [finding.what for finding in found if finding.ok is False] == []
+    assert sum(finding.ok is True for finding in found) >= len(doctor.pins())
+
+
+def test_a_package_that_is_missing_or_of_another_version_is_told(monkeypatch):
+    monkeypatch.setattr(doctor, "pins", lambda: {"numpy": "0.1", "no-such-package": "1.0"})
+    monkeypatch.setattr(doctor, "OPTIONAL", {"absent": "absent.module"})
+    other, missing, optional = doctor.packages()
+    assert other.ok is None and other.what.endswith(", tested with 0.1")
+    assert (
+        missing.ok is False
+        and "no-such-package" in missing.line()
+        and "pip install -r requirements.txt" in missing.line()
+    )
+    assert optional.ok is None and "exports then ask LiteRT alone" in optional.what
+
+
+def test_python_of_another_version_is_told_with_the_line_that_mends_it(monkeypatch):
+    monkeypatch.setattr(doctor, "PYTHON", (3, 99))
+    (finding,) = doctor.python()
+    assert finding.ok is False and "make PYTHON=python3.99 demo" in finding.line()
+
+
+def test_a_full_disk_is_told(monkeypatch):
+    usage = shutil.disk_usage(".")._replace(free=1 << 30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    assert {finding.ok for finding in doctor.disk()} == {False}
+    assert all("1.0 GiB free" in finding.line() and "make room" in finding.line() for finding in doctor.disk())
+
+
+def test_data_folder_is_listed_and_one_without_a_set_is_an_error_only_if_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "default"))
+    assert [finding.ok for finding in doctor.data("")] == [None]
+    (finding,) = doctor.data(str(tmp_path))
+    assert finding.ok is False and f"--data_dir={tmp_path}" in finding.remedy
+    version = tmp_path / "cifar10" / "3.0.2"
+    version.mkdir(parents=True)
+    (version / "dataset_info.json").touch()
+    assert list(doctor.data(str(tmp_path))) == [Finding(True, f"data sets in {tmp_path}: cifar10")]
+
+
+def test_a_check_that_breaks_is_a_line_and_the_others_go_on(capsys):
+    def broken():
+        yield Finding(True, "begun")
+        raise RuntimeError("no device\nand a second line")
+
+    sound = doctor.examine([("devices", broken), ("disk", lambda: iter([Finding(None, "so it is", "mend")]))])
+    assert not sound
+    expected = ["ok    begun", "FAIL  devices: RuntimeError: no device", "note  so it is", "      -> mend"]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_ladder_has_a_layer_of_every_width():
+    names = {layer.name for layer in doctor.ladder((8, 8, 1), 10).layers}
+    assert {"stem", *(f"conv{width}" for width in range(2, 9)), "logits"} <= names
+
+
+@pytest.mark.parametrize("options, message", [(["--data_dir"], "expected one argument"), (["--what"], "unrecognized")])
+def test_unknown_options_are_one_line(options, message):
+    done = subprocess.run([sys.executable, "-m", "qkd_tf.doctor", *options], capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
