@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench networks clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -17,6 +17,9 @@ lint: .venv/installed
 
 bench: .venv/installed  ## speed and memory against full precision and the stock file, in one run
 	$(BIN)/python -m benchmarks.bench
+
+networks: .venv/installed  ## every named network to a verified file: make networks FLAGS='--dataset=… --data_dir=…'
+	$(BIN)/python -m benchmarks.networks_table $(FLAGS)
 
 clean:  ## the environment and the demo; other runs are kept
 	rm -rf .venv runs/demo

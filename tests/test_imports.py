@@ -102,6 +102,17 @@ ALLOWED = {
     "qkd_tf.train": ["qkd_tf", "qkd_tf.*"],
     "qkd_tf.ablation": [EXPERIMENT, "qkd_tf.flags", "qkd_tf.run_folder"],
     "qkd_tf.doctor": [],
+    "qkd_tf.sensitivity": [
+        EXPERIMENT,
+        GRID,
+        "qkd_tf.data",
+        "qkd_tf.evaluate",
+        "qkd_tf.flags",
+        "qkd_tf.run_folder",
+        "qkd_tf.quantization.calibration",
+        "qkd_tf.quantization.scheme",
+        "qkd_tf.quantization.standard_form",
+    ],
     # The exporter: a folder on disk, the grid, the runtimes' arithmetic and the version are all it knows of training.
     "tflite_export": [],
     "tflite_export.*": ["qkd_tf", GRID, ARITHMETIC, "tflite_export.*"],

@@ -1,0 +1,207 @@
+"""Which layers bear few bits: python -m qkd_tf.sensitivity --run_dir=runs/NAME --try_bits=4,2 [--max_weight_bytes=N].
+
+Takes the student of a finished run, gives one layer after the other fewer bits (kernel and input, intervals by
+calibration), and looks at the validation split: never at the test split, which is for the final look. A run of 8 bits
+after calibration alone (--phases=) is a good start. With a budget it suggests a --bits_rule for each layer that gives
+way.
+"""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+import re
+import sys
+
+import tensorflow as tf
+import tf_keras
+from absl import app, logging
+from absl import flags as absl_flags
+from tqdm import tqdm
+
+from qkd_tf import data, flags
+from qkd_tf.evaluate import top1
+from qkd_tf.experiment import Experiment, ExperimentError, require, require_bits
+from qkd_tf.quantization.calibration import calibrate
+from qkd_tf.quantization.grid import load_params
+from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student
+from qkd_tf.quantization.standard_form import standard_form
+from qkd_tf.run_folder import write_whole
+
+FLAGS = absl_flags.FLAGS
+absl_flags.DEFINE_list("try_bits", ["4", "2"], "Bit widths to try on each layer, 2..8, a list.")
+absl_flags.DEFINE_integer("max_weight_bytes", 0, "Bytes of all kernels at their widths, to suggest rules for; 0: none.")
+absl_flags.adopt_module_key_flags(flags)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensitivity:
+    """One layer at one width.
+
+    Attributes:
+      num_bits: of the layer's kernel and of its input.
+      top1: of the student on the validation split, in percent, all other layers as they were trained.
+      loss: points of top-1 below the trained student's.
+      saved_bytes: of the kernel at its true width; negative where `num_bits` is more than it was trained at.
+    """
+
+    layer: str
+    num_bits: int
+    top1: float
+    loss: float
+    saved_bytes: float
+
+    @property
+    def rule(self) -> str:
+        return f"{re.escape(self.layer)}=w{self.num_bits}a{self.num_bits}"
+
+
+class Subject:
+    """The student of a finished run, to be quantized in other ways.
+
+    Raises:
+      ExperimentError: no finished run.
+    """
+
+    def __init__(self, experiment: Experiment, splits: data.Splits):
+        handoff, spec = pathlib.Path(experiment.run_dir) / "handoff", experiment.quantization
+        missing = [
+            n for n in ("student.keras", "weight_params.json", "tensor_params.json") if not (handoff / n).exists()
+        ]
+        require(not missing, f"{handoff} lacks {', '.join(missing)}; run python -m qkd_tf.train to its end first")
+        saved = tf_keras.models.load_model(handoff / "student.keras", compile=False)
+        self.plain, _ = standard_form(saved, splits.image_shape, None, experiment.student.normalization)
+        self._spec, self._splits, self._seed = spec, splits, experiment.seed
+        self._trained_kernels = load_params(handoff / "weight_params.json")
+        self._trained_tensors = load_params(handoff / "tensor_params.json")
+        self._images = [images for images, _ in splits.calibration.take(spec.calibration_batches)]
+        self.layers = list(self._trained_kernels)
+
+    def top1(self, *rules: str) -> float:
+        """On the validation split, in percent, with these bits rules after those of the run."""
+        spec = dataclasses.replace(self._spec, bits_rule=self._spec.bits_rule + rules)
+        student = quantize_student(self.plain, spec)
+        calibrate(student, self._images, spec.interval_init, self._seed)
+        self._take_trained_intervals(student)
+        return top1(student.model, self._splits.validation)
+
+    def _take_trained_intervals(self, student: QuantizedStudent) -> None:
+        """Where the grid is the trained one."""
+        pairs = ((student.weights, self._trained_kernels), (student.outputs, self._trained_tensors))
+        for tensors, trained in pairs:
+            for name in tensors.keys() & trained.keys():
+                if tensors[name].grid == trained[name].grid:
+                    tensors[name].interval.assign(trained[name].scale)
+
+    def saved_bytes(self, layer: str, num_bits: int) -> float:
+        kernel = tf.size(self.plain.get_layer(layer).get_weights()[0]).numpy()
+        return float(kernel * (self._trained_kernels[layer].grid.num_bits - num_bits) / 8)
+
+    @property
+    def weight_bytes(self) -> float:
+        """Of all kernels at their trained widths."""
+        return sum(self.saved_bytes(layer, 0) for layer in self.layers)
+
+
+def measure(subject: Subject, widths: list[int], path: pathlib.Path, identity: dict) -> list[Sensitivity]:
+    """Each layer at each width. `path` has what is done; a second start of the same goes on from there.
+
+    Args:
+      identity: what else decides the numbers; a file of another one begins anew.
+    """
+    known = json.loads(path.read_text()) if path.exists() else {}
+    done = known if known.get("identity") == identity else {"identity": identity, "rows": []}
+    if "baseline_top1" not in done:
+        done["baseline_top1"] = subject.top1()
+    found = {(row["layer"], row["num_bits"]): Sensitivity(**row) for row in done["rows"]}
+    cells = list(itertools.product(subject.layers, widths))
+    for layer, num_bits in tqdm(cells, desc="sensitivity", unit="student"):
+        if (layer, num_bits) in found:
+            continue
+        row = Sensitivity(layer, num_bits, 0.0, 0.0, subject.saved_bytes(layer, num_bits))
+        value = subject.top1(row.rule)
+        row = dataclasses.replace(row, top1=value, loss=done["baseline_top1"] - value)
+        found[layer, num_bits] = row
+        done["rows"].append(dataclasses.asdict(row))
+        write_whole(path, json.dumps(done, indent=1) + "\n")
+    return [found[cell] for cell in cells]
+
+
+def suggest(rows: list[Sensitivity], weight_bytes: float, max_weight_bytes: float) -> list[Sensitivity]:
+    """Layers to take down, one width each, until the kernels fit: at each turn the least loss a byte saved.
+
+    Losses are taken as if they added up, which they do but roughly; train with the rules, and look.
+
+    Raises:
+      ExperimentError: even all layers at their fewest bits are too large.
+    """
+    chosen: dict[str, Sensitivity] = {}
+    while weight_bytes > max_weight_bytes:
+        steps = []
+        for row in rows:
+            before = chosen.get(row.layer)
+            saved = row.saved_bytes - (before.saved_bytes if before else 0.0)
+            if saved > 0:
+                steps.append((max(row.loss - (before.loss if before else 0.0), 0.0) / saved, -saved, row))
+        require(
+            bool(steps),
+            f"--max_weight_bytes={max_weight_bytes}: at the fewest of these bits the kernels still have "
+            f"{weight_bytes:,.0f} bytes; allow fewer by --try_bits, or more bytes",
+        )
+        _, saved, row = min(steps, key=lambda step: step[:2])
+        chosen[row.layer] = row
+        weight_bytes += saved
+    return list(chosen.values())
+
+
+def table(rows: list[Sensitivity]) -> str:
+    """Markdown, the most sensitive first."""
+    lines = [("layer", "bits", "top-1, %", "loss, points", "bytes saved"), ("---",) * 5]
+    for row in sorted(rows, key=lambda row: -row.loss):
+        lines.append((row.layer, str(row.num_bits), f"{row.top1:.2f}", f"{row.loss:+.2f}", f"{row.saved_bytes:,.0f}"))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def flags_of_run(argv: list[str]) -> None:
+    """Parses the flags of the run of --run_dir, then those of this command line over them."""
+    FLAGS(argv)
+    require(FLAGS.run_dir is not None, "--run_dir is missing; give the folder of a finished run, such as runs/demo")
+    file = pathlib.Path(FLAGS.run_dir) / "flags.txt"
+    require(file.is_file(), f"--run_dir={FLAGS.run_dir} is no run: it has no flags.txt")
+    FLAGS.unparse_flags()
+    FLAGS([argv[0], *file.read_text().splitlines(), *argv[1:]])
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.ERROR)
+    tf.get_logger().setLevel("ERROR")
+    try:
+        flags_of_run(sys.argv)
+        require(
+            all(bits.isdecimal() for bits in FLAGS.try_bits),
+            f"--try_bits={','.join(FLAGS.try_bits)}: whole numbers, 2..8",
+        )
+        widths = [int(bits) for bits in FLAGS.try_bits]
+        for width in widths:
+            require_bits(width, "try_bits")
+        experiment = flags.experiment_from_flags()
+        run_dir = pathlib.Path(experiment.run_dir)
+        splits = data.load(experiment.data)
+        subject = Subject(experiment, splits)
+        identity = {"quantization": dataclasses.asdict(experiment.quantization), "data": splits.fingerprint}
+        identity["max_eval_images"] = experiment.data.max_eval_images
+        rows = measure(subject, widths, run_dir / "sensitivity.json", json.loads(json.dumps(identity)))
+        print(table(rows))
+        print(f"kernels at their widths: {subject.weight_bytes:,.0f} bytes")
+        if FLAGS.max_weight_bytes:
+            chosen = suggest(rows, subject.weight_bytes, FLAGS.max_weight_bytes)
+            print(f"for {FLAGS.max_weight_bytes:,} bytes, sum of losses {sum(row.loss for row in chosen):.2f} points:")
+            print(*(f"--bits_rule='{row.rule}'" for row in chosen), sep="\n")
+    except ExperimentError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)
