@@ -11,6 +11,7 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 TARGETS = ("phone", "microcontroller", "ethos_u")
 INTERVAL_INITS = ("minmax", "lsq", "mse")
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")
+EQUALIZATIONS = ("auto", "on", "off")
 
 
 class ExperimentError(ValueError):
@@ -162,6 +163,7 @@ class QuantizationSpec:
 
     Attributes:
       bits_rule: widths of single layers, each as `BitsRule.parse` reads it.
+      equalize_channels: a row of EQUALIZATIONS; "auto" is on for calibration alone.
     """
 
     weight_bits: int = 4
@@ -176,8 +178,10 @@ class QuantizationSpec:
     interval_gradient_share: float = 0.125
     bits_rule: tuple[str, ...] = ()
     ewgs_scale: float = 0.0
+    equalize_channels: str = "auto"
 
     def __post_init__(self):
+        require_known(self.equalize_channels, EQUALIZATIONS, "--equalize_channels")
         for field in ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits", "residual_bits"):
             require_bits(getattr(self, field), field)
         _ = self.rules  # a rule that cannot be read is told at once
@@ -231,7 +235,8 @@ class TrainingSpec:
       jit_compile: compile the training step with XLA.
       steps_per_execution: steps that run before losses are looked at.
       batch_norm_batches: training batches that re-estimate the quantized student's BatchNorm statistics before each
-        validation; 0 for none, -1 for the default of its kind of network.
+        validation, or after calibration alone; 0 for none, -1 for the default of its kind of network, which is none
+        after calibration alone.
       dampening: what the factor of the dampening loss rises to over the quantized phases; 0 for none.
       freeze_threshold_start, freeze_threshold_end: frequency of oscillation, in changes of direction a step, above
         which a weight is frozen, at the first and at the last step of the quantized phases; start 0 freezes nothing.
@@ -368,6 +373,12 @@ class Experiment:
             for role, network, phases in random
             if network and phases and not network.has_weights and not network.is_builder
         ]
+
+    @property
+    def equalizes_channels(self) -> bool:
+        """Whether kernels get channels of one size before their intervals are chosen."""
+        asked = self.quantization.equalize_channels
+        return asked == "on" or (asked == "auto" and not self.training.phases)
 
     @property
     def pretrained(self) -> frozenset[str]:

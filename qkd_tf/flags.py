@@ -47,6 +47,12 @@ flags.DEFINE_multi_string(
 )
 flags.DEFINE_enum("interval_init", "mse", ex.INTERVAL_INITS, "First interval: min-max, LSQ's mean, or least MSE.")
 flags.DEFINE_enum(
+    "equalize_channels",
+    "auto",
+    ex.EQUALIZATIONS,
+    "Scale a kernel's channels to one size before its interval is chosen, through BatchNorm. auto: without phases.",
+)
+flags.DEFINE_enum(
     "interval_gradient_scale", "lsq", ex.INTERVAL_GRADIENT_SCALES, "Factor of dL/dI: 1, or LSQ's 1/sqrt(N*qmax)."
 )
 flags.DEFINE_float(
@@ -88,7 +94,7 @@ flags.DEFINE_integer(
     "batch_norm_batches",
     -1,
     "Training batches, at most an epoch's, that re-estimate BatchNorm statistics before a quantized student's "
-    "validation; 0: never; -1: 20 for a student with a DepthwiseConv2D, else 0.",
+    "validation; 0: never; -1: 20 for a student with a DepthwiseConv2D, else 0, and 0 without phases.",
 )
 flags.DEFINE_float(
     "dampening",

@@ -1,6 +1,5 @@
 """Trains a low-bit student by QKD: python -m qkd_tf.train --flagfile=configs/NAME.flags."""
 
-import functools
 import itertools
 import sys
 
@@ -14,6 +13,7 @@ from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.trainer import Trainer
 from qkd_tf.experiment import Experiment, ExperimentError
 from qkd_tf.quantization.calibration import calibrate
+from qkd_tf.quantization.equalization import equalize_channels
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
 from qkd_tf.run_folder import RunFolder
 
@@ -41,8 +41,12 @@ def run(experiment: Experiment, folder: RunFolder) -> None:
 
     calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
     images = [batch for batch, _ in calibration]
-    init = experiment.quantization.interval_init
-    init_intervals = functools.partial(calibrate, student, images, init, experiment.seed)
+
+    def init_intervals() -> None:
+        if experiment.equalizes_channels:
+            equalize_channels(student.plain)
+            student.copy_weights_from_plain()
+        calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
 
     folder.claim()
     trainer = Trainer(experiment.training, student, teacher, experiment.pretrained, splits, folder, init_intervals)

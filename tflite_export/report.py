@@ -29,7 +29,7 @@ def write(run_dir: pathlib.Path, verification: dict) -> None:
         results=results,
         verification=verification,
         flags=(run_dir / "flags.txt").read_text().splitlines(),
-        training_plot=_png(_training_figure(results["phases"])),
+        training_plot=_png(_training_figure(results["phases"])) if results["phases"] else None,
         integers_plot=_png(_integers_figure(integers)),
     )
     (run_dir / "report.html").write_text(html)

@@ -1,5 +1,6 @@
 """The user's own pictures: ROOT/train, ROOT/validation and ROOT/test, in each of them a folder a class.
 
+Classes are those of train, sorted by name, or the lines of ROOT/labels.txt, in the order of the logits.
 The order of a split is that of its file names, shuffled by a fixed seed: it is the data set's, not the run's.
 """
 
@@ -21,6 +22,7 @@ from qkd_tf.experiment import DataSpec, ExperimentError, require
 
 PREFIX = "folder:"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+LABELS = "labels.txt"
 NUM_NAMED = 5  # files that a message names; the others are counted
 
 Files = list[tuple[str, int]]  # path and label of each picture
@@ -42,14 +44,16 @@ def open_source(spec: DataSpec) -> Source:
         )
     has_validation = (root / "validation").is_dir() and test_name != "validation"
     used = list(dict.fromkeys(["train", test_name] + ["validation"] * has_validation))
-    strange = [entry.path for entry in _entries(root) if entry.name not in used]
-    label_names = [entry.name for entry in _entries(root / "train") if _is_class(entry)]
+    given = _given_labels(root / LABELS) if (root / LABELS).is_file() else None
+    strange = [entry.path for entry in _entries(root) if entry.name not in used + [LABELS] * (given is not None)]
+    label_names = given or [entry.name for entry in _entries(root / "train") if _is_class(entry)]
     require(
         len(label_names) > 1,
         f"{root / 'train'} has {len(label_names)} class folders{': '.join(['', *label_names])}; two or more are needed",
     )
-    files = {name: _listed(root / name, label_names, strange) for name in used}
-    listing = "\n".join(os.path.relpath(path, root) for name in sorted(used) for path, _ in files[name])
+    files = {name: _listed(root / name, label_names, strange, given is not None) for name in used}
+    known_by = [os.path.relpath(path, root) for name in sorted(used) for path, _ in files[name]]
+    listing = "\n".join([*known_by, *(f"{LABELS}: {name}" for name in given or ())])
     files = {name: _shuffled(listed) for name, listed in files.items()}
     train, test = files["train"], files[test_name]
     train, validation = (train, files["validation"]) if has_validation else _cut(train, spec.validation_fraction)
@@ -76,8 +80,32 @@ def _is_picture(entry: os.DirEntry) -> bool:
     return entry.is_file() and not entry.name.startswith(".") and entry.name.lower().endswith(SUFFIXES)
 
 
-def _listed(split: pathlib.Path, label_names: list[str], strange: list[str]) -> Files:
-    """Pictures of a split in the order of their names; what is none of them is added to `strange`."""
+def _given_labels(path: pathlib.Path) -> list[str]:
+    """Class names of a labels.txt, a line each; what surrounds a name, and blank lines at the end, do not count."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path} cannot be read as UTF-8: {error}; a class name a line is expected") from None
+    names = [line.strip() for line in text.rstrip().split("\n")]
+    for number, name in enumerate(names, 1):
+        where = f"line {number} of {path}"
+        require(name != "" or len(names) == 1, f"{where} is empty; each line up to the last names a class")
+        require(
+            not name.startswith(".") and not set(name) & set("/\\\0"),
+            f"{where} is {name!r}, which cannot be a class folder; take a name without / and \\ and no dot in front",
+        )
+        first = names.index(name) + 1
+        require(first == number, f"{where} is {name!r}, as line {first} is; name each class once")
+    require(len(names) > 1, f"{path} names {len(list(filter(None, names)))} classes; two or more are needed")
+    return names
+
+
+def _listed(split: pathlib.Path, label_names: list[str], strange: list[str], given: bool) -> Files:
+    """Pictures of a split in the order of their names; what is none of them is added to `strange`.
+
+    Args:
+      given: the names are those of labels.txt, and a class may have no picture.
+    """
     labels = {name: label for label, name in enumerate(label_names)}
     files = []
     for folder in _entries(split):
@@ -86,7 +114,8 @@ def _listed(split: pathlib.Path, label_names: list[str], strange: list[str]) -> 
             continue
         require(
             folder.name in labels,
-            f"{folder.path} is a class that {split.parent / 'train'} does not have; put it there too, or take it away",
+            f"{folder.path} is a class that {split.parent / (LABELS if given else 'train')} does not have; "
+            "put it there too, or take it away",
         )
         before = len(files)
         for entry in _entries(folder.path):
@@ -94,8 +123,8 @@ def _listed(split: pathlib.Path, label_names: list[str], strange: list[str]) -> 
                 files.append((entry.path, labels[folder.name]))
             else:
                 strange.append(entry.path)
-        require(len(files) > before, f"class folder {folder.path} holds no image ({', '.join(SUFFIXES)})")
-    require(len(files) > 0, f"{split} has no class folder; as in train, a folder of images a class is expected")
+        require(given or len(files) > before, f"class folder {folder.path} holds no image ({', '.join(SUFFIXES)})")
+    require(len(files) > 0, f"{split} has no class folder with an image; a folder of images a class is expected")
     return files
 
 

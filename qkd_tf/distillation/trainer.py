@@ -78,6 +78,9 @@ class Trainer:
         if not self._spec.phases:
             self._student.copy_weights_from_plain()
             self._calibrate()
+            if self._spec.batch_norm_batches > 0:  # the default is for what training leaves behind
+                batches = self._splits.train(0).take(self._spec.batch_norm_batches)
+                self._batch_norm.estimate(images for images, _ in batches)
         for index in range(progress["phase"], len(self._spec.phases)):
             result = self._run_phase(index, progress)
             latest = self._save(f"phase{index}_done")

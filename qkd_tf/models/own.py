@@ -38,7 +38,11 @@ def build(spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int
         len(given) == 3 and all(g in (None, wanted) for g, wanted in zip(given, input_shape, strict=True)),
         f"{name} reads pictures of {given}, the data set gives {input_shape}; see --image_size",
     )
-    require(logits[-1] == num_classes, f"{name} tells {logits[-1]} classes apart, the data set has {num_classes}")
+    require(
+        logits[-1] == num_classes,
+        f"{name} tells {logits[-1]} classes apart, the data set has {num_classes}; "
+        "a folder of pictures may name classes that it has no picture of in its labels.txt",
+    )
     if spec.weights:
         _load_weights(model, spec.weights)
     return model

@@ -85,6 +85,7 @@ def test_value_out_of_range_is_told_by_flag_and_value(kind, field, wrong, edges)
     [
         (lambda: QuantizationSpec(interval_init="max"), "'max'", "minmax, lsq, mse"),
         (lambda: QuantizationSpec(interval_gradient_scale="x"), "'x'", "none, lsq"),
+        (lambda: QuantizationSpec(equalize_channels="x"), "'x'", "auto, on, off"),
         (lambda: TrainingSpec((SELF_STUDYING,), optimizer="lion"), "'lion'", "sgd, adam"),
         (lambda: TrainingSpec((SELF_STUDYING,), mixed_precision="fp8"), "'fp8'", "float32, bfloat16, float16"),
         (lambda: PhaseSpec("costudying", 1, 0.1), "'costudying'", "self_studying, co_studying, tutoring"),
@@ -141,6 +142,15 @@ def test_other_phases_need_none(phase):
 def test_some_phase_must_quantize():
     assert "full_precision" in complaint(lambda: experiment((PhaseSpec("full_precision", 1, 0.1),)))
     experiment(())  # calibration alone
+
+
+@pytest.mark.parametrize(
+    "asked, phases, expected",
+    [("auto", (), True), ("auto", (SELF_STUDYING,), False), ("on", (SELF_STUDYING,), True), ("off", (), False)],
+)
+def test_channels_are_equalized_for_calibration_alone_unless_told(asked, phases, expected):
+    quantization = QuantizationSpec(equalize_channels=asked)
+    assert dataclasses.replace(experiment(phases), quantization=quantization).equalizes_channels == expected
 
 
 def test_full_precision_must_have_something_to_train():

@@ -63,6 +63,15 @@ def test_results_tell_the_phases_in_order_and_the_handoffs_top1(run_dir):
     assert results["data"]["num_test"] == len(labels) == 360
 
 
+def test_calibration_alone_uses_the_whole_grid_for_every_channel(tmp_path):
+    """The handoff holds the equalized channels, each up to the end of its 4 bits; logits have no BatchNormalization."""
+    start(*DIGITS, "--phases=", "--interval_init=minmax", "--max_eval_images=32", f"--run_dir={tmp_path / 'run'}")
+    with np.load(tmp_path / "run" / "handoff" / "weights.npz") as weights:
+        largest = {name: np.abs(weights[name]).reshape(-1, weights[name].shape[-1]).max(axis=0) for name in weights}
+    assert {name for name, sizes in largest.items() if np.all(sizes == 7)} == {"conv2", "conv3", "conv4"}
+    assert np.all(largest["conv1"] == 127) and not np.all(largest["logits"] == 127)
+
+
 def test_flags_txt_starts_the_finished_run_again_without_training(run_dir, capsys, monkeypatch):
     logits = (run_dir / "handoff" / "student_logits.npy").read_bytes()
     monkeypatch.setattr(train.Trainer, "_run_phase", None)

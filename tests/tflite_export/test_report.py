@@ -170,3 +170,12 @@ def test_teacher_and_several_phases_are_shown(folder, verification):
     assert "teacher resnet56" in page.words
     assert "co-studying" in page.words and "tutoring" in page.words and "full-precision" in page.words
     assert page.words.count("77.25") == 1
+
+
+def test_calibration_alone_is_reported_without_a_plot_of_training(folder, verification):
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps({**results, "phases": []}))
+    page = written(folder, verification)
+    assert "None: the intervals are those of calibration." in page.words
+    assert f"as handed over: {verification['student']['top1']:.2f} %. The file" in page.words
+    assert len(page.loaded) == 1

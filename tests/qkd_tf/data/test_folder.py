@@ -190,6 +190,60 @@ def test_a_class_may_be_missing_in_the_test(root):
     assert set(values_of(load(root).test).values()) == {0}
 
 
+@pytest.mark.parametrize(
+    "content", ["wasp\nbee\n cow \nant", "wasp\nbee\ncow\nant\n \n\n", "\ufeffwasp\r\nbee\r\ncow\r\nant\r\n"]
+)
+def test_labels_txt_names_the_classes_in_the_order_of_the_logits(root, content):
+    """The wasp has no folder, the cow an empty one; the note of what is not read has neither labels.txt nor cow."""
+    (root / "labels.txt").write_bytes(content.encode())
+    (root / "train" / "cow").mkdir()
+    splits = load(root)
+    assert splits.label_names == ["wasp", "bee", "cow", "ant"]
+    assert values_of(splits.test) == {200: 3, 201: 3, 202: 3, 210: 1, 211: 1}
+    training = values_of(splits.calibration) | values_of(splits.validation)
+    assert training == {value: 1 if value >= 100 else 3 for value in [*range(8), *range(100, 104)]}
+    assert splits.notes == ()
+
+
+def test_with_labels_txt_a_class_may_be_in_the_test_alone(root):
+    (root / "labels.txt").write_text("ant\nbee\nwasp")
+    write(root / "test" / "wasp" / "1.png", value=90)
+    assert values_of(load(root).test)[90] == 2
+
+
+def test_labels_are_a_part_of_what_the_set_is_known_by(root):
+    versions = [data.open_source(spec_of(root)).version]
+    for content in ("ant\nbee", "ant\nbee\ncow", "ant\nbee\nelk"):
+        (root / "labels.txt").write_text(content)
+        versions.append(data.open_source(spec_of(root)).version)
+        (root / "labels.txt").write_text(content + "\n\n")
+        assert data.open_source(spec_of(root)).version == versions[-1]
+    assert len(set(versions)) == 4
+
+
+@pytest.mark.parametrize(
+    "content, part",
+    [
+        (b"ant\ncow", "train/bee is a class that {root}/labels.txt does not have"),
+        (b"ant\nbee\ncow\nbee\n", "line 4 of {root}/labels.txt is 'bee', as line 2 is"),
+        (b"ant\n\nbee", "line 2 of {root}/labels.txt is empty"),
+        (b"\nant\nbee", "line 1 of {root}/labels.txt is empty"),
+        (b"", "labels.txt names 0 classes; two or more"),
+        (b" \n\n", "labels.txt names 0 classes; two or more"),
+        (b"ant\n", "labels.txt names 1 classes; two or more"),
+        (b"ant\nbee\n../ant", "line 3 of {root}/labels.txt is '../ant', which cannot be a class folder"),
+        (b"ant\nbee\n..", "is '..', which cannot be a class folder"),
+        (b"ant\nbee/small", "is 'bee/small', which cannot be a class folder"),
+        (b"ant\nbee\\small", "which cannot be a class folder"),
+        (b"ant\nb\0e", "which cannot be a class folder"),
+        (b"ant\nb\xffe", "{root}/labels.txt cannot be read as UTF-8: "),
+    ],
+)
+def test_labels_txt_that_names_no_classes_is_told_by_line(root, content, part):
+    (root / "labels.txt").write_bytes(content)
+    assert part.format(root=root) in complaint(root)
+
+
 def cut_off(path):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])

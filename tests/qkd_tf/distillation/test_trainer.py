@@ -600,6 +600,17 @@ def test_no_phases_calibrate_and_train_nothing(tmp_path, make_run):
     assert all(float(interval.numpy()) != 1.0 for interval in trainer._student.weight_intervals)
 
 
+@pytest.mark.parametrize("asked, estimated", [(-1, False), (0, False), (2, True)])
+def test_without_phases_statistics_are_estimated_if_asked_for(tmp_path, make_run, asked, estimated):
+    """The default of depthwise networks is for what training leaves behind."""
+    trainer = make_run(tmp_path / "run", (), batch_norm_batches=asked)
+    trainer._batch_norm_batches = 2  # as of a depthwise network
+    before = [v.numpy() for v in trainer._student.plain.variables if "moving" in v.name]
+    trainer.run()
+    after = [v.numpy() for v in trainer._student.model.variables if "moving" in v.name]
+    assert not any(same_bits(before, after)) if estimated else all(same_bits(before, after))
+
+
 @pytest.mark.parametrize("pretrained, estimated", [((), True), (("student",), False)])
 def test_intervals_behind_a_float_phase_see_statistics_of_its_weights(tmp_path, make_run, pretrained, estimated):
     """A student that came with weights came with statistics, too."""

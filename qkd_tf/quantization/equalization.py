@@ -1,0 +1,47 @@
+"""Kernel channels of one size, so that one interval serves them all; BatchNormalization takes it back.
+
+A kernel has one interval. Where its channels differ a hundredfold, as in depthwise convolutions of float networks, the
+small ones would all be 0. But before a BatchNormalization the size of a channel is free: the integers that a scale a
+channel would give (Krishnamoorthi 2018, arXiv 1806.08342) are had with one interval.
+"""
+
+import numpy as np
+import tf_keras
+
+from qkd_tf.quantization.plan import KERNELS, parents
+
+MAX_FACTOR = 2.0**20  # smaller channels are nothing beside BatchNormalization's epsilon, and squares must stay finite
+
+
+def equalize_channels(model: tf_keras.Model) -> None:
+    """Scales the output channels of kernels to the largest weight of their layer. The model's function stays.
+
+    Kernels whose output a BatchNormalization with gamma does not read, or not alone, stay as they are; so do channels
+    of zeros.
+
+    Args:
+      model: float, in standard form.
+    """
+    for layer in model.layers:
+        readers = [reader for reader in model.layers if layer in parents(reader)]
+        if type(layer) in KERNELS and len(readers) == 1 and _has_gamma(readers[0]):
+            _equalize(layer, readers[0])
+
+
+def _has_gamma(layer: tf_keras.layers.Layer) -> bool:
+    return isinstance(layer, tf_keras.layers.BatchNormalization) and layer.scale
+
+
+def _equalize(layer: tf_keras.layers.Layer, batch_norm: tf_keras.layers.BatchNormalization) -> None:
+    kernel, *bias = layer.get_weights()
+    num_channels = batch_norm.gamma.shape[0]
+    channels = kernel.reshape(-1, num_channels)  # those of a depthwise kernel are its last two axes
+    sizes = np.max(np.abs(channels), axis=0).astype(np.float64)
+    factors = np.minimum(np.divide(sizes.max(), sizes, out=np.ones_like(sizes), where=sizes > 0), MAX_FACTOR)
+    layer.set_weights([(channels * factors).reshape(kernel.shape), *(b * factors for b in bias)])
+    variance = batch_norm.moving_variance.numpy().astype(np.float64)
+    scaled = variance * factors**2
+    deviations = np.sqrt(variance + batch_norm.epsilon), np.sqrt(scaled + batch_norm.epsilon)
+    batch_norm.gamma.assign(batch_norm.gamma * (deviations[1] / (deviations[0] * factors)))
+    batch_norm.moving_mean.assign(batch_norm.moving_mean * factors)
+    batch_norm.moving_variance.assign(scaled)
