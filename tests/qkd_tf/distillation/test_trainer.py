@@ -1,13 +1,13 @@
 """Time: order of phases, best epochs, kills and resumed runs, on a net of a few hundred weights."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tf_keras import layers
 
+from qkd_tf import durable
 from qkd_tf.distillation import trainer as trainer_module
 from qkd_tf.distillation.progress import PhaseProgress
 from qkd_tf.distillation.trainer import Trainer
@@ -108,6 +108,10 @@ def kill_at_call(monkeypatch, owner, name, number):
     monkeypatch.setattr(owner, name, dying)
 
 
+def checkpoints(run_dir):
+    return {folder.name for folder in (run_dir / "checkpoints").iterdir()}
+
+
 def script_validation(monkeypatch, splits, scores):
     """Makes the top-1 on the validation split what `scores` says; returns the weights seen at each."""
     seen, left = [], list(scores)
@@ -140,8 +144,9 @@ def uninterrupted(tmp_path_factory):
     "owner, name, call",
     [
         (PhaseProgress, "on_train_batch_end", 8),  # co_studying, second batch of epoch 2
-        (Trainer, "_commit", 4),  # co_studying, epoch 2: its checkpoint is written, progress.json is the old one
-        (Trainer, "_restore_student", 2),  # co_studying is trained, its best epoch not yet restored
+        (tf.train.Checkpoint, "write", 4),  # co_studying, epoch 2, before anything of its checkpoint is written
+        (durable, "seal", 4),  # the same, with its files written and no manifest
+        (Trainer, "_restore_best_student", 2),  # co_studying is trained, its best epoch not yet restored
     ],
 )
 def test_killed_run_goes_on_to_the_bits_of_the_uninterrupted_one(
@@ -320,8 +325,7 @@ def test_diverged_run_stops_with_phase_and_step_and_keeps_the_last_whole_epoch(t
     trainer = make_run(tmp_path / "run", (("self_studying", 3),), splits=nan_at(make_splits, epoch=2, step=3))
     with pytest.raises(ExperimentError, match="student_loss became nan in phase self_studying, epoch 2, step 3;"):
         trainer.run()
-    progress = json.loads((tmp_path / "run/checkpoints/progress.json").read_text())
-    assert (progress["phase"], progress["epoch"]) == (0, 1)
+    assert checkpoints(tmp_path / "run") == {"phase0_epoch1_step0"}
     # Good enough to go on from, with data that are whole again.
     resumed = make_run(tmp_path / "run", (("self_studying", 3),), seed=50)
     whole = make_run(tmp_path / "whole", (("self_studying", 3),))
@@ -330,7 +334,7 @@ def test_diverged_run_stops_with_phase_and_step_and_keeps_the_last_whole_epoch(t
     assert_same_bits(all_values(resumed), all_values(whole))
 
 
-def test_results_tell_of_every_epoch_and_checkpoints_of_the_last_phase_only(tmp_path, make_run, make_splits):
+def test_results_tell_of_every_epoch_and_two_checkpoints_are_kept(tmp_path, make_run, make_splits):
     whole, asked = make_splits(), []
 
     def train(epoch):
@@ -347,8 +351,7 @@ def test_results_tell_of_every_epoch_and_checkpoints_of_the_last_phase_only(tmp_
     assert [set(row) for row in co_studying["history"]] == [student | teacher | {"validation_top1", "seconds"}]
     assert "teacher_test_top1" not in self_studying
     assert 0 <= co_studying["teacher_test_top1"] <= 100
-    checkpoints = {file.name.split(".")[0] for file in (tmp_path / "run/checkpoints").glob("phase*")}
-    assert checkpoints == {"phase1_done"}
+    assert checkpoints(tmp_path / "run") == {"phase1_epoch1_step0", "phase2_epoch0_step0"}
     assert list((tmp_path / "run/logs").glob("events*"))
 
 
@@ -437,7 +440,11 @@ def restless(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "owner, name, call",
-    [(PhaseProgress, "on_train_batch_end", 8), (BatchNormEstimator, "estimate", 2), (Trainer, "_restore_student", 1)],
+    [
+        (PhaseProgress, "on_train_batch_end", 8),
+        (BatchNormEstimator, "estimate", 2),
+        (Trainer, "_restore_best_student", 1),
+    ],
 )
 def test_killed_run_with_the_low_bit_options_goes_on_to_the_same_bits(
     tmp_path, monkeypatch, make_run, restless, owner, name, call
