@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import tensorflow as tf
 
-from qkd_tf import durable
+from qkd_tf import disk_errors, durable
 from qkd_tf.experiment import ExperimentError
 
 NUM_KEPT = 2  # a second one for the case that the newest is damaged
@@ -40,10 +40,8 @@ class Checkpoints:
         """
         path = self._folder / "phase{phase}_epoch{epoch}_step{step}".format(**progress)
         with durable.whole_folder(path) as part:
-            try:
+            with disk_errors.writing(path):
                 state.write(str(part / "state"))
-            except tf.errors.OpError as error:
-                raise OSError(f"{path} cannot be written: {_first_line(error)}") from error
             np.savez(part / "best.npz", *best)
             durable.write_json(part / "progress.json", {**progress, "experiment": self._experiment})
         older = [other for other in self._newest_first() if _position(other) < _position(path)]
@@ -91,7 +89,3 @@ def restore(path: pathlib.Path, state: tf.train.Checkpoint) -> list[np.ndarray]:
 
 def _position(path: pathlib.Path) -> tuple[int, ...]:
     return tuple(map(int, NAME.match(path.name).groups()))
-
-
-def _first_line(error: tf.errors.OpError) -> str:
-    return error.message.splitlines()[0]

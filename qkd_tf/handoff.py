@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 from tqdm import tqdm
 
-from qkd_tf import durable
+from qkd_tf import disk_errors, durable
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import predict_logits
 from qkd_tf.quantization.grid import dequantize, quantize, save_params
@@ -56,7 +56,8 @@ def _write(student: QuantizedStudent, splits: Splits, target: pathlib.Path) -> f
         layer = student.plain.get_layer(name)
         kernel, *rest = layer.get_weights()
         layer.set_weights([dequantize(integers[name], params).reshape(kernel.shape), *rest])
-    student.plain.save(target / "student.keras")
+    with disk_errors.writing(target):
+        student.plain.save(target / "student.keras")
     np.savez(target / "weights.npz", **integers)
     save_params(target / "weight_params.json", weight_params)
     pixels_name, pixel_params = student.pixels

@@ -68,14 +68,13 @@ def main(argv: list[str]) -> None:
         if experiment.teacher:
             networks.check_name(experiment.teacher, "--teacher")
         check_device(experiment.training.mixed_precision)
-        with StopSignals() as stop:
+        with StopSignals() as stop, data.reading(experiment.data):
             run(experiment, RunFolder(experiment.run_dir, flags.flag_lines()), stop)
-    except ExperimentError as error:
-        sys.exit(f"error: {error}")
-    except FolderInUseError as error:
+    except (ExperimentError, FolderInUseError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error}; when that is mended, the same command goes on from the last checkpoint")
+        reason = " ".join(str(error).split())
+        sys.exit(f"error: {reason}; when that is mended, the same command goes on from the last checkpoint")
     except Stopped as stopped:
         print(f"stopped by {stopped}; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(stopped.exit_code)

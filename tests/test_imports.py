@@ -26,12 +26,13 @@ ALLOWED = {
     "qkd_tf.distillation.phases": [],
     DURABLE: [],
     LOCK: [],
+    "qkd_tf.disk_errors": [],
     "qkd_tf.stop_signals": [],
     "qkd_tf.random_state": [],
     # Flags and places.
     "qkd_tf.flags": [EXPERIMENT],
     "qkd_tf.run_folder": [EXPERIMENT, DURABLE, LOCK],
-    "qkd_tf.checkpoints": [EXPERIMENT, DURABLE],
+    "qkd_tf.checkpoints": [EXPERIMENT, DURABLE, "qkd_tf.disk_errors"],
     # Images: what is stored, then what a batch is made of.
     "qkd_tf.data": ["qkd_tf.data.*"],
     "qkd_tf.data.pixels": [EXPERIMENT],
@@ -89,6 +90,7 @@ ALLOWED = {
         EXPERIMENT,
         "qkd_tf.checkpoints",
         "qkd_tf.data",
+        "qkd_tf.disk_errors",
         "qkd_tf.evaluate",
         "qkd_tf.random_state",
         "qkd_tf.run_folder",
@@ -99,7 +101,14 @@ ALLOWED = {
         "qkd_tf.quantization.scheme",
     ],
     # Top.
-    "qkd_tf.handoff": [DURABLE, "qkd_tf.data", "qkd_tf.evaluate", "qkd_tf.run_folder", "qkd_tf.quantization.*"],
+    "qkd_tf.handoff": [
+        DURABLE,
+        "qkd_tf.data",
+        "qkd_tf.disk_errors",
+        "qkd_tf.evaluate",
+        "qkd_tf.run_folder",
+        "qkd_tf.quantization.*",
+    ],
     "qkd_tf.preflight": [
         EXPERIMENT,
         "qkd_tf.data",

@@ -39,13 +39,17 @@ def export(
       OSError: the run folder is in use, or cannot be written.
     """
     handoff = load_handoff(run_dir / "handoff")
-    _require_results(run_dir)
+    results_of(run_dir)
     with locked(run_dir):
         return _export(run_dir, handoff, target, weight_storage, input_type, gate, runtimes)
 
 
-def _require_results(run_dir: pathlib.Path) -> None:
-    """Raises ExportError where results.json is missing, damaged, or tells of another handoff."""
+def results_of(run_dir: pathlib.Path) -> dict:
+    """What results.json tells.
+
+    Raises:
+      ExportError: it is missing, was changed, or tells of another handoff than the one beside it.
+    """
     if not (run_dir / "results.json").exists():
         raise ExportError(f"{run_dir} has no results.json; run python -m qkd_tf.train to its end first")
     try:
@@ -54,6 +58,7 @@ def _require_results(run_dir: pathlib.Path) -> None:
         raise ExportError(f"{damage}; run python -m qkd_tf.train again, it writes it anew") from damage
     if results.get("handoff") != durable.digest(run_dir / "handoff" / durable.MANIFEST):
         raise ExportError(f"{run_dir}: results.json tells of another handoff; run python -m qkd_tf.train to its end")
+    return results
 
 
 def _export(

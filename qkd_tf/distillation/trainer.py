@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from qkd_tf import random_state
+from qkd_tf import disk_errors, random_state
 from qkd_tf.checkpoints import Checkpoints, restore
 from qkd_tf.data import Splits
 from qkd_tf.distillation.distiller import Distiller, ParameterGroup
@@ -114,7 +114,8 @@ class Trainer:
             if index and phase.quantized and not PHASES[self._spec.phases[index - 1].name].quantized:
                 self._estimate_plain_statistics(epochs_before)
             self._enter(phase, PHASES[self._spec.phases[index - 1].name] if index else PHASES["full_precision"])
-        summaries = tf.summary.create_file_writer(str(self._folder.logs))
+        with disk_errors.writing(self._folder.logs):
+            summaries = tf.summary.create_file_writer(str(self._folder.logs))
         while progress["epoch"] < phase_spec.epochs:
             epoch = progress["epoch"]
             start = time.monotonic() - progress["seconds"]
@@ -141,11 +142,12 @@ class Trainer:
                 "history": progress["history"] + [row],
             }
             self._save(progress, distiller)
-            with summaries.as_default(step=epochs_before + epoch + 1):
+            with disk_errors.writing(self._folder.logs), summaries.as_default(step=epochs_before + epoch + 1):
                 for name, value in row.items():
                     tf.summary.scalar(f"{phase.name}/{name}", value)
                 tf.summary.histogram("weight_intervals", self._student.weight_intervals)
                 tf.summary.histogram("activation_intervals", self._student.activation_intervals)
+                summaries.flush()
             self._stop.check()
         summaries.close()
         self._restore_best_student()
