@@ -1,4 +1,4 @@
-"""Kills, damage, full disks and wrong clocks, for real: python -m benchmarks.soak [--work=DIR] [--kills=50]
+"""Kills, damage, full disks and wrong clocks, for real: python -m benchmarks.soak [--work=DIR] [--kills=50] [--sample]
 
 A run of four phases on the digits is trained and exported once without trouble. Then trouble comes, at moments and
 bytes that are drawn at random, and each time the project has to end with the same bits (history, weights.npz,
@@ -22,7 +22,7 @@ from absl import app
 from absl import flags as absl_flags
 
 from benchmarks import damage
-from benchmarks.soak_subject import Child, End, export_it, flag_lines, outcome, train_it
+from benchmarks.soak_subject import SAMPLE_FLAGS, Child, End, export_it, flag_lines, outcome, train_it
 from qkd_tf import durable
 from qkd_tf.checkpoints import Checkpoints
 from qkd_tf.experiment import ExperimentError
@@ -33,6 +33,7 @@ from tflite_export.load import ExportError, load_handoff
 absl_flags.DEFINE_string("work", "runs/soak", "Folder of the campaign.")
 absl_flags.DEFINE_integer("kills", 50, "Processes to kill.")
 absl_flags.DEFINE_integer("soak_seed", 0, "Of the moments and bytes.")
+absl_flags.DEFINE_bool("sample", False, "A shorter run, files spoilt once each, kills, and no more.")
 FLAGS = absl_flags.FLAGS
 
 EVERY_STEPS = (0, 3, 7)  # --checkpoint_every_steps may change from start to start
@@ -44,19 +45,22 @@ class Campaign:
 
     Attributes:
       expected: `outcome` of the run without trouble.
-      seconds: that its training took.
+      seconds: that it took.
+      flags: that all its runs have, beside those of `soak_subject`.
+      times: that each file is spoilt in each way.
     """
 
-    def __init__(self, work: pathlib.Path, seed: int):
+    def __init__(self, work: pathlib.Path, seed: int, sample: bool):
         self.work = work
+        self.flags = SAMPLE_FLAGS if sample else ()
+        self.times = 1 if sample else 3
         self.rng = np.random.default_rng(seed)
         work.mkdir(parents=True, exist_ok=True)
         self._log = work / "child.log"
         reference = work / "reference"
         start = time.monotonic()
         if not (reference / "export" / "verification.json").exists():
-            for action in (functools.partial(train_it, reference), functools.partial(export_it, reference)):
-                end = self.run(action)
+            for end in (self.train(reference), self.run(functools.partial(export_it, reference))):
                 if end.code:
                     sys.exit(f"error: the run without trouble has failed: {end.log[-2000:]}")
             (work / "seconds.json").write_text(json.dumps(time.monotonic() - start))
@@ -70,8 +74,12 @@ class Campaign:
         return self.start(action).end()
 
     def train(self, run_dir: pathlib.Path) -> End:
+        return self.run(self.training(run_dir))
+
+    def training(self, run_dir: pathlib.Path):
+        """To be run in a child."""
         every = self.rng.choice(EVERY_STEPS)
-        return self.run(functools.partial(train_it, run_dir, f"--checkpoint_every_steps={every}"))
+        return functools.partial(train_it, run_dir, *self.flags, f"--checkpoint_every_steps={every}")
 
     def finishes(self, run_dir: pathlib.Path) -> str:
         """Trains and exports what is left; "" where the bits are the expected ones, else what is wrong."""
@@ -90,12 +98,15 @@ class Campaign:
         return folder
 
     def half_done(self) -> pathlib.Path:
-        """A run that SIGTERM has stopped in co-studying, with two checkpoints."""
+        """A run that SIGTERM has stopped in its middle, with two checkpoints."""
         folder = self.work / "half_done"
         if not (folder / "stopped").exists():
-            child = self.start(functools.partial(train_it, self.fresh("half_done"), "--checkpoint_every_steps=7"))
-            while len(list(folder.glob("checkpoints/phase2_epoch1_step[0-9]*"))) < 1:
-                time.sleep(0.05)
+            action = functools.partial(train_it, self.fresh("half_done"), *self.flags, "--checkpoint_every_steps=7")
+            child = self.start(action)
+            phase = 0 if self.flags else 2
+            while not list(folder.glob(f"checkpoints/phase{phase}_epoch1_step*[0-9]")):
+                if end := child.end(0.05):
+                    sys.exit(f"error: it has ended with {end.code}: {end.log[-2000:]}")
             child.signal(signal.SIGTERM)
             child.end()
             (folder / "stopped").write_text("")
@@ -110,10 +121,9 @@ def kills(campaign: Campaign) -> list[dict]:
         run_dir, killed = campaign.fresh("killed"), 0
         while True:
             trained = (run_dir / "results.json").exists()
-            every = f"--checkpoint_every_steps={campaign.rng.choice(EVERY_STEPS)}"
-            action = functools.partial(export_it, run_dir) if trained else functools.partial(train_it, run_dir, every)
+            action = functools.partial(export_it, run_dir) if trained else campaign.training(run_dir)
             child = campaign.start(action)
-            end = child.end(campaign.rng.uniform(0, campaign.seconds * (0.15 if trained else 0.7)))
+            end = child.end(campaign.rng.uniform(0, campaign.seconds * (0.15 if trained else 0.5)))
             if end is not None:
                 wrong += [f"kill-free start ended with {end.code}: {end.log[-300:]}"] if end.code else []
                 if trained or end.code:
@@ -171,7 +181,7 @@ def _spoilt_files(campaign: Campaign, half: pathlib.Path, found: pathlib.Path) -
         rows.append({**row(what), "tried": tried, "held": tried - len(wrong), "wrong": wrong})
 
     # Of two checkpoints the newest is damaged: the other one is to be found, and to be told of.
-    lines = flag_lines(half)
+    lines = flag_lines(half, *campaign.flags)
     experiment = RunFolder(str(half), lines).experiment
     newest, before = sorted((half / "checkpoints").glob("phase*"), key=lambda path: path.stat().st_mtime)[::-1]
 
@@ -181,16 +191,22 @@ def _spoilt_files(campaign: Campaign, half: pathlib.Path, found: pathlib.Path) -
     one, whole = campaign.fresh("one") / newest.name, progress(half / "checkpoints")
     shutil.copytree(newest, one)
     files = sorted(path.name for path in one.iterdir())
-    ask("checkpoint, the only one", one.parent, [f"{one.name}/{n}" for n in files], 3, progress, (ExperimentError,))
-    second, wrong, tried = Checkpoints(half / "checkpoints", experiment), [], 0
+    ask(
+        "checkpoint, the only one",
+        one.parent,
+        [f"{one.name}/{n}" for n in files],
+        campaign.times,
+        progress,
+        (ExperimentError,),
+    )
+    wrong, tried = [], 0
     names = [f"{newest.name}/{name}" for name in files]
-    for name, spoilt in damage.cases(half / "checkpoints", names, 3, rng, scratch):
+    for name, spoilt in damage.cases(half / "checkpoints", names, campaign.times, rng, scratch):
         path, told = Checkpoints(spoilt, experiment).newest()
         tried += 1
         if not (path.name == before.name or told == whole):
             wrong.append(name)
     rows.append({**row("checkpoint, the newest of two"), "tried": tried, "held": tried - len(wrong), "wrong": wrong})
-    del second
 
     files = sorted(path.name for path in (reference / "handoff").iterdir())
 
@@ -198,22 +214,23 @@ def _spoilt_files(campaign: Campaign, half: pathlib.Path, found: pathlib.Path) -
         loaded = load_handoff(folder)
         return [loaded.label_names, *(v.tobytes() for v in (*loaded.weights.values(), loaded.student_logits))]
 
-    ask("handoff", reference / "handoff", files, 2, handoff, (ExportError,))
+    ask("handoff", reference / "handoff", files, campaign.times, handoff, (ExportError,))
     small = campaign.fresh("small")
     small.mkdir()
     shutil.copy(reference / "results.json", small)
     shutil.copytree(reference / "handoff", small / "handoff")
-    ask("results.json", small, ["results.json"], 5, results_of, (ExportError,))
+    ask("results.json", small, ["results.json"], 2 * campaign.times, results_of, (ExportError,))
 
     def flags_of(folder):
         RunFolder(str(folder), lines)
         told = (folder / "flags.txt").read_text(errors="replace").splitlines()
-        return [line for line in told if not line.startswith(tuple(f"--{name}=" for name in PLACE_FLAGS))]
+        places = tuple(f"--{name}=" for name in PLACE_FLAGS)
+        return [line for line in told if line and not line.startswith(places)]
 
     small = campaign.fresh("small")
     (small / "checkpoints").mkdir(parents=True)
     shutil.copy(half / "flags.txt", small)
-    ask("flags.txt", small, ["flags.txt"], 5, flags_of, (ExperimentError,))
+    ask("flags.txt", small, ["flags.txt"], 2 * campaign.times, flags_of, (ExperimentError,))
     found.write_text(json.dumps(rows))
 
 
@@ -284,7 +301,7 @@ def small_files(campaign: Campaign) -> list[dict]:
 
         def limited(run_dir=run_dir, limit=limit):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-            train_it(run_dir)
+            train_it(run_dir, *campaign.flags)
 
         read, write = os.pipe()  # the log is no file then
 
@@ -335,12 +352,12 @@ def clocks(campaign: Campaign) -> list[dict]:
         def jumped(run_dir=run_dir, years=years):
             real = time.time
             time.time = lambda: real() + years * 3.15e7
-            train_it(run_dir)
+            train_it(run_dir, *campaign.flags)
 
         child = campaign.start(jumped)
         while not (run_dir / "lock").read_text().endswith(f" {child.pid}\n"):
             time.sleep(0.02)
-        second = Child(functools.partial(train_it, run_dir), campaign.work / "second.log").end()
+        second = Child(campaign.training(run_dir), campaign.work / "second.log").end()
         refused = f"is in use by process {child.pid};" in second.complaint
         count(seconds, "" if refused else f"{second.code} {second.log[-300:]}", f"{years} years")
         end = child.end()
@@ -348,7 +365,7 @@ def clocks(campaign: Campaign) -> list[dict]:
     return [jumps, seconds]
 
 
-PARTS = (spoilt_files, full_disks, small_files, read_only, clocks, spoilt_runs, kills)
+PARTS = (spoilt_files, kills, small_files, read_only, clocks, full_disks, spoilt_runs)
 
 
 def row(what: str) -> dict:
@@ -364,9 +381,9 @@ def count(rows: dict, failure: str, case: str) -> None:
 def main(argv: list[str]) -> None:
     del argv
     work = pathlib.Path(FLAGS.work).absolute()
-    campaign = Campaign(work, FLAGS.soak_seed)
+    campaign = Campaign(work, FLAGS.soak_seed, FLAGS.sample)
     done = json.loads((work / "parts.json").read_text()) if (work / "parts.json").exists() else {}
-    for part in PARTS:
+    for part in (spoilt_files, kills) if FLAGS.sample else PARTS:
         if part.__name__ not in done:
             print(f"-- {part.__name__}", flush=True)
             start = time.monotonic()

@@ -41,6 +41,9 @@ FLAGS = (
     "--freeze_threshold_start=0.02",
 )
 
+# Less of it, which the test suite can afford.
+SAMPLE_FLAGS = ("--teacher=", "--phases=self_studying", "--epochs=2", "--learning_rates=0.01")
+
 
 def teacher(input_shape, num_classes) -> tf_keras.Model:
     """convnet_large in small, with Dropout."""
@@ -132,9 +135,9 @@ def export_it(run_dir: pathlib.Path) -> None:
         sys.exit(f"error: {error}")
 
 
-def flag_lines(run_dir: pathlib.Path) -> list[str]:
+def flag_lines(run_dir: pathlib.Path, *more: str) -> list[str]:
     """Those of flags.txt."""
-    absl_flags.FLAGS(["train", *FLAGS, f"--run_dir={run_dir}"])
+    absl_flags.FLAGS(["train", *FLAGS, f"--run_dir={run_dir}", *more])
     return flags.flag_lines()
 
 

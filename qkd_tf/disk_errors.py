@@ -17,4 +17,5 @@ def writing(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        raise OSError(f"{path} cannot be written: {error.message.splitlines()[0]}") from error
+        reason = error.message.splitlines()[0].split("}} ")[-1].split(" [Op:")[0]
+        raise OSError(f"{path} cannot be written: {reason}") from error

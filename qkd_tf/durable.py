@@ -28,7 +28,7 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
       OSError: it cannot be written; the old content is still there.
     """
     part = path.with_name(path.name + PART)
-    with open(part, "wb") as file:
+    with _telling(path), open(part, "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
@@ -67,8 +67,9 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        yield part
-        seal(part)
+        with _telling(path):
+            yield part
+            seal(part)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)  # on a full disk the room is wanted
         raise
@@ -111,6 +112,17 @@ def digest(path: pathlib.Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _telling(path: pathlib.Path) -> Iterator[None]:
+    """Names `path` where the system names no file: a disk that is full is met while writing, not while opening."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            raise OSError(f"{path} cannot be written: {error.strerror}") from error
+        raise
 
 
 def _digest_of(value: dict) -> str:

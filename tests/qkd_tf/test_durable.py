@@ -103,6 +103,18 @@ def test_error_while_filling_leaves_the_old_folder_alone(tmp_path, error):
     assert contents(tmp_path) == before
 
 
+def test_a_full_disk_is_told_with_the_file_that_has_no_room(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=f"^{tmp_path / 'a.txt'} cannot be written: No space left on device$"):
+        durable.write_whole(tmp_path / "a.txt", "one")
+    with pytest.raises(OSError, match=f"^{tmp_path / 'f'} cannot be written: No space left on device$"):
+        with durable.whole_folder(tmp_path / "f") as part:
+            fill(part, a="one")
+
+
 def test_what_a_kill_left_behind_is_not_in_the_next_folder(tmp_path):
     for name in ("f.part", "f.old"):
         (tmp_path / name).mkdir()
