@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench soak clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -17,6 +17,9 @@ lint: .venv/installed
 
 bench: .venv/installed  ## speed and memory against full precision and the stock file, in one run
 	$(BIN)/python -m benchmarks.bench
+
+soak: .venv/installed  ## kills, damaged files, full disks: what a run survives; goes on where it was stopped
+	$(BIN)/python -m benchmarks.soak
 
 clean:  ## the environment and the demo; other runs are kept
 	rm -rf .venv runs/demo

@@ -58,8 +58,8 @@ class StopSignals:
             raise Stopped(self._received)
 
     def _receive(self, number, _frame) -> None:
-        if self._held and self._received is None:
-            self._received = number
+        first, self._received = self._received is None, number
+        if self._held and first:
             print(f"\n{signal.Signals(number).name}: stopping at the end of this step", file=sys.stderr)
         else:
             raise Stopped(number)
