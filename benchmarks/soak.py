@@ -114,7 +114,10 @@ class Campaign:
 
 
 def kills(campaign: Campaign) -> list[dict]:
-    """SIGKILL and SIGTERM, after a time between none and what the whole run takes; of training and of the export."""
+    """SIGKILL and SIGTERM to training and export: half of them at any time, half soon after a new checkpoint.
+
+    The second half is for machines so slow that a process would be killed again and again before its first step.
+    """
     rows, wrong, index = {name: row(name) for name in ("SIGKILL", "SIGTERM", "finished with the same bits")}, [], 0
     where: dict[str, int] = {}
     while rows["SIGKILL"]["tried"] + rows["SIGTERM"]["tried"] < FLAGS.kills:
@@ -122,8 +125,9 @@ def kills(campaign: Campaign) -> list[dict]:
         while True:
             trained = (run_dir / "results.json").exists()
             action = functools.partial(export_it, run_dir) if trained else campaign.training(run_dir)
+            before = _names(run_dir)
             child = campaign.start(action)
-            end = child.end(campaign.rng.uniform(0, campaign.seconds * (0.15 if trained else 0.5)))
+            end = _moment(campaign, child, run_dir, trained)
             if end is not None:
                 wrong += [f"kill-free start ended with {end.code}: {end.log[-300:]}"] if end.code else []
                 if trained or end.code:
@@ -132,7 +136,7 @@ def kills(campaign: Campaign) -> list[dict]:
             name = "SIGTERM" if campaign.rng.random() < SHARE_OF_SIGTERM else "SIGKILL"
             child.signal(getattr(signal, name))
             end = child.end()
-            place = _place(run_dir, trained)
+            place = _place(before, _names(run_dir), trained)
             where[place] = where.get(place, 0) + 1
             killed += 1
             rows[name]["tried"] += 1
@@ -150,14 +154,31 @@ def kills(campaign: Campaign) -> list[dict]:
     return [*rows.values(), {**row("killed in"), "where": where, "wrong": wrong}]
 
 
-def _place(run_dir: pathlib.Path, trained: bool) -> str:
+def _moment(campaign: Campaign, child: Child, run_dir: pathlib.Path, trained: bool) -> End | None:
+    """Waits for the moment of a kill; the child's end where it comes first."""
+    if trained or campaign.rng.random() < 0.5:
+        return child.end(campaign.rng.uniform(0, campaign.seconds * (0.15 if trained else 0.5)))
+    before = _names(run_dir)
+    while _names(run_dir) == before:
+        if end := child.end(0.02):
+            return end
+    return child.end(campaign.rng.uniform(0, 2))
+
+
+def _names(run_dir: pathlib.Path) -> set[str]:
+    """What lies in the run folder and among its checkpoints; what a kill left unfinished may lie there for long."""
+    return {path.name for pattern in ("*", "checkpoints/*") for path in run_dir.glob(pattern)}
+
+
+def _place(before: set[str], now: set[str], trained: bool) -> str:
+    """Where a kill has hit, by what lay there at the start and lies there now."""
     if trained:
         return "export"
-    if (run_dir / "handoff.part").exists() or (run_dir / "handoff").exists():
+    if "handoff.part" in now - before or "handoff" in now:
         return "handoff"
-    if list(run_dir.glob("checkpoints/*.part")):
+    if any(name.endswith(".part") for name in now - before):
         return "writing a checkpoint"
-    positions = [path.name.split("_")[0] for path in run_dir.glob("checkpoints/phase*")]
+    positions = [name.split("_")[0] for name in now if name.startswith("phase") and not name.endswith(".part")]
     return max(positions, default="before the first checkpoint")
 
 
