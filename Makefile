@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench networks clean
+.PHONY: demo test lint bench networks soak clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -20,6 +20,9 @@ bench: .venv/installed  ## speed and memory against full precision and the stock
 
 networks: .venv/installed  ## every named network to a verified file: make networks FLAGS='--dataset=… --data_dir=…'
 	$(BIN)/python -m benchmarks.networks_table $(FLAGS)
+
+soak: .venv/installed  ## kills, damaged files, full disks: what a run survives; goes on where it was stopped
+	$(BIN)/python -m benchmarks.soak
 
 clean:  ## the environment and the demo; other runs are kept
 	rm -rf .venv runs/demo

@@ -19,8 +19,9 @@ from absl import app
 from absl import flags as absl_flags
 
 from qkd_tf import flags
+from qkd_tf.durable import write_whole
 from qkd_tf.experiment import Experiment, ExperimentError, require, require_known
-from qkd_tf.run_folder import PLACE_FLAGS, differing_flags, write_whole
+from qkd_tf.run_folder import PLACE_FLAGS, differing_flags
 
 PLAN = ("self_studying", "co_studying", "tutoring")
 # Row -> the phase that takes the plan's epochs of self-studying, of co-studying, of tutoring.

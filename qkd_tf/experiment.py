@@ -240,6 +240,8 @@ class TrainingSpec:
       dampening: what the factor of the dampening loss rises to over the quantized phases; 0 for none.
       freeze_threshold_start, freeze_threshold_end: frequency of oscillation, in changes of direction a step, above
         which a weight is frozen, at the first and at the last step of the quantized phases; start 0 freezes nothing.
+      deterministic: equal flags give equal bits; None where that costs little, on the CPU.
+      checkpoint_every_steps: steps of an epoch after which it is saved, again and again; 0 for whole epochs alone.
     """
 
     phases: tuple[PhaseSpec, ...]
@@ -258,6 +260,8 @@ class TrainingSpec:
     dampening: float = 0.0
     freeze_threshold_start: float = 0.0
     freeze_threshold_end: float = 0.01
+    deterministic: bool | None = None
+    checkpoint_every_steps: int = 0
 
     def __post_init__(self):
         require_known(self.optimizer, OPTIMIZERS, "--optimizer")
@@ -276,6 +280,10 @@ class TrainingSpec:
         require(
             self.steps_per_execution > 0,
             f"--steps_per_execution={self.steps_per_execution} is not positive; 1 looks at every step",
+        )
+        require(
+            self.checkpoint_every_steps >= 0,
+            f"--checkpoint_every_steps={self.checkpoint_every_steps} is negative; 0 saves whole epochs alone",
         )
         require(
             self.batch_norm_batches >= -1,

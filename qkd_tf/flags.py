@@ -132,6 +132,14 @@ flags.DEFINE_integer("max_ram_bytes", 0, "Room for activations on the target, in
 # Run
 flags.DEFINE_string("run_dir", None, "Folder of the run, for instance runs/my_run; it goes on where it stopped.")
 flags.DEFINE_integer("seed", 0, "Seed of weights, shuffling and augmentation.")
+flags.DEFINE_bool(
+    "deterministic",
+    None,
+    "Equal flags give equal bits, also of a run that was killed; default: on a CPU, since it costs.",
+)
+flags.DEFINE_integer(
+    "checkpoint_every_steps", 0, "Steps after which an epoch is saved, again and again; 0: at the ends of epochs alone."
+)
 
 
 def experiment_from_flags() -> ex.Experiment:

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 from tqdm import tqdm
 
+from qkd_tf import disk_errors, durable
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import predict_logits
 from qkd_tf.quantization.grid import dequantize, quantize, save_params
@@ -13,7 +14,7 @@ from qkd_tf.quantization.integer_student import IntegerStudent
 from qkd_tf.quantization.plan import producer
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 from qkd_tf.quantization.scheme import QuantizedStudent
-from qkd_tf.run_folder import RunFolder, write_whole
+from qkd_tf.run_folder import RunFolder
 
 NUM_CODE_IMAGES = 32
 # Pixels whose logits are predicted in every runtime's integers: all of CIFAR-10's test split, or 204 of 224 x 224.
@@ -21,7 +22,7 @@ INTEGER_PIXELS = 10_000 * 32 * 32
 
 
 def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float:
-    """Puts the student on integer steps and writes `folder.handoff`:
+    """Puts the student on integer steps and writes `folder.handoff`, whole or not at all:
 
       student.keras          float model of standard Keras layers, kernels on their grid
       weights.npz            integer kernels, int8, by layer name, in Keras' layout
@@ -33,12 +34,19 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float
       integer_logits.npz     the same as each runtime's integer arithmetic makes them, by row of ARITHMETICS; of the
                              first images alone where there are more than INTEGER_PIXELS
       integer_codes.npz      every tensor's integers on the first images, by "row/tensor"
+      manifest.json          SHA-256 of each of them
 
     Returns:
       Top-1 of the quantized student on the test split, in percent.
+
+    Raises:
+      OSError: it cannot be written; the handoff of before is kept.
     """
-    target = folder.handoff
-    target.mkdir(parents=True, exist_ok=True)
+    with durable.whole_folder(folder.handoff) as target:
+        return _write(student, splits, target)
+
+
+def _write(student: QuantizedStudent, splits: Splits, target: pathlib.Path) -> float:
     put_on_integer_steps(student)
     integers, weight_params = {}, {}
     for name, quantized in student.weights.items():
@@ -48,13 +56,14 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float
         layer = student.plain.get_layer(name)
         kernel, *rest = layer.get_weights()
         layer.set_weights([dequantize(integers[name], params).reshape(kernel.shape), *rest])
-    student.plain.save(target / "student.keras")
+    with disk_errors.writing(target):
+        student.plain.save(target / "student.keras")
     np.savez(target / "weights.npz", **integers)
     save_params(target / "weight_params.json", weight_params)
     pixels_name, pixel_params = student.pixels
     tensor_params = {pixels_name: pixel_params, **{name: q.params() for name, q in student.outputs.items()}}
     save_params(target / "tensor_params.json", tensor_params)
-    write_whole(target / "labels.txt", "\n".join(splits.label_names) + "\n")
+    (target / "labels.txt").write_text("\n".join(splits.label_names) + "\n")
 
     logits, labels = predict_logits(student.model, splits.test)
     _write_images(target / "test_images.npy", splits)
@@ -69,12 +78,11 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float
 def _write_images(path: pathlib.Path, splits: Splits) -> None:
     """Batch by batch: the test split need not fit in memory."""
     shape = (splits.fingerprint["num_test"], *splits.image_shape)
-    written = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    start = 0
-    for images, _ in splits.test.as_numpy_iterator():
-        written[start : start + len(images)] = images
-        start += len(images)
-    written.flush()
+    with open(path, "wb") as file:  # not a memory map, which dies without a word where the disk is full
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for images, _ in splits.test.as_numpy_iterator():
+            file.write(images.tobytes())
 
 
 def num_integer_images(splits: Splits) -> int:

@@ -2,15 +2,14 @@
 
 import dataclasses
 import importlib.metadata
-import json
 import os
 import platform
 
-from qkd_tf import __version__
+from qkd_tf import __version__, durable
 from qkd_tf.data import Splits
 from qkd_tf.experiment import Experiment
 from qkd_tf.quantization.scheme import QuantizedStudent
-from qkd_tf.run_folder import RunFolder, write_whole
+from qkd_tf.run_folder import RunFolder
 
 PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "tensorflow-datasets", "ai-edge-litert", "numpy")
 
@@ -23,7 +22,7 @@ def write(
     phases: list[dict],
     student_top1: float,
 ) -> None:
-    """Writes results.json.
+    """Writes results.json, which knows its own SHA-256 and that of the handoff's manifest.
 
     Args:
       phases: what `Trainer.run` returned.
@@ -41,6 +40,7 @@ def write(
             for layer, tensor, num_bits, interval in student.coverage()
         ],
         "versions": {"qkd_tf": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
+        "handoff": durable.digest(folder.handoff / durable.MANIFEST),
         "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()},
     }
-    write_whole(folder.results, json.dumps(results, indent=1) + "\n")
+    durable.write_json(folder.results, results)

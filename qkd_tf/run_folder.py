@@ -1,17 +1,19 @@
 """The folder of one run: what lies where, and whose it is."""
 
-import json
-import os
+import hashlib
 import pathlib
 
+from qkd_tf.durable import PART, write_whole
 from qkd_tf.experiment import ExperimentError
+from qkd_tf.folder_lock import LOCK
 
-# Flags that may differ between two starts of the same experiment: they say where, not what.
-PLACE_FLAGS = ("run_dir", "data_dir")
+# Flags that may differ between two starts of the same experiment: they say where and how safely, not what.
+PLACE_FLAGS = ("run_dir", "data_dir", "checkpoint_every_steps")
+FLAGS_FILE = "flags.txt"
 
 
 class RunFolder:
-    """Paths of a run and its small JSON files, each written whole or not at all.
+    """Paths of a run, and the flags that it belongs to.
 
     Making the object only looks; `claim` makes the folder. So a start that fails before training
     leaves nothing behind.
@@ -22,6 +24,9 @@ class RunFolder:
 
     Raises:
       ExperimentError: the folder holds another experiment, or something that is not a run.
+
+    Attributes:
+      experiment: digest of the flags that decide what comes out.
     """
 
     def __init__(self, path: str, flag_lines: list[str]):
@@ -30,42 +35,46 @@ class RunFolder:
         self.logs = self.path / "logs"
         self.handoff = self.path / "handoff"
         self.results = self.path / "results.json"
-        self._progress = self.checkpoints / "progress.json"
-        self._flags = self.path / "flags.txt"
+        self._flags = self.path / FLAGS_FILE
         self._flag_lines = flag_lines
+        deciding = {name: values for name, values in _by_flag(flag_lines).items() if _decides(name)}
+        self.experiment = hashlib.sha256(repr(sorted(deciding.items())).encode()).hexdigest()
         for ancestor in (self.path, *self.path.parents):
             if ancestor.exists() and not ancestor.is_dir():
                 raise ExperimentError(f"--run_dir={path}: {ancestor} is a file; give a folder")
-        if self._flags.exists():
-            differing = differing_flags(self._flags.read_text().splitlines(), flag_lines)
-            if differing:
-                raise ExperimentError(
-                    f"--run_dir={path} holds another experiment, which differs in {', '.join(differing)}; "
-                    "give another --run_dir, or move that folder away"
-                )
-        elif self.path.exists() and any(self.path.iterdir()):
-            raise ExperimentError(f"--run_dir={path} is not empty and has no flags.txt; give a new folder")
+        self._require_own()
 
     def claim(self) -> None:
-        """Makes the folder and writes flags.txt, where an earlier start has not done so."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Makes the folder and writes flags.txt, where an earlier start has not done so.
+
+        Raises:
+          ExperimentError: another experiment has taken the folder meanwhile.
+          OSError: it cannot be written.
+        """
+        self._require_own()
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
         if not self._flags.exists():
             write_whole(self._flags, "\n".join(self._flag_lines) + "\n")
-        self.checkpoints.mkdir(exist_ok=True)
 
-    def load_progress(self) -> dict | None:
-        """What `save_progress` wrote last, or None in a new run."""
-        return json.loads(self._progress.read_text()) if self._progress.exists() else None
+    def _require_own(self) -> None:
+        if self._flags.exists():
+            written = self._flags.read_text(errors="replace").splitlines()
+            differing = differing_flags(written, self._flag_lines)
+            if differing:
+                raise ExperimentError(
+                    f"--run_dir={self.path} holds another experiment, which differs in {', '.join(differing)}; "
+                    "give another --run_dir, or move that folder away"
+                )
+        elif self.path.exists() and any(entry.name not in _OF_A_CLAIM for entry in self.path.iterdir()):
+            raise ExperimentError(f"--run_dir={self.path} is not empty and has no flags.txt; give a new folder")
 
-    def save_progress(self, progress: dict) -> None:
-        write_whole(self._progress, json.dumps(progress, indent=1) + "\n")
+
+# What a start that was killed in `claim` may have left.
+_OF_A_CLAIM = (LOCK, FLAGS_FILE + PART)
 
 
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that a kill leaves the old text or the new one, never a part."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+def _decides(flag: str) -> bool:
+    return flag.removeprefix("--") not in PLACE_FLAGS
 
 
 def differing_flags(old: list[str], new: list[str]) -> list[str]:
@@ -74,7 +83,7 @@ def differing_flags(old: list[str], new: list[str]) -> list[str]:
     return [
         name
         for name in sorted(old_values.keys() | new_values.keys())
-        if old_values.get(name) != new_values.get(name) and name.removeprefix("--") not in PLACE_FLAGS
+        if old_values.get(name) != new_values.get(name) and _decides(name)
     ]
 
 

@@ -20,13 +20,13 @@ from absl import flags as absl_flags
 from tqdm import tqdm
 
 from qkd_tf import data, flags
+from qkd_tf.durable import write_whole
 from qkd_tf.evaluate import top1
 from qkd_tf.experiment import Experiment, ExperimentError, require, require_bits
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.grid import load_params
 from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student
 from qkd_tf.quantization.standard_form import standard_form
-from qkd_tf.run_folder import write_whole
 
 FLAGS = absl_flags.FLAGS
 absl_flags.DEFINE_list("try_bits", ["4", "2"], "Bit widths to try on each layer, 2..8, a list.")

@@ -4,29 +4,32 @@ import itertools
 import sys
 
 import tensorflow as tf
-import tf_keras
 from absl import app, logging
 from absl import flags as absl_flags
 
-from qkd_tf import data, flags, handoff, networks, preflight, results
+from qkd_tf import data, flags, handoff, networks, preflight, random_state, results
 from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.trainer import Trainer
 from qkd_tf.experiment import Experiment, ExperimentError
+from qkd_tf.folder_lock import FolderInUseError, locked
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import equalize_channels
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
 from qkd_tf.run_folder import RunFolder
+from qkd_tf.stop_signals import Stopped, StopSignals
 
 absl_flags.adopt_module_key_flags(flags)  # --help shows them
 
 
-def run(experiment: Experiment, folder: RunFolder) -> None:
+def run(experiment: Experiment, folder: RunFolder, stop: StopSignals) -> None:
     """One experiment from images to handoff.
 
     Raises:
       ExperimentError: data, networks or weights that do not fit; a loss that diverged.
+      OSError: the run folder is in use, or cannot be written.
+      Stopped: a signal came.
     """
-    tf_keras.utils.set_random_seed(experiment.seed)
+    random_state.seed_everything(experiment.seed, experiment.training.deterministic)
     source = data.open_source(experiment.data)
     shape, num_classes = source.image_shape, len(source.label_names)
     plain, notes = preflight.student(experiment, shape, num_classes)
@@ -48,11 +51,14 @@ def run(experiment: Experiment, folder: RunFolder) -> None:
             student.copy_weights_from_plain()
         calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
 
-    folder.claim()
-    trainer = Trainer(experiment.training, student, teacher, experiment.pretrained, splits, folder, init_intervals)
-    phases = trainer.run()
-    student_top1 = handoff.write(student, splits, folder)
-    results.write(folder, experiment, splits, student, phases, student_top1)
+    with locked(folder.path):
+        folder.claim()
+        trainer = Trainer(
+            experiment.training, student, teacher, experiment.pretrained, splits, folder, init_intervals, stop
+        )
+        phases = trainer.run()
+        student_top1 = handoff.write(student, splits, folder)
+        results.write(folder, experiment, splits, student, phases, student_top1)
 
 
 def main(argv: list[str]) -> None:
@@ -66,9 +72,16 @@ def main(argv: list[str]) -> None:
         if experiment.teacher:
             networks.check_name(experiment.teacher, "--teacher")
         check_device(experiment.training.mixed_precision)
-        run(experiment, RunFolder(experiment.run_dir, flags.flag_lines()))
-    except ExperimentError as error:
+        with StopSignals() as stop, data.reading(experiment.data):
+            run(experiment, RunFolder(experiment.run_dir, flags.flag_lines()), stop)
+    except (ExperimentError, FolderInUseError) as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        sys.exit(f"error: {reason}; when that is mended, the same command goes on from the last checkpoint")
+    except Stopped as stopped:
+        print(f"stopped by {stopped}; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(stopped.exit_code)
     print(f"handoff written; next: python -m tflite_export --run_dir={experiment.run_dir}")
 
 

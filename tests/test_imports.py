@@ -11,6 +11,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 GRID = "qkd_tf.quantization.grid"
 ARITHMETIC = "qkd_tf.quantization.runtime_arithmetic"
 EXPERIMENT = "qkd_tf.experiment"
+DURABLE = "qkd_tf.durable"
+LOCK = "qkd_tf.folder_lock"
 
 # Module (first pattern that fits) -> patterns of the project's modules that it may import.
 # "qkd_tf" alone is the package itself, that is its version.
@@ -22,9 +24,15 @@ ALLOWED = {
     ARITHMETIC: [],
     "qkd_tf.distillation.losses": [],
     "qkd_tf.distillation.phases": [],
+    DURABLE: [],
+    LOCK: [],
+    "qkd_tf.disk_errors": [],
+    "qkd_tf.stop_signals": [],
+    "qkd_tf.random_state": [],
     # Flags and places.
     "qkd_tf.flags": [EXPERIMENT],
-    "qkd_tf.run_folder": [EXPERIMENT],
+    "qkd_tf.run_folder": [EXPERIMENT, DURABLE, LOCK],
+    "qkd_tf.checkpoints": [EXPERIMENT, DURABLE, "qkd_tf.disk_errors"],
     # Images: what is stored, then what a batch is made of.
     "qkd_tf.data": ["qkd_tf.data.*"],
     "qkd_tf.data.pixels": [EXPERIMENT],
@@ -72,7 +80,7 @@ ALLOWED = {
     ],
     # Distillation: what the optimizer treats apart is handed to it.
     "qkd_tf.distillation": [],
-    "qkd_tf.distillation.progress": [EXPERIMENT],
+    "qkd_tf.distillation.progress": [EXPERIMENT, "qkd_tf.stop_signals"],
     "qkd_tf.distillation.mixed_precision": [EXPERIMENT],
     "qkd_tf.distillation.distiller": [
         "qkd_tf.distillation.losses",
@@ -81,16 +89,27 @@ ALLOWED = {
     ],
     "qkd_tf.distillation.trainer": [
         EXPERIMENT,
+        "qkd_tf.checkpoints",
         "qkd_tf.data",
+        "qkd_tf.disk_errors",
         "qkd_tf.evaluate",
+        "qkd_tf.random_state",
         "qkd_tf.run_folder",
+        "qkd_tf.stop_signals",
         "qkd_tf.distillation.*",
         "qkd_tf.quantization.batch_norm",
         "qkd_tf.quantization.oscillation",
         "qkd_tf.quantization.scheme",
     ],
     # Top.
-    "qkd_tf.handoff": ["qkd_tf.data", "qkd_tf.evaluate", "qkd_tf.run_folder", "qkd_tf.quantization.*"],
+    "qkd_tf.handoff": [
+        DURABLE,
+        "qkd_tf.data",
+        "qkd_tf.disk_errors",
+        "qkd_tf.evaluate",
+        "qkd_tf.run_folder",
+        "qkd_tf.quantization.*",
+    ],
     "qkd_tf.preflight": [
         EXPERIMENT,
         "qkd_tf.data",
@@ -99,26 +118,34 @@ ALLOWED = {
         "qkd_tf.quantization.plan",
         "qkd_tf.quantization.standard_form",
     ],
-    "qkd_tf.results": ["qkd_tf", EXPERIMENT, "qkd_tf.data", "qkd_tf.run_folder", "qkd_tf.quantization.scheme"],
+    "qkd_tf.results": [
+        "qkd_tf",
+        EXPERIMENT,
+        DURABLE,
+        "qkd_tf.data",
+        "qkd_tf.run_folder",
+        "qkd_tf.quantization.scheme",
+    ],
     "qkd_tf.train": ["qkd_tf", "qkd_tf.*"],
-    "qkd_tf.ablation": [EXPERIMENT, "qkd_tf.flags", "qkd_tf.run_folder"],
+    "qkd_tf.ablation": [EXPERIMENT, DURABLE, "qkd_tf.flags", "qkd_tf.run_folder"],
     "qkd_tf.doctor": [],
     "qkd_tf.sensitivity": [
         EXPERIMENT,
+        DURABLE,
         GRID,
         "qkd_tf.data",
         "qkd_tf.evaluate",
         "qkd_tf.flags",
-        "qkd_tf.run_folder",
         "qkd_tf.quantization.calibration",
         "qkd_tf.quantization.scheme",
         "qkd_tf.quantization.standard_form",
     ],
-    # The exporter: a folder on disk, the grid, the runtimes' arithmetic and the version are all it knows of training.
+    # The exporter: a folder on disk and how it is kept, the grid, the runtimes' arithmetic and the version are all
+    # that it knows of training.
     "tflite_export": [],
-    "tflite_export.*": ["qkd_tf", GRID, ARITHMETIC, "tflite_export.*"],
+    "tflite_export.*": ["qkd_tf", GRID, ARITHMETIC, DURABLE, LOCK, "tflite_export.*"],
 }
-STANDARD_LIBRARY_ONLY = [EXPERIMENT]
+STANDARD_LIBRARY_ONLY = [EXPERIMENT, DURABLE, LOCK, "qkd_tf.stop_signals"]
 NUMPY_ONLY = [GRID, ARITHMETIC]
 
 

@@ -2,10 +2,10 @@
 
 import json
 import pathlib
-import shutil
 from collections.abc import Sequence
 
-from qkd_tf import __version__
+from qkd_tf import __version__, durable
+from qkd_tf.folder_lock import locked
 from tflite_export import report
 from tflite_export.compress import compress
 from tflite_export.convert import convert
@@ -28,20 +28,51 @@ def export(
 ) -> dict:
     """Writes export/model.tflite, export/labels.txt, export/verification.json and report.html.
 
-    For microcontrollers also export/model.compressed.tflite, where TFLM is installed to prove it.
+    For microcontrollers also export/model.compressed.tflite, where TFLM is installed to prove it. verification.json
+    is taken away first and written last: where it lies, the files beside it are those that it tells of.
 
     Returns:
       The verification, as in verification.json.
 
     Raises:
       ExportError: no finished training run there, or a student that cannot become integer.
+      OSError: the run folder is in use, or cannot be written.
     """
     handoff = load_handoff(run_dir / "handoff")
+    results_of(run_dir)
+    with locked(run_dir):
+        return _export(run_dir, handoff, target, weight_storage, input_type, gate, runtimes)
+
+
+def results_of(run_dir: pathlib.Path) -> dict:
+    """What results.json tells.
+
+    Raises:
+      ExportError: it is missing, was changed, or tells of another handoff than the one beside it.
+    """
     if not (run_dir / "results.json").exists():
         raise ExportError(f"{run_dir} has no results.json; run python -m qkd_tf.train to its end first")
+    try:
+        results = durable.read_json(run_dir / "results.json")
+    except durable.DamageError as damage:
+        raise ExportError(f"{damage}; run python -m qkd_tf.train again, it writes it anew") from damage
+    if results.get("handoff") != durable.digest(run_dir / "handoff" / durable.MANIFEST):
+        raise ExportError(f"{run_dir}: results.json tells of another handoff; run python -m qkd_tf.train to its end")
+    return results
+
+
+def _export(
+    run_dir: pathlib.Path,
+    handoff: Handoff,
+    target: Target,
+    weight_storage: str,
+    input_type: str | None,
+    gate: Gate | None,
+    runtimes: Sequence[str],
+) -> dict:
     rebuilt = rebuild(handoff, input_type or target.input_type)
     graph = store(rebuilt, weight_storage, target)
-    content = convert(graph, description=f"qkd_tf {__version__}, {run_dir.name}")
+    content = convert(graph, description=f"qkd_tf {__version__}")
     verification = verify(content, graph, handoff, gate or Gate(), target, runtimes)
     files = {"model.tflite": content}
     if target.compressed and verification["passed"]:
@@ -49,11 +80,12 @@ def export(
         files |= {"model.compressed.tflite": compressed} if compressed else {}
     folder = run_dir / "export"
     folder.mkdir(exist_ok=True)
-    (folder / "model.compressed.tflite").unlink(missing_ok=True)  # one of an earlier export
+    for name in ("verification.json", "model.compressed.tflite"):  # of an earlier export
+        (folder / name).unlink(missing_ok=True)
     for name, data in files.items():
-        (folder / name).write_bytes(data)
-    shutil.copy(run_dir / "handoff" / "labels.txt", folder)
-    (folder / "verification.json").write_text(json.dumps(verification, indent=1) + "\n")
+        durable.write_whole(folder / name, data)
+    durable.write_whole(folder / "labels.txt", (run_dir / "handoff" / "labels.txt").read_bytes())
+    durable.write_whole(folder / "verification.json", json.dumps(verification, indent=1) + "\n")
     report.write(run_dir, verification)
     return verification
 

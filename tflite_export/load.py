@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import tf_keras
 
+from qkd_tf import durable
 from qkd_tf.quantization.grid import TensorQuantParams, dequantize, load_params
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 
@@ -52,7 +53,7 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
     """Opens a handoff; images stay on disk until they are read.
 
     Raises:
-      ExportError: a file of it is missing, or its files contradict each other.
+      ExportError: a file of it is missing or was changed, or its files contradict each other.
     """
     missing = [name for name in NAMES + PREDICTIONS + ARRAYS if not (folder / name).exists()]
     if missing:
@@ -60,9 +61,12 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
             f"{folder} lacks {', '.join(missing)}; run python -m qkd_tf.train to its end first, it writes them"
         )
     try:
+        durable.check(folder)
         return _load(folder)
     except ExportError:
         raise
+    except durable.DamageError as damage:
+        raise ExportError(f"{damage}; run python -m qkd_tf.train again, it writes it anew") from damage
     except (OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExportError(f"{folder} cannot be read: {reason}; run python -m qkd_tf.train again") from error

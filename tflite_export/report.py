@@ -9,6 +9,8 @@ import jinja2
 import matplotlib
 import numpy as np
 
+from qkd_tf import durable
+
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  (the backend must be chosen first)
 
@@ -28,11 +30,11 @@ def write(run_dir: pathlib.Path, verification: dict) -> None:
         name=run_dir.name,
         results=results,
         verification=verification,
-        flags=(run_dir / "flags.txt").read_text().splitlines(),
+        flags=(run_dir / "flags.txt").read_text(errors="replace").splitlines(),
         training_plot=_png(_training_figure(results["phases"])) if results["phases"] else None,
         integers_plot=_png(_integers_figure(integers)),
     )
-    (run_dir / "report.html").write_text(html)
+    durable.write_whole(run_dir / "report.html", html)
 
 
 def _training_figure(phases: list[dict]) -> pyplot.Figure:

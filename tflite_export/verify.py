@@ -6,6 +6,7 @@ import sys
 
 from absl import app, flags, logging
 
+from qkd_tf import durable
 from tflite_export.load import ExportError, load_handoff
 from tflite_export.read_back import read_back
 from tflite_export.rebuild import INPUT_TYPES, rebuild
@@ -64,10 +65,10 @@ def main(argv: list[str]) -> None:
             raise ExportError(f"--json={FLAGS.json} lies in no folder; make {pathlib.Path(FLAGS.json).parent} first")
         path = pathlib.Path(FLAGS.tflite)
         verification = check(path, pathlib.Path(FLAGS.handoff), FLAGS.target, check_names(FLAGS.runtimes))
+        if FLAGS.json:
+            durable.write_whole(pathlib.Path(FLAGS.json), json.dumps(verification, indent=1) + "\n")
     except (ExportError, OSError) as error:
         sys.exit(f"error: {error}")
-    if FLAGS.json:
-        pathlib.Path(FLAGS.json).write_text(json.dumps(verification, indent=1) + "\n")
     if not print_verdict(verification, path):
         sys.exit(f"error: {path} was refused")
 

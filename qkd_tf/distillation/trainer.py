@@ -1,5 +1,6 @@
 """Time: phases in order, epochs, optimizers and their schedules, checkpoints, resume."""
 
+import pathlib
 import time
 from collections.abc import Callable
 
@@ -7,17 +8,20 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from qkd_tf import disk_errors, random_state
+from qkd_tf.checkpoints import Checkpoints, restore
 from qkd_tf.data import Splits
 from qkd_tf.distillation.distiller import Distiller, ParameterGroup
 from qkd_tf.distillation.mixed_precision import training_in
 from qkd_tf.distillation.phases import PHASES, Phase
-from qkd_tf.distillation.progress import DivergenceGuard, PhaseProgress, diverged
+from qkd_tf.distillation.progress import BetweenSteps, DivergenceGuard, PhaseProgress, diverged
 from qkd_tf.evaluate import top1
 from qkd_tf.experiment import ExperimentError, TrainingSpec
 from qkd_tf.quantization.batch_norm import BatchNormEstimator, num_batches
 from qkd_tf.quantization.oscillation import Freezing, cosine, dampening_loss
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.run_folder import RunFolder
+from qkd_tf.stop_signals import StopSignals
 
 
 class Trainer:
@@ -26,9 +30,9 @@ class Trainer:
     After each phase the student goes on from its best epoch on the validation split, with what was frozen then; the
     teacher as its last epoch left it.
 
-    A checkpoint is written after every epoch. The epoch that was interrupted starts again from its
-    first batch, and batches are a function of seed and epoch, so a resumed run sees what
-    the uninterrupted one would have seen.
+    A checkpoint is written after every epoch, every `TrainingSpec.checkpoint_every_steps` steps, and where a signal
+    asks to stop. It has the networks, the best epoch's student, optimizers, running losses and the state of random
+    layers, and batches are a function of seed and epoch: a resumed run is the uninterrupted one, to the bit.
 
     Args:
       student: the pair of float and quantized student.
@@ -36,6 +40,7 @@ class Trainer:
       pretrained: names, of "student" and "teacher", that came with weights: full_precision leaves them alone.
       calibrate: sets the intervals of `student` from its float weights; called whenever a quantized
         phase follows a float start or a float phase.
+      stop: looked at between steps.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class Trainer:
         splits: Splits,
         folder: RunFolder,
         calibrate: Callable[[], None],
+        stop: StopSignals | None = None,
     ):
         self._spec = spec
         self._student = student
@@ -55,6 +61,9 @@ class Trainer:
         self._splits = splits
         self._folder = folder
         self._calibrate = calibrate
+        self._stop = stop or StopSignals()
+        self._checkpoints = Checkpoints(folder.checkpoints, folder.experiment)
+        self._best_student: list[np.ndarray] = []
         self._batch_norm_batches = num_batches(spec.batch_norm_batches, student.plain)
         self._batch_norm = BatchNormEstimator(student.model)
         self._freezing = Freezing(student.weights) if spec.freeze_threshold_start else None
@@ -63,6 +72,7 @@ class Trainer:
             self._parts["freezing"] = self._freezing
         if teacher is not None:
             self._parts["teacher"] = teacher
+        self._random = random_state.generators(*(part for part in self._parts.values() if part is not self._freezing))
 
     def run(self) -> list[dict]:
         """Trains what is left to train.
@@ -71,10 +81,19 @@ class Trainer:
           One dict a phase: name, epochs, best epoch, losses by epoch, test top-1 of student and
           teacher in percent, seconds; of quantized phases the batches that BatchNorm was estimated from, and by
           epoch the percentage of frozen weights where weights are frozen.
+
+        Raises:
+          ExperimentError: a loss that diverged; checkpoints of which none is sound.
+          OSError: a checkpoint cannot be written.
+          Stopped: a signal came; the step at hand is done and saved.
         """
-        progress = self._folder.load_progress() or {"phase": 0, "epoch": 0, "results": [], "latest": None}
-        if progress["latest"] and progress["epoch"] == 0:
-            self._restore(progress["latest"])
+        with self._stop.held():
+            return self._run_phases()
+
+    def _run_phases(self) -> list[dict]:
+        checkpoint, progress = self._checkpoints.newest() or (None, START)
+        if checkpoint and not _within_phase(progress):
+            self._restore(checkpoint)
         if not self._spec.phases:
             self._student.copy_weights_from_plain()
             self._calibrate()
@@ -82,39 +101,29 @@ class Trainer:
                 batches = self._splits.train(0).take(self._spec.batch_norm_batches)
                 self._batch_norm.estimate(images for images, _ in batches)
         for index in range(progress["phase"], len(self._spec.phases)):
-            result = self._run_phase(index, progress)
-            latest = self._save(f"phase{index}_done")
-            progress = {"phase": index + 1, "epoch": 0, "results": progress["results"] + [result], "latest": latest}
-            self._commit(progress)
+            result = self._run_phase(index, progress, checkpoint)
+            progress = {**START, "phase": index + 1, "results": progress["results"] + [result]}
+            self._save(progress)
         return progress["results"]
 
-    def _run_phase(self, index: int, progress: dict) -> dict:
+    def _run_phase(self, index: int, progress: dict, checkpoint: pathlib.Path | None) -> dict:
         phase_spec = self._spec.phases[index]
         phase = PHASES[phase_spec.name]
         distiller = self._distiller(index)
-        optimizers = [group.optimizer for group in distiller.student_groups + distiller.teacher_groups]
-        optimizers += filter(None, (distiller.student_loss_scale, distiller.teacher_loss_scale))
         epochs_before = sum(earlier.epochs for earlier in self._spec.phases[:index])
-        if progress["epoch"]:
-            self._restore(progress["latest"], optimizers)
+        if _within_phase(progress):
+            self._best_student = self._restore(checkpoint, distiller)
         else:
             if index and phase.quantized and not PHASES[self._spec.phases[index - 1].name].quantized:
                 self._estimate_plain_statistics(epochs_before)
             self._enter(phase, PHASES[self._spec.phases[index - 1].name] if index else PHASES["full_precision"])
-            progress = {**progress, "history": [], "best": None}
-        summaries = tf.summary.create_file_writer(str(self._folder.logs))
-        for epoch in range(progress["epoch"], phase_spec.epochs):
-            start = time.monotonic()
-            with training_in(self._spec.mixed_precision):
-                losses = distiller.fit(
-                    self._splits.train(epochs_before + epoch),
-                    verbose=0,
-                    callbacks=[
-                        DivergenceGuard(phase.name, epoch),
-                        PhaseProgress(phase.name, epoch, phase_spec.epochs, self._splits.steps_per_epoch),
-                    ],
-                ).history
-            row = {name: values[-1] for name, values in losses.items()}
+        with disk_errors.writing(self._folder.logs):
+            summaries = tf.summary.create_file_writer(str(self._folder.logs))
+        while progress["epoch"] < phase_spec.epochs:
+            epoch = progress["epoch"]
+            start = time.monotonic() - progress["seconds"]
+            self._fit_rest_of_epoch(distiller, epochs_before + epoch, progress, start)
+            row = {metric.name: float(metric.result()) for metric in distiller.metrics}
             if phase.quantized and self._batch_norm_batches:
                 batches = self._splits.train(epochs_before + epoch).take(self._batch_norm_batches)
                 self._batch_norm.estimate(images for images, _ in batches)
@@ -123,26 +132,28 @@ class Trainer:
             row["validation_top1"] = top1(distiller.student, self._splits.validation)
             row["seconds"] = time.monotonic() - start
             self._require_finite(phase.name, epoch)
-            latest = self._save(f"phase{index}_epoch{epoch + 1}", optimizers)
             best = progress["best"]
             if best is None or row["validation_top1"] >= best["validation_top1"]:  # of equals, the later
-                best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"], "checkpoint": latest}
+                best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"]}
+                self._best_student = [variable.numpy() for variable in self._student_variables()]
             progress = {
                 **progress,
-                "phase": index,
                 "epoch": epoch + 1,
-                "latest": latest,
+                "step": 0,
+                "seconds": 0.0,
                 "best": best,
                 "history": progress["history"] + [row],
             }
-            self._commit(progress)
-            with summaries.as_default(step=epochs_before + epoch + 1):
+            self._save(progress, distiller)
+            with disk_errors.writing(self._folder.logs), summaries.as_default(step=epochs_before + epoch + 1):
                 for name, value in row.items():
                     tf.summary.scalar(f"{phase.name}/{name}", value)
                 tf.summary.histogram("weight_intervals", self._student.weight_intervals)
                 tf.summary.histogram("activation_intervals", self._student.activation_intervals)
+                summaries.flush()
+            self._stop.check()
         summaries.close()
-        self._restore_student(progress["best"]["checkpoint"])
+        self._restore_best_student()
         result = {
             "phase": phase.name,
             "epochs": phase_spec.epochs,
@@ -159,6 +170,28 @@ class Trainer:
             result["teacher_test_top1"] = top1(distiller.teacher, self._splits.test)
         print(_line(result))
         return result
+
+    def _fit_rest_of_epoch(self, distiller: Distiller, number: int, progress: dict, start: float) -> None:
+        """Trains the steps that an epoch, of that number among all phases' epochs, still lacks."""
+        phase, epoch, done = self._spec.phases[progress["phase"]], progress["epoch"], progress["step"]
+        steps = self._splits.steps_per_epoch
+        if done == steps:  # a signal came at the last one
+            return
+
+        def save(step: int) -> None:
+            self._require_finite(phase.name, epoch, step)
+            self._save({**progress, "step": step, "seconds": time.monotonic() - start}, distiller)
+
+        with training_in(self._spec.mixed_precision):
+            distiller.fit(
+                self._splits.train(number).skip(done),
+                verbose=0,
+                callbacks=[
+                    DivergenceGuard(phase.name, epoch, done),
+                    PhaseProgress(phase.name, epoch, phase.epochs, steps, done),
+                    BetweenSteps(distiller.metrics, done, self._spec.checkpoint_every_steps, save, self._stop),
+                ],
+            )
 
     def _estimate_plain_statistics(self, epoch: int) -> None:
         """After a short training moving statistics are still those of the start, and intervals are chosen by them."""
@@ -242,36 +275,45 @@ class Trainer:
             "after_student_step": freeze if self._freezing else None,
         }
 
-    def _require_finite(self, phase: str, epoch: int) -> None:
-        """The last update of an epoch has no later loss that would tell of it."""
+    def _require_finite(self, phase: str, epoch: int, step: int | None = None) -> None:
+        """The last update has no later loss that would tell of it."""
         for role, part in self._parts.items():
             for variable in part.variables:
                 if not np.all(np.isfinite(variable.numpy())):
-                    raise ExperimentError(f"{role}: {variable.name} is no longer finite {diverged(phase, epoch)}")
+                    where = diverged(phase, epoch, None if step is None else step - 1)
+                    raise ExperimentError(f"{role}: {variable.name} is no longer finite {where}")
 
-    def _save(self, name: str, optimizers=()) -> str:
-        """Writes a checkpoint; returns its name, which holds wherever the run folder is moved."""
-        checkpoint = tf.train.Checkpoint(**self._parts, optimizers=list(optimizers))
-        checkpoint.write(str(self._folder.checkpoints / name))
-        return name
+    def _save(self, progress: dict, distiller: Distiller | None = None) -> None:
+        self._checkpoints.write(progress, self._state(distiller), self._best_student)
 
-    def _restore(self, name: str, optimizers=()) -> None:
-        checkpoint = tf.train.Checkpoint(**self._parts, optimizers=list(optimizers))
-        status = checkpoint.read(str(self._folder.checkpoints / name))
-        status.assert_existing_objects_matched().expect_partial()
+    def _restore(self, checkpoint: pathlib.Path, distiller: Distiller | None = None) -> list[np.ndarray]:
+        return restore(checkpoint, self._state(distiller))
 
-    def _restore_student(self, name: str) -> None:
-        students = {role: part for role, part in self._parts.items() if role != "teacher"}
-        status = tf.train.Checkpoint(**students).read(str(self._folder.checkpoints / name))
-        status.assert_existing_objects_matched().expect_partial()
+    def _state(self, distiller: Distiller | None) -> tf.train.Checkpoint:
+        """All that training changes; without a distiller, as it is between two phases."""
+        of_phase = {}
+        if distiller is not None:
+            optimizers = [group.optimizer for group in distiller.student_groups + distiller.teacher_groups]
+            optimizers += filter(None, (distiller.student_loss_scale, distiller.teacher_loss_scale))
+            of_phase = {"optimizers": optimizers, "metrics": distiller.metrics}
+        return tf.train.Checkpoint(**self._parts, random=self._random, **of_phase)
 
-    def _commit(self, progress: dict) -> None:
-        """Makes the newest checkpoint the one to resume from, then removes those nobody needs."""
-        self._folder.save_progress(progress)
-        needed = {progress["latest"], (progress.get("best") or {}).get("checkpoint")}
-        for file in self._folder.checkpoints.glob("phase*"):
-            if file.name.removesuffix(".index").split(".data-")[0] not in needed:
-                file.unlink()
+    def _student_variables(self) -> list[tf.Variable]:
+        return [v for role, part in self._parts.items() if role != "teacher" for v in part.variables]
+
+    def _restore_best_student(self) -> None:
+        for variable, value in zip(self._student_variables(), self._best_student, strict=True):
+            variable.assign(value)
+        self._best_student = []
+
+
+# What a checkpoint tells beside weights: where training goes on, phases that are done, and of the phase at hand its
+# epochs, the best of them, and the seconds that its unfinished epoch has taken.
+START = {"phase": 0, "epoch": 0, "step": 0, "seconds": 0.0, "results": [], "history": [], "best": None}
+
+
+def _within_phase(progress: dict) -> bool:
+    return bool(progress["epoch"] or progress["step"])
 
 
 def _line(result: dict) -> str:

@@ -63,6 +63,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02,
         "max_steps": 3, "max_eval_images": 100, "bits_rule": "a.*=w4", "equalize_channels": "on",
         "target": "ethos_u", "max_flash_bytes": 1000, "max_ram_bytes": 1000,
+        "checkpoint_every_steps": 9,
     }  # fmt: skip
     extra = {
         "student_weights": ["--student_weights_mean=1", "--student_weights_std=2"],
@@ -79,12 +80,19 @@ def test_every_flag_reaches_the_experiment(parse):
     known = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[flags.__name__]}
     assert known == {
         *changed, "student_weights_std", "horizontal_flip", "mask_weight_gradient", "jit_compile",
-        "skip_broken_images",
+        "skip_broken_images", "deterministic",
     }  # fmt: skip
     plain = parse(*base)
     for name, value in changed.items():
         assert parse(*base, f"--{name}={value}", *extra.get(name, [])) != plain, name
-    for name in ("nohorizontal_flip", "mask_weight_gradient", "jit_compile", "skip_broken_images"):
+    for name in (
+        "nohorizontal_flip",
+        "mask_weight_gradient",
+        "jit_compile",
+        "skip_broken_images",
+        "deterministic",
+        "nodeterministic",
+    ):
         assert parse(*base, f"--{name}") != plain, name
     with_mean = [*base, "--student_weights=w.h5", "--student_weights_mean=1"]
     assert parse(*with_mean, "--student_weights_std=2") != parse(*with_mean, "--student_weights_std=3")

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from qkd_tf import handoff
+from qkd_tf import durable, handoff
 from qkd_tf.quantization.grid import load_params
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 from qkd_tf.run_folder import RunFolder
@@ -53,7 +53,33 @@ def test_every_file_of_the_contract_is_there(written):
         "student_logits.npy",
         "integer_logits.npz",
         "integer_codes.npz",
+        "manifest.json",
     }
+
+
+def test_manifest_holds_the_sums_of_all_files(written):
+    durable.check(written[0])
+    assert set(durable.read_json(written[0] / "manifest.json")["files"]) == {
+        file.name for file in written[0].iterdir() if file.name != "manifest.json"
+    }
+
+
+def test_handoff_that_cannot_be_finished_leaves_that_of_before(
+    tmp_path, monkeypatch, make_quantized_student, make_splits
+):
+    folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
+    folder.claim()
+    folder.handoff.mkdir()
+    (folder.handoff / "labels.txt").write_text("of before")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="No space"):
+        handoff.write(make_quantized_student(), make_splits(), folder)
+    assert [file.name for file in folder.handoff.iterdir()] == ["labels.txt"]
+    assert not list(folder.path.glob("*.part"))
 
 
 def test_student_loads_in_a_process_that_knows_nothing_of_the_package(written, tmp_path):

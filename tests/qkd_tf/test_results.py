@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from qkd_tf import __version__, results
+from qkd_tf import __version__, durable, results
 from qkd_tf.experiment import (
     DataSpec,
     Experiment,
@@ -37,7 +37,10 @@ def student(make_quantized_student):
 def written(tmp_path_factory, student, make_splits):
     folder = RunFolder(str(tmp_path_factory.mktemp("results") / "run"), ["--seed=17"])
     folder.claim()
+    folder.handoff.mkdir()
+    durable.seal(folder.handoff)
     results.write(folder, EXPERIMENT, make_splits(), student, PHASES, 87.5)
+    assert durable.read_json(folder.results)["handoff"] == durable.digest(folder.handoff / durable.MANIFEST)
     return json.loads(folder.results.read_text())
 
 

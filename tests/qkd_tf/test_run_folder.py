@@ -1,13 +1,11 @@
-import json
-import os
 import re
 
 import pytest
 from absl.testing import flagsaver
 
-from qkd_tf import flags, run_folder
+from qkd_tf import flags
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.run_folder import RunFolder, write_whole
+from qkd_tf.run_folder import RunFolder
 
 LINES = ["--student=resnet8", "--weight_bits=4", "--run_dir=runs/x", "--data_dir=/data", "--horizontal_flip"]
 
@@ -89,49 +87,34 @@ def test_a_folder_inside_a_file_is_refused(tmp_path):
         claimed(tmp_path / "file" / "run")
 
 
-def test_progress_comes_back_as_it_was_saved(tmp_path):
-    folder = claimed(tmp_path / "run")
-    assert folder.load_progress() is None
-    progress = {
-        "phase": 1,
-        "epoch": 2,
-        "results": [{"student_loss": 0.1 + 0.2}],
-        "latest": "phase1_epoch2",
-        "best": None,
-    }
-    folder.save_progress(progress)
-    assert claimed(tmp_path / "run").load_progress() == progress
+@pytest.mark.parametrize("left", ["lock", "flags.txt.part"])
+def test_a_start_that_was_killed_before_it_wrote_its_flags_may_be_repeated(tmp_path, left):
+    (tmp_path / left).write_text("--stu")
+    assert (claimed(tmp_path).path / "flags.txt").read_text().splitlines() == LINES
 
 
-@pytest.mark.parametrize("broken", ["write_text", "replace"])
-def test_a_kill_while_saving_leaves_the_progress_of_before(tmp_path, monkeypatch, broken):
-    folder = claimed(tmp_path / "run")
-    folder.save_progress({"epoch": 1})
-
-    def write_half(path, text):
-        with open(path, "w") as file:
-            file.write(text[: len(text) // 2])
-        raise KeyboardInterrupt
-
-    def die(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        if broken == "write_text":
-            patch.setattr(run_folder.pathlib.Path, "write_text", write_half)
-        else:
-            patch.setattr(os, "replace", die)
-        with pytest.raises(KeyboardInterrupt):
-            folder.save_progress({"epoch": 2})
-    assert folder.load_progress() == {"epoch": 1}
-    folder.save_progress({"epoch": 2})
-    assert folder.load_progress() == {"epoch": 2}
+def test_an_experiment_that_took_the_folder_meanwhile_is_left_alone(tmp_path):
+    late = RunFolder(str(tmp_path / "run"), ["--student=resnet20"])
+    claimed(tmp_path / "run")
+    before = contents(tmp_path)
+    with pytest.raises(ExperimentError, match="holds another experiment, which differs in"):
+        late.claim()
+    assert contents(tmp_path) == before
 
 
-def test_write_whole_leaves_no_part_behind(tmp_path):
-    write_whole(tmp_path / "a.json", json.dumps([1]))
-    write_whole(tmp_path / "a.json", json.dumps([2]))
-    assert contents(tmp_path) == {"a.json": "[2]"}
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"--student=resnet8\n--wei"])
+def test_flags_that_were_spoilt_are_another_experiment(tmp_path, content):
+    claimed(tmp_path / "run")
+    (tmp_path / "run" / "flags.txt").write_bytes(content)
+    with pytest.raises(ExperimentError, match="holds another experiment"):
+        RunFolder(str(tmp_path / "run"), LINES)
+
+
+def test_digest_of_an_experiment_is_that_of_the_flags_that_decide(tmp_path):
+    digest = RunFolder(str(tmp_path), LINES).experiment
+    same = [*reversed(LINES), "--checkpoint_every_steps=5"]
+    assert RunFolder(str(tmp_path), [line.replace("runs/x", "y") for line in same]).experiment == digest
+    assert RunFolder(str(tmp_path), [*LINES, "--seed=1"]).experiment != digest
 
 
 def test_flags_txt_is_a_flag_file_that_starts_the_same_experiment(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tf_keras import layers
 
+from qkd_tf import durable
 from qkd_tf.experiment import QuantizationSpec
 from tflite_export.export import export
 from tflite_export.read_back import read_back
@@ -22,12 +23,20 @@ from tflite_export.verification import Gate
 def folders(run_folder, tmp_path_factory):
     """Copies of the run, by what is wrong with them."""
     parent = tmp_path_factory.mktemp("exports")
-    names = ("honest", "int8", "unlike", "lenient", "no_results", "micro", "int4", "typo")
+    names = ("honest", "int8", "unlike", "lenient", "no_results", "micro", "int4", "typo", "cut_results")
+    names += ("other_handoff",)
     copies = {name: shutil.copytree(run_folder.path, parent / name) for name in names}
     for name in ("unlike", "lenient"):
         logits = np.load(copies[name] / "handoff" / "student_logits.npy")
         np.save(copies[name] / "handoff" / "student_logits.npy", np.roll(logits, 1, axis=-1))
+        durable.seal(copies[name] / "handoff")
+        results = durable.read_json(copies[name] / "results.json")
+        results["handoff"] = durable.digest(copies[name] / "handoff" / durable.MANIFEST)
+        durable.write_json(copies[name] / "results.json", results)
     (copies["no_results"] / "results.json").unlink()
+    (copies["cut_results"] / "results.json").write_text((copies["cut_results"] / "results.json").read_text()[:500])
+    shutil.rmtree(copies["other_handoff"] / "handoff")
+    shutil.copytree(copies["unlike"] / "handoff", copies["other_handoff"] / "handoff")
     for name in ("int4", "typo"):  # as they may be from an earlier export; a mistake must leave them alone
         (copies[name] / "export").mkdir()
         (copies[name] / "export" / "model.tflite").write_text("of before")
@@ -56,6 +65,7 @@ def ends(folders, end_of) -> dict:
         "int4": [f"--run_dir={folders['int4']}", "--target=ethos_u", "--weight_storage=int4"],
         "typo": [f"--run_dir={folders['typo']}", "--runtimes=litert,tfml"],
         **{name: [f"--run_dir={folders[name]}"] for name in ("absent", "empty", "no_results", "unlike")},
+        **{name: [f"--run_dir={folders[name]}"] for name in ("cut_results", "other_handoff")},
     }
     return end_of("tflite_export.__main__", calls)
 
@@ -112,6 +122,8 @@ def test_input_type_is_what_was_asked_for(honest, ends, folders):
         ("absent", "lacks student.keras"),
         ("empty", "lacks student.keras"),
         ("no_results", "has no results.json"),
+        ("cut_results", "results.json is not the JSON object that was written; run"),
+        ("other_handoff", "results.json tells of another handoff; run"),
         ("int4", "an Ethos-U NPU does not take it"),
         ("typo", "--runtimes has tfml; choose from litert, litert_reference, tflm"),
     ],

@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
+from qkd_tf import durable
 from qkd_tf.quantization.grid import unsigned_grid, weight_grid
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 from tflite_export.load import ExportError, load_handoff
@@ -29,7 +30,7 @@ def folder(run_folder, tmp_path):
 
 
 def test_handoff_holds_exactly_the_files_that_export_asks_for(run_folder):
-    assert sorted(path.name for path in run_folder.handoff.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in run_folder.handoff.iterdir()) == sorted([*FILES, durable.MANIFEST])
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -84,6 +85,7 @@ def test_integers_that_are_not_the_students_are_refused_by_layer(folder):
         integers = {name: arrays[name] for name in arrays.files}
     integers["linear"].flat[3] += 1
     np.savez(folder / "weights.npz", **integers)
+    durable.seal(folder)
     with pytest.raises(ExportError, match="the integers of layer linear in weights.npz are not those of student.keras"):
         load_handoff(folder)
 
@@ -91,14 +93,38 @@ def test_integers_that_are_not_the_students_are_refused_by_layer(folder):
 def test_predictions_of_another_version_are_refused(folder):
     with np.load(folder / "integer_logits.npz") as arrays:
         np.savez(folder / "integer_logits.npz", litert=arrays["litert"])
+    durable.seal(folder)
     with pytest.raises(ExportError, match="is of another version; run python -m qkd_tf.train again"):
         load_handoff(folder)
 
 
+def cut(content):
+    return content[: len(content) // 3]
+
+
+def flip(content):
+    return content[:-7] + bytes([content[-7] ^ 4]) + content[-6:]
+
+
+@pytest.mark.parametrize("spoil", [cut, flip, lambda content: b"", lambda content: b"something else\n"])
+@pytest.mark.parametrize("name", [*FILES, durable.MANIFEST])
+def test_changed_file_is_named_in_one_line(folder, name, spoil):
+    (folder / name).write_bytes(spoil((folder / name).read_bytes()))
+    with pytest.raises(ExportError) as caught:
+        load_handoff(folder)
+    assert str(caught.value).startswith(str(folder / name)) and "\n" not in str(caught.value)
+
+
+def test_handoff_without_a_manifest_is_refused(folder):
+    (folder / durable.MANIFEST).unlink()
+    with pytest.raises(ExportError, match="has no manifest.json: it was never finished, or is of another version; run"):
+        load_handoff(folder)
+
+
 @pytest.mark.parametrize("name", [name for name in FILES if name != "labels.txt"])
-def test_truncated_file_is_one_line(folder, name):
-    content = (folder / name).read_bytes()
-    (folder / name).write_bytes(content[: len(content) // 3])
+def test_file_that_was_broken_when_it_was_sealed_is_one_line(folder, name):
+    (folder / name).write_bytes(cut((folder / name).read_bytes()))
+    durable.seal(folder)
     with pytest.raises(ExportError) as caught:
         load_handoff(folder)
     assert str(caught.value).startswith(str(folder)) and "\n" not in str(caught.value)
@@ -116,5 +142,6 @@ def test_scales_keep_every_bit_of_float32(run_folder):
 
 def test_integers_in_a_pickle_are_not_executed(folder):
     np.savez(folder / "weights.npz", stem=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle"):
+    durable.seal(folder)
+    with pytest.raises(ExportError, match="allow_pickle"):
         load_handoff(folder)

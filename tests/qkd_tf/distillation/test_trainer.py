@@ -1,15 +1,17 @@
 """Time: order of phases, best epochs, kills and resumed runs, on a net of a few hundred weights."""
 
 import dataclasses
-import json
+import os
+import signal
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tf_keras import layers
 
+from qkd_tf import durable, random_state
 from qkd_tf.distillation import trainer as trainer_module
-from qkd_tf.distillation.progress import PhaseProgress
+from qkd_tf.distillation.progress import DivergenceGuard, PhaseProgress
 from qkd_tf.distillation.trainer import Trainer
 from qkd_tf.experiment import ExperimentError, PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.batch_norm import BatchNormEstimator
@@ -17,6 +19,7 @@ from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.oscillation import Freezing
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
 from qkd_tf.run_folder import RunFolder
+from qkd_tf.stop_signals import Stopped
 
 PHASES = (("full_precision", 1), ("co_studying", 2), ("tutoring", 1))  # 3 + 6 + 3 batches
 
@@ -29,7 +32,7 @@ class Killed(BaseException):
 def make_run(chain, randomize, make_splits):
     """make_run(folder, phases, ...): a `Trainer` with networks of its own, whose calibrations are counted."""
 
-    def network(width, seed):
+    def network(width, seed, dropout=0.0):
         return randomize(
             chain(
                 layers.Rescaling(1 / 64, -2.0, name="normalization"),
@@ -37,12 +40,13 @@ def make_run(chain, randomize, make_splits):
                 layers.BatchNormalization(name="bn"),
                 layers.ReLU(name="relu"),
                 layers.GlobalAveragePooling2D(name="pool"),
+                *([layers.Dropout(dropout, name="dropout")] if dropout else []),
                 layers.Dense(5, name="logits"),
             ),
             seed,
         )
 
-    def make(folder, phases=PHASES, seed=0, rate=0.05, pretrained=(), splits=None, **training):
+    def make(folder, phases=PHASES, seed=0, rate=0.05, pretrained=(), splits=None, dropout=0.0, **training):
         splits = splits or make_splits()
         specs = tuple(PhaseSpec(name, epochs, *rest or [rate]) for name, epochs, *rest in phases)
         spec = TrainingSpec(phases=specs, **training)
@@ -60,7 +64,7 @@ def make_run(chain, randomize, make_splits):
         trainer = Trainer(
             spec,
             student,
-            network(4, seed + 1),
+            network(4, seed + 1, dropout),
             frozenset(pretrained),
             splits,
             run_folder,
@@ -108,6 +112,10 @@ def kill_at_call(monkeypatch, owner, name, number):
     monkeypatch.setattr(owner, name, dying)
 
 
+def checkpoints(run_dir):
+    return {folder.name for folder in (run_dir / "checkpoints").iterdir()}
+
+
 def script_validation(monkeypatch, splits, scores):
     """Makes the top-1 on the validation split what `scores` says; returns the weights seen at each."""
     seen, left = [], list(scores)
@@ -140,8 +148,8 @@ def uninterrupted(tmp_path_factory):
     "owner, name, call",
     [
         (PhaseProgress, "on_train_batch_end", 8),  # co_studying, second batch of epoch 2
-        (Trainer, "_commit", 4),  # co_studying, epoch 2: its checkpoint is written, progress.json is the old one
-        (Trainer, "_restore_student", 2),  # co_studying is trained, its best epoch not yet restored
+        (durable, "seal", 4),  # co_studying, epoch 2: the files of its checkpoint are written, their manifest is not
+        (Trainer, "_restore_best_student", 2),  # co_studying is trained, its best epoch not yet restored
     ],
 )
 def test_killed_run_goes_on_to_the_bits_of_the_uninterrupted_one(
@@ -155,6 +163,120 @@ def test_killed_run_goes_on_to_the_bits_of_the_uninterrupted_one(
     resumed = make_run(tmp_path / "run", seed=50)  # its first weights are others: all must come from the checkpoint
     assert without_seconds(resumed.run()) == without_seconds(results)
     assert_same_bits(all_values(resumed), expected)
+
+
+# Dropout in the teacher: its masks too have to be those of the uninterrupted run.
+DROPPED, DROPOUT = (("co_studying", 2),), {"dropout": 0.5}
+
+
+@pytest.fixture(scope="module")
+def dropped(tmp_path_factory):
+    """A whole run with Dropout, made once, and its results."""
+    kept = []
+
+    def get(make_run):
+        if not kept:
+            random_state.seed_everything(3, deterministic=False)
+            trainer = make_run(tmp_path_factory.mktemp("dropped") / "run", DROPPED, **DROPOUT)
+            kept.extend((trainer, trainer.run()))
+        return kept
+
+    return get
+
+
+def assert_goes_on_to_the_same_bits(run_dir, make_run, dropped, **options):
+    random_state.seed_everything(4, deterministic=False)
+    resumed = make_run(run_dir, DROPPED, seed=50, **DROPOUT, **options)
+    whole, results = dropped(make_run)
+    assert without_seconds(resumed.run()) == without_seconds(results)
+    assert_same_bits(all_values(resumed), all_values(whole))
+
+
+def test_dropout_is_at_work(tmp_path, make_run, dropped):
+    dry = make_run(tmp_path / "dry", DROPPED)
+    dry.run()
+    whole, _ = dropped(make_run)
+    assert not any(same_bits(values(dry._teacher), values(whole._teacher)))
+
+
+@pytest.mark.parametrize("options", [{}, {"steps_per_execution": 2}], ids=["a step", "two steps an execution"])
+def test_killed_run_goes_on_from_the_middle_of_an_epoch(tmp_path, capsys, monkeypatch, make_run, dropped, options):
+    """Running losses too: the history of the epoch is the uninterrupted one's. A damaged checkpoint is passed over."""
+    dropped(make_run)
+    options = {"checkpoint_every_steps": 2, **options}
+    with monkeypatch.context() as patch:
+        kill_at_call(patch, DivergenceGuard, "on_train_batch_end", 4 if "steps_per_execution" in options else 6)
+        with pytest.raises(Killed):
+            random_state.seed_everything(3, deterministic=False)
+            make_run(tmp_path / "run", DROPPED, **DROPOUT, **options).run()
+    assert checkpoints(tmp_path / "run") == {"phase0_epoch1_step0", "phase0_epoch1_step2"}
+    if "steps_per_execution" in options:
+        path = tmp_path / "run" / "checkpoints" / "phase0_epoch1_step2" / "state.index"
+        path.write_bytes(path.read_bytes()[:-9])
+    assert_goes_on_to_the_same_bits(tmp_path / "run", make_run, dropped, **options)
+    told = "state.index was changed after it was written: its SHA-256 is another; going on from phase0_epoch1_step0"
+    assert (told in capsys.readouterr().out) == ("steps_per_execution" in options)
+
+
+@pytest.mark.parametrize("batch", [1, 6], ids=["first", "last of an epoch"])
+def test_signal_is_obeyed_at_the_end_of_the_step_and_the_run_goes_on_from_there(
+    tmp_path, monkeypatch, make_run, dropped, batch
+):
+    dropped(make_run)
+    random_state.seed_everything(3, deterministic=False)
+    stopped = make_run(tmp_path / "run", DROPPED, **DROPOUT)
+    original, batches = PhaseProgress.on_train_batch_end, []
+
+    def signal_at(self, *args):
+        original(self, *args)
+        batches.append(args)
+        if len(batches) == batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PhaseProgress, "on_train_batch_end", signal_at)
+        with pytest.raises(Stopped, match="SIGTERM"), stopped._stop:
+            stopped.run()
+    assert len(batches) == batch
+    epoch, step = divmod(batch - 1, 3)
+    assert max(checkpoints(tmp_path / "run")) == f"phase0_epoch{epoch}_step{step + 1}"
+    assert_goes_on_to_the_same_bits(tmp_path / "run", make_run, dropped)
+
+
+def test_signal_during_validation_waits_until_the_epoch_is_saved(tmp_path, monkeypatch, make_run):
+    trainer = make_run(tmp_path / "run", (("self_studying", 2),))
+
+    def top1(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        return 50.0
+
+    monkeypatch.setattr(trainer_module, "top1", top1)
+    with pytest.raises(Stopped, match="SIGINT"), trainer._stop:
+        trainer.run()
+    assert checkpoints(tmp_path / "run") == {"phase0_epoch1_step0"}
+
+
+def test_checkpoint_with_numbers_that_are_not_finite_is_never_written(tmp_path, monkeypatch, make_run):
+    trainer = make_run(tmp_path / "run", (("self_studying", 2),), checkpoint_every_steps=1)
+    original = PhaseProgress.on_train_batch_end
+
+    def spoil(self, batch, logs=None):
+        original(self, batch, logs)
+        if batch == 1:
+            variable = trainer._student.model.trainable_variables[0]
+            variable.assign(variable * np.nan)
+
+    monkeypatch.setattr(PhaseProgress, "on_train_batch_end", spoil)
+    with pytest.raises(ExperimentError, match="is no longer finite in phase self_studying, epoch 1, step 2;"):
+        trainer.run()
+    assert checkpoints(tmp_path / "run") == {"phase0_epoch0_step1"}
+
+
+def test_disk_that_refuses_tensorboard_is_told_with_the_folder(tmp_path, make_run):
+    trainer = make_run(tmp_path / "run", (("self_studying", 1),))
+    trainer._folder.logs.write_text("no folder")
+    with pytest.raises(OSError, match=f"{trainer._folder.logs} cannot be written: "):
+        trainer.run()
 
 
 def test_finished_run_is_not_trained_again(tmp_path, monkeypatch, make_run):
@@ -320,8 +442,7 @@ def test_diverged_run_stops_with_phase_and_step_and_keeps_the_last_whole_epoch(t
     trainer = make_run(tmp_path / "run", (("self_studying", 3),), splits=nan_at(make_splits, epoch=2, step=3))
     with pytest.raises(ExperimentError, match="student_loss became nan in phase self_studying, epoch 2, step 3;"):
         trainer.run()
-    progress = json.loads((tmp_path / "run/checkpoints/progress.json").read_text())
-    assert (progress["phase"], progress["epoch"]) == (0, 1)
+    assert checkpoints(tmp_path / "run") == {"phase0_epoch1_step0"}
     # Good enough to go on from, with data that are whole again.
     resumed = make_run(tmp_path / "run", (("self_studying", 3),), seed=50)
     whole = make_run(tmp_path / "whole", (("self_studying", 3),))
@@ -330,7 +451,7 @@ def test_diverged_run_stops_with_phase_and_step_and_keeps_the_last_whole_epoch(t
     assert_same_bits(all_values(resumed), all_values(whole))
 
 
-def test_results_tell_of_every_epoch_and_checkpoints_of_the_last_phase_only(tmp_path, make_run, make_splits):
+def test_results_tell_of_every_epoch_and_two_checkpoints_are_kept(tmp_path, make_run, make_splits):
     whole, asked = make_splits(), []
 
     def train(epoch):
@@ -347,8 +468,7 @@ def test_results_tell_of_every_epoch_and_checkpoints_of_the_last_phase_only(tmp_
     assert [set(row) for row in co_studying["history"]] == [student | teacher | {"validation_top1", "seconds"}]
     assert "teacher_test_top1" not in self_studying
     assert 0 <= co_studying["teacher_test_top1"] <= 100
-    checkpoints = {file.name.split(".")[0] for file in (tmp_path / "run/checkpoints").glob("phase*")}
-    assert checkpoints == {"phase1_done"}
+    assert checkpoints(tmp_path / "run") == {"phase1_epoch1_step0", "phase2_epoch0_step0"}
     assert list((tmp_path / "run/logs").glob("events*"))
 
 
@@ -437,7 +557,11 @@ def restless(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "owner, name, call",
-    [(PhaseProgress, "on_train_batch_end", 8), (BatchNormEstimator, "estimate", 2), (Trainer, "_restore_student", 1)],
+    [
+        (PhaseProgress, "on_train_batch_end", 8),
+        (BatchNormEstimator, "estimate", 2),
+        (Trainer, "_restore_best_student", 1),
+    ],
 )
 def test_killed_run_with_the_low_bit_options_goes_on_to_the_same_bits(
     tmp_path, monkeypatch, make_run, restless, owner, name, call

@@ -1,0 +1,34 @@
+"""What TensorFlow raises where stored images cannot be read, as one line that names their set."""
+
+import contextlib
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from qkd_tf.experiment import DataSpec, ExperimentError
+
+ITERATION = "IteratorGetNext"  # the operation that fails, in a step's graph and outside
+
+
+@contextlib.contextmanager
+def reading(spec: DataSpec) -> Iterator[None]:
+    """A context in which batches of a set are read, by whomever.
+
+    Raises:
+      ExperimentError: a record or a picture that is broken, or a file that has gone.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if ITERATION not in str(error):
+            raise
+        raise ExperimentError(
+            f"{spec.name} cannot be read: {_reason(error.message)}; prepare the set again, or mend the file"
+        ) from error
+
+
+def _reason(message: str) -> str:
+    """Of a message that is wrapped in names of nodes and functions."""
+    lines = [line for line in message.splitlines() if line.strip() and "[[{{node" not in line]
+    told = [line for line in lines if not line.startswith(("Graph execution error", "Detected at node", "<stack", " "))]
+    return (told or lines)[-1].split("}} ")[-1].split(" [Op:")[0].strip()

@@ -1,0 +1,40 @@
+"""One process at a time in a run folder."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+from collections.abc import Iterator
+
+LOCK = "lock"
+
+
+class FolderInUseError(OSError):
+    """Another process has the folder, told in one line."""
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Holds `folder`, which is made where there is none; the system lets go of it when this process ends, however.
+
+    The file `lock` stays, and means nothing by itself.
+
+    Raises:
+      FolderInUseError: another process holds it.
+      OSError: the folder cannot be written, or its file system has no locks.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 40).decode(errors="replace").strip() or "another process"
+            raise FolderInUseError(
+                f"{folder} is in use by {holder}; wait until it has ended, or give another --run_dir"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)

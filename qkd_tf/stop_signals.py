@@ -1,0 +1,65 @@
+"""SIGTERM and SIGINT as a wish to stop, which is granted where nothing is lost."""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+NUMBERS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(BaseException):
+    """A signal has ended the work; like KeyboardInterrupt it is no error, and nothing that handles errors sees it.
+
+    Attributes:
+      exit_code: 143 of SIGTERM, 130 of SIGINT.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class StopSignals:
+    """A context in which the signals raise `Stopped`: at once, or, within `held`, at the next `check`."""
+
+    def __init__(self):
+        self._received: int | None = None
+        self._held = False
+        self._before = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():  # Python allows no other to set handlers
+            self._before = {number: signal.signal(number, self._receive) for number in NUMBERS}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def received(self) -> bool:
+        return self._received is not None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """In this context a first signal waits for `check`; a second one does not."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        self.check()
+
+    def check(self) -> None:
+        """Raises Stopped where a signal has come."""
+        if self._received is not None:
+            raise Stopped(self._received)
+
+    def _receive(self, number, _frame) -> None:
+        first, self._received = self._received is None, number
+        if self._held and first:
+            print(f"\n{signal.Signals(number).name}: stopping at the end of this step", file=sys.stderr)
+        else:
+            raise Stopped(number)

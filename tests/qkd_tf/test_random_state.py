@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from tf_keras import layers
+
+from qkd_tf import random_state
+
+
+@pytest.fixture
+def net(chain):
+    return lambda: chain(layers.Dropout(0.5), layers.Conv2D(2, 3), layers.SpatialDropout2D(0.5), layers.Flatten())
+
+
+def masks(model, images):
+    return [model(images, training=True).numpy() for _ in range(3)]
+
+
+def test_masks_of_random_layers_are_had_again_from_their_generators(net, images):
+    random_state.seed_everything(1, deterministic=False)
+    model = net()
+    generators = random_state.generators(model)
+    assert len(generators) == 2
+    before = [generator.state.numpy() for generator in generators]
+    first = masks(model, images)
+    assert not np.array_equal(first[0], first[1])
+    for generator, value in zip(generators, before, strict=True):
+        generator.state.assign(value)
+    np.testing.assert_array_equal(masks(model, images), first)
+
+
+def test_equal_seeds_give_equal_weights_and_masks(net, images):
+    def seen(seed):
+        random_state.seed_everything(seed, deterministic=False)
+        return masks(net(), images)
+
+    np.testing.assert_array_equal(seen(1), seen(1))
+    assert not np.array_equal(seen(1), seen(2))
+
+
+def test_a_layer_that_two_models_share_counts_once(chain):
+    random_state.seed_everything(1, deterministic=False)
+    shared = layers.Dropout(0.5)
+    models = chain(shared), chain(shared, layers.ReLU())
+    assert len(random_state.generators(*models)) == 1
+    assert random_state.generators(chain(layers.ReLU())) == []
+
+
+@pytest.mark.parametrize(
+    "asked, gpus, expected",
+    [(None, [], True), (None, ["gpu"], False), (True, ["gpu"], True), (False, [], False)],
+)
+def test_deterministic_kernels_are_the_default_of_a_cpu(monkeypatch, asked, gpus, expected):
+    calls = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: calls.append("on"))
+    random_state.seed_everything(0, asked)
+    assert bool(calls) == expected
