@@ -100,12 +100,14 @@ class NetworkSpec:
       name: of the zoo; "package.module:builder"; or a .keras or .h5 file or a folder (with a "/") that tf_keras saved.
       weights: .h5, .keras, .weights.h5 or .npz file; "" for a random start.
       weights_normalization: the normalisation that those weights were trained under.
+      trust_code: load saved models that bring code of their own, such as a Lambda layer.
     """
 
     name: str
     normalization: PixelNormalization
     weights: str = ""
     weights_normalization: PixelNormalization | None = None
+    trust_code: bool = False
 
     @property
     def is_builder(self) -> bool:

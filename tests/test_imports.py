@@ -9,6 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 GRID = "qkd_tf.quantization.grid"
+ARCHIVE, SAVED_MODEL = "qkd_tf.archive", "qkd_tf.saved_model"
 ARITHMETIC = "qkd_tf.quantization.runtime_arithmetic"
 EXPERIMENT = "qkd_tf.experiment"
 
@@ -22,6 +23,8 @@ ALLOWED = {
     ARITHMETIC: [],
     "qkd_tf.distillation.losses": [],
     "qkd_tf.distillation.phases": [],
+    "qkd_tf.archive": [],
+    "qkd_tf.saved_model": [ARCHIVE],
     # Flags and places.
     "qkd_tf.flags": [EXPERIMENT],
     "qkd_tf.run_folder": [EXPERIMENT],
@@ -36,7 +39,8 @@ ALLOWED = {
     "qkd_tf.evaluate": [],
     # Networks: no quantization in sight.
     "qkd_tf.models.layers": [],
-    "qkd_tf.models.weights": [EXPERIMENT],
+    "qkd_tf.models.weights": [EXPERIMENT, ARCHIVE, SAVED_MODEL],
+    "qkd_tf.models.own": [EXPERIMENT, ARCHIVE, SAVED_MODEL, "qkd_tf.models.layers"],
     "qkd_tf.models.zoo": [EXPERIMENT, "qkd_tf.models.*"],
     "qkd_tf.models": [],
     "qkd_tf.models.*": [EXPERIMENT, "qkd_tf.models.layers"],
@@ -100,9 +104,10 @@ ALLOWED = {
     ],
     "qkd_tf.results": ["qkd_tf", EXPERIMENT, "qkd_tf.data", "qkd_tf.run_folder", "qkd_tf.quantization.scheme"],
     "qkd_tf.train": ["qkd_tf", "qkd_tf.*"],
-    # The exporter: a folder on disk, the grid, the runtimes' arithmetic and the version are all it knows of training.
+    # The exporter: a folder on disk, how it is read, the grid, the runtimes' arithmetic and the version are all it
+    # knows of training.
     "tflite_export": [],
-    "tflite_export.*": ["qkd_tf", GRID, ARITHMETIC, "tflite_export.*"],
+    "tflite_export.*": ["qkd_tf", GRID, ARITHMETIC, ARCHIVE, SAVED_MODEL, "tflite_export.*"],
 }
 STANDARD_LIBRARY_ONLY = [EXPERIMENT]
 NUMPY_ONLY = [GRID, ARITHMETIC]

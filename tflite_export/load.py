@@ -2,13 +2,14 @@
 
 import dataclasses
 import pathlib
-import zipfile
 
 import numpy as np
 import tf_keras
 
+from qkd_tf.archive import first_line, load_npz
 from qkd_tf.quantization.grid import TensorQuantParams, dequantize, load_params
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
+from qkd_tf.saved_model import load_model
 
 NAMES = ("student.keras", "weights.npz", "weight_params.json", "tensor_params.json", "labels.txt")
 PREDICTIONS = ("integer_logits.npz", "integer_codes.npz")
@@ -63,21 +64,20 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
         return _load(folder)
     except ExportError:
         raise
-    except (OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExportError(f"{folder} cannot be read: {reason}; run python -m qkd_tf.train again") from error
+    except Exception as error:  # whatever zip, HDF5, JSON, NumPy and Keras make of a stranger's files
+        raise ExportError(f"{folder} cannot be read: {first_line(error)}; run python -m qkd_tf.train again") from error
 
 
 def _load(folder: pathlib.Path) -> Handoff:
-    integers, integer_logits, all_codes = (_load_npz(folder / name) for name in ("weights.npz", *PREDICTIONS))
+    integers, integer_logits, all_codes = (load_npz(folder / name) for name in ("weights.npz", *PREDICTIONS))
     if integer_logits.keys() != ARITHMETICS.keys():
         raise ExportError(f"{folder} is of another version; run python -m qkd_tf.train again, it writes it anew")
     integer_codes: dict[str, dict[str, np.ndarray]] = {runtime: {} for runtime in integer_logits}
     for path, codes in all_codes.items():
         runtime, _, tensor = path.partition("/")
         integer_codes[runtime][tensor] = codes
-    images, labels, logits = (np.load(folder / name, mmap_mode="r") for name in ARRAYS)
-    student = tf_keras.models.load_model(folder / "student.keras", compile=False)
+    images, labels, logits = (np.lib.format.open_memmap(folder / name, mode="r") for name in ARRAYS)
+    student = load_model(folder / "student.keras")
     weight_params = load_params(folder / "weight_params.json")
     for name, codes in integers.items():
         kernel = student.get_layer(name).get_weights()[0]
@@ -95,8 +95,3 @@ def _load(folder: pathlib.Path) -> Handoff:
         integer_logits=integer_logits,
         integer_codes=integer_codes,
     )
-
-
-def _load_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}

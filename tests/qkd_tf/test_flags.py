@@ -79,12 +79,12 @@ def test_every_flag_reaches_the_experiment(parse):
     known = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[flags.__name__]}
     assert known == {
         *changed, "student_weights_std", "horizontal_flip", "mask_weight_gradient", "jit_compile",
-        "skip_broken_images",
+        "skip_broken_images", "trust_model_code",
     }  # fmt: skip
     plain = parse(*base)
     for name, value in changed.items():
         assert parse(*base, f"--{name}={value}", *extra.get(name, [])) != plain, name
-    for name in ("nohorizontal_flip", "mask_weight_gradient", "jit_compile", "skip_broken_images"):
+    for name in ("nohorizontal_flip", "mask_weight_gradient", "jit_compile", "skip_broken_images", "trust_model_code"):
         assert parse(*base, f"--{name}") != plain, name
     with_mean = [*base, "--student_weights=w.h5", "--student_weights_mean=1"]
     assert parse(*with_mean, "--student_weights_std=2") != parse(*with_mean, "--student_weights_std=3")
