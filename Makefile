@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench fuzz clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -17,6 +17,9 @@ lint: .venv/installed
 
 bench: .venv/installed  ## speed and memory against full precision and the stock file, in one run
 	$(BIN)/python -m benchmarks.bench
+
+fuzz: .venv/installed  ## 10,000 damaged files and handoffs: each must end in a line, none in a native interpreter
+	$(BIN)/python -m pytest tests/tflite_export/test_hostile.py -k random_damage --fuzz_inputs=10000 -q
 
 clean:  ## the environment and the demo; other runs are kept
 	rm -rf .venv runs/demo

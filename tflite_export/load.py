@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 import tf_keras
@@ -83,7 +84,7 @@ def _load(folder: pathlib.Path) -> Handoff:
         kernel = student.get_layer(name).get_weights()[0]
         if not np.array_equal(dequantize(codes, weight_params[name]).reshape(kernel.shape), kernel):
             raise ExportError(f"{folder}: the integers of layer {name} in weights.npz are not those of student.keras")
-    return Handoff(
+    handoff = Handoff(
         student=student,
         weights=integers,
         weight_params=weight_params,
@@ -95,3 +96,39 @@ def _load(folder: pathlib.Path) -> Handoff:
         integer_logits=integer_logits,
         integer_codes=integer_codes,
     )
+    for what, found, expected in _demands(handoff):
+        if found != expected:
+            raise ExportError(f"{folder} contradicts itself: {what} {found}; {expected} is expected")
+    return handoff
+
+
+def _demands(handoff: Handoff) -> Iterator[tuple[str, object, object]]:
+    """What the parts of a handoff have to agree in, so that nobody meets a misfit later: (what, found, expected)."""
+    student, images, num_images = handoff.student, handoff.test_images, len(handoff.test_images)
+    yield "the student has inputs and outputs", (len(student.inputs), len(student.outputs)), (1, 1)
+    logits = student.output_shape[1:]
+    yield (
+        "test_images.npy has",
+        (images.dtype, images.shape),
+        (np.uint8, (max(1, num_images), *student.input_shape[1:])),
+    )
+    labels, num_classes = handoff.test_labels, logits[-1]
+    yield "labels.txt has classes", len(handoff.label_names), num_classes
+    yield "test_labels.npy has", labels.shape, (num_images, *(1 for _ in logits[1:]))
+    yield "labels are integers", labels.dtype.kind in "iu", True
+    yield "labels are in range", bool(labels.min() >= 0 and labels.max() < num_classes), True
+    yield "weights.npz has layers", sorted(handoff.weights), sorted(handoff.weight_params)
+    for name, codes in handoff.weights.items():
+        yield f"layer {name} of weights.npz has", codes.dtype, np.int8
+    found = handoff.student_logits
+    yield "student_logits.npy has", (found.dtype, found.shape), (np.int8, (num_images, *logits))
+    for row, found in handoff.integer_logits.items():
+        expected = min(max(1, len(found)), num_images)
+        yield f"{row} of integer_logits.npz has", (found.dtype, found.shape), (np.int8, (expected, *logits))
+    first = next(iter(handoff.integer_codes["litert"].values()))
+    num_codes = min(max(1, len(first)), num_images)
+    for row, codes in handoff.integer_codes.items():
+        yield f"{row} of integer_codes.npz lacks", sorted(handoff.tensor_params.keys() - codes.keys()), []
+        for name, found in codes.items():
+            expected = (np.int8, (num_codes, *student.get_layer(name).output.shape[1:]))
+            yield f"{row}/{name} of integer_codes.npz has", (found.dtype, found.shape), expected
