@@ -196,10 +196,11 @@ def _spec(kind, **given):
 
 
 def _normalization(prefix: str) -> ex.PixelNormalization:
-    mean, std = (FLAGS[f"{prefix}_{what}"].value for what in ("mean", "std"))
-    return ex.PixelNormalization(
-        tuple(_numbers(float, f"{prefix}_mean", mean)), tuple(_numbers(float, f"{prefix}_std", std))
-    )
+    mean, std = (tuple(_numbers(float, flag, FLAGS[flag].value)) for flag in (f"{prefix}_mean", f"{prefix}_std"))
+    try:
+        return ex.PixelNormalization(mean, std)
+    except ex.ExperimentError as error:
+        raise ex.ExperimentError(f"--{prefix}_mean, --{prefix}_std: {error}") from None
 
 
 def _numbers(kind, flag: str, values: list[str]) -> list:

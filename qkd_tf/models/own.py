@@ -72,12 +72,16 @@ def _call(name: str, input_shape, num_classes: int):
         builder = importlib.import_module(module_name)
         for part in function.split("."):
             builder = getattr(builder, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ExperimentError(f"{name} cannot be imported: {error}; give package.module:function") from error
-    parameters = inspect.signature(builder).parameters
-    if {"weights", "classes"} <= parameters.keys():
-        return builder(input_shape=input_shape, classes=num_classes, weights=None)
-    return builder(input_shape, num_classes)
+    try:
+        signature = inspect.signature(builder)
+        by_name = {"weights", "classes"} <= signature.parameters.keys()
+        given = {"input_shape": input_shape, "classes": num_classes, "weights": None} if by_name else {}
+        call = signature.bind(**given) if by_name else signature.bind(input_shape, num_classes)
+    except (TypeError, ValueError) as error:  # of what can be called in this way; not of what it does
+        raise ExperimentError(f"{name} cannot be called as builder(input_shape, num_classes): {error}") from error
+    return builder(*call.args, **call.kwargs)
 
 
 def _load(name: str, trust_code: bool) -> tf_keras.Model:
