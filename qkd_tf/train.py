@@ -65,6 +65,10 @@ def main(argv: list[str]) -> None:
         run(experiment, RunFolder(experiment.run_dir, flags.flag_lines()))
     except ExperimentError as error:
         sys.exit(f"error: {error}")
+    except tf.errors.OpError as error:
+        if not (reason := data.broken_example(error)):
+            raise
+        sys.exit(f"error: --dataset={experiment.data.name}: {reason}")
     print(f"handoff written; next: python -m tflite_export --run_dir={experiment.run_dir}")
 
 

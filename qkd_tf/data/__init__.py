@@ -1,7 +1,7 @@
 """Images: where they come from (`open_source`), and the deterministic batches that are made of them (`pipelines`)."""
 
-from qkd_tf.data.pipeline import Splits, load, pipelines
+from qkd_tf.data.pipeline import Splits, broken_example, load, pipelines
 from qkd_tf.data.source import Examples, Source, in_memory
 from qkd_tf.data.sources import open_source
 
-__all__ = ["Examples", "Source", "Splits", "in_memory", "load", "open_source", "pipelines"]
+__all__ = ["Examples", "Source", "Splits", "broken_example", "in_memory", "load", "open_source", "pipelines"]
