@@ -43,33 +43,38 @@ def check_zip(path: pathlib.Path) -> None:
         _check_members(archive)
 
 
-def check_hdf5(file) -> None:
+def check_hdf5(file) -> int:
     """Looks at an HDF5 file, given as a path or an open file, before an array of it is read.
+
+    Returns:
+      How many numbers its arrays hold.
 
     Raises:
       ValueError: links to other files or data that lie in some, arrays of Python objects, or more than MAX_BYTES in
         all.
     """
-    size = 0
+    size = count = 0
 
     # h5py's walks stop at the first that returns something; exceptions do not get through all of them.
     def other_place(name, link):
         return None if isinstance(link, h5py.HardLink) else f"{name} in it is a link to somewhere else"
 
     def no_numbers(name, item):
-        nonlocal size
+        nonlocal size, count
         if isinstance(item, h5py.Dataset):
             if item.dtype.hasobject:
                 return f"{name} in it holds {item.dtype}, not numbers"
             if item.external or item.is_virtual:
                 return f"{name} in it lies in another file"
-            size += math.prod(item.shape or (0,)) * item.dtype.itemsize
+            numbers = math.prod(item.shape or (0,))
+            count, size = count + numbers, size + numbers * item.dtype.itemsize
         return None
 
     with h5py.File(file) as opened:
         if reason := opened.visititems_links(other_place) or opened.visititems(no_numbers):
             raise ValueError(reason)
     _check_size(size)
+    return count
 
 
 def first_line(error: BaseException, width: int = 300) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import tf_keras
 
-from qkd_tf.archive import first_line, load_npz
+from qkd_tf.archive import first_line, load_npz, non_finite
 from qkd_tf.quantization.grid import TensorQuantParams, dequantize, load_params
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 from qkd_tf.saved_model import load_model
@@ -15,6 +15,8 @@ from qkd_tf.saved_model import load_model
 NAMES = ("student.keras", "weights.npz", "weight_params.json", "tensor_params.json", "labels.txt")
 PREDICTIONS = ("integer_logits.npz", "integer_codes.npz")
 ARRAYS = ("test_images.npy", "test_labels.npy", "student_logits.npy")
+
+MAX_TEXT = 64 << 20  # bytes of a text file; what training writes has kilobytes
 
 
 class ExportError(ValueError):
@@ -54,13 +56,19 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
     """Opens a handoff; images stay on disk until they are read.
 
     Raises:
-      ExportError: a file of it is missing, or its files contradict each other.
+      ExportError: a file of it is missing or leads out of the folder, the student brings code, or its files
+        contradict each other.
     """
     missing = [name for name in NAMES + PREDICTIONS + ARRAYS if not (folder / name).exists()]
     if missing:
         raise ExportError(
             f"{folder} lacks {', '.join(missing)}; run python -m qkd_tf.train to its end first, it writes them"
         )
+    for path in (folder / name for name in NAMES + PREDICTIONS + ARRAYS):
+        if not (path.is_file() and path.resolve().is_relative_to(folder.resolve())):  # a pipe would never end
+            raise ExportError(f"{path} is no file of that folder; give the folder as training wrote it")
+        if path.suffix in (".json", ".txt") and path.stat().st_size > MAX_TEXT:
+            raise ExportError(f"{path} has {path.stat().st_size:,} bytes; {MAX_TEXT:,} are the most that is read")
     try:
         return _load(folder)
     except ExportError:
@@ -89,7 +97,7 @@ def _load(folder: pathlib.Path) -> Handoff:
         weights=integers,
         weight_params=weight_params,
         tensor_params=load_params(folder / "tensor_params.json"),
-        label_names=(folder / "labels.txt").read_text().splitlines(),
+        label_names=(folder / "labels.txt").read_text().removesuffix("\n").split("\n"),
         test_images=images,
         test_labels=np.asarray(labels),
         student_logits=logits,
@@ -109,26 +117,27 @@ def _demands(handoff: Handoff) -> Iterator[tuple[str, object, object]]:
     logits = student.output_shape[1:]
     yield (
         "test_images.npy has",
-        (images.dtype, images.shape),
-        (np.uint8, (max(1, num_images), *student.input_shape[1:])),
+        (images.dtype.name, images.shape),
+        ("uint8", (max(1, num_images), *student.input_shape[1:])),
     )
     labels, num_classes = handoff.test_labels, logits[-1]
+    yield "student.keras:", non_finite({weight.name: weight.numpy() for weight in student.weights}), ""
     yield "labels.txt has classes", len(handoff.label_names), num_classes
     yield "test_labels.npy has", labels.shape, (num_images, *(1 for _ in logits[1:]))
     yield "labels are integers", labels.dtype.kind in "iu", True
     yield "labels are in range", bool(labels.min() >= 0 and labels.max() < num_classes), True
     yield "weights.npz has layers", sorted(handoff.weights), sorted(handoff.weight_params)
     for name, codes in handoff.weights.items():
-        yield f"layer {name} of weights.npz has", codes.dtype, np.int8
+        yield f"layer {name} of weights.npz has", codes.dtype.name, "int8"
     found = handoff.student_logits
-    yield "student_logits.npy has", (found.dtype, found.shape), (np.int8, (num_images, *logits))
+    yield "student_logits.npy has", (found.dtype.name, found.shape), ("int8", (num_images, *logits))
     for row, found in handoff.integer_logits.items():
         expected = min(max(1, len(found)), num_images)
-        yield f"{row} of integer_logits.npz has", (found.dtype, found.shape), (np.int8, (expected, *logits))
-    first = next(iter(handoff.integer_codes["litert"].values()))
+        yield f"{row} of integer_logits.npz has", (found.dtype.name, found.shape), ("int8", (expected, *logits))
+    first = next(iter(handoff.integer_codes["litert"].values()), [])
     num_codes = min(max(1, len(first)), num_images)
     for row, codes in handoff.integer_codes.items():
         yield f"{row} of integer_codes.npz lacks", sorted(handoff.tensor_params.keys() - codes.keys()), []
         for name, found in codes.items():
-            expected = (np.int8, (num_codes, *student.get_layer(name).output.shape[1:]))
-            yield f"{row}/{name} of integer_codes.npz has", (found.dtype, found.shape), expected
+            expected = ("int8", (num_codes, *student.get_layer(name).output.shape[1:]))
+            yield f"{row}/{name} of integer_codes.npz has", (found.dtype.name, found.shape), expected

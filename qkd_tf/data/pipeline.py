@@ -73,6 +73,10 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
         len(source.label_names) > 1,
         f"{spec.name} has {len(source.label_names)} class; two or more are needed to tell apart",
     )
+    broken = [name for name in source.label_names if re.search(r"[\r\n]", name)]
+    require(
+        not broken, f"class {broken[:1]} of {spec.name} has a line break in its name; labels.txt has a class a line"
+    )
     num_train, num_validation = source.train.num_examples, source.validation.num_examples
     require(source.test.num_examples > 0, f"the test split of {spec.name} has no image")
     require(num_validation > 0, f"--validation_fraction={spec.validation_fraction} of {spec.name} is not one image")

@@ -91,12 +91,25 @@ def activation(**changes):
         (activation(class_name="function", module="os", config="system"), "uses function of os"),
         (activation(class_name="function", module="builtins", config="exec"), "uses function of builtins"),
         (activation(class_name="__lambda__", config={"value": "4wAAAA=="}), "has a __lambda__ layer"),
+        (first_layer(compile_config={"loss": {"class_name": "function", "module": "os", "config": "system"}}), "of os"),
         (activation(function="io.write_file"), "calls 'io.write_file'"),
     ],
 )
 def test_config_that_imports_is_refused(tmp_path, change, message):
     path = with_config(save(network(), tmp_path, ".keras"), change)
     with pytest.raises(ValueError, match=message):
+        load_model(path)
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_layers_larger_than_their_arrays_are_refused_before_they_are_built(tmp_path, ending):
+    path = save(network(), tmp_path, ending)
+    if ending == ".keras":
+        with_config(path, lambda config: config["config"]["layers"][1]["config"].update(filters=10**9))
+    else:
+        with h5py.File(path, "a") as file:
+            file.attrs["model_config"] = file.attrs["model_config"].replace('"filters": 4', '"filters": 1000000000')
+    with pytest.raises(ValueError, match=r"its layers have 3\d,\d{3},\d{3},\d{3} weights, its arrays 1\d\d numbers"):
         load_model(path)
 
 

@@ -5,6 +5,7 @@
 
 import collections
 import io
+import os
 import resource
 import shutil
 import time
@@ -13,6 +14,7 @@ import zipfile
 import flatbuffers
 import numpy as np
 import pytest
+import tf_keras
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export import runtimes
@@ -258,6 +260,43 @@ def test_arrays_that_do_not_fit_one_another_are_named(run_folder, tmp_path, name
     folder = shutil.copytree(run_folder.handoff, tmp_path / "handoff")
     np.save(folder / name, MISFITS[name])
     with pytest.raises(ExportError, match="contradicts itself: .*is expected"):
+        load_handoff(folder)
+
+
+def to_elsewhere(path):
+    path.symlink_to("/dev/zero")
+
+
+def to_pipe(path):
+    os.mkfifo(path)
+
+
+def to_text_without_end(path):
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)
+
+
+@pytest.mark.parametrize(
+    "become, message",
+    [
+        (to_elsewhere, "is no file of that folder"),
+        (to_pipe, "is no file of that folder"),
+        (to_text_without_end, "has 1,099,511,627,776 bytes"),
+    ],
+)
+def test_files_that_never_end_are_refused(run_folder, tmp_path, become, message):
+    folder = shutil.copytree(run_folder.handoff, tmp_path / "handoff")
+    (folder / "labels.txt").unlink()
+    become(folder / "labels.txt")
+    with pytest.raises(ExportError, match=message):
+        load_handoff(folder)
+
+
+def test_student_with_code_is_refused(run_folder, tmp_path):
+    folder = shutil.copytree(run_folder.handoff, tmp_path / "handoff")
+    pixels = tf_keras.Input((8, 8, 3))
+    tf_keras.Model(pixels, tf_keras.layers.Lambda(lambda x: x)(pixels)).save(folder / "student.keras")
+    with pytest.raises(ExportError, match="has a Lambda layer"):
         load_handoff(folder)
 
 

@@ -185,6 +185,13 @@ def test_classes_without_a_training_image_are_told(labels, missing):
     assert notes == ((f"note: no training image of class {missing} in digits",) if missing else ())
 
 
+def test_a_class_that_would_be_two_lines_of_labels_txt_is_refused():
+    source = data.open_source(DIGITS)
+    source = dataclasses.replace(source, label_names=["a\nb", *source.label_names[1:]])
+    with pytest.raises(ExperimentError, match="has a line break in its name"):
+        data.pipelines(source, DIGITS)
+
+
 def test_a_set_of_one_class_is_refused():
     source = dataclasses.replace(data.open_source(DIGITS), label_names=["all"])
     with pytest.raises(ExperimentError, match="digits has 1 class; two or more are needed"):
