@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench networks soak clean
+.PHONY: demo test lint bench networks soak fuzz clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -23,6 +23,9 @@ networks: .venv/installed  ## every named network to a verified file: make netwo
 
 soak: .venv/installed  ## kills, damaged files, full disks: what a run survives; goes on where it was stopped
 	$(BIN)/python -m benchmarks.soak
+
+fuzz: .venv/installed  ## 10,000 damaged files and handoffs: each must end in a line, none in a native interpreter
+	$(BIN)/python -m pytest tests/tflite_export/test_hostile.py -k random_damage --fuzz_inputs=10000 -q
 
 clean:  ## the environment and the demo; other runs are kept
 	rm -rf .venv runs/demo

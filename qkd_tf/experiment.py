@@ -8,6 +8,7 @@ PHASES = ("full_precision", "self_studying", "co_studying", "tutoring")
 TEACHER_PHASES = ("co_studying", "tutoring")
 OPTIMIZERS = ("sgd", "adam")
 PRECISIONS = ("float32", "bfloat16", "float16")
+MAX_SIDE = 8_192  # pixels
 TARGETS = ("phone", "microcontroller", "ethos_u")
 INTERVAL_INITS = ("minmax", "lsq", "mse")
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")
@@ -17,6 +18,9 @@ EQUALIZATIONS = ("auto", "on", "off")
 class ExperimentError(ValueError):
     """A user's mistake, told in one line: what came, what was expected, how to mend it."""
 
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))  # values of flags may have lines
+
 
 def require(condition: bool, message: str) -> None:
     if not condition:
@@ -25,6 +29,16 @@ def require(condition: bool, message: str) -> None:
 
 def require_known(value: str, known: tuple[str, ...], what: str) -> None:
     require(value in known, f"unknown {what} {value!r}; known are {', '.join(known)}")
+
+
+def require_count(value: int, flag: str, lowest: int = 0, highest: int = 1_000_000, why: str = "") -> None:
+    """Whole numbers have an end, too: TensorFlow's are of 64 bits, and memory is finite."""
+    expected = f"{lowest:,} to {highest:,} are possible{why and '; '}{why}"
+    require(lowest <= value <= highest, f"--{flag}={value} is out of range; {expected}")
+
+
+def require_factor(value: float, flag: str, why: str = "") -> None:
+    require(0 <= value < math.inf, f"--{flag}={value} is no factor; 0 or a positive, finite number is expected{why}")
 
 
 def require_bits(value: int, flag: str) -> None:
@@ -66,11 +80,11 @@ class DataSpec:
 
     def __post_init__(self):
         require(0 < self.validation_fraction < 1, f"--validation_fraction={self.validation_fraction} is not in (0, 1)")
-        require(self.batch_size > 0, f"--batch_size={self.batch_size} is not positive")
-        require(self.crop_padding >= 0, f"--crop_padding={self.crop_padding} is negative")
-        require(self.image_size >= 0, f"--image_size={self.image_size} is negative")
-        require(self.max_steps >= 0, f"--max_steps={self.max_steps} is negative; 0 is for whole epochs")
-        require(self.max_eval_images >= 0, f"--max_eval_images={self.max_eval_images} is negative; 0 is for all")
+        require_count(self.batch_size, "batch_size", 1)
+        require_count(self.crop_padding, "crop_padding", highest=MAX_SIDE)
+        require_count(self.image_size, "image_size", highest=MAX_SIDE, why="0 keeps the size of the set")
+        require_count(self.max_steps, "max_steps", why="0 is for whole epochs")
+        require_count(self.max_eval_images, "max_eval_images", highest=10**9, why="0 is for all")
 
     @property
     def eval_images(self) -> slice:
@@ -90,7 +104,8 @@ class PixelNormalization:
             len(self.mean) == len(self.std) and len(self.mean) > 0,
             f"pixel mean {self.mean} and std {self.std} must have the same number of values",
         )
-        require(all(s > 0 for s in self.std), f"pixel std {self.std} must be positive")
+        require(all(0 < s < math.inf for s in self.std), f"pixel std {self.std} must be positive and finite")
+        require(all(math.isfinite(m) for m in self.mean), f"pixel mean {self.mean} must be finite")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +116,14 @@ class NetworkSpec:
       name: of the zoo; "package.module:builder"; or a .keras or .h5 file or a folder (with a "/") that tf_keras saved.
       weights: .h5, .keras, .weights.h5 or .npz file; "" for a random start.
       weights_normalization: the normalisation that those weights were trained under.
+      trust_code: load saved models that bring code of their own, such as a Lambda layer.
     """
 
     name: str
     normalization: PixelNormalization
     weights: str = ""
     weights_normalization: PixelNormalization | None = None
+    trust_code: bool = False
 
     @property
     def is_builder(self) -> bool:
@@ -138,14 +155,14 @@ class BitsRule:
           ExperimentError: another form, no regular expression, or bit widths that there are not.
         """
         pattern, _, widths = text.rpartition("=")
-        found = re.fullmatch(r"(?:w(\d+))?(?:a(\d+))?", widths)
+        found = re.fullmatch(r"(?:w(\d{1,4}))?(?:a(\d{1,4}))?", widths)
         require(
             bool(pattern and widths and found),
             f"--bits_rule={text} has another form than 'regex=w4a8'; either of w4 and a8 may be left out",
         )
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ExperimentError(f"--bits_rule={text}: {pattern} is no regular expression: {error}") from None
         numbers = [int(digits) if digits else None for digits in found.groups()]
         for number in numbers:
@@ -187,7 +204,7 @@ class QuantizationSpec:
         _ = self.rules  # a rule that cannot be read is told at once
         require_known(self.interval_init, INTERVAL_INITS, "--interval_init")
         require_known(self.interval_gradient_scale, INTERVAL_GRADIENT_SCALES, "--interval_gradient_scale")
-        require(self.calibration_batches > 0, f"--calibration_batches={self.calibration_batches} is not positive")
+        require_count(self.calibration_batches, "calibration_batches", 1)
         require(
             0 < self.interval_gradient_share <= 1,
             f"--interval_gradient_share={self.interval_gradient_share} is not in (0, 1]; 1 takes all examples",
@@ -211,11 +228,14 @@ class PhaseSpec:
     learning_rate: float
 
     def __post_init__(self):
-        require_known(self.name, PHASES, "phase")
-        require(self.epochs > 0, f"phase {self.name} has {self.epochs} epochs; 1 or more are expected")
+        require_known(self.name, PHASES, "phase in --phases")
+        require(
+            0 < self.epochs <= 1_000_000,
+            f"--epochs: phase {self.name} has {self.epochs} epochs; 1 to 1,000,000 are expected",
+        )
         require(
             0 < self.learning_rate < math.inf,
-            f"phase {self.name} has learning rate {self.learning_rate}; a positive number is expected",
+            f"--learning_rates: phase {self.name} has {self.learning_rate}; a positive number is expected",
         )
 
 
@@ -265,35 +285,26 @@ class TrainingSpec:
 
     def __post_init__(self):
         require_known(self.optimizer, OPTIMIZERS, "--optimizer")
-        require(self.temperature > 0, f"--temperature={self.temperature} is not positive")
+        require(0 < self.temperature < math.inf, f"--temperature={self.temperature} is not positive and finite")
         require(0 <= self.momentum < 1, f"--momentum={self.momentum} is not in [0, 1)")
-        for field in ("weight_decay", "distillation_weight", "teacher_lr_ratio"):
-            require(getattr(self, field) >= 0, f"--{field}={getattr(self, field)} is negative")
-        for field in ("weight_interval_lr_ratio", "activation_interval_lr_ratio"):
-            require(getattr(self, field) >= 0, f"--{field}={getattr(self, field)} is negative")
+        ratios = ("teacher_lr_ratio", "weight_interval_lr_ratio", "activation_interval_lr_ratio")
+        for field in ("weight_decay", "distillation_weight", *ratios):
+            require_factor(getattr(self, field), field)
         require_known(self.mixed_precision, PRECISIONS, "--mixed_precision")
         require(
             not self.jit_compile or self.mixed_precision == "float32",
             f"--jit_compile and --mixed_precision={self.mixed_precision} do not go together: "
             "XLA takes the step as it is written; leave one of them out",
         )
-        require(
-            self.steps_per_execution > 0,
-            f"--steps_per_execution={self.steps_per_execution} is not positive; 1 looks at every step",
+        require_count(self.steps_per_execution, "steps_per_execution", 1, why="1 looks at every step")
+        require_count(self.checkpoint_every_steps, "checkpoint_every_steps", why="0 saves whole epochs alone")
+        require_count(
+            self.batch_norm_batches,
+            "batch_norm_batches",
+            -1,
+            why="0 keeps the moving statistics, -1 takes the default",
         )
-        require(
-            self.checkpoint_every_steps >= 0,
-            f"--checkpoint_every_steps={self.checkpoint_every_steps} is negative; 0 saves whole epochs alone",
-        )
-        require(
-            self.batch_norm_batches >= -1,
-            f"--batch_norm_batches={self.batch_norm_batches} is not a number of batches; "
-            "0 keeps the moving statistics, -1 takes the default",
-        )
-        require(
-            0 <= self.dampening < math.inf,
-            f"--dampening={self.dampening} is not a factor; 0 is none, 0.1 the authors'",
-        )
+        require_factor(self.dampening, "dampening", "; 0 is none, 0.1 the authors'")
         for field in ("freeze_threshold_start", "freeze_threshold_end"):
             value = getattr(self, field)
             require(0 <= value <= 1, f"--{field}={value} is not in [0, 1]; it is a share of the steps")
@@ -320,7 +331,7 @@ class TargetSpec:
     def __post_init__(self):
         require_known(self.target, TARGETS, "--target")
         for field in ("max_flash_bytes", "max_ram_bytes"):
-            require(getattr(self, field) >= 0, f"--{field}={getattr(self, field)} is negative; 0 is no limit")
+            require_count(getattr(self, field), field, highest=1 << 62, why="0 is no limit")
 
     @property
     def packs_int4(self) -> bool:
@@ -342,6 +353,10 @@ class Experiment:
     target: TargetSpec = TargetSpec()
 
     def __post_init__(self):
+        require(bool(self.run_dir.strip()), "--run_dir is empty; give a folder for the run, such as runs/my_run")
+        longest = max(len(part.encode(errors="surrogateescape")) for part in self.run_dir.split("/"))
+        require(longest <= 255, f"--run_dir has a name of {longest} bytes in it; a folder's name has at most 255")
+        require_count(self.seed, "seed", highest=2**32 - 1)
         mean = self.student.normalization.mean
         require(
             len(mean) == 1 and float(mean[0]).is_integer() and 0 <= mean[0] < 255,
@@ -351,12 +366,12 @@ class Experiment:
         for phase in self.training.phases:
             require(
                 self.teacher is not None or phase.name not in TEACHER_PHASES,
-                f"phase {phase.name} needs a teacher; give --teacher, or leave the phase out of --phases",
+                f"phase {phase.name} in --phases needs a teacher; give --teacher, or leave the phase out of --phases",
             )
             given = [network.has_weights for network in (self.student, self.teacher) if network]
             require(
                 phase.name != "full_precision" or not all(given),
-                "phase full_precision has nothing to train: every network came with weights; leave the phase out",
+                "phase full_precision has nothing to train: every network came with weights; leave it out of --phases",
             )
         require(
             not self.training.phases or any(phase.name != "full_precision" for phase in self.training.phases),

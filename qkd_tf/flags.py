@@ -26,6 +26,11 @@ flags.DEFINE_string(
 flags.DEFINE_string("teacher", "", "Network to learn from, given as --student is; empty: none.")
 flags.DEFINE_string("student_weights", "", "First weights of the student: .h5, .keras, .weights.h5 or .npz.")
 flags.DEFINE_string("teacher_weights", "", "First weights of the teacher: .h5, .keras, .weights.h5 or .npz.")
+flags.DEFINE_bool(
+    "trust_model_code",
+    False,
+    "Run the code that saved models bring (Lambda layers, classes that are not of tf_keras); default: refuse them.",
+)
 flags.DEFINE_list("student_pixel_mean", ["128"], "Pixel, 0..254 and whole, that the student reads as 0.0.")
 flags.DEFINE_list("student_pixel_std", ["64"], "Pixels a unit of the student's input: one number.")
 flags.DEFINE_list("student_weights_mean", [], "Mean, in pixels 0..255, that --student_weights were trained under.")
@@ -177,12 +182,16 @@ def experiment_from_flags() -> ex.Experiment:
     ex.require(FLAGS.teacher or not FLAGS.teacher_weights, "--teacher_weights without --teacher; name the teacher")
     teacher = None
     if FLAGS.teacher:
-        teacher = ex.NetworkSpec(FLAGS.teacher, _normalization("teacher_pixel"), FLAGS.teacher_weights)
+        teacher = ex.NetworkSpec(
+            FLAGS.teacher, _normalization("teacher_pixel"), FLAGS.teacher_weights, trust_code=FLAGS.trust_model_code
+        )
     return ex.Experiment(
         run_dir=FLAGS.run_dir,
         seed=FLAGS.seed,
         data=_spec(ex.DataSpec, name=FLAGS.dataset),
-        student=ex.NetworkSpec(FLAGS.student, student_pixels, FLAGS.student_weights, weights_pixels),
+        student=ex.NetworkSpec(
+            FLAGS.student, student_pixels, FLAGS.student_weights, weights_pixels, FLAGS.trust_model_code
+        ),
         teacher=teacher,
         quantization=_spec(ex.QuantizationSpec, bits_rule=tuple(FLAGS.bits_rule)),
         training=_spec(ex.TrainingSpec, phases=phases),
@@ -205,10 +214,11 @@ def _spec(kind, **given):
 
 
 def _normalization(prefix: str) -> ex.PixelNormalization:
-    mean, std = (FLAGS[f"{prefix}_{what}"].value for what in ("mean", "std"))
-    return ex.PixelNormalization(
-        tuple(_numbers(float, f"{prefix}_mean", mean)), tuple(_numbers(float, f"{prefix}_std", std))
-    )
+    mean, std = (tuple(_numbers(float, flag, FLAGS[flag].value)) for flag in (f"{prefix}_mean", f"{prefix}_std"))
+    try:
+        return ex.PixelNormalization(mean, std)
+    except ex.ExperimentError as error:
+        raise ex.ExperimentError(f"--{prefix}_mean, --{prefix}_std: {error}") from None
 
 
 def _numbers(kind, flag: str, values: list[str]) -> list:

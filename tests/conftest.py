@@ -10,6 +10,11 @@ hypothesis.settings.register_profile("fast", deadline=None, max_examples=40, der
 hypothesis.settings.load_profile("fast")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz_inputs", type=int, default=200, help="damaged files of a stranger that are tried")
+    parser.addoption("--fuzz_seed", type=int, default=0, help="which ones")
+
+
 def _chain(*layers, input_shape=(8, 8, 3)):
     import tf_keras
 

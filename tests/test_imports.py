@@ -9,6 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 GRID = "qkd_tf.quantization.grid"
+ARCHIVE, SAVED_MODEL = "qkd_tf.archive", "qkd_tf.saved_model"
 ARITHMETIC = "qkd_tf.quantization.runtime_arithmetic"
 EXPERIMENT = "qkd_tf.experiment"
 DURABLE = "qkd_tf.durable"
@@ -29,6 +30,8 @@ ALLOWED = {
     "qkd_tf.disk_errors": [],
     "qkd_tf.stop_signals": [],
     "qkd_tf.random_state": [],
+    "qkd_tf.archive": [],
+    "qkd_tf.saved_model": [ARCHIVE],
     # Flags and places.
     "qkd_tf.flags": [EXPERIMENT],
     "qkd_tf.run_folder": [EXPERIMENT, DURABLE, LOCK],
@@ -44,7 +47,8 @@ ALLOWED = {
     "qkd_tf.evaluate": [],
     # Networks: no quantization in sight.
     "qkd_tf.models.layers": [],
-    "qkd_tf.models.weights": [EXPERIMENT],
+    "qkd_tf.models.weights": [EXPERIMENT, ARCHIVE, SAVED_MODEL],
+    "qkd_tf.models.own": [EXPERIMENT, ARCHIVE, SAVED_MODEL, "qkd_tf.models.layers"],
     "qkd_tf.models.zoo": [EXPERIMENT, "qkd_tf.models.*"],
     "qkd_tf.models": [],
     "qkd_tf.models.*": [EXPERIMENT, "qkd_tf.models.layers"],
@@ -140,10 +144,10 @@ ALLOWED = {
         "qkd_tf.quantization.scheme",
         "qkd_tf.quantization.standard_form",
     ],
-    # The exporter: a folder on disk and how it is kept, the grid, the runtimes' arithmetic and the version are all
-    # that it knows of training.
+    # The exporter: a folder on disk, how it is kept and read, the grid, the runtimes' arithmetic and the version are
+    # all it knows of training.
     "tflite_export": [],
-    "tflite_export.*": ["qkd_tf", GRID, ARITHMETIC, DURABLE, LOCK, "tflite_export.*"],
+    "tflite_export.*": ["qkd_tf", GRID, ARITHMETIC, DURABLE, LOCK, ARCHIVE, SAVED_MODEL, "tflite_export.*"],
 }
 STANDARD_LIBRARY_ONLY = [EXPERIMENT, DURABLE, LOCK, "qkd_tf.stop_signals"]
 NUMPY_ONLY = [GRID, ARITHMETIC]

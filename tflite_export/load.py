@@ -2,18 +2,22 @@
 
 import dataclasses
 import pathlib
-import zipfile
+from collections.abc import Iterator
 
 import numpy as np
 import tf_keras
 
 from qkd_tf import durable
+from qkd_tf.archive import first_line, load_npz, non_finite
 from qkd_tf.quantization.grid import TensorQuantParams, dequantize, load_params
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
+from qkd_tf.saved_model import load_model
 
 NAMES = ("student.keras", "weights.npz", "weight_params.json", "tensor_params.json", "labels.txt")
 PREDICTIONS = ("integer_logits.npz", "integer_codes.npz")
 ARRAYS = ("test_images.npy", "test_labels.npy", "student_logits.npy")
+
+MAX_TEXT = 64 << 20  # bytes of a text file; what training writes has kilobytes
 
 
 class ExportError(ValueError):
@@ -53,13 +57,19 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
     """Opens a handoff; images stay on disk until they are read.
 
     Raises:
-      ExportError: a file of it is missing or was changed, or its files contradict each other.
+      ExportError: a file of it is missing, was changed or leads out of the folder, the student brings code, or its
+        files contradict each other.
     """
     missing = [name for name in NAMES + PREDICTIONS + ARRAYS if not (folder / name).exists()]
     if missing:
         raise ExportError(
             f"{folder} lacks {', '.join(missing)}; run python -m qkd_tf.train to its end first, it writes them"
         )
+    for path in (folder / name for name in NAMES + PREDICTIONS + ARRAYS):
+        if not (path.is_file() and path.resolve().is_relative_to(folder.resolve())):  # a pipe would never end
+            raise ExportError(f"{path} is no file of that folder; give the folder as training wrote it")
+        if path.suffix in (".json", ".txt") and path.stat().st_size > MAX_TEXT:
+            raise ExportError(f"{path} has {path.stat().st_size:,} bytes; {MAX_TEXT:,} are the most that is read")
     try:
         durable.check(folder)
         return _load(folder)
@@ -67,40 +77,71 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
         raise
     except durable.DamageError as damage:
         raise ExportError(f"{damage}; run python -m qkd_tf.train again, it writes it anew") from damage
-    except (OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExportError(f"{folder} cannot be read: {reason}; run python -m qkd_tf.train again") from error
+    except Exception as error:  # whatever zip, HDF5, JSON, NumPy and Keras make of a stranger's files
+        raise ExportError(f"{folder} cannot be read: {first_line(error)}; run python -m qkd_tf.train again") from error
 
 
 def _load(folder: pathlib.Path) -> Handoff:
-    integers, integer_logits, all_codes = (_load_npz(folder / name) for name in ("weights.npz", *PREDICTIONS))
+    integers, integer_logits, all_codes = (load_npz(folder / name) for name in ("weights.npz", *PREDICTIONS))
     if integer_logits.keys() != ARITHMETICS.keys():
         raise ExportError(f"{folder} is of another version; run python -m qkd_tf.train again, it writes it anew")
     integer_codes: dict[str, dict[str, np.ndarray]] = {runtime: {} for runtime in integer_logits}
     for path, codes in all_codes.items():
         runtime, _, tensor = path.partition("/")
         integer_codes[runtime][tensor] = codes
-    images, labels, logits = (np.load(folder / name, mmap_mode="r") for name in ARRAYS)
-    student = tf_keras.models.load_model(folder / "student.keras", compile=False)
+    images, labels, logits = (np.lib.format.open_memmap(folder / name, mode="r") for name in ARRAYS)
+    student = load_model(folder / "student.keras")
     weight_params = load_params(folder / "weight_params.json")
     for name, codes in integers.items():
         kernel = student.get_layer(name).get_weights()[0]
         if not np.array_equal(dequantize(codes, weight_params[name]).reshape(kernel.shape), kernel):
             raise ExportError(f"{folder}: the integers of layer {name} in weights.npz are not those of student.keras")
-    return Handoff(
+    handoff = Handoff(
         student=student,
         weights=integers,
         weight_params=weight_params,
         tensor_params=load_params(folder / "tensor_params.json"),
-        label_names=(folder / "labels.txt").read_text().splitlines(),
+        label_names=(folder / "labels.txt").read_text().removesuffix("\n").split("\n"),
         test_images=images,
         test_labels=np.asarray(labels),
         student_logits=logits,
         integer_logits=integer_logits,
         integer_codes=integer_codes,
     )
+    for what, found, expected in _demands(handoff):
+        if found != expected:
+            raise ExportError(f"{folder} contradicts itself: {what} {found}; {expected} is expected")
+    return handoff
 
 
-def _load_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+def _demands(handoff: Handoff) -> Iterator[tuple[str, object, object]]:
+    """What the parts of a handoff have to agree in, so that nobody meets a misfit later: (what, found, expected)."""
+    student, images, num_images = handoff.student, handoff.test_images, len(handoff.test_images)
+    yield "the student has inputs and outputs", (len(student.inputs), len(student.outputs)), (1, 1)
+    logits = student.output_shape[1:]
+    yield (
+        "test_images.npy has",
+        (images.dtype.name, images.shape),
+        ("uint8", (max(1, num_images), *student.input_shape[1:])),
+    )
+    labels, num_classes = handoff.test_labels, logits[-1]
+    yield "student.keras:", non_finite({weight.name: weight.numpy() for weight in student.weights}), ""
+    yield "labels.txt has classes", len(handoff.label_names), num_classes
+    yield "test_labels.npy has", labels.shape, (num_images, *(1 for _ in logits[1:]))
+    yield "labels are integers", labels.dtype.kind in "iu", True
+    yield "labels are in range", bool(labels.min() >= 0 and labels.max() < num_classes), True
+    yield "weights.npz has layers", sorted(handoff.weights), sorted(handoff.weight_params)
+    for name, codes in handoff.weights.items():
+        yield f"layer {name} of weights.npz has", codes.dtype.name, "int8"
+    found = handoff.student_logits
+    yield "student_logits.npy has", (found.dtype.name, found.shape), ("int8", (num_images, *logits))
+    for row, found in handoff.integer_logits.items():
+        expected = min(max(1, len(found)), num_images)
+        yield f"{row} of integer_logits.npz has", (found.dtype.name, found.shape), ("int8", (expected, *logits))
+    first = next(iter(handoff.integer_codes["litert"].values()), [])
+    num_codes = min(max(1, len(first)), num_images)
+    for row, codes in handoff.integer_codes.items():
+        yield f"{row} of integer_codes.npz lacks", sorted(handoff.tensor_params.keys() - codes.keys()), []
+        for name, found in codes.items():
+            expected = ("int8", (num_codes, *student.get_layer(name).output.shape[1:]))
+            yield f"{row}/{name} of integer_codes.npz has", (found.dtype.name, found.shape), expected

@@ -6,6 +6,8 @@ import struct
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from qkd_tf.archive import first_line
+from tflite_export.footprint import check_footprint
 from tflite_export.graph import IntegerGraph, Operator, Tensor
 
 
@@ -69,14 +71,21 @@ def read_back(content: bytes) -> IntegerGraph:
 
     Raises:
       ValueError: not a .tflite, not exactly one subgraph with one input and one output, or something
-        that an `IntegerGraph` has no place for, such as sparsity or several zero points.
+        that an `IntegerGraph` has no place for, such as sparsity or several zero points. Tables that overlap or
+        are too many are refused before they are unpacked.
     """
     if content[4:8] != b"TFL3":
         raise ValueError("not a .tflite: the file identifier TFL3 is missing")
     try:
+        check_footprint(content)
         return _graph(schema.ModelT.InitFromObj(schema.Model.GetRootAs(content)))
-    except (struct.error, IndexError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a whole .tflite: {error}") from error
+    except (struct.error, IndexError, KeyError, TypeError, AttributeError, OverflowError, UnicodeDecodeError) as error:
+        raise ValueError(f"not a whole .tflite: {first_line(error)}") from error
+
+
+def description(content: bytes) -> str:
+    """What a file that `read_back` takes says of itself."""
+    return (schema.Model.GetRootAs(content).Description() or b"").decode(errors="replace")
 
 
 def _graph(model: schema.ModelT) -> IntegerGraph:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tf_keras
 
+from qkd_tf.archive import first_line
 from qkd_tf.quantization.grid import AVERAGE_CODE, INT8_MIN, TensorQuantParams
 from tflite_export.fold import BatchNorm, fold
 from tflite_export.graph import IntegerGraph, Operator, Tensor, constant
@@ -38,10 +39,16 @@ def rebuild(handoff: Handoff, input_type: str = "int8") -> IntegerGraph:
       input_type: "int8" takes pixel - 128, "uint8" takes pixels.
 
     Raises:
-      ExportError: a layer that has no integer operator, or a scale that none can hold.
+      ExportError: a layer that has no integer operator, a scale that none can hold, or parameters that fit no layer.
     """
-    graph = _Rebuilder(handoff, input_type).graph
-    check_ratios(graph)
+    try:
+        graph = _Rebuilder(handoff, input_type).graph
+        check_ratios(graph)
+    except ExportError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise ExportError(f"the handoff contradicts itself ({reason}); run python -m qkd_tf.train again") from error
     return graph
 
 

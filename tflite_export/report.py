@@ -24,7 +24,7 @@ def write(run_dir: pathlib.Path, verification: dict) -> None:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    with np.load(run_dir / "handoff" / "weights.npz") as weights:
+    with np.load(run_dir / "handoff" / "weights.npz", allow_pickle=False) as weights:
         integers = {name: weights[name] for name in weights.files}
     html = environment.get_template(TEMPLATE).render(
         name=run_dir.name,

@@ -13,7 +13,7 @@ from tflite_export.convert import convert
 from tflite_export.graph import IntegerGraph, Tensor
 from tflite_export.integer_reference import run_operator
 from tflite_export.load import ExportError, Handoff
-from tflite_export.read_back import read_back
+from tflite_export.read_back import description, read_back
 from tflite_export.runtimes import RUNTIMES, absence, every_tensor, infer, input_codes, invalid
 from tflite_export.targets import Target, kernels, stored_as, unpacked
 
@@ -67,7 +67,7 @@ def verify(
         found = read_back(content)
     except ValueError as error:
         return {"format": FORMAT, "passed": False, "failures": [str(error)]}
-    failures = refusals(stored_as(expected, found, target), found, handoff)
+    failures = unlike(content, found, expected, handoff, target)
     if not failures and (reason := invalid(content)):
         failures = [reason]
     judge = next((name for name in target.judges if absence(name) is None), target.judges[-1])
@@ -96,6 +96,22 @@ def verify(
         "tensors": [_row(tensor, handoff, seen) for tensor in found.tensors.values()],
         "seconds": time.monotonic() - start,
     }
+
+
+def unlike(content: bytes, found: IntegerGraph, expected: IntegerGraph, handoff: Handoff, target: Target) -> list[str]:
+    """A line for each way in which a file is not what the exporter writes of the handoff.
+
+    Only bytes that are the exporter's own, but for the description, ever reach an interpreter: those are native code,
+    which a stranger's flatbuffer may crash.
+
+    Args:
+      found: what `read_back` finds in `content`.
+    """
+    stored = stored_as(expected, found, target)
+    lines = refusals(stored, found, handoff)
+    if not lines and content != convert(stored, description(content)):
+        lines = ["every tensor and operator is as expected, and yet the bytes are not as the exporter packs them"]
+    return lines
 
 
 def ask(name: str, content: bytes, found: IntegerGraph, handoff: Handoff) -> tuple[dict, dict[str, np.ndarray]]:

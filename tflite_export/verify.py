@@ -7,6 +7,7 @@ import sys
 from absl import app, flags, logging
 
 from qkd_tf import durable
+from tflite_export.convert import convert
 from tflite_export.load import ExportError, load_handoff
 from tflite_export.read_back import read_back
 from tflite_export.rebuild import INPUT_TYPES, rebuild
@@ -14,6 +15,8 @@ from tflite_export.runtimes import RUNTIMES, check_names
 from tflite_export.targets import TARGETS
 from tflite_export.verdict import print_verdict
 from tflite_export.verification import Gate, verify
+
+MAX_SHARE, MAX_DESCRIPTION = 4, 1 << 20  # a larger file is not even read: so many times what is expected, and bytes
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("tflite", None, "The file to check.")
@@ -29,17 +32,22 @@ def check(tflite: pathlib.Path, folder: pathlib.Path, target: str, runtimes: lis
     """The verification of a file against a handoff.
 
     Raises:
-      ExportError: no file or no handoff there.
+      ExportError: no file or no handoff there, or one that cannot be of the other.
     """
     if not tflite.is_file():
         raise ExportError(f"--tflite={tflite} is no file; give an exported one, such as runs/demo/export/model.tflite")
     handoff = load_handoff(folder)
+    expected = rebuild(handoff, INPUT_TYPES[0])
+    num_bytes, most = tflite.stat().st_size, MAX_SHARE * len(convert(expected, "")) + MAX_DESCRIPTION
+    if num_bytes > most:
+        raise ExportError(f"--tflite={tflite} has {num_bytes:,} bytes; what {folder} becomes has less than {most:,}")
     content = tflite.read_bytes()
     if b"TFLM_DECODE" in content:
         raise ExportError(
             f"--tflite={tflite} has lookup tables; its export held it against model.tflite, give that one"
         )
-    expected = rebuild(handoff, input_type(content))
+    if (dtype := input_type(content)) != INPUT_TYPES[0]:
+        expected = rebuild(handoff, dtype)
     return verify(content, expected, handoff, Gate(), TARGETS[target], runtimes)
 
 

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import math
 import os
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -68,6 +69,14 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     """
     if source.scan:
         source = source.scan()
+    require(
+        len(source.label_names) > 1,
+        f"{spec.name} has {len(source.label_names)} class; two or more are needed to tell apart",
+    )
+    broken = [name for name in source.label_names if re.search(r"[\r\n]", name)]
+    require(
+        not broken, f"class {broken[:1]} of {spec.name} has a line break in its name; labels.txt has a class a line"
+    )
     num_train, num_validation = source.train.num_examples, source.validation.num_examples
     require(source.test.num_examples > 0, f"the test split of {spec.name} has no image")
     require(num_validation > 0, f"--validation_fraction={spec.validation_fraction} of {spec.name} is not one image")
@@ -91,9 +100,19 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     examples = {name: getattr(source, name) for name in shapes}
     transforms = {"test": fit_and_crop, "validation": fit_and_crop, "train": fit}
     kept = _fitting({name: examples[name].num_examples * math.prod(shapes[name]) for name in shapes})
-    pictures = {name: Pictures(examples[name], transforms[name], name in kept) for name in shapes}
+    pictures = {
+        name: Pictures(
+            examples[name],
+            transforms[name],
+            name in kept,
+            functools.partial(_checked, f"the {name} split of {spec.name} has the label", len(source.label_names)),
+        )
+        for name in shapes
+    }
+    labels = {name: pictures[name].labels() for name in shapes}
     for name in shapes:
-        _require_classes(pictures[name].labels(), name, source, spec)
+        _require_classes(labels[name], name, source, spec)
+    notes = _class_notes(labels["train"], source, spec) if "train" in kept else ()
 
     def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return dataset.batch(spec.batch_size).prefetch(PARALLEL_CALLS)
@@ -125,7 +144,7 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
             "num_test": source.test.num_examples,
             **_digest(pictures["test"], spec.batch_size),
         },
-        notes=source.notes + _streaming_notes(spec.name, [name for name in shapes if name not in kept]),
+        notes=source.notes + notes + _streaming_notes(spec.name, [name for name in shapes if name not in kept]),
         max_steps=spec.max_steps,
     )
 
@@ -136,11 +155,20 @@ class Pictures:
     Args:
       transform: pixels [h, w, C] of any size -> [H, W, C].
       kept: decode once and keep in memory; else decode whenever they are read, behind a shuffle of what is stored.
+      checked: label -> the same; it ends the reading where that is no class. Of what is kept all labels are looked
+        at beforehand.
     """
 
-    def __init__(self, examples: Examples, transform: Callable[[tf.Tensor], tf.Tensor], kept: bool):
+    def __init__(
+        self,
+        examples: Examples,
+        transform: Callable[[tf.Tensor], tf.Tensor],
+        kept: bool,
+        checked: Callable[[tf.Tensor], tf.Tensor],
+    ):
         self._examples = examples
         self._transform = transform
+        self._checked = (lambda label: label) if kept else checked
         self._kept = self._decoded(examples.read(None)).cache() if kept else None
 
     def ordered(self) -> tf.data.Dataset:
@@ -168,7 +196,7 @@ class Pictures:
 
     def _decoded(self, stored: tf.data.Dataset) -> tf.data.Dataset:
         return stored.map(
-            lambda image, label: (self._transform(self._examples.decode(image)), label),
+            lambda image, label: (self._transform(self._examples.decode(image)), self._checked(label)),
             num_parallel_calls=DECODE_CALLS,
             deterministic=True,
         ).with_options(_options())
@@ -201,6 +229,27 @@ def _require_classes(labels: np.ndarray, split: str, source: Source, spec: DataS
             f"the {split} split of {spec.name} has the label {strange[0]}, its classes are 0..{num_classes - 1}; "
             "where the test split has no labels, name another by --test_split, such as validation"
         )
+
+
+def _checked(what: str, num_classes: int, label: tf.Tensor) -> tf.Tensor:
+    with tf.control_dependencies([tf.debugging.Assert((label >= 0) & (label < num_classes), [what, label])]):
+        return tf.identity(label)
+
+
+def _class_notes(labels: np.ndarray, source: Source, spec: DataSpec) -> tuple[str, ...]:
+    """Which classes nothing can be learned of.
+
+    Raises:
+      ExperimentError: there is one class alone.
+    """
+    seen = set(labels.tolist())
+    require(
+        len(seen) > 1,
+        f"all training images of {spec.name} are of class {source.label_names[labels[0]]}; two classes are needed",
+    )
+    unseen = [name for label, name in enumerate(source.label_names) if label not in seen]
+    more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
+    return (f"note: no training image of class {', '.join(unseen[:3])}{more} in {spec.name}",) if unseen else ()
 
 
 def _digest(pictures: Pictures, batch_size: int) -> dict:

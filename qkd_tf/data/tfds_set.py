@@ -25,6 +25,7 @@ def open_source(spec: DataSpec) -> Source:
         f"{spec.name} is not a set of (image, class label) examples",
     )
     image, label = (builder.info.features[key] for key in keys)
+    require(bool(label.num_classes), f"{spec.name} does not say how many classes it has")
     dtype = np.dtype(image.np_dtype)
     require(dtype == np.uint8, f"images of {spec.name} are of {dtype}; uint8 is expected")
     has_test = "test" in splits and not spec.name.startswith(UNLABELLED_TEST)

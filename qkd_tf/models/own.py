@@ -3,13 +3,14 @@
 import importlib
 import inspect
 import pathlib
-import zipfile
 
 import tf_keras
 from tf_keras import layers
 
+from qkd_tf.archive import check_hdf5, first_line, non_finite
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, require
 from qkd_tf.models.layers import scale_and_offset
+from qkd_tf.saved_model import load_model
 
 
 def build(spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int) -> tf_keras.Model:
@@ -20,10 +21,11 @@ def build(spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int
 
     Raises:
       ExperimentError: nothing there, something that is no functional or Sequential tf_keras model, or one of other
-        pixels or classes; weights that do not fit.
+        pixels or classes; weights that do not fit, or have NaN; a saved model with code of its own, unless
+        `spec.trust_code`.
     """
     name = spec.name
-    model = _call(name, input_shape, num_classes) if spec.is_builder else _load(name)
+    model = _call(name, input_shape, num_classes) if spec.is_builder else _load(name, spec.trust_code)
     require(
         isinstance(model, tf_keras.Model) and hasattr(model, "_nodes_by_depth"),
         f"{name} gives a {type(model).__name__}; a functional or Sequential model of tf_keras is expected "
@@ -45,6 +47,8 @@ def build(spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int
     )
     if spec.weights:
         _load_weights(model, spec.weights)
+    broken = non_finite({weight.name: weight.numpy() for weight in model.weights})
+    require(not broken, f"{spec.weights or name}: {broken}; give weights of a training that did not diverge")
     return model
 
 
@@ -72,22 +76,25 @@ def _call(name: str, input_shape, num_classes: int):
         builder = importlib.import_module(module_name)
         for part in function.split("."):
             builder = getattr(builder, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ExperimentError(f"{name} cannot be imported: {error}; give package.module:function") from error
-    parameters = inspect.signature(builder).parameters
-    if {"weights", "classes"} <= parameters.keys():
-        return builder(input_shape=input_shape, classes=num_classes, weights=None)
-    return builder(input_shape, num_classes)
+    try:
+        signature = inspect.signature(builder)
+        by_name = {"weights", "classes"} <= signature.parameters.keys()
+        given = {"input_shape": input_shape, "classes": num_classes, "weights": None} if by_name else {}
+        call = signature.bind(**given) if by_name else signature.bind(input_shape, num_classes)
+    except (TypeError, ValueError) as error:  # of what can be called in this way; not of what it does
+        raise ExperimentError(f"{name} cannot be called as builder(input_shape, num_classes): {error}") from error
+    return builder(*call.args, **call.kwargs)
 
 
-def _load(name: str) -> tf_keras.Model:
+def _load(name: str, trust_code: bool) -> tf_keras.Model:
     path = pathlib.Path(name)
     require(path.exists(), f"no model at {name}; give a .keras or .h5 file, or the folder of a SavedModel")
     try:
-        return tf_keras.models.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExperimentError(f"{name} cannot be loaded by tf_keras: {first_line}") from error
+        return load_model(path, trust_code)
+    except ValueError as error:
+        raise ExperimentError(f"{name} cannot be loaded by tf_keras: {error}") from error
 
 
 def _load_weights(model: tf_keras.Model, weights: str) -> None:
@@ -97,7 +104,7 @@ def _load_weights(model: tf_keras.Model, weights: str) -> None:
         f"weights {weights} of a model of your own must be .h5 or .weights.h5, as Keras saves them",
     )
     try:
+        check_hdf5(weights)
         model.load_weights(weights)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExperimentError(f"weights {weights} do not fit {model.name}: {first_line}") from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise ExperimentError(f"weights {weights} do not fit {model.name}: {first_line(error)}") from error

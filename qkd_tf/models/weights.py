@@ -3,14 +3,15 @@
 import dataclasses
 import pathlib
 import re
-import zipfile
 
 import h5py
 import numpy as np
 import tf_keras
 from tf_keras import layers
 
+from qkd_tf.archive import check_hdf5, first_line, load_npz, non_finite
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization
+from qkd_tf.saved_model import load_model
 
 # The words that files use for the variables of a layer, and ours. A BatchNormalization is told by its statistics.
 _STATISTICS = {
@@ -59,12 +60,13 @@ def load(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
       What a user should know, a line each: a match by position, a normalisation that was adapted.
 
     Raises:
-      ExperimentError: no such file, unknown ending, or a list of every name and shape that does not fit.
+      ExperimentError: no such file, unknown ending, a list of every name and shape that does not fit, or an array
+        with NaN or infinity.
     """
     path = pathlib.Path(spec.weights)
     if not path.is_file():
         raise ExperimentError(f"weights file {path} does not exist")
-    source = read(path)
+    source = read(path, spec.trust_code)
     target = [_layer_weights(layer) for layer in model.layers if layer.weights]
     pairs, problems = _match(source, target)
     for given, expected in pairs:
@@ -83,6 +85,8 @@ def load(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
         ]
     if problems:
         raise ExperimentError(f"weights {path} do not fit {spec.name}: " + "; ".join(problems))
+    if broken := non_finite({f"{layer.name}/{role}": v for layer in source for role, v in layer.variables.items()}):
+        raise ExperimentError(f"weights {path}: {broken}; give weights of a training that did not diverge")
     for given, expected in pairs:
         layer = model.get_layer(expected.name)
         layer.set_weights([given.variables[role] for role in expected.variables])
@@ -126,8 +130,11 @@ def adapt_normalization(model: tf_keras.Model, trained: PixelNormalization, own:
     batch_norm.moving_mean.assign(batch_norm.moving_mean.numpy() - shift)
 
 
-def read(path: pathlib.Path) -> list[LayerWeights]:
+def read(path: pathlib.Path, trust_code: bool = False) -> list[LayerWeights]:
     """Layers with variables in a weights file, in the file's order.
+
+    Args:
+      trust_code: read a .keras file even though its model brings code.
 
     Raises:
       ExperimentError: an ending that is not known, or a file that cannot be read as what its ending says.
@@ -135,20 +142,22 @@ def read(path: pathlib.Path) -> list[LayerWeights]:
     for ending, reader in READERS.items():
         if path.name.endswith(ending):
             try:
-                return reader(path)
-            except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
-                first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise ExperimentError(f"{path} cannot be read as {ending}: {first_line}") from error
+                return reader(path, trust_code)
+            except Exception as error:  # whatever zip, HDF5 and NumPy make of a stranger's file
+                raise ExperimentError(f"{path} cannot be read as {ending}: {first_line(error)}") from error
     raise ExperimentError(f"weights {path} have an unknown ending; known are {', '.join(READERS)}")
 
 
-def _read_npz(path: pathlib.Path) -> list[LayerWeights]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return _group({name: arrays[name] for name in arrays.files})
+def _read_npz(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
+    return _group(load_npz(path))
 
 
-def _read_h5(path: pathlib.Path) -> list[LayerWeights]:
-    """A model or its weights, in the older format or in Keras' V3; the file tells which, not its name."""
+def _read_h5(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
+    """A model or its weights, in the older format or in Keras' V3; the file tells which, not its name.
+
+    Arrays alone are read, so a model's code is of no account.
+    """
+    check_hdf5(path)
     with h5py.File(path) as file:
         for name in ("layers", "_layer_checkpoint_dependencies"):
             if name in file and "layer_names" not in file.attrs:
@@ -178,8 +187,8 @@ def _v3_layers(root) -> list[LayerWeights]:
     return found
 
 
-def _read_keras(path: pathlib.Path) -> list[LayerWeights]:
-    model = tf_keras.models.load_model(path, compile=False, safe_mode=True)
+def _read_keras(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
+    model = load_model(path, trust_code)
     return [_layer_weights(layer) for layer in model.layers if layer.weights]
 
 

@@ -1,8 +1,14 @@
+import dataclasses
+import math
+
 import pytest
+from absl import flags as absl_flags
 from absl.testing import flagsaver
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qkd_tf import flags
-from qkd_tf.experiment import ExperimentError, PhaseSpec, PixelNormalization
+from qkd_tf.experiment import PHASES, ExperimentError, PhaseSpec, PixelNormalization
 
 SMALL = ("--run_dir=runs/x", "--dataset=digits", "--student=convnet_small", "--teacher=convnet_large")
 
@@ -80,7 +86,7 @@ def test_every_flag_reaches_the_experiment(parse):
     known = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[flags.__name__]}
     assert known == {
         *changed, "student_weights_std", "horizontal_flip", "mask_weight_gradient", "jit_compile",
-        "skip_broken_images", "deterministic",
+        "skip_broken_images", "deterministic", "trust_model_code",
     }  # fmt: skip
     plain = parse(*base)
     for name, value in changed.items():
@@ -92,6 +98,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "skip_broken_images",
         "deterministic",
         "nodeterministic",
+        "trust_model_code",
     ):
         assert parse(*base, f"--{name}") != plain, name
     with_mean = [*base, "--student_weights=w.h5", "--student_weights_mean=1"]
@@ -201,6 +208,92 @@ def test_flag_lines_hold_only_the_packages_flags(parse):
     names = {line.split("=")[0].removeprefix("--").removeprefix("no") for line in flags.flag_lines()}
     assert "run_dir" in names and "horizontal_flip" in names
     assert not names & {"verbosity", "logtostderr", "flagfile", "helpfull", "tfds_dir"}
+
+
+TEXTS = st.one_of(
+    st.sampled_from(["", " ", "x", "none", "-", "1;2", "é", "a\nb", "../..", "a/b", ":", "..:x", "0x10", "1e3", "²"]),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8),
+)
+INTEGERS = st.one_of(st.integers(-2, 12), st.sampled_from([-(10**30), 2**31, 2**32, 2**63, 10**30]), st.integers())
+FLOATS = st.one_of(st.sampled_from([0.0, -0.0, 0.1, 0.5, 1.0, 1e-300, 1e300, float("nan"), float("inf")]), st.floats())
+BITS = st.tuples(st.sampled_from(["a.*", "(", "*", "[", "a{99999999999999999999}", "(?P<x>", "\\"]), st.sampled_from(
+    ["w4", "a4", "w4a8", "w1", "w9", "w99999", "w²", "", "x", "w" + "9" * 5000]))  # fmt: skip
+PLAIN = {"phases": "self_studying", "epochs": "1", "teacher": "resnet20", "student": "resnet8", "run_dir": "runs/x"}
+
+
+def values_of(flag) -> st.SearchStrategy:
+    """Good and bad values of a flag, as a user types them."""
+    known = getattr(flag.parser, "enum_values", None) or getattr(flag.parser, "_enum", None) or ()
+    own = [str(value) for value in known]
+    own += {"phases": [",".join(PHASES), *PHASES], "dataset": ["digits", "folder:x", "mnist"]}.get(flag.name, [])
+    own += [PLAIN[flag.name]] if flag.name in PLAIN else []
+    numbers = st.one_of(INTEGERS, FLOATS).map(str)
+    lists = st.lists(st.one_of(numbers, st.sampled_from(["1", "0.5", "self_studying", "", "x"])), max_size=4)
+    rules = BITS.map("=".join)
+    kinds = [numbers, numbers, lists.map(",".join), rules if flag.name == "bits_rule" else TEXTS, TEXTS]
+    return st.one_of(*kinds, *([st.sampled_from(own)] * 3 if own else []))
+
+
+OWN_FLAGS = sorted(flags.FLAGS.flags_by_module_dict()[flags.__name__], key=lambda flag: flag.name)
+COMMAND_LINES = st.lists(
+    st.sampled_from(OWN_FLAGS).flatmap(lambda flag: values_of(flag).map(lambda value: (flag.name, value))), max_size=4
+)
+
+
+def floats_of(value) -> list[float]:
+    """Every number with a point that an experiment holds."""
+    if dataclasses.is_dataclass(value):
+        return floats_of(list(vars(value).values()))
+    if isinstance(value, list | tuple):
+        return [number for item in value for number in floats_of(item)]
+    return [value] if isinstance(value, float) else []
+
+
+def test_whatever_is_typed_gives_an_experiment_or_a_line_that_names_a_flag(parse):
+    ends = {"experiment": 0, "refused": 0}
+
+    @settings(max_examples=510)
+    @given(COMMAND_LINES)
+    def holds(drawn):
+        given_flags = {**PLAIN, **dict(drawn)}
+        try:
+            experiment = parse(*(f"--{name}={value}" for name, value in given_flags.items()))
+        except (ExperimentError, absl_flags.Error) as error:
+            ends["refused"] += 1
+            message = str(error)
+            assert any(f"--{name}" in message for name in given_flags), message
+            assert isinstance(error, absl_flags.Error) or "\n" not in message
+        else:
+            ends["experiment"] += 1
+            assert isinstance(experiment.notes, list) and flags.flag_lines()
+            assert all(map(math.isfinite, floats_of(experiment))), experiment
+
+    holds()
+    assert min(ends.values()) >= 50, ends
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *(
+            f"--{name}={value}"
+            for value in ("nan", "inf", "-inf", "-1")
+            for name in (
+                "weight_decay", "distillation_weight", "teacher_lr_ratio", "weight_interval_lr_ratio", "momentum",
+                "activation_interval_lr_ratio", "temperature", "dampening", "ewgs_scale", "freeze_threshold_start",
+                "freeze_threshold_end", "validation_fraction", "interval_gradient_share", "learning_rates",
+            )  # fmt: skip
+        ),
+        *(f"--{flag}=nan" for flag in ("student_pixel_mean", "student_pixel_std", "teacher_pixel_mean")),
+        *(f"--{flag}=inf" for flag in ("student_pixel_mean", "student_pixel_std", "teacher_pixel_std")),
+        "--seed=-1", "--seed=4294967296", "--batch_size=1000000000000", "--image_size=1000000000",
+        "--crop_padding=1000000000", "--calibration_batches=10000000000000000000000", "--epochs=99999999999,1,1",
+        "--max_steps=10000000000000000000000", "--steps_per_execution=10000000000000000000000", "--run_dir=",
+        f"--run_dir=runs/{'x' * 256}", "--bits_rule=a{99999999999999999999}=w4", "--bits_rule=a=w" + "9" * 5000,
+    ],
+)  # fmt: skip
+def test_numbers_without_meaning_are_refused_by_the_flags_name(parse, argument):
+    assert argument.partition("=")[0] in complaint(parse, *SMALL, argument)
 
 
 def test_repeated_rules_reach_the_experiment_in_their_order_and_the_flag_file(parse):

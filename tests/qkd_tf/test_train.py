@@ -1,5 +1,6 @@
 """The command: one small run, and users' mistakes, each answered with one line."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -8,10 +9,12 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl.testing import flagsaver
 
-from qkd_tf import flags, train
+from qkd_tf import data, flags, train
 from qkd_tf.data import pipeline
+from qkd_tf.experiment import DataSpec
 
 DIGITS = ("--dataset=digits", "--student=convnet_small", "--student_pixel_mean=0", "--student_pixel_std=128")
 RAW_PIXELS = ["--student_weights_mean=0", "--student_weights_std=1"]
@@ -169,3 +172,43 @@ def test_command_exits_with_one_line_and_without_traceback(tmp_path):
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """Nothing fits in memory, and two examples are looked at beforehand."""
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
+    monkeypatch.setattr(pipeline, "DIGESTED", 2)
+
+
+@pytest.mark.usefixtures("streamed")
+def test_label_deep_in_a_streamed_split_ends_training_in_a_line(tmp_path, monkeypatch):
+    opened = data.open_source(DataSpec("digits"))
+
+    def with_strange_label(spec):
+        def read(seed):
+            return opened.train.read(seed).enumerate().map(
+                lambda number, example: (example[0], tf.where(number == 300, np.int64(10), example[1]))
+            )  # fmt: skip
+
+        return dataclasses.replace(opened, train=dataclasses.replace(opened.train, read=read))
+
+    monkeypatch.setattr(data, "open_source", with_strange_label)
+    message = complaint(*DIGITS, *ONE_PHASE, f"--run_dir={tmp_path}/run", "--batch_size=64")
+    assert message == (
+        "error: digits cannot be read: assertion failed: [the train split of digits has the label] [10]; "
+        "prepare the set again, or mend the file"
+    )
+
+
+@pytest.mark.usefixtures("streamed")
+def test_picture_that_cannot_be_decoded_ends_training_in_a_line(tmp_path, monkeypatch):
+    opened = data.open_source(DataSpec("digits"))
+
+    def decode(image):
+        return tf.cond(tf.reduce_sum(tf.cast(image, tf.int32)) % 97 == 0, lambda: image[1:], lambda: image)
+
+    broken = dataclasses.replace(opened, train=dataclasses.replace(opened.train, decode=decode))
+    monkeypatch.setattr(data, "open_source", lambda spec: broken)
+    message = complaint(*DIGITS, *ONE_PHASE, f"--run_dir={tmp_path}/run", "--batch_size=64")
+    assert "digits cannot be read: " in message and "shape" in message

@@ -160,3 +160,41 @@ def test_first_images_of_validation_and_test_stand_for_all_in_a_trial(imagenet_d
         np.testing.assert_array_equal(arrays(getattr(whole, name))[0][:5], arrays(getattr(part, name))[0])
     assert part.fingerprint["num_test"] == 5
     assert part.num_train == whole.num_train
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_one_and_four_channels_stay_what_they_are(make_set, channels):
+    def picture(index):
+        return np.full((8, 8, channels), index, np.uint8)
+
+    splits = data.load(small(make_set(tfds.features.Image(shape=(8, 8, channels), encoding_format="png"), picture)))
+    images, _ = arrays(splits.test)
+    assert splits.image_shape == (8, 8, channels)
+    assert images[:, 0, 0, 0].tolist() == list(range(6))
+
+
+@pytest.mark.parametrize(
+    "feature, image, part",
+    [
+        (
+            tfds.features.Image(shape=(4, 4, 1), dtype=np.float32),
+            lambda index: np.full((4, 4, 1), np.nan, np.float32),
+            "images of small are of float32; uint8 is expected",
+        ),
+        (tfds.features.Video(shape=(2, 4, 4, 3)), lambda index: np.zeros((2, 4, 4, 3), np.uint8), "not a set of"),
+        (
+            tfds.features.Tensor(shape=(4, 4, 3), dtype=np.uint8),
+            lambda i: np.zeros((4, 4, 3), np.uint8),
+            "not a set of",
+        ),
+    ],
+)
+def test_floats_videos_and_bare_tensors_are_refused(make_set, feature, image, part):
+    with pytest.raises(ExperimentError, match=part):
+        data.open_source(small(make_set(feature, image)))
+
+
+def test_one_class_alone_is_refused_and_a_class_without_pictures_told(make_ramps, ramps):
+    with pytest.raises(ExperimentError, match="all training images of small are of class dog"):
+        data.load(small(make_ramps(labels=(1,))))
+    assert not any("no training image" in note for note in data.load(small(ramps)).notes)

@@ -65,6 +65,10 @@ def test_builder_of_keras_applications_gets_them_by_its_own_names():
     [
         ("no_such_package:build", "no_such_package:build cannot be imported"),
         ("mine:absent", "mine:absent cannot be imported"),
+        (":", "cannot be imported"),
+        ("..:build", "cannot be imported"),
+        ("mine:tf_keras", "mine:tf_keras cannot be called as builder(input_shape, num_classes)"),
+        ("os:getcwd", "os:getcwd cannot be called as builder(input_shape, num_classes)"),
         ("mine:subclassed", "gives a Net; a functional or Sequential model"),
         ("mine:build", "tells 3 classes apart, the data set has 5"),
         ("folder/absent.keras", "no model at folder/absent.keras"),

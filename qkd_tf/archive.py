@@ -1,0 +1,114 @@
+"""Arrays from files of strangers: numbers alone, no pickle, and never more bytes than the file says beforehand."""
+
+import math
+import pathlib
+import zipfile
+from collections.abc import Mapping
+
+import h5py
+import numpy as np
+
+MAX_BYTES = 4 << 30  # of all arrays of a file, unpacked; the largest network of the zoo has 180 MB of weights
+NUMBERS = "biuf"  # kinds of dtype
+
+
+def load_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz by name.
+
+    Raises:
+      ValueError: no .npz, a name that is there twice, an array of anything but numbers, one whose header declares
+        another size than its bytes have, or more than MAX_BYTES in all. Nothing is allocated before that is known.
+    """
+    with zipfile.ZipFile(path) as archive:
+        _check_members(archive)
+        arrays = {}
+        for name in archive.namelist():
+            if not name.endswith(".npy"):
+                raise ValueError(f"{name!r} in it is no array")
+            _check_header(archive, name)
+            with archive.open(name) as member:
+                arrays[name.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
+        return arrays
+
+
+def non_finite(arrays: Mapping[str, np.ndarray]) -> str:
+    """Which array has NaN or infinity, for people; "" for none."""
+    broken = [name for name, values in arrays.items() if values.dtype.kind == "f" and not np.isfinite(values).all()]
+    return f"{broken[0]} has NaN or infinity" + f" and {len(broken) - 1} more" * (len(broken) > 1) if broken else ""
+
+
+def check_zip(path: pathlib.Path) -> None:
+    """Raises ValueError where members are there twice, lie outside, or have more than MAX_BYTES in all."""
+    with zipfile.ZipFile(path) as archive:
+        _check_members(archive)
+
+
+def check_hdf5(file) -> int:
+    """Looks at an HDF5 file, given as a path or an open file, before an array of it is read.
+
+    Returns:
+      How many numbers its arrays hold.
+
+    Raises:
+      ValueError: links to other files or data that lie in some, arrays of Python objects, or more than MAX_BYTES in
+        all.
+    """
+    size = count = 0
+
+    # h5py's walks stop at the first that returns something; exceptions do not get through all of them.
+    def other_place(name, link):
+        return None if isinstance(link, h5py.HardLink) else f"{name} in it is a link to somewhere else"
+
+    def no_numbers(name, item):
+        nonlocal size, count
+        if isinstance(item, h5py.Dataset):
+            if item.dtype.hasobject:
+                return f"{name} in it holds {item.dtype}, not numbers"
+            if item.external or item.is_virtual:
+                return f"{name} in it lies in another file"
+            numbers = math.prod(item.shape or (0,))
+            count, size = count + numbers, size + numbers * item.dtype.itemsize
+        return None
+
+    with h5py.File(file) as opened:
+        if reason := opened.visititems_links(other_place) or opened.visititems(no_numbers):
+            raise ValueError(reason)
+    _check_size(size)
+    return count
+
+
+def first_line(error: BaseException, width: int = 300) -> str:
+    """An exception's message on one line of bounded length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = lines[0] if lines else type(error).__name__
+    return line if len(line) <= width else f"{line[:width]}…"
+
+
+def _check_members(archive: zipfile.ZipFile) -> None:
+    names = archive.namelist()
+    if len(set(names)) != len(names):
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is in it twice")
+    for name in names:
+        parts = pathlib.PurePosixPath(name.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts:
+            raise ValueError(f"{name!r} in it leads out of its folder")
+    _check_size(sum(info.file_size for info in archive.infolist()))
+
+
+def _check_header(archive: zipfile.ZipFile, name: str) -> None:
+    with archive.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"{name!r} in it has format {version}")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+        if dtype.kind not in NUMBERS:
+            raise ValueError(f"{name!r} in it holds {dtype}, not numbers (pickles are never read)")
+        declared, present = math.prod(shape) * dtype.itemsize, archive.getinfo(name).file_size - member.tell()
+        if min(shape, default=0) < 0 or declared != present:
+            raise ValueError(f"{name!r} in it declares {dtype} of shape {shape}, and has {present} bytes")
+
+
+def _check_size(num_bytes: int) -> None:
+    if num_bytes > MAX_BYTES:
+        raise ValueError(f"its arrays have {num_bytes:,} bytes or more; {MAX_BYTES:,} are the most that is read")
