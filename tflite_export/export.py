@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Sequence
 
 from qkd_tf import __version__
-from tflite_export import report
+from tflite_export import micro_bundle, phone_bundle, report
+from tflite_export.bundle import Delivery, image_size
 from tflite_export.compress import compress
 from tflite_export.convert import convert
 from tflite_export.graph import IntegerGraph
@@ -16,6 +17,8 @@ from tflite_export.rebuild import rebuild
 from tflite_export.runtimes import RUNTIMES, absence
 from tflite_export.targets import Target, store
 from tflite_export.verification import Gate, verify, verify_compressed
+
+BUNDLE_FOLDERS = (micro_bundle.FOLDER, phone_bundle.FOLDER)
 
 
 def export(
@@ -28,7 +31,8 @@ def export(
 ) -> dict:
     """Writes export/model.tflite, export/labels.txt, export/verification.json and report.html.
 
-    For microcontrollers also export/model.compressed.tflite, where TFLM is installed to prove it.
+    For microcontrollers also export/model.compressed.tflite, where TFLM is installed to prove it. With a file that
+    passed, the target's bundle in a folder of its own.
 
     Returns:
       The verification, as in verification.json.
@@ -47,10 +51,18 @@ def export(
     if target.compressed and verification["passed"]:
         compressed = _compress(rebuilt, content, handoff, verification)
         files |= {"model.compressed.tflite": compressed} if compressed else {}
+    if target.bundle and verification["passed"]:
+        size = image_size(run_dir / "results.json")
+        files |= target.bundle(
+            Delivery(run_dir.name, content, files.get("model.compressed.tflite"), handoff, verification, size)
+        )
     folder = run_dir / "export"
     folder.mkdir(exist_ok=True)
     (folder / "model.compressed.tflite").unlink(missing_ok=True)  # one of an earlier export
+    for name in BUNDLE_FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
     for name, data in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(data)
     shutil.copy(run_dir / "handoff" / "labels.txt", folder)
     (folder / "verification.json").write_text(json.dumps(verification, indent=1) + "\n")

@@ -82,6 +82,7 @@ def test_honest_run_leaves_file_labels_verification_and_report(honest, folders, 
     assert sorted(path.name for path in (target / "export").iterdir()) == [
         "labels.txt",
         "model.tflite",
+        "phone",
         "verification.json",
     ]
     assert (target / "export" / "labels.txt").read_text().splitlines() == residual.handoff.label_names
@@ -146,6 +147,7 @@ def test_microcontrollers_get_packed_weights_and_are_judged_by_tflm(ends, folder
     # so small that a table costs more than it saves; or nothing to write tables with
     assert any(note.startswith("no lookup-table file was written") for note in verification["notes"])
     assert not (folders["micro"] / "export" / "model.compressed.tflite").exists()
+    assert (folders["micro"] / "export" / "micro" / "model.cc").exists() == (absence("tflm") is None)
 
 
 @pytest.mark.skipif(absence("tflm") is not None, reason=str(absence("tflm")))
@@ -182,6 +184,7 @@ def test_failed_gate_is_a_failing_exit_that_tells_why(ends, folders):
 
 def test_refused_file_is_kept_with_its_report(ends, folders):
     assert json.loads((folders["unlike"] / "export" / "verification.json").read_text())["passed"] is False
+    assert not (folders["unlike"] / "export" / "phone").exists()  # what was refused is not for apps
     assert "The .tflite was refused" in (folders["unlike"] / "report.html").read_text()
 
 
