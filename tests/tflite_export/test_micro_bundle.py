@@ -75,17 +75,10 @@ def test_bundle_is_sources_and_instructions(bundle):
     assert names == sorted([*micro_bundle.SOURCES, "model_compressed.cc"])
 
 
-def test_another_target_takes_the_bundle_away(bundle, tmp_path):
-    run_dir = shutil.copytree(bundle, tmp_path / "run")
-    export(run_dir, TARGETS["phone"], runtimes=())
-    assert not (run_dir / "export" / "micro").exists()
-
-
 DUMP = """
 #include <cstdio>
 #include "golden.h"
 using namespace classifier;
-static_assert(alignof(decltype(g_model[0])) == 1, "bytes");
 int main() {
   if (reinterpret_cast<size_t>(ARRAY) % 16 != 0) return 1;
   std::fwrite(ARRAY, 1, LENGTH, stdout);
