@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench networks soak fuzz clean
+.PHONY: demo test lint bench networks soak fuzz micro clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -14,6 +14,9 @@ test: .venv/installed  ## the test suite, a file at a time on each of 2 cores
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+micro: .venv/installed build/tflm  ## the microcontroller bundle of every operator, compiled with TFLM's C++ and run
+	$(BIN)/python -m pytest tests/tflite_export/test_micro_bundle.py
 
 bench: .venv/installed  ## speed and memory against full precision and the stock file, in one run
 	$(BIN)/python -m benchmarks.bench
@@ -28,7 +31,11 @@ fuzz: .venv/installed  ## 10,000 damaged files and handoffs: each must end in a 
 	$(BIN)/python -m pytest tests/tflite_export/test_hostile.py -k random_damage --fuzz_inputs=10000 -q
 
 clean:  ## the environment and the demo; other runs are kept
-	rm -rf .venv runs/demo
+	rm -rf .venv runs/demo build/tflm
+
+# Headers and a host library of TFLM as XMOS builds it: the one package that has both. For this check only.
+build/tflm:
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ xmos-ai-tools==1.4.2
 
 .venv/installed: requirements.txt requirements-dev.txt requirements-micro.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.11 ..." % sys.version_info[:2])'

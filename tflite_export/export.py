@@ -2,11 +2,13 @@
 
 import json
 import pathlib
+import shutil
 from collections.abc import Sequence
 
 from qkd_tf import __version__, durable
 from qkd_tf.folder_lock import locked
-from tflite_export import report
+from tflite_export import micro_bundle, phone_bundle, report
+from tflite_export.bundle import Delivery
 from tflite_export.compress import compress
 from tflite_export.convert import convert
 from tflite_export.graph import IntegerGraph
@@ -16,6 +18,8 @@ from tflite_export.rebuild import rebuild
 from tflite_export.runtimes import RUNTIMES, absence
 from tflite_export.targets import Target, store
 from tflite_export.verification import Gate, verify, verify_compressed
+
+BUNDLE_FOLDERS = (micro_bundle.FOLDER, phone_bundle.FOLDER)
 
 
 def export(
@@ -29,7 +33,8 @@ def export(
     """Writes export/model.tflite, export/labels.txt, export/verification.json and report.html.
 
     For microcontrollers also export/model.compressed.tflite, where TFLM is installed to prove it. verification.json
-    is taken away first and written last: where it lies, the files beside it are those that it tells of.
+    is taken away first and written last: where it lies, the files beside it are those that it tells of. With a file
+    that passed, the target's bundle in a folder of its own.
 
     Returns:
       The verification, as in verification.json.
@@ -39,9 +44,9 @@ def export(
       OSError: the run folder is in use, or cannot be written.
     """
     handoff = load_handoff(run_dir / "handoff")
-    results_of(run_dir)
+    results = results_of(run_dir)
     with locked(run_dir):
-        return _export(run_dir, handoff, target, weight_storage, input_type, gate, runtimes)
+        return _export(run_dir, handoff, results, target, weight_storage, input_type, gate, runtimes)
 
 
 def results_of(run_dir: pathlib.Path) -> dict:
@@ -64,6 +69,7 @@ def results_of(run_dir: pathlib.Path) -> dict:
 def _export(
     run_dir: pathlib.Path,
     handoff: Handoff,
+    results: dict,
     target: Target,
     weight_storage: str,
     input_type: str | None,
@@ -78,11 +84,19 @@ def _export(
     if target.compressed and verification["passed"]:
         compressed = _compress(rebuilt, content, handoff, verification)
         files |= {"model.compressed.tflite": compressed} if compressed else {}
+    if target.bundle and verification["passed"]:
+        size = results["experiment"]["data"]["image_size"]
+        files |= target.bundle(
+            Delivery(run_dir.name, content, files.get("model.compressed.tflite"), handoff, verification, size)
+        )
     folder = run_dir / "export"
     folder.mkdir(exist_ok=True)
     for name in ("verification.json", "model.compressed.tflite"):  # of an earlier export
         (folder / name).unlink(missing_ok=True)
+    for name in BUNDLE_FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
     for name, data in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         durable.write_whole(folder / name, data)
     durable.write_whole(folder / "labels.txt", (run_dir / "handoff" / "labels.txt").read_bytes())
     durable.write_whole(folder / "verification.json", json.dumps(verification, indent=1) + "\n")

@@ -1,9 +1,11 @@
 """What each target can run, and how its weights are stored: a row each."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from qkd_tf.quantization.runtime_arithmetic import INT4_MAX
+from tflite_export import micro_bundle, phone_bundle
+from tflite_export.bundle import Delivery
 from tflite_export.graph import IntegerGraph, Operator, Tensor
 from tflite_export.load import ExportError
 
@@ -22,6 +24,7 @@ class Target:
       auto: how weights that fit INT4 are stored unless a user says otherwise.
       reason: why so.
       compressed: whether weights are also written at their true width, under lookup tables.
+      bundle: what goes to an engineer with a file that passed -> files by path below export/; None for the file alone.
     """
 
     title: str
@@ -31,6 +34,7 @@ class Target:
     auto: str
     reason: str
     compressed: bool = False
+    bundle: Callable[[Delivery], dict[str, bytes]] | None = None
 
 
 TARGETS: Mapping[str, Target] = {
@@ -42,6 +46,7 @@ TARGETS: Mapping[str, Target] = {
         auto="int8",
         reason="LiteRT runs INT4 convolutions outside XNNPACK, and slower; "
         "--weight_storage=int4 trades that for half the bytes",
+        bundle=phone_bundle.files,
     ),
     "microcontroller": Target(
         "a microcontroller with TensorFlow Lite for Microcontrollers",
@@ -51,6 +56,7 @@ TARGETS: Mapping[str, Target] = {
         auto="int4",
         reason="flash is what is short there; TFLM unpacks INT4 weights in its arena",
         compressed=True,
+        bundle=micro_bundle.files,
     ),
     "ethos_u": Target(
         "an Ethos-U NPU",

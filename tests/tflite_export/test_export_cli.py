@@ -92,6 +92,7 @@ def test_honest_run_leaves_file_labels_verification_and_report(honest, folders, 
     assert sorted(path.name for path in (target / "export").iterdir()) == [
         "labels.txt",
         "model.tflite",
+        "phone",
         "verification.json",
     ]
     assert (target / "export" / "labels.txt").read_text().splitlines() == residual.handoff.label_names
@@ -158,6 +159,7 @@ def test_microcontrollers_get_packed_weights_and_are_judged_by_tflm(ends, folder
     # so small that a table costs more than it saves; or nothing to write tables with
     assert any(note.startswith("no lookup-table file was written") for note in verification["notes"])
     assert not (folders["micro"] / "export" / "model.compressed.tflite").exists()
+    assert (folders["micro"] / "export" / "micro" / "model.cc").exists() == (absence("tflm") is None)
 
 
 @pytest.mark.skipif(absence("tflm") is not None, reason=str(absence("tflm")))
@@ -171,7 +173,8 @@ def test_lookup_tables_are_written_beside_the_file_where_they_pay(make_run, chai
     sizes = {name: (run_dir / "export" / name).stat().st_size for name in ("model.tflite", "model.compressed.tflite")}
     assert sizes["model.compressed.tflite"] == compressed["file"]["bytes"] < sizes["model.tflite"]
     export(run_dir, TARGETS["phone"], runtimes=())
-    assert not (run_dir / "export" / "model.compressed.tflite").exists()  # it was another export's
+    left = sorted(path.name for path in (run_dir / "export").iterdir())  # nothing of another export
+    assert left == ["labels.txt", "model.tflite", "phone", "verification.json"]
 
 
 @pytest.mark.skipif(absence("tflm") is not None, reason=str(absence("tflm")))
@@ -194,6 +197,7 @@ def test_failed_gate_is_a_failing_exit_that_tells_why(ends, folders):
 
 def test_refused_file_is_kept_with_its_report(ends, folders):
     assert json.loads((folders["unlike"] / "export" / "verification.json").read_text())["passed"] is False
+    assert not (folders["unlike"] / "export" / "phone").exists()  # what was refused is not for apps
     assert "The .tflite was refused" in (folders["unlike"] / "report.html").read_text()
 
 
