@@ -30,6 +30,7 @@ class RunFolder:
         self.logs = self.path / "logs"
         self.handoff = self.path / "handoff"
         self.results = self.path / "results.json"
+        self.diagnosis = self.path / "diagnosis.json"
         self._progress = self.checkpoints / "progress.json"
         self._flags = self.path / "flags.txt"
         self._flag_lines = flag_lines

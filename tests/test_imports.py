@@ -90,6 +90,13 @@ ALLOWED = {
     ],
     # Top.
     "qkd_tf.handoff": ["qkd_tf.data", "qkd_tf.evaluate", "qkd_tf.run_folder", "qkd_tf.quantization.*"],
+    "qkd_tf.diagnosis": [
+        GRID,
+        "qkd_tf.data",
+        "qkd_tf.evaluate",
+        "qkd_tf.run_folder",
+        "qkd_tf.quantization.scheme",
+    ],
     "qkd_tf.preflight": [
         EXPERIMENT,
         "qkd_tf.data",

@@ -1,0 +1,127 @@
+"""diagnosis.json: what quantization did to each tensor, and what full precision made of the test split.
+
+The report shows it, and nothing else needs it.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import tf_keras
+
+from qkd_tf.data import Splits
+from qkd_tf.evaluate import predict_logits
+from qkd_tf.quantization.grid import TensorQuantParams
+from qkd_tf.quantization.scheme import QuantizedStudent
+from qkd_tf.run_folder import RunFolder, write_whole
+
+FORMAT = 1
+NUM_IMAGES = 32
+BATCH = 4  # every activation of a network is held at once
+
+
+class TensorError:
+    """Sums over a quantized tensor and what it would be without rounding, batch by batch.
+
+    SQNR = 10 log10(sum r^2 / sum (q - r)^2) in dB, cosine = sum(q r) / sqrt(sum q^2 sum r^2), r the reference.
+    """
+
+    def __init__(self, params: TensorQuantParams):
+        self._low = (params.grid.qmin - 0.5) * params.scale
+        self._high = (params.grid.qmax + 0.5) * params.scale
+        self._sums = np.zeros(4)  # of r^2, (q - r)^2, q r, q^2
+        self._size = self._clipped = 0
+        self._lowest, self._highest = np.inf, -np.inf
+
+    def add(self, quantized: np.ndarray, reference: np.ndarray) -> None:
+        q, r = (np.asarray(x, np.float64).ravel() for x in (quantized, reference))
+        self._sums += r @ r, (q - r) @ (q - r), q @ r, q @ q
+        self._size += r.size
+        self._clipped += int(np.sum((r < self._low) | (r > self._high)))
+        self._lowest, self._highest = min(self._lowest, r.min()), max(self._highest, r.max())
+
+    def row(self) -> dict:
+        """SQNR in dB, None where there is no error or no signal; cosine, None where a tensor is all 0.
+
+        `lowest` and `highest` are of the reference; `clipped`, in percent, is the share of it beyond the grid's ends.
+        """
+        signal, noise, product, square = self._sums
+        return {
+            "sqnr": float(10 * np.log10(signal / noise)) if signal and noise else None,
+            "cosine": float(product / np.sqrt(signal * square)) if signal and square else None,
+            "lowest": float(self._lowest),
+            "highest": float(self._highest),
+            "clipped": 100.0 * self._clipped / self._size,
+        }
+
+
+def write(
+    student: QuantizedStudent, full_precision: list[np.ndarray], origin: str, splits: Splits, folder: RunFolder
+) -> dict:
+    """Writes `folder.diagnosis`, of a student that was handed over; leaves the latent weights in `student.plain`.
+
+    Each kernel and each activation, on the first images of the test split, is compared twice: with that of the same
+    weights without rounding, and with that of the full precision that quantization began from.
+
+    Args:
+      full_precision: weights of `student.plain` as they were before quantization.
+      origin: `Experiment.full_precision_origin`. A random start is compared with nothing.
+
+    Returns:
+      `origin`, and the `test_top1` of full precision in percent, None of a random start.
+    """
+    images = _first_images(splits)
+    student.copy_weights_to_plain()
+    rows = measure(student, images)
+    facts: dict = {"origin": origin, "test_top1": None}
+    classes = None
+    if origin != "random":
+        student.plain.set_weights(full_precision)
+        for row, reference in zip(rows, measure(student, images), strict=True):
+            row["full_precision"] = reference["unrounded"]
+        logits, labels = predict_logits(student.plain, splits.test)
+        predicted = np.argmax(logits, axis=-1)
+        facts["test_top1"] = 100.0 * float(np.mean(predicted == labels))
+        classes = predicted.tolist() if predicted.ndim == 1 else None
+        student.copy_weights_to_plain()
+    content = {
+        "format": FORMAT,
+        "full_precision": {**facts, "classes": classes},
+        "num_images": len(images),
+        "tensors": rows,
+    }
+    write_whole(folder.diagnosis, json.dumps(content) + "\n")
+    return facts
+
+
+def measure(student: QuantizedStudent, images: np.ndarray) -> list[dict]:
+    """A row for each quantized tensor, in the order of the model: `layer`, `tensor`, and as `unrounded` its error
+    against `student.plain` with the weights it has now."""
+    rows = []
+    outputs = {name: TensorError(tensor.params()) for name, tensor in student.outputs.items()}
+    names = list(outputs)
+    quantized = tf_keras.Model(student.model.inputs, {name: student.tensor(name) for name in names})
+    plain = tf_keras.Model(student.plain.inputs, {name: student.plain.get_layer(name).output for name in names})
+    for got, expected in zip(_run(quantized, images), _run(plain, images), strict=True):
+        for name in names:
+            outputs[name].add(got[name], expected[name])
+    for layer, tensor, *_ in student.coverage()[1:]:  # pixels are integers
+        if tensor == "output":
+            error = outputs[layer]
+        else:
+            kernel, params = student.weights[layer].kernel.numpy(), student.weights[layer].params()
+            error = TensorError(params)
+            rounded = np.clip(np.round(kernel / params.scale), params.grid.qmin, params.grid.qmax) * params.scale
+            error.add(rounded, student.plain.get_layer(layer).get_weights()[0])
+        rows.append({"layer": layer, "tensor": tensor, "unrounded": error.row()})
+    return rows
+
+
+def _run(model: Callable, images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    for start in range(0, len(images), BATCH):
+        yield model.predict_on_batch(images[start : start + BATCH])
+
+
+def _first_images(splits: Splits) -> np.ndarray:
+    images: Iterable[np.ndarray] = splits.test.unbatch().take(NUM_IMAGES).batch(NUM_IMAGES).as_numpy_iterator()
+    return next(iter(images))[0]
