@@ -25,6 +25,7 @@ ALLOWED = {
     # Flags and places.
     "qkd_tf.flags": [EXPERIMENT],
     "qkd_tf.run_folder": [EXPERIMENT],
+    "qkd_tf.page": [],
     # Images: what is stored, then what a batch is made of.
     "qkd_tf.data": ["qkd_tf.data.*"],
     "qkd_tf.data.pixels": [EXPERIMENT],
@@ -107,9 +108,10 @@ ALLOWED = {
     ],
     "qkd_tf.results": ["qkd_tf", EXPERIMENT, "qkd_tf.data", "qkd_tf.run_folder", "qkd_tf.quantization.scheme"],
     "qkd_tf.train": ["qkd_tf", "qkd_tf.*"],
-    # The exporter: a folder on disk, the grid, the runtimes' arithmetic and the version are all it knows of training.
+    # The exporter: a folder on disk, the grid, the runtimes' arithmetic, the version and the look of a page are all it
+    # knows of training.
     "tflite_export": [],
-    "tflite_export.*": ["qkd_tf", GRID, ARITHMETIC, "tflite_export.*"],
+    "tflite_export.*": ["qkd_tf", "qkd_tf.page", GRID, ARITHMETIC, "tflite_export.*"],
 }
 STANDARD_LIBRARY_ONLY = [EXPERIMENT]
 NUMPY_ONLY = [GRID, ARITHMETIC]

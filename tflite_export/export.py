@@ -15,7 +15,7 @@ from tflite_export.read_back import read_back
 from tflite_export.rebuild import rebuild
 from tflite_export.runtimes import RUNTIMES, absence
 from tflite_export.targets import Target, store
-from tflite_export.verification import Gate, verify, verify_compressed
+from tflite_export.verification import Gate, examine, verify_compressed
 
 
 def export(
@@ -42,7 +42,7 @@ def export(
     rebuilt = rebuild(handoff, input_type or target.input_type)
     graph = store(rebuilt, weight_storage, target)
     content = convert(graph, description=f"qkd_tf {__version__}, {run_dir.name}")
-    verification = verify(content, graph, handoff, gate or Gate(), target, runtimes)
+    verification, classes = examine(content, graph, handoff, gate or Gate(), target, runtimes)
     files = {"model.tflite": content}
     if target.compressed and verification["passed"]:
         compressed = _compress(rebuilt, content, handoff, verification)
@@ -54,7 +54,7 @@ def export(
         (folder / name).write_bytes(data)
     shutil.copy(run_dir / "handoff" / "labels.txt", folder)
     (folder / "verification.json").write_text(json.dumps(verification, indent=1) + "\n")
-    report.write(run_dir, verification)
+    report.write(run_dir, verification, classes)
     return verification
 
 
