@@ -70,7 +70,18 @@ COSTS = (
     Cost("ms an image", lambda run: run.milliseconds),
     Cost("arena, bytes", lambda run: run.arena),
 )
-HEADER = ("run", "student", "bits", "bytes", "top-1, %", "full precision, %", "ms an image", "arena, bytes", "Pareto")
+HEADER = (
+    "",
+    "run",
+    "student",
+    "bits",
+    "bytes",
+    "top-1, %",
+    "full precision, %",
+    "ms an image",
+    "arena, bytes",
+    "Pareto",
+)
 
 
 def load(folders: Sequence[str]) -> list[Run]:
@@ -193,6 +204,7 @@ def table(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     fronts = {cost.name.split(",")[0]: pareto(runs, cost) for cost in COSTS}
     return [
         (
+            str(number),
             run.label,
             run.student,
             run.bits,
@@ -203,7 +215,7 @@ def table(runs: Sequence[Run]) -> list[tuple[str, ...]]:
             "" if run.arena is None else f"{run.arena:,}",
             ", ".join(name for name, front in fronts.items() if run in front),
         )
-        for run in runs
+        for number, run in enumerate(runs, 1)
     ]
 
 
@@ -238,28 +250,27 @@ def html(runs: Sequence[Run]) -> str:
 
 
 def figure(runs: Sequence[Run], cost: Cost) -> markupsafe.Markup:
-    """Top-1 over a cost; the front is a line, and its runs are named."""
+    """Top-1 over a cost, each run by its number in the table; the front is a line."""
     drawn, front = axes(), pareto(runs, cost)
-    for run in runs:
-        if cost.of(run) is not None:
-            colour = "one" if run in front else "muted"
-            drawn.plot(cost.of(run), run.top1, "o" if run.passed else "x", color=COLOURS[colour], markersize=5)
+    values = [cost.of(run) for run in runs]
+    numbers: dict[tuple[float, float], list[str]] = {}  # by place: of equal runs only one dot is seen
+    for number, (run, value) in enumerate(zip(runs, values, strict=True), 1):
+        if value is not None:
+            colour = COLOURS["one" if run in front else "muted"]
+            drawn.plot(value, run.top1, "o" if run.passed else "x", color=colour, markersize=5)
+            numbers.setdefault((value, run.top1), []).append(str(number))
+    for place, equal in numbers.items():
+        drawn.annotate(", ".join(equal), place, (4, 4), textcoords="offset points", color=COLOURS["ink"])
     points = [(cost.of(run), run.top1) for run in front]
-    drawn.step(*zip(*points, strict=True), where="post", color=COLOURS["one"], linewidth=1) if points else None
-    for k, run in enumerate(front):
-        name = f"{run.label if len(run.label) <= 24 else run.label[:23] + '…'} {run.bits}"
-        below, right = k % 2 == 0, len(front) > 1 and k == len(front) - 1
-        place = (-4 if right else 4, -11 if below else 5)
-        drawn.annotate(
-            name, (cost.of(run), run.top1), place, textcoords="offset points", ha="right" if right else "left"
-        )
-    values = [cost.of(run) for run in runs if cost.of(run) is not None]
-    if max(values) > WIDE_RATIO * min(values):
+    if points:
+        drawn.step(*zip(*points, strict=True), where="post", color=COLOURS["one"], linewidth=1)
+    known = [value for value in values if value is not None]
+    drawn.xaxis.set_major_locator(ticker.MaxNLocator(5))
+    if max(known) > WIDE_RATIO * min(known):
         drawn.set_xscale("log")
         drawn.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3)))
         drawn.xaxis.set_minor_locator(ticker.NullLocator())
     drawn.xaxis.set_major_formatter("{x:,.6g}")
-    drawn.tick_params("x", rotation=30)
     drawn.margins(0.12, 0.2)
     drawn.set_xlabel(cost.name)
     drawn.set_ylabel("top-1, %")

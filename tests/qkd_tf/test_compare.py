@@ -72,8 +72,8 @@ def test_runs_of_equal_names_are_told_apart_by_their_folders(make_folder):
 def test_markdown_has_a_row_for_each_run(make_folder):
     text = markdown(load([str(make_folder("w4")), str(make_folder("w2", 2, 80.0, 15_000, arena=None))]))
     assert "**digits, 360 test images**" in text
-    assert "| w4 | resnet8 | W4A4 | 20,000 | 90.00 | 91.00 | 0.5 | 5,000 | bytes, ms an image, arena |" in text
-    assert "| w2 | resnet8 | W2A2 | 15,000 | 80.00 | 91.00 | 0.5 |  | bytes |" in text
+    assert "| 1 | w4 | resnet8 | W4A4 | 20,000 | 90.00 | 91.00 | 0.5 | 5,000 | bytes, ms an image, arena |" in text
+    assert "| 2 | w2 | resnet8 | W2A2 | 15,000 | 80.00 | 91.00 | 0.5 |  | bytes |" in text
 
 
 def test_runs_on_other_images_stand_apart_and_this_is_said():
