@@ -107,7 +107,8 @@ ALLOWED = {
         "qkd_tf.quantization.standard_form",
     ],
     "qkd_tf.results": ["qkd_tf", EXPERIMENT, "qkd_tf.data", "qkd_tf.run_folder", "qkd_tf.quantization.scheme"],
-    "qkd_tf.compare": [EXPERIMENT, "qkd_tf.page"],
+    "qkd_tf.finished_runs": [EXPERIMENT],
+    "qkd_tf.compare": [EXPERIMENT, "qkd_tf.finished_runs", "qkd_tf.page"],
     "qkd_tf.train": ["qkd_tf", "qkd_tf.*"],
     # The exporter: a folder on disk, the grid, the runtimes' arithmetic, the version and the look of a page are all it
     # knows of training.

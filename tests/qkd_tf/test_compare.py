@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import pytest
 from absl import flags
@@ -9,7 +8,6 @@ from hypothesis import strategies as st
 
 from qkd_tf import compare
 from qkd_tf.compare import COSTS, Run, groups, html, load, markdown, notes, pareto
-from qkd_tf.experiment import ExperimentError
 
 RUN = Run(
     label="a",
@@ -33,44 +31,8 @@ def run(**fields) -> Run:
     return dataclasses.replace(RUN, **fields)
 
 
-@pytest.fixture
-def make_folder(tmp_path):
-    """make_folder(name, bits, top1, ...): a folder with the JSON of a finished and exported run."""
-
-    def make(name, bits=4, top1=90.0, num_bytes=20_000, sha="5" * 64, arena=5_000, passed=True):
-        folder = tmp_path / name
-        (folder / "export").mkdir(parents=True)
-        results = {
-            "data": {"name": "digits", "num_test": 360, "digested": 360, "test_sha256": sha},
-            "experiment": {
-                "student": {"name": "resnet8"},
-                "quantization": {"weight_bits": bits, "activation_bits": bits},
-            },
-            "machine": {"platform": "Linux", "cores": 2},
-            "full_precision": {"origin": "weights", "test_top1": 91.0},
-        }
-        runtimes = {"litert": {"title": "LiteRT", "top1": top1, "median_seconds": 5e-4}}
-        runtimes["tflm"] = {"arena_bytes": arena} if arena else {"not_run": "not installed"}
-        verification = {"judge": "litert", "runtimes": runtimes, "file": {"bytes": num_bytes}, "passed": passed}
-        (folder / "results.json").write_text(json.dumps(results))
-        (folder / "export" / "verification.json").write_text(json.dumps(verification))
-        return folder
-
-    return make
-
-
-def test_run_is_read_from_its_json(make_folder):
-    (found,) = load([str(make_folder("a"))])
-    assert found == run()
-
-
-def test_runs_of_equal_names_are_told_apart_by_their_folders(make_folder):
-    found = load([str(make_folder("x/demo")), str(make_folder("y/demo")), str(make_folder("y/other"))])
-    assert [r.label for r in found] == ["x/demo", "y/demo", "y/other"]
-
-
-def test_markdown_has_a_row_for_each_run(make_folder):
-    text = markdown(load([str(make_folder("w4")), str(make_folder("w2", 2, 80.0, 15_000, arena=None))]))
+def test_markdown_has_a_row_for_each_run(make_finished_run):
+    text = markdown(load([str(make_finished_run("w4")), str(make_finished_run("w2", 2, 80.0, 15_000, arena=None))]))
     assert "**digits, 360 test images**" in text
     assert "| 1 | w4 | resnet8 | W4A4 | 20,000 | 90.00 | 91.00 | 0.5 | 5,000 | bytes, ms an image, arena |" in text
     assert "| 2 | w2 | resnet8 | W2A2 | 15,000 | 80.00 | 91.00 | 0.5 |  | bytes |" in text
@@ -135,38 +97,14 @@ def test_page_has_a_figure_for_each_cost_that_is_known():
     assert html([run(arena=None)]).count("<svg") == 2
 
 
-@pytest.mark.parametrize(
-    "arguments, part",
-    [
-        ([], "no run is named"),
-        (["{folder}/gone"], "gone is no folder"),
-        (["{folder}"], "is no finished run; run python -m qkd_tf.train"),
-        (["{folder}/untested"], "is not exported; run python -m tflite_export --run_dir="),
-        (["{folder}/unrun"], "unrun has no 'litert' in"),
-        (["{folder}/broken"], "results.json cannot be read"),
-        (["{folder}/a", "{folder}/b/../a"], "is given twice"),
-    ],
-)
-def test_folder_that_is_no_finished_run_is_told_in_one_line(tmp_path, make_folder, arguments, part):
-    for name in ("a", "b", "untested", "unrun", "broken"):
-        make_folder(name)
-    (tmp_path / "untested" / "export" / "verification.json").unlink()
-    refused = {"judge": "litert", "runtimes": {}, "passed": False}
-    (tmp_path / "unrun" / "export" / "verification.json").write_text(json.dumps(refused))
-    (tmp_path / "broken" / "results.json").write_text('{"data": ')
-    with pytest.raises(ExperimentError) as caught:
-        load([argument.format(folder=tmp_path) for argument in arguments])
-    assert part in str(caught.value) and "\n" not in str(caught.value)
-
-
 def start(*arguments):
     """What `python -m qkd_tf.compare` does, in this process."""
     with flagsaver.flagsaver():
         compare.main(flags.FLAGS(["compare", *arguments]))
 
 
-def test_command_prints_writes_and_refuses(tmp_path, make_folder, capsys):
-    runs = [str(make_folder("a")), str(make_folder("b", 2, 80.0, 10_000))]
+def test_command_prints_writes_and_refuses(tmp_path, make_finished_run, capsys):
+    runs = [str(make_finished_run("a")), str(make_finished_run("b", 2, 80.0, 10_000))]
     start(*runs)
     assert capsys.readouterr().out == markdown(load(runs))
     for name, text in (("runs.html", html(load(runs))), ("runs.md", markdown(load(runs)))):
