@@ -4,14 +4,15 @@ The report shows it, and nothing else needs it.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import tf_keras
 
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import predict_logits
-from qkd_tf.quantization.grid import TensorQuantParams
+from qkd_tf.quantization.grid import TensorQuantParams, dequantize, quantize
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.run_folder import RunFolder, write_whole
 
@@ -72,54 +73,65 @@ def write(
     """
     images = _first_images(splits)
     student.copy_weights_to_plain()
-    rows = measure(student, images)
+    references = {"unrounded": student.plain.get_weights()}
     facts: dict = {"origin": origin, "test_top1": None}
     classes = None
     if origin != "random":
+        references["full_precision"] = full_precision
         student.plain.set_weights(full_precision)
-        for row, reference in zip(rows, measure(student, images), strict=True):
-            row["full_precision"] = reference["unrounded"]
         logits, labels = predict_logits(student.plain, splits.test)
         predicted = np.argmax(logits, axis=-1)
         facts["test_top1"] = 100.0 * float(np.mean(predicted == labels))
         classes = predicted.tolist() if predicted.ndim == 1 else None
-        student.copy_weights_to_plain()
     content = {
         "format": FORMAT,
         "full_precision": {**facts, "classes": classes},
         "num_images": len(images),
-        "tensors": rows,
+        "tensors": measure(student, images, references),
     }
+    student.copy_weights_to_plain()
     write_whole(folder.diagnosis, json.dumps(content) + "\n")
     return facts
 
 
-def measure(student: QuantizedStudent, images: np.ndarray) -> list[dict]:
-    """A row for each quantized tensor, in the order of the model: `layer`, `tensor`, and as `unrounded` its error
-    against `student.plain` with the weights it has now."""
-    rows = []
-    outputs = {name: TensorError(tensor.params()) for name, tensor in student.outputs.items()}
-    names = list(outputs)
+def measure(
+    student: QuantizedStudent, images: np.ndarray, references: Mapping[str, list[np.ndarray]]
+) -> list[dict[str, Any]]:
+    """The error of each quantized tensor against the same tensor of float students.
+
+    Args:
+      images: [N, H, W, C] pixels.
+      references: weights of `student.plain` by name.
+
+    Returns:
+      A row for each kernel and activation, in the order of the model: `layer`, `tensor`, and by the name of each
+      reference what `TensorError.row` tells.
+    """
+    plain, names = student.plain, list(student.outputs)
+    errors = {(name, key): TensorError(student.outputs[name].params()) for name in names for key in references}
     quantized = tf_keras.Model(student.model.inputs, {name: student.tensor(name) for name in names})
-    plain = tf_keras.Model(student.plain.inputs, {name: student.plain.get_layer(name).output for name in names})
-    for got, expected in zip(_run(quantized, images), _run(plain, images), strict=True):
-        for name in names:
-            outputs[name].add(got[name], expected[name])
-    for layer, tensor, *_ in student.coverage()[1:]:  # pixels are integers
-        if tensor == "output":
-            error = outputs[layer]
-        else:
-            kernel, params = student.weights[layer].kernel.numpy(), student.weights[layer].params()
-            error = TensorError(params)
-            rounded = np.clip(np.round(kernel / params.scale), params.grid.qmin, params.grid.qmax) * params.scale
-            error.add(rounded, student.plain.get_layer(layer).get_weights()[0])
-        rows.append({"layer": layer, "tensor": tensor, "unrounded": error.row()})
-    return rows
-
-
-def _run(model: Callable, images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    watched = tf_keras.Model(plain.inputs, {name: plain.get_layer(name).output for name in names})
     for start in range(0, len(images), BATCH):
-        yield model.predict_on_batch(images[start : start + BATCH])
+        batch = images[start : start + BATCH]
+        got = quantized.predict_on_batch(batch)
+        for key, weights in references.items():
+            plain.set_weights(weights)
+            expected = watched.predict_on_batch(batch)
+            for name in names:
+                errors[name, key].add(got[name], expected[name])
+    kernels = {}
+    for key, weights in references.items():
+        plain.set_weights(weights)
+        for name, tensor in student.weights.items():
+            params = tensor.params()
+            kernels[name, key] = TensorError(params)
+            rounded = dequantize(quantize(tensor.kernel.numpy(), params), params)
+            kernels[name, key].add(rounded, plain.get_layer(name).get_weights()[0])
+    return [
+        {"layer": layer, "tensor": tensor}
+        | {key: (kernels if tensor == "kernel" else errors)[layer, key].row() for key in references}
+        for layer, tensor, *_ in student.coverage()[1:]  # pixels are integers
+    ]
 
 
 def _first_images(splits: Splits) -> np.ndarray:

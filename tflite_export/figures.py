@@ -65,7 +65,7 @@ def intervals(phases: list[dict], chosen: Sequence[bool], what: str) -> markupsa
         first = values[0] if first is None else first
         ratios = (values / first)[:, chosen]
         lowest, highest = min(lowest, ratios.min()), max(highest, ratios.max())
-        epochs = start + np.arange(len(values))
+        epochs = start + len(phase["history"]) + 1 - len(values) + np.arange(len(values))
         drawn.plot(epochs, ratios, color=COLOURS["one"], linewidth=1, alpha=0.8 if sum(chosen) < 20 else 0.4)
     drawn.set_yscale("log", base=2)
     drawn.set_ylim(min(lowest / 1.05, 0.8), max(highest * 1.05, 1.25))
