@@ -28,15 +28,17 @@ class TensorError:
     """
 
     def __init__(self, params: TensorQuantParams):
+        self._params = params
         self._low = (params.grid.qmin - 0.5) * params.scale
         self._high = (params.grid.qmax + 0.5) * params.scale
-        self._sums = np.zeros(4)  # of r^2, (q - r)^2, q r, q^2
+        self._sums = np.zeros(5)  # of r^2, (q - r)^2, q r, q^2, and (q' - r)^2 of r on the tensor's grid
         self._size = self._clipped = 0
         self._lowest, self._highest = np.inf, -np.inf
 
     def add(self, quantized: np.ndarray, reference: np.ndarray) -> None:
         q, r = (np.asarray(x, np.float64).ravel() for x in (quantized, reference))
-        self._sums += r @ r, (q - r) @ (q - r), q @ r, q @ q
+        own = dequantize(quantize(reference, self._params), self._params).ravel() - r
+        self._sums += r @ r, (q - r) @ (q - r), q @ r, q @ q, own @ own
         self._size += r.size
         self._clipped += int(np.sum((r < self._low) | (r > self._high)))
         self._lowest, self._highest = min(self._lowest, r.min()), max(self._highest, r.max())
@@ -44,16 +46,22 @@ class TensorError:
     def row(self) -> dict:
         """SQNR in dB, None where there is no error or no signal; cosine, None where a tensor is all 0.
 
+        `own_sqnr` is that of the tensor's grid alone: of the reference put on it, without the error that came in.
         `lowest` and `highest` are of the reference; `clipped`, in percent, is the share of it beyond the grid's ends.
         """
-        signal, noise, product, square = self._sums
+        signal, noise, product, square, own = self._sums
         return {
-            "sqnr": float(10 * np.log10(signal / noise)) if signal and noise else None,
+            "own_sqnr": _decibels(signal, own),
+            "sqnr": _decibels(signal, noise),
             "cosine": float(product / np.sqrt(signal * square)) if signal and square else None,
             "lowest": float(self._lowest),
             "highest": float(self._highest),
             "clipped": 100.0 * self._clipped / self._size,
         }
+
+
+def _decibels(signal: float, noise: float) -> float | None:
+    return float(10 * np.log10(signal / noise)) if signal and noise else None
 
 
 def write(

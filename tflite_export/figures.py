@@ -9,6 +9,12 @@ from matplotlib import pyplot, ticker
 from qkd_tf.page import COLOURS, axes, svg
 
 MANY_EPOCHS = 40  # more have no room for a dot each
+# (title, reference, key of its row in diagnosis.json, colour)
+ERRORS = (
+    ("its own grid alone", "unrounded", "own_sqnr", "three"),
+    ("against its own weights, unrounded", "unrounded", "sqnr", "one"),
+    ("against full precision", "full_precision", "sqnr", "two"),
+)
 SERIES = {"student": COLOURS["one"], "teacher": COLOURS["two"]}
 
 
@@ -93,20 +99,20 @@ def errors(rows: list[dict], what: str) -> markupsafe.Markup:
     """
     drawn = axes()
     worst = {}
-    titles = {"unrounded": ("its own weights, unrounded", "one"), "full_precision": ("full precision", "two")}
-    for key, (title, colour) in titles.items():
-        values = [np.nan if key not in row or row[key]["sqnr"] is None else row[key]["sqnr"] for row in rows]
-        if np.isfinite(values).any():
+    for title, reference, key, colour in ERRORS:
+        values = np.array([row.get(reference, {}).get(key) for row in rows], float)
+        same = key == "own_sqnr" and all(row[reference][key] == row[reference]["sqnr"] for row in rows)
+        if np.isfinite(values).any() and not same:
             places = np.arange(1, len(values) + 1)
-            drawn.plot(places, values, ".-", color=COLOURS[colour], linewidth=1, markersize=4, label=f"against {title}")
+            drawn.plot(places, values, ".-", color=COLOURS[colour], linewidth=1, markersize=4, label=title)
             worst[title] = (np.nanmin(values), rows[int(np.nanargmin(values))]["layer"])
     drawn.set_xlabel(f"{what}, in the order of the network")
     drawn.set_ylabel("SQNR, dB")
     drawn.xaxis.set_major_locator(ticker.MaxNLocator(8, integer=True))
     if worst:
         drawn.legend(loc="best")
-    texts = [f"against {title} the lowest is {value:.1f} dB at {name}" for title, (value, name) in worst.items()]
-    return svg(drawn, f"SQNR of {len(rows)} {what}: {'; '.join(texts) or 'none has an error'}.")
+    texts = [f"{title}: {value:.1f} dB at the least, {name}" for title, (value, name) in worst.items()]
+    return svg(drawn, f"SQNR of {len(rows)} {what}. {'; '.join(texts) or 'none has an error'}.")
 
 
 def histogram(counts: np.ndarray, text: str) -> markupsafe.Markup:

@@ -178,7 +178,7 @@ def _intervals(results: dict) -> dict:
 
 
 def _errors(diagnosis: dict | None, coverage: list[dict], judge: dict) -> dict:
-    """Rows of every tensor, the greatest error first."""
+    """Rows of every tensor, first the one whose own grid has the greatest error."""
     if diagnosis is None:
         return {"missing": f"The error of each layer is not known: {OLDER}."}
     bits = {(row["layer"], row["tensor"]): row["num_bits"] for row in coverage}
@@ -191,7 +191,8 @@ def _errors(diagnosis: dict | None, coverage: list[dict], judge: dict) -> dict:
         rows.append(
             {"full_precision": None, **row, "num_bits": bits[row["layer"], row["tensor"]], "equal_codes": equal}
         )
-    worst = sorted(rows, key=lambda row: np.inf if row["unrounded"]["sqnr"] is None else row["unrounded"]["sqnr"])
+    own = [np.inf if row["unrounded"]["own_sqnr"] is None else row["unrounded"]["own_sqnr"] for row in rows]
+    worst = [rows[k] for k in np.argsort(own, kind="stable")]
     return {
         "num_images": diagnosis["num_images"],
         "referenced": any(row["full_precision"] for row in rows),

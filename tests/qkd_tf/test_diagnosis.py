@@ -19,9 +19,10 @@ def error(quantized, reference):
 
 
 def test_error_of_a_tensor_that_can_be_reckoned_by_hand():
-    row = error([1.0, 2.0, 3.0, 0.0], [1.0, 2.0, 4.0, -0.4])
-    assert row["sqnr"] == pytest.approx(10 * np.log10(21.16 / 1.16))
-    assert row["cosine"] == pytest.approx(17 / np.sqrt(14 * 21.16))
+    row = error([1.0, 2.0, 3.0, 1.0], [1.0, 2.0, 4.0, -0.4])
+    assert row["sqnr"] == pytest.approx(10 * np.log10(21.16 / 2.96))
+    assert row["own_sqnr"] == pytest.approx(10 * np.log10(21.16 / 1.16))  # 3 for 4, 0 for -0.4
+    assert row["cosine"] == pytest.approx(16.6 / np.sqrt(15 * 21.16))
     assert (row["lowest"], row["highest"], row["clipped"]) == (-0.4, 4.0, 25.0)
 
 
@@ -74,6 +75,11 @@ def test_every_tensor_has_its_error_against_both_references(tmp_path, make_quant
     expected = 10 * np.log10(np.sum(r**2) / np.sum((q - r) ** 2))
     assert rows["logits", "output"]["unrounded"]["sqnr"] == pytest.approx(expected, rel=1e-3)
     assert content["num_images"] == 12
+    for row in content["tensors"]:  # a kernel's error is its own, an activation's also that of what it was made of
+        unrounded = row["unrounded"]
+        if row["tensor"] == "kernel":
+            assert unrounded["own_sqnr"] == unrounded["sqnr"]
+    assert rows["logits", "output"]["unrounded"]["own_sqnr"] > rows["logits", "output"]["unrounded"]["sqnr"] + 3
 
 
 def test_more_bits_have_less_error(tmp_path, make_quantized_student, make_splits):
