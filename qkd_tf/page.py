@@ -86,7 +86,7 @@ def svg(drawn: pyplot.Axes, text: str) -> markupsafe.Markup:
     code = code[code.index("<svg") :]
     code = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->", "", code, flags=re.S)
     code = re.sub(r'<g id="[^"]*"', "<g", code)
-    code = re.sub(r"font: ([\d.]+px)[^;\"]*|font-family: [^;\"]*", r"font-size: \1", code)
+    code = re.sub(r"font-family: [^;\"]*(; )?", "", code)
     code = re.sub(r"\n\s*", "\n", code)
     for name, colour in COLOURS.items():
         code = code.replace(colour, f"var(--{name})")

@@ -46,7 +46,9 @@ def validation(phases: list[dict]) -> markupsafe.Markup:
         values = [row["validation_top1"] for row in phase["history"]]
         _curve(drawn, start, values, COLOURS["one"], None, phases)
         best = start + phase["best_epoch"], phase["best_validation_top1"]
-        drawn.plot(*best, "o", color=COLOURS["three"], label="best epoch" if not number else None, markersize=5)
+        drawn.plot(
+            *best, "o", color=COLOURS["three"], label="best epoch" if not number else None, markersize=5, clip_on=False
+        )
     _epochs(drawn, phases)
     drawn.set_ylabel("validation top-1, %")
     drawn.legend(loc="lower right")
@@ -110,7 +112,7 @@ def errors(rows: list[dict], what: str) -> markupsafe.Markup:
     drawn.set_ylabel("SQNR, dB")
     drawn.xaxis.set_major_locator(ticker.MaxNLocator(8, integer=True))
     if worst:
-        drawn.legend(loc="best")
+        drawn.legend(loc="lower left", bbox_to_anchor=(0, 1), labelspacing=0.2)  # above: lines are everywhere
     texts = [f"{title}: {value:.1f} dB at the least, {name}" for title, (value, name) in worst.items()]
     return svg(drawn, f"SQNR of {len(rows)} {what}. {'; '.join(texts) or 'none has an error'}.")
 

@@ -8,17 +8,13 @@ import numpy as np
 
 from qkd_tf import page
 from qkd_tf.quantization.grid import TensorQuantParams, load_params
-from tflite_export import figures, mistakes
+from tflite_export import demands, figures, mistakes
+from tflite_export.demands import OLDER
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
+DIAGNOSIS_FORMAT = 1
 NUM_WORST = 10
-ORIGINS = {
-    "trained": "trained in this run",
-    "weights": "with the weights that it came with",
-    "builder": "as its builder gave it",
-}
 KINDS = {"activations": "output", "kernels": "kernel"}
-OLDER = "this run was trained by a version that did not keep it; train again to have it here"
 
 
 def write(run_dir: pathlib.Path, verification: dict, classes: Mapping[str, np.ndarray] | None = None) -> None:
@@ -32,8 +28,7 @@ def write(run_dir: pathlib.Path, verification: dict, classes: Mapping[str, np.nd
     """
     results = json.loads((run_dir / "results.json").read_text())
     handoff = run_dir / "handoff"
-    diagnosis_file = run_dir / "diagnosis.json"
-    diagnosis = json.loads(diagnosis_file.read_text()) if diagnosis_file.exists() else None
+    diagnosis = _diagnosis(run_dir / "diagnosis.json")
     with np.load(handoff / "weights.npz") as weights:
         integers = {name: weights[name] for name in weights.files}
     params = load_params(handoff / "tensor_params.json")
@@ -44,7 +39,7 @@ def write(run_dir: pathlib.Path, verification: dict, classes: Mapping[str, np.nd
         results=results,
         verification=verification,
         flags=(run_dir / "flags.txt").read_text().splitlines(),
-        demands=_demands(results, verification, integers),
+        demands=demands.rows(results, verification, integers),
         mistakes=_mistakes(handoff, verification, classes or {}, diagnosis),
         training=_training(results["phases"]),
         intervals=_intervals(results),
@@ -55,69 +50,10 @@ def write(run_dir: pathlib.Path, verification: dict, classes: Mapping[str, np.nd
     (run_dir / "report.html").write_text(html, encoding="utf-8")
 
 
-def _demands(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> list[dict]:
-    """Rows of what was asked and what came; `met` is None where nothing was asked."""
-    asked, target = results["experiment"]["quantization"], results["experiment"].get("target") or {}
-    runtimes = {name: row for name, row in verification.get("runtimes", {}).items() if "not_run" not in row}
-    bits = f"W{asked['weight_bits']}A{asked['activation_bits']}"
-    bits += f", first layer {asked['first_layer_bits']}, last {asked['last_layer_bits']}"
-    bits += f", residual tensors {asked['residual_bits']}" + "".join(f", {r}" for r in asked.get("bits_rule", ()))
-    kernels = [row["num_bits"] for row in results["coverage"] if row["tensor"] == "kernel"]
-    counts = [f"{kernels.count(n)} kernels at {n} bits" for n in sorted(set(kernels))]
-    rows = [_demand("bit widths", bits, ", ".join(counts))]
-
-    reference = results.get("full_precision")
-    if reference is None:
-        rows.append(_demand("full precision, top-1", "", f"not known: {OLDER}"))
-    elif reference["test_top1"] is None:
-        rows.append(_demand("full precision, top-1", "", "none: the student was quantized from a random start"))
-    else:
-        origin = ORIGINS[reference["origin"]]
-        rows.append(_demand("full precision, top-1", "", f"{reference['test_top1']:.2f} %, the student {origin}"))
-    teachers = [phase["teacher_test_top1"] for phase in results["phases"] if "teacher_test_top1" in phase]
-    if teachers:
-        rows.append(_demand("teacher, top-1", "", f"{teachers[-1]:.2f} %, when it taught last"))
-    student = verification.get("student", {}).get("top1", results["student_test_top1"])
-    lost = ""
-    if reference and reference["test_top1"] is not None:
-        lost = f", {student - reference['test_top1']:+.2f} points from full precision"
-    rows.append(_demand("quantized Keras student, top-1", "", f"{student:.2f} %{lost}"))
-    gate = verification.get("gate", {})
-    for name, row in runtimes.items():
-        judges = name == verification["judge"] and row["arithmetic"] == "litert"
-        demand = f"within {gate['max_top1_difference']:g} points of the student" if judges else ""
-        met = abs(row["top1"] - row["student"]["top1"]) <= gate["max_top1_difference"] + 1e-9 if judges else None
-        rows.append(_demand(f"file on {row['title']}, top-1", demand, f"{row['top1']:.2f} %", met))
-
-    if "file" in verification:
-        size, limit = verification["file"]["bytes"], target.get("max_flash_bytes")
-        floats = 4 * sum(codes.size for codes in integers.values())
-        came = f"{size:,} bytes; the kernels alone in float32 are {floats:,}"
-        rows.append(_demand("size", _limit(limit), came, size <= limit if limit else None))
-        if "compressed" in verification:
-            size = verification["compressed"]["file"]["bytes"]
-            rows.append(_demand("size with lookup tables", _limit(limit), f"{size:,} bytes"))
-        arenas = [row["arena_bytes"] for row in runtimes.values() if "arena_bytes" in row]
-        limit = target.get("max_ram_bytes")
-        met = arenas[0] <= limit if arenas and limit else None
-        came = f"{arenas[0]:,} bytes on TensorFlow Lite for Microcontrollers" if arenas else _no_arena(verification)
-        rows.append(_demand("arena", _limit(limit), came, met))
-    for row in runtimes.values():
-        rows.append(_demand(f"latency on {row['title']}", "", f"{1000 * row['median_seconds']:.3g} ms an image, here"))
-    return rows
-
-
-def _demand(what: str, asked: str, came: str, met: bool | None = None) -> dict:
-    return {"what": what, "asked": asked, "came": came, "met": met}
-
-
-def _limit(num_bytes: int | None) -> str:
-    return f"at most {num_bytes:,} bytes" if num_bytes else ""
-
-
-def _no_arena(verification: dict) -> str:
-    row = verification["runtimes"].get("tflm", {"not_run": "it was not asked"})
-    return f"not known, TensorFlow Lite for Microcontrollers did not run: {row.get('not_run', 'it tells nothing')}"
+def _diagnosis(path: pathlib.Path) -> dict | None:
+    """What training measured; None where it did not, or in a form of another version."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found if found.get("format") == DIAGNOSIS_FORMAT else None
 
 
 def _mistakes(handoff: pathlib.Path, verification: dict, classes: Mapping[str, np.ndarray], diagnosis) -> dict:

@@ -369,3 +369,10 @@ def test_browser_would_tell_of_a_bad_page(tmp_path, browse):
     assert found["broken"] == 2 and found["without_text"] == 1
     assert any("nothing is not defined" in line for line in found["console"])
     assert any(url.endswith("/gone.png") for url in found["requests"])
+
+
+def test_diagnosis_of_another_form_is_none(folder, examined, diagnose):
+    diagnose()
+    diagnosis = json.loads((folder / "diagnosis.json").read_text())
+    (folder / "diagnosis.json").write_text(json.dumps({**diagnosis, "format": 2}))
+    assert f"The error of each layer is not known: {report.OLDER}" in written(folder, *examined).words
