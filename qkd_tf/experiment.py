@@ -404,6 +404,18 @@ class Experiment:
         return asked == "on" or (asked == "auto" and not self.training.phases)
 
     @property
+    def full_precision_origin(self) -> str:
+        """Where the float student that is quantized has its weights from.
+
+        "trained" here; "weights", which came with it; "builder", which may have given it some; or "random".
+        """
+        if self.student.has_weights:
+            return "weights"
+        if any(phase.name == "full_precision" for phase in self.training.phases):
+            return "trained"
+        return "builder" if self.student.is_builder else "random"
+
+    @property
     def pretrained(self) -> frozenset[str]:
         """Which of "student" and "teacher" came with weights."""
         networks = {"student": self.student, "teacher": self.teacher}

@@ -21,15 +21,18 @@ def write(
     student: QuantizedStudent,
     phases: list[dict],
     student_top1: float,
+    full_precision: dict | None = None,
 ) -> None:
     """Writes results.json, which knows its own SHA-256 and that of the handoff's manifest.
 
     Args:
       phases: what `Trainer.run` returned.
       student_top1: of the quantized student on the test split, in percent.
+      full_precision: what `diagnosis.write` returned.
     """
     results = {
         "student_test_top1": student_top1,
+        "full_precision": full_precision,
         "phases": phases,
         "seconds": sum(phase["seconds"] for phase in phases),
         "experiment": dataclasses.asdict(experiment),

@@ -35,6 +35,7 @@ class RunFolder:
         self.logs = self.path / "logs"
         self.handoff = self.path / "handoff"
         self.results = self.path / "results.json"
+        self.diagnosis = self.path / "diagnosis.json"
         self._flags = self.path / FLAGS_FILE
         self._flag_lines = flag_lines
         deciding = {name: values for name, values in _by_flag(flag_lines).items() if _decides(name)}

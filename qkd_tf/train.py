@@ -7,7 +7,7 @@ import tensorflow as tf
 from absl import app, logging
 from absl import flags as absl_flags
 
-from qkd_tf import data, flags, handoff, networks, preflight, random_state, results
+from qkd_tf import data, diagnosis, flags, handoff, networks, preflight, random_state, results
 from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.trainer import Trainer
 from qkd_tf.experiment import Experiment, ExperimentError
@@ -57,8 +57,11 @@ def run(experiment: Experiment, folder: RunFolder, stop: StopSignals) -> None:
             experiment.training, student, teacher, experiment.pretrained, splits, folder, init_intervals, stop
         )
         phases = trainer.run()
+        full_precision = student.plain.get_weights()  # the handoff puts integers in their place
         student_top1 = handoff.write(student, splits, folder)
-        results.write(folder, experiment, splits, student, phases, student_top1)
+        origin = experiment.full_precision_origin
+        reference = diagnosis.write(student, full_precision, origin, splits, folder)
+        results.write(folder, experiment, splits, student, phases, student_top1, reference)
 
 
 def main(argv: list[str]) -> None:

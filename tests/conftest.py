@@ -120,6 +120,58 @@ def make_quantized_student(make_residual_student, make_splits):
     return make
 
 
+# Opens a page in a frame of the width that is asked for, and writes what can be measured there as JSON.
+FRAME = """<!doctype html><body style="margin: 0">
+<iframe src="{page}" style="border: 0; width: {width}px; height: 4000px"></iframe><pre id="found"></pre><script>
+onload = () => {{
+  const frame = document.querySelector("iframe").contentWindow, page = frame.document;
+  page.querySelectorAll("details").forEach(part => {{ part.open = true; }});
+  const text = {{ IMG: "alt", svg: "aria-label" }};
+  document.getElementById("found").textContent = JSON.stringify({{
+    width: page.documentElement.clientWidth,
+    scroll_width: page.documentElement.scrollWidth,
+    background: frame.getComputedStyle(page.body).backgroundColor,
+    requests: frame.performance.getEntriesByType("resource").map(entry => entry.name),
+    pictures: page.querySelectorAll("img, svg").length,
+    without_text: [...page.querySelectorAll("img, svg")].filter(p => !p.getAttribute(text[p.tagName])).length,
+    broken: [...page.images].filter(picture => !picture.naturalWidth).length,
+    invisible: [...page.querySelectorAll("svg")].filter(p => p.getBoundingClientRect().width < 20).length,
+  }});
+}};
+</script>"""
+
+
+@pytest.fixture(scope="session")
+def browse(tmp_path_factory):
+    """browse(page, width, dark): what a browser finds in a page of `width` pixels, `console` lines included."""
+    import html
+    import json
+    import re
+    import shutil
+    import subprocess
+
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no chromium is installed; on Debian: apt-get install chromium")
+
+    def browse(page, width=1100, dark=False):
+        folder = tmp_path_factory.mktemp("browser")
+        (folder / "frame.html").write_text(FRAME.format(page=page.resolve().as_uri(), width=width))
+        command = [
+            *(program, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"),
+            *("--disable-background-networking", "--hide-scrollbars", "--allow-file-access-from-files"),
+            *("--enable-logging=stderr", f"--blink-settings=preferredColorScheme={0 if dark else 1}"),
+            *("--dump-dom", (folder / "frame.html").as_uri()),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        found = re.search('<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+        assert found and found[1], done.stderr[-2000:]
+        console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        return {**json.loads(html.unescape(found[1])), "console": console}
+
+    return browse
+
+
 def _write_tar(target, members):
     """A tar file of {name: bytes}."""
     import io

@@ -35,6 +35,7 @@ ALLOWED = {
     # Flags and places.
     "qkd_tf.flags": [EXPERIMENT],
     "qkd_tf.run_folder": [EXPERIMENT, DURABLE, LOCK],
+    "qkd_tf.page": [],
     "qkd_tf.checkpoints": [EXPERIMENT, DURABLE, "qkd_tf.disk_errors"],
     # Images: what is stored, then what a batch is made of.
     "qkd_tf.data": ["qkd_tf.data.*"],
@@ -122,6 +123,16 @@ ALLOWED = {
         "qkd_tf.quantization.plan",
         "qkd_tf.quantization.standard_form",
     ],
+    "qkd_tf.diagnosis": [
+        GRID,
+        DURABLE,
+        "qkd_tf.data",
+        "qkd_tf.evaluate",
+        "qkd_tf.run_folder",
+        "qkd_tf.quantization.scheme",
+    ],
+    "qkd_tf.finished_runs": [EXPERIMENT],
+    "qkd_tf.compare": [EXPERIMENT, DURABLE, "qkd_tf.finished_runs", "qkd_tf.page"],
     "qkd_tf.results": [
         "qkd_tf",
         EXPERIMENT,
@@ -144,10 +155,20 @@ ALLOWED = {
         "qkd_tf.quantization.scheme",
         "qkd_tf.quantization.standard_form",
     ],
-    # The exporter: a folder on disk, how it is kept and read, the grid, the runtimes' arithmetic and the version are
-    # all it knows of training.
+    # The exporter: a folder on disk, how it is kept and read, the grid, the runtimes' arithmetic, the look of a
+    # page and the version are all it knows of training.
     "tflite_export": [],
-    "tflite_export.*": ["qkd_tf", GRID, ARITHMETIC, DURABLE, LOCK, ARCHIVE, SAVED_MODEL, "tflite_export.*"],
+    "tflite_export.*": [
+        "qkd_tf",
+        "qkd_tf.page",
+        GRID,
+        ARITHMETIC,
+        DURABLE,
+        LOCK,
+        ARCHIVE,
+        SAVED_MODEL,
+        "tflite_export.*",
+    ],
 }
 STANDARD_LIBRARY_ONLY = [EXPERIMENT, DURABLE, LOCK, "qkd_tf.stop_signals"]
 NUMPY_ONLY = [GRID, ARITHMETIC]

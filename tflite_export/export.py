@@ -17,7 +17,7 @@ from tflite_export.read_back import read_back
 from tflite_export.rebuild import rebuild
 from tflite_export.runtimes import RUNTIMES, absence
 from tflite_export.targets import Target, store
-from tflite_export.verification import Gate, verify, verify_compressed
+from tflite_export.verification import Gate, examine, verify_compressed
 
 BUNDLE_FOLDERS = (micro_bundle.FOLDER, phone_bundle.FOLDER)
 
@@ -79,7 +79,7 @@ def _export(
     rebuilt = rebuild(handoff, input_type or target.input_type)
     graph = store(rebuilt, weight_storage, target)
     content = convert(graph, description=f"qkd_tf {__version__}")
-    verification = verify(content, graph, handoff, gate or Gate(), target, runtimes)
+    verification, classes = examine(content, graph, handoff, gate or Gate(), target, runtimes)
     files = {"model.tflite": content}
     if target.compressed and verification["passed"]:
         compressed = _compress(rebuilt, content, handoff, verification)
@@ -100,7 +100,7 @@ def _export(
         durable.write_whole(folder / name, data)
     durable.write_whole(folder / "labels.txt", (run_dir / "handoff" / "labels.txt").read_bytes())
     durable.write_whole(folder / "verification.json", json.dumps(verification, indent=1) + "\n")
-    report.write(run_dir, verification)
+    report.write(run_dir, verification, classes)
     return verification
 
 

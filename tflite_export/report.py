@@ -1,92 +1,176 @@
 """report.html: one file that opens offline and says what was trained, and whether the .tflite is that."""
 
-import base64
-import io
 import json
 import pathlib
+from collections.abc import Mapping
 
-import jinja2
-import matplotlib
 import numpy as np
 
-from qkd_tf import durable
+from qkd_tf import durable, page
+from qkd_tf.quantization.grid import TensorQuantParams, load_params
+from tflite_export import demands, figures, mistakes
+from tflite_export.demands import OLDER
 
-matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  (the backend must be chosen first)
+TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
+DIAGNOSIS_FORMAT = 1
+NUM_WORST = 10
+KINDS = {"activations": "output", "kernels": "kernel"}
 
-TEMPLATE = "report.html.j2"
-COLUMNS = 4
 
+def write(run_dir: pathlib.Path, verification: dict, classes: Mapping[str, np.ndarray] | None = None) -> None:
+    """Writes `run_dir`/report.html from what training and verification left.
 
-def write(run_dir: pathlib.Path, verification: dict) -> None:
-    """Writes `run_dir`/report.html from results.json, the handoff's integers and the verification."""
+    What a run does not have, for whatever reason, its section says.
+
+    Args:
+      verification: as in verification.json.
+      classes: by runtime the class that the file gives each test image, as `verification.examine` returns it.
+    """
     results = json.loads((run_dir / "results.json").read_text())
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    with np.load(run_dir / "handoff" / "weights.npz", allow_pickle=False) as weights:
+    handoff = run_dir / "handoff"
+    diagnosis = _diagnosis(run_dir / "diagnosis.json")
+    with np.load(handoff / "weights.npz", allow_pickle=False) as weights:
         integers = {name: weights[name] for name in weights.files}
-    html = environment.get_template(TEMPLATE).render(
+    params = load_params(handoff / "tensor_params.json")
+    judge = verification.get("runtimes", {}).get(verification.get("judge"), {})
+    html = page.render(
+        TEMPLATE,
         name=run_dir.name,
         results=results,
         verification=verification,
         flags=(run_dir / "flags.txt").read_text(errors="replace").splitlines(),
-        training_plot=_png(_training_figure(results["phases"])) if results["phases"] else None,
-        integers_plot=_png(_integers_figure(integers)),
+        demands=demands.rows(results, verification, integers),
+        mistakes=_mistakes(handoff, verification, classes or {}, diagnosis),
+        training=_training(results["phases"]),
+        intervals=_intervals(results),
+        errors=_errors(diagnosis, results["coverage"], judge),
+        weights=_weights(integers, load_params(handoff / "weight_params.json")),
+        ranges=_ranges(diagnosis, params, verification.get("tensors", [])),
     )
     durable.write_whole(run_dir / "report.html", html)
 
 
-def _training_figure(phases: list[dict]) -> pyplot.Figure:
-    """Losses and validation top-1 by epoch, phases side by side."""
-    figure, (upper, lower) = pyplot.subplots(2, 1, figsize=(9, 5.5), sharex=True, layout="constrained")
-    start = 0
-    colours = {"student_loss": "tab:blue", "teacher_loss": "tab:orange"}
-    for number, phase in enumerate(phases):
-        history = phase["history"]
-        epochs = np.arange(start + 1, start + len(history) + 1)
-        for name, colour in colours.items():
-            values = [row[name] for row in history if name in row]
-            if values:
-                upper.plot(epochs, values, ".-", color=colour, label=name.replace("_", " "))
-        lower.plot(epochs, [row["validation_top1"] for row in history], ".-", color="tab:blue")
-        best = start + phase["best_epoch"]
-        lower.plot(
-            best, phase["best_validation_top1"], "o", color="tab:green", label="best epoch" if not number else None
+def _diagnosis(path: pathlib.Path) -> dict | None:
+    """What training measured; None where it did not, or in a form of another version."""
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError:  # damaged: the report does without
+        return None
+    return found if isinstance(found, dict) and found.get("format") == DIAGNOSIS_FORMAT else None
+
+
+def _mistakes(handoff: pathlib.Path, verification: dict, classes: Mapping[str, np.ndarray], diagnosis) -> dict:
+    """Confusion matrix and pictures of the judging runtime, or why there are none."""
+    judge = verification.get("judge")
+    if judge not in classes:
+        return {"missing": "The file was not run, so there is nothing to say of its mistakes."}
+    answers, labels = classes[judge], np.load(handoff / "test_labels.npy")
+    if answers.ndim != 1 or labels.ndim != 1:
+        shape = "×".join(map(str, answers.shape[1:]))
+        return {"missing": f"The logits are a map, {shape} answers an image: there is no single class."}
+    labels, names = labels[: len(answers)], (handoff / "labels.txt").read_text(encoding="utf-8").splitlines()
+    found = {
+        "title": verification["runtimes"][judge]["title"],
+        "num_images": len(answers),
+        "confusion": mistakes.confusion(labels, answers, names),
+    }
+    full_precision = diagnosis["full_precision"]["classes"] if diagnosis else None
+    if full_precision is None:
+        random = diagnosis and diagnosis["full_precision"]["origin"] == "random"
+        reason = "the student was quantized from a random start" if random else OLDER
+        return {**found, "compared": None, "no_reference": f"There is no full precision to compare with: {reason}."}
+    compared = mistakes.against_full_precision(labels, answers, np.array(full_precision[: len(answers)]))
+    images = np.load(handoff / "test_images.npy", mmap_mode="r")
+    shown = [
+        {"number": i, "png": mistakes.picture(images[i]), "is": names[labels[i]], "says": names[answers[i]]}
+        for i in compared["lost"][: mistakes.NUM_SHOWN]
+    ]
+    return {**found, "compared": compared, "pictures": shown}
+
+
+def _training(phases: list[dict]) -> dict | None:
+    return {"losses": figures.losses(phases), "validation": figures.validation(phases)} if phases else None
+
+
+def _intervals(results: dict) -> dict:
+    """The figure of all intervals, and a row for each."""
+    phases, tensors = results["phases"], [row for row in results["coverage"] if row["tensor"] != "input"]
+    if not phases:
+        return {"missing": "Nothing was trained: intervals are those of calibration."}
+    kept = [rows for phase in phases if len(rows := figures.interval_rows(phase))]
+    if not kept:
+        return {"missing": f"How the intervals moved is not known: {OLDER}."}
+    values = np.concatenate(kept)
+    rows = []
+    for tensor, series in zip(tensors, values.T, strict=True):
+        ratio = float(series[-1] / series[0])
+        name = f"{tensor['layer']} {tensor['tensor']}"
+        text = f"{name}: interval {series[0]:.3g} at first, {series[-1]:.3g} at last"
+        rows.append(
+            {**tensor, "first": series[0], "last": series[-1], "ratio": ratio, "spark": figures.spark(series, text)}
         )
-        for axes in (upper, lower):
-            if number % 2:
-                axes.axvspan(start + 0.5, start + len(history) + 0.5, color="0.94", zorder=0)
-        upper.annotate(
-            phase["phase"].replace("_", "-"), (start + 0.6, 1.01), xycoords=("data", "axes fraction"), fontsize=8
+    moved = sorted(rows, key=lambda row: -abs(np.log(row["ratio"])))[:3]
+    drawn = [
+        figures.intervals(phases, [row["tensor"] == kind for row in tensors], what) for what, kind in KINDS.items()
+    ]
+    return {"figures": drawn, "rows": rows, "moved": moved}
+
+
+def _errors(diagnosis: dict | None, coverage: list[dict], judge: dict) -> dict:
+    """Rows of every tensor, first the one whose own grid has the greatest error."""
+    if diagnosis is None:
+        return {"missing": f"The error of each layer is not known: {OLDER}."}
+    bits = {(row["layer"], row["tensor"]): row["num_bits"] for row in coverage}
+    different = judge["codes"]["different"] if "codes" in judge else None
+    rows = []
+    for row in diagnosis["tensors"]:
+        equal = None
+        if different is not None and row["tensor"] == "output":
+            equal = different.get(row["layer"], {"equal_codes": 100.0})["equal_codes"]
+        rows.append(
+            {"full_precision": None, **row, "num_bits": bits[row["layer"], row["tensor"]], "equal_codes": equal}
         )
-        start += len(history)
-    handles = dict(zip(*reversed(upper.get_legend_handles_labels()), strict=True))
-    if handles:
-        upper.legend(handles.values(), handles.keys(), fontsize=8)
-    lower.legend(fontsize=8)
-    upper.set_ylabel("training loss")
-    lower.set_ylabel("validation top-1, %")
-    lower.set_xlabel("epoch")
-    return figure
+    own = [np.inf if row["unrounded"]["own_sqnr"] is None else row["unrounded"]["own_sqnr"] for row in rows]
+    worst = [rows[k] for k in np.argsort(own, kind="stable")]
+    return {
+        "num_images": diagnosis["num_images"],
+        "referenced": any(row["full_precision"] for row in rows),
+        "worst": worst[:NUM_WORST],
+        "others": worst[NUM_WORST:],
+        "figures": [
+            figures.errors([row for row in diagnosis["tensors"] if row["tensor"] == kind], what)
+            for what, kind in KINDS.items()
+        ],
+    }
 
 
-def _integers_figure(integers: dict[str, np.ndarray]) -> pyplot.Figure:
-    """Share of each integer in each kernel."""
-    rows = -(-len(integers) // COLUMNS)
-    figure, axes = pyplot.subplots(rows, COLUMNS, figsize=(9, 1.5 * rows), layout="constrained", squeeze=False)
-    for axis in axes.flat[len(integers) :]:
-        axis.axis("off")
-    for axis, (name, codes) in zip(axes.flat, integers.items(), strict=False):
-        values, counts = np.unique(codes, return_counts=True)
-        axis.bar(values, 100 * counts / codes.size, width=0.9, color="tab:blue")
-        axis.set_title(name, fontsize=7)
-        axis.tick_params(labelsize=6)
-    return figure
+def _weights(integers: dict[str, np.ndarray], params: dict[str, TensorQuantParams]) -> list[dict]:
+    """A histogram for each kernel, over the whole of its grid."""
+    rows = []
+    for name, codes in integers.items():
+        grid = params[name].grid
+        counts = np.bincount(codes.ravel().astype(np.int64) - grid.qmin, minlength=grid.num_levels)
+        used, zeros = int(np.sum(counts > 0)), 100.0 * counts[-grid.qmin] / codes.size
+        ends = 100.0 * (counts[0] + counts[-1]) / codes.size
+        text = f"{name}: {used} of {grid.num_levels} integers occur, {zeros:.0f} % are 0, {ends:.1f} % at the ends"
+        row = {"name": name, "num_bits": grid.num_bits, "size": codes.size, "used": used, "levels": grid.num_levels}
+        rows.append({**row, "zeros": zeros, "ends": ends, "figure": figures.histogram(counts, text)})
+    return rows
 
 
-def _png(figure: pyplot.Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    pyplot.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
+def _ranges(diagnosis: dict | None, params: dict[str, TensorQuantParams], tensors: list[dict]) -> dict:
+    """What each activation's grid can hold, and what was seen on the first images."""
+    if diagnosis is None:
+        return {"missing": f"The values that activations took are not known: {OLDER}."}
+    levels = {row["name"]: row.get("num_levels") for row in tensors}
+    rows = []
+    for row in (row for row in diagnosis["tensors"] if row["tensor"] == "output"):
+        name, error = row["layer"], row["unrounded"]
+        grid = params[name].grid
+        holds = (grid.qmin * params[name].scale, grid.qmax * params[name].scale)
+        seen = (error["lowest"], error["highest"])
+        text = f"{name}: the grid holds {holds[0]:.3g} to {holds[1]:.3g}, seen were {seen[0]:.3g} to {seen[1]:.3g}"
+        found = {"name": name, "num_bits": grid.num_bits, "holds": holds, "seen": seen, "clipped": error["clipped"]}
+        found |= {"used": levels.get(name), "levels": grid.num_levels, "figure": figures.ranges(holds, seen, text)}
+        rows.append(found)
+    return {"rows": rows, "num_images": diagnosis["num_images"]}

@@ -52,6 +52,18 @@ def verify(
     target: Target,
     runtimes: Sequence[str] = tuple(RUNTIMES),
 ) -> dict:
+    """Checks a file against the handoff: `examine`, without the classes."""
+    return examine(content, expected, handoff, gate, target, runtimes)[0]
+
+
+def examine(
+    content: bytes,
+    expected: IntegerGraph,
+    handoff: Handoff,
+    gate: Gate,
+    target: Target,
+    runtimes: Sequence[str] = tuple(RUNTIMES),
+) -> tuple[dict, dict[str, np.ndarray]]:
     """Checks a file against the handoff.
 
     Args:
@@ -60,27 +72,30 @@ def verify(
       runtimes: names of those to ask. The target's judge is always asked.
 
     Returns:
-      The verification as JSON values, described in docs/verification.md.
+      The verification as JSON values, described in docs/verification.md; and by runtime the class that the file
+      gives each test image there, int32 [N, ...].
     """
     start = time.monotonic()
     try:
         found = read_back(content)
     except ValueError as error:
-        return {"format": FORMAT, "passed": False, "failures": [str(error)]}
+        return {"format": FORMAT, "passed": False, "failures": [str(error)]}, {}
     failures = unlike(content, found, expected, handoff, target)
     if not failures and (reason := invalid(content)):
         failures = [reason]
     judge = next((name for name in target.judges if absence(name) is None), target.judges[-1])
-    rows, seen, notes = {}, {}, list(expected.notes)
+    rows, classes, seen, notes = {}, {}, {}, list(expected.notes)
     if not failures:  # a file that is another network is not worth an hour of inference
         for name in RUNTIMES:
             if name == judge or name in runtimes:
-                rows[name], codes = ask(name, content, found, handoff)
+                rows[name], codes, logits = ask(name, content, found, handoff)
                 seen = seen or codes
+                if logits is not None:
+                    classes[name] = np.argmax(logits, axis=-1).astype(np.int32)
                 failures += shortfalls(name, rows[name], judge, gate)
                 failures += outside_grid(name, codes, handoff)
         notes += remarks(rows, judge, target)
-    return {
+    verification = {
         "format": FORMAT,
         "passed": not failures,
         "failures": failures,
@@ -96,6 +111,7 @@ def verify(
         "tensors": [_row(tensor, handoff, seen) for tensor in found.tensors.values()],
         "seconds": time.monotonic() - start,
     }
+    return verification, classes
 
 
 def unlike(content: bytes, found: IntegerGraph, expected: IntegerGraph, handoff: Handoff, target: Target) -> list[str]:
@@ -114,22 +130,26 @@ def unlike(content: bytes, found: IntegerGraph, expected: IntegerGraph, handoff:
     return lines
 
 
-def ask(name: str, content: bytes, found: IntegerGraph, handoff: Handoff) -> tuple[dict, dict[str, np.ndarray]]:
+def ask(
+    name: str, content: bytes, found: IntegerGraph, handoff: Handoff
+) -> tuple[dict, dict[str, np.ndarray], np.ndarray | None]:
     """What a runtime makes of the file; where it lacks INT4 kernels, of the same integers stored as int8.
 
     Returns:
-      Its row of verification.json, and the integers of every tensor on the handoff's first images; both
-      without numbers where the runtime is not installed or does not take the file.
+      Its row of verification.json, the integers of every tensor on the handoff's first images, and the logits of
+      the test images; without numbers and None where the runtime is not installed or does not take the file.
     """
-    row, codes = _ask(name, content, found, handoff)
+    row, codes, logits = _ask(name, content, found, handoff)
     if "not_run" in row and absence(name) is None and any(t.dtype == "int4" for t in found.tensors.values()):
         plain = unpacked(found)
-        row, codes = _ask(name, convert(plain, ""), plain, handoff)
+        row, codes, logits = _ask(name, convert(plain, ""), plain, handoff)
         row["unpacked"] = True
-    return row, codes
+    return row, codes, logits
 
 
-def _ask(name: str, content: bytes, found: IntegerGraph, handoff: Handoff) -> tuple[dict, dict[str, np.ndarray]]:
+def _ask(
+    name: str, content: bytes, found: IntegerGraph, handoff: Handoff
+) -> tuple[dict, dict[str, np.ndarray], np.ndarray | None]:
     arithmetic = arithmetic_of(name, found)
     row: dict = {"title": RUNTIMES[name].title, "arithmetic": arithmetic}
     predicted = handoff.integer_codes[arithmetic]
@@ -143,7 +163,7 @@ def _ask(name: str, content: bytes, found: IntegerGraph, handoff: Handoff) -> tu
         codes = every_tensor(name, found, content, handoff.test_images[:num_images])
         logits, facts = infer(name, found, content, handoff.test_images[:asked])
     except ExportError as error:
-        return {**row, "not_run": str(error)}, {}
+        return {**row, "not_run": str(error)}, {}, None
     codes[found.input] = np.concatenate(list(input_codes(found, handoff.test_images[:num_images])))
     ours = {o.output: run_operator(found, o, codes, RUNTIMES[name].arithmetic) for o in found.operators}
     row |= {
@@ -156,7 +176,7 @@ def _ask(name: str, content: bytes, found: IntegerGraph, handoff: Handoff) -> tu
         "num_code_images": num_images,
         **facts,
     }
-    return row, codes
+    return row, codes, logits
 
 
 def arithmetic_of(name: str, found: IntegerGraph) -> str:

@@ -79,7 +79,8 @@ class Trainer:
 
         Returns:
           One dict a phase: name, epochs, best epoch, losses by epoch, test top-1 of student and
-          teacher in percent, seconds; of quantized phases the batches that BatchNorm was estimated from, and by
+          teacher in percent, seconds; of quantized phases the batches that BatchNorm was estimated from, the
+          intervals at the start and by epoch, in the order of `QuantizedStudent.intervals`, and by
           epoch the percentage of frozen weights where weights are frozen.
 
         Raises:
@@ -117,6 +118,7 @@ class Trainer:
             if index and phase.quantized and not PHASES[self._spec.phases[index - 1].name].quantized:
                 self._estimate_plain_statistics(epochs_before)
             self._enter(phase, PHASES[self._spec.phases[index - 1].name] if index else PHASES["full_precision"])
+            progress = {**progress, "first_intervals": self._student.intervals()}
         with disk_errors.writing(self._folder.logs):
             summaries = tf.summary.create_file_writer(str(self._folder.logs))
         while progress["epoch"] < phase_spec.epochs:
@@ -132,6 +134,8 @@ class Trainer:
             row["validation_top1"] = top1(distiller.student, self._splits.validation)
             row["seconds"] = time.monotonic() - start
             self._require_finite(phase.name, epoch)
+            if phase.quantized:
+                row["intervals"] = self._student.intervals()
             best = progress["best"]
             if best is None or row["validation_top1"] >= best["validation_top1"]:  # of equals, the later
                 best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"]}
@@ -147,6 +151,8 @@ class Trainer:
             self._save(progress, distiller)
             with disk_errors.writing(self._folder.logs), summaries.as_default(step=epochs_before + epoch + 1):
                 for name, value in row.items():
+                    if name == "intervals":  # they are histograms, below
+                        continue
                     tf.summary.scalar(f"{phase.name}/{name}", value)
                 tf.summary.histogram("weight_intervals", self._student.weight_intervals)
                 tf.summary.histogram("activation_intervals", self._student.activation_intervals)
@@ -166,6 +172,7 @@ class Trainer:
         }
         if phase.quantized:
             result["batch_norm_batches"] = self._batch_norm_batches
+            result["first_intervals"] = progress["first_intervals"]
         if distiller.teacher is not None:
             result["teacher_test_top1"] = top1(distiller.teacher, self._splits.test)
         print(_line(result))

@@ -196,6 +196,10 @@ class QuantizedStudent:
         """Those that are learned."""
         return [q.interval for q in self.outputs.values() if q.interval.trainable]
 
+    def intervals(self) -> list[float]:
+        """Those of kernels and tensors, in the order of `coverage` without the pixels."""
+        return [interval for *_, interval in self.coverage()[1:]]
+
     def coverage(self) -> list[tuple[str, str, int, float]]:
         """(layer, what of it, bit width, interval) for each quantized tensor, in the model's order."""
         rows = [(self.pixels[0], "input", self.pixels[1].grid.num_bits, self.pixels[1].scale)]

@@ -217,3 +217,23 @@ def test_bits_rule_is_read_and_written(text, expected):
 def test_bits_rule_of_another_form_is_refused(text, part):
     message = complaint(lambda: QuantizationSpec(bits_rule=(text,)))
     assert f"--bits_rule={text}" in message and part in message
+
+
+@pytest.mark.parametrize(
+    "phases, options, origin",
+    [
+        (("self_studying",), {}, "random"),
+        (("full_precision", "self_studying"), {}, "trained"),
+        (("self_studying",), {"student_weights": "a.h5"}, "weights"),
+        ((), {"student_weights": "a.h5"}, "weights"),
+    ],
+)
+def test_origin_of_full_precision(phases, options, origin):
+    specs = tuple(PhaseSpec(name, 1, 0.01) for name in phases)
+    assert experiment(specs, **options).full_precision_origin == origin
+
+
+def test_builder_may_have_given_weights():
+    made = experiment()
+    student = dataclasses.replace(made.student, name="nets:build")
+    assert dataclasses.replace(made, student=student).full_precision_origin == "builder"

@@ -451,6 +451,17 @@ def test_diverged_run_stops_with_phase_and_step_and_keeps_the_last_whole_epoch(t
     assert_same_bits(all_values(resumed), all_values(whole))
 
 
+def test_intervals_are_kept_from_calibration_to_the_last_epoch(tmp_path, make_run):
+    trainer = make_run(tmp_path / "run", (("full_precision", 1), ("self_studying", 2)))
+    full_precision, self_studying = trainer.run()
+    assert "first_intervals" not in full_precision and "intervals" not in full_precision["history"][0]
+    (calibrated,) = trainer.calibrations
+    assert sorted(calibrated) == sorted(self_studying["first_intervals"])
+    first, last = (row["intervals"] for row in self_studying["history"])
+    assert len(first) == len(last) == len(calibrated) and first != last and first != calibrated
+    assert trainer._student.intervals() == self_studying["history"][self_studying["best_epoch"] - 1]["intervals"]
+
+
 def test_results_tell_of_every_epoch_and_two_checkpoints_are_kept(tmp_path, make_run, make_splits):
     whole, asked = make_splits(), []
 
@@ -464,8 +475,9 @@ def test_results_tell_of_every_epoch_and_two_checkpoints_are_kept(tmp_path, make
     ).run()
     assert asked == [0, 1, 2]  # no phase sees the batches of an earlier one again
     student, teacher = {"student_loss", "student_top1"}, {"teacher_loss", "teacher_top1"}
-    assert [set(row) for row in self_studying["history"]] == [student | {"validation_top1", "seconds"}] * 2
-    assert [set(row) for row in co_studying["history"]] == [student | teacher | {"validation_top1", "seconds"}]
+    every_epoch = {"validation_top1", "seconds", "intervals"}
+    assert [set(row) for row in self_studying["history"]] == [student | every_epoch] * 2
+    assert [set(row) for row in co_studying["history"]] == [student | teacher | every_epoch]
     assert "teacher_test_top1" not in self_studying
     assert 0 <= co_studying["teacher_test_top1"] <= 100
     assert checkpoints(tmp_path / "run") == {"phase1_epoch1_step0", "phase2_epoch0_step0"}

@@ -1,0 +1,191 @@
+"""Finished runs side by side: python -m qkd_tf.compare RUN RUN ... [--output=FILE.html|FILE.md]."""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+import markupsafe
+from absl import app, flags
+from matplotlib import ticker
+
+from qkd_tf.durable import write_whole
+from qkd_tf.experiment import ExperimentError, require
+from qkd_tf.finished_runs import Run, groups, load
+from qkd_tf.page import COLOURS, axes, render, svg
+
+FLAGS = flags.FLAGS
+TEMPLATE = pathlib.Path(__file__).with_name("compare.html.j2")
+FORMATS = (".html", ".md")
+WIDE_RATIO = 5  # of costs, beyond which their axis is logarithmic
+
+flags.DEFINE_string("output", None, "File to write, .html or .md; without it Markdown is printed.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What is paid for accuracy: less is better.
+
+    Attributes:
+      name: of the figure's axis, unit included.
+      of: the number of a run, None where it is not known.
+    """
+
+    name: str
+    of: Callable[[Run], float | None]
+
+
+COSTS = (
+    Cost("bytes", lambda run: run.num_bytes),
+    Cost("ms an image", lambda run: run.milliseconds),
+    Cost("arena, bytes", lambda run: run.arena),
+)
+HEADER = (
+    "",
+    "run",
+    "student",
+    "bits",
+    "bytes",
+    "top-1, %",
+    "full precision, %",
+    "ms an image",
+    "arena, bytes",
+    "Pareto",
+)
+
+
+def pareto(runs: Sequence[Run], cost: Cost) -> list[Run]:
+    """Runs with no other that is at least as good in top-1 and in cost, and better in one; by rising cost.
+
+    Refused files, and those whose cost is not known, are left out.
+    """
+    known = [run for run in runs if run.passed and cost.of(run) is not None]
+
+    def beaten(run: Run) -> bool:
+        return any(
+            other.top1 >= run.top1
+            and cost.of(other) <= cost.of(run)
+            and (other.top1 > run.top1 or cost.of(other) < cost.of(run))
+            for other in known
+        )
+
+    return sorted((run for run in known if not beaten(run)), key=lambda run: (cost.of(run), run.label))
+
+
+def notes(runs: Sequence[Run]) -> list[str]:
+    """What keeps numbers from being compared, a line each."""
+    lines = []
+    if len(groups(runs)) > 1:
+        lines.append("The runs were tested on different images: accuracies can be compared within a table only.")
+    if len({run.runtime for run in runs}) > 1:
+        by = "; ".join(f"{run.label}: {run.runtime}" for run in runs)
+        lines.append(f"Top-1 and latency are of different runtimes, each file's own judge ({by}).")
+    if len({run.machine for run in runs}) > 1:
+        lines.append(
+            "The runs were trained on different machines: where they were exported there, latencies do not compare."
+        )
+    if refused := [run.label for run in runs if not run.passed]:
+        lines.append(f"Refused, not proven to be what was trained: {', '.join(refused)}; no front counts them.")
+    if any(run.bits.endswith("*") for run in runs):
+        lines.append("*: single layers have other bit widths (--bits_rule).")
+    return lines
+
+
+def table(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """Cells of each run, as HEADER names them; the last are the costs whose front it is on."""
+    fronts = {cost.name.split(",")[0]: pareto(runs, cost) for cost in COSTS}
+    return [
+        (
+            str(number),
+            run.label,
+            run.student,
+            run.bits,
+            f"{run.num_bytes:,}",
+            f"{run.top1:.2f}" + (" (refused)" if not run.passed else ""),
+            "" if run.full_precision is None else f"{run.full_precision:.2f}",
+            f"{run.milliseconds:.3g}",
+            "" if run.arena is None else f"{run.arena:,}",
+            ", ".join(name for name, front in fronts.items() if run in front),
+        )
+        for number, run in enumerate(runs, 1)
+    ]
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    """The comparison as Markdown, a table for each set of test images."""
+    lines = []
+    for group in groups(runs):
+        rows = [HEADER, ("---",) * len(HEADER), *table(group)]
+        lines += [f"**{_escaped(group[0].data)}**", ""]
+        lines += [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
+        lines.append("")
+    lines.append("Pareto: no other run here has both more accuracy and less of this.")
+    lines += ["", *(f"* {_escaped(note)}" for note in notes(runs))] if notes(runs) else []
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def html(runs: Sequence[Run]) -> str:
+    """The comparison as one page that opens offline, with a figure for each cost."""
+    parts = [
+        {
+            "title": group[0].data,
+            "rows": table(group),
+            "figures": [figure(group, cost) for cost in COSTS if any(cost.of(run) is not None for run in group)],
+        }
+        for group in groups(runs)
+    ]
+    return render(TEMPLATE, header=HEADER, groups=parts, notes=notes(runs), num_runs=len(runs))
+
+
+def figure(runs: Sequence[Run], cost: Cost) -> markupsafe.Markup:
+    """Top-1 over a cost, each run by its number in the table; the front is a line."""
+    drawn, front = axes(), pareto(runs, cost)
+    values = [cost.of(run) for run in runs]
+    numbers: dict[tuple[float, float], list[str]] = {}  # by place: of equal runs only one dot is seen
+    for number, (run, value) in enumerate(zip(runs, values, strict=True), 1):
+        if value is not None:
+            colour = COLOURS["one" if run in front else "muted"]
+            drawn.plot(value, run.top1, "o" if run.passed else "x", color=colour, markersize=5)
+            numbers.setdefault((value, run.top1), []).append(str(number))
+    for place, equal in numbers.items():
+        drawn.annotate(", ".join(equal), place, (4, 4), textcoords="offset points", color=COLOURS["ink"])
+    points = [(cost.of(run), run.top1) for run in front]
+    if points:
+        drawn.step(*zip(*points, strict=True), where="post", color=COLOURS["one"], linewidth=1)
+    known = [value for value in values if value is not None]
+    drawn.xaxis.set_major_locator(ticker.MaxNLocator(5))
+    if max(known) > WIDE_RATIO * min(known):
+        drawn.set_xscale("log")
+        drawn.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3)))
+        drawn.xaxis.set_minor_locator(ticker.NullLocator())
+    drawn.xaxis.set_major_formatter("{x:,.6g}")
+    drawn.margins(0.12, 0.2)
+    drawn.set_xlabel(cost.name)
+    drawn.set_ylabel("top-1, %")
+    named = "; ".join(f"{run.label} {run.top1:.2f} % at {cost.of(run):,.4g}" for run in front)
+    return svg(drawn, f"Top-1 over {cost.name} of {len(runs)} runs. On the front: {named or 'none'}.")
+
+
+def main(argv: list[str]) -> None:
+    try:
+        require(
+            not FLAGS.output or pathlib.Path(FLAGS.output).suffix in FORMATS,
+            f"--output={FLAGS.output} ends in neither .html nor .md; give a file of one of these",
+        )
+        runs = load(argv[1:])
+        if not FLAGS.output:
+            print(markdown(runs), end="")
+            return
+        output = pathlib.Path(FLAGS.output)
+        write_whole(output, html(runs) if output.suffix == ".html" else markdown(runs))
+    except (ExperimentError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"comparison of {len(runs)} runs: {output}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,117 @@
+"""What finished and exported runs came to, from the JSON that they left."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+
+from qkd_tf.experiment import ExperimentError, require
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one finished and exported run came to.
+
+    Attributes:
+      label: short name, of its own among the runs that are compared.
+      data: what it was tested on, as people say it; runs of equal `fingerprint` were tested on the same images.
+      top1: of the file on its judging runtime, in percent; `full_precision` of the float student, where it is known.
+      bits: "W4A4", with "*" where single layers have others by rule.
+      num_bytes: of model.tflite.
+      milliseconds: of an image, on the `runtime` that judged, where the file was exported.
+      arena: bytes that TFLM allocated, where it ran.
+      machine: that the run was trained on.
+      passed: whether the file was proven to be what was trained.
+    """
+
+    label: str
+    student: str
+    data: str
+    fingerprint: tuple
+    bits: str
+    num_bytes: int
+    top1: float
+    full_precision: float | None
+    milliseconds: float
+    arena: int | None
+    runtime: str
+    machine: str
+    passed: bool
+
+
+def load(folders: Sequence[str]) -> list[Run]:
+    """The runs in these folders, in their order.
+
+    Raises:
+      ExperimentError: a folder that is no finished and exported run, or that is given twice.
+    """
+    paths = [pathlib.Path(folder) for folder in folders]
+    require(len(paths) > 0, "no run is named; give folders of finished runs, such as runs/demo")
+    twice = [folder for folder, path in zip(folders, paths, strict=True) if _places(paths).count(path.resolve()) > 1]
+    require(not twice, f"{twice[0] if twice else ''} is given twice; give each run once")
+    return [_load(path, label) for path, label in zip(paths, _labels(paths), strict=True)]
+
+
+def _places(paths: list[pathlib.Path]) -> list[pathlib.Path]:
+    return [path.resolve() for path in paths]
+
+
+def _labels(paths: list[pathlib.Path]) -> list[str]:
+    """Names of the folders, with those above them as far as they are equal."""
+    parts = [path.parts for path in _places(paths)]
+    for depth in range(1, max(map(len, parts)) + 1):
+        labels = ["/".join(part[-depth:]) for part in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [str(path) for path in paths]
+
+
+def _load(path: pathlib.Path, label: str) -> Run:
+    require(path.is_dir(), f"{path} is no folder; give folders of finished runs, such as runs/demo")
+    results = _json(path / "results.json", f"{path} is no finished run; run python -m qkd_tf.train to its end first")
+    again = f"{path} is not exported; run python -m tflite_export --run_dir={path} first"
+    verification = _json(path / "export" / "verification.json", again)
+    try:
+        return _run(label, results, verification)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ExperimentError(
+            f"{path} has no {error} in results.json or verification.json: its file was not run, or it is of another "
+            f"version; run python -m tflite_export --run_dir={path} again"
+        ) from None
+
+
+def _json(path: pathlib.Path, otherwise: str) -> dict:
+    require(path.is_file(), f"{otherwise} ({path.name} is missing)")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ExperimentError(f"{path} cannot be read: {error}; {otherwise.partition('; ')[2]}") from None
+
+
+def _run(label: str, results: dict, verification: dict) -> Run:
+    data, asked = results["data"], results["experiment"]["quantization"]
+    judged = verification["runtimes"][verification["judge"]]
+    fingerprint = tuple(data.get(key) for key in ("name", "num_test", "digested", "test_sha256"))
+    return Run(
+        label=label,
+        student=results["experiment"]["student"]["name"],
+        data=f"{data['name']}, {data['num_test']:,} test images",
+        fingerprint=fingerprint,
+        bits=f"W{asked['weight_bits']}A{asked['activation_bits']}" + "*" * bool(asked.get("bits_rule")),
+        num_bytes=verification["file"]["bytes"],
+        top1=judged["top1"],
+        full_precision=(results.get("full_precision") or {}).get("test_top1"),
+        milliseconds=1000 * judged["median_seconds"],
+        arena=verification["runtimes"].get("tflm", {}).get("arena_bytes"),
+        runtime=judged["title"],
+        machine=f"{results['machine']['platform']}, {results['machine']['cores']} cores",
+        passed=verification["passed"],
+    )
+
+
+def groups(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that were tested on the same images, together: only their accuracies can be compared."""
+    found: dict[tuple, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.fingerprint, []).append(run)
+    return list(found.values())

@@ -1,0 +1,136 @@
+import dataclasses
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qkd_tf import compare
+from qkd_tf.compare import COSTS, Run, groups, html, load, markdown, notes, pareto
+
+RUN = Run(
+    label="a",
+    student="resnet8",
+    data="digits, 360 test images",
+    fingerprint=("digits", 360, 360, "5" * 64),
+    bits="W4A4",
+    num_bytes=20_000,
+    top1=90.0,
+    full_precision=91.0,
+    milliseconds=0.5,
+    arena=5_000,
+    runtime="LiteRT",
+    machine="Linux, 2 cores",
+    passed=True,
+)
+BYTES = COSTS[0]
+
+
+def run(**fields) -> Run:
+    return dataclasses.replace(RUN, **fields)
+
+
+def test_markdown_has_a_row_for_each_run(make_finished_run):
+    text = markdown(load([str(make_finished_run("w4")), str(make_finished_run("w2", 2, 80.0, 15_000, arena=None))]))
+    assert "**digits, 360 test images**" in text
+    assert "| 1 | w4 | resnet8 | W4A4 | 20,000 | 90.00 | 91.00 | 0.5 | 5,000 | bytes, ms an image, arena |" in text
+    assert "| 2 | w2 | resnet8 | W2A2 | 15,000 | 80.00 | 91.00 | 0.5 |  | bytes |" in text
+
+
+def test_runs_on_other_images_stand_apart_and_this_is_said():
+    other = run(label="b", fingerprint=("digits", 360, 360, "6" * 64), num_bytes=1)
+    assert groups([run(), other, run(label="c")]) == [[run(), run(label="c")], [other]]
+    text = markdown([run(), other])
+    assert text.count("**digits, 360 test images**") == 2
+    assert "tested on different images" in text
+    assert "tested on different images" not in markdown([run(), run(label="c")])
+
+
+@pytest.mark.parametrize(
+    "fields, part",
+    [
+        ({"runtime": "TFLM"}, "different runtimes, each file's own judge (a: LiteRT; b: TFLM)"),
+        ({"machine": "other"}, "different machines"),
+        ({"passed": False}, "Refused, not proven to be what was trained: b"),
+        ({"bits": "W4A4*"}, "--bits_rule"),
+    ],
+)
+def test_what_keeps_numbers_from_being_compared_is_noted(fields, part):
+    (note,) = notes([run(), run(label="b", **fields)])
+    assert part in note
+
+
+def test_runs_alike_need_no_note():
+    assert notes([run(), run(label="b")]) == []
+
+
+def test_front_by_hand():
+    small, large = run(label="small", num_bytes=10, top1=80.0), run(label="large", num_bytes=30, top1=90.0)
+    beaten, refused = (
+        run(label="beaten", num_bytes=20, top1=79.0),
+        run(label="refused", num_bytes=1, top1=99, passed=False),
+    )
+    unknown = run(label="unknown", arena=None)
+    assert pareto([large, beaten, refused, small], BYTES) == [small, large]
+    assert pareto([unknown], COSTS[2]) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12))
+def test_front_is_what_nothing_beats_and_beats_the_rest(numbers):
+    runs = [run(label=str(k), num_bytes=size, top1=top1) for k, (size, top1) in enumerate(numbers)]
+    front = pareto(runs, BYTES)
+    assert [r.num_bytes for r in front] == sorted(r.num_bytes for r in front)
+    assert [r.top1 for r in front] == sorted(r.top1 for r in front)
+    for r in runs:
+        at_least_as_good = [f for f in front if f.num_bytes <= r.num_bytes and f.top1 >= r.top1]
+        assert at_least_as_good
+        better = [f for f in at_least_as_good if (f.num_bytes, f.top1) != (r.num_bytes, r.top1)]
+        assert (r in front) == (not better)
+
+
+def test_page_has_a_figure_for_each_cost_that_is_known():
+    page = html([run(label="<one>"), run(label="two", arena=None), run(label="three", top1=91.0, num_bytes=10**6)])
+    assert page.count("<svg") == 3
+    assert "&lt;one&gt;" in page and "<one>" not in page
+    assert "Top-1 over bytes of 3 runs. On the front: &lt;one&gt; 90.00 % at 2e+04" in page
+    assert html([run(arena=None)]).count("<svg") == 2
+
+
+def start(*arguments):
+    """What `python -m qkd_tf.compare` does, in this process."""
+    with flagsaver.flagsaver():
+        compare.main(flags.FLAGS(["compare", *arguments]))
+
+
+def test_command_prints_writes_and_refuses(tmp_path, make_finished_run, capsys):
+    runs = [str(make_finished_run("a")), str(make_finished_run("b", 2, 80.0, 10_000))]
+    start(*runs)
+    assert capsys.readouterr().out == markdown(load(runs))
+    for name, text in (("runs.html", html(load(runs))), ("runs.md", markdown(load(runs)))):
+        start(*runs, f"--output={tmp_path / name}")
+        assert capsys.readouterr().out == f"comparison of 2 runs: {tmp_path / name}\n"
+        assert (tmp_path / name).read_text(encoding="utf-8") == text
+    for arguments, part in (
+        ([*runs, "--output=runs.pdf"], "give a file of one of these"),
+        ([*runs, f"--output={tmp_path}/gone/runs.md"], "No such file"),
+        ([str(tmp_path / "gone")], "is no folder"),
+    ):
+        with pytest.raises(SystemExit, match=part) as caught:
+            start(*arguments)
+        assert caught.value.code.startswith("error: ")
+
+
+@pytest.mark.parametrize("width, dark", [(1100, True), (360, False)])
+def test_browser_shows_the_page(tmp_path, browse, width, dark):
+    names = ("a", "a_run_of_a_rather_long_name", "c", "d")
+    runs = [run(label=name, num_bytes=20_000 + 9_000 * k, top1=90.0 + k) for k, name in enumerate(names)]
+    (tmp_path / "page.html").write_text(html(runs), encoding="utf-8")
+    found = browse(tmp_path / "page.html", width, dark)
+    assert found["console"] == [] and [url for url in found["requests"] if not url.startswith("data:")] == []
+    assert found["width"] == found["scroll_width"] == width
+    assert (found["pictures"], found["without_text"], found["invisible"]) == (3, 0, 0)
+
+
+def test_header_names_every_cell():
+    assert all(len(row) == len(compare.HEADER) for row in compare.table([run(), run(arena=None)]))
