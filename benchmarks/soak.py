@@ -1,4 +1,4 @@
-"""Kills, damage, full disks and wrong clocks, for real: python -m benchmarks.soak [--work=DIR] [--kills=50] [--sample]
+"""Kills, damage, full disks and wrong clocks, for real: python -m benchmarks.soak [--work=DIR] [--kills=50] [--parts=…]
 
 A run of four phases on the digits is trained and exported once without trouble. Then trouble comes, at moments and
 bytes that are drawn at random, and each time the project has to end with the same bits (history, weights.npz,
@@ -33,7 +33,8 @@ from tflite_export.load import ExportError, load_handoff
 absl_flags.DEFINE_string("work", "runs/soak", "Folder of the campaign.")
 absl_flags.DEFINE_integer("kills", 50, "Processes to kill.")
 absl_flags.DEFINE_integer("soak_seed", 0, "Of the moments and bytes.")
-absl_flags.DEFINE_bool("sample", False, "A shorter run, files spoilt once each, kills, and no more.")
+absl_flags.DEFINE_bool("sample", False, "A run of one phase, and files spoilt once each.")
+absl_flags.DEFINE_list("parts", [], "Parts by name; empty: all.")
 FLAGS = absl_flags.FLAGS
 
 EVERY_STEPS = (0, 3, 7)  # --checkpoint_every_steps may change from start to start
@@ -404,8 +405,8 @@ def main(argv: list[str]) -> None:
     work = pathlib.Path(FLAGS.work).absolute()
     campaign = Campaign(work, FLAGS.soak_seed, FLAGS.sample)
     done = json.loads((work / "parts.json").read_text()) if (work / "parts.json").exists() else {}
-    for part in (spoilt_files, kills) if FLAGS.sample else PARTS:
-        if part.__name__ not in done:
+    for part in PARTS:
+        if part.__name__ not in done and (part.__name__ in FLAGS.parts or not FLAGS.parts):
             print(f"-- {part.__name__}", flush=True)
             start = time.monotonic()
             done[part.__name__] = {"rows": part(campaign), "seconds": round(time.monotonic() - start)}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tf_keras import layers
 
-from qkd_tf import durable
+from qkd_tf import durable, folder_lock
 from qkd_tf.experiment import QuantizationSpec
 from tflite_export.export import export
 from tflite_export.read_back import read_back
@@ -134,6 +134,29 @@ def test_mistake_is_one_line_and_a_failing_exit(ends, call, words):
     assert code.startswith("error: ") and words in code
     assert "\n" not in code
     assert ends[call]["out"] == ""
+
+
+def test_folder_that_is_in_use_is_left_alone(run_folder, tmp_path):
+    run_dir = shutil.copytree(run_folder.path, tmp_path / "run")
+    with folder_lock.locked(run_dir), pytest.raises(folder_lock.FolderInUseError, match="is in use by process"):
+        export(run_dir, TARGETS["phone"], runtimes=())
+    assert not (run_dir / "export").exists()
+
+
+def test_export_that_breaks_off_leaves_no_verification_beside_other_files(run_folder, tmp_path, monkeypatch):
+    run_dir = shutil.copytree(run_folder.path, tmp_path / "run")
+    export(run_dir, TARGETS["phone"], runtimes=())
+    original = durable.write_whole
+
+    def full(path, content):
+        if path.name == "labels.txt":
+            raise OSError(28, "No space left on device")
+        original(path, content)
+
+    monkeypatch.setattr(durable, "write_whole", full)
+    with pytest.raises(OSError, match="No space"):
+        export(run_dir, TARGETS["phone"], runtimes=())
+    assert {path.name for path in (run_dir / "export").iterdir()} == {"model.tflite", "labels.txt"}
 
 
 def test_stray_argument_is_refused(ends, folders):
