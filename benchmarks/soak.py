@@ -121,9 +121,13 @@ def kills(campaign: Campaign) -> list[dict]:
     """
     rows, wrong, index = {name: row(name) for name in ("SIGKILL", "SIGTERM", "finished with the same bits")}, [], 0
     where: dict[str, int] = {}
-    while rows["SIGKILL"]["tried"] + rows["SIGTERM"]["tried"] < FLAGS.kills:
+
+    def left() -> int:
+        return FLAGS.kills - rows["SIGKILL"]["tried"] - rows["SIGTERM"]["tried"]
+
+    while left() > 0:
         run_dir, killed = campaign.fresh("killed"), 0
-        while True:
+        while left() > 0:
             trained = (run_dir / "results.json").exists()
             action = functools.partial(export_it, run_dir) if trained else campaign.training(run_dir)
             before = _names(run_dir)
