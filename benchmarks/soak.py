@@ -1,4 +1,4 @@
-"""Kills, damage, full disks and wrong clocks, for real: python -m benchmarks.soak [--work=DIR] [--kills=50] [--sample]
+"""Kills, damage, full disks and wrong clocks, for real: python -m benchmarks.soak [--work=DIR] [--kills=50] [--parts=…]
 
 A run of four phases on the digits is trained and exported once without trouble. Then trouble comes, at moments and
 bytes that are drawn at random, and each time the project has to end with the same bits (history, weights.npz,
@@ -33,7 +33,8 @@ from tflite_export.load import ExportError, load_handoff
 absl_flags.DEFINE_string("work", "runs/soak", "Folder of the campaign.")
 absl_flags.DEFINE_integer("kills", 50, "Processes to kill.")
 absl_flags.DEFINE_integer("soak_seed", 0, "Of the moments and bytes.")
-absl_flags.DEFINE_bool("sample", False, "A shorter run, files spoilt once each, kills, and no more.")
+absl_flags.DEFINE_bool("sample", False, "A run of one phase, and files spoilt once each.")
+absl_flags.DEFINE_list("parts", [], "Parts by name; empty: all.")
 FLAGS = absl_flags.FLAGS
 
 EVERY_STEPS = (0, 3, 7)  # --checkpoint_every_steps may change from start to start
@@ -120,9 +121,13 @@ def kills(campaign: Campaign) -> list[dict]:
     """
     rows, wrong, index = {name: row(name) for name in ("SIGKILL", "SIGTERM", "finished with the same bits")}, [], 0
     where: dict[str, int] = {}
-    while rows["SIGKILL"]["tried"] + rows["SIGTERM"]["tried"] < FLAGS.kills:
+
+    def left() -> int:
+        return FLAGS.kills - rows["SIGKILL"]["tried"] - rows["SIGTERM"]["tried"]
+
+    while left() > 0:
         run_dir, killed = campaign.fresh("killed"), 0
-        while True:
+        while left() > 0:
             trained = (run_dir / "results.json").exists()
             action = functools.partial(export_it, run_dir) if trained else campaign.training(run_dir)
             before = _names(run_dir)
@@ -259,7 +264,7 @@ def spoilt_runs(campaign: Campaign) -> list[dict]:
     """A run whose newest checkpoint is damaged goes on from the one before, to the same bits."""
     half, rows = campaign.half_done(), {**row("runs with a damaged newest checkpoint"), "wrong": []}
     newest = max((half / "checkpoints").glob("phase*"), key=lambda path: path.stat().st_mtime)
-    for name in sorted(path.name for path in newest.iterdir()):
+    for name in ("manifest.json", "progress.json", "state.index"):
         run_dir = campaign.fresh("spoilt", half)
         path = run_dir / "checkpoints" / newest.name / name
         path.write_bytes(damage.KINDS["cut"](path.read_bytes(), b"", campaign.rng))
@@ -324,9 +329,7 @@ def small_files(campaign: Campaign) -> list[dict]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
             train_it(run_dir, *campaign.flags)
 
-        read, write = os.pipe()  # the log is no file then
-
-        end = campaign.run(functools.partial(_through_pipe, limited, read, write))
+        end = campaign.run(functools.partial(_through_pipe, limited))
         failure = campaign.finishes(run_dir)
         if "File too large" not in end.complaint:
             failure = f"no reason told: {end.code} {end.log[-600:]}"
@@ -335,8 +338,9 @@ def small_files(campaign: Campaign) -> list[dict]:
     return [rows]
 
 
-def _through_pipe(action, read: int, write: int) -> None:
-    """Runs `action` in a child whose output goes through a pipe into this process' log."""
+def _through_pipe(action) -> None:
+    """Runs `action` in a child whose output goes through a pipe, which has no size, into this process' log."""
+    read, write = os.pipe()
     child = os.fork()
     if not child:
         os.dup2(write, 1)
@@ -386,7 +390,7 @@ def clocks(campaign: Campaign) -> list[dict]:
     return [jumps, seconds]
 
 
-PARTS = (spoilt_files, kills, small_files, read_only, clocks, full_disks, spoilt_runs)
+PARTS = (spoilt_files, kills, clocks, read_only, spoilt_runs, small_files, full_disks)
 
 
 def row(what: str) -> dict:
@@ -404,8 +408,8 @@ def main(argv: list[str]) -> None:
     work = pathlib.Path(FLAGS.work).absolute()
     campaign = Campaign(work, FLAGS.soak_seed, FLAGS.sample)
     done = json.loads((work / "parts.json").read_text()) if (work / "parts.json").exists() else {}
-    for part in (spoilt_files, kills) if FLAGS.sample else PARTS:
-        if part.__name__ not in done:
+    for part in PARTS:
+        if part.__name__ not in done and (part.__name__ in FLAGS.parts or not FLAGS.parts):
             print(f"-- {part.__name__}", flush=True)
             start = time.monotonic()
             done[part.__name__] = {"rows": part(campaign), "seconds": round(time.monotonic() - start)}

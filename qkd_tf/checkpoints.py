@@ -10,7 +10,6 @@ import tensorflow as tf
 from qkd_tf import disk_errors, durable
 from qkd_tf.experiment import ExperimentError
 
-NUM_KEPT = 2  # a second one for the case that the newest is damaged
 NAME = re.compile(r"phase(\d+)_epoch(\d+)_step(\d+)")
 
 
@@ -28,9 +27,10 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, experiment: str):
         self._folder = folder
         self._experiment = experiment
+        self._last: pathlib.Path | None = None  # written, or found to be sound
 
     def write(self, progress: dict, state: tf.train.Checkpoint, best: list[np.ndarray]) -> None:
-        """Writes a checkpoint, then removes those before the last.
+        """Writes a checkpoint, and keeps of all others the last, for the case that this one comes to harm.
 
         Args:
           progress: JSON object with "phase", "epoch" and "step".
@@ -44,11 +44,10 @@ class Checkpoints:
                 state.write(str(part / "state"))
             np.savez(part / "best.npz", *best)
             durable.write_json(part / "progress.json", {**progress, "experiment": self._experiment})
-        older = [other for other in self._newest_first() if _position(other) < _position(path)]
-        kept = [path, *older[: NUM_KEPT - 1]]
         for entry in self._folder.iterdir():
-            if NAME.match(entry.name) and entry not in kept:
+            if NAME.match(entry.name) and entry not in (path, self._last):
                 shutil.rmtree(entry, ignore_errors=True)
+        self._last = path
 
     def newest(self) -> tuple[pathlib.Path, dict] | None:
         """(Folder, progress) of the newest sound checkpoint, with a note of what is passed over; None where none is.
@@ -68,6 +67,7 @@ class Checkpoints:
                 continue
             for reason in reasons:
                 print(f"note: {reason}; going on from {path.name}, the newest sound checkpoint")
+            self._last = path
             return path, progress
         if reasons:
             raise ExperimentError(

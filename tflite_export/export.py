@@ -43,9 +43,13 @@ def export(
       ExportError: no finished training run there, or a student that cannot become integer.
       OSError: the run folder is in use, or cannot be written.
     """
-    handoff = load_handoff(run_dir / "handoff")
     results = results_of(run_dir)
     with locked(run_dir):
+        handoff = load_handoff(run_dir / "handoff")
+        if results.get("handoff") != durable.digest(run_dir / "handoff" / durable.MANIFEST):
+            raise ExportError(
+                f"{run_dir}: results.json tells of another handoff; run python -m qkd_tf.train to its end"
+            )
         return _export(run_dir, handoff, results, target, weight_storage, input_type, gate, runtimes)
 
 
@@ -53,17 +57,14 @@ def results_of(run_dir: pathlib.Path) -> dict:
     """What results.json tells.
 
     Raises:
-      ExportError: it is missing, was changed, or tells of another handoff than the one beside it.
+      ExportError: it is missing, or was changed.
     """
     if not (run_dir / "results.json").exists():
         raise ExportError(f"{run_dir} has no results.json; run python -m qkd_tf.train to its end first")
     try:
-        results = durable.read_json(run_dir / "results.json")
+        return durable.read_json(run_dir / "results.json")
     except durable.DamageError as damage:
         raise ExportError(f"{damage}; run python -m qkd_tf.train again, it writes it anew") from damage
-    if results.get("handoff") != durable.digest(run_dir / "handoff" / durable.MANIFEST):
-        raise ExportError(f"{run_dir}: results.json tells of another handoff; run python -m qkd_tf.train to its end")
-    return results
 
 
 def _export(

@@ -16,6 +16,10 @@ def progress(phase, epoch, step):
     return {"phase": phase, "epoch": epoch, "step": step, "history": [{"loss": 0.1 + 0.2}], "best": None}
 
 
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
 @pytest.fixture
 def folder(tmp_path):
     """With two checkpoints, whose variables are 1.0 and 2.0."""
@@ -23,10 +27,6 @@ def folder(tmp_path):
     checkpoints.write(progress(0, 1, 0), state(1.0), BEST)
     checkpoints.write(progress(0, 1, 12), state(2.0), BEST)
     return tmp_path
-
-
-def names(folder):
-    return {path.name for path in folder.iterdir()}
 
 
 def test_nothing_is_found_where_nothing_was_written(tmp_path):
@@ -46,7 +46,9 @@ def test_newest_comes_back_as_it_was_written(folder):
 def test_two_are_kept_and_leftovers_go(folder):
     (folder / "phase0_epoch2_step0.part").mkdir()
     (folder / "notes").mkdir()  # not ours
-    Checkpoints(folder, "mine").write(progress(1, 0, 0), state(3.0), [])
+    checkpoints = Checkpoints(folder, "mine")
+    checkpoints.newest()
+    checkpoints.write(progress(1, 0, 0), state(3.0), [])
     assert names(folder) == {"phase0_epoch1_step12", "phase1_epoch0_step0", "notes"}
 
 
@@ -58,15 +60,16 @@ def test_order_is_by_numbers_and_not_by_names_or_clocks(tmp_path):
     assert checkpoints.newest()[0].name == "phase0_epoch10_step40"
 
 
-def test_one_that_is_damaged_is_passed_over_told_of_and_replaced(folder, capsys):
+@pytest.mark.parametrize("step", [6, 12, 20], ids=["before it", "in its place", "behind it"])
+def test_one_that_is_damaged_is_passed_over_told_of_and_removed(folder, capsys, step):
     (folder / "phase0_epoch1_step12" / "state.index").write_bytes(b"x")
     checkpoints = Checkpoints(folder, "mine")
     path, found = checkpoints.newest()
     assert path.name == "phase0_epoch1_step0" and found == progress(0, 1, 0)
     out = capsys.readouterr().out
     assert out.startswith("note: ") and "phase0_epoch1_step12/state.index was changed" in out and out.count("\n") == 1
-    checkpoints.write(progress(0, 1, 6), state(5.0), [])  # before the damaged one, which must not be the newest again
-    assert names(folder) == {"phase0_epoch1_step0", "phase0_epoch1_step6"}
+    checkpoints.write(progress(0, 1, step), state(5.0), [])
+    assert names(folder) == {"phase0_epoch1_step0", f"phase0_epoch1_step{step}"}  # the sound one is kept
 
 
 def test_where_all_are_damaged_training_does_not_begin_anew_in_silence(folder):

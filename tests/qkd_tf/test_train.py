@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import flagsaver
 
-from qkd_tf import data, flags, train
+from qkd_tf import data, flags, folder_lock, train
 from qkd_tf.data import pipeline
 from qkd_tf.experiment import DataSpec
 
@@ -156,6 +157,48 @@ def test_normalization_of_another_number_of_channels_is_refused(tmp_path):
         *DIGITS, "--phases=full_precision,tutoring", "--epochs=1,1", *three, f"--run_dir={tmp_path / 'run'}"
     )
     assert "pixel means for 3 channels, the images have 1" in message
+
+
+SMALL = (*DIGITS, *ONE_PHASE)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
+    with folder_lock.locked(tmp_path / "run"):
+        message = complaint(*SMALL, f"--run_dir={tmp_path / 'run'}")
+    assert f"{tmp_path / 'run'} is in use by process {os.getpid()}; wait" in message
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_ends_in_one_line_that_says_how_to_go_on(tmp_path, monkeypatch, capsys, number, code):
+    monkeypatch.setattr(train, "run", lambda *_: os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit) as caught:
+        start(*SMALL, f"--run_dir={tmp_path / 'run'}")
+    assert caught.value.code == code
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("stopped by SIG")]
+    assert line.endswith("the same command goes on from the last checkpoint")
+
+
+@pytest.mark.parametrize(
+    "error, told",
+    [
+        (
+            OSError("x/checkpoints/a cannot be written: No space\n left"),
+            "x/checkpoints/a cannot be written: No space left;",
+        ),
+        (OSError(30, "Read-only file system", "x/flags.txt.part"), "Read-only file system: 'x/flags.txt.part';"),
+    ],
+)
+def test_a_disk_that_refuses_is_one_line(tmp_path, monkeypatch, error, told):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(train, "run", refuse)
+    message = complaint(*SMALL, f"--run_dir={tmp_path / 'run'}")
+    assert told in message and message.endswith(
+        "when that is mended, the same command goes on from the last checkpoint"
+    )
 
 
 def test_arguments_that_are_no_flags_are_refused():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tf_keras import layers
 
-from qkd_tf import durable
+from qkd_tf import durable, folder_lock
 from qkd_tf.experiment import QuantizationSpec
 from tflite_export.export import export
 from tflite_export.read_back import read_back
@@ -24,7 +24,7 @@ def folders(run_folder, tmp_path_factory):
     """Copies of the run, by what is wrong with them."""
     parent = tmp_path_factory.mktemp("exports")
     names = ("honest", "int8", "unlike", "lenient", "no_results", "micro", "int4", "typo", "cut_results")
-    names += ("other_handoff",)
+    names += ("other_handoff", "no_handoff")
     copies = {name: shutil.copytree(run_folder.path, parent / name) for name in names}
     for name in ("unlike", "lenient"):
         logits = np.load(copies[name] / "handoff" / "student_logits.npy")
@@ -35,6 +35,7 @@ def folders(run_folder, tmp_path_factory):
         durable.write_json(copies[name] / "results.json", results)
     (copies["no_results"] / "results.json").unlink()
     (copies["cut_results"] / "results.json").write_text((copies["cut_results"] / "results.json").read_text()[:500])
+    shutil.rmtree(copies["no_handoff"] / "handoff")
     shutil.rmtree(copies["other_handoff"] / "handoff")
     shutil.copytree(copies["unlike"] / "handoff", copies["other_handoff"] / "handoff")
     for name in ("int4", "typo"):  # as they may be from an earlier export; a mistake must leave them alone
@@ -65,7 +66,7 @@ def ends(folders, end_of) -> dict:
         "int4": [f"--run_dir={folders['int4']}", "--target=ethos_u", "--weight_storage=int4"],
         "typo": [f"--run_dir={folders['typo']}", "--runtimes=litert,tfml"],
         **{name: [f"--run_dir={folders[name]}"] for name in ("absent", "empty", "no_results", "unlike")},
-        **{name: [f"--run_dir={folders[name]}"] for name in ("cut_results", "other_handoff")},
+        **{name: [f"--run_dir={folders[name]}"] for name in ("cut_results", "other_handoff", "no_handoff")},
     }
     return end_of("tflite_export.__main__", calls)
 
@@ -120,8 +121,9 @@ def test_input_type_is_what_was_asked_for(honest, ends, folders):
     "call, words",
     [
         ("no_flag", "--run_dir is missing; give the folder of a finished run"),
-        ("absent", "lacks student.keras"),
-        ("empty", "lacks student.keras"),
+        ("absent", "has no results.json"),
+        ("empty", "has no results.json"),
+        ("no_handoff", "lacks student.keras"),
         ("no_results", "has no results.json"),
         ("cut_results", "results.json is not the JSON object that was written; run"),
         ("other_handoff", "results.json tells of another handoff; run"),
@@ -135,6 +137,29 @@ def test_mistake_is_one_line_and_a_failing_exit(ends, call, words):
     assert code.startswith("error: ") and words in code
     assert "\n" not in code
     assert ends[call]["out"] == ""
+
+
+def test_folder_that_is_in_use_is_left_alone(run_folder, tmp_path):
+    run_dir = shutil.copytree(run_folder.path, tmp_path / "run")
+    with folder_lock.locked(run_dir), pytest.raises(folder_lock.FolderInUseError, match="is in use by process"):
+        export(run_dir, TARGETS["phone"], runtimes=())
+    assert not (run_dir / "export").exists()
+
+
+def test_export_that_breaks_off_leaves_no_verification_beside_other_files(run_folder, tmp_path, monkeypatch):
+    run_dir = shutil.copytree(run_folder.path, tmp_path / "run")
+    export(run_dir, TARGETS["phone"], runtimes=())
+    original = durable.write_whole
+
+    def full(path, content):
+        if path.name == "labels.txt":
+            raise OSError(28, "No space left on device")
+        original(path, content)
+
+    monkeypatch.setattr(durable, "write_whole", full)
+    with pytest.raises(OSError, match="No space"):
+        export(run_dir, TARGETS["phone"], runtimes=())
+    assert {path.name for path in (run_dir / "export").iterdir()} == {"model.tflite", "labels.txt"}
 
 
 def test_stray_argument_is_refused(ends, folders):
