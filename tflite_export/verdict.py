@@ -3,13 +3,18 @@
 import pathlib
 import sys
 
+MAX_LINES, MAX_WIDTH = 100, 1_000
+
 
 def print_verdict(verification: dict, path: pathlib.Path) -> bool:
     """Notes, a line for each runtime, and failures on stderr; returns whether the file passed."""
     for note in verification.get("notes", ()):
         print(f"note: {note}")
-    for failure in verification["failures"]:
-        print(f"FAILED: {failure}", file=sys.stderr)
+    failures = verification["failures"]
+    for failure in failures[:MAX_LINES]:
+        print(f"FAILED: {_printable(failure)}", file=sys.stderr)
+    if len(failures) > MAX_LINES:
+        print(f"FAILED: {len(failures) - MAX_LINES} more", file=sys.stderr)
     if verification["passed"]:
         print(
             f"{path}: {verification['file']['bytes']:,} bytes; on {verification['num_images']:,} test images the "
@@ -24,6 +29,12 @@ def print_verdict(verification: dict, path: pathlib.Path) -> bool:
             f"{compressed['equal_logits']:.2f} % of the plain file's logits on {compressed['num_images']} images"
         )
     return verification["passed"]
+
+
+def _printable(text: str) -> str:
+    """On one line, of bounded length: a stranger's file may name its tensors as it likes."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:MAX_WIDTH])
+    return shown + "…" * (len(text) > MAX_WIDTH)
 
 
 def runtime_line(row: dict) -> str:

@@ -126,7 +126,10 @@ def unlike(content: bytes, found: IntegerGraph, expected: IntegerGraph, handoff:
     stored = stored_as(expected, found, target)
     lines = refusals(stored, found, handoff)
     if not lines and content != convert(stored, description(content)):
-        lines = ["every tensor and operator is as expected, and yet the bytes are not as the exporter packs them"]
+        lines = [
+            "every tensor and operator is as expected, and yet the bytes are not as the exporter packs them; "
+            "where another version exported the file, export it again"
+        ]
     return lines
 
 

@@ -230,7 +230,7 @@ def test_bytes_of_another_packing_never_reach_an_interpreter(residual, edit, mon
     for content in (edit(residual.content, repack), residual.content + b"\0" * 16):
         verification = verify(content, residual.graph, residual.handoff, Gate(), PHONE, ())
         assert verification["passed"] is False
-        assert verification["failures"] == [
+        assert [line.split(";")[0] for line in verification["failures"]] == [
             "every tensor and operator is as expected, and yet the bytes are not as the exporter packs them"
         ]
     assert asked == []

@@ -49,6 +49,15 @@ def test_refused_file_has_a_line_on_stderr_for_each_reason_and_no_accuracy(capsy
     assert out == ""
 
 
+def test_names_of_a_strangers_tensors_are_shown_on_one_line_of_bounded_length(capsys):
+    failures = ["tensor \x1b[2Ja\nb is missing", "x" * 5_000, *["tensor c is missing"] * 500]
+    print_verdict({"passed": False, "failures": failures}, PATH)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "FAILED: tensor \ufffd[2Ja\ufffdb is missing"
+    assert lines[1] == f"FAILED: {'x' * 1_000}…"
+    assert len(lines) == 101 and lines[-1] == "FAILED: 402 more"
+
+
 def test_lookup_tables_are_told_of_under_their_own_name(capsys):
     compressed = {"file": {"bytes": 37_472}, "equal_logits": 100.0, "num_images": 200}
     print_verdict({**PASSED, "compressed": compressed}, PATH)

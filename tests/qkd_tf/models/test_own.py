@@ -98,6 +98,21 @@ def test_other_pixels_are_refused(tmp_path):
         own.build(network(str(tmp_path / "saved.keras")), (16, 16, 3), 5)
 
 
+def test_code_and_weights_without_a_number_are_refused(tmp_path):
+    model = small()
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel, bias * np.nan])
+    model.save(tmp_path / "nan.keras")
+    with pytest.raises(ExperimentError, match=r"nan.keras: dense\w*/bias:0 has NaN or infinity; give"):
+        own.build(network(str(tmp_path / "nan.keras")), SHAPE, 5)
+    pixels = tf_keras.Input(SHAPE)
+    x = layers.Flatten()(layers.Lambda(lambda x: x * 2)(pixels))
+    tf_keras.Model(pixels, layers.Dense(5)(x)).save(tmp_path / "code.h5")
+    with pytest.raises(ExperimentError, match="code.h5 cannot be loaded by tf_keras: it has a Lambda layer.*--trust_m"):
+        own.build(network(str(tmp_path / "code.h5")), SHAPE, 5)
+    assert own.build(network(str(tmp_path / "code.h5"), trust_code=True), SHAPE, 5).output_shape == (None, 5)
+
+
 def test_file_that_is_no_model_is_named(tmp_path):
     (tmp_path / "broken.keras").write_bytes(b"nothing")
     with pytest.raises(ExperimentError, match="broken.keras cannot be loaded by tf_keras"):

@@ -199,6 +199,24 @@ def test_no_code_of_a_keras_file_is_ever_run(chain, make_network, tmp_path):
     assert "net.keras" in complaint(make_network(0), tmp_path / "net.keras")
 
 
+def test_code_is_run_where_it_is_trusted_and_the_weights_are_read(chain, tmp_path):
+    model = chain(layers.Lambda(lambda x: x + 1), layers.Flatten(), layers.Dense(2, name="dense"))
+    model.save(tmp_path / "net.keras")
+    (dense,) = weights.read(tmp_path / "net.keras", trust_code=True)
+    np.testing.assert_array_equal(dense.variables["kernel"], model.get_layer("dense").kernel)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".h5", ".keras", ".weights.h5"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_array_without_a_number_is_named(make_network, tmp_path, ending, value):
+    model = make_network(1)
+    layer = next(layer for layer in model.layers if isinstance(layer, layers.Dense))
+    kernel, *rest = layer.get_weights()
+    kernel[0, 0] = value
+    layer.set_weights([kernel, *rest])
+    assert re.search(r"\w+/kernel has NaN or infinity; give", complaint(make_network(2), save(model, tmp_path, ending)))
+
+
 def test_keras_file_without_its_weights_is_named(make_network, tmp_path):
     path = save(make_network(1), tmp_path, ".keras")
     with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "half.keras", "w") as half:
