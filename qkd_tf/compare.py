@@ -119,7 +119,7 @@ def markdown(runs: Sequence[Run]) -> str:
         lines += [f"**{_escaped(group[0].data)}**", ""]
         lines += [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
         lines.append("")
-    lines.append("Pareto: no other run here has both more accuracy and less of this.")
+    lines.append("Pareto: no other run of the table is as good in both top-1 and this, and better in one.")
     lines += ["", *(f"* {_escaped(note)}" for note in notes(runs))] if notes(runs) else []
     return "\n".join(lines) + "\n"
 

@@ -100,11 +100,12 @@ def errors(rows: list[dict], what: str) -> markupsafe.Markup:
       what: which of them, for people.
     """
     drawn = axes()
-    worst = {}
+    worst, shown = {}, []
     for title, reference, key, colour in ERRORS:
         values = np.array([row.get(reference, {}).get(key) for row in rows], float)
-        same = key == "own_sqnr" and all(row[reference][key] == row[reference]["sqnr"] for row in rows)
-        if np.isfinite(values).any() and not same:
+        hidden = any(np.array_equal(values, earlier, equal_nan=True) for earlier in shown)
+        if np.isfinite(values).any() and not hidden:
+            shown.append(values)
             places = np.arange(1, len(values) + 1)
             drawn.plot(places, values, ".-", color=COLOURS[colour], linewidth=1, markersize=4, label=title)
             worst[title] = (np.nanmin(values), rows[int(np.nanargmin(values))]["layer"])

@@ -376,3 +376,15 @@ def test_diagnosis_of_another_form_is_none(folder, examined, diagnose):
     diagnosis = json.loads((folder / "diagnosis.json").read_text())
     (folder / "diagnosis.json").write_text(json.dumps({**diagnosis, "format": 2}))
     assert f"The error of each layer is not known: {report.OLDER}" in written(folder, *examined).words
+
+
+def test_errors_that_are_equal_are_drawn_once():
+    """A kernel's own error is all it has; without training, full precision is the student unrounded."""
+    error = {"own_sqnr": 20.0, "sqnr": 20.0}
+    svg = figures.errors([{"layer": "conv", "unrounded": error, "full_precision": error}], "kernels")
+    assert "SQNR of 1 kernels. its own grid alone: 20.0 dB at the least, conv." in svg
+    moved = {"own_sqnr": 20.0, "sqnr": 12.0}
+    svg = figures.errors([{"layer": "conv", "unrounded": error, "full_precision": moved}], "kernels")
+    assert "its own grid alone: 20.0 dB at the least, conv; against full precision: 12.0 dB" in svg
+    svg = figures.errors([{"layer": "conv", "unrounded": {"own_sqnr": None, "sqnr": None}}], "kernels")
+    assert "none has an error" in svg and "nan" not in svg
