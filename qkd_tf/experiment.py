@@ -8,6 +8,7 @@ PHASES = ("full_precision", "self_studying", "co_studying", "tutoring")
 TEACHER_PHASES = ("co_studying", "tutoring")
 OPTIMIZERS = ("sgd", "adam")
 PRECISIONS = ("float32", "bfloat16", "float16")
+STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
 TARGETS = ("phone", "microcontroller", "ethos_u")
 INTERVAL_INITS = ("minmax", "lsq", "mse")
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")
@@ -230,6 +231,7 @@ class TrainingSpec:
       mixed_precision: of convolutions and matrix products in training; "float32" for none.
       jit_compile: compile the training step with XLA.
       steps_per_execution: steps that run before losses are looked at.
+      strategy: which devices train; "default" for one.
       batch_norm_batches: training batches that re-estimate the quantized student's BatchNorm statistics before each
         validation; 0 for none, -1 for the default of its kind of network.
       dampening: what the factor of the dampening loss rises to over the quantized phases; 0 for none.
@@ -249,6 +251,7 @@ class TrainingSpec:
     mixed_precision: str = "float32"
     jit_compile: bool = False
     steps_per_execution: int = 1
+    strategy: str = "default"
     batch_norm_batches: int = -1
     dampening: float = 0.0
     freeze_threshold_start: float = 0.0
@@ -272,6 +275,7 @@ class TrainingSpec:
             self.steps_per_execution > 0,
             f"--steps_per_execution={self.steps_per_execution} is not positive; 1 looks at every step",
         )
+        require_known(self.strategy, STRATEGIES, "--strategy")
         require(
             self.batch_norm_batches >= -1,
             f"--batch_norm_batches={self.batch_norm_batches} is not a number of batches; "

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 
 from qkd_tf.experiment import ExperimentError
 
@@ -52,6 +53,13 @@ class RunFolder:
         if not self._flags.exists():
             write_whole(self._flags, "\n".join(self._flag_lines) + "\n")
         self.checkpoints.mkdir(exist_ok=True)
+
+    def copy(self, path: str) -> "RunFolder":
+        """A run in the empty folder `path` that goes on where this one stopped."""
+        if self.checkpoints.exists():
+            shutil.copytree(self.checkpoints, pathlib.Path(path) / self.checkpoints.name)
+            shutil.copy(self._flags, path)
+        return RunFolder(path, self._flag_lines)
 
     def load_progress(self) -> dict | None:
         """What `save_progress` wrote last, or None in a new run."""

@@ -1,17 +1,21 @@
 """Trains a low-bit student by QKD: python -m qkd_tf.train --flagfile=configs/NAME.flags."""
 
+import contextlib
 import functools
 import itertools
 import sys
+import tempfile
+from collections.abc import Iterator
 
 import tensorflow as tf
 import tf_keras
 from absl import app, logging
 from absl import flags as absl_flags
 
-from qkd_tf import data, flags, handoff, networks, preflight, results
+from qkd_tf import data, distribution, flags, handoff, networks, preflight, results
 from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.trainer import Trainer
+from qkd_tf.distribution import ONE_DEVICE, Distribution
 from qkd_tf.experiment import Experiment, ExperimentError
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
@@ -20,8 +24,12 @@ from qkd_tf.run_folder import RunFolder
 absl_flags.adopt_module_key_flags(flags)  # --help shows them
 
 
-def run(experiment: Experiment, folder: RunFolder) -> None:
+def run(experiment: Experiment, folder: RunFolder, devices: Distribution = ONE_DEVICE) -> None:
     """One experiment from images to handoff.
+
+    Args:
+      folder: of several workers each has one of its own; see `own_folder`.
+      devices: that train.
 
     Raises:
       ExperimentError: data, networks or weights that do not fit; a loss that diverged.
@@ -32,11 +40,13 @@ def run(experiment: Experiment, folder: RunFolder) -> None:
     plain, notes = preflight.student(experiment, shape, num_classes)
     splits = data.pipelines(source, experiment.data)
     form = quantizer_form(experiment.training)
-    student = quantize_student(plain, experiment.quantization, form)
-    teacher = None
-    if experiment.teacher:
-        teacher, more = networks.build_teacher(experiment.teacher, shape, num_classes)
-        notes += more
+    with devices.scope():
+        student = quantize_student(plain, experiment.quantization, form)
+        teacher = None
+        if experiment.teacher:
+            teacher, more = networks.build_teacher(experiment.teacher, shape, num_classes)
+            notes += more
+    student, teacher = student.with_models(devices.adopt), teacher and devices.adopt(teacher)
     print(*experiment.notes, *splits.notes, *notes, student.summary(), sep="\n")
 
     calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
@@ -45,10 +55,25 @@ def run(experiment: Experiment, folder: RunFolder) -> None:
     init_intervals = functools.partial(calibrate, student, images, init, experiment.seed)
 
     folder.claim()
-    trainer = Trainer(experiment.training, student, teacher, experiment.pretrained, splits, folder, init_intervals)
+    trainer = Trainer(experiment.training, student, teacher, experiment.pretrained, splits, folder, init_intervals, devices)
     phases = trainer.run()
-    student_top1 = handoff.write(student, splits, folder)
-    results.write(folder, experiment, splits, student, phases, student_top1)
+    if devices.is_chief:
+        student_top1 = handoff.write(student, splits, folder)
+        results.write(folder, experiment, splits, student, phases, student_top1)
+    devices.wait()
+
+
+@contextlib.contextmanager
+def own_folder(folder: RunFolder, devices: Distribution) -> Iterator[RunFolder]:
+    """Of the chief the run folder itself; of any other worker a copy, which is thrown away in the end.
+
+    Raises:
+      ExperimentError: the workers see different folders.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        own = folder if devices.is_chief else folder.copy(temporary)
+        devices.require_same(str(own.load_progress()))
+        yield own
 
 
 def main(argv: list[str]) -> None:
@@ -62,7 +87,11 @@ def main(argv: list[str]) -> None:
         if experiment.teacher:
             networks.check_name(experiment.teacher, "--teacher")
         check_device(experiment.training.mixed_precision)
-        run(experiment, RunFolder(experiment.run_dir, flags.flag_lines()))
+        folder = RunFolder(experiment.run_dir, flags.flag_lines())
+        devices = distribution.start(experiment.training.strategy)
+        devices.require_divides(experiment.data.batch_size)
+        with devices.losses_named(), own_folder(folder, devices) as own:
+            run(experiment, own, devices)
     except ExperimentError as error:
         sys.exit(f"error: {error}")
     print(f"handoff written; next: python -m tflite_export --run_dir={experiment.run_dir}")

@@ -25,6 +25,7 @@ ALLOWED = {
     # Flags and places.
     "qkd_tf.flags": [EXPERIMENT],
     "qkd_tf.run_folder": [EXPERIMENT],
+    "qkd_tf.distribution": [EXPERIMENT],
     # Images: what is stored, then what a batch is made of.
     "qkd_tf.data": ["qkd_tf.data.*"],
     "qkd_tf.data.pixels": [EXPERIMENT],
@@ -81,6 +82,7 @@ ALLOWED = {
     "qkd_tf.distillation.trainer": [
         EXPERIMENT,
         "qkd_tf.data",
+        "qkd_tf.distribution",
         "qkd_tf.evaluate",
         "qkd_tf.run_folder",
         "qkd_tf.distillation.*",

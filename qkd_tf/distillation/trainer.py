@@ -12,6 +12,7 @@ from qkd_tf.distillation.distiller import Distiller, ParameterGroup
 from qkd_tf.distillation.mixed_precision import training_in
 from qkd_tf.distillation.phases import PHASES, Phase
 from qkd_tf.distillation.progress import DivergenceGuard, PhaseProgress, diverged
+from qkd_tf.distribution import ONE_DEVICE, Distribution
 from qkd_tf.evaluate import top1
 from qkd_tf.experiment import ExperimentError, TrainingSpec
 from qkd_tf.quantization.batch_norm import BatchNormEstimator, num_batches
@@ -36,6 +37,7 @@ class Trainer:
       pretrained: names, of "student" and "teacher", that came with weights: full_precision leaves them alone.
       calibrate: sets the intervals of `student` from its float weights; called whenever a quantized
         phase follows a float start or a float phase.
+      distribution: whose scope the networks were made in.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Trainer:
         splits: Splits,
         folder: RunFolder,
         calibrate: Callable[[], None],
+        distribution: Distribution = ONE_DEVICE,
     ):
         self._spec = spec
         self._student = student
@@ -55,9 +58,11 @@ class Trainer:
         self._splits = splits
         self._folder = folder
         self._calibrate = calibrate
+        self._distribution = distribution
         self._batch_norm_batches = num_batches(spec.batch_norm_batches, student.plain)
         self._batch_norm = BatchNormEstimator(student.model)
-        self._freezing = Freezing(student.weights) if spec.freeze_threshold_start else None
+        with distribution.scope():
+            self._freezing = Freezing(student.weights) if spec.freeze_threshold_start else None
         self._parts = {"plain": student.plain, "student": student.model}
         if self._freezing:
             self._parts["freezing"] = self._freezing
@@ -88,7 +93,8 @@ class Trainer:
     def _run_phase(self, index: int, progress: dict) -> dict:
         phase_spec = self._spec.phases[index]
         phase = PHASES[phase_spec.name]
-        distiller = self._distiller(index)
+        with self._distribution.scope():
+            distiller = self._distiller(index)
         optimizers = [group.optimizer for group in distiller.student_groups + distiller.teacher_groups]
         optimizers += filter(None, (distiller.student_loss_scale, distiller.teacher_loss_scale))
         epochs_before = sum(earlier.epochs for earlier in self._spec.phases[:index])
@@ -104,7 +110,8 @@ class Trainer:
             start = time.monotonic()
             with training_in(self._spec.mixed_precision):
                 losses = distiller.fit(
-                    self._splits.train(epochs_before + epoch),
+                    self._distribution.divide(self._splits.train(epochs_before + epoch)),
+                    steps_per_epoch=self._splits.steps_per_epoch,
                     verbose=0,
                     callbacks=[
                         DivergenceGuard(phase.name, epoch),

@@ -1,0 +1,222 @@
+"""Training on several devices or machines: the strategies of tf.distribute, a row each, and what a run asks of them.
+
+Every worker runs the same program on the same batches, of which each replica takes its part. In a training step
+gradients, BatchNormalization's statistics and metrics are summed over all of them; whatever stands beside
+training (calibration, evaluation, handoff) runs on one replica, with nothing to wait for.
+"""
+
+import contextlib
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import tensorflow as tf
+import tf_keras
+
+from qkd_tf.experiment import ExperimentError, require
+
+
+class Distribution:
+    """A strategy, and the place that this process has in it.
+
+    Args:
+      strategy: None trains on one device, as TensorFlow does by itself.
+
+    Attributes:
+      num_replicas: among which a batch is divided.
+      is_chief: whether this process is the one that writes.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy | None = None):
+        self._strategy = strategy
+        self.num_replicas = strategy.num_replicas_in_sync if strategy else 1
+        self.is_chief = _task(strategy) in (None, ("chief", 0)) or (
+            _task(strategy) == ("worker", 0) and "chief" not in strategy.cluster_resolver.cluster_spec().jobs
+        )
+
+    def require_divides(self, batch_size: int) -> None:
+        """Raises ExperimentError where a batch cannot be divided among the replicas."""
+        require(
+            batch_size % self.num_replicas == 0,
+            f"--batch_size={batch_size} cannot be divided among {self.num_replicas} replicas; it is the batch of all "
+            f"of them together: give a multiple of {self.num_replicas}",
+        )
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """Where everything is made that training changes: a copy of each variable on every replica."""
+        if self._strategy is None:
+            yield
+        else:
+            with self._strategy.scope(), tf.variable_creator_scope(_equal_on_all_replicas):
+                yield
+
+    def adopt(self, model: tf_keras.Model) -> tf_keras.Model:
+        """Readies a functional model that was made in `scope`.
+
+        Returns:
+          The same layers and variables as a model that Keras runs on one replica, but for training.
+        """
+        if self._strategy is None:
+            return model
+        for module in model.submodules:
+            if isinstance(module, tf_keras.layers.BatchNormalization):
+                module.call = _GlobalBatchNorm(module, module.call)
+        return tf_keras.Model(model.inputs, model.outputs, name=model.name)
+
+    def divide(self, batches: tf.data.Dataset) -> Iterable:
+        """Batches of (pixels [N, H, W, C], labels [N]) for `Distiller.fit`: replica i of R takes rows i*N/R to (i+1)*N/R.
+
+        So what is in a batch, and how it was augmented, does not depend on the number of replicas.
+        """
+        if self._strategy is None:
+            return batches
+
+        def local(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            """Batches of this process's replicas, one after the other."""
+            num_local = self.num_replicas // context.num_input_pipelines
+            first = context.input_pipeline_id * num_local
+
+            def rows(tensor: tf.Tensor) -> tf.Tensor:
+                shape = tf.concat([[self.num_replicas, -1], tf.shape(tensor)[1:]], 0)
+                parts = tf.reshape(tensor, shape)[first : first + num_local]
+                return tf.ensure_shape(parts, [num_local, None, *tensor.shape[1:]])
+
+            return batches.map(lambda images, labels: (rows(images), rows(labels))).unbatch()
+
+        return self._strategy.distribute_datasets_from_function(local)
+
+    def require_same(self, state: str) -> None:
+        """Waits for all workers; raises ExperimentError on each where they differ in `state`, that of the run folder."""
+        if self._strategy is None:
+            return
+        number = float(zlib.crc32(state.encode()) % 2**24)  # whole in float32, which every device can gather
+        numbers = self._strategy.gather(self._strategy.run(lambda: tf.constant([number])), axis=0)
+        require(
+            bool(tf.reduce_all(numbers == number)),
+            "the workers do not see the same --run_dir; give one on a file system that all of them share, "
+            "or copy the chief's to all",
+        )
+
+    @contextlib.contextmanager
+    def losses_named(self) -> Iterator[None]:
+        """Turns the loss of another worker, which ends this one too, into an ExperimentError that names it."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if _task(self._strategy) is None:
+                raise
+            print("XXX", type(error), error)
+            raise ExperimentError(_first_line(error)) from error
+
+    def wait(self) -> None:
+        """Returns once all workers have called it."""
+        self.require_same("")
+
+
+class _GlobalBatchNorm:
+    """What a BatchNormalization does in a replica: it normalizes by the batch of all replicas.
+
+    As on one device the moving variance of pictures is that of n - 1, where Keras' `synchronized` has n.
+
+    Args:
+      layer: its axis is the last.
+      alone: its own call, for inference and for one replica.
+    """
+
+    def __init__(self, layer: tf_keras.layers.BatchNormalization, alone: Callable):
+        self._layer, self._alone = layer, alone
+
+    def __call__(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        layer, context = self._layer, tf.distribute.get_replica_context()
+        if not training or not layer.trainable or context is None or context.num_replicas_in_sync == 1:
+            return self._alone(inputs, training=training)
+        # Replicas take turns at every sum, and a wrapper may have put something else in their place by then.
+        gamma, beta = layer.gamma, layer.beta
+        axes = list(range(inputs.shape.rank - 1))
+        num_values = tf.cast(tf.size(inputs) // inputs.shape[-1] * context.num_replicas_in_sync, inputs.dtype)
+
+        def mean_of(values: tf.Tensor) -> tf.Tensor:
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(values, axes)) / num_values
+
+        mean = mean_of(inputs)
+        variance = mean_of(tf.square(inputs - mean))
+        unbiased = variance * num_values / (num_values - 1.0) if inputs.shape.rank == 4 else variance
+        for average, value in ((layer.moving_mean, mean), (layer.moving_variance, unbiased)):
+            average.assign_sub((1.0 - layer.momentum) * (average - value))
+        return tf.nn.batch_normalization(inputs, mean, variance, beta, gamma, layer.epsilon)
+
+
+def _equal_on_all_replicas(next_creator: Callable, **kwargs) -> tf.Variable:
+    """Keeps moving statistics as weights are kept.
+
+    Keras would have each replica go its own way, and average them whenever they are read, for which all workers
+    would have to read at once. `_GlobalBatchNorm` gives every replica the same.
+    """
+    if kwargs.get("aggregation") == tf.VariableAggregation.MEAN:
+        kwargs["aggregation"] = tf.VariableAggregation.NONE
+        kwargs["synchronization"] = tf.VariableSynchronization.ON_WRITE
+    return next_creator(**kwargs)
+
+
+def _task(strategy: tf.distribute.Strategy | None) -> tuple[str, int] | None:
+    """("worker", 1) of one among several processes."""
+    resolver = strategy and strategy.cluster_resolver
+    return (resolver.task_type, resolver.task_id) if resolver and resolver.task_type else None
+
+
+def _multi_worker() -> tf.distribute.Strategy:
+    require(
+        "TF_CONFIG" in os.environ,
+        "--strategy=multi_worker needs TF_CONFIG, the addresses of all workers and which of them this is; "
+        "use --strategy=mirrored for the devices of one machine",
+    )
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExperimentError(
+            f"TF_CONFIG={os.environ['TF_CONFIG']} is not understood ({_first_line(error)}); "
+            """give {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}"""
+        ) from error
+
+
+def _tpu() -> tf.distribute.Strategy:
+    name = os.environ.get("TPU_NAME", "local")
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
+        if name != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, tf.errors.OpError) as error:
+        raise ExperimentError(
+            f"--strategy=tpu finds no TPU by the name {name} ({_first_line(error)}); "
+            "start it on a TPU machine, or name one by TPU_NAME"
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:120]
+
+
+STRATEGIES: Mapping[str, Callable[[], tf.distribute.Strategy | None]] = {
+    "default": lambda: None,
+    "mirrored": tf.distribute.MirroredStrategy,
+    "multi_worker": _multi_worker,
+    "tpu": _tpu,
+}
+
+
+def start(strategy: str) -> Distribution:
+    """Joins the other devices and machines; before anything else that TensorFlow does.
+
+    Args:
+      strategy: a key of STRATEGIES.
+
+    Raises:
+      ExperimentError: no TPU, or no understandable TF_CONFIG.
+    """
+    return Distribution(STRATEGIES[strategy]())
+
+
+ONE_DEVICE = Distribution()
