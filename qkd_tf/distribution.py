@@ -7,6 +7,7 @@ training (calibration, evaluation, handoff) runs on one replica, with nothing to
 
 import contextlib
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -56,16 +57,23 @@ class Distribution:
 
         Returns:
           The same layers and variables as a model that Keras runs on one replica, but for training.
+
+        Raises:
+          ExperimentError: a BatchNormalization over another axis than the last.
         """
         if self._strategy is None:
             return model
         for module in model.submodules:
             if isinstance(module, tf_keras.layers.BatchNormalization):
+                require(
+                    list(module.axis) == [module.input_spec.ndim - 1],
+                    f"{module.name} normalizes axis {module.axis}; of several devices the last axis is expected",
+                )
                 module.call = _GlobalBatchNorm(module, module.call)
         return tf_keras.Model(model.inputs, model.outputs, name=model.name)
 
     def divide(self, batches: tf.data.Dataset) -> Iterable:
-        """Batches of (pixels [N, H, W, C], labels [N]) for `Distiller.fit`: replica i of R takes rows i*N/R to (i+1)*N/R.
+        """Batches of (pixels [N, H, W, C], labels [N]) for `Distiller.fit`, of which replica i takes the i-th part.
 
         So what is in a batch, and how it was augmented, does not depend on the number of replicas.
         """
@@ -87,7 +95,14 @@ class Distribution:
         return self._strategy.distribute_datasets_from_function(local)
 
     def require_same(self, state: str) -> None:
-        """Waits for all workers; raises ExperimentError on each where they differ in `state`, that of the run folder."""
+        """Waits for all workers.
+
+        Args:
+          state: that of the run folder, as this worker sees it.
+
+        Raises:
+          ExperimentError: on all workers where they do not agree.
+        """
         if self._strategy is None:
             return
         number = float(zlib.crc32(state.encode()) % 2**24)  # whole in float32, which every device can gather
@@ -103,25 +118,34 @@ class Distribution:
         """Turns the loss of another worker, which ends this one too, into an ExperimentError that names it."""
         try:
             yield
-        except tf.errors.OpError as error:
-            if _task(self._strategy) is None:
+        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+            own = _task(self._strategy)
+            if own is None:
                 raise
-            print("XXX", type(error), error)
-            raise ExperimentError(_first_line(error)) from error
+            cluster = self._strategy.cluster_resolver.cluster_spec()
+            lost = [(job, int(index)) for job, index in _TASK.findall(error.message) if (job, int(index)) != own]
+            names = [f"{job} {index} ({cluster.task_address(job, index)})" for job, index in dict.fromkeys(lost)]
+            raise ExperimentError(
+                f"{', '.join(names) or 'another worker'} was lost, so {own[0]} {own[1]} stops; see its own output for "
+                "the reason. Start all workers again with the same commands: they go on where the last checkpoint is"
+            ) from error
 
     def wait(self) -> None:
         """Returns once all workers have called it."""
         self.require_same("")
 
 
+_TASK = re.compile(r"/job:(\w+)(?:/replica:\d+)?/task:(\d+)")  # as TensorFlow's errors name one
+
+
 class _GlobalBatchNorm:
-    """What a BatchNormalization does in a replica: it normalizes by the batch of all replicas.
+    """What a BatchNormalization does in training: it normalizes by the batch of all replicas.
 
     As on one device the moving variance of pictures is that of n - 1, where Keras' `synchronized` has n.
 
     Args:
-      layer: its axis is the last.
-      alone: its own call, for inference and for one replica.
+      layer: its axis is the last one.
+      alone: its own call, for inference.
     """
 
     def __init__(self, layer: tf_keras.layers.BatchNormalization, alone: Callable):
@@ -129,7 +153,7 @@ class _GlobalBatchNorm:
 
     def __call__(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         layer, context = self._layer, tf.distribute.get_replica_context()
-        if not training or not layer.trainable or context is None or context.num_replicas_in_sync == 1:
+        if not training or not layer.trainable:
             return self._alone(inputs, training=training)
         # Replicas take turns at every sum, and a wrapper may have put something else in their place by then.
         gamma, beta = layer.gamma, layer.beta
@@ -172,8 +196,16 @@ def _multi_worker() -> tf.distribute.Strategy:
         "use --strategy=mirrored for the devices of one machine",
     )
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    except (ValueError, KeyError, TypeError) as error:
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        if not resolver.cluster_spec():
+            raise ValueError("it names no worker")
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    except tf.errors.OpError as error:
+        raise ExperimentError(
+            f"TF_CONFIG={os.environ['TF_CONFIG']}: this worker did not come up ({_first_line(error)}); "
+            "give an address of this machine whose port is free"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExperimentError(
             f"TF_CONFIG={os.environ['TF_CONFIG']} is not understood ({_first_line(error)}); "
             """give {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}"""

@@ -277,6 +277,11 @@ class TrainingSpec:
         )
         require_known(self.strategy, STRATEGIES, "--strategy")
         require(
+            not self.jit_compile or self.strategy == "default",
+            f"--jit_compile and --strategy={self.strategy} do not go together: the step that is compiled is that "
+            "of one device (a TPU's is compiled in any case); leave one of them out",
+        )
+        require(
             self.batch_norm_batches >= -1,
             f"--batch_norm_batches={self.batch_norm_batches} is not a number of batches; "
             "0 keeps the moving statistics, -1 takes the default",

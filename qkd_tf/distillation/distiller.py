@@ -50,6 +50,7 @@ class Distiller(tf_keras.Model):
         after_student_step: Callable[[], None] | None = None,
     ):
         super().__init__()
+        self.distribute_reduction_method = "first"  # metrics are those of all replicas already, on each of them
         self.phase = phase
         self.student, self.teacher = student, teacher
         self.student_groups, self.teacher_groups = student_groups, teacher_groups
