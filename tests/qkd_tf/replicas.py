@@ -19,6 +19,8 @@ from tf_keras import layers
 
 from qkd_tf import distribution
 from qkd_tf.data import Splits
+from qkd_tf.distillation import distiller
+from qkd_tf.distillation.mixed_precision import LossScale
 from qkd_tf.distillation.trainer import Trainer
 from qkd_tf.experiment import PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.calibration import calibrate
@@ -36,7 +38,7 @@ CASES = {
         freeze_threshold_end=0.005,
         batch_norm_batches=2,
     ),
-    # The loss is scaled, and its first scale is too large for the first steps; operations remain in float32 on a CPU.
+    # On a CPU operations stay in float32; what is tried is the scaled loss, which overflows in the first steps.
     "float16": dict(phases=(PhaseSpec("self_studying", 2, 0.01),), mixed_precision="float16", steps_per_execution=3),
 }
 
@@ -100,6 +102,7 @@ def train(case: str, folder: pathlib.Path, strategy: str) -> None:
 
 
 if __name__ == "__main__":
+    distiller.LossScale = functools.partial(LossScale, first_scale=3e38)
     if "TF_CONFIG" not in os.environ:
         (cpu,) = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

@@ -89,6 +89,21 @@ def test_a_folder_inside_a_file_is_refused(tmp_path):
         claimed(tmp_path / "file" / "run")
 
 
+def test_a_copy_goes_on_where_the_run_stopped_and_leaves_it_alone(tmp_path):
+    folder = RunFolder(str(tmp_path / "run"), LINES)
+    (tmp_path / "new").mkdir()
+    assert folder.copy(str(tmp_path / "new")).load_progress() is None
+    folder.claim()
+    folder.save_progress({"phase": 1})
+    before = contents(tmp_path / "run")
+    (tmp_path / "old").mkdir()
+    copy = folder.copy(str(tmp_path / "old"))
+    assert copy.load_progress() == {"phase": 1} and contents(copy.path) == before
+    copy.claim()
+    copy.save_progress({"phase": 2})
+    assert contents(tmp_path / "run") == before
+
+
 def test_progress_comes_back_as_it_was_saved(tmp_path):
     folder = claimed(tmp_path / "run")
     assert folder.load_progress() is None
