@@ -55,7 +55,9 @@ def run(experiment: Experiment, folder: RunFolder, devices: Distribution = ONE_D
     init_intervals = functools.partial(calibrate, student, images, init, experiment.seed)
 
     folder.claim()
-    trainer = Trainer(experiment.training, student, teacher, experiment.pretrained, splits, folder, init_intervals, devices)
+    trainer = Trainer(
+        experiment.training, student, teacher, experiment.pretrained, splits, folder, init_intervals, devices
+    )
     phases = trainer.run()
     if devices.is_chief:
         student_top1 = handoff.write(student, splits, folder)
