@@ -31,9 +31,11 @@ class Distribution:
     def __init__(self, strategy: tf.distribute.Strategy | None = None):
         self._strategy = strategy
         self.num_replicas = strategy.num_replicas_in_sync if strategy else 1
-        self.is_chief = _task(strategy) in (None, ("chief", 0)) or (
-            _task(strategy) == ("worker", 0) and "chief" not in strategy.cluster_resolver.cluster_spec().jobs
-        )
+        self._task = None  # ("worker", 1) of one among several processes
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            self._task = (strategy.cluster_resolver.task_type, strategy.cluster_resolver.task_id)
+            has_chief = "chief" in strategy.cluster_resolver.cluster_spec().jobs
+        self.is_chief = self._task is None or self._task == ("chief" if has_chief else "worker", 0)
 
     def require_divides(self, batch_size: int) -> None:
         """Raises ExperimentError where a batch cannot be divided among the replicas."""
@@ -88,29 +90,31 @@ class Distribution:
             def rows(tensor: tf.Tensor) -> tf.Tensor:
                 shape = tf.concat([[self.num_replicas, -1], tf.shape(tensor)[1:]], 0)
                 parts = tf.reshape(tensor, shape)[first : first + num_local]
-                return tf.ensure_shape(parts, [num_local, None, *tensor.shape[1:]])
+                num_rows = tensor.shape[0] and tensor.shape[0] // self.num_replicas  # a TPU must know it
+                return tf.ensure_shape(parts, [num_local, num_rows, *tensor.shape[1:]])
 
             return batches.map(lambda images, labels: (rows(images), rows(labels))).unbatch()
 
         return self._strategy.distribute_datasets_from_function(local)
 
-    def require_same(self, state: str) -> None:
+    def require_same(self, state: object, what: str) -> None:
         """Waits for all workers.
 
         Args:
-          state: that of the run folder, as this worker sees it.
+          state: as this worker sees it; its text is compared.
+          what: it is, for the message.
 
         Raises:
           ExperimentError: on all workers where they do not agree.
         """
         if self._strategy is None:
             return
-        number = float(zlib.crc32(state.encode()) % 2**24)  # whole in float32, which every device can gather
+        number = float(zlib.crc32(str(state).encode()) % 2**24)  # whole in float32, which every device can gather
         numbers = self._strategy.gather(self._strategy.run(lambda: tf.constant([number])), axis=0)
         require(
             bool(tf.reduce_all(numbers == number)),
-            "the workers do not see the same --run_dir; give one on a file system that all of them share, "
-            "or copy the chief's to all",
+            f"the workers differ in {what}; start all with the same flags and the same data, and a --run_dir on a file "
+            "system that they share, or the first worker's copied to all",
         )
 
     @contextlib.contextmanager
@@ -119,20 +123,19 @@ class Distribution:
         try:
             yield
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-            own = _task(self._strategy)
-            if own is None:
+            if self._task is None:
                 raise
             cluster = self._strategy.cluster_resolver.cluster_spec()
-            lost = [(job, int(index)) for job, index in _TASK.findall(error.message) if (job, int(index)) != own]
+            lost = [(job, int(index)) for job, index in _TASK.findall(error.message) if (job, int(index)) != self._task]
             names = [f"{job} {index} ({cluster.task_address(job, index)})" for job, index in dict.fromkeys(lost)]
             raise ExperimentError(
-                f"{', '.join(names) or 'another worker'} was lost, so {own[0]} {own[1]} stops; see its own output for "
-                "the reason. Start all workers again with the same commands: they go on where the last checkpoint is"
+                f"{', '.join(names) or 'another worker'} was lost, and this one stops; the reason is in the other's "
+                "output. Start all workers again with the same commands: they go on where the last checkpoint is"
             ) from error
 
     def wait(self) -> None:
         """Returns once all workers have called it."""
-        self.require_same("")
+        self.require_same("", "nothing")
 
 
 _TASK = re.compile(r"/job:(\w+)(?:/replica:\d+)?/task:(\d+)")  # as TensorFlow's errors name one
@@ -181,12 +184,6 @@ def _equal_on_all_replicas(next_creator: Callable, **kwargs) -> tf.Variable:
         kwargs["aggregation"] = tf.VariableAggregation.NONE
         kwargs["synchronization"] = tf.VariableSynchronization.ON_WRITE
     return next_creator(**kwargs)
-
-
-def _task(strategy: tf.distribute.Strategy | None) -> tuple[str, int] | None:
-    """("worker", 1) of one among several processes."""
-    resolver = strategy and strategy.cluster_resolver
-    return (resolver.task_type, resolver.task_id) if resolver and resolver.task_type else None
 
 
 def _multi_worker() -> tf.distribute.Strategy:

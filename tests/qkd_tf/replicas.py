@@ -38,9 +38,21 @@ CASES = {
         freeze_threshold_end=0.005,
         batch_norm_batches=2,
     ),
-    # On a CPU operations stay in float32; what is tried is the scaled loss, which overflows in the first steps.
+    # On a CPU operations stay in float32; what is tried is the scaled loss.
     "float16": dict(phases=(PhaseSpec("self_studying", 2, 0.01),), mixed_precision="float16", steps_per_execution=3),
 }
+CASES["overflow"] = CASES["float16"]  # the scale begins so large that steps are left out
+
+
+class TooLarge(LossScale):
+    """How often the student's was halved is in FOLDER/halved in the end."""
+
+    def __init__(self):
+        super().__init__(first_scale=3e38)
+        MADE.append(self)
+
+
+MADE: list[TooLarge] = []
 
 
 def network(width: int) -> tf_keras.Model:
@@ -102,9 +114,12 @@ def train(case: str, folder: pathlib.Path, strategy: str) -> None:
 
 
 if __name__ == "__main__":
-    distiller.LossScale = functools.partial(LossScale, first_scale=3e38)
+    if sys.argv[1] == "overflow":
+        distiller.LossScale = TooLarge
     if "TF_CONFIG" not in os.environ:
         (cpu,) = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     for strategy in sys.argv[3:]:
         train(sys.argv[1], pathlib.Path(sys.argv[2]), strategy)
+    for each in MADE[:1]:
+        (pathlib.Path(sys.argv[2]) / "halved").write_text(str(round(np.log2(3e38 / each.scale.numpy()))))

@@ -67,8 +67,11 @@ def free_ports(number):
     return ports
 
 
-def start_workers(command, log):
+def start_workers(command, log, *only_the_second):
     """Starts `command` twice, as the two workers of a cluster on loopback.
+
+    Args:
+      only_the_second: further arguments for worker 1.
 
     Returns:
       The processes, whose output goes to LOG0 and LOG1, and their addresses.
@@ -80,7 +83,13 @@ def start_workers(command, log):
         environment = {**os.environ, "TF_CONFIG": config}
         with open(f"{log}{index}", "w") as output:
             workers.append(
-                subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+                subprocess.Popen(
+                    [*command, *only_the_second[: index * len(only_the_second)]],
+                    env=environment,
+                    cwd=ROOT,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
             )
     return workers, addresses
 
@@ -121,8 +130,13 @@ def test_a_scaled_loss_is_that_of_one_device(tmp_path):
     subprocess.run([sys.executable, REPLICAS, "float16", tmp_path, "default", "mirrored"], check=True, cwd=ROOT)
     got, expected = variables(tmp_path / "mirrored"), variables(tmp_path / "default")
     assert largest_difference(got, expected) < TOLERANCE
-    (scale,) = [value for name, value in expected.items() if "/scale/" in name]
-    assert 1e30 < scale < 2e38, "the first step overflowed, the last did not"
+
+
+@pytest.mark.distributed
+def test_replicas_leave_out_a_step_that_overflows_together(tmp_path):
+    subprocess.run([sys.executable, REPLICAS, "overflow", tmp_path, "mirrored"], check=True, cwd=ROOT)
+    assert 0 < int((tmp_path / "halved").read_text()) < 6, "of six steps some were left out, and some were not"
+    assert all(np.all(np.isfinite(value)) for value in variables(tmp_path / "mirrored").values())
 
 
 def command(folder):
@@ -150,14 +164,24 @@ def test_a_killed_worker_is_named_and_all_go_on_when_they_are_started_again(tmp_
     workers[victim].send_signal(signal.SIGKILL)
     other = 1 - victim
     assert finish(workers, log)[other] == 1
-    (line,) = [line for line in pathlib.Path(f"{log}{other}").read_text().splitlines() if line.startswith("error: ")]
-    assert f"worker {victim} ({addresses[victim]}) was lost" in line
+    output = pathlib.Path(f"{log}{other}").read_text()
+    assert f"error: worker {victim} ({addresses[victim]}) was lost" in output and "Traceback" not in output
     assert json.loads(progress.read_text())["epoch"] < 4, "it was killed too late to show anything"
 
     assert finish(start_workers(command(killed), log)[0], log) == [0, 0]
     assert largest_difference(variables(killed), variables(whole)) == 0
     handoffs = [sorted(path.name for path in (run / "handoff").iterdir()) for run in (killed, whole)]
     assert handoffs[0] == handoffs[1] and len(handoffs[0]) > 5
+
+
+@pytest.mark.distributed
+def test_workers_that_were_not_given_the_same_are_told_so(tmp_path):
+    log = tmp_path / "log"
+    workers, _ = start_workers(command(tmp_path / "run"), log, "--weight_bits=2")
+    assert finish(workers, log) == [1, 1]
+    for index in range(2):
+        assert "error: the workers differ in their flags" in pathlib.Path(f"{log}{index}").read_text()
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_strategy_of_the_command_line_can_be_made():
