@@ -126,8 +126,9 @@ class Distribution:
             if self._task is None:
                 raise
             cluster = self._strategy.cluster_resolver.cluster_spec()
-            lost = [(job, int(index)) for job, index in _TASK.findall(error.message) if (job, int(index)) != self._task]
-            names = [f"{job} {index} ({cluster.task_address(job, index)})" for job, index in dict.fromkeys(lost)]
+            named = dict.fromkeys((job, int(index)) for job, index in _TASK.findall(error.message))
+            lost = [task for task in named if task != self._task and task[0] in cluster.jobs]
+            names = [f"{job} {index} ({cluster.task_address(job, index)})" for job, index in lost]
             raise ExperimentError(
                 f"{', '.join(names) or 'another worker'} was lost, and this one stops; the reason is in the other's "
                 "output. Start all workers again with the same commands: they go on where the last checkpoint is"

@@ -184,6 +184,20 @@ def test_workers_that_were_not_given_the_same_are_told_so(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.distributed
+def test_a_port_that_is_taken_is_one_line():
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        worker = f"localhost:{taken.getsockname()[1]}"
+        config = json.dumps({"cluster": {"worker": [worker]}, "task": {"type": "worker", "index": 0}})
+        code = "from qkd_tf import distribution as d, experiment as e\ntry: d.start('multi_worker')\n"
+        code += "except e.ExperimentError as error: print(error)"
+        environment = {**os.environ, "TF_CONFIG": config}
+        output = subprocess.check_output([sys.executable, "-c", code], env=environment, cwd=ROOT, text=True)
+    assert worker in output and "whose port is free" in output and output.count("\n") == 1
+
+
 def test_every_strategy_of_the_command_line_can_be_made():
     assert tuple(MADE) == STRATEGIES
 
