@@ -54,6 +54,11 @@ class RunFolder:
             write_whole(self._flags, "\n".join(self._flag_lines) + "\n")
         self.checkpoints.mkdir(exist_ok=True)
 
+    @property
+    def what(self) -> dict[str, list[str]]:
+        """Values of the flags that say what is run, by name."""
+        return {name: values for name, values in _by_flag(self._flag_lines).items() if _says_what(name)}
+
     def copy(self, path: str) -> "RunFolder":
         """A run in the empty folder `path` that goes on where this one stopped."""
         if self.checkpoints.exists():
@@ -81,8 +86,12 @@ def _differing_flags(old: list[str], new: list[str]) -> list[str]:
     return [
         name
         for name in sorted(old_values.keys() | new_values.keys())
-        if old_values.get(name) != new_values.get(name) and name.removeprefix("--") not in PLACE_FLAGS
+        if old_values.get(name) != new_values.get(name) and _says_what(name)
     ]
+
+
+def _says_what(flag: str) -> bool:
+    return flag.removeprefix("--") not in PLACE_FLAGS
 
 
 def _by_flag(lines: list[str]) -> dict[str, list[str]]:

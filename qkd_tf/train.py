@@ -33,12 +33,14 @@ def run(experiment: Experiment, folder: RunFolder, devices: Distribution = ONE_D
 
     Raises:
       ExperimentError: data, networks or weights that do not fit; a loss that diverged.
+      tf.errors.OpError: another worker was lost.
     """
     tf_keras.utils.set_random_seed(experiment.seed)
     source = data.open_source(experiment.data)
     shape, num_classes = source.image_shape, len(source.label_names)
     plain, notes = preflight.student(experiment, shape, num_classes)
     splits = data.pipelines(source, experiment.data)
+    devices.require_same(splits.fingerprint, "their images")
     form = quantizer_form(experiment.training)
     with devices.scope():
         student = quantize_student(plain, experiment.quantization, form)
@@ -70,11 +72,11 @@ def own_folder(folder: RunFolder, devices: Distribution) -> Iterator[RunFolder]:
     """Of the chief the run folder itself; of any other worker a copy, which is thrown away in the end.
 
     Raises:
-      ExperimentError: the workers see different folders.
+      ExperimentError: the workers see different folders, or were given different flags.
     """
     with tempfile.TemporaryDirectory() as temporary:
         own = folder if devices.is_chief else folder.copy(temporary)
-        devices.require_same(str(own.load_progress()))
+        devices.require_same((own.what, own.load_progress()), "their flags or in what is in --run_dir")
         yield own
 
 

@@ -99,6 +99,7 @@ def test_a_copy_goes_on_where_the_run_stopped_and_leaves_it_alone(tmp_path):
     (tmp_path / "old").mkdir()
     copy = folder.copy(str(tmp_path / "old"))
     assert copy.load_progress() == {"phase": 1} and contents(copy.path) == before
+    assert copy.what == {"--student": ["resnet8"], "--weight_bits": ["4"], "--horizontal_flip": [""]}
     copy.claim()
     copy.save_progress({"phase": 2})
     assert contents(tmp_path / "run") == before
