@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench networks soak fuzz micro clean
+.PHONY: demo test lint bench networks soak fuzz micro distributed clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -10,6 +10,9 @@ demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export,
 
 test: .venv/installed  ## the test suite, a file at a time on each of 2 cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+distributed: .venv/installed  ## what several replicas do when things go wrong: some minutes
+	$(BIN)/python -m pytest -m distributed -s
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

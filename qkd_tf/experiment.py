@@ -9,6 +9,7 @@ TEACHER_PHASES = ("co_studying", "tutoring")
 OPTIMIZERS = ("sgd", "adam")
 PRECISIONS = ("float32", "bfloat16", "float16")
 MAX_SIDE = 8_192  # pixels
+STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
 TARGETS = ("phone", "microcontroller", "ethos_u")
 INTERVAL_INITS = ("minmax", "lsq", "mse")
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")
@@ -254,6 +255,7 @@ class TrainingSpec:
       mixed_precision: of convolutions and matrix products in training; "float32" for none.
       jit_compile: compile the training step with XLA.
       steps_per_execution: steps that run before losses are looked at.
+      strategy: which devices train; "default" for one.
       batch_norm_batches: training batches that re-estimate the quantized student's BatchNorm statistics before each
         validation, or after calibration alone; 0 for none, -1 for the default of its kind of network, which is none
         after calibration alone.
@@ -276,6 +278,7 @@ class TrainingSpec:
     mixed_precision: str = "float32"
     jit_compile: bool = False
     steps_per_execution: int = 1
+    strategy: str = "default"
     batch_norm_batches: int = -1
     dampening: float = 0.0
     freeze_threshold_start: float = 0.0
@@ -297,6 +300,12 @@ class TrainingSpec:
             "XLA takes the step as it is written; leave one of them out",
         )
         require_count(self.steps_per_execution, "steps_per_execution", 1, why="1 looks at every step")
+        require_known(self.strategy, STRATEGIES, "--strategy")
+        require(
+            not self.jit_compile or self.strategy == "default",
+            f"--jit_compile and --strategy={self.strategy} do not go together: the step that is compiled is that "
+            "of one device (a TPU's is compiled in any case); leave one of them out",
+        )
         require_count(self.checkpoint_every_steps, "checkpoint_every_steps", why="0 saves whole epochs alone")
         require_count(
             self.batch_norm_batches,

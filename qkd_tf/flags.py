@@ -14,7 +14,7 @@ flags.DEFINE_integer("image_size", 0, "Pixels of a side; 0 keeps the size of the
 flags.DEFINE_float("validation_fraction", 0.1, "Share of the training split, in (0, 1), that chooses the best epoch.")
 flags.DEFINE_integer("crop_padding", 4, "Black pixels around a training image before the random crop (QKD, CIFAR: 4).")
 flags.DEFINE_bool("horizontal_flip", True, "Mirror half of the training images.")
-flags.DEFINE_integer("batch_size", 128, "Images a training step (QKD: 128).")
+flags.DEFINE_integer("batch_size", 128, "Images a training step, of all devices together (QKD: 128).")
 flags.DEFINE_bool("skip_broken_images", False, "Leave out files of a folder that cannot be decoded; default: refuse.")
 flags.DEFINE_integer("max_steps", 0, "Training steps after which each epoch ends, for a trial; 0: whole epochs.")
 flags.DEFINE_integer("max_eval_images", 0, "First images of validation and of test that are read, for a trial; 0: all.")
@@ -128,6 +128,12 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_bool("jit_compile", False, "Compile the training step with XLA: for accelerators; slower on CPUs.")
 flags.DEFINE_integer("steps_per_execution", 1, "Training steps that run before losses are looked at; spares overhead.")
+flags.DEFINE_enum(
+    "strategy",
+    "default",
+    ex.STRATEGIES,
+    "Devices that train: one; all GPUs of this machine; all machines of TF_CONFIG; a TPU. They share each batch.",
+)
 
 # Target
 flags.DEFINE_enum("target", "phone", ex.TARGETS, "What the file is for; the pre-flight looks at its limits.")

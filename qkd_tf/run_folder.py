@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import shutil
 
 from qkd_tf.durable import PART, write_whole
 from qkd_tf.experiment import ExperimentError
@@ -57,6 +58,13 @@ class RunFolder:
         if not self._flags.exists():
             write_whole(self._flags, "\n".join(self._flag_lines) + "\n")
 
+    def copy(self, path: str) -> "RunFolder":
+        """A run in the empty folder `path` that goes on where this one stopped."""
+        if self.checkpoints.exists():
+            shutil.copytree(self.checkpoints, pathlib.Path(path) / self.checkpoints.name)
+            shutil.copy(self._flags, path)
+        return RunFolder(path, self._flag_lines)
+
     def _require_own(self) -> None:
         if self._flags.exists():
             written = self._flags.read_text(errors="replace").splitlines()
@@ -86,6 +94,10 @@ def differing_flags(old: list[str], new: list[str]) -> list[str]:
         for name in sorted(old_values.keys() | new_values.keys())
         if old_values.get(name) != new_values.get(name) and _decides(name)
     ]
+
+
+def _says_what(flag: str) -> bool:
+    return flag.removeprefix("--") not in PLACE_FLAGS
 
 
 def _by_flag(lines: list[str]) -> dict[str, list[str]]:

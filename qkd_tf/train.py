@@ -1,15 +1,20 @@
 """Trains a low-bit student by QKD: python -m qkd_tf.train --flagfile=configs/NAME.flags."""
 
+import contextlib
 import itertools
 import sys
+import tempfile
+from collections.abc import Iterator
 
 import tensorflow as tf
 from absl import app, logging
 from absl import flags as absl_flags
 
-from qkd_tf import data, diagnosis, flags, handoff, networks, preflight, random_state, results
+from qkd_tf import data, diagnosis, distribution, flags, handoff, networks, preflight, random_state, results
+from qkd_tf.checkpoints import Checkpoints
 from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.trainer import Trainer
+from qkd_tf.distribution import ONE_DEVICE, Distribution
 from qkd_tf.experiment import Experiment, ExperimentError
 from qkd_tf.folder_lock import FolderInUseError, locked
 from qkd_tf.quantization.calibration import calibrate
@@ -21,25 +26,33 @@ from qkd_tf.stop_signals import Stopped, StopSignals
 absl_flags.adopt_module_key_flags(flags)  # --help shows them
 
 
-def run(experiment: Experiment, folder: RunFolder, stop: StopSignals) -> None:
+def run(experiment: Experiment, folder: RunFolder, stop: StopSignals, devices: Distribution = ONE_DEVICE) -> None:
     """One experiment from images to handoff.
+
+    Args:
+      folder: of several workers each has one of its own; see `own_folder`.
+      devices: that train.
 
     Raises:
       ExperimentError: data, networks or weights that do not fit; a loss that diverged.
       OSError: the run folder is in use, or cannot be written.
       Stopped: a signal came.
+      tf.errors.OpError: another worker was lost.
     """
     random_state.seed_everything(experiment.seed, experiment.training.deterministic)
     source = data.open_source(experiment.data)
     shape, num_classes = source.image_shape, len(source.label_names)
     plain, notes = preflight.student(experiment, shape, num_classes)
     splits = data.pipelines(source, experiment.data)
+    devices.require_same(splits.fingerprint, "their images")
     form = quantizer_form(experiment.training)
-    student = quantize_student(plain, experiment.quantization, form)
-    teacher = None
-    if experiment.teacher:
-        teacher, more = networks.build_teacher(experiment.teacher, shape, num_classes)
-        notes += more
+    with devices.scope():
+        student = quantize_student(plain, experiment.quantization, form)
+        teacher = None
+        if experiment.teacher:
+            teacher, more = networks.build_teacher(experiment.teacher, shape, num_classes)
+            notes += more
+    student, teacher = student.with_models(devices.adopt), teacher and devices.adopt(teacher)
     print(*experiment.notes, *splits.notes, *notes, student.summary(), sep="\n")
 
     calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
@@ -54,14 +67,34 @@ def run(experiment: Experiment, folder: RunFolder, stop: StopSignals) -> None:
     with locked(folder.path):
         folder.claim()
         trainer = Trainer(
-            experiment.training, student, teacher, experiment.pretrained, splits, folder, init_intervals, stop
+            experiment.training, student, teacher, experiment.pretrained, splits, folder, init_intervals, stop, devices
         )
         phases = trainer.run()
-        full_precision = student.plain.get_weights()  # the handoff puts integers in their place
-        student_top1 = handoff.write(student, splits, folder)
-        origin = experiment.full_precision_origin
-        reference = diagnosis.write(student, full_precision, origin, splits, folder)
-        results.write(folder, experiment, splits, student, phases, student_top1, reference)
+        if devices.is_chief:
+            full_precision = student.plain.get_weights()  # the handoff puts integers in their place
+            student_top1 = handoff.write(student, splits, folder)
+            origin = experiment.full_precision_origin
+            reference = diagnosis.write(student, full_precision, origin, splits, folder)
+            results.write(folder, experiment, splits, student, phases, student_top1, reference)
+    devices.wait()
+
+
+@contextlib.contextmanager
+def own_folder(folder: RunFolder, devices: Distribution) -> Iterator[RunFolder]:
+    """Of the chief the run folder itself; of any other worker a copy, which is thrown away in the end.
+
+    Raises:
+      ExperimentError: the workers see different folders, or were given different flags.
+    """
+    if devices.is_alone:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        own = folder if devices.is_chief else folder.copy(temporary)
+        newest = Checkpoints(own.checkpoints, own.experiment).newest() if own.checkpoints.exists() else None
+        start = (own.experiment, newest and (newest[0].name, newest[1]))
+        devices.require_same(start, "their flags or in what is in --run_dir")
+        yield own
 
 
 def main(argv: list[str]) -> None:
@@ -75,8 +108,12 @@ def main(argv: list[str]) -> None:
         if experiment.teacher:
             networks.check_name(experiment.teacher, "--teacher")
         check_device(experiment.training.mixed_precision)
-        with StopSignals() as stop, data.reading(experiment.data):
-            run(experiment, RunFolder(experiment.run_dir, flags.flag_lines()), stop)
+        folder = RunFolder(experiment.run_dir, flags.flag_lines())
+        devices = distribution.start(experiment.training.strategy)
+        devices.require_divides(experiment.data.batch_size)
+        with StopSignals() as stop, data.reading(experiment.data), devices.losses_named():
+            with own_folder(folder, devices) as own:
+                run(experiment, own, stop, devices)
     except (ExperimentError, FolderInUseError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:

@@ -37,6 +37,7 @@ ALLOWED = {
     "qkd_tf.run_folder": [EXPERIMENT, DURABLE, LOCK],
     "qkd_tf.page": [],
     "qkd_tf.checkpoints": [EXPERIMENT, DURABLE, "qkd_tf.disk_errors"],
+    "qkd_tf.distribution": [EXPERIMENT],
     # Images: what is stored, then what a batch is made of.
     "qkd_tf.data": ["qkd_tf.data.*"],
     "qkd_tf.data.pixels": [EXPERIMENT],
@@ -97,6 +98,7 @@ ALLOWED = {
         "qkd_tf.checkpoints",
         "qkd_tf.data",
         "qkd_tf.disk_errors",
+        "qkd_tf.distribution",
         "qkd_tf.evaluate",
         "qkd_tf.random_state",
         "qkd_tf.run_folder",

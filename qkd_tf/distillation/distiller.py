@@ -50,6 +50,7 @@ class Distiller(tf_keras.Model):
         after_student_step: Callable[[], None] | None = None,
     ):
         super().__init__()
+        self.distribute_reduction_method = "first"  # metrics are those of all replicas already, on each of them
         self.phase = phase
         self.student, self.teacher = student, teacher
         self.student_groups, self.teacher_groups = student_groups, teacher_groups
@@ -67,7 +68,7 @@ class Distiller(tf_keras.Model):
         return metrics + (self.teacher_metrics.all if self.teacher_groups else [])
 
     def train_step(self, data):
-        """One batch of (pixels [N, H, W, C], labels [N]).
+        """One batch of (pixels [N, H, W, C], labels [N]), or one replica's equal part of it.
 
         Each network's target is the other's output of the same batch, detached: a batch runs
         through each network once.
@@ -83,8 +84,8 @@ class Distiller(tf_keras.Model):
             teacher_loss = self._loss(labels, teacher_logits, student_logits, self.teacher_groups, self.teacher_metrics)
             if student_loss is not None and self._student_penalty is not None:
                 student_loss += self._student_penalty()
-            student_loss = _scaled(student_loss, self.student_loss_scale)
-            teacher_loss = _scaled(teacher_loss, self.teacher_loss_scale)
+            student_loss = _share(_scaled(student_loss, self.student_loss_scale))
+            teacher_loss = _share(_scaled(teacher_loss, self.teacher_loss_scale))
         _apply(student_tape, student_loss, self.student_groups, self.student_loss_scale, self._after_student_step)
         _apply(teacher_tape, teacher_loss, self.teacher_groups, self.teacher_loss_scale)
         return {metric.name: metric.result() for metric in self.metrics}
@@ -105,6 +106,12 @@ def _scaled(loss: tf.Tensor | None, loss_scale: LossScale | None) -> tf.Tensor |
     return loss if loss is None or loss_scale is None else loss * loss_scale.scale
 
 
+def _share(loss: tf.Tensor | None) -> tf.Tensor | None:
+    """What a replica adds to the loss of the whole batch: gradients are summed over replicas."""
+    num_replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+    return loss if loss is None or num_replicas == 1 else loss / num_replicas
+
+
 def _apply(
     tape: tf.GradientTape,
     loss: tf.Tensor | None,
@@ -117,16 +124,31 @@ def _apply(
     gradients = tape.gradient(loss, [v for group in groups for v in group.variables])
     if loss_scale is None:
         return _step(groups, gradients, after_step)
-    gradients, finite = loss_scale.unscale(gradients)
-    tf.cond(finite, lambda: _step(groups, gradients, after_step), lambda: None)
+    replica = tf.distribute.get_replica_context()
+    gradients, finite = loss_scale.unscale(replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
+
+    def step(gradients: list[tf.Tensor]) -> None:
+        _step(groups, gradients, after_step, summed=True)
+
+    def step_all(strategy: tf.distribute.Strategy, finite, gradients) -> None:
+        """An optimizer brings all replicas together, which a branch that each of them takes by itself cannot."""
+        one = strategy.experimental_local_results(finite)[0]
+        tf.cond(one, lambda: strategy.extended.call_for_each_replica(step, (gradients,)), lambda: None)
+
+    replica.merge_call(step_all, (finite, gradients))
 
 
 def _step(
-    groups: list[ParameterGroup], gradients: list[tf.Tensor], after_step: Callable[[], None] | None = None
+    groups: list[ParameterGroup],
+    gradients: list[tf.Tensor],
+    after_step: Callable[[], None] | None = None,
+    summed: bool = False,
 ) -> None:
+    """Moves the variables; gradients are those of this replica, unless they are `summed` over all of them."""
     remaining = iter(gradients)
     for group in groups:
-        group.optimizer.apply_gradients([(next(remaining), v) for v in group.variables])
+        pairs = [(next(remaining), v) for v in group.variables]
+        group.optimizer.apply_gradients(pairs, skip_gradients_aggregation=summed)
     if after_step is not None:
         after_step()
 

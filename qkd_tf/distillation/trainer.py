@@ -15,6 +15,7 @@ from qkd_tf.distillation.distiller import Distiller, ParameterGroup
 from qkd_tf.distillation.mixed_precision import training_in
 from qkd_tf.distillation.phases import PHASES, Phase
 from qkd_tf.distillation.progress import BetweenSteps, DivergenceGuard, PhaseProgress, diverged
+from qkd_tf.distribution import ONE_DEVICE, Distribution
 from qkd_tf.evaluate import top1
 from qkd_tf.experiment import ExperimentError, TrainingSpec
 from qkd_tf.quantization.batch_norm import BatchNormEstimator, num_batches
@@ -41,6 +42,7 @@ class Trainer:
       calibrate: sets the intervals of `student` from its float weights; called whenever a quantized
         phase follows a float start or a float phase.
       stop: looked at between steps.
+      distribution: whose scope the networks were made in.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Trainer:
         folder: RunFolder,
         calibrate: Callable[[], None],
         stop: StopSignals | None = None,
+        distribution: Distribution = ONE_DEVICE,
     ):
         self._spec = spec
         self._student = student
@@ -64,9 +67,11 @@ class Trainer:
         self._stop = stop or StopSignals()
         self._checkpoints = Checkpoints(folder.checkpoints, folder.experiment)
         self._best_student: list[np.ndarray] = []
+        self._distribution = distribution
         self._batch_norm_batches = num_batches(spec.batch_norm_batches, student.plain)
         self._batch_norm = BatchNormEstimator(student.model)
-        self._freezing = Freezing(student.weights) if spec.freeze_threshold_start else None
+        with distribution.scope():
+            self._freezing = Freezing(student.weights) if spec.freeze_threshold_start else None
         self._parts = {"plain": student.plain, "student": student.model}
         if self._freezing:
             self._parts["freezing"] = self._freezing
@@ -110,7 +115,8 @@ class Trainer:
     def _run_phase(self, index: int, progress: dict, checkpoint: pathlib.Path | None) -> dict:
         phase_spec = self._spec.phases[index]
         phase = PHASES[phase_spec.name]
-        distiller = self._distiller(index)
+        with self._distribution.scope():
+            distiller = self._distiller(index)
         epochs_before = sum(earlier.epochs for earlier in self._spec.phases[:index])
         if _within_phase(progress):
             self._best_student = self._restore(checkpoint, distiller)
@@ -191,7 +197,8 @@ class Trainer:
 
         with training_in(self._spec.mixed_precision):
             distiller.fit(
-                self._splits.train(number).skip(done),
+                self._distribution.divide(self._splits.train(number).skip(done)),
+                steps_per_epoch=steps - done,
                 verbose=0,
                 callbacks=[
                     DivergenceGuard(phase.name, epoch, done),

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 import tf_keras
@@ -53,7 +54,7 @@ XLA_FORM = QuantizerForm(fused=False, carried=False)  # XLA fuses the definition
 
 def quantizer_form(training: TrainingSpec) -> QuantizerForm:
     """The form for a way of training."""
-    if training.jit_compile:
+    if training.jit_compile or training.strategy == "tpu":
         return XLA_FORM
     return FLOAT32_FORM if training.mixed_precision == "float32" else MIXED_PRECISION_FORM
 
@@ -171,6 +172,10 @@ class QuantizedStudent:
     outputs: dict[str, QuantizedTensor]
     pixels: tuple[str, TensorQuantParams]
     _twins: tuple[tuple[tf.Variable, tf.Variable], ...]
+
+    def with_models(self, change: Callable[[tf_keras.Model], tf_keras.Model]) -> "QuantizedStudent":
+        """The same with models that are made of its own, of the same layers."""
+        return dataclasses.replace(self, plain=change(self.plain), model=change(self.model))
 
     def copy_weights_from_plain(self) -> None:
         for plain, latent in self._twins:

@@ -174,6 +174,16 @@ def test_xla_and_mixed_precision_together_are_refused():
     assert "--jit_compile" in message and "--mixed_precision=bfloat16" in message
 
 
+@pytest.mark.parametrize("strategy", ["mirrored", "multi_worker", "tpu"])
+def test_xla_compiles_the_step_of_one_device(strategy):
+    message = complaint(lambda: TrainingSpec((SELF_STUDYING,), jit_compile=True, strategy=strategy))
+    assert "--jit_compile" in message and f"--strategy={strategy}" in message
+
+
+def test_an_unknown_strategy_is_named():
+    assert "'two'" in complaint(lambda: TrainingSpec((SELF_STUDYING,), strategy="two"))
+
+
 def test_threshold_of_freezing_never_rises():
     message = complaint(lambda: TrainingSpec((SELF_STUDYING,), freeze_threshold_start=0.1, freeze_threshold_end=0.2))
     assert "--freeze_threshold_end=0.2" in message and "--freeze_threshold_start=0.1" in message

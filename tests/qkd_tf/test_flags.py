@@ -68,6 +68,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "mixed_precision": "float16", "steps_per_execution": 4, "ewgs_scale": 1e-3, "batch_norm_batches": 5,
         "dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02,
         "max_steps": 3, "max_eval_images": 100, "bits_rule": "a.*=w4", "equalize_channels": "on",
+        "strategy": "mirrored",
         "target": "ethos_u", "max_flash_bytes": 1000, "max_ram_bytes": 1000,
         "checkpoint_every_steps": 9,
     }  # fmt: skip

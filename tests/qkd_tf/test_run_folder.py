@@ -57,6 +57,21 @@ def test_another_experiment_is_refused_and_the_flags_that_differ_are_named(tmp_p
     assert contents(tmp_path) == before
 
 
+def test_a_copy_has_the_checkpoints_and_leaves_the_run_alone(tmp_path):
+    folder = RunFolder(str(tmp_path / "run"), LINES)
+    (tmp_path / "new").mkdir()
+    assert not folder.copy(str(tmp_path / "new")).checkpoints.exists()
+    folder.claim()
+    (folder.checkpoints / "state").write_text("1")
+    before = contents(tmp_path / "run")
+    (tmp_path / "old").mkdir()
+    copy = folder.copy(str(tmp_path / "old"))
+    assert contents(copy.path) == before and copy.experiment == folder.experiment
+    copy.claim()
+    (copy.checkpoints / "state").write_text("2")
+    assert contents(tmp_path / "run") == before
+
+
 def test_where_things_lie_may_differ(tmp_path):
     claimed(tmp_path / "run")
     moved = [line.replace("runs/x", "elsewhere").replace("/data", "/mnt/data") for line in LINES]
