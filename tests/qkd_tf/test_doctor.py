@@ -12,7 +12,7 @@ from qkd_tf.doctor import Finding
 def test_pins_are_those_of_the_requirements():
     pins = doctor.pins()
     assert pins["tensorflow"] == importlib.metadata.version("tensorflow")
-    assert "tflite-micro" not in pins and len(pins) == 15
+    assert "tflite-micro" not in pins and len(pins) == 16
 
 
 def test_packages_of_this_machine_are_the_tested_ones():
@@ -72,6 +72,14 @@ def test_a_check_that_breaks_is_a_line_and_the_others_go_on(capsys):
 def test_ladder_has_a_layer_of_every_width():
     names = {layer.name for layer in doctor.ladder((8, 8, 1), 10).layers}
     assert {"stem", *(f"conv{width}" for width in range(2, 9)), "logits"} <= names
+
+
+def test_whole_doctor_finds_this_machine_well(tmp_path):
+    command = [sys.executable, "-m", "qkd_tf.doctor"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines()[-1] == "all is well"
+    assert "convert and run at 2 to 8 bits, LiteRT" in done.stdout and "100.00 % of" in done.stdout
 
 
 @pytest.mark.parametrize("options, message", [(["--data_dir"], "expected one argument"), (["--what"], "unrecognized")])
