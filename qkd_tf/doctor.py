@@ -24,6 +24,7 @@ MODULES = {  # package -> what is imported of it, where the names differ
     "absl-py": "absl",
     "ai-edge-litert": "ai_edge_litert.interpreter",
     "Jinja2": "jinja2",
+    "MarkupSafe": "markupsafe",
     "scikit-learn": "sklearn",
     "tensorflow-datasets": "tensorflow_datasets",
     "tensorflow-model-optimization": "tensorflow_model_optimization",
