@@ -6,6 +6,9 @@ after calibration alone (--phases=) is a good start. With a budget it suggests a
 way.
 """
 
+from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
 import dataclasses
 import itertools
 import json

@@ -1,5 +1,8 @@
 """Trains a low-bit student by QKD: python -m qkd_tf.train --flagfile=configs/NAME.flags."""
 
+from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
 import contextlib
 import itertools
 import sys

@@ -36,6 +36,7 @@ ALLOWED = {
     "qkd_tf.flags": [EXPERIMENT],
     "qkd_tf.run_folder": [EXPERIMENT, DURABLE, LOCK],
     "qkd_tf.page": [],
+    "qkd_tf.quiet": [],
     "qkd_tf.checkpoints": [EXPERIMENT, DURABLE, "qkd_tf.disk_errors"],
     "qkd_tf.distribution": [EXPERIMENT],
     # Images: what is stored, then what a batch is made of.
@@ -118,6 +119,8 @@ ALLOWED = {
         "qkd_tf.quantization.*",
     ],
     "qkd_tf.preflight": [
+        "qkd_tf",
+        "qkd_tf.quiet",
         EXPERIMENT,
         "qkd_tf.data",
         "qkd_tf.flags",
@@ -147,6 +150,8 @@ ALLOWED = {
     "qkd_tf.ablation": [EXPERIMENT, DURABLE, "qkd_tf.flags", "qkd_tf.run_folder"],
     "qkd_tf.doctor": [],
     "qkd_tf.sensitivity": [
+        "qkd_tf",
+        "qkd_tf.quiet",
         EXPERIMENT,
         DURABLE,
         GRID,
@@ -163,6 +168,7 @@ ALLOWED = {
     "tflite_export.*": [
         "qkd_tf",
         "qkd_tf.page",
+        "qkd_tf.quiet",
         GRID,
         ARITHMETIC,
         DURABLE,

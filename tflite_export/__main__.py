@@ -1,5 +1,8 @@
 """Exports and verifies a trained student: python -m tflite_export --run_dir=runs/NAME."""
 
+from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
 import pathlib
 import sys
 

@@ -14,6 +14,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tqdm import tqdm
 
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS, Arithmetic
+from qkd_tf.quiet import quiet
 from tflite_export.convert import convert
 from tflite_export.graph import IntegerGraph
 from tflite_export.load import ExportError
@@ -30,7 +31,8 @@ class LiteRTSession:
         if every_tensor:  # the default kernels keep inner tensors to themselves unless they are outputs
             content = convert(graph, "", outputs=[operator.output for operator in graph.operators])
         self._interpreter = Interpreter(model_content=content, experimental_op_resolver_type=resolver)
-        self._interpreter.allocate_tensors()
+        with quiet():
+            self._interpreter.allocate_tensors()
         details = self._interpreter.get_tensor_details()
         self._index = {detail["name"]: detail["index"] for detail in details}
 

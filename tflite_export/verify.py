@@ -1,5 +1,8 @@
 """Checks a .tflite against a handoff any time: python -m tflite_export.verify --tflite=F --handoff=DIR."""
 
+from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
 import json
 import pathlib
 import sys
