@@ -52,9 +52,10 @@ class RunFolder:
           OSError: it cannot be written.
         """
         self._require_own()
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        if not self._flags.exists():
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self._flags.exists():  # before anything else: it is what makes the folder a run
             write_whole(self._flags, "\n".join(self._flag_lines) + "\n")
+        self.checkpoints.mkdir(exist_ok=True)
 
     def _require_own(self) -> None:
         if self._flags.exists():
