@@ -54,9 +54,10 @@ class RunFolder:
           OSError: it cannot be written.
         """
         self._require_own()
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        if not self._flags.exists():
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self._flags.exists():  # before anything else: it is what makes the folder a run
             write_whole(self._flags, "\n".join(self._flag_lines) + "\n")
+        self.checkpoints.mkdir(exist_ok=True)
 
     def copy(self, path: str) -> "RunFolder":
         """A run in the empty folder `path` that goes on where this one stopped."""

@@ -19,7 +19,7 @@ def campaign(tmp_path_factory):
     work = tmp_path_factory.mktemp("soak")
     command = [sys.executable, "-m", "benchmarks.soak", "--sample", "--parts=spoilt_files,kills", "--kills=2"]
     command.append(f"--work={work}")
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return work
 

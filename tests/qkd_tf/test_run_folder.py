@@ -3,7 +3,7 @@ import re
 import pytest
 from absl.testing import flagsaver
 
-from qkd_tf import flags
+from qkd_tf import flags, run_folder
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.run_folder import RunFolder
 
@@ -106,6 +106,18 @@ def test_a_folder_inside_a_file_is_refused(tmp_path):
 def test_a_start_that_was_killed_before_it_wrote_its_flags_may_be_repeated(tmp_path, left):
     (tmp_path / left).write_text("--stu")
     assert (claimed(tmp_path).path / "flags.txt").read_text().splitlines() == LINES
+
+
+def test_a_claim_that_the_disk_refuses_may_be_repeated(tmp_path, monkeypatch):
+    def full(path, content):
+        path.with_name("flags.txt.part").write_text(content[:5])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "write_whole", full)
+        with pytest.raises(OSError, match="No space"):
+            claimed(tmp_path / "run")
+    assert (claimed(tmp_path / "run").path / "flags.txt").read_text().splitlines() == LINES
 
 
 def test_an_experiment_that_took_the_folder_meanwhile_is_left_alone(tmp_path):
