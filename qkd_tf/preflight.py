@@ -8,9 +8,8 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 
-import tensorflow as tf
 import tf_keras
-from absl import app, logging
+from absl import app
 from absl import flags as absl_flags
 
 from qkd_tf import data, flags, networks
@@ -221,8 +220,6 @@ def student(experiment: Experiment, input_shape, num_classes: int) -> tuple[tf_k
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.ERROR)
-    tf.get_logger().setLevel("ERROR")
     try:
         experiment = flags.experiment_from_flags()
         networks.check_name(experiment.student, "--student")

@@ -12,6 +12,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from absl import logging
+
 # What TensorFlow says when it is imported, whatever TF_CPP_MIN_LOG_LEVEL is, and LiteRT when it takes XNNPACK.
 CHATTER = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog|I0000 |INFO: Created TensorFlow Lite XNNPACK delegate"
@@ -38,4 +40,8 @@ def quiet() -> Iterator[None]:
 
 
 with quiet():
-    import tensorflow  # noqa: F401
+    import tensorflow
+
+# Notes of Python's side, too; --verbosity=0 lets them through.
+logging.set_verbosity(logging.ERROR)
+tensorflow.get_logger().setLevel("ERROR")

@@ -18,7 +18,7 @@ import sys
 
 import tensorflow as tf
 import tf_keras
-from absl import app, logging
+from absl import app
 from absl import flags as absl_flags
 from tqdm import tqdm
 
@@ -178,8 +178,6 @@ def flags_of_run(argv: list[str]) -> None:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.ERROR)
-    tf.get_logger().setLevel("ERROR")
     try:
         flags_of_run(sys.argv)
         require(

@@ -9,8 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-import tensorflow as tf
-from absl import app, logging
+from absl import app
 from absl import flags as absl_flags
 
 from qkd_tf import data, diagnosis, distribution, flags, handoff, networks, preflight, random_state, results
@@ -103,8 +102,6 @@ def own_folder(folder: RunFolder, devices: Distribution) -> Iterator[RunFolder]:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.ERROR)
-    tf.get_logger().setLevel("ERROR")
     try:
         experiment = flags.experiment_from_flags()
         networks.check_name(experiment.student, "--student")

@@ -6,7 +6,7 @@ from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
 import pathlib
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from tflite_export.export import export
 from tflite_export.load import ExportError
@@ -47,7 +47,6 @@ flags.DEFINE_float(
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.ERROR)
     try:
         if not FLAGS.run_dir:
             raise ExportError("--run_dir is missing; give the folder of a finished run, such as runs/demo")

@@ -7,7 +7,7 @@ import json
 import pathlib
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from qkd_tf import durable
 from tflite_export.convert import convert
@@ -67,7 +67,6 @@ def input_type(content: bytes) -> str:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.ERROR)
     try:
         for name in ("tflite", "handoff"):
             if not FLAGS[name].value:
