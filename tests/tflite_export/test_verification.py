@@ -338,9 +338,9 @@ def test_gate_demands_995_per_mille_agreement_with_the_student(monkeypatch, resi
     verification = check(residual, handoff=handoff)
     assert verification["runtimes"]["litert"]["student"]["top1_agreement"] == 100 - num_disagree / 2
     assert verification["passed"] is passed
-    assert verification["failures"] == (
-        [] if passed else ["litert: top-1 agreement with the student is 99.00 %; 99.5 % are demanded"]
-    )
+    line = "litert: top-1 agreement with the student is 99.00 %; 99.5 % are demanded; on 0 of the 2 images that differ "
+    line += "its two largest logits are at most one step apart"
+    assert verification["failures"] == ([] if passed else [line])
 
 
 @pytest.mark.parametrize("num_wrong, passed", [(0, True), (2, True), (3, False)])
@@ -542,6 +542,7 @@ def test_agreement_counts_classes_and_steps():
     found = agreement(logits, expected, np.array([1, 0, 2, 1]))
     assert found["top1"] == 75
     assert found["top1_agreement"] == 25
+    assert (found["other_top1"], found["close_calls"]) == (3, 1)  # 4 and 3 are close, 127 and 0 are not
     assert found["equal_logits"] == pytest.approx(100 * 7 / 12)
     assert found["off_by_one"] == pytest.approx(100 * 3 / 12)
     assert found["max_step_error"] == 255  # int8 differences would wrap
