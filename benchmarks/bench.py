@@ -13,7 +13,7 @@ from benchmarks import epoch, files, memory, steps, subjects
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", list(subjects.PAIRS), "Students at CIFAR's size.")
-flags.DEFINE_string("output", "runs/bench.json", "File for all numbers.")
+flags.DEFINE_string("bench_output", "runs/bench.json", "File for all numbers.")
 
 FILES = {"resnet8": ((32, 32, 3), 10), "resnet20": ((32, 32, 3), 10), "mobilenet_v2_1.0": ((224, 224, 3), 1000)}
 EPOCH_STEPS = {"resnet8": 120, "resnet20": 60}
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
-    path = pathlib.Path(FLAGS.output)
+    path = pathlib.Path(FLAGS.bench_output)
     path.parent.mkdir(parents=True, exist_ok=True)
     results: dict[str, dict] = {"input": {"images_a_second": epoch.images_a_second()}}
     _show("input", results["input"])

@@ -1,6 +1,7 @@
 """What TensorFlow raises where stored images cannot be read, as one line that names their set."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -29,6 +30,7 @@ def reading(spec: DataSpec) -> Iterator[None]:
 
 def _reason(message: str) -> str:
     """Of a message that is wrapped in names of nodes and functions."""
-    lines = [line for line in message.splitlines() if line.strip() and "[[{{node" not in line]
+    lines = [line for line in message.splitlines() if line.strip() and not line.strip().startswith("[[")]
     told = [line for line in lines if not line.startswith(("Graph execution error", "Detected at node", "<stack", " "))]
-    return (told or lines)[-1].split("}} ")[-1].split(" [Op:")[0].strip()
+    reason = (told or lines)[-1].split("}} ")[-1].split(" [Op:")[0]
+    return re.sub(r"^Error in user-defined function .* with iterator: \S+ ", "", reason).strip()

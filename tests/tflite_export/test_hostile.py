@@ -17,7 +17,9 @@ import pytest
 import tf_keras
 from ai_edge_litert import schema_py_generated as schema
 
+from qkd_tf import durable
 from tflite_export import runtimes
+from tflite_export.check import check
 from tflite_export.convert import convert
 from tflite_export.footprint import check_footprint
 from tflite_export.load import ExportError, load_handoff
@@ -25,7 +27,6 @@ from tflite_export.read_back import read_back
 from tflite_export.rebuild import rebuild
 from tflite_export.targets import TARGETS
 from tflite_export.verification import Gate, unlike, verify
-from tflite_export.verify import check
 
 PHONE = TARGETS["phone"]
 HANDOFF_SHARE = 0.1  # of the inputs; each loads a Keras model
@@ -128,10 +129,13 @@ def spoiled(run_folder, tmp_path):
     def spoil(rng):
         name = str(rng.choice(names))
         change_file(rng, folder / name)
+        if name != durable.MANIFEST:  # a stranger's sums are right
+            durable.seal(folder)
         return folder, name
 
     def restore(name):
-        shutil.copy(run_folder.handoff / name, folder / name)
+        for changed_file in (name, durable.MANIFEST):
+            shutil.copy(run_folder.handoff / changed_file, folder / changed_file)
 
     return spoil, restore
 
@@ -259,6 +263,7 @@ MISFITS = {
 def test_arrays_that_do_not_fit_one_another_are_named(run_folder, tmp_path, name):
     folder = shutil.copytree(run_folder.handoff, tmp_path / "handoff")
     np.save(folder / name, MISFITS[name])
+    durable.seal(folder)
     with pytest.raises(ExportError, match="contradicts itself: .*is expected"):
         load_handoff(folder)
 
@@ -296,6 +301,7 @@ def test_student_with_code_is_refused(run_folder, tmp_path):
     folder = shutil.copytree(run_folder.handoff, tmp_path / "handoff")
     pixels = tf_keras.Input((8, 8, 3))
     tf_keras.Model(pixels, tf_keras.layers.Lambda(lambda x: x)(pixels)).save(folder / "student.keras")
+    durable.seal(folder)
     with pytest.raises(ExportError, match="has a Lambda layer"):
         load_handoff(folder)
 
@@ -308,5 +314,6 @@ def test_predictions_that_fit_no_tensor_are_named(run_folder, tmp_path, name, ch
         arrays = {key: file[key] for key in file.files}
     key = sorted(arrays)[-1]
     np.savez(folder / name, **{**arrays, key: change(arrays[key])})
+    durable.seal(folder)
     with pytest.raises(ExportError, match=f"contradicts itself: {key} of {name} has"):
         load_handoff(folder)

@@ -1,0 +1,45 @@
+"""A file that anyone may have made, against the handoff that it is said to come from."""
+
+import pathlib
+
+from tflite_export.convert import convert
+from tflite_export.load import ExportError, load_handoff
+from tflite_export.read_back import read_back
+from tflite_export.rebuild import INPUT_TYPES, rebuild
+from tflite_export.targets import TARGETS
+from tflite_export.verification import Gate, verify
+
+MAX_SHARE, MAX_DESCRIPTION = 4, 1 << 20  # a larger file is not even read: so many times what is expected, and bytes
+
+
+def check(tflite: pathlib.Path, folder: pathlib.Path, target: str, runtimes: list[str]) -> dict:
+    """The verification of a file against a handoff.
+
+    Raises:
+      ExportError: no file or no handoff there, or one that cannot be of the other.
+    """
+    if not tflite.is_file():
+        raise ExportError(f"--tflite={tflite} is no file; give an exported one, such as runs/demo/export/model.tflite")
+    handoff = load_handoff(folder)
+    expected = rebuild(handoff, INPUT_TYPES[0])
+    num_bytes, most = tflite.stat().st_size, MAX_SHARE * len(convert(expected, "")) + MAX_DESCRIPTION
+    if num_bytes > most:
+        raise ExportError(f"--tflite={tflite} has {num_bytes:,} bytes; what {folder} becomes has less than {most:,}")
+    content = tflite.read_bytes()
+    if b"TFLM_DECODE" in content:
+        raise ExportError(
+            f"--tflite={tflite} has lookup tables; its export held it against model.tflite, give that one"
+        )
+    if (dtype := input_type(content)) != INPUT_TYPES[0]:
+        expected = rebuild(handoff, dtype)
+    return verify(content, expected, handoff, Gate(), TARGETS[target], runtimes)
+
+
+def input_type(content: bytes) -> str:
+    """What the file takes, where that is something that we write; else our default, and it will differ."""
+    try:
+        found = read_back(content)
+    except ValueError:
+        return INPUT_TYPES[0]
+    dtype = found.tensors[found.input].dtype
+    return dtype if dtype in INPUT_TYPES else INPUT_TYPES[0]
