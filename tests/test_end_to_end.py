@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+from qkd_tf import ablation
+from qkd_tf.experiment import ExperimentError
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -88,9 +91,19 @@ def test_results_name_phases_versions_seed_and_data(demo):
 
 
 def test_finished_run_started_again_from_its_flags_trains_nothing_and_gives_the_same_file(demo):
+    """By the ablation's own hand, whose cells are ordinary runs."""
     before = (demo / "export" / "model.tflite").read_bytes()
+    verification = json.loads((demo / "export" / "verification.json").read_text())
     trained = contents(demo / "checkpoints")
-    assert run_module("qkd_tf.train", f"--flagfile={demo / 'flags.txt'}").returncode == 0
-    assert run_module("tflite_export", f"--run_dir={demo}").returncode == 0
+    cell = ablation.run_cell([f"--flagfile={demo / 'flags.txt'}"], demo)
     assert contents(demo / "checkpoints") == trained
     assert (demo / "export" / "model.tflite").read_bytes() == before
+    assert cell["passed"] and cell["tflite_top1"] == verification["runtimes"]["litert"]["top1"]
+    assert (cell["num_images"], cell["bytes"]) == (360, len(before))
+    assert [phase["phase"] for phase in cell["phases"]] == ["full_precision", *ablation.PLAN]
+    assert "history" not in cell["phases"][0] and cell["seconds"] > 0
+
+
+def test_a_cell_that_cannot_be_trained_tells_the_last_line(tmp_path):
+    with pytest.raises(ExperimentError, match="python -m qkd_tf.train --run_dir=.*: error: .*--phases"):
+        ablation.run_cell([f"--run_dir={tmp_path / 'run'}", "--phases=none"], tmp_path / "run")

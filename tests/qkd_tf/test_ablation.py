@@ -1,6 +1,5 @@
 import json
 import subprocess
-import sys
 
 import pytest
 from absl.testing import flagsaver
@@ -122,17 +121,3 @@ def test_mistakes_end_in_one_line_before_anything_is_trained(flag, message, monk
         flags.FLAGS([*ARGUMENTS, flag])
         ablation.main(["ablation"])
     assert str(end.value).startswith("error: ") and message in str(end.value)
-
-
-def test_a_cell_is_trained_and_exported_by_the_ordinary_commands(tmp_path):
-    command = [sys.executable, "-m", "qkd_tf.ablation", *ARGUMENTS[1:], f"--run_dir={tmp_path}/runs", "--max_steps=2"]
-    command += ["--epochs=1,1,1", "--batch_size=32", "--rows=ss_cs_tu", "--bits=w4a4", "--seeds=3"]
-    command += [f"--results_dir={tmp_path}/results", "--max_eval_images=40"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    names = sorted(path.name for path in (tmp_path / "results").iterdir())
-    assert names == ["ss_cs_tu_w4a4_seed3.json", "table.json", "table.md"]
-    cell = json.loads((tmp_path / "results" / "ss_cs_tu_w4a4_seed3.json").read_text())
-    assert [phase["phase"] for phase in cell["phases"]] == list(ablation.PLAN)
-    assert cell["num_images"] == 40 and 0 <= cell["tflite_top1"] <= 100
-    assert (tmp_path / "results" / "table.md").read_text() in done.stdout

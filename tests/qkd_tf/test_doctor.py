@@ -74,12 +74,22 @@ def test_ladder_has_a_layer_of_every_width():
     assert {"stem", *(f"conv{width}" for width in range(2, 9)), "logits"} <= names
 
 
-def test_whole_doctor_finds_this_machine_well(tmp_path):
-    command = [sys.executable, "-m", "qkd_tf.doctor"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.splitlines()[-1] == "all is well"
-    assert "convert and run at 2 to 8 bits, LiteRT" in done.stdout and "100.00 % of" in done.stdout
+def test_ordinary_commands_calibrate_and_export_a_layer_of_every_width():
+    found = list(doctor.chain())
+    assert [finding.ok for finding in found] == [True] * 3
+    assert all("at 2 to 8 bits" in finding.what and "100.00 % of 11 tensors" in finding.what for finding in found)
+
+
+def test_all_checks_in_order(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(doctor, "chain", lambda: iter([Finding(True, "chain")]))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["doctor"])
+    doctor.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("ok    Python 3.11") and lines[-2:] == ["ok    chain", "all is well"]
+    monkeypatch.setattr(doctor, "chain", lambda: iter([Finding(False, "chain")]))
+    with pytest.raises(SystemExit, match="something must be mended"):
+        doctor.main()
 
 
 @pytest.mark.parametrize("options, message", [(["--data_dir"], "expected one argument"), (["--what"], "unrecognized")])
