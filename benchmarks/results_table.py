@@ -28,7 +28,10 @@ def summary(run_dir: pathlib.Path) -> dict:
     verification = json.loads((run_dir / "export" / "verification.json").read_text())
     judged = verification["runtimes"][verification["judge"]]
     experiment = results["experiment"]
-    phases = [{key: value for key, value in phase.items() if key != "history"} for phase in results["phases"]]
+    phases = [
+        {key: value for key, value in phase.items() if key not in ("history", "first_intervals")}
+        for phase in results["phases"]
+    ]
     return {
         "run": run_dir.name,
         "student": experiment["student"]["name"],

@@ -117,7 +117,10 @@ def run_cell(command_flags: list[str], run_dir: pathlib.Path) -> dict:
         "passed": verification["passed"],
         "num_images": verification["num_images"],
         "bytes": verification["file"]["bytes"],
-        "phases": [{key: value for key, value in phase.items() if key != "history"} for phase in results["phases"]],
+        "phases": [
+            {key: value for key, value in phase.items() if key not in ("history", "first_intervals")}
+            for phase in results["phases"]
+        ],
         **{key: results[key] for key in ("seconds", "data", "machine", "versions")},
     }
 
