@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import tensorflow as tf
 import tf_keras
 
+from qkd_tf.archive import first_line
 from qkd_tf.experiment import ExperimentError, require
 
 
@@ -202,12 +203,12 @@ def _multi_worker() -> tf.distribute.Strategy:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except tf.errors.OpError as error:
         raise ExperimentError(
-            f"TF_CONFIG={os.environ['TF_CONFIG']}: this worker did not come up ({_first_line(error)}); "
+            f"TF_CONFIG={os.environ['TF_CONFIG']}: this worker did not come up ({first_line(error, 120)}); "
             "give an address of this machine whose port is free"
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExperimentError(
-            f"TF_CONFIG={os.environ['TF_CONFIG']} is not understood ({_first_line(error)}); "
+            f"TF_CONFIG={os.environ['TF_CONFIG']} is not understood ({first_line(error, 120)}); "
             """give {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}"""
         ) from error
 
@@ -221,14 +222,10 @@ def _tpu() -> tf.distribute.Strategy:
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, tf.errors.OpError) as error:
         raise ExperimentError(
-            f"--strategy=tpu finds no TPU by the name {name} ({_first_line(error)}); "
+            f"--strategy=tpu finds no TPU by the name {name} ({first_line(error, 120)}); "
             "start it on a TPU machine, or name one by TPU_NAME"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:120]
 
 
 STRATEGIES: Mapping[str, Callable[[], tf.distribute.Strategy | None]] = {

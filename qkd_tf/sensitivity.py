@@ -17,19 +17,18 @@ import re
 import sys
 
 import tensorflow as tf
-import tf_keras
 from absl import app
 from absl import flags as absl_flags
 from tqdm import tqdm
 
-from qkd_tf import data, flags
-from qkd_tf.durable import write_whole
+from qkd_tf import data, durable, flags
 from qkd_tf.evaluate import top1
 from qkd_tf.experiment import Experiment, ExperimentError, require, require_bits
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.grid import load_params
 from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student
 from qkd_tf.quantization.standard_form import standard_form
+from qkd_tf.saved_model import load_model
 
 FLAGS = absl_flags.FLAGS
 absl_flags.DEFINE_list("try_bits", ["4", "2"], "Bit widths to try on each layer, 2..8, a list.")
@@ -63,16 +62,16 @@ class Subject:
     """The student of a finished run, to be quantized in other ways.
 
     Raises:
-      ExperimentError: no finished run.
+      ExperimentError: no finished run, or one whose handoff was changed.
     """
 
     def __init__(self, experiment: Experiment, splits: data.Splits):
         handoff, spec = pathlib.Path(experiment.run_dir) / "handoff", experiment.quantization
-        missing = [
-            n for n in ("student.keras", "weight_params.json", "tensor_params.json") if not (handoff / n).exists()
-        ]
-        require(not missing, f"{handoff} lacks {', '.join(missing)}; run python -m qkd_tf.train to its end first")
-        saved = tf_keras.models.load_model(handoff / "student.keras", compile=False)
+        try:
+            durable.check(handoff)
+        except durable.DamageError as damage:
+            raise ExperimentError(f"{damage}; run python -m qkd_tf.train to its end first") from damage
+        saved = load_model(handoff / "student.keras")
         self.plain, _ = standard_form(saved, splits.image_shape, None, experiment.student.normalization)
         self._spec, self._splits, self._seed = spec, splits, experiment.seed
         self._trained_kernels = load_params(handoff / "weight_params.json")
@@ -112,7 +111,10 @@ def measure(subject: Subject, widths: list[int], path: pathlib.Path, identity: d
     Args:
       identity: what else decides the numbers; a file of another one begins anew.
     """
-    known = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        known = durable.read_json(path) if path.exists() else {}
+    except durable.DamageError as damage:
+        raise ExperimentError(f"{damage}; move it away, and it is measured anew") from damage
     done = known if known.get("identity") == identity else {"identity": identity, "rows": []}
     if "baseline_top1" not in done:
         done["baseline_top1"] = subject.top1()
@@ -126,7 +128,7 @@ def measure(subject: Subject, widths: list[int], path: pathlib.Path, identity: d
         row = dataclasses.replace(row, top1=value, loss=done["baseline_top1"] - value)
         found[layer, num_bits] = row
         done["rows"].append(dataclasses.asdict(row))
-        write_whole(path, json.dumps(done, indent=1) + "\n")
+        durable.write_json(path, done)
     return [found[cell] for cell in cells]
 
 

@@ -38,7 +38,7 @@ ALLOWED = {
     "qkd_tf.page": [],
     "qkd_tf.quiet": [],
     "qkd_tf.checkpoints": [EXPERIMENT, DURABLE, "qkd_tf.disk_errors"],
-    "qkd_tf.distribution": [EXPERIMENT],
+    "qkd_tf.distribution": [EXPERIMENT, ARCHIVE],
     # Images: what is stored, then what a batch is made of.
     "qkd_tf.data": ["qkd_tf.data.*"],
     "qkd_tf.data.pixels": [EXPERIMENT],
@@ -161,6 +161,7 @@ ALLOWED = {
         "qkd_tf.quantization.calibration",
         "qkd_tf.quantization.scheme",
         "qkd_tf.quantization.standard_form",
+        SAVED_MODEL,
     ],
     # The exporter: a folder on disk, how it is kept and read, the grid, the runtimes' arithmetic, the look of a
     # page and the version are all it knows of training.

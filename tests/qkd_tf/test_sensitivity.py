@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import shutil
 import sys
 
 import pytest
@@ -83,6 +85,18 @@ def test_every_layer_at_every_width_goes_on_where_it_was_stopped(run, tmp_path, 
     assert len(rules) == 5 and json.loads(path.read_text())["identity"] == {"seed": 1}
 
 
+def test_a_file_or_a_handoff_that_was_changed_is_named(run, tmp_path):
+    experiment, splits, _ = run
+    subject, path = sensitivity.Subject(experiment, splits), tmp_path / "sensitivity.json"
+    path.write_text('{"identity": {}, "rows": []}')
+    with pytest.raises(ExperimentError, match="sensitivity.json was changed after it was written.*move it away"):
+        sensitivity.measure(subject, [2], path, {})
+    copy = shutil.copytree(experiment.run_dir, tmp_path / "run")
+    (copy / "handoff" / "labels.txt").write_text("other")
+    with pytest.raises(ExperimentError, match="labels.txt was changed after it was written.*qkd_tf.train to its end"):
+        sensitivity.Subject(dataclasses.replace(experiment, run_dir=str(copy)), splits)
+
+
 ROWS = [
     Sensitivity("wide", 4, 90.0, 1.0, 100.0),
     Sensitivity("wide", 2, 71.0, 20.0, 150.0),
@@ -131,7 +145,7 @@ def test_table_has_the_most_sensitive_layer_on_top():
         (["--run_dir=DIR/none"], "DIR/none is no run: it has no flags.txt"),
         (["--run_dir=DIR", "--try_bits=4,x"], "--try_bits=4,x: whole numbers"),
         (["--run_dir=DIR", "--try_bits=9"], "--try_bits=9 is out of range"),
-        (["--run_dir=DIR"], "handoff lacks student.keras"),
+        (["--run_dir=DIR"], "handoff has no manifest.json"),
     ],
 )
 def test_mistakes_end_in_one_line(arguments, message, tmp_path, monkeypatch):
