@@ -16,6 +16,7 @@ ERRORS = (
     ("against full precision", "full_precision", "sqnr", "two"),
 )
 SERIES = {"student": COLOURS["one"], "teacher": COLOURS["two"]}
+VALIDATED = {"student": "validation_top1", "teacher": "teacher_validation_top1"}
 
 
 def losses(phases: list[dict]) -> markupsafe.Markup:
@@ -40,11 +41,15 @@ def losses(phases: list[dict]) -> markupsafe.Markup:
 
 
 def validation(phases: list[dict]) -> markupsafe.Markup:
-    """Top-1 on the validation split by epoch, and the best epoch of each phase."""
+    """Top-1 on the validation split by epoch, of student and of a teacher that learns; the student's best epochs."""
     drawn = axes()
+    named = set()
     for number, (start, phase) in enumerate(_starts(phases)):
-        values = [row["validation_top1"] for row in phase["history"]]
-        _curve(drawn, start, values, COLOURS["one"], None, phases)
+        for role, name in VALIDATED.items():
+            values = [row.get(name, np.nan) for row in phase["history"]]
+            if np.isfinite(values).any():
+                _curve(drawn, start, values, SERIES[role], None if role in named else role, phases)
+                named.add(role)
         best = start + phase["best_epoch"], phase["best_validation_top1"]
         drawn.plot(
             *best, "o", color=COLOURS["three"], label="best epoch" if not number else None, markersize=5, clip_on=False

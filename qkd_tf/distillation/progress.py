@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 import tf_keras
 from tqdm import tqdm
@@ -12,31 +12,57 @@ from qkd_tf.stop_signals import StopSignals
 
 
 class PhaseProgress(tf_keras.callbacks.Callback):
-    """One progress bar an epoch, which names the phase and shows the running losses.
+    """One line a phase, which its epochs share: time left, running losses and top-1, and those of the last validation.
 
     With several steps an execution, Keras tells of the last of each alone.
 
     Args:
-      done: of the epoch's `steps`, those before the first that Keras counts.
+      steps: of an epoch.
+      done: steps of the phase before this start.
     """
 
-    def __init__(self, phase: str, epoch: int, epochs: int, steps: int, done: int = 0):
+    def __init__(self, phase: str, epochs: int, steps: int, done: int = 0):
         super().__init__()
-        self._label = f"{phase} {epoch + 1}/{epochs}"
-        self._steps, self._done = steps, done
-
-    def on_train_begin(self, logs=None):
-        quiet = not sys.stderr.isatty()
+        self._phase, self._epochs, self._steps = phase, epochs, steps
+        self._before, self._running, self._validation = done, "", ""
         self._bar = tqdm(
-            total=self._steps, initial=self._done, desc=self._label, unit="batch", mininterval=10 if quiet else 0.1
+            desc=phase,
+            total=epochs * steps,
+            initial=done,
+            unit="batch",
+            smoothing=0,  # the time left has validations in it
+            mininterval=0.1 if sys.stderr.isatty() else 10,
+            bar_format="{desc} {percentage:3.0f}% [{elapsed}<{remaining}, {rate_fmt}]{postfix}",
         )
 
-    def on_train_batch_end(self, batch, logs=None):
-        self._bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()}, refresh=False)
-        self._bar.update(self._done + batch + 1 - self._bar.n)
+    def begin(self, epoch: int, done: int = 0) -> "PhaseProgress":
+        """The callback of an epoch, counted from 0, of which `done` steps lie before the first that Keras counts."""
+        self._before = epoch * self._steps + done
+        self._bar.set_description_str(f"{self._phase}, epoch {epoch + 1}/{self._epochs}", False)
+        return self
 
-    def on_train_end(self, logs=None):
+    def on_train_batch_end(self, batch, logs=None):
+        self._running = ", ".join(_figures(logs))
+        self._show()
+        self._bar.update(self._before + batch + 1 - self._bar.n)
+
+    def validated(self, top1: Mapping[str, float]) -> None:
+        """What came of a validation: top-1 in percent by network."""
+        self._validation = "; validation: " + ", ".join(f"{name} {value:.2f} %" for name, value in top1.items())
+        self._show()
+
+    def close(self) -> None:
         self._bar.close()
+
+    def _show(self) -> None:
+        self._bar.set_postfix_str(self._running + self._validation, refresh=False)
+
+
+def _figures(logs: Mapping[str, float]) -> Iterator[str]:
+    """Losses and, in percent, shares of right answers, in the order of Keras' names."""
+    for name, value in logs.items():
+        told = name.replace("_", " ")
+        yield f"{told} {100 * value:.1f} %" if name.endswith("top1") else f"{told} {value:.3f}"
 
 
 class DivergenceGuard(tf_keras.callbacks.Callback):

@@ -8,13 +8,14 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from qkd_tf import disk_errors, random_state
+from qkd_tf import random_state
 from qkd_tf.checkpoints import Checkpoints, restore
 from qkd_tf.data import Splits
 from qkd_tf.distillation.distiller import Distiller, ParameterGroup
 from qkd_tf.distillation.mixed_precision import training_in
 from qkd_tf.distillation.phases import PHASES, Phase
 from qkd_tf.distillation.progress import BetweenSteps, DivergenceGuard, PhaseProgress, diverged
+from qkd_tf.distillation.summaries import Summaries
 from qkd_tf.distribution import ONE_DEVICE, Distribution
 from qkd_tf.evaluate import top1
 from qkd_tf.experiment import ExperimentError, TrainingSpec
@@ -125,12 +126,12 @@ class Trainer:
                 self._estimate_plain_statistics(epochs_before)
             self._enter(phase, PHASES[self._spec.phases[index - 1].name] if index else PHASES["full_precision"])
             progress = {**progress, "first_intervals": self._student.intervals()}
-        with disk_errors.writing(self._folder.logs):
-            summaries = tf.summary.create_file_writer(str(self._folder.logs))
+        summaries, steps = Summaries(self._folder.logs), self._splits.steps_per_epoch
+        shown = PhaseProgress(phase.name, phase_spec.epochs, steps, progress["epoch"] * steps + progress["step"])
         while progress["epoch"] < phase_spec.epochs:
             epoch = progress["epoch"]
             start = time.monotonic() - progress["seconds"]
-            self._fit_rest_of_epoch(distiller, epochs_before + epoch, progress, start)
+            self._fit_rest_of_epoch(distiller, epochs_before + epoch, progress, start, shown)
             row = {metric.name: float(metric.result()) for metric in distiller.metrics}
             if phase.quantized and self._batch_norm_batches:
                 batches = self._splits.train(epochs_before + epoch).take(self._batch_norm_batches)
@@ -138,6 +139,8 @@ class Trainer:
             if phase.quantized and self._freezing:
                 row["frozen_weights"] = self._freezing.share()
             row["validation_top1"] = top1(distiller.student, self._splits.validation)
+            if distiller.teacher_groups:
+                row["teacher_validation_top1"] = top1(distiller.teacher, self._splits.validation)
             row["seconds"] = time.monotonic() - start
             self._require_finite(phase.name, epoch)
             if phase.quantized:
@@ -155,16 +158,12 @@ class Trainer:
                 "history": progress["history"] + [row],
             }
             self._save(progress, distiller)
-            with disk_errors.writing(self._folder.logs), summaries.as_default(step=epochs_before + epoch + 1):
-                for name, value in row.items():
-                    if name == "intervals":  # they are histograms, below
-                        continue
-                    tf.summary.scalar(f"{phase.name}/{name}", value)
-                tf.summary.histogram("weight_intervals", self._student.weight_intervals)
-                tf.summary.histogram("activation_intervals", self._student.activation_intervals)
-                summaries.flush()
+            scalars = {name: value for name, value in row.items() if name != "intervals"}
+            summaries.write(phase.name, scalars, self._student if phase.quantized else None, epochs_before + epoch + 1)
+            shown.validated({role: row[name] for role, name in VALIDATED.items() if name in row})
             self._stop.check()
         summaries.close()
+        shown.close()
         self._restore_best_student()
         result = {
             "phase": phase.name,
@@ -184,7 +183,9 @@ class Trainer:
         print(_line(result))
         return result
 
-    def _fit_rest_of_epoch(self, distiller: Distiller, number: int, progress: dict, start: float) -> None:
+    def _fit_rest_of_epoch(
+        self, distiller: Distiller, number: int, progress: dict, start: float, shown: PhaseProgress
+    ) -> None:
         """Trains the steps that an epoch, of that number among all phases' epochs, still lacks."""
         phase, epoch, done = self._spec.phases[progress["phase"]], progress["epoch"], progress["step"]
         steps = self._splits.steps_per_epoch
@@ -202,7 +203,7 @@ class Trainer:
                 verbose=0,
                 callbacks=[
                     DivergenceGuard(phase.name, epoch, done),
-                    PhaseProgress(phase.name, epoch, phase.epochs, steps, done),
+                    shown.begin(epoch, done),
                     BetweenSteps(distiller.metrics, done, self._spec.checkpoint_every_steps, save, self._stop),
                 ],
             )
@@ -324,6 +325,10 @@ class Trainer:
 # What a checkpoint tells beside weights: where training goes on, phases that are done, and of the phase at hand its
 # epochs, the best of them, and the seconds that its unfinished epoch has taken.
 START = {"phase": 0, "epoch": 0, "step": 0, "seconds": 0.0, "results": [], "history": [], "best": None}
+
+
+# Network -> its name in a row of the history.
+VALIDATED = {"student": "validation_top1", "teacher": "teacher_validation_top1"}
 
 
 def _within_phase(progress: dict) -> bool:

@@ -19,13 +19,24 @@ def test_guard_lets_finite_losses_pass():
     DivergenceGuard("tutoring", 0).on_train_batch_end(0, {"student_loss": 1e30, "student_top1": 0.0})
 
 
-def test_progress_bar_names_the_phase_and_shows_the_losses(capsys):
-    bar = PhaseProgress("tutoring", epoch=1, epochs=4, steps=2)
-    bar.on_train_begin()
-    bar.on_train_batch_end(0, {"student_loss": 0.12345})
-    bar.on_train_batch_end(1, {"student_loss": 2.0})
-    bar.on_train_end()
+def test_one_line_a_phase_tells_epoch_time_left_losses_and_top1_of_both_networks(capsys):
+    progress = PhaseProgress("co_studying", epochs=4, steps=2, done=2)
+    for epoch in (1, 2):
+        callback = progress.begin(epoch)
+        callback.on_train_batch_end(0, {"student_loss": 0.12345, "student_top1": 0.5})
+        callback.on_train_batch_end(1, {"student_loss": 2.0, "student_top1": 0.875, "teacher_loss": 0.5})
+        progress.validated({"student": 91.237, "teacher": 95.0})
+    progress.close()
     shown = capsys.readouterr().err
-    assert "tutoring 2/4" in shown
-    assert "2/2" in shown
-    assert "student_loss=2.000" in shown
+    assert shown.count("\n") == 1
+    last = shown.splitlines()[-1].split("\r")[-1]
+    assert last.startswith("co_studying, epoch 3/4  75% [00:00<00:00, ")
+    assert "student loss 2.000, student top1 87.5 %, teacher loss 0.500" in last
+    assert last.rstrip().endswith("validation: student 91.24 %, teacher 95.00 %")
+
+
+def test_progress_of_an_epoch_that_goes_on_in_its_middle(capsys):
+    progress = PhaseProgress("tutoring", epochs=2, steps=10, done=13)
+    progress.begin(1, done=3).on_train_batch_end(1, {"student_loss": 1.0})
+    progress.close()
+    assert "tutoring, epoch 2/2  75% " in capsys.readouterr().err

@@ -116,12 +116,12 @@ def checkpoints(run_dir):
     return {folder.name for folder in (run_dir / "checkpoints").iterdir()}
 
 
-def script_validation(monkeypatch, splits, scores):
-    """Makes the top-1 on the validation split what `scores` says; returns the weights seen at each."""
+def script_validation(monkeypatch, splits, scores, teacher=None):
+    """Makes the student's top-1 on validation what `scores` says; returns the weights seen at each."""
     seen, left = [], list(scores)
 
     def scripted(model, batches):
-        if batches is not splits.validation:
+        if batches is not splits.validation or model is teacher:
             return 12.5
         seen.append(values(model))
         return left.pop(0)
@@ -353,7 +353,9 @@ def test_quantized_phase_starts_from_what_the_float_one_learnt(tmp_path, make_ru
 def test_student_of_the_best_epoch_goes_on_and_the_teacher_of_the_last(tmp_path, monkeypatch, make_run, make_splits):
     splits = make_splits()
     trainer = make_run(tmp_path / "run", (("co_studying", 4),), splits=splits)
-    seen = script_validation(monkeypatch, splits, [50.0, 90.0, 90.0, 40.0])  # of two equals, the later
+    seen = script_validation(
+        monkeypatch, splits, [50.0, 90.0, 90.0, 40.0], trainer._teacher
+    )  # of two equals, the later
     teacher_at_epochs = []
     original = Trainer._save
 
@@ -474,7 +476,8 @@ def test_results_tell_of_every_epoch_and_two_checkpoints_are_kept(tmp_path, make
         tmp_path / "run", (("self_studying", 2), ("co_studying", 1)), splits=splits
     ).run()
     assert asked == [0, 1, 2]  # no phase sees the batches of an earlier one again
-    student, teacher = {"student_loss", "student_top1"}, {"teacher_loss", "teacher_top1"}
+    student = {"student_loss", "student_top1"}
+    teacher = {"teacher_loss", "teacher_top1", "teacher_validation_top1"}
     every_epoch = {"validation_top1", "seconds", "intervals"}
     assert [set(row) for row in self_studying["history"]] == [student | every_epoch] * 2
     assert [set(row) for row in co_studying["history"]] == [student | teacher | every_epoch]
@@ -526,7 +529,7 @@ def test_mixed_precision_is_for_training_alone(make_run, tmp_path, monkeypatch):
 
         monkeypatch.setattr(owner, name, noting)
 
-    note(PhaseProgress, "on_train_begin", "training")
+    note(PhaseProgress, "begin", "training")
     note(trainer_module, "top1", "evaluation")
     note(BatchNormEstimator, "estimate", "evaluation")
     trainer = make_run(tmp_path / "run", mixed_precision="bfloat16", batch_norm_batches=1)
@@ -690,7 +693,7 @@ def test_statistics_are_estimated_before_each_validation_of_a_quantized_student(
     """What validation, checkpoint and the next phase see are those of the epoch's first batches and of its weights."""
     splits, phases = make_splits(), (("full_precision", 1), ("self_studying", 2))
     trainer = make_run(tmp_path / "run", phases, splits=splits, batch_norm_batches=2)
-    seen = script_validation(monkeypatch, splits, [30.0, 90.0, 50.0])
+    seen = script_validation(monkeypatch, splits, [30.0, 90.0, 50.0], trainer._teacher)
     calls, original = [], BatchNormEstimator.estimate
 
     def estimate(self, batches):
@@ -715,7 +718,7 @@ def test_estimated_statistics_leave_every_other_bit_of_the_training(tmp_path, mo
         splits = make_splits()
         trainer = make_run(tmp_path / name, (("self_studying", 2), ("co_studying", 1)), splits=splits, **options)
         with monkeypatch.context() as patch:
-            script_validation(patch, splits, [1.0, 2.0, 3.0])
+            script_validation(patch, splits, [1.0, 2.0, 3.0], trainer._teacher)
             results = trainer.run()
         model = trainer._student.model
         rest = [v.numpy() for v in model.variables if "moving" not in v.name] + values(trainer._teacher)

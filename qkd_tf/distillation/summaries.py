@@ -1,0 +1,56 @@
+"""What TensorBoard shows of a run: scalars by phase, and of every quantized tensor its interval and its integers."""
+
+import pathlib
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from qkd_tf import disk_errors
+from qkd_tf.quantization.grid import quantize
+from qkd_tf.quantization.scheme import QuantizedStudent
+
+
+class Summaries:
+    """Event files in a folder; a run that goes on adds one.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self._folder = folder
+        with disk_errors.writing(folder):
+            self._writer = tf.summary.create_file_writer(str(folder))
+
+    def write(self, phase: str, scalars: Mapping[str, float], student: QuantizedStudent | None, epoch: int) -> None:
+        """Of one epoch.
+
+        Args:
+          scalars: shown as PHASE/NAME.
+          student: in a quantized phase; shown are the histogram of each kernel's integers, by the name of its layer,
+            and every interval, as a scalar of its own and in a histogram of all.
+          epoch: counted over all phases, from 1.
+        """
+        with disk_errors.writing(self._folder), self._writer.as_default(step=epoch):
+            for name, value in scalars.items():
+                tf.summary.scalar(f"{phase}/{name}", value)
+            if student is not None:
+                self._write_quantizers(student)
+            self._writer.flush()
+
+    def _write_quantizers(self, student: QuantizedStudent) -> None:
+        for layer, tensor, _, interval in student.coverage()[1:]:  # pixels have no interval to learn
+            tf.summary.scalar(f"{tensor}_interval/{layer}", interval)
+        for layer, weights in student.weights.items():
+            params = weights.params()
+            levels = params.grid.qmax - params.grid.qmin + 1
+            codes = quantize(weights.kernel.numpy(), params)
+            tf.summary.histogram(f"weight_codes/{layer}", codes, buckets=min(levels, MAX_BUCKETS))
+        tf.summary.histogram("weight_intervals", student.weight_intervals)
+        tf.summary.histogram("activation_intervals", student.activation_intervals)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+MAX_BUCKETS = 64  # of 8-bit kernels, four integers share one
