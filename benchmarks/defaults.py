@@ -1,0 +1,95 @@
+"""What single options bring: python -m benchmarks.defaults --flagfile=configs/NAME.flags --bits=w2a2,w4a4 [--options=…]
+
+Each row of OPTIONS is a short training with one thing changed, told by its top-1 on the validation split: the test
+split has no say in what a default is. A cell (option, bits, seed) becomes a small file in --results_dir as soon as it is
+done, and one that has a file is not run again.
+"""
+
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+
+from absl import app
+from absl import flags as absl_flags
+
+from qkd_tf.durable import write_whole
+
+QAT = ("--phases=self_studying", "--epochs=3", "--learning_rates=0.01")
+QKD = ("--phases=self_studying,co_studying,tutoring", "--epochs=1,3,2", "--learning_rates=0.01")
+# Option -> flags behind those of the flag file. The first of each kind is what the others are compared with.
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "qat": QAT,
+    "init_lsq": (*QAT, "--interval_init=lsq"),
+    "init_minmax": (*QAT, "--interval_init=minmax"),
+    "unscaled": (*QAT, "--interval_gradient_scale=none", "--weight_interval_lr_ratio=0.01"),
+    "slow_intervals": (*QAT, "--weight_interval_lr_ratio=0.1", "--activation_interval_lr_ratio=0.1"),
+    "fast_intervals": (*QAT, "--weight_interval_lr_ratio=10", "--activation_interval_lr_ratio=10"),
+    "unmasked": (*QAT, "--mask_weight_gradient=false"),
+    "ewgs_1e-3": (*QAT, "--ewgs_scale=0.001"),
+    "ewgs_1e-2": (*QAT, "--ewgs_scale=0.01"),
+    "dampening": (*QAT, "--dampening=0.1"),
+    "freezing": (*QAT, "--freeze_threshold_start=0.1"),
+    "batch_norm_20": (*QAT, "--batch_norm_batches=20"),
+    "all_examples": (*QAT, "--interval_gradient_share=1"),
+    "rate_0.03": (*QAT, "--learning_rates=0.03"),
+    "rate_0.003": (*QAT, "--learning_rates=0.003"),
+    "qkd": QKD,
+    "teacher_rate_0.1": (*QKD, "--teacher_lr_ratio=0.1"),
+    "teacher_rate_0.01": (*QKD, "--teacher_lr_ratio=0.01"),
+    "distillation_0.25": (*QKD, "--distillation_weight=0.25"),
+    "temperature_4": (*QKD, "--temperature=4"),
+}
+FLAGS = absl_flags.FLAGS
+absl_flags.DEFINE_list("options", list(OPTIONS), "Rows of OPTIONS to run.")
+absl_flags.DEFINE_list("bits", ["w2a2", "w4a4"], "Bit widths of weights and activations, as w2a2.")
+absl_flags.DEFINE_list("seeds", ["0"], "Seeds.")
+absl_flags.DEFINE_string("results_dir", "results/defaults", "Folder of the small result files.")
+absl_flags.DEFINE_string("base", "configs/cifar10_resnet8_w2a2.flags", "Flag file of all cells.")
+absl_flags.DEFINE_string("more", "", "Flags of all cells that say where things lie, with spaces between them.")
+EVALUATED = ("--validation_fraction=0.1", "--max_eval_images=5000")
+
+
+def measure(option: str, bits: str, seed: str) -> dict:
+    """Trains a cell in a folder that is thrown away.
+
+    Returns:
+      Top-1 on validation in percent, that of the last phase's best epoch and of its last, the teacher's, and seconds.
+    """
+    weight_bits, activation_bits = bits.removeprefix("w").split("a")
+    with tempfile.TemporaryDirectory() as run_dir:
+        command = [
+            *(f"--flagfile={FLAGS.base}", *FLAGS.more.split(), f"--run_dir={run_dir}/run", f"--seed={seed}"),
+            *(f"--weight_bits={weight_bits}", f"--activation_bits={activation_bits}", *EVALUATED, *OPTIONS[option]),
+        ]
+        done = subprocess.run([sys.executable, "-m", "qkd_tf.train", *command], stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            return {"failed": done.stderr.strip().splitlines()[-1]}
+        results = json.loads((pathlib.Path(run_dir) / "run" / "results.json").read_text())
+    last = results["phases"][-1]
+    taught = [row for phase in results["phases"] for row in phase["history"] if "teacher_validation_top1" in row]
+    return {
+        "validation_top1": last["best_validation_top1"],
+        "last_validation_top1": last["history"][-1]["validation_top1"],
+        "teacher_validation_top1": taught[-1]["teacher_validation_top1"] if taught else None,
+        "seconds": results["seconds"],
+    }
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    folder = pathlib.Path(FLAGS.results_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, option, bits in itertools.product(FLAGS.seeds, FLAGS.options, FLAGS.bits):
+        path = folder / f"{option}_{bits}_seed{seed}.json"
+        if not path.exists():
+            cell = {"option": option, "bits": bits, "seed": int(seed), "flags": OPTIONS[option]}
+            write_whole(path, json.dumps(cell | measure(option, bits, seed), indent=1) + "\n")
+        print(path.stem, json.loads(path.read_text()), flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
