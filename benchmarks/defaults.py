@@ -1,8 +1,8 @@
 """What single options bring: python -m benchmarks.defaults --flagfile=configs/NAME.flags --bits=w2a2,w4a4 [--options=…]
 
 Each row of OPTIONS is a short training with one thing changed, told by its top-1 on the validation split: the test
-split has no say in what a default is. A cell (option, bits, seed) becomes a small file in --results_dir as soon as it is
-done, and one that has a file is not run again.
+split has no say in what a default is. A cell (option, bits, seed) becomes a small file in --results_dir as soon as it
+is done, and one that has a file is not run again.
 """
 
 import itertools
