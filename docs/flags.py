@@ -39,10 +39,11 @@ INTRODUCTION = """# Every flag
 Made from the code by `make docs`; do not edit. [README.md](../README.md) has those that are needed first, in groups;
 [method.md](method.md) says what those of the method do to the equations.
 
-Each command says the same with `--help`. A flag is given as `--name=value`, a truth value as `--name` or `--noname`, a
-list with commas; without a default it is empty, or decided as its meaning says. `--flagfile=FILE` reads flags from a
-file, one a line (the doctor and the preparation of data have none); of two values the later one counts, so flags behind
-it override the file. [troubleshooting.md](troubleshooting.md#flags) has what is said of wrong values.
+Each command says the same with `--help`. A flag is given as `--weight_bits=2`, a truth value as `--horizontal_flip` or
+`--nohorizontal_flip`, a list with commas; without a default it is empty, or decided as its meaning says.
+`--flagfile=FILE` reads flags from a file, one a line (the doctor and the preparation of data have none); of two values
+the later one counts, so flags behind it override the file. [troubleshooting.md](troubleshooting.md#flags) has what is
+said of wrong values.
 """
 
 
@@ -66,7 +67,8 @@ class Row(NamedTuple):
 def path_of(module: str) -> pathlib.Path:
     """The file that `python -m module` runs; it need not exist."""
     path = ROOT / module.replace(".", "/")
-    return path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    package = path / "__main__.py"
+    return package if package.is_file() else path.with_suffix(".py")
 
 
 def declarations(source: str) -> list[Declaration]:
