@@ -76,6 +76,11 @@ def test_links_lead_to_files_and_headings(page):
             assert not anchor or anchor in anchors(file), target
 
 
+def test_readme_leads_to_every_page():
+    linked = {(ROOT / target.partition("#")[0]).resolve() for target in LINK.findall(prose(ROOT / "README.md"))}
+    assert {page for page in PAGES if page.name != "README.md"} <= linked
+
+
 @each_page
 def test_modules_that_are_run_exist_and_know_their_flags(page):
     for part in code(page):
