@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench networks soak fuzz micro distributed clean
+.PHONY: demo test lint docs bench networks soak fuzz micro distributed clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -17,6 +17,9 @@ distributed: .venv/installed  ## what several replicas do when things go wrong: 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+docs: .venv/installed  ## docs/flags.md from the code
+	$(BIN)/python -m docs.flags
 
 micro: .venv/installed build/tflm  ## the microcontroller bundle of every operator, compiled with TFLM's C++ and run
 	$(BIN)/python -m pytest tests/tflite_export/test_micro_bundle.py

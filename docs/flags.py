@@ -1,0 +1,172 @@
+"""Writes docs/flags.md from the code: python -m docs.flags.
+
+Modules of two commands cannot be imported together, since both may define a flag of the same name. So each module's
+source is run with a set of flags of its own.
+"""
+
+import argparse
+import ast
+import pathlib
+import re
+from typing import NamedTuple
+
+from absl import flags
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "flags.md"
+
+# Title -> the module that defines the flags, and what is to know of them.
+TABLES = {
+    "Training and pre-flight": (
+        "qkd_tf.flags",
+        "`python -m qkd_tf.train` and `python -m qkd_tf.preflight` take these, `python -m qkd_tf.sensitivity` and\n"
+        "`python -m qkd_tf.ablation` beside their own.",
+    ),
+    "Export": ("tflite_export", "`python -m tflite_export --run_dir=RUN`"),
+    "Verification": ("tflite_export.verify", "`python -m tflite_export.verify --tflite=FILE --handoff=RUN/handoff`"),
+    "Comparison": ("qkd_tf.compare", "`python -m qkd_tf.compare RUN RUN …`"),
+    "Sensitivity": (
+        "qkd_tf.sensitivity",
+        "`python -m qkd_tf.sensitivity --run_dir=RUN`; a flag of the training overrides that of the run.",
+    ),
+    "Ablation": ("qkd_tf.ablation", "`python -m qkd_tf.ablation --flagfile=FILE`, and the flags of the training."),
+    "Doctor": ("qkd_tf.doctor", "`python -m qkd_tf.doctor`"),
+    "Preparing a data set": ("qkd_tf.data.prepare", "`python -m qkd_tf.data.prepare NAME`"),
+}
+
+INTRODUCTION = """# Every flag
+
+Made from the code by `make docs`; do not edit. [README.md](../README.md) has those that are needed first, in groups;
+[method.md](method.md) says what those of the method do to the equations.
+
+Each command says the same with `--help`. A flag is given as `--weight_bits=2`, a truth value as `--horizontal_flip` or
+`--nohorizontal_flip`, a list with commas; without a default it is empty, or decided as its meaning says.
+`--flagfile=FILE` reads flags from a file, one a line (the doctor and the preparation of data have none); of two values
+the later one counts, so flags behind it override the file. [troubleshooting.md](troubleshooting.md#flags) has what is
+said of wrong values.
+"""
+
+
+class Declaration(NamedTuple):
+    """A flag as the source declares it; `section` is the last comment that stands right above a flag, "" if none."""
+
+    name: str
+    section: str
+
+
+class Row(NamedTuple):
+    """A flag as a user sees it; `section` as in `Declaration`."""
+
+    section: str
+    name: str
+    kind: str
+    default: str
+    meaning: str
+
+
+def path_of(module: str) -> pathlib.Path:
+    """The file that `python -m module` runs; it need not exist."""
+    path = ROOT / module.replace(".", "/")
+    package = path / "__main__.py"
+    return package if package.is_file() else path.with_suffix(".py")
+
+
+def declarations(source: str) -> list[Declaration]:
+    """The flags that a module defines itself, in order, found without running it."""
+    lines, found, section = source.splitlines(), [], ""
+    for call in _declaring_calls(ast.parse(source)):
+        above = lines[call.lineno - 2]
+        section = above[2:] if above.startswith("# ") else section
+        found.append(Declaration(call.args[0].value.removeprefix("--"), section))
+    return found
+
+
+def rows(module: str) -> list[Row]:
+    """The flags that a module defines itself, of absl or of argparse."""
+    path = path_of(module)
+    source = path.read_text()
+    sections = {declared.name: declared.section for declared in declarations(source)}
+    calls = _declaring_calls(ast.parse(source))
+    if calls and ast.unparse(calls[0].func).endswith("add_argument"):
+        return [_of_argparse(action) for action in _actions(calls)]
+    return [_of_absl(flag, sections[flag.name]) for flag in _defined(source, path)]
+
+
+def page() -> str:
+    """docs/flags.md."""
+    parts = [INTRODUCTION]
+    for title, (module, text) in TABLES.items():
+        parts.append(f"## {title}\n\n{text}\n")
+        found = rows(module)
+        for section in dict.fromkeys(row.section for row in found):
+            lines = [("flag", "values", "default", "meaning"), ("---",) * 4]
+            lines += [row[1:] for row in found if row.section == section]
+            table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            parts.append((f"### {section}\n\n" if section else "") + table + "\n")
+    return "\n".join(parts)
+
+
+def _declaring_calls(tree: ast.Module) -> list[ast.Call]:
+    """Calls such as flags.DEFINE_string(...) and parser.add_argument(...), in the order of the source."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    declaring = [call for call in calls if call.func.attr.startswith("DEFINE_") or call.func.attr == "add_argument"]
+    return sorted(declaring, key=lambda call: call.lineno)
+
+
+def _defined(source: str, path: pathlib.Path) -> list[flags.Flag]:
+    """absl's flags of a module, which is run for that under another name."""
+    tree, own = ast.parse(source), flags.FlagValues()
+    for call in _declaring_calls(tree):
+        call.keywords.append(ast.keyword("flag_values", ast.Name("own_flags", ast.Load())))
+    code = compile(ast.fix_missing_locations(tree), path, "exec")
+    exec(code, {"__name__": f"docs.{path.stem}", "__file__": str(path), "own_flags": own})
+    return [own[name] for name in own]
+
+
+def _of_absl(flag: flags.Flag, section: str) -> Row:
+    kind = " \\| ".join(f"`{value}`" for value in getattr(flag.parser, "enum_values", ())) or KINDS[flag.flag_type()]
+    meaning = ADDED_BY_ABSL.sub("", flag.help)
+    return Row(section, f"`--{flag.name}`", kind, _default(flag.default), _cell(meaning))
+
+
+ADDED_BY_ABSL = re.compile(r"^<.*?>: |;\s+repeat this option to specify a list of values$")
+KINDS = {
+    "string": "text",
+    "multi string": "text, repeatable",
+    "comma separated list of strings": "list",
+    "int": "whole number",
+    "float": "number",
+    "bool": "truth value",
+}
+
+
+def _actions(calls: list[ast.Call]) -> list[argparse.Action]:
+    parser = argparse.ArgumentParser(add_help=False)
+    return [
+        parser.add_argument(
+            *map(ast.literal_eval, call.args), **{k.arg: ast.literal_eval(k.value) for k in call.keywords}
+        )
+        for call in calls
+    ]
+
+
+def _of_argparse(action: argparse.Action) -> Row:
+    name = action.option_strings[0] if action.option_strings else action.dest.upper()
+    return Row("", f"`{name}`", "text", _default(action.default), _cell(action.help))
+
+
+def _default(value: object) -> str:
+    if isinstance(value, list | tuple):
+        value = ",".join(map(str, value))
+    if value is None or value == "":
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _cell(text: str) -> str:
+    text = text[0].upper() + text[1:].rstrip(".")
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,125 @@
+"""Links lead somewhere, and every command, flag and file that a page names is there."""
+
+import functools
+import pathlib
+import re
+
+import pytest
+
+from docs import flags
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = sorted(p for folder in ("", "docs", "benchmarks") for p in (ROOT / folder).glob("*.md"))
+BLOCK = re.compile(r"(?:^ {4}.*\n?)+", re.MULTILINE)
+SPAN = re.compile(r"`([^`]+)`")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"(?:python -m )?((?:qkd_tf|tflite_export|benchmarks|docs)(?:\.\w+)*)(?: (.*))?")
+OTHERS = {"pip", "pytest", "venv"}  # what else `python -m` is said to run
+OF_ABSL = {"flagfile", "help", "verbosity"}
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def prose(page):
+    """The text without code: of a link whose text is code the target stays."""
+    return SPAN.sub("", BLOCK.sub("", page.read_text()))
+
+
+def code(page):
+    """Commands and names: lines of blocks, joined where they end in a backslash, and inline code."""
+    text = page.read_text()
+    lines = "".join(BLOCK.findall(text)).replace("\\\n", " ").splitlines()
+    return [" ".join(part.replace("\\|", "|").split()) for part in lines + SPAN.findall(BLOCK.sub("", text))]
+
+
+def anchors(page):
+    """What a link may name behind #: headings as GitHub writes them."""
+    found = []
+    for title in re.findall(r"^#+ (.+)$", BLOCK.sub("", page.read_text()), re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        found.append(f"{slug}-{found.count(slug)}" if slug in found else slug)
+    return found
+
+
+@functools.cache
+def flags_of(module):
+    """Names of the flags that a command takes."""
+    source = flags.path_of(module).read_text()
+    own = {declared.name for declared in flags.declarations(source)}
+    return own | OF_ABSL | (flags_of("qkd_tf.flags") if "adopt_module_key_flags" in source else set())
+
+
+def is_known(name, known):
+    """Whether a flag is there, as it is, negated, or as the beginning of several: "teacher_pixel_"."""
+    return (
+        name in known
+        or name.removeprefix("no") in known
+        or (name[-1] == "_" and any(k.startswith(name) for k in known))
+    )
+
+
+def commands(part):
+    """(module, the rest of its line) of what Python is to run."""
+    part = part.removeprefix(".venv/bin/")
+    found = COMMAND.fullmatch(part.partition(" #")[0])
+    is_run = found and (part.startswith("python") or "--" in part)
+    return [(found[1], found[2] or "")] if is_run else []
+
+
+@each_page
+def test_links_lead_to_files_and_headings(page):
+    for target in LINK.findall(prose(page)):
+        if not target.startswith("https://"):
+            path, _, anchor = target.partition("#")
+            file = (page.parent / path).resolve() if path else page
+            assert file.exists() and file.is_relative_to(ROOT), target
+            assert not anchor or anchor in anchors(file), target
+
+
+def test_readme_leads_to_every_page():
+    linked = {(ROOT / target.partition("#")[0]).resolve() for target in LINK.findall(prose(ROOT / "README.md"))}
+    assert {page for page in PAGES if page.name != "README.md"} <= linked
+
+
+@each_page
+def test_modules_that_are_run_exist_and_know_their_flags(page):
+    for part in code(page):
+        for module, rest in commands(part):
+            assert flags.path_of(module).is_file(), part
+            unknown = [name for name in re.findall(r"--(\w+)", rest) if not is_known(name, flags_of(module))]
+            assert unknown == [], part
+        for module in re.findall(r"python -m (\w+)", part):
+            assert module in OTHERS | {"qkd_tf", "tflite_export", "benchmarks", "docs"}, part
+
+
+@each_page
+def test_flags_that_are_named_alone_are_flags_of_some_command(page):
+    modules = ["qkd_tf.train", *(module for module, _ in flags.TABLES.values())]
+    modules += [f"benchmarks.{path.stem}" for path in (ROOT / "benchmarks").glob("*.py")]
+    known = set().union(*map(flags_of, modules))
+    known |= set(re.findall(r'addoption\("--(\w+)"', (ROOT / "tests" / "conftest.py").read_text()))
+    named = [name for part in code(page) if part.startswith("--") for name in re.findall(r"--(\w+)", part)]
+    assert [name for name in named if not is_known(name, known)] == []
+
+
+@each_page
+def test_make_targets_exist(page):
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = [found[1] for part in code(page) if (found := re.match(r"make (?:\w+=\S+ )*(\w+)", part))]
+    assert [name for name in named if name not in targets] == []
+
+
+@each_page
+def test_files_that_are_named_exist(page):
+    pattern = r"\b(?:tests|docs|benchmarks|qkd_tf|tflite_export|configs)/[\w/.]+\.(?:py|md|flags)\b"
+    paths = [path for part in code(page) for path in re.findall(pattern, part) if "NAME" not in path]
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
+
+
+def test_pages_and_commands_are_found():
+    readme = ROOT / "README.md"
+    assert {"README.md", "BUILD.md", "flags.md"} <= {page.name for page in PAGES}
+    assert ("qkd_tf.data.prepare", "cifar10 --data_dir=DIR") in [c for part in code(readme) for c in commands(part)]
+    assert "own-models" in anchors(ROOT / "BUILD.md")
+    assert "weight_bits" in flags_of("qkd_tf.ablation") and "weight_bits" not in flags_of("tflite_export")
+    assert not is_known("weight_bit", flags_of("qkd_tf.train")) and is_known("nojit_compile", flags_of("qkd_tf.train"))
