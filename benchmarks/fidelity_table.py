@@ -8,8 +8,7 @@ import json
 import pathlib
 import sys
 
-from tflite_export.export import export
-from tflite_export.targets import TARGETS
+from tflite_export.exporter import export
 
 RESULTS = pathlib.Path(__file__).parent / "fidelity"
 HEADER = (
@@ -44,7 +43,7 @@ def rows(numbers: dict) -> list[tuple[str, ...]]:
 def main(run_dirs: list[str]) -> None:
     RESULTS.mkdir(exist_ok=True)
     for run_dir in map(pathlib.Path, run_dirs):
-        verification = export(run_dir, TARGETS["phone"])
+        verification = export(run_dir, "phone")
         verification.pop("tensors")
         (RESULTS / f"{run_dir.name}.json").write_text(
             json.dumps({"run": run_dir.name, **verification}, indent=1) + "\n"

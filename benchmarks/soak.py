@@ -27,7 +27,7 @@ from qkd_tf import durable
 from qkd_tf.checkpoints import Checkpoints
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.run_folder import PLACE_FLAGS, RunFolder
-from tflite_export.export import results_of
+from tflite_export.exporter import results_of
 from tflite_export.load import ExportError, load_handoff
 
 absl_flags.DEFINE_string("work", "runs/soak", "Folder of the campaign.")

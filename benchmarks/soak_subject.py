@@ -18,8 +18,7 @@ from absl import flags as absl_flags
 from tf_keras import layers
 
 from qkd_tf import durable, flags, train
-from tflite_export.export import export
-from tflite_export.targets import TARGETS
+from tflite_export.exporter import export
 
 # All that a checkpoint has to hold: four phases, Dropout, frozen weights, estimated statistics, momentum.
 FLAGS = (
@@ -130,7 +129,7 @@ def train_it(run_dir: pathlib.Path, *more: str) -> None:
 def export_it(run_dir: pathlib.Path) -> None:
     """python -m tflite_export, whose flags cannot be defined beside those of training."""
     try:
-        export(run_dir, TARGETS["phone"], runtimes=("litert",))
+        export(run_dir, "phone", runtimes=("litert",))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

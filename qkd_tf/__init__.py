@@ -3,11 +3,22 @@
 TFMOT works on Keras 2, which lives on as `tf_keras`; TensorFlow decides which
 Keras it shows at its first import, so the choice is made here, before any
 module of the package can import TensorFlow.
+
+In Python, `qkd_tf.fit` is the door; the modules that are commands are run by `python -m`.
 """
 
+import importlib
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 __version__ = "0.1.0"
+
+DOOR = ("fit", "Run")  # of qkd_tf.api, which imports TensorFlow and is had when it is asked for
+
+
+def __getattr__(name: str):
+    if name in DOOR:
+        return getattr(importlib.import_module("qkd_tf.api"), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -14,6 +14,9 @@ TARGETS = ("phone", "microcontroller", "ethos_u")
 INTERVAL_INITS = ("minmax", "lsq", "mse")
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")
 EQUALIZATIONS = ("auto", "on", "off")
+# Beginning of what a model in memory is called, whose weights are those of an earlier training, or are yet to learn.
+IN_MEMORY = "in_memory:"
+TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY = f"{IN_MEMORY}trained:", f"{IN_MEMORY}untrained:"
 
 
 class ExperimentError(ValueError):
@@ -114,7 +117,8 @@ class NetworkSpec:
     """A network, its own input normalisation, and where its first weights come from.
 
     Attributes:
-      name: of the zoo; "package.module:builder"; or a .keras or .h5 file or a folder (with a "/") that tf_keras saved.
+      name: of the zoo; "package.module:builder"; a .keras or .h5 file or a folder (with a "/") that tf_keras saved; or
+        what a model is called that Python hands over, "in_memory:…".
       weights: .h5, .keras, .weights.h5 or .npz file; "" for a random start.
       weights_normalization: the normalisation that those weights were trained under.
       trust_code: load saved models that bring code of their own, such as a Lambda layer.
@@ -127,17 +131,26 @@ class NetworkSpec:
     trust_code: bool = False
 
     @property
+    def is_in_memory(self) -> bool:
+        return self.name.startswith(IN_MEMORY)
+
+    @property
     def is_builder(self) -> bool:
-        return ":" in self.name
+        return ":" in self.name and not self.is_in_memory
 
     @property
     def is_saved(self) -> bool:
-        return self.name.endswith((".keras", ".h5")) or ("/" in self.name and not self.is_builder)
+        return self.name.endswith((".keras", ".h5")) or ("/" in self.name and ":" not in self.name)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a user's, and none of the zoo."""
+        return self.is_in_memory or self.is_builder or self.is_saved
 
     @property
     def has_weights(self) -> bool:
         """Whether it comes with weights of an earlier training, as far as can be told."""
-        return bool(self.weights) or self.is_saved
+        return bool(self.weights) or self.is_saved or self.name.startswith(TRAINED_IN_MEMORY)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,9 @@
 """The command line: the only flags of the package, and the Experiment they make."""
 
+import copy
+import difflib
+from collections.abc import Mapping
+
 from absl import flags
 
 from qkd_tf import experiment as ex
@@ -153,74 +157,108 @@ flags.DEFINE_integer(
 )
 
 
-def experiment_from_flags() -> ex.Experiment:
-    """The experiment that the parsed flags describe.
+def experiment_from_flags(values: flags.FlagValues = FLAGS) -> ex.Experiment:
+    """The experiment that parsed flags, those of the command line or of `flags_of`, describe.
 
     Raises:
       ExperimentError: a value out of range, or flags that do not go together.
     """
-    ex.require(FLAGS.run_dir is not None, "--run_dir is missing; give a folder for the run, such as runs/my_run")
-    epochs = FLAGS.epochs if FLAGS.phases else []
-    rates = FLAGS.learning_rates * (len(FLAGS.phases) if len(FLAGS.learning_rates) == 1 else 1) if FLAGS.phases else []
+    ex.require(values.run_dir is not None, "--run_dir is missing; give a folder for the run, such as runs/my_run")
+    epochs = values.epochs if values.phases else []
+    rates = (
+        values.learning_rates * (len(values.phases) if len(values.learning_rates) == 1 else 1) if values.phases else []
+    )
     ex.require(
-        len(FLAGS.phases) == len(epochs) == len(rates),
-        f"--phases has {len(FLAGS.phases)} entries, --epochs {len(FLAGS.epochs)} and --learning_rates "
-        f"{len(FLAGS.learning_rates)}; give one of each a phase (or one learning rate for all)",
+        len(values.phases) == len(epochs) == len(rates),
+        f"--phases has {len(values.phases)} entries, --epochs {len(values.epochs)} and --learning_rates "
+        f"{len(values.learning_rates)}; give one of each a phase (or one learning rate for all)",
     )
     phases = tuple(
         ex.PhaseSpec(name, *_numbers(int, "epochs", [number]), *_numbers(float, "learning_rates", [rate]))
-        for name, number, rate in zip(FLAGS.phases, epochs, rates, strict=True)
+        for name, number, rate in zip(values.phases, epochs, rates, strict=True)
     )
     ex.require(
-        FLAGS.student_weights_mean or not FLAGS.student_weights,
+        values.student_weights_mean or not values.student_weights,
         "--student_weights without --student_weights_mean and --student_weights_std; say which pixel "
         "normalisation they were trained under, for instance 0 and 1 for raw pixels",
     )
     ex.require(
-        FLAGS["teacher_pixel_mean"].present or not FLAGS.teacher_weights,
+        values["teacher_pixel_mean"].present or not values.teacher_weights,
         "--teacher_weights without --teacher_pixel_mean and --teacher_pixel_std; say which pixel "
         "normalisation they were trained under",
     )
-    student_pixels = _normalization("student_pixel")
+    student_pixels = _normalization(values, "student_pixel")
     weights_pixels = None
-    if FLAGS.student_weights_mean or FLAGS.student_weights_std:
-        weights_pixels = _normalization("student_weights")
-    ex.require(FLAGS.teacher or not FLAGS.teacher_weights, "--teacher_weights without --teacher; name the teacher")
+    if values.student_weights_mean or values.student_weights_std:
+        weights_pixels = _normalization(values, "student_weights")
+    ex.require(values.teacher or not values.teacher_weights, "--teacher_weights without --teacher; name the teacher")
     teacher = None
-    if FLAGS.teacher:
+    if values.teacher:
         teacher = ex.NetworkSpec(
-            FLAGS.teacher, _normalization("teacher_pixel"), FLAGS.teacher_weights, trust_code=FLAGS.trust_model_code
+            values.teacher,
+            _normalization(values, "teacher_pixel"),
+            values.teacher_weights,
+            trust_code=values.trust_model_code,
         )
     return ex.Experiment(
-        run_dir=FLAGS.run_dir,
-        seed=FLAGS.seed,
-        data=_spec(ex.DataSpec, name=FLAGS.dataset),
+        run_dir=values.run_dir,
+        seed=values.seed,
+        data=_spec(values, ex.DataSpec, name=values.dataset),
         student=ex.NetworkSpec(
-            FLAGS.student, student_pixels, FLAGS.student_weights, weights_pixels, FLAGS.trust_model_code
+            values.student, student_pixels, values.student_weights, weights_pixels, values.trust_model_code
         ),
         teacher=teacher,
-        quantization=_spec(ex.QuantizationSpec, bits_rule=tuple(FLAGS.bits_rule)),
-        training=_spec(ex.TrainingSpec, phases=phases),
-        target=_spec(ex.TargetSpec),
+        quantization=_spec(values, ex.QuantizationSpec, bits_rule=tuple(values.bits_rule)),
+        training=_spec(values, ex.TrainingSpec, phases=phases),
+        target=_spec(values, ex.TargetSpec),
     )
 
 
-def flag_lines(changed_only: bool = False) -> list[str]:
+def flags_of(options: Mapping[str, object]) -> flags.FlagValues:
+    """The package's flags as Python gives them: by name, with numbers and lists as they are; the others as defaults.
+
+    Raises:
+      ExperimentError: no flag of that name, or a value that it cannot have.
+    """
+    values = flags.FlagValues()
+    for flag in FLAGS.flags_by_module_dict()[__name__]:
+        values[flag.name] = copy.deepcopy(flag)
+    values.unparse_flags()
+    for name, value in options.items():
+        known = ", ".join(difflib.get_close_matches(name, values, n=3)) or "in docs/flags.md"
+        ex.require(name in values, f"there is no option {name}; options are the flags of qkd_tf.train: {known}")
+        try:
+            values[name].parse(_argument(values[name], value))
+        except flags.IllegalFlagValueError as error:
+            raise ex.ExperimentError(str(error)) from None
+    values.mark_as_parsed()
+    return values
+
+
+def _argument(flag: flags.Flag, value: object) -> str | list:
+    """What the flag's parser takes."""
+    if isinstance(flag, flags.MultiFlag):
+        return [value] if isinstance(value, str) else list(value)
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def flag_lines(values: flags.FlagValues = FLAGS, changed_only: bool = False) -> list[str]:
     """The package's flags, or those whose value is not the default, as lines of a flag file of the same experiment."""
+    ours = [values[flag.name] for flag in FLAGS.flags_by_module_dict()[__name__]]
     return [
         flag.serialize()
-        for flag in FLAGS.flags_by_module_dict()[__name__]
+        for flag in ours
         if flag.value is not None and not (changed_only and flag.value == flag.default)
     ]
 
 
-def _spec(kind, **given):
+def _spec(values: flags.FlagValues, kind, **given):
     """A spec whose fields are the flags of the same names."""
-    return kind(**given, **{f: FLAGS[f].value for f in kind.__dataclass_fields__ if f not in given})
+    return kind(**given, **{f: values[f].value for f in kind.__dataclass_fields__ if f not in given})
 
 
-def _normalization(prefix: str) -> ex.PixelNormalization:
-    mean, std = (tuple(_numbers(float, flag, FLAGS[flag].value)) for flag in (f"{prefix}_mean", f"{prefix}_std"))
+def _normalization(values: flags.FlagValues, prefix: str) -> ex.PixelNormalization:
+    mean, std = (tuple(_numbers(float, flag, values[flag].value)) for flag in (f"{prefix}_mean", f"{prefix}_std"))
     try:
         return ex.PixelNormalization(mean, std)
     except ex.ExperimentError as error:

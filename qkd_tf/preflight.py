@@ -202,14 +202,19 @@ def check(model: tf_keras.Model, spec: QuantizationSpec, target: TargetSpec) -> 
         raise ExperimentError("; ".join(found))
 
 
-def student(experiment: Experiment, input_shape, num_classes: int) -> tuple[tf_keras.Model, list[str]]:
+def student(
+    experiment: Experiment, input_shape, num_classes: int, given: tf_keras.Model | None = None
+) -> tuple[tf_keras.Model, list[str]]:
     """An experiment's float student, checked, and what a user should know of it.
+
+    Args:
+      given: as of `networks.build_student`.
 
     Raises:
       ExperimentError: as `check`; or a network or weights that do not fit.
     """
     try:
-        model, notes = networks.build_student(experiment.student, input_shape, num_classes)
+        model, notes = networks.build_student(experiment.student, input_shape, num_classes, given)
     except UnsupportedLayers as error:
         print(text(refused_rows(error.model, error.refusals)))
         raise

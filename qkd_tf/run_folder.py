@@ -97,10 +97,6 @@ def differing_flags(old: list[str], new: list[str]) -> list[str]:
     ]
 
 
-def _says_what(flag: str) -> bool:
-    return flag.removeprefix("--") not in PLACE_FLAGS
-
-
 def _by_flag(lines: list[str]) -> dict[str, list[str]]:
     """Values by flag name, in their order: a flag may be repeated."""
     values: dict[str, list[str]] = {}

@@ -4,11 +4,13 @@ from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import contextlib
+import dataclasses
 import itertools
 import sys
 import tempfile
 from collections.abc import Iterator
 
+import tf_keras
 from absl import app
 from absl import flags as absl_flags
 
@@ -28,7 +30,22 @@ from qkd_tf.stop_signals import Stopped, StopSignals
 absl_flags.adopt_module_key_flags(flags)  # --help shows them
 
 
-def run(experiment: Experiment, folder: RunFolder, stop: StopSignals, devices: Distribution = ONE_DEVICE) -> None:
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What Python hands over as it is; what is None is had by the name that the experiment has for it."""
+
+    source: data.Source | None = None
+    student: tf_keras.Model | None = None
+    teacher: tf_keras.Model | None = None
+
+
+def run(
+    experiment: Experiment,
+    folder: RunFolder,
+    stop: StopSignals,
+    devices: Distribution = ONE_DEVICE,
+    given: Given = Given(),
+) -> None:
     """One experiment from images to handoff.
 
     Args:
@@ -42,9 +59,9 @@ def run(experiment: Experiment, folder: RunFolder, stop: StopSignals, devices: D
       tf.errors.OpError: another worker was lost.
     """
     random_state.seed_everything(experiment.seed, experiment.training.deterministic)
-    source = data.open_source(experiment.data)
+    source = given.source or data.open_source(experiment.data)
     shape, num_classes = source.image_shape, len(source.label_names)
-    plain, notes = preflight.student(experiment, shape, num_classes)
+    plain, notes = preflight.student(experiment, shape, num_classes, given.student)
     splits = data.pipelines(source, experiment.data)
     devices.require_same(splits.fingerprint, "their images")
     form = quantizer_form(experiment.training)
@@ -52,7 +69,7 @@ def run(experiment: Experiment, folder: RunFolder, stop: StopSignals, devices: D
         student = quantize_student(plain, experiment.quantization, form)
         teacher = None
         if experiment.teacher:
-            teacher, more = networks.build_teacher(experiment.teacher, shape, num_classes)
+            teacher, more = networks.build_teacher(experiment.teacher, shape, num_classes, given.teacher)
             notes += more
     student, teacher = student.with_models(devices.adopt), teacher and devices.adopt(teacher)
     print(*experiment.notes, *splits.notes, *notes, student.summary(), sep="\n")
@@ -99,21 +116,33 @@ def own_folder(folder: RunFolder, devices: Distribution) -> Iterator[RunFolder]:
         yield own
 
 
+def train(experiment: Experiment, flag_lines: list[str], given: Given = Given()) -> None:
+    """`run` in the experiment's own folder, under signals and on its devices: what commands and `qkd_tf.fit` call.
+
+    Args:
+      flag_lines: the flags that describe the experiment, as `flags.flag_lines` has them.
+
+    Raises:
+      ExperimentError, FolderInUseError, OSError, Stopped: as `run`.
+    """
+    networks.check_name(experiment.student, "--student")
+    if experiment.teacher:
+        networks.check_name(experiment.teacher, "--teacher")
+    check_device(experiment.training.mixed_precision)
+    folder = RunFolder(experiment.run_dir, flag_lines)
+    devices = distribution.start(experiment.training.strategy)
+    devices.require_divides(experiment.data.batch_size)
+    with StopSignals() as stop, data.reading(experiment.data), devices.losses_named():
+        with own_folder(folder, devices) as own:
+            run(experiment, own, stop, devices, given)
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     try:
         experiment = flags.experiment_from_flags()
-        networks.check_name(experiment.student, "--student")
-        if experiment.teacher:
-            networks.check_name(experiment.teacher, "--teacher")
-        check_device(experiment.training.mixed_precision)
-        folder = RunFolder(experiment.run_dir, flags.flag_lines())
-        devices = distribution.start(experiment.training.strategy)
-        devices.require_divides(experiment.data.batch_size)
-        with StopSignals() as stop, data.reading(experiment.data), devices.losses_named():
-            with own_folder(folder, devices) as own:
-                run(experiment, own, stop, devices)
+        train(experiment, flags.flag_lines())
     except (ExperimentError, FolderInUseError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:

@@ -3,22 +3,25 @@
 from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
-import pathlib
 import sys
 
 from absl import app, flags
 
-from tflite_export.export import export
+from tflite_export.exporter import export
 from tflite_export.load import ExportError
 from tflite_export.rebuild import INPUT_TYPES
-from tflite_export.runtimes import RUNTIMES, check_names
+from tflite_export.runtimes import RUNTIMES
 from tflite_export.targets import TARGETS, WEIGHT_STORAGES
-from tflite_export.verdict import print_verdict
 from tflite_export.verification import Gate
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Folder of a finished training run; export/ and report.html are written there.")
-flags.DEFINE_enum("target", "phone", list(TARGETS), "What the file is for; it decides storage, input and who judges.")
+flags.DEFINE_enum(
+    "target",
+    None,
+    list(TARGETS),
+    "What the file is for; it decides storage, input and who judges. Default: what the run was trained for.",
+)
 flags.DEFINE_enum(
     "weight_storage",
     "auto",
@@ -50,22 +53,13 @@ def main(argv: list[str]) -> None:
     try:
         if not FLAGS.run_dir:
             raise ExportError("--run_dir is missing; give the folder of a finished run, such as runs/demo")
-        run_dir = pathlib.Path(FLAGS.run_dir)
         gate = Gate(max_top1_difference=FLAGS.max_top1_difference, min_top1_agreement=FLAGS.min_top1_agreement)
-        verification = export(
-            run_dir,
-            TARGETS[FLAGS.target],
-            FLAGS.weight_storage,
-            FLAGS.input_type,
-            gate,
-            check_names(FLAGS.runtimes),
-        )
+        verification = export(FLAGS.run_dir, FLAGS.target, FLAGS.weight_storage, FLAGS.input_type, gate, FLAGS.runtimes)
     except (ExportError, OSError) as error:
         sys.exit(f"error: {error}")
-    path = run_dir / "export" / "model.tflite"
-    if not print_verdict(verification, path):
-        sys.exit(f"error: {path} was refused; see verification.json")
-    print(f"report: {run_dir}/report.html")
+    if not verification["passed"]:
+        sys.exit(f"error: {FLAGS.run_dir}/export/model.tflite was refused; see verification.json")
+    print(f"report: {FLAGS.run_dir}/report.html")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A user's own network: a builder by "package.module:function", or a model that tf_keras saved."""
+"""A user's own network: a builder by "package.module:function", a model that tf_keras saved, or one in memory."""
 
 import importlib
 import inspect
@@ -13,8 +13,10 @@ from qkd_tf.models.layers import scale_and_offset
 from qkd_tf.saved_model import load_model
 
 
-def build(spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int) -> tf_keras.Model:
-    """The user's model as it is, with the weights of `spec.weights` where there are any.
+def build(
+    spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int, given: tf_keras.Model | None = None
+) -> tf_keras.Model:
+    """The user's model as it is, `given` as a copy, with the weights of `spec.weights` where there are any.
 
     A builder is called as builder(input_shape, num_classes); one with the parameters `weights` and `classes`, as
     those of tf_keras.applications have, as builder(input_shape=..., classes=..., weights=None).
@@ -24,8 +26,9 @@ def build(spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int
         pixels or classes; weights that do not fit, or have NaN; a saved model with code of its own, unless
         `spec.trust_code`.
     """
-    name = spec.name
-    model = _call(name, input_shape, num_classes) if spec.is_builder else _load(name, spec.trust_code)
+    name, model = spec.name, given
+    if model is None:
+        model = _call(name, input_shape, num_classes) if spec.is_builder else _load(name, spec.trust_code)
     require(
         isinstance(model, tf_keras.Model) and hasattr(model, "_nodes_by_depth"),
         f"{name} gives a {type(model).__name__}; a functional or Sequential model of tf_keras is expected "
@@ -35,16 +38,18 @@ def build(spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int
         len(model.inputs) == len(model.outputs) == 1,
         f"{name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is expected",
     )
-    given, logits = model.input_shape[1:], model.output_shape
+    shape, logits = model.input_shape[1:], model.output_shape
     require(
-        len(given) == 3 and all(g in (None, wanted) for g, wanted in zip(given, input_shape, strict=True)),
-        f"{name} reads pictures of {given}, the data set gives {input_shape}; see --image_size",
+        len(shape) == 3 and all(side in (None, wanted) for side, wanted in zip(shape, input_shape, strict=True)),
+        f"{name} reads pictures of {shape}, the data set gives {input_shape}; see --image_size",
     )
     require(
         logits[-1] == num_classes,
         f"{name} tells {logits[-1]} classes apart, the data set has {num_classes}; "
         "a folder of pictures may name classes that it has no picture of in its labels.txt",
     )
+    if given is not None:
+        model = _copy(given)
     if spec.weights:
         _load_weights(model, spec.weights)
     broken = non_finite({weight.name: weight.numpy() for weight in model.weights})
@@ -68,6 +73,12 @@ def with_logits(model: tf_keras.Model, normalization: PixelNormalization) -> tf_
         scale, offset = scale_and_offset(normalization)
         x = layers.Rescaling(scale, offset, name="pixel_normalization")(x)
     return tf_keras.Model(pixels, inner(x), name=model.name)
+
+
+def _copy(model: tf_keras.Model) -> tf_keras.Model:
+    copy = tf_keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def _call(name: str, input_shape, num_classes: int):

@@ -12,10 +12,9 @@ from tf_keras import layers
 
 from qkd_tf import durable, folder_lock
 from qkd_tf.experiment import QuantizationSpec
-from tflite_export.export import export
+from tflite_export.exporter import export
 from tflite_export.read_back import read_back
 from tflite_export.runtimes import RUNTIMES, absence, infer
-from tflite_export.targets import TARGETS
 from tflite_export.verification import Gate
 
 
@@ -142,13 +141,13 @@ def test_mistake_is_one_line_and_a_failing_exit(ends, call, words):
 def test_folder_that_is_in_use_is_left_alone(run_folder, tmp_path):
     run_dir = shutil.copytree(run_folder.path, tmp_path / "run")
     with folder_lock.locked(run_dir), pytest.raises(folder_lock.FolderInUseError, match="is in use by process"):
-        export(run_dir, TARGETS["phone"], runtimes=())
+        export(run_dir, "phone", runtimes=())
     assert not (run_dir / "export").exists()
 
 
 def test_export_that_breaks_off_leaves_no_verification_beside_other_files(run_folder, tmp_path, monkeypatch):
     run_dir = shutil.copytree(run_folder.path, tmp_path / "run")
-    export(run_dir, TARGETS["phone"], runtimes=())
+    export(run_dir, "phone", runtimes=())
     original = durable.write_whole
 
     def full(path, content):
@@ -158,7 +157,7 @@ def test_export_that_breaks_off_leaves_no_verification_beside_other_files(run_fo
 
     monkeypatch.setattr(durable, "write_whole", full)
     with pytest.raises(OSError, match="No space"):
-        export(run_dir, TARGETS["phone"], runtimes=())
+        export(run_dir, "phone", runtimes=())
     assert {path.name for path in (run_dir / "export").iterdir()} == {"model.tflite", "labels.txt", "phone"}
 
 
@@ -191,13 +190,13 @@ def test_microcontrollers_get_packed_weights_and_are_judged_by_tflm(ends, folder
 def test_lookup_tables_are_written_beside_the_file_where_they_pay(make_run, chain, randomize):
     model = chain(layers.Conv2D(32, 3, name="stem"), layers.Conv2D(16, 3, name="conv"), layers.Conv2D(4, 1))
     run_dir = make_run(randomize(model), QuantizationSpec(weight_bits=2, activation_bits=4)).path
-    verification = export(run_dir, TARGETS["microcontroller"])
+    verification = export(run_dir, "microcontroller")
     assert verification["passed"]
     compressed = verification["compressed"]
     assert compressed["index_bits"]["conv/kernel"] == 2 and compressed["equal_logits"] == 100
     sizes = {name: (run_dir / "export" / name).stat().st_size for name in ("model.tflite", "model.compressed.tflite")}
     assert sizes["model.compressed.tflite"] == compressed["file"]["bytes"] < sizes["model.tflite"]
-    export(run_dir, TARGETS["phone"], runtimes=())
+    export(run_dir, "phone", runtimes=())
     left = sorted(path.name for path in (run_dir / "export").iterdir())  # nothing of another export
     assert left == ["labels.txt", "model.tflite", "phone", "verification.json"]
 
@@ -206,7 +205,7 @@ def test_lookup_tables_are_written_beside_the_file_where_they_pay(make_run, chai
 def test_lookup_tables_that_are_larger_than_int4_are_not_written(make_run, chain, randomize):
     model = chain(layers.Conv2D(32, 3, name="stem"), layers.Conv2D(16, 3, name="conv"), layers.Conv2D(4, 1))
     run_dir = make_run(randomize(model), QuantizationSpec(weight_bits=4, activation_bits=4)).path
-    verification = export(run_dir, TARGETS["microcontroller"])
+    verification = export(run_dir, "microcontroller")
     assert verification["passed"] and "compressed" not in verification
     assert any(n.startswith("no lookup-table file was written: it would have ") for n in verification["notes"])
     assert not (run_dir / "export" / "model.compressed.tflite").exists()

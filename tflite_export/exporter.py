@@ -1,6 +1,7 @@
 """The export, in order: integers handed over, graph, file, proof, report."""
 
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -15,42 +16,63 @@ from tflite_export.graph import IntegerGraph
 from tflite_export.load import ExportError, Handoff, load_handoff
 from tflite_export.read_back import read_back
 from tflite_export.rebuild import rebuild
-from tflite_export.runtimes import RUNTIMES, absence
-from tflite_export.targets import Target, store
+from tflite_export.runtimes import RUNTIMES, absence, check_names
+from tflite_export.targets import TARGETS, Target, store
+from tflite_export.verdict import print_verdict
 from tflite_export.verification import Gate, examine, verify_compressed
 
 BUNDLE_FOLDERS = (micro_bundle.FOLDER, phone_bundle.FOLDER)
 
 
 def export(
-    run_dir: pathlib.Path,
-    target: Target,
+    run_dir: str | os.PathLike,
+    target: str | None = None,
     weight_storage: str = "auto",
     input_type: str | None = None,
     gate: Gate | None = None,
     runtimes: Sequence[str] = tuple(RUNTIMES),
 ) -> dict:
-    """Writes export/model.tflite, export/labels.txt, export/verification.json and report.html.
+    """From a finished run to a verified file; prints the verdict.
+
+    Writes export/model.tflite, export/labels.txt, export/verification.json and report.html.
 
     For microcontrollers also export/model.compressed.tflite, where TFLM is installed to prove it. verification.json
     is taken away first and written last: where it lies, the files beside it are those that it tells of. With a file
     that passed, the target's bundle in a folder of its own.
 
+    Args:
+      run_dir: folder of the run, or what `qkd_tf.fit` returned.
+      target: a row of TARGETS; None for the one that the run was trained for.
+      weight_storage: one of WEIGHT_STORAGES; "auto" is the target's.
+      input_type: "uint8" takes pixels, "int8" pixel - 128; None is the target's.
+      runtimes: rows of RUNTIMES that are asked; the target's judge is always asked.
+
     Returns:
-      The verification, as in verification.json.
+      The verification, as in verification.json; "passed" tells whether the file is what was trained.
 
     Raises:
       ExportError: no finished training run there, or a student that cannot become integer.
       OSError: the run folder is in use, or cannot be written.
     """
+    run_dir = pathlib.Path(run_dir)
     results = results_of(run_dir)
+    chosen = _target(target or results["experiment"]["target"]["target"])
+    check_names(runtimes)
     with locked(run_dir):
         handoff = load_handoff(run_dir / "handoff")
         if results.get("handoff") != durable.digest(run_dir / "handoff" / durable.MANIFEST):
             raise ExportError(
                 f"{run_dir}: results.json tells of another handoff; run python -m qkd_tf.train to its end"
             )
-        return _export(run_dir, handoff, results, target, weight_storage, input_type, gate, runtimes)
+        verification = _export(run_dir, handoff, results, chosen, weight_storage, input_type, gate, runtimes)
+    print_verdict(verification, run_dir / "export" / "model.tflite")
+    return verification
+
+
+def _target(name: str) -> Target:
+    if name not in TARGETS:
+        raise ExportError(f"unknown target {name!r}; known are {', '.join(TARGETS)}")
+    return TARGETS[name]
 
 
 def results_of(run_dir: pathlib.Path) -> dict:

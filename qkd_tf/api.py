@@ -1,0 +1,131 @@
+"""The job in Python: `qkd_tf.fit` trains, on images in memory too, and gives the run that is exported."""
+
+from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
+import dataclasses
+import hashlib
+import pathlib
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+import tf_keras
+
+from qkd_tf import durable, flags
+from qkd_tf.data.given import PREFIX, GivenSet, source_of
+from qkd_tf.experiment import TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY, ExperimentError, require
+from qkd_tf.stop_signals import Stopped
+from qkd_tf.train import Given, train
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run; `tflite_export.export` and every function that takes a path takes it too."""
+
+    path: pathlib.Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def results(self) -> dict:
+        """What results.json tells.
+
+        Raises:
+          ExperimentError: the run is not finished, or the file was changed.
+        """
+        try:
+            return durable.read_json(self.path / "results.json")
+        except (OSError, durable.DamageError) as error:
+            raise ExperimentError(f"{self.path} is no finished run: {error}") from error
+
+    @property
+    def student_top1(self) -> float:
+        """Of the quantized Keras student on the test set, in percent."""
+        return self.results["student_test_top1"]
+
+
+def fit(
+    student: tf_keras.Model | str,
+    train_set: GivenSet | str,
+    test_set: GivenSet | None = None,
+    *,
+    run_dir: str | pathlib.Path,
+    bits: str = "w4a4",
+    phases: Mapping[str, int],
+    teacher: tf_keras.Model | str | None = None,
+    validation_set: GivenSet | None = None,
+    label_names: Sequence[str] | None = None,
+    pretrained: Collection[str] = ("teacher",),
+    **options,
+) -> Run:
+    """Trains a low-bit student by QKD, as `python -m qkd_tf.train` does.
+
+    A call that was stopped or killed goes on where it was when it is made again with the same `run_dir`.
+
+    Args:
+      student: float tf_keras model from pixels to logits or probabilities, left as it is; or what --student takes.
+      train_set, test_set, validation_set: as `data.given.source_of` takes them. Without a validation set a part of the
+        training set chooses the best epoch (`validation_fraction`). A name is what --dataset takes, and is all three.
+      run_dir: new folder, or that of the same call before.
+      bits: widths of weights and activations, "w4a4"; single layers by `bits_rule=["regex=w8a8"]`.
+      phases: epochs by phase, in order, for instance {"self_studying": 30, "co_studying": 100, "tutoring": 70}; {} for
+        intervals by calibration alone.
+      teacher: as `student`; one that does not begin with a Rescaling reads (pixel - teacher_pixel_mean) /
+        teacher_pixel_std; co_studying and tutoring need one.
+      label_names: one a class; None for numbers.
+      pretrained: which of "student" and "teacher" a phase full_precision leaves as they are; it trains the others.
+        Without that phase both are taken as trained.
+      options: any flag of `qkd_tf.train` (docs/flags.md), by name: learning_rates=0.01, batch_size=64, seed=1.
+
+    Raises:
+      ExperimentError: a mistake in what was given, in one line; a loss that diverged.
+      FolderInUseError: another process trains there.
+      OSError: `run_dir` cannot be written.
+      KeyboardInterrupt: a signal stopped the training; the step at hand is saved.
+    """
+    widths = re.fullmatch(r"w(\d)a(\d)", bits)
+    require(widths is not None, f"bits={bits!r}: widths of weights and activations are written as 'w4a4'")
+    given = {}
+    for role, model in (("student", student), ("teacher", teacher)):
+        trained = role in pretrained or "full_precision" not in phases
+        if isinstance(model, str):
+            options[role] = model
+        elif model is not None:
+            require(
+                isinstance(model, tf_keras.Model),
+                f"{role} is a {type(model).__name__}; a model of tf_keras is expected (import tf_keras, not keras)",
+            )
+            given[role], options[role] = model, _name(model, trained)
+    options |= {"run_dir": run_dir, "weight_bits": widths[1], "activation_bits": widths[2]}
+    options |= {"phases": list(phases), "epochs": list(phases.values())}
+    if isinstance(train_set, str):
+        require(test_set is None and validation_set is None, f"{train_set} has its own test and validation images")
+        options["dataset"] = train_set
+    else:
+        require(test_set is not None, "there is no test set; the file is proven on it: give (images, labels)")
+        spec = flags.experiment_from_flags(flags.flags_of(options)).data
+        if label_names is None and isinstance(student, tf_keras.Model):
+            label_names = [str(label) for label in range(student.output_shape[-1])]
+        given["source"] = source_of(train_set, test_set, validation_set, spec, label_names)
+        options["dataset"] = PREFIX + given["source"].version
+    values = flags.flags_of(options)
+    try:
+        train(flags.experiment_from_flags(values), flags.flag_lines(values), Given(**given))
+    except Stopped as stopped:
+        raise KeyboardInterrupt(f"stopped by {stopped}; the same call goes on from the last checkpoint") from None
+    return Run(pathlib.Path(run_dir))
+
+
+def _name(model: tf_keras.Model, trained: bool) -> str:
+    """What a model in memory is called in flags.txt: the same for the same layers and, where they count, weights."""
+    digest = hashlib.sha256(_without_numbers(model.to_json()).encode())
+    for weight in model.get_weights() if trained else ():
+        digest.update(weight.tobytes())
+    kind = TRAINED_IN_MEMORY if trained else UNTRAINED_IN_MEMORY
+    return f"{kind}{_without_numbers(model.name)}-{digest.hexdigest()[:16]}"
+
+
+def _without_numbers(text: str) -> str:
+    """Keras counts layers without a name of their own: a model that is built again has conv2d_7 for conv2d_3."""
+    return re.sub(r'_\d+(?="|$)', "", text)
