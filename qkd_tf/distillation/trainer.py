@@ -1,5 +1,6 @@
 """Time: phases in order, epochs, optimizers and their schedules, checkpoints, resume."""
 
+import contextlib
 import pathlib
 import time
 from collections.abc import Callable
@@ -126,44 +127,14 @@ class Trainer:
                 self._estimate_plain_statistics(epochs_before)
             self._enter(phase, PHASES[self._spec.phases[index - 1].name] if index else PHASES["full_precision"])
             progress = {**progress, "first_intervals": self._student.intervals()}
-        summaries, steps = Summaries(self._folder.logs), self._splits.steps_per_epoch
-        shown = PhaseProgress(phase.name, phase_spec.epochs, steps, progress["epoch"] * steps + progress["step"])
-        while progress["epoch"] < phase_spec.epochs:
-            epoch = progress["epoch"]
-            start = time.monotonic() - progress["seconds"]
-            self._fit_rest_of_epoch(distiller, epochs_before + epoch, progress, start, shown)
-            row = {metric.name: float(metric.result()) for metric in distiller.metrics}
-            if phase.quantized and self._batch_norm_batches:
-                batches = self._splits.train(epochs_before + epoch).take(self._batch_norm_batches)
-                self._batch_norm.estimate(images for images, _ in batches)
-            if phase.quantized and self._freezing:
-                row["frozen_weights"] = self._freezing.share()
-            row["validation_top1"] = top1(distiller.student, self._splits.validation)
-            if distiller.teacher_groups:
-                row["teacher_validation_top1"] = top1(distiller.teacher, self._splits.validation)
-            row["seconds"] = time.monotonic() - start
-            self._require_finite(phase.name, epoch)
-            if phase.quantized:
-                row["intervals"] = self._student.intervals()
-            best = progress["best"]
-            if best is None or row["validation_top1"] >= best["validation_top1"]:  # of equals, the later
-                best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"]}
-                self._best_student = [variable.numpy() for variable in self._student_variables()]
-            progress = {
-                **progress,
-                "epoch": epoch + 1,
-                "step": 0,
-                "seconds": 0.0,
-                "best": best,
-                "history": progress["history"] + [row],
-            }
-            self._save(progress, distiller)
-            scalars = {name: value for name, value in row.items() if name != "intervals"}
-            summaries.write(phase.name, scalars, self._student if phase.quantized else None, epochs_before + epoch + 1)
-            shown.validated({role: row[name] for role, name in VALIDATED.items() if name in row})
-            self._stop.check()
-        summaries.close()
-        shown.close()
+        steps = self._splits.steps_per_epoch
+        done = progress["epoch"] * steps + progress["step"]
+        with (
+            contextlib.closing(Summaries(self._folder.logs)) as summaries,
+            contextlib.closing(PhaseProgress(phase.name, phase_spec.epochs, steps, done)) as shown,
+        ):
+            while progress["epoch"] < phase_spec.epochs:
+                progress = self._run_epoch(distiller, epochs_before + progress["epoch"], progress, summaries, shown)
         self._restore_best_student()
         result = {
             "phase": phase.name,
@@ -182,6 +153,43 @@ class Trainer:
             result["teacher_test_top1"] = top1(distiller.teacher, self._splits.test)
         print(_line(result))
         return result
+
+    def _run_epoch(
+        self, distiller: Distiller, number: int, progress: dict, summaries: Summaries, shown: PhaseProgress
+    ) -> dict:
+        """Trains an epoch, of that number among all phases' epochs, to its end; validates, saves and tells of it.
+
+        Returns:
+          The progress behind it.
+        """
+        epoch, phase = progress["epoch"], distiller.phase
+        start = time.monotonic() - progress["seconds"]
+        self._fit_rest_of_epoch(distiller, number, progress, start, shown)
+        row = {metric.name: float(metric.result()) for metric in distiller.metrics}
+        if phase.quantized and self._batch_norm_batches:
+            batches = self._splits.train(number).take(self._batch_norm_batches)
+            self._batch_norm.estimate(images for images, _ in batches)
+        if phase.quantized and self._freezing:
+            row["frozen_weights"] = self._freezing.share()
+        row["validation_top1"] = top1(distiller.student, self._splits.validation)
+        if distiller.teacher_groups:
+            row["teacher_validation_top1"] = top1(distiller.teacher, self._splits.validation)
+        row["seconds"] = time.monotonic() - start
+        self._require_finite(phase.name, epoch)
+        scalars = dict(row)
+        if phase.quantized:
+            row["intervals"] = self._student.intervals()
+        best = progress["best"]
+        if best is None or row["validation_top1"] >= best["validation_top1"]:  # of equals, the later
+            best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"]}
+            self._best_student = [variable.numpy() for variable in self._student_variables()]
+        history = progress["history"] + [row]
+        progress = {**progress, "epoch": epoch + 1, "step": 0, "seconds": 0.0, "best": best, "history": history}
+        self._save(progress, distiller)
+        summaries.write(phase.name, scalars, self._student if phase.quantized else None, number + 1)
+        shown.validated({role: row[name] for role, name in VALIDATED.items() if name in row})
+        self._stop.check()
+        return progress
 
     def _fit_rest_of_epoch(
         self, distiller: Distiller, number: int, progress: dict, start: float, shown: PhaseProgress

@@ -272,6 +272,15 @@ def test_checkpoint_with_numbers_that_are_not_finite_is_never_written(tmp_path, 
     assert checkpoints(tmp_path / "run") == {"phase0_epoch0_step1"}
 
 
+def test_error_is_the_last_that_is_said(tmp_path, monkeypatch, capsys, make_run):
+    """A bar that is left open would be drawn again behind it."""
+    trainer = make_run(tmp_path / "run", (("self_studying", 1),))
+    kill_at_call(monkeypatch, DivergenceGuard, "on_train_batch_end", 2)
+    with pytest.raises(Killed):
+        trainer.run()
+    assert capsys.readouterr().err.endswith("\n")
+
+
 def test_disk_that_refuses_tensorboard_is_told_with_the_folder(tmp_path, make_run):
     trainer = make_run(tmp_path / "run", (("self_studying", 1),))
     trainer._folder.logs.write_text("no folder")
