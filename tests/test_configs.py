@@ -9,11 +9,18 @@ from absl.testing import flagsaver
 from qkd_tf import flags
 from qkd_tf.models import zoo
 
-CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.flags"))
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.flags"))
+
+
+def name_of(path):
+    """Below configs/, as "paper/NAME"."""
+    return str(path.relative_to(ROOT / "configs").with_suffix(""))
 
 
 @pytest.fixture
-def parse():
+def parse(monkeypatch):
+    monkeypatch.chdir(ROOT)  # a config may build on another
     with flagsaver.flagsaver():
 
         def parse(path, more=()):
@@ -27,21 +34,21 @@ def test_there_are_configs():
     assert "demo" in [path.stem for path in CONFIGS]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_config_is_an_experiment_of_networks_that_exist(parse, path):
     experiment = parse(path)
-    assert pathlib.PurePath(experiment.run_dir) == pathlib.PurePath("runs") / path.stem
+    assert pathlib.PurePath(experiment.run_dir) == pathlib.PurePath("runs") / name_of(path)
     for network in filter(None, (experiment.student, experiment.teacher)):
         zoo.check_name(network.name, "--student")
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_header_gives_the_command_that_runs_this_very_file(path):
     header = "".join(line for line in path.read_text().splitlines(True) if line.startswith("#"))
-    assert re.search(rf"python -m qkd_tf\.train --flagfile=configs/{re.escape(path.name)}\b", header)
+    assert re.search(rf"python -m qkd_tf\.train --flagfile=configs/{re.escape(name_of(path))}\.flags", header)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_no_flag_is_given_twice(path):
     names = [line.split("=")[0] for line in path.read_text().splitlines() if line.startswith("--")]
     assert len(names) == len(set(names))
@@ -50,7 +57,7 @@ def test_no_flag_is_given_twice(path):
 TRIAL = re.compile(r"To try it in minutes:\n# +(--.*)\n")
 
 
-@pytest.mark.parametrize("path", [p for p in CONFIGS if TRIAL.search(p.read_text())], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [p for p in CONFIGS if TRIAL.search(p.read_text())], ids=name_of)
 def test_trial_in_the_header_is_the_same_experiment_cut_short(parse, path):
     whole = parse(path)
     trial = parse(path, TRIAL.search(path.read_text())[1].split())
