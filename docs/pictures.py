@@ -4,7 +4,7 @@ import json
 import pathlib
 import re
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from matplotlib import pyplot
 from matplotlib.patches import FancyBboxPatch
@@ -25,9 +25,9 @@ PHASES = (
     ),
     ("3  tutoring", "frozen", "cross-entropy + T² KL(teacher ‖ student)", None),
 )
-RESULTS = ROOT / "results" / "cifar10_resnet8"
-STORAGE = ROOT / "benchmarks" / "storage"
-ROWS = {"qat": ("quantization-aware training alone", C["two"]), "ss_cs_tu": ("QKD, three phases", C["one"])}
+FIDELITY, STORAGE = (ROOT / "benchmarks" / name for name in ("fidelity", "storage"))
+ABLATION = ROOT / "results" / "cifar10_resnet8"
+BITS = ("w2a2", "w3a3", "w4a4")
 
 
 def phases() -> str:
@@ -71,36 +71,43 @@ def _arrow(drawn: pyplot.Axes, x: float, start: float, end: float, colour: str) 
 
 
 def sizes() -> str:
-    """Top-1 of ResNet-8 on CIFAR-10 against the bytes of its smallest file, at each bit width that was trained."""
+    """Top-1 of integer files on CIFAR-10 against the bytes of the smallest storage of that network at those bits."""
     drawn = page.axes()
     told = []
-    for row, (name, colour) in ROWS.items():
-        points = sorted((_bytes(bits) / 1000, _top1(row, bits), bits) for bits in _bits(row))
-        if points:
-            x, y, bits = zip(*points, strict=True)
-            drawn.plot(x, y, "o-", color=colour, label=name)
-            told.append(f"{name}: " + ", ".join(f"{b.upper()} {t:.2f} % in {k:.1f} kB" for k, t, b in points))
-    if not told:
-        raise SystemExit(f"{RESULTS} has no results; run python -m qkd_tf.ablation")
-    for kilobytes, top1, bits in points:
-        drawn.annotate(bits.upper(), (kilobytes, top1), (0, 6), textcoords="offset points", ha="center", color=C["ink"])
-    drawn.margins(x=0.12, y=0.2)
-    drawn.set(xlabel="bytes of the smallest .tflite, thousands", ylabel="top-1 of the file, %")
+    for name, network, top1, colour in (
+        ("ResNet-20, 2 epochs alone", "resnet20", _of_fidelity, C["two"]),
+        ("ResNet-8, 3 epochs alone", "resnet8", _of_fidelity, C["one"]),
+        ("ResNet-8, QKD, 20 epochs", "resnet8", _of_ablation, C["three"]),
+    ):
+        points = [(_bytes(network, bits) / 1000, top1(network, bits), bits) for bits in BITS]
+        points = [point for point in points if point[1] is not None]
+        if not points:
+            continue
+        drawn.plot(*list(zip(*points, strict=True))[:2], "o-", color=colour, label=name, markersize=5)
+        for kilobytes, percent, bits in points:
+            place = {"xytext": (5, -9), "textcoords": "offset points", "fontsize": 8, "color": C["muted"]}
+            drawn.annotate(bits.upper(), (kilobytes, percent), **place)
+        told.append(f"{name}: " + ", ".join(f"{b.upper()} {t:.2f} % in {k:.1f} kB" for k, t, b in points))
+    drawn.margins(x=0.14, y=0.16)
+    drawn.set(xlabel="size of the .tflite, kB", ylabel="top-1 of the file, %")
     drawn.legend(loc="lower right")
-    return page.svg(drawn, f"ResNet-8 on CIFAR-10, 10,000 test images. {'; '.join(told)}.")
+    return page.svg(drawn, f"CIFAR-10, top-1 on 10,000 test images. {'; '.join(told)}.")
 
 
-def _bits(row: str) -> Iterable[str]:
-    return sorted({re.fullmatch(rf"{row}_(w\da\d)_seed\d+", path.stem)[1] for path in RESULTS.glob(f"{row}_w*.json")})
+def _of_fidelity(network: str, bits: str) -> float:
+    told = json.loads((FIDELITY / f"cifar10_{network}_{bits}.json").read_text())
+    return told["runtimes"][told["judge"]]["top1"]
 
 
-def _top1(row: str, bits: str) -> float:
-    return statistics.fmean(json.loads(p.read_text())["tflite_top1"] for p in RESULTS.glob(f"{row}_{bits}_*.json"))
+def _of_ablation(network: str, bits: str) -> float | None:
+    """The mean over seeds of all three phases; None where they were not run."""
+    found = [json.loads(path.read_text())["tflite_top1"] for path in ABLATION.glob(f"ss_cs_tu_{bits}_seed*.json")]
+    return statistics.fmean(found) if found else None
 
 
-def _bytes(bits: str) -> int:
+def _bytes(network: str, bits: str) -> int:
     """Of the smallest storage that was measured."""
-    storages = json.loads((STORAGE / f"cifar10_resnet8_{bits}.json").read_text())["storages"]
+    storages = json.loads((STORAGE / f"cifar10_{network}_{bits}.json").read_text())["storages"]
     return min(storage["bytes"] for storage in storages.values())
 
 

@@ -5,9 +5,10 @@ import pytest
 from docs import pictures
 
 
-def test_picture_of_the_phases_is_what_the_script_draws():
-    committed = (pictures.FOLDER / "phases.svg").read_text()
-    assert pictures.standing_alone(pictures.phases()) == committed, "make docs"
+@pytest.mark.parametrize("name", pictures.PICTURES)
+def test_picture_is_what_the_script_draws(name):
+    committed = (pictures.FOLDER / f"{name}.svg").read_text()
+    assert pictures.standing_alone(pictures.PICTURES[name]()) == committed, "make docs"
 
 
 @pytest.mark.parametrize("path", sorted(pictures.FOLDER.glob("*.svg")), ids=lambda path: path.stem)
