@@ -18,11 +18,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; more threads would wait 
 # Files that take longest, longest first: none of them is left to one worker in the end.
 LONG_FILES = (
     "test_trainer.py",
+    "test_widths.py",
     "test_end_to_end.py",
     "test_distribution.py",
     "test_soak.py",
-    "test_doctor.py",
+    "test_zoo.py",
+    "test_pipeline.py",
     "test_scheme.py",
+    "test_integer_reference.py",
 )
 
 
