@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 import hypothesis
 import numpy as np
@@ -38,6 +39,14 @@ def pytest_collection_finish():
     """TensorFlow's modules are millions of objects that stay: the collector need not look through them ever again."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def determinism_ends_with_the_file():
+    """A run takes deterministic kernels, slow and in want of seeds, as long as its process lives: here the worker."""
+    yield
+    if config := sys.modules.get("tensorflow.python.framework.config"):
+        config.disable_op_determinism()
 
 
 def pytest_addoption(parser):
