@@ -8,8 +8,8 @@ demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export,
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
 	$(BIN)/python -m tflite_export --run_dir=runs/demo
 
-test: .venv/installed  ## the test suite, a file at a time on each of 2 cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: .venv/installed  ## the test suite, a file at a time on each of 2 cores, the long files first
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 distributed: .venv/installed  ## what several replicas do when things go wrong: some minutes
 	$(BIN)/python -m pytest -m distributed -s

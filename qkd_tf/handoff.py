@@ -1,6 +1,9 @@
 """Writes what the exporter needs: a plain Keras student, integers, and what they mean."""
 
+import collections
 import pathlib
+from collections.abc import Iterator
+from concurrent import futures
 
 import numpy as np
 from tqdm import tqdm
@@ -19,6 +22,9 @@ from qkd_tf.run_folder import RunFolder
 NUM_CODE_IMAGES = 32
 # Pixels whose logits are predicted in every runtime's integers: all of CIFAR-10's test split, or 204 of 224 x 224.
 INTEGER_PIXELS = 10_000 * 32 * 32
+# Pixels that a thread computes at a time: what it has in hand stays in the cache, and memory bounded.
+THREAD_PIXELS = 32 * 32 * 32
+NUM_THREADS = 4
 
 
 def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float:
@@ -93,16 +99,33 @@ def num_integer_images(splits: Splits) -> int:
 
 def _write_predictions(student: IntegerStudent, output: str, splits: Splits, target: pathlib.Path) -> None:
     """What each runtime is going to compute, from the student alone."""
-    codes, logits = {}, {runtime: [] for runtime in ARITHMETICS}
-    num_images = num_integer_images(splits)
+    codes, logits = collections.defaultdict(list), collections.defaultdict(list)
+    num_images, num_done = num_integer_images(splits), 0
     bar = tqdm(desc="integer student", total=num_images, unit="image", mininterval=1)
-    for images, _ in splits.test.unbatch().take(num_images).batch(splits.batch_size).as_numpy_iterator():
-        for runtime, arithmetic in ARITHMETICS.items():
-            predicted = student.predict(images, arithmetic)
-            if not logits[runtime]:
-                codes |= {f"{runtime}/{name}": values[:NUM_CODE_IMAGES] for name, values in predicted.items()}
+    for predictions in _predictions(student, splits, num_images):
+        for runtime, predicted in predictions.items():
             logits[runtime].append(predicted[output])
-        bar.update(len(images))
+            if num_done < NUM_CODE_IMAGES:
+                for name, values in predicted.items():
+                    codes[f"{runtime}/{name}"].append(values[: NUM_CODE_IMAGES - num_done])
+        num_done += len(predicted[output])
+        bar.update(num_done - bar.n)
     bar.close()
-    np.savez_compressed(target / "integer_codes.npz", **codes)
-    np.savez(target / "integer_logits.npz", **{runtime: np.concatenate(rows) for runtime, rows in logits.items()})
+    np.savez_compressed(target / "integer_codes.npz", **{name: np.concatenate(parts) for name, parts in codes.items()})
+    np.savez(target / "integer_logits.npz", **{runtime: np.concatenate(parts) for runtime, parts in logits.items()})
+
+
+def _predictions(
+    student: IntegerStudent, splits: Splits, num_images: int
+) -> Iterator[dict[str, dict[str, np.ndarray]]]:
+    """Every tensor's integers by runtime and name, of a few images of the test split after the other."""
+
+    def predict(images):
+        return dict(zip(ARITHMETICS, student.predict_each(images, ARITHMETICS.values()), strict=True))
+
+    height, width, _ = splits.image_shape
+    size = max(1, THREAD_PIXELS // (height * width))
+    batches = splits.test.unbatch().take(num_images).batch(NUM_THREADS * size)
+    with futures.ThreadPoolExecutor(NUM_THREADS) as threads:
+        for images, _ in batches.as_numpy_iterator():
+            yield from threads.map(predict, [images[start : start + size] for start in range(0, len(images), size)])

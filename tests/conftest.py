@@ -1,4 +1,8 @@
-"""What several test files need: a fast Hypothesis profile, small float models."""
+"""What several test files need: a fast Hypothesis profile, small float models. How the suite keeps two cores busy."""
+
+import gc
+import os
+import sys
 
 import hypothesis
 import numpy as np
@@ -8,6 +12,41 @@ import qkd_tf  # noqa: F401  chooses Keras 2 before anything imports TensorFlow
 
 hypothesis.settings.register_profile("fast", deadline=None, max_examples=40, derandomize=True, database=None)
 hypothesis.settings.load_profile("fast")
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; more threads would wait for one another
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+# Files that take longest, longest first: none of them is left to one worker in the end.
+LONG_FILES = (
+    "test_trainer.py",
+    "test_widths.py",
+    "test_end_to_end.py",
+    "test_distribution.py",
+    "test_soak.py",
+    "test_zoo.py",
+    "test_pipeline.py",
+    "test_scheme.py",
+    "test_integer_reference.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: index for index, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))  # within a file the order stays
+
+
+def pytest_collection_finish():
+    """TensorFlow's modules are millions of objects that stay: the collector need not look through them ever again."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def determinism_ends_with_the_file():
+    """A run takes deterministic kernels, slow and in want of seeds, as long as its process lives: here the worker."""
+    yield
+    if config := sys.modules.get("tensorflow.python.framework.config"):
+        config.disable_op_determinism()
 
 
 def pytest_addoption(parser):

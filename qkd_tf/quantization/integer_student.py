@@ -7,7 +7,7 @@ approached. Nothing of the exporter is used.
 """
 
 import dataclasses
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -35,9 +35,15 @@ class IntegerStudent:
         for layer in self.layers:  # a layer that only moves integers hands its input's parameters on
             if role(layer) == "pass":
                 self.params[layer.name] = self.params[parents(layer)[0].name]
+        self.operators = [
+            _Operator.ending_in(layer, self.params)
+            for layer in self.layers
+            if layer.name in self.params and layer.name != self.pixels
+        ]
         self.kernels = {
-            name: (quantize(q.kernel.numpy(), q.params()).astype(np.float64), q.params())
-            for name, q in student.weights.items()
+            operator.root.name: self._kernel(operator, student.weights[operator.root.name])
+            for operator in self.operators
+            if operator.root.name in student.weights
         }
 
     def predict(self, images: np.ndarray, arithmetic: Arithmetic) -> dict[str, np.ndarray]:
@@ -49,97 +55,110 @@ class IntegerStudent:
         Returns:
           int8 [N, ...] by name of the layer that hands the tensor on.
         """
-        steps: dict[str, np.ndarray] = {}  # multiples of the scale, without zero point
-        for layer in self.layers:
-            if layer.name == self.pixels:
-                steps[layer.name] = images.astype(np.int64) + self.params[layer.name].grid.qmin
-            elif role(layer) == "pass":
-                (parent,) = parents(layer)
-                moved = layer(tf.constant(steps[parent.name], tf.float32), training=False)
-                steps[layer.name] = moved.numpy().astype(np.int64)
-            elif layer.name in self.params:
-                operator = _Operator.ending_in(layer, self.params)
-                own = self._arithmetic_of(operator.root, arithmetic)
-                result = OPERATORS[type(operator.root)](self, operator, own, steps)
-                steps[layer.name] = np.clip(result, *operator.limits(self.params[layer.name], own))
-        return {name: (q + self.params[name].zero_point).astype(np.int8) for name, q in steps.items()}
+        (predicted,) = self.predict_each(images, [arithmetic])
+        return predicted
+
+    def predict_each(self, images: np.ndarray, arithmetics: Iterable[Arithmetic]) -> list[dict[str, np.ndarray]]:
+        """`predict` in several arithmetics: a tensor on which some of them agree is computed, and is there, once."""
+        params = self.params[self.pixels]
+        pixels = (images.astype(np.int16) + (params.grid.qmin + params.zero_point)).astype(np.int8)
+        known: dict[tuple, np.ndarray] = {}
+        return [self._predict(pixels, arithmetic, known) for arithmetic in arithmetics]
+
+    def _predict(self, pixels: np.ndarray, arithmetic: Arithmetic, known: dict) -> dict[str, np.ndarray]:
+        """`known` has tensors by all that they depend on, where inputs are equal if they are one object."""
+        stored = {self.pixels: pixels}
+        for operator in self.operators:
+            name, params = operator.end.name, self.params[operator.end.name]
+            own = self._arithmetic_of(operator.root, arithmetic)
+            rule, compute = operator.computation()
+            rounding, (low, high) = getattr(own, rule), operator.limits(params, own)
+            inputs = [stored[parent.name] for parent in parents(operator.root)]
+            key = (name, rounding, low, high, *map(id, inputs))
+            if key not in known:
+                result = compute(self, operator, rounding, *map(self._steps, parents(operator.root), inputs))
+                known[key] = (np.clip(result, low, high) + params.zero_point).astype(np.int8)
+            stored[name] = known[key]
+        return stored
+
+    def _steps(self, layer, stored: np.ndarray) -> np.ndarray:
+        """Multiples of the scale, int16."""
+        return stored.astype(np.int16) - np.int16(self.params[layer.name].zero_point)
 
     def _arithmetic_of(self, layer, arithmetic: Arithmetic) -> Arithmetic:
-        if layer.name not in self.kernels:
-            return arithmetic
-        codes, params = self.kernels[layer.name]
-        fits_int4 = np.abs(codes).max() * 2**params.grid.weight_shift <= INT4_MAX
-        return arithmetic.of(KINDS[type(layer)], fits_int4)
+        kernel = self.kernels.get(layer.name)
+        return arithmetic.of(KINDS[type(layer)], kernel.fits_int4) if kernel else arithmetic
 
     def _scale(self, layer) -> np.float32:
         return np.float32(self.params[layer.name].scale)
 
-    def _compute(self, operator: "_Operator", arithmetic: Arithmetic, steps) -> np.ndarray:
-        """Sums of integer products and the rounded bias; BatchNorm is in the scale of each channel."""
-        layer = operator.root
+    def _scales(self, operator: "_Operator") -> list[np.float32]:
+        """Of the inputs, then of the output."""
+        return [self._scale(layer) for layer in (*parents(operator.root), operator.end)]
+
+    def _kernel(self, operator: "_Operator", quantized) -> "_Kernel":
+        layer, params = operator.root, quantized.params()
         (parent,) = parents(layer)
-        codes, params = self.kernels[layer.name]
         unit = 2**params.grid.weight_shift
         a, bias = operator.affine()
         scales = (params.scale * np.abs(a)).astype(np.float32)
-        codes = codes * (np.sign(a)[:, np.newaxis] if isinstance(layer, _layers.DepthwiseConv2D) else np.sign(a))
+        signs = np.sign(a)[:, np.newaxis] if isinstance(layer, _layers.DepthwiseConv2D) else np.sign(a)
+        codes = quantize(quantized.kernel.numpy(), params) * signs * unit
         bias_step = np.float64(self._scale(parent)) * scales
-        held = np.abs(bias) + 255 * _largest_sums(layer, codes) * bias_step <= INT32_MAX // unit * bias_step
+        largest = _largest_sums(layer, codes)
+        held = np.abs(bias) + 255 * largest / unit * bias_step <= INT32_MAX // unit * bias_step
         held &= bias_step > 0
-        sums = _sums(layer, steps[parent.name], codes)
-        sums += np.round(bias / np.where(held, bias_step, np.inf)).astype(np.int64)
-        rescale = arithmetic.dense if isinstance(layer, _layers.Dense) else arithmetic.convolution
-        output_scale = self._scale(operator.end)
-        # A channel whose BatchNorm leaves nothing but its bias is that constant.
-        constant = np.round(bias / np.float64(output_scale)).astype(np.int64)
-        scales = np.where(held, scales / np.float32(unit), output_scale)
-        return np.where(held, rescale(sums * unit, self._scale(parent), scales, output_scale), constant)
+        rounded = np.round(bias / np.where(held, bias_step, np.inf)) * unit
+        grid, output_scale = self.params[parent.name].grid, self._scale(operator.end)
+        exact = _float_type(np.max(largest * max(-grid.qmin, grid.qmax) + np.abs(rounded)))
+        return _Kernel(
+            codes=codes.astype(exact),
+            bias=rounded.astype(exact),
+            scales=np.where(held, scales / np.float32(unit), output_scale),
+            held=held,
+            constant=np.round(bias / np.float64(output_scale)).astype(np.int64),
+            fits_int4=bool(np.abs(codes).max() <= INT4_MAX),
+        )
 
-    def _add(self, operator: "_Operator", arithmetic: Arithmetic, steps) -> np.ndarray:
-        a, b = parents(operator.root)
-        scales = self._scale(a), self._scale(b), self._scale(operator.end)
-        return arithmetic.add(steps[a.name], steps[b.name], *scales)
+    def _compute(self, operator: "_Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+        """Sums of integer products and the rounded bias; BatchNorm is in the scale of each channel."""
+        kernel = self.kernels[operator.root.name]
+        sums = _sums(operator.root, x, kernel.codes)
+        sums += kernel.bias
+        input_scale, output_scale = self._scales(operator)
+        result = rounding(sums, input_scale, kernel.scales, output_scale)
+        result[..., ~kernel.held] = kernel.constant[~kernel.held]
+        return result
 
-    def _multiply(self, operator: "_Operator", arithmetic: Arithmetic, steps) -> np.ndarray:
-        a, b = parents(operator.root)
-        scales = self._scale(a), self._scale(b), self._scale(operator.end)
-        return arithmetic.multiply(steps[a.name], steps[b.name], *scales)
+    def _combine(self, operator: "_Operator", rounding: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return rounding(a, b, *self._scales(operator))
 
-    def _activation(self, operator: "_Operator", arithmetic: Arithmetic, steps) -> np.ndarray:
-        """A sigmoid, or nothing but another grid."""
-        if not is_sigmoid(operator.root):
-            return self._requantize(operator, arithmetic, steps)
-        (parent,) = parents(operator.root)
-        return arithmetic.logistic(steps[parent.name], self._scale(parent))
+    def _logistic(self, operator: "_Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+        input_scale, _ = self._scales(operator)
+        return rounding(x, input_scale)
 
-    def _average(self, operator: "_Operator", arithmetic: Arithmetic, steps) -> np.ndarray:
-        (parent,) = parents(operator.root)
-        x = steps[parent.name]
-        window = getattr(operator.root, "pool_size", x.shape[1:3])
-        if tuple(window) != x.shape[1:3]:
-            return self._average_windows(operator, arithmetic, x)
-        sums = x.sum(axis=(1, 2), keepdims=len(operator.root.output_shape) == 4)
-        return arithmetic.mean(sums, x.shape[1] * x.shape[2], self._scale(parent), self._scale(operator.end))
+    def _average(self, operator: "_Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+        sums = x.sum(axis=(1, 2), keepdims=len(operator.root.output_shape) == 4, dtype=np.int64)
+        return rounding(sums, x.shape[1] * x.shape[2], *self._scales(operator))
 
-    def _average_windows(self, operator: "_Operator", arithmetic: Arithmetic, x: np.ndarray) -> np.ndarray:
+    def _average_windows(self, operator: "_Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         """A depthwise convolution of equal weights, each AVERAGE_CODE."""
         layer = operator.root
-        (parent,) = parents(layer)
         area = layer.pool_size[0] * layer.pool_size[1]
         sums = np.round(layer(tf.constant(x, tf.float64)).numpy() * area).astype(np.int64) * AVERAGE_CODE
-        kernel_scale = np.float32(1 / (AVERAGE_CODE * area))
-        return arithmetic.convolution(sums, self._scale(parent), kernel_scale, self._scale(operator.end))
+        input_scale, output_scale = self._scales(operator)
+        return rounding(sums, input_scale, np.float32(1 / (AVERAGE_CODE * area)), output_scale)
 
-    def _concatenate(self, operator: "_Operator", arithmetic: Arithmetic, steps) -> np.ndarray:
-        parts = [
-            arithmetic.requantize(steps[parent.name], self._scale(parent), self._scale(operator.end))
-            for parent in parents(operator.root)
-        ]
-        return np.concatenate(parts, axis=operator.root.axis)
+    def _concatenate(self, operator: "_Operator", rounding: Callable, *parts: np.ndarray) -> np.ndarray:
+        *input_scales, output_scale = self._scales(operator)
+        rounded = [rounding(part, scale, output_scale) for part, scale in zip(parts, input_scales, strict=True)]
+        return np.concatenate(rounded, axis=operator.root.axis)
 
-    def _requantize(self, operator: "_Operator", arithmetic: Arithmetic, steps) -> np.ndarray:
-        (parent,) = parents(operator.root)
-        return arithmetic.requantize(steps[parent.name], self._scale(parent), self._scale(operator.end))
+    def _requantize(self, operator: "_Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+        return rounding(x, *self._scales(operator))
+
+    def _move(self, operator: "_Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+        return operator.root(tf.constant(x, tf.float32), training=False).numpy().astype(np.int16)
 
 
 KINDS: Mapping[type, str] = {
@@ -147,18 +166,43 @@ KINDS: Mapping[type, str] = {
     _layers.DepthwiseConv2D: "DEPTHWISE_CONV_2D",
     _layers.Dense: "FULLY_CONNECTED",
 }
-OPERATORS: Mapping[type, Callable] = {
-    _layers.Conv2D: IntegerStudent._compute,
-    _layers.DepthwiseConv2D: IntegerStudent._compute,
-    _layers.Dense: IntegerStudent._compute,
-    _layers.Add: IntegerStudent._add,
-    _layers.GlobalAveragePooling2D: IntegerStudent._average,
-    _layers.AveragePooling2D: IntegerStudent._average,
-    _layers.Concatenate: IntegerStudent._concatenate,
-    _layers.Activation: IntegerStudent._activation,
-    _layers.ReLU: IntegerStudent._requantize,
-    _layers.Multiply: IntegerStudent._multiply,
+# The row of Arithmetic by which an operator rounds, and what computes it.
+OPERATORS: Mapping[type, tuple[str, Callable]] = {
+    _layers.Conv2D: ("convolution", IntegerStudent._compute),
+    _layers.DepthwiseConv2D: ("convolution", IntegerStudent._compute),
+    _layers.Dense: ("dense", IntegerStudent._compute),
+    _layers.Add: ("add", IntegerStudent._combine),
+    _layers.Multiply: ("multiply", IntegerStudent._combine),
+    _layers.GlobalAveragePooling2D: ("mean", IntegerStudent._average),
+    _layers.AveragePooling2D: ("mean", IntegerStudent._average),
+    _layers.Concatenate: ("requantize", IntegerStudent._concatenate),
+    _layers.Activation: ("requantize", IntegerStudent._requantize),
+    _layers.ReLU: ("requantize", IntegerStudent._requantize),
 }
+SIGMOID = ("logistic", IntegerStudent._logistic)
+WINDOWS = ("convolution", IntegerStudent._average_windows)
+MOVE = ("limit", IntegerStudent._move)  # rounds nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kernel:
+    """What a layer multiplies by and adds, with BatchNorm in it. Whole numbers are in a float type that is exact.
+
+    Attributes:
+      codes: as the file stores them, [..., C].
+      bias: in steps of sums, [C].
+      scales: float32 [C].
+      held: bool [C]: whether the bias fits in such steps. Where not, BatchNorm left nothing but the bias.
+      constant: the bias in steps of the output, int64 [C].
+      fits_int4: whether the codes can be stored as INT4.
+    """
+
+    codes: np.ndarray
+    bias: np.ndarray
+    scales: np.ndarray
+    held: np.ndarray
+    constant: np.ndarray
+    fits_int4: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +239,16 @@ class _Operator:
                 b = layer.beta.numpy() + a * (b - layer.moving_mean.numpy())
         return a, b
 
+    def computation(self) -> tuple[str, Callable]:
+        """The row of OPERATORS."""
+        if role(self.root) == "pass":
+            return MOVE
+        if is_sigmoid(self.root):
+            return SIGMOID
+        if isinstance(self.root, _layers.AveragePooling2D) and self.root.pool_size != self.root.input_shape[1:3]:
+            return WINDOWS
+        return OPERATORS[type(self.root)]
+
     def limits(self, params: TensorQuantParams, arithmetic: Arithmetic) -> tuple[int, int]:
         """Lowest and highest step that the grid and the activation functions leave."""
         low, high = params.grid.qmin, params.grid.qmax
@@ -207,17 +261,20 @@ class _Operator:
 
 
 def _sums(layer, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Integer sums of a compute layer, taken in floating point where every one of them is exact."""
-    exact = np.max(_largest_sums(layer, codes)) * max(1, int(np.abs(x).max())) < FLOAT32_EXACT
-    dtype = tf.float32 if exact else tf.float64
-    x, codes = tf.constant(x, dtype), tf.constant(codes, dtype)
+    """Integer sums of a compute layer, in the float type of `codes`."""
+    x = tf.constant(x.astype(codes.dtype))
     if isinstance(layer, _layers.Dense):
         sums = x @ codes
     else:
         convolve = tf.nn.depthwise_conv2d if isinstance(layer, _layers.DepthwiseConv2D) else tf.nn.conv2d
         strides = [1, *layer.strides, 1]
         sums = convolve(x, codes, strides, layer.padding.upper(), dilations=list(layer.dilation_rate))
-    return sums.numpy().astype(np.int64)
+    return sums.numpy()
+
+
+def _float_type(largest: float) -> type:
+    """In which whole numbers up to `largest`, and so sums of such, are exact."""
+    return np.float32 if largest < FLOAT32_EXACT else np.float64
 
 
 def _largest_sums(layer, codes: np.ndarray) -> np.ndarray:

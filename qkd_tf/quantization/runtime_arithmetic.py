@@ -78,7 +78,8 @@ def multiply_rounding_twice(x: np.ndarray, fixed, shift) -> np.ndarray:
     x * 2^shift must fit int32.
     """
     exponent = np.maximum(-shift, 0)
-    result = (x.astype(np.int64) << np.maximum(shift, 0)) * fixed
+    result = x.astype(np.int64)  # a copy: each step below is one pass over it
+    result *= fixed << np.maximum(shift, 0)
     result += 2**30
     result >>= 31
     result -= (result < 0) & (exponent > 0)  # what is half and negative goes down
@@ -90,8 +91,13 @@ def multiply_rounding_twice(x: np.ndarray, fixed, shift) -> np.ndarray:
 def multiply_rounding_up_twice(x: np.ndarray, fixed, shift) -> np.ndarray:
     """The same product, half up both times: ruy's kernels."""
     exponent = np.maximum(-shift, 0)
-    high = ((x.astype(np.int64) << np.maximum(shift, 0)) * fixed + 2**30) >> 31
-    return (high + np.where(exponent > 0, np.int64(1) << np.maximum(exponent - 1, 0), 0)) >> exponent
+    result = x.astype(np.int64)
+    result *= fixed << np.maximum(shift, 0)
+    result += 2**30
+    result >>= 31
+    result += np.where(exponent > 0, np.int64(1) << np.maximum(exponent - 1, 0), 0)
+    result >>= exponent
+    return result
 
 
 def multiply_rounding_once(x: np.ndarray, fixed, shift) -> np.ndarray:

@@ -12,7 +12,7 @@ from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.grid import quantize, signed_grid
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
-from qkd_tf.quantization.integer_student import FLOAT32_EXACT, IntegerStudent, _sums
+from qkd_tf.quantization.integer_student import FLOAT32_EXACT, IntegerStudent, _float_type, _sums
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS, LITERT_REFERENCE, TFLM, XNNPACK
 from qkd_tf.quantization.scheme import quantize_student
 
@@ -157,4 +157,21 @@ def test_sums_are_exact_on_either_side_of_what_float32_holds(num_inputs):
     sums = x @ codes
     assert (sums.max() > FLOAT32_EXACT) == (num_inputs == 3000)
     assert np.any(sums.astype(np.float32) != sums) == (num_inputs == 3000)
-    np.testing.assert_array_equal(_sums(layers.Dense(4), x, codes.astype(np.float64)), sums)
+    exact = _float_type(255 * codes.sum(axis=0).max())
+    assert (exact is np.float64) == (num_inputs == 3000)
+    np.testing.assert_array_equal(_sums(layers.Dense(4), x, codes.astype(exact)), sums)
+
+
+def test_arithmetics_together_give_what_each_gives_alone_and_share_what_they_agree_on(make_quantized_student, images):
+    student = make_quantized_student()
+    put_on_integer_steps(student)
+    student, pixels = IntegerStudent(student), images.astype(np.uint8)
+    together = dict(zip(ARITHMETICS, student.predict_each(pixels, ARITHMETICS.values()), strict=True))
+    for runtime, arithmetic in ARITHMETICS.items():
+        alone = student.predict(pixels, arithmetic)
+        assert alone.keys() == together[runtime].keys()
+        for name, stored in alone.items():
+            np.testing.assert_array_equal(together[runtime][name], stored, f"{runtime}/{name}")
+    reference, tflm = together["litert_reference"], together["tflm"]  # of these layers only Dense rounds differently
+    assert {name for name in tflm if tflm[name] is not reference[name]} == {"logits"}
+    assert np.any(together["litert"]["add"] != tflm["add"])
