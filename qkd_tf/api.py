@@ -17,6 +17,9 @@ from qkd_tf.experiment import TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY, Experiment
 from qkd_tf.stop_signals import Stopped
 from qkd_tf.train import Given, train
 
+# Flags that `fit` has another argument for.
+ARGUMENTS = {"weight_bits": "bits", "activation_bits": "bits", "epochs": "phases", "dataset": "train_set"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -84,8 +87,11 @@ def fit(
       OSError: `run_dir` cannot be written.
       KeyboardInterrupt: a signal stopped the training; the step at hand is saved.
     """
-    widths = re.fullmatch(r"w(\d)a(\d)", bits)
+    widths = re.fullmatch(r"w(\d)a(\d)", str(bits))
     require(widths is not None, f"bits={bits!r}: widths of weights and activations are written as 'w4a4'")
+    require(isinstance(phases, Mapping), f"phases={phases!r}: epochs by phase are expected, as {{'self_studying': 30}}")
+    for name in options.keys() & ARGUMENTS.keys():
+        raise ExperimentError(f"{name} is told by the argument {ARGUMENTS[name]}; leave the option out")
     given = {}
     for role, model in (("student", student), ("teacher", teacher)):
         trained = role in pretrained or "full_precision" not in phases
@@ -95,6 +101,9 @@ def fit(
             require(
                 isinstance(model, tf_keras.Model),
                 f"{role} is a {type(model).__name__}; a model of tf_keras is expected (import tf_keras, not keras)",
+            )
+            require(
+                model.built, f"{role} {model.name} does not know its input yet; begin it with tf_keras.layers.Input"
             )
             given[role], options[role] = model, _name(model, trained)
     options |= {"run_dir": run_dir, "weight_bits": widths[1], "activation_bits": widths[2]}

@@ -18,6 +18,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
+from qkd_tf.chatter import quiet
+
 ROOT = pathlib.Path(__file__).parents[1]
 PYTHON = (3, 11)
 MODULES = {  # package -> what is imported of it, where the names differ
@@ -181,9 +183,10 @@ def examine(checks: list[tuple[str, Callable[[], Iterator[Finding]]]]) -> bool:
     sound = True
     for name, check in checks:
         try:
-            for finding in check():
-                print(finding.line(), flush=True)
-                sound &= finding.ok is not False
+            with quiet():
+                for finding in check():
+                    print(finding.line(), flush=True)
+                    sound &= finding.ok is not False
         except Exception as error:
             print(Finding(False, f"{name}: {first_line(error)}").line(), flush=True)
             sound = False

@@ -111,6 +111,11 @@ class PixelNormalization:
         require(all(0 < s < math.inf for s in self.std), f"pixel std {self.std} must be positive and finite")
         require(all(math.isfinite(m) for m in self.mean), f"pixel mean {self.mean} must be finite")
 
+    @property
+    def fits_input(self) -> bool:
+        """Whether one zero point and one scale of an input of 8 bits can be it."""
+        return len(self.mean) == 1 and float(self.mean[0]).is_integer() and 0 <= self.mean[0] < 255
+
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
@@ -381,7 +386,7 @@ class Experiment:
         require_count(self.seed, "seed", highest=2**32 - 1)
         mean = self.student.normalization.mean
         require(
-            len(mean) == 1 and float(mean[0]).is_integer() and 0 <= mean[0] < 255,
+            self.student.normalization.fits_input,
             f"--student_pixel_mean={','.join(map(str, mean))} must be one whole number in 0..254: "
             "it becomes the zero point of the .tflite input, which all channels share",
         )

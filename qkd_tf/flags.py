@@ -35,8 +35,16 @@ flags.DEFINE_bool(
     False,
     "Run the code that saved models bring (Lambda layers, classes that are not of tf_keras); default: refuse them.",
 )
-flags.DEFINE_list("student_pixel_mean", ["128"], "Pixel, 0..254 and whole, that the student reads as 0.0.")
-flags.DEFINE_list("student_pixel_std", ["64"], "Pixels a unit of the student's input: one number.")
+flags.DEFINE_list(
+    "student_pixel_mean",
+    [],
+    "Pixel, 0..254 and whole, that the student reads as 0.0; empty: --student_weights_mean where it is one, else 128.",
+)
+flags.DEFINE_list(
+    "student_pixel_std",
+    [],
+    "Pixels a unit of the student's input, one number; empty: --student_weights_std with that mean, else 64.",
+)
 flags.DEFINE_list("student_weights_mean", [], "Mean, in pixels 0..255, that --student_weights were trained under.")
 flags.DEFINE_list("student_weights_std", [], "Deviation, in pixels, that --student_weights were trained under.")
 flags.DEFINE_list("teacher_pixel_mean", ["128"], "Mean, in pixels, one number or one a channel, inside the teacher.")
@@ -67,7 +75,8 @@ flags.DEFINE_enum(
 flags.DEFINE_float(
     "interval_gradient_share",
     0.125,
-    "Share of a batch's examples, in (0, 1], that gives dL/dI of those activation intervals for which it costs a pass.",
+    "Share of a batch's examples, in (0, 1], that gives dL/dI of residual tensors and of what is requantized from "
+    "them: 1 is exact, less is faster; the others are exact in any case.",
 )
 flags.DEFINE_bool(
     "mask_weight_gradient", True, "Zero a weight's gradient outside its range (LSQ); QKD's authors don't."
@@ -187,10 +196,12 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS) -> ex.Experiment:
         "--teacher_weights without --teacher_pixel_mean and --teacher_pixel_std; say which pixel "
         "normalisation they were trained under",
     )
-    student_pixels = _normalization(values, "student_pixel")
     weights_pixels = None
     if values.student_weights_mean or values.student_weights_std:
         weights_pixels = _normalization(values, "student_weights")
+    student_pixels = weights_pixels
+    if values.student_pixel_mean or values.student_pixel_std or not (weights_pixels and weights_pixels.fits_input):
+        student_pixels = _normalization(values, "student_pixel", ("128", "64"))
     ex.require(values.teacher or not values.teacher_weights, "--teacher_weights without --teacher; name the teacher")
     teacher = None
     if values.teacher:
@@ -225,8 +236,9 @@ def flags_of(options: Mapping[str, object]) -> flags.FlagValues:
         values[flag.name] = copy.deepcopy(flag)
     values.unparse_flags()
     for name, value in options.items():
-        known = ", ".join(difflib.get_close_matches(name, values, n=3)) or "in docs/flags.md"
-        ex.require(name in values, f"there is no option {name}; options are the flags of qkd_tf.train: {known}")
+        near = ", ".join(difflib.get_close_matches(name, values, n=3))
+        meant = f"did you mean {near}?" if near else "docs/flags.md has them"
+        ex.require(name in values, f"there is no option {name}; options are the flags of qkd_tf.train, {meant}")
         try:
             values[name].parse(_argument(values[name], value))
         except flags.IllegalFlagValueError as error:
@@ -257,8 +269,12 @@ def _spec(values: flags.FlagValues, kind, **given):
     return kind(**given, **{f: values[f].value for f in kind.__dataclass_fields__ if f not in given})
 
 
-def _normalization(values: flags.FlagValues, prefix: str) -> ex.PixelNormalization:
-    mean, std = (tuple(_numbers(float, flag, values[flag].value)) for flag in (f"{prefix}_mean", f"{prefix}_std"))
+def _normalization(values: flags.FlagValues, prefix: str, default: tuple[str, ...] = ()) -> ex.PixelNormalization:
+    """Of the flags PREFIX_mean and PREFIX_std; one that is empty has its number of `default`."""
+    mean, std = (
+        tuple(_numbers(float, flag, values[flag].value or list(default[place : place + 1])))
+        for place, flag in enumerate((f"{prefix}_mean", f"{prefix}_std"))
+    )
     try:
         return ex.PixelNormalization(mean, std)
     except ex.ExperimentError as error:

@@ -36,7 +36,8 @@ ALLOWED = {
     "qkd_tf.flags": [EXPERIMENT],
     "qkd_tf.run_folder": [EXPERIMENT, DURABLE, LOCK],
     "qkd_tf.page": [],
-    "qkd_tf.quiet": [],
+    "qkd_tf.chatter": [],
+    "qkd_tf.quiet": ["qkd_tf.chatter"],
     "qkd_tf.checkpoints": [EXPERIMENT, DURABLE, "qkd_tf.disk_errors"],
     "qkd_tf.distribution": [EXPERIMENT, ARCHIVE],
     # Images: what is stored, then what a batch is made of.
@@ -159,7 +160,7 @@ ALLOWED = {
         "qkd_tf.train",
     ],
     "qkd_tf.ablation": [EXPERIMENT, DURABLE, "qkd_tf.flags", "qkd_tf.run_folder"],
-    "qkd_tf.doctor": [],
+    "qkd_tf.doctor": ["qkd_tf.chatter"],
     "qkd_tf.sensitivity": [
         "qkd_tf",
         "qkd_tf.quiet",
@@ -180,6 +181,7 @@ ALLOWED = {
     "tflite_export.*": [
         "qkd_tf",
         "qkd_tf.page",
+        "qkd_tf.chatter",
         "qkd_tf.quiet",
         GRID,
         ARITHMETIC,
@@ -190,7 +192,7 @@ ALLOWED = {
         "tflite_export.*",
     ],
 }
-STANDARD_LIBRARY_ONLY = [EXPERIMENT, DURABLE, LOCK, "qkd_tf.stop_signals"]
+STANDARD_LIBRARY_ONLY = ["qkd_tf.chatter", EXPERIMENT, DURABLE, LOCK, "qkd_tf.stop_signals"]
 NUMPY_ONLY = [GRID, ARITHMETIC]
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tqdm import tqdm
 
+from qkd_tf.chatter import quiet
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS, Arithmetic
-from qkd_tf.quiet import quiet
 from tflite_export.convert import convert
 from tflite_export.graph import IntegerGraph
 from tflite_export.load import ExportError

@@ -69,6 +69,8 @@ def _dataset(given: GivenSet, name: str, spec: DataSpec) -> tf.data.Dataset:
     tensors = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, tf.TensorSpec) for part in pair)
     require(tensors, f"{name}: the set's elements are {pair}; {expected} (of TFDS: as_supervised=True)")
     pixels, label = pair
+    endless = given.cardinality() == tf.data.INFINITE_CARDINALITY
+    require(not endless, f"{name}: the set repeats without end; leave .repeat() out, training begins it anew itself")
     require(
         pixels.dtype == tf.uint8 and label.dtype.is_integer,
         f"{name}: the set has pixels of {pixels.dtype.name} and labels of {label.dtype.name}; {expected} "
@@ -99,12 +101,13 @@ def _of_arrays(given: tuple[np.ndarray, np.ndarray], name: str) -> tf.data.Datas
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels  # as tf_keras.datasets has them
     require(
         images.ndim == 4 and labels.shape == images.shape[:1],
-        f"{name} has images of shape {images.shape} and labels of shape {labels.shape}; {expected}",
+        f"{name} has images of shape {images.shape} and labels of shape {labels.shape}; {expected} "
+        "(of one-hot labels: labels.argmax(-1))",
     )
     require(
         images.dtype == np.uint8 and np.issubdtype(labels.dtype, np.integer),
         f"{name} has images of {images.dtype} and labels of {labels.dtype}; {expected} "
-        "(leave scaling and one-hot labels out; both networks normalise pixels themselves)",
+        "(leave scaling out, or undo it: np.round(255 * images).astype(np.uint8); networks normalise pixels inside)",
     )
     return in_memory(images, labels).read(None)
 

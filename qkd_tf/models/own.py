@@ -26,7 +26,7 @@ def build(
         pixels or classes; weights that do not fit, or have NaN; a saved model with code of its own, unless
         `spec.trust_code`.
     """
-    name, model = spec.name, given
+    name, model = spec.name if given is None else f"the model {given.name}", given
     if model is None:
         model = _call(name, input_shape, num_classes) if spec.is_builder else _load(name, spec.trust_code)
     require(
@@ -41,7 +41,8 @@ def build(
     shape, logits = model.input_shape[1:], model.output_shape
     require(
         len(shape) == 3 and all(side in (None, wanted) for side, wanted in zip(shape, input_shape, strict=True)),
-        f"{name} reads pictures of {shape}, the data set gives {input_shape}; see --image_size",
+        f"{name} reads pictures of {shape}, the data set gives {input_shape}, height, width and channels; "
+        "see --image_size",
     )
     require(
         logits[-1] == num_classes,

@@ -96,6 +96,7 @@ IMAGES, LABELS = arrays()
             ),
             "train: the set's pictures may differ in size; give image_size",
         ),
+        (tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).repeat(), "train: the set repeats without end"),
         (
             tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).shuffle(20),
             "train: the set comes in another order each time; leave its shuffle out",

@@ -1,0 +1,32 @@
+"""What native libraries print of themselves, left out; their warnings and errors stay."""
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+
+# What TensorFlow says when it is imported, whatever TF_CPP_MIN_LOG_LEVEL is, and LiteRT when it takes XNNPACK.
+CHATTER = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog|I0000 |INFO: Created TensorFlow Lite XNNPACK delegate"
+    rb"|To enable the following instructions:"
+)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What is written to the process's stderr in this context comes at its end, without the lines of CHATTER."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            kept.seek(0)
+            told = b"".join(line for line in kept if not CHATTER.match(line))
+            os.write(2, told)
