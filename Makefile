@@ -18,8 +18,9 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-docs: .venv/installed  ## docs/flags.md from the code, the pictures from the results
+docs: .venv/installed  ## docs/flags.md from the code, tables and pictures from the results
 	$(BIN)/python -m docs.flags
+	$(BIN)/python -m docs.results
 	$(BIN)/python -m docs.pictures
 
 micro: .venv/installed build/tflm  ## the microcontroller bundle of every operator, compiled with TFLM's C++ and run
