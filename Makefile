@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs bench networks soak fuzz micro distributed clean
+.PHONY: demo test widths lint docs bench networks soak fuzz micro distributed clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -10,6 +10,9 @@ demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export,
 
 test: .venv/installed  ## the test suite, a file at a time on each of 2 cores, the long files first
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+widths: .venv/installed  ## every pair of bit widths, from student to file, on every runtime: some minutes
+	$(BIN)/python -m pytest -m "widths or not distributed" tests/tflite_export/test_widths.py
 
 distributed: .venv/installed  ## what several replicas do when things go wrong: some minutes
 	$(BIN)/python -m pytest -m distributed -s

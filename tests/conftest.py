@@ -42,11 +42,11 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def determinism_ends_with_the_file():
-    """A run takes deterministic kernels, slow and in want of seeds, as long as its process lives: here the worker."""
-    yield
-    if config := sys.modules.get("tensorflow.python.framework.config"):
-        config.disable_op_determinism()
+def each_file_begins_anew():
+    """A run's seed, and its deterministic kernels, slow and in want of seeds, last as long as its process, a worker."""
+    if tensorflow := sys.modules.get("tensorflow"):
+        sys.modules["tensorflow.python.framework.config"].disable_op_determinism()
+        tensorflow.random.set_seed(None)
 
 
 def pytest_addoption(parser):

@@ -50,8 +50,8 @@ def kernels(run):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Student and teacher from scratch, all phases."""
-    phases = dict.fromkeys(("full_precision", "self_studying", "co_studying", "tutoring"), 1)
+    """Student and teacher from scratch."""
+    phases = {"full_precision": 1, "tutoring": 1}
     student, teacher = network(), network(8)
     before = [model.get_weights() for model in (student, teacher)]
     made = fit(
@@ -70,7 +70,7 @@ def run_of_one_phase(tmp_path_factory):
 def test_run_is_an_ordinary_run_folder(run):
     lines = (run.path / "flags.txt").read_text().splitlines()
     assert {"--weight_bits=3", "--activation_bits=5", "--batch_size=64"} <= set(lines)
-    assert "--phases=full_precision,self_studying,co_studying,tutoring" in lines
+    assert "--phases=full_precision,tutoring" in lines
     assert [phase["phase"] for phase in run.results["phases"]][0] == "full_precision"
     assert run.student_top1 == run.results["student_test_top1"]
     assert "teacher_loss" in run.results["phases"][0]["history"][0]  # it was not taken for pretrained

@@ -179,6 +179,21 @@ def test_normalization_of_weights_is_not_the_students_own(parse):
     assert student.weights_normalization == PixelNormalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
 
 
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ((), ((128.0,), (64.0,))),
+        (("--student_weights_mean=0", "--student_weights_std=255"), ((0.0,), (255.0,))),
+        (("--student_weights_mean=127.5", "--student_weights_std=127.5"), ((128.0,), (64.0,))),
+        (("--student_weights_mean=1,2,3", "--student_weights_std=4,5,6"), ((128.0,), (64.0,))),
+        (("--student_weights_mean=0", "--student_weights_std=255", "--student_pixel_mean=5"), ((5.0,), (64.0,))),
+        (("--student_pixel_std=32",), ((128.0,), (32.0,))),
+    ],
+)
+def test_students_pixels_are_those_of_its_weights_where_an_input_can_have_them(parse, given, expected):
+    assert parse(*SMALL, *given).student.normalization == PixelNormalization(*expected)
+
+
 @pytest.mark.parametrize("argument", ["--student_weights_std=4", "--student_weights_std=4,5,6"])
 def test_deviation_of_the_weights_without_their_mean_is_not_ignored(parse, argument):
     complaint(parse, *SMALL, "--student_weights=w.h5", argument)
