@@ -1,4 +1,4 @@
-"""What single options bring: python -m benchmarks.defaults --flagfile=configs/NAME.flags --bits=w2a2,w4a4 [--options=…]
+"""What single options bring: python -m benchmarks.defaults --bits=w2a2,w4a4 [--options=…] [--base=FLAGFILE]
 
 Each row of OPTIONS is a short training with one thing changed, told by its top-1 on the validation split: the test
 split has no say in what a default is. A cell (option, bits, seed) becomes a small file in --results_dir as soon as it
@@ -17,6 +17,7 @@ from absl import app
 from absl import flags as absl_flags
 
 from qkd_tf.durable import write_whole
+from qkd_tf.experiment import ExperimentError, bit_widths, require
 
 QAT = ("--phases=self_studying", "--epochs=3", "--learning_rates=0.01")
 QKD = ("--phases=self_studying,co_studying,tutoring", "--epochs=1,3,2", "--learning_rates=0.01")
@@ -50,7 +51,11 @@ absl_flags.DEFINE_list("seeds", ["0"], "Seeds.")
 absl_flags.DEFINE_string("results_dir", "results/defaults", "Folder of the small result files.")
 absl_flags.DEFINE_string("base", "configs/cifar10_resnet8_w2a2.flags", "Flag file of all cells.")
 absl_flags.DEFINE_string("more", "", "Flags of all cells that say where things lie, with spaces between them.")
-EVALUATED = ("--validation_fraction=0.1", "--max_eval_images=5000")
+# Of all cells: what is looked at, and, whatever the flag file has, the rates that options change.
+COMMON = (
+    *("--validation_fraction=0.1", "--max_eval_images=5000"),
+    *("--weight_interval_lr_ratio=1", "--activation_interval_lr_ratio=1", "--teacher_lr_ratio=1"),
+)
 
 
 def measure(option: str, bits: str, seed: str) -> dict:
@@ -58,16 +63,18 @@ def measure(option: str, bits: str, seed: str) -> dict:
 
     Returns:
       Top-1 on validation in percent, that of the last phase's best epoch and of its last, the teacher's, and seconds.
+
+    Raises:
+      ExperimentError: the training ended with an error; its last line.
     """
-    weight_bits, activation_bits = bits.removeprefix("w").split("a")
+    weight_bits, activation_bits = bit_widths(bits, "--bits")
     with tempfile.TemporaryDirectory() as run_dir:
         command = [
             *(f"--flagfile={FLAGS.base}", *FLAGS.more.split(), f"--run_dir={run_dir}/run", f"--seed={seed}"),
-            *(f"--weight_bits={weight_bits}", f"--activation_bits={activation_bits}", *EVALUATED, *OPTIONS[option]),
+            *(f"--weight_bits={weight_bits}", f"--activation_bits={activation_bits}", *COMMON, *OPTIONS[option]),
         ]
         done = subprocess.run([sys.executable, "-m", "qkd_tf.train", *command], stderr=subprocess.PIPE, text=True)
-        if done.returncode:
-            return {"failed": done.stderr.strip().splitlines()[-1]}
+        require(done.returncode == 0, (done.stderr.strip().splitlines() or ["no message"])[-1])
         results = json.loads((pathlib.Path(run_dir) / "run" / "results.json").read_text())
     last = results["phases"][-1]
     taught = [row for phase in results["phases"] for row in phase["history"] if "teacher_validation_top1" in row]
@@ -87,7 +94,11 @@ def main(argv: list[str]) -> None:
         path = folder / f"{option}_{bits}_seed{seed}.json"
         if not path.exists():
             cell = {"option": option, "bits": bits, "seed": int(seed), "flags": OPTIONS[option]}
-            write_whole(path, json.dumps(cell | measure(option, bits, seed), indent=1) + "\n")
+            try:
+                write_whole(path, json.dumps(cell | measure(option, bits, seed), indent=1) + "\n")
+            except ExperimentError as error:
+                print(path.stem, error, flush=True)
+                continue
         print(path.stem, json.loads(path.read_text()), flush=True)
 
 

@@ -9,7 +9,6 @@ become a small file in --results_dir as soon as they are there, and a cell that 
 import itertools
 import json
 import pathlib
-import re
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from absl import flags as absl_flags
 
 from qkd_tf import flags
 from qkd_tf.durable import write_whole
-from qkd_tf.experiment import Experiment, ExperimentError, require, require_known
+from qkd_tf.experiment import Experiment, ExperimentError, bit_widths, require, require_known
 from qkd_tf.run_folder import PLACE_FLAGS, differing_flags
 
 PLAN = ("self_studying", "co_studying", "tutoring")
@@ -185,17 +184,6 @@ def _plus_minus(mean: float, std: float | None, form: str) -> str:
     return format(mean, form) + ("" if std is None else f" ± {std:.2f}")
 
 
-def bit_widths(text: str) -> tuple[int, int]:
-    """Bit widths of weights and activations of "w2a2".
-
-    Raises:
-      ExperimentError: other text.
-    """
-    found = re.fullmatch(r"w(\d+)a(\d+)", text)
-    require(found is not None, f"--bits={text}: widths are written as w4a4")
-    return int(found[1]), int(found[2])
-
-
 def run(
     experiment: Experiment, cells: list[tuple[str, str, int]], results_dir: pathlib.Path, train: Callable = run_cell
 ) -> list[dict]:
@@ -211,7 +199,7 @@ def run(
         path = results_dir / f"{name}.json"
         print(f"cell {number} of {len(cells)}: {name}{' is there' if path.exists() else ''}", flush=True)
         run_dir = pathlib.Path(experiment.run_dir) / name
-        command = changed_flags() + overrides(row, bit_widths(bits), seed, experiment, run_dir)
+        command = changed_flags() + overrides(row, bit_widths(bits, "--bits"), seed, experiment, run_dir)
         if not path.exists():
             cell = {"row": row, "bits": bits, "seed": seed, "flags": what_matters(command), **train(command, run_dir)}
             write_whole(path, json.dumps(cell, indent=1) + "\n")
@@ -233,7 +221,7 @@ def main(argv: list[str]) -> None:
             require_known(row, ROWS, "--rows")
             schedule(row, experiment)
         for bits in FLAGS.bits:
-            bit_widths(bits)
+            bit_widths(bits, "--bits")
         require(all(seed.isdecimal() for seed in FLAGS.seeds), f"--seeds={','.join(FLAGS.seeds)}: whole numbers from 0")
         cells = [(row, bits, int(seed)) for seed, bits, row in itertools.product(FLAGS.seeds, FLAGS.bits, FLAGS.rows)]
         results_dir = pathlib.Path(FLAGS.results_dir or f"results/{pathlib.Path(experiment.run_dir).name}")

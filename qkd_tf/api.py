@@ -12,8 +12,15 @@ from collections.abc import Collection, Mapping, Sequence
 import tf_keras
 
 from qkd_tf import durable, flags
-from qkd_tf.data.given import PREFIX, GivenSet, source_of
-from qkd_tf.experiment import TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY, ExperimentError, require
+from qkd_tf.data.given import GivenSet, source_of
+from qkd_tf.experiment import (
+    IN_MEMORY,
+    TRAINED_IN_MEMORY,
+    UNTRAINED_IN_MEMORY,
+    ExperimentError,
+    bit_widths,
+    require,
+)
 from qkd_tf.stop_signals import Stopped
 from qkd_tf.train import Given, train
 
@@ -87,8 +94,7 @@ def fit(
       OSError: `run_dir` cannot be written.
       KeyboardInterrupt: a signal stopped the training; the step at hand is saved.
     """
-    widths = re.fullmatch(r"w(\d)a(\d)", str(bits))
-    require(widths is not None, f"bits={bits!r}: widths of weights and activations are written as 'w4a4'")
+    weight_bits, activation_bits = bit_widths(str(bits), "bits")
     require(isinstance(phases, Mapping), f"phases={phases!r}: epochs by phase are expected, as {{'self_studying': 30}}")
     for name in options.keys() & ARGUMENTS.keys():
         raise ExperimentError(f"{name} is told by the argument {ARGUMENTS[name]}; leave the option out")
@@ -106,7 +112,7 @@ def fit(
                 model.built, f"{role} {model.name} does not know its input yet; begin it with tf_keras.layers.Input"
             )
             given[role], options[role] = model, _name(model, trained)
-    options |= {"run_dir": run_dir, "weight_bits": widths[1], "activation_bits": widths[2]}
+    options |= {"run_dir": run_dir, "weight_bits": weight_bits, "activation_bits": activation_bits}
     options |= {"phases": list(phases), "epochs": list(phases.values())}
     if isinstance(train_set, str):
         require(test_set is None and validation_set is None, f"{train_set} has its own test and validation images")
@@ -117,7 +123,7 @@ def fit(
         if label_names is None and isinstance(student, tf_keras.Model):
             label_names = [str(label) for label in range(student.output_shape[-1])]
         given["source"] = source_of(train_set, test_set, validation_set, spec, label_names)
-        options["dataset"] = PREFIX + given["source"].version
+        options["dataset"] = IN_MEMORY + given["source"].version
     values = flags.flags_of(options)
     try:
         train(flags.experiment_from_flags(values), flags.flag_lines(values), Given(**given))

@@ -49,6 +49,20 @@ def require_bits(value: int, flag: str) -> None:
     require(2 <= value <= 8, f"--{flag}={value} is out of range; bit widths of 2 to 8 are possible")
 
 
+def bit_widths(text: str, name: str) -> tuple[int, int]:
+    """Bit widths of weights and activations of "w2a2".
+
+    Args:
+      name: what the user calls it.
+
+    Raises:
+      ExperimentError: other text.
+    """
+    found = re.fullmatch(r"w(\d+)a(\d+)", text)
+    require(found is not None, f"{name}={text}: widths are written as w4a4")
+    return int(found[1]), int(found[2])
+
+
 @dataclasses.dataclass(frozen=True)
 class DataSpec:
     """Where images come from and how a training batch is made of them.

@@ -9,7 +9,6 @@ import tensorflow as tf
 from qkd_tf.data.source import Examples, Source, in_memory
 from qkd_tf.experiment import DataSpec, ExperimentError, require
 
-PREFIX = "in_memory:"
 DIGESTED = 1_000  # examples of a set that stand for all in its name
 COMPARED = 100  # first examples of a set that must come again in the same order
 

@@ -140,11 +140,11 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"bits": 4}, "bits=4: widths of weights"),
+        ({"bits": 4}, "bits=4: widths are written as w4a4"),
         ({"phases": ["self_studying"]}, "phases=.*: epochs by phase are expected"),
         ({"weight_bits": 2}, "weight_bits is told by the argument bits; leave the option out"),
         ({"student": tf_keras.Sequential([layers.Dense(10)])}, "does not know its input yet; begin it with tf_keras"),
-        ({"bits": "4"}, "bits='4': widths of weights and activations are written as 'w4a4'"),
+        ({"bits": "4"}, "bits=4: widths are written as w4a4"),
         ({"phases": {"studying": 3}}, "unknown phase in --phases 'studying'; known are "),
         ({"phases": {"tutoring": 1}}, "phase tutoring in --phases needs a teacher"),
         ({"learning_rate": 0.1}, "there is no option learning_rate; .* did you mean learning_rates?"),
