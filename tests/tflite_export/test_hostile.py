@@ -30,7 +30,8 @@ from tflite_export.verification import Gate, unlike, verify
 
 PHONE = TARGETS["phone"]
 HANDOFF_SHARE = 0.1  # of the inputs; each loads a Keras model
-TOO_LONG, TOO_MUCH = 10.0, 1 << 30  # seconds, bytes
+TOO_LONG, TOO_MUCH = 10.0, 1 << 30  # seconds of CPU, bytes: a busy machine is not the code's fault
+HANGS = 120.0  # seconds that pass, whatever they are spent on
 EDGES = (0, 1, 4, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFC, 0xFFFFFFFF)
 
 
@@ -148,17 +149,17 @@ def test_random_damage_is_refused_in_bounded_time_and_memory(residual, spoiled, 
     num_inputs = request.config.getoption("--fuzz_inputs")
     spoil, restore = spoiled
     rng = np.random.default_rng(request.config.getoption("--fuzz_seed"))
-    ends, crashes, slowest = collections.Counter(), [], 0.0
+    ends, crashes, slowest, longest = collections.Counter(), [], 0.0, 0.0
     honest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     for number in range(num_inputs):
         kind, name = ".tflite", ""
-        start = time.perf_counter()
+        start = time.process_time(), time.perf_counter()
         try:
             if rng.random() < HANDOFF_SHARE:
                 kind = "handoff"
                 folder, name = spoil(rng)
                 try:
-                    start = time.perf_counter()
+                    start = time.process_time(), time.perf_counter()
                     end = end_of_file(residual.content, residual, load_handoff(folder))
                 except ExportError as error:
                     assert "\n" not in str(error)
@@ -168,7 +169,8 @@ def test_random_damage_is_refused_in_bounded_time_and_memory(residual, spoiled, 
         except Exception as error:  # the very thing that is looked for
             crashes.append(f"input {number}, {kind} {name}: {error!r}")
             end = "crashed"
-        slowest = max(slowest, time.perf_counter() - start)
+        slowest = max(slowest, time.process_time() - start[0])
+        longest = max(longest, time.perf_counter() - start[1])
         ends[kind, end] += 1
         if name:
             restore(name)
@@ -178,10 +180,10 @@ def test_random_damage_is_refused_in_bounded_time_and_memory(residual, spoiled, 
             f"\nfuzz: {num_inputs:,} inputs tried; "
             + ", ".join(f"{k} {e}: {n:,}" for (k, e), n in sorted(ends.items()))
         )
-        print(f"fuzz: {len(crashes)} crashed; slowest {slowest:.2f} s; peak memory grew by {grown / 1e6:.0f} MB")
+        print(f"fuzz: {len(crashes)} crashed; slowest {slowest:.2f} s of CPU; peak memory grew by {grown / 1e6:.0f} MB")
     assert crashes == []
     assert ends[".tflite", "refused"] > 0.8 * (1 - HANDOFF_SHARE) * num_inputs
-    assert slowest < TOO_LONG and grown < TOO_MUCH
+    assert slowest < TOO_LONG and longest < HANGS and grown < TOO_MUCH
 
 
 def same_offsets(count: int) -> bytes:
@@ -213,7 +215,7 @@ def same_offsets(count: int) -> bytes:
 def test_small_file_that_unpacks_to_more_than_memory_is_refused(count):
     content = same_offsets(count)
     assert len(content) < 300_000  # count^3 bytes of names
-    start = time.perf_counter()
+    start = time.process_time(), time.perf_counter()
     with pytest.raises(ValueError, match="overlap|are the most that is read"):
         read_back(content)
     assert time.perf_counter() - start < TOO_LONG
