@@ -215,10 +215,10 @@ def same_offsets(count: int) -> bytes:
 def test_small_file_that_unpacks_to_more_than_memory_is_refused(count):
     content = same_offsets(count)
     assert len(content) < 300_000  # count^3 bytes of names
-    start = time.process_time(), time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="overlap|are the most that is read"):
         read_back(content)
-    assert time.perf_counter() - start < TOO_LONG
+    assert time.process_time() - start < TOO_LONG
 
 
 def test_honest_file_fits_its_own_size(residual):
