@@ -278,6 +278,7 @@ class TrainingSpec:
 
     Attributes:
       phases: in order; none for intervals from calibration alone, without training.
+      one_cosine: learning rates fall by one cosine over all quantized phases, not by one in each of them.
       weight_decay: factor of the L2 term on kernels, 0.5 * decay * |w|^2; never on intervals.
       weight_interval_lr_ratio: learning rate of weight intervals as a share of the phase's.
       activation_interval_lr_ratio: the same for activation intervals.
@@ -301,6 +302,7 @@ class TrainingSpec:
     phases: tuple[PhaseSpec, ...]
     optimizer: str = "sgd"
     momentum: float = 0.9
+    one_cosine: bool = False
     weight_decay: float = 1e-4
     weight_interval_lr_ratio: float = 1.0
     activation_interval_lr_ratio: float = 1.0

@@ -96,6 +96,12 @@ flags.DEFINE_list(
 )
 flags.DEFINE_list("epochs", ["30", "100", "70"], "Epochs of each phase (QKD on CIFAR: 30, 100, 70).")
 flags.DEFINE_list("learning_rates", ["0.01"], "First learning rate of each phase, or one for all (QKD: 0.01); cosine.")
+flags.DEFINE_bool(
+    "one_cosine",
+    False,
+    "Learning rates fall by one cosine over all quantized phases, each phase's from its own first rate; else each "
+    "phase has a cosine of its own.",
+)
 flags.DEFINE_enum("optimizer", "sgd", ex.OPTIMIZERS, "Optimizer of both networks (QKD: sgd).")
 flags.DEFINE_float("momentum", 0.9, "Momentum of sgd (QKD: 0.9).")
 flags.DEFINE_float("weight_decay", 1e-4, "L2 factor on kernels, never on intervals (QKD: 1e-4).")

@@ -25,6 +25,7 @@ ALLOWED = {
     ARITHMETIC: [],
     "qkd_tf.distillation.losses": [],
     "qkd_tf.distillation.phases": [],
+    "qkd_tf.distillation.learning_rates": [],
     DURABLE: [],
     LOCK: [],
     "qkd_tf.disk_errors": [],

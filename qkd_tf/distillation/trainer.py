@@ -13,6 +13,7 @@ from qkd_tf import random_state
 from qkd_tf.checkpoints import Checkpoints, restore
 from qkd_tf.data import Splits
 from qkd_tf.distillation.distiller import Distiller, ParameterGroup
+from qkd_tf.distillation.learning_rates import CosineDecayFrom
 from qkd_tf.distillation.mixed_precision import training_in
 from qkd_tf.distillation.phases import PHASES, Phase
 from qkd_tf.distillation.progress import BetweenSteps, DivergenceGuard, PhaseProgress, diverged
@@ -237,10 +238,12 @@ class Trainer:
         phase_spec = spec.phases[index]
         phase = PHASES[phase_spec.name]
         teacher = None if phase.teacher == "absent" else self._teacher
-        steps = phase_spec.epochs * self._splits.steps_per_epoch
+        steps_before, steps = 0, phase_spec.epochs * self._splits.steps_per_epoch
+        if spec.one_cosine and phase.quantized:
+            steps_before, steps = self._quantized_steps(index)
 
         def group(variables, ratio: float = 1.0) -> ParameterGroup:
-            schedule = tf_keras.optimizers.schedules.CosineDecay(phase_spec.learning_rate * ratio, steps)
+            schedule = CosineDecayFrom(phase_spec.learning_rate * ratio, steps, steps_before)
             optimizer = OPTIMIZERS[spec.optimizer](schedule, spec)
             optimizer.build(variables)
             return ParameterGroup(optimizer, variables)
@@ -280,8 +283,7 @@ class Trainer:
           optimizer: of phase `index`; a resumed run has its number of steps from the checkpoint.
         """
         spec, weights = self._spec, self._student.weights
-        epochs = [phase.epochs if PHASES[phase.name].quantized else 0 for phase in spec.phases]
-        steps_before, steps = (n * self._splits.steps_per_epoch for n in (sum(epochs[:index]), sum(epochs)))
+        steps_before, steps = self._quantized_steps(index)
 
         def annealed(start: float, end: float) -> tf.Tensor:
             return cosine(start, end, (steps_before + tf.cast(optimizer.iterations, tf.float32)) / steps)
@@ -297,6 +299,11 @@ class Trainer:
             "student_penalty": penalty if spec.dampening else None,
             "after_student_step": freeze if self._freezing else None,
         }
+
+    def _quantized_steps(self, index: int) -> tuple[int, int]:
+        """Steps of the quantized phases before phase `index`, and of all of them."""
+        epochs = [phase.epochs if PHASES[phase.name].quantized else 0 for phase in self._spec.phases]
+        return sum(epochs[:index]) * self._splits.steps_per_epoch, sum(epochs) * self._splits.steps_per_epoch
 
     def _require_finite(self, phase: str, epoch: int, step: int | None = None) -> None:
         """The last update has no later loss that would tell of it."""
