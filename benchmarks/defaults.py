@@ -16,19 +16,21 @@ from collections.abc import Mapping
 from absl import app
 from absl import flags as absl_flags
 
+from qkd_tf.ablation import what_matters
 from qkd_tf.durable import write_whole
 from qkd_tf.experiment import ExperimentError, bit_widths, require
 
-QAT = ("--phases=self_studying", "--epochs=3", "--learning_rates=0.01")
-QKD = ("--phases=self_studying,co_studying,tutoring", "--epochs=1,3,2", "--learning_rates=0.01")
+QAT = ("--phases=self_studying", "--epochs=3")
+LONG_QAT = ("--phases=self_studying", "--epochs=6")
+QKD = ("--phases=self_studying,co_studying,tutoring", "--epochs=1,3,2", "--one_cosine")
 # Option -> flags behind those of the flag file. The first of each kind is what the others are compared with.
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "qat": QAT,
     "init_lsq": (*QAT, "--interval_init=lsq"),
     "init_minmax": (*QAT, "--interval_init=minmax"),
     "unscaled": (*QAT, "--interval_gradient_scale=none", "--weight_interval_lr_ratio=0.01"),
-    "slow_intervals": (*QAT, "--weight_interval_lr_ratio=0.1", "--activation_interval_lr_ratio=0.1"),
-    "fast_intervals": (*QAT, "--weight_interval_lr_ratio=10", "--activation_interval_lr_ratio=10"),
+    "interval_rate_1": (*QAT, "--weight_interval_lr_ratio=1", "--activation_interval_lr_ratio=1"),
+    "interval_rate_0.01": (*QAT, "--weight_interval_lr_ratio=0.01", "--activation_interval_lr_ratio=0.01"),
     "unmasked": (*QAT, "--mask_weight_gradient=false"),
     "ewgs_1e-3": (*QAT, "--ewgs_scale=0.001"),
     "ewgs_1e-2": (*QAT, "--ewgs_scale=0.01"),
@@ -36,10 +38,14 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "freezing": (*QAT, "--freeze_threshold_start=0.1"),
     "batch_norm_20": (*QAT, "--batch_norm_batches=20"),
     "all_examples": (*QAT, "--interval_gradient_share=1"),
-    "rate_0.03": (*QAT, "--learning_rates=0.03"),
-    "rate_0.003": (*QAT, "--learning_rates=0.003"),
+    "long_qat": LONG_QAT,
+    "long_qat_rate_0.03": (*LONG_QAT, "--learning_rates=0.03"),
+    "long_qat_rate_0.003": (*LONG_QAT, "--learning_rates=0.003"),
     "qkd": QKD,
-    "teacher_rate_0.1": (*QKD, "--teacher_lr_ratio=0.1"),
+    "qkd_three_cosines": (*QKD, "--noone_cosine"),
+    "qkd_rate_0.03": (*QKD, "--learning_rates=0.03"),
+    "qkd_rate_0.003": (*QKD, "--learning_rates=0.003"),
+    "teacher_rate_1": (*QKD, "--teacher_lr_ratio=1"),
     "teacher_rate_0.01": (*QKD, "--teacher_lr_ratio=0.01"),
     "distillation_0.25": (*QKD, "--distillation_weight=0.25"),
     "temperature_4": (*QKD, "--temperature=4"),
@@ -50,12 +56,12 @@ absl_flags.DEFINE_list("bits", ["w2a2", "w4a4"], "Bit widths of weights and acti
 absl_flags.DEFINE_list("seeds", ["0"], "Seeds.")
 absl_flags.DEFINE_string("results_dir", "results/defaults", "Folder of the small result files.")
 absl_flags.DEFINE_string("base", "configs/cifar10_resnet8_w2a2.flags", "Flag file of all cells.")
-absl_flags.DEFINE_string("more", "", "Flags of all cells that say where things lie, with spaces between them.")
-# Of all cells: what is looked at, and, whatever the flag file has, the rates that options change.
-COMMON = (
-    *("--validation_fraction=0.1", "--max_eval_images=5000"),
-    *("--weight_interval_lr_ratio=1", "--activation_interval_lr_ratio=1", "--teacher_lr_ratio=1"),
-)
+absl_flags.DEFINE_string("more", "", "Further flags of all cells, behind those of the flag file, with spaces between.")
+COMMON = ("--validation_fraction=0.1", "--max_eval_images=5000")  # of all cells: what is looked at
+
+
+def flags_of_cell(option: str) -> list[str]:
+    return [*COMMON, *FLAGS.more.split(), *OPTIONS[option]]
 
 
 def measure(option: str, bits: str, seed: str) -> dict:
@@ -70,8 +76,8 @@ def measure(option: str, bits: str, seed: str) -> dict:
     weight_bits, activation_bits = bit_widths(bits, "--bits")
     with tempfile.TemporaryDirectory() as run_dir:
         command = [
-            *(f"--flagfile={FLAGS.base}", *FLAGS.more.split(), f"--run_dir={run_dir}/run", f"--seed={seed}"),
-            *(f"--weight_bits={weight_bits}", f"--activation_bits={activation_bits}", *COMMON, *OPTIONS[option]),
+            *(f"--flagfile={FLAGS.base}", f"--run_dir={run_dir}/run", f"--seed={seed}", *flags_of_cell(option)),
+            *(f"--weight_bits={weight_bits}", f"--activation_bits={activation_bits}"),
         ]
         done = subprocess.run([sys.executable, "-m", "qkd_tf.train", *command], stderr=subprocess.PIPE, text=True)
         require(done.returncode == 0, (done.stderr.strip().splitlines() or ["no message"])[-1])
@@ -93,7 +99,13 @@ def main(argv: list[str]) -> None:
     for seed, option, bits in itertools.product(FLAGS.seeds, FLAGS.options, FLAGS.bits):
         path = folder / f"{option}_{bits}_seed{seed}.json"
         if not path.exists():
-            cell = {"option": option, "bits": bits, "seed": int(seed), "flags": OPTIONS[option]}
+            cell = {
+                "option": option,
+                "bits": bits,
+                "seed": int(seed),
+                "base": FLAGS.base,
+                "flags": what_matters(flags_of_cell(option)),
+            }
             try:
                 write_whole(path, json.dumps(cell | measure(option, bits, seed), indent=1) + "\n")
             except ExperimentError as error:
