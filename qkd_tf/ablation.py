@@ -20,7 +20,7 @@ from absl import flags as absl_flags
 from qkd_tf import flags
 from qkd_tf.durable import write_whole
 from qkd_tf.experiment import Experiment, ExperimentError, bit_widths, require, require_known
-from qkd_tf.run_folder import PLACE_FLAGS, differing_flags
+from qkd_tf.run_folder import differing_flags, what_matters
 
 PLAN = ("self_studying", "co_studying", "tutoring")
 # Row -> the phase that takes the plan's epochs of self-studying, of co-studying, of tutoring.
@@ -72,12 +72,6 @@ def changed_flags() -> list[str]:
     """The flags of the command line and its flag file that a cell does not set itself and that are no defaults."""
     lines = "\n".join(flags.flag_lines(changed_only=True)).splitlines()
     return [line for line in lines if line.split("=")[0].removeprefix("--") not in OVERRIDDEN]
-
-
-def what_matters(command: list[str]) -> list[str]:
-    """A cell's flags without those that say where things lie; weights by the name of their file."""
-    pairs = [line.partition("=") for line in command if line.split("=")[0].removeprefix("--") not in PLACE_FLAGS]
-    return [f"{n}{equals}{pathlib.Path(v).name if n.endswith('_weights') else v}" for n, equals, v in pairs]
 
 
 def overrides(row: str, bits: tuple[int, int], seed: int, experiment: Experiment, run_dir: pathlib.Path) -> list[str]:

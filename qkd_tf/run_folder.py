@@ -87,6 +87,12 @@ def _decides(flag: str) -> bool:
     return flag.removeprefix("--") not in PLACE_FLAGS
 
 
+def what_matters(lines: list[str]) -> list[str]:
+    """A start's flags without those that say where things lie; weights by the name of their file."""
+    pairs = [line.partition("=") for line in lines if _decides(line.partition("=")[0])]
+    return [f"{n}{equals}{pathlib.Path(v).name if n.endswith('_weights') else v}" for n, equals, v in pairs]
+
+
 def differing_flags(old: list[str], new: list[str]) -> list[str]:
     """Names of the flags, as "--name", in which two starts differ, but for those that say where."""
     old_values, new_values = _by_flag(old), _by_flag(new)
