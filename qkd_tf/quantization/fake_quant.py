@@ -62,7 +62,7 @@ def fake_quantize(
     def straight_through(x, interval):
         z = x / interval
         clipped = tf.clip_by_value(z, float(grid.qmin), float(grid.qmax))
-        q = tf.round(clipped)
+        q = tf.math.rint(clipped)  # not tf.round, which the rewrite to half precision may take over (mixed_precision)
 
         def gradient(upstream):
             inside = tf.cast(tf.logical_and(z >= grid.qmin, z <= grid.qmax), x.dtype)

@@ -23,7 +23,7 @@ def cosine(start: float, end: float, share: tf.Tensor) -> tf.Tensor:
 
 def to_integers(kernel: tf.Tensor, interval: tf.Tensor, grid: IntegerGrid) -> tf.Tensor:
     """round(clip(w / I)), half to even, as float32."""
-    return tf.round(tf.clip_by_value(kernel / interval, float(grid.qmin), float(grid.qmax)))
+    return tf.math.rint(tf.clip_by_value(kernel / interval, float(grid.qmin), float(grid.qmax)))
 
 
 def dampening_loss(kernel: tf.Tensor, interval: tf.Tensor, grid: IntegerGrid) -> tf.Tensor:

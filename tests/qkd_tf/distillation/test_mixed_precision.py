@@ -4,6 +4,8 @@ import tensorflow as tf
 
 from qkd_tf.distillation.mixed_precision import LossScale, check_device, training_in
 from qkd_tf.experiment import ExperimentError
+from qkd_tf.quantization.fake_quant import fake_quantize
+from qkd_tf.quantization.grid import weight_grid
 
 
 def test_float32_and_what_the_device_has_are_taken():
@@ -62,3 +64,24 @@ def test_function_computes_in_half_precision_inside_and_to_the_same_bits_as_befo
         inside = function(x).numpy()
     np.testing.assert_array_equal(function(x), before)
     np.testing.assert_allclose(inside, before, atol=0.02 * np.abs(before).max())  # exact on CPUs that have no bfloat16
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_kernels_are_rounded_in_float32_inside(masked):
+    """Just above a half, bfloat16's neighbours are the half and 0.5039: rounded in it, no kernel would reach 1."""
+    x, interval = tf.random.stateless_uniform((16, 16, 16, 16), (1, 2)), tf.constant(0.25)
+    kernels = [tf.Variable(tf.fill((3, 3, 16, 16), 0.501 * 0.25)) for _ in range(2)]
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(interval)
+            for kernel in kernels:
+                x = tf.nn.relu(tf.nn.conv2d(x, fake_quantize(kernel, interval, weight_grid(2), masked), 1, "SAME"))
+            loss = tf.reduce_mean(x)
+        return loss, tape.gradient(loss, [*kernels, interval])
+
+    expected, _ = step(x)
+    with training_in("bfloat16"):
+        inside, _ = step(x)
+    np.testing.assert_allclose(inside, expected, rtol=0.02)
