@@ -22,7 +22,7 @@ from qkd_tf.run_folder import what_matters
 
 QAT = ("--phases=self_studying", "--epochs=3")
 LONG_QAT = ("--phases=self_studying", "--epochs=6")
-QKD = ("--phases=self_studying,co_studying,tutoring", "--epochs=1,3,2", "--one_cosine")
+QKD = ("--phases=self_studying,co_studying,tutoring", "--epochs=1,3,2")
 # Option -> flags behind those of the flag file. The first of each kind is what the others are compared with.
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "qat": QAT,
@@ -36,7 +36,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "ewgs_1e-2": (*QAT, "--ewgs_scale=0.01"),
     "dampening": (*QAT, "--dampening=0.1"),
     "freezing": (*QAT, "--freeze_threshold_start=0.1"),
-    "batch_norm_20": (*QAT, "--batch_norm_batches=20"),
+    "batch_norm_0": (*QAT, "--batch_norm_batches=0"),
     "all_examples": (*QAT, "--interval_gradient_share=1"),
     "long_qat": LONG_QAT,
     "long_qat_rate_0.03": (*LONG_QAT, "--learning_rates=0.03"),
