@@ -290,8 +290,7 @@ class TrainingSpec:
       steps_per_execution: steps that run before losses are looked at.
       strategy: which devices train; "default" for one.
       batch_norm_batches: training batches that re-estimate the quantized student's BatchNorm statistics before each
-        validation, or after calibration alone; 0 for none, -1 for the default of its kind of network, which is none
-        after calibration alone.
+        validation, or after calibration alone; 0 for none, -1 for the default: 20, and none after calibration alone.
       dampening: what the factor of the dampening loss rises to over the quantized phases; 0 for none.
       freeze_threshold_start, freeze_threshold_end: frequency of oscillation, in changes of direction a step, above
         which a weight is frozen, at the first and at the last step of the quantized phases; start 0 freezes nothing.

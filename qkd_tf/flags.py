@@ -113,12 +113,12 @@ flags.DEFINE_float("teacher_lr_ratio", 1.0, "Learning rate of the teacher in co_
 flags.DEFINE_float("temperature", 2.0, "T of the softened distributions (QKD: 2).")
 flags.DEFINE_float("distillation_weight", 1.0, "Factor of T^2*KL beside the cross-entropy (QKD: 1).")
 
-# Low-bit depthwise networks
+# Low-bit networks
 flags.DEFINE_integer(
     "batch_norm_batches",
     -1,
     "Training batches, at most an epoch's, that re-estimate BatchNorm statistics before a quantized student's "
-    "validation; 0: never; -1: 20 for a student with a DepthwiseConv2D, else 0, and 0 without phases.",
+    "validation; 0: never; -1: 20, and 0 without phases.",
 )
 flags.DEFINE_float(
     "dampening",

@@ -21,7 +21,7 @@ from qkd_tf.distillation.summaries import Summaries
 from qkd_tf.distribution import ONE_DEVICE, Distribution
 from qkd_tf.evaluate import top1
 from qkd_tf.experiment import ExperimentError, TrainingSpec
-from qkd_tf.quantization.batch_norm import BatchNormEstimator, num_batches
+from qkd_tf.quantization.batch_norm import BatchNormEstimator
 from qkd_tf.quantization.oscillation import Freezing, cosine, dampening_loss
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.run_folder import RunFolder
@@ -71,7 +71,7 @@ class Trainer:
         self._checkpoints = Checkpoints(folder.checkpoints, folder.experiment)
         self._best_student: list[np.ndarray] = []
         self._distribution = distribution
-        self._batch_norm_batches = num_batches(spec.batch_norm_batches, student.plain)
+        self._batch_norm_batches = BATCH_NORM_BATCHES if spec.batch_norm_batches < 0 else spec.batch_norm_batches
         self._batch_norm = BatchNormEstimator(student.model)
         with distribution.scope():
             self._freezing = Freezing(student.weights) if spec.freeze_threshold_start else None
@@ -341,6 +341,8 @@ class Trainer:
 # epochs, the best of them, and the seconds that its unfinished epoch has taken.
 START = {"phase": 0, "epoch": 0, "step": 0, "seconds": 0.0, "results": [], "history": [], "best": None}
 
+
+BATCH_NORM_BATCHES = 20  # where the flag leaves it open
 
 # Network -> its name in a row of the history.
 VALIDATED = {"student": "validation_top1", "teacher": "teacher_validation_top1"}

@@ -1,7 +1,7 @@
 """BatchNorm statistics of the weights that a network has now, from a few training batches.
 
 Moving statistics are an average over the weights of many steps. Where low-bit weights go to and fro between two
-integers, as in depthwise convolutions, they fit none of them (Nagel et al. 2022).
+integers, they fit none of them (Nagel et al. 2022), least of all while learning rates are high.
 """
 
 import contextlib
@@ -10,14 +10,6 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import tensorflow as tf
 import tf_keras
-
-DEPTHWISE_BATCHES = 20
-
-
-def num_batches(asked: int, model: tf_keras.Model) -> int:
-    """What --batch_norm_batches comes to: -1 asks for DEPTHWISE_BATCHES where `model` has a DepthwiseConv2D, else 0."""
-    depthwise = any(isinstance(layer, tf_keras.layers.DepthwiseConv2D) for layer in model.submodules)
-    return asked if asked >= 0 else DEPTHWISE_BATCHES * depthwise
 
 
 class BatchNormEstimator:

@@ -481,9 +481,8 @@ def test_results_tell_of_every_epoch_and_two_checkpoints_are_kept(tmp_path, make
         return whole.train(epoch)
 
     splits = dataclasses.replace(whole, train=train)
-    self_studying, co_studying = make_run(
-        tmp_path / "run", (("self_studying", 2), ("co_studying", 1)), splits=splits
-    ).run()
+    phases = (("self_studying", 2), ("co_studying", 1))
+    self_studying, co_studying = make_run(tmp_path / "run", phases, splits=splits, batch_norm_batches=0).run()
     assert asked == [0, 1, 2]  # no phase sees the batches of an earlier one again
     student = {"student_loss", "student_top1"}
     teacher = {"teacher_loss", "teacher_top1", "teacher_validation_top1"}
@@ -764,9 +763,8 @@ def test_no_phases_calibrate_and_train_nothing(tmp_path, make_run):
 
 @pytest.mark.parametrize("asked, estimated", [(-1, False), (0, False), (2, True)])
 def test_without_phases_statistics_are_estimated_if_asked_for(tmp_path, make_run, asked, estimated):
-    """The default of depthwise networks is for what training leaves behind."""
+    """The default is for what training leaves behind."""
     trainer = make_run(tmp_path / "run", (), batch_norm_batches=asked)
-    trainer._batch_norm_batches = 2  # as of a depthwise network
     before = [v.numpy() for v in trainer._student.plain.variables if "moving" in v.name]
     trainer.run()
     after = [v.numpy() for v in trainer._student.model.variables if "moving" in v.name]

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
-from qkd_tf.quantization.batch_norm import DEPTHWISE_BATCHES, BatchNormEstimator, num_batches
+from qkd_tf.quantization.batch_norm import BatchNormEstimator
 
 
 @pytest.fixture
@@ -155,10 +155,3 @@ def test_dropout_is_out_and_random_numbers_go_on_as_they_would_have(chain, rando
 def test_no_batch_is_refused(make_quantized_student):
     with pytest.raises(ValueError, match="no batch"):
         BatchNormEstimator(make_quantized_student().model).estimate([])
-
-
-@pytest.mark.parametrize("depthwise", [False, True])
-def test_default_is_for_networks_with_a_depthwise_convolution(chain, depthwise):
-    model = chain(layers.DepthwiseConv2D(3) if depthwise else layers.Conv2D(2, 3))
-    assert num_batches(-1, model) == (DEPTHWISE_BATCHES if depthwise else 0)
-    assert [num_batches(asked, model) for asked in (0, 1, 7)] == [0, 1, 7]
