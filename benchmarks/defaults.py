@@ -45,7 +45,6 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "qkd_three_cosines": (*QKD, "--noone_cosine"),
     "qkd_rate_0.03": (*QKD, "--learning_rates=0.03"),
     "qkd_rate_0.003": (*QKD, "--learning_rates=0.003"),
-    "qkd_rate_0.003_teacher_0.01": (*QKD, "--learning_rates=0.003", "--teacher_lr_ratio=0.01"),
     "fixed_teacher": ("--phases=self_studying,tutoring", "--epochs=1,5"),
     "teacher_rate_1": (*QKD, "--teacher_lr_ratio=1"),
     "teacher_rate_0.01": (*QKD, "--teacher_lr_ratio=0.01"),
