@@ -61,8 +61,8 @@ absl_flags.DEFINE_string("more", "", "Further flags of all cells, behind those o
 COMMON = ("--validation_fraction=0.1", "--max_eval_images=5000")  # of all cells: what is looked at
 
 
-def flags_of_cell(option: str) -> list[str]:
-    return [*COMMON, *FLAGS.more.split(), *OPTIONS[option]]
+def common() -> list[str]:
+    return [*COMMON, *FLAGS.more.split()]
 
 
 def measure(option: str, bits: str, seed: str) -> dict:
@@ -77,8 +77,8 @@ def measure(option: str, bits: str, seed: str) -> dict:
     weight_bits, activation_bits = bit_widths(bits, "--bits")
     with tempfile.TemporaryDirectory() as run_dir:
         command = [
-            *(f"--flagfile={FLAGS.base}", f"--run_dir={run_dir}/run", f"--seed={seed}", *flags_of_cell(option)),
-            *(f"--weight_bits={weight_bits}", f"--activation_bits={activation_bits}"),
+            *(f"--flagfile={FLAGS.base}", f"--run_dir={run_dir}/run", f"--seed={seed}", *common()),
+            *(f"--weight_bits={weight_bits}", f"--activation_bits={activation_bits}", *OPTIONS[option]),
         ]
         done = subprocess.run([sys.executable, "-m", "qkd_tf.train", *command], stderr=subprocess.PIPE, text=True)
         require(done.returncode == 0, (done.stderr.strip().splitlines() or ["no message"])[-1])
@@ -105,7 +105,8 @@ def main(argv: list[str]) -> None:
                 "bits": bits,
                 "seed": int(seed),
                 "base": FLAGS.base,
-                "flags": what_matters(flags_of_cell(option)),
+                "common_flags": what_matters(common()),
+                "flags": OPTIONS[option],
             }
             try:
                 write_whole(path, json.dumps(cell | measure(option, bits, seed), indent=1) + "\n")

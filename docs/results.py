@@ -9,7 +9,7 @@ from qkd_tf import ablation
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
-CAMPAIGN, OPTIONS = ROOT / "results" / "cifar10_resnet8", ROOT / "results" / "defaults"
+RESULTS = ROOT / "results"
 ORDER = list(ablation.ROWS)
 
 
@@ -17,12 +17,19 @@ def _read(folder: pathlib.Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*_seed*.json"))]
 
 
-def runs() -> list[tuple[str, ...]]:
-    """A line for each run of the campaign: test top-1 behind each of its phases, and of what became of it."""
+def means(campaign: str) -> list[tuple[str, ...]]:
+    """A line for each row and bit width of a campaign, over its seeds, as the ablation itself tells them."""
+    lines = ablation.markdown(ablation.table(_read(RESULTS / campaign))).splitlines()
+    head, _, *rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
+    return [head, *rows]
+
+
+def runs(campaign: str) -> list[tuple[str, ...]]:
+    """A line for each run of a campaign: test top-1 behind each of its phases, and of what became of it."""
     lines = [
         ("bits", "row", "seed", "behind each phase", "on integer steps", "file", "teacher", "agreement", "training, s")
     ]
-    for run in sorted(_read(CAMPAIGN), key=lambda run: (run["bits"], ORDER.index(run["row"]), run["seed"])):
+    for run in sorted(_read(RESULTS / campaign), key=lambda run: (run["bits"], ORDER.index(run["row"]), run["seed"])):
         phases = run["phases"]
         taught = [phase["teacher_test_top1"] for phase in phases if "teacher_test_top1" in phase]
         lines.append(
@@ -41,28 +48,38 @@ def runs() -> list[tuple[str, ...]]:
     return lines
 
 
-def options() -> list[tuple[str, ...]]:
+def options(folder: str) -> list[tuple[str, ...]]:
     """A line for each option that was tried: top-1 on validation."""
-    lines = [("bits", "option", "seed", "flags", "validation top-1, %")]
-    for cell in sorted(_read(OPTIONS), key=lambda cell: (cell["bits"], -cell["validation_top1"])):
+    lines = [("bits", "option", "seed", "flags", "student, %", "teacher, %")]
+    for cell in sorted(_read(RESULTS / folder), key=lambda cell: (cell["bits"], -cell["validation_top1"])):
         flags = " ".join(f"`{flag}`" for flag in cell["flags"])
-        lines.append((cell["bits"].upper(), cell["option"], str(cell["seed"]), flags, f"{cell['validation_top1']:.2f}"))
+        teacher = cell["teacher_validation_top1"]
+        numbers = f"{cell['validation_top1']:.2f}", "" if teacher is None else f"{teacher:.2f}"
+        lines.append((cell["bits"].upper(), cell["option"], str(cell["seed"]), flags, *numbers))
     return lines
 
 
-TABLES: Mapping[str, Callable[[], list[tuple[str, ...]]]] = {"runs": runs, "options": options}
+# A place in the page is <!-- TABLE FOLDER -->, of a table below and a folder of results/.
+TABLES: Mapping[str, Callable[[str], list[tuple[str, ...]]]] = {"means": means, "runs": runs, "options": options}
+
+
+PLACE = re.compile(r"<!-- (\w+) (\w+) -->\n")
 
 
 def page(text: str) -> str:
-    """The page with its tables, which stand between <!-- NAME --> and <!-- end -->, as they are now."""
-    for name, table in TABLES.items():
-        head, *lines = table()
-        rows = "\n".join(f"| {' | '.join(line)} |" for line in (head, ("---",) * len(head), *lines)) + "\n"
-        place = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", re.S)
-        if len(place.findall(text)) != 1:
-            raise ValueError(f"{PAGE} must have one place for the table {name}: <!-- {name} --> to <!-- end -->")
-        text = place.sub(rows.replace("\\", r"\\"), text)
-    return text
+    """The page with its tables, each from <!-- TABLE FOLDER --> to <!-- end -->, as they are now.
+
+    Raises:
+      KeyError: a table that is not one of TABLES.
+    """
+
+    def filled(place: re.Match) -> str:
+        table, folder = PLACE.match(place[0]).groups()
+        head, *lines = TABLES[table](folder)
+        rows = "\n".join(f"| {' | '.join(line)} |" for line in (head, ("---",) * len(head), *lines))
+        return f"<!-- {table} {folder} -->\n{rows}\n<!-- end -->"
+
+    return re.sub(PLACE.pattern + r".*?<!-- end -->", filled, text, flags=re.S)
 
 
 def main() -> None:
