@@ -1,6 +1,5 @@
 """Puts the tables of docs/results.md in their places, from the files in results/: python -m docs.results."""
 
-import json
 import pathlib
 import re
 from collections.abc import Callable, Mapping
@@ -13,13 +12,9 @@ RESULTS = ROOT / "results"
 ORDER = list(ablation.ROWS)
 
 
-def _read(folder: pathlib.Path) -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*_seed*.json"))]
-
-
 def means(campaign: str) -> list[tuple[str, ...]]:
     """A line for each row and bit width of a campaign, over its seeds, as the ablation itself tells them."""
-    lines = ablation.markdown(ablation.table(_read(RESULTS / campaign))).splitlines()
+    lines = ablation.markdown(ablation.table(ablation.cells_of(RESULTS / campaign))).splitlines()
     head, _, *rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
     return [head, *rows]
 
@@ -29,7 +24,9 @@ def runs(campaign: str) -> list[tuple[str, ...]]:
     lines = [
         ("bits", "row", "seed", "behind each phase", "on integer steps", "file", "teacher", "agreement", "training, s")
     ]
-    for run in sorted(_read(RESULTS / campaign), key=lambda run: (run["bits"], ORDER.index(run["row"]), run["seed"])):
+    for run in sorted(
+        ablation.cells_of(RESULTS / campaign), key=lambda run: (run["bits"], ORDER.index(run["row"]), run["seed"])
+    ):
         phases = run["phases"]
         taught = [phase["teacher_test_top1"] for phase in phases if "teacher_test_top1" in phase]
         lines.append(
@@ -51,7 +48,7 @@ def runs(campaign: str) -> list[tuple[str, ...]]:
 def options(folder: str) -> list[tuple[str, ...]]:
     """A line for each option that was tried: top-1 on validation."""
     lines = [("bits", "option", "seed", "flags", "student, %", "teacher, %")]
-    for cell in sorted(_read(RESULTS / folder), key=lambda cell: (cell["bits"], -cell["validation_top1"])):
+    for cell in sorted(ablation.cells_of(RESULTS / folder), key=lambda cell: (cell["bits"], -cell["validation_top1"])):
         flags = " ".join(f"`{flag}`" for flag in cell["flags"])
         teacher = cell["teacher_validation_top1"]
         numbers = f"{cell['validation_top1']:.2f}", "" if teacher is None else f"{teacher:.2f}"

@@ -125,6 +125,11 @@ def _start(module_and_flags: list[str], may_refuse: bool = False) -> None:
     require(done.returncode == 0 or refused, f"python -m {' '.join(module_and_flags)}: {last}")
 
 
+def cells_of(results_dir: pathlib.Path) -> list[dict]:
+    """The numbers of every cell that has a file, whoever ran it: a campaign may be shared out among processes."""
+    return [json.loads(path.read_text()) for path in sorted(results_dir.glob("*_seed*.json"))]
+
+
 def table(cells: list[dict]) -> list[dict]:
     """A row for each row name and bit width, in the order of ROWS.
 
@@ -219,9 +224,10 @@ def main(argv: list[str]) -> None:
         require(all(seed.isdecimal() for seed in FLAGS.seeds), f"--seeds={','.join(FLAGS.seeds)}: whole numbers from 0")
         cells = [(row, bits, int(seed)) for seed, bits, row in itertools.product(FLAGS.seeds, FLAGS.bits, FLAGS.rows)]
         results_dir = pathlib.Path(FLAGS.results_dir or f"results/{pathlib.Path(experiment.run_dir).name}")
-        rows = table(run(experiment, cells, results_dir))
+        run(experiment, cells, results_dir)
     except ExperimentError as error:
         sys.exit(f"error: {error}")
+    rows = table(cells_of(results_dir))
     write_whole(results_dir / "table.json", json.dumps(rows, indent=1) + "\n")
     write_whole(results_dir / "table.md", markdown(rows) + "\n")
     print(markdown(rows))
