@@ -34,6 +34,7 @@ class RunFolder:
         self.path = pathlib.Path(path)
         self.checkpoints = self.path / "checkpoints"
         self.logs = self.path / "logs"
+        self.full_precision = self.path / "full_precision"
         self.handoff = self.path / "handoff"
         self.results = self.path / "results.json"
         self.diagnosis = self.path / "diagnosis.json"

@@ -14,7 +14,7 @@ import tf_keras
 from absl import app
 from absl import flags as absl_flags
 
-from qkd_tf import data, diagnosis, distribution, flags, handoff, networks, preflight, random_state, results
+from qkd_tf import data, diagnosis, distribution, durable, flags, handoff, networks, preflight, random_state, results
 from qkd_tf.checkpoints import Checkpoints
 from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.trainer import Trainer
@@ -83,10 +83,26 @@ def run(
             student.copy_weights_from_plain()
         calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
 
+    def keep_full_precision() -> None:
+        """For other runs, which need not train it again."""
+        with durable.whole_folder(folder.full_precision) as part:
+            for role, network in (("student", student.plain), ("teacher", teacher)):
+                if network is not None and role not in experiment.pretrained:
+                    network.save(part / f"{role}.keras")
+
     with locked(folder.path):
         folder.claim()
         trainer = Trainer(
-            experiment.training, student, teacher, experiment.pretrained, splits, folder, init_intervals, stop, devices
+            experiment.training,
+            student,
+            teacher,
+            experiment.pretrained,
+            splits,
+            folder,
+            init_intervals,
+            stop,
+            devices,
+            keep_full_precision,
         )
         phases = trainer.run()
         if devices.is_chief:

@@ -46,6 +46,7 @@ class Trainer:
         phase follows a float start or a float phase.
       stop: looked at between steps.
       distribution: whose scope the networks were made in.
+      after_full_precision: called where a float phase has ended, with the float networks as it left them.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Trainer:
         calibrate: Callable[[], None],
         stop: StopSignals | None = None,
         distribution: Distribution = ONE_DEVICE,
+        after_full_precision: Callable[[], None] = lambda: None,
     ):
         self._spec = spec
         self._student = student
@@ -67,6 +69,7 @@ class Trainer:
         self._splits = splits
         self._folder = folder
         self._calibrate = calibrate
+        self._after_full_precision = after_full_precision
         self._stop = stop or StopSignals()
         self._checkpoints = Checkpoints(folder.checkpoints, folder.experiment)
         self._best_student: list[np.ndarray] = []
@@ -137,6 +140,8 @@ class Trainer:
             while progress["epoch"] < phase_spec.epochs:
                 progress = self._run_epoch(distiller, epochs_before + progress["epoch"], progress, summaries, shown)
         self._restore_best_student()
+        if not phase.quantized:
+            self._after_full_precision()
         result = {
             "phase": phase.name,
             "epochs": phase_spec.epochs,

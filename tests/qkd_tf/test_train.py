@@ -15,7 +15,9 @@ from absl.testing import flagsaver
 
 from qkd_tf import data, flags, folder_lock, train
 from qkd_tf.data import pipeline
-from qkd_tf.experiment import DataSpec
+from qkd_tf.experiment import DataSpec, NetworkSpec, PixelNormalization
+from qkd_tf.models import weights, zoo
+from qkd_tf.saved_model import load_model
 
 DIGITS = ("--dataset=digits", "--student=convnet_small", "--student_pixel_mean=0", "--student_pixel_std=128")
 RAW_PIXELS = ["--student_weights_mean=0", "--student_weights_std=1"]
@@ -56,7 +58,7 @@ def run_dir(tmp_path_factory):
 
 def test_run_folder_holds_what_was_promised(run_dir):
     names = {file.name for file in run_dir.iterdir()}
-    assert names >= {"flags.txt", "results.json", "checkpoints", "logs", "handoff"}
+    assert names >= {"flags.txt", "results.json", "checkpoints", "logs", "full_precision", "handoff"}
 
 
 def test_results_tell_the_phases_in_order_and_the_handoffs_top1(run_dir):
@@ -65,6 +67,20 @@ def test_results_tell_the_phases_in_order_and_the_handoffs_top1(run_dir):
     codes, labels = (np.load(run_dir / "handoff" / f"{name}.npy") for name in ("student_logits", "test_labels"))
     assert results["student_test_top1"] == pytest.approx(100 * np.mean(codes.argmax(-1) == labels))
     assert results["data"]["num_test"] == len(labels) == 360
+
+
+@pytest.mark.parametrize("role, mean, std", [("student", 0.0, 128.0), ("teacher", 128.0, 64.0)])
+def test_networks_of_full_precision_are_kept_for_other_runs(run_dir, role, mean, std):
+    """As weights of the same network, and as a model of one's own."""
+    path = run_dir / "full_precision" / f"{role}.keras"
+    spec = NetworkSpec("convnet_small", PixelNormalization((mean,), (std,)), str(path))
+    network = zoo.build(spec, (8, 8, 1), 10)
+    assert weights.load(network, spec) == []
+    images, labels = (np.load(run_dir / "handoff" / f"test_{what}.npy") for what in ("images", "labels"))
+    logits = network.predict(images, verbose=0)
+    np.testing.assert_array_equal(load_model(path).predict(images, verbose=0), logits)
+    phase = json.loads((run_dir / "results.json").read_text())["phases"][0]
+    assert phase[f"{role}_test_top1"] == pytest.approx(100 * np.mean(logits.argmax(-1) == labels))
 
 
 def test_calibration_alone_uses_the_whole_grid_for_every_channel(tmp_path):
