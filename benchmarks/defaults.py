@@ -42,11 +42,11 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "long_qat_rate_0.03": (*LONG_QAT, "--learning_rates=0.03"),
     "long_qat_rate_0.003": (*LONG_QAT, "--learning_rates=0.003"),
     "qkd": QKD,
-    "qkd_three_cosines": (*QKD, "--noone_cosine"),
     "qkd_rate_0.03": (*QKD, "--learning_rates=0.03"),
     "qkd_rate_0.003": (*QKD, "--learning_rates=0.003"),
     "fixed_teacher": ("--phases=self_studying,tutoring", "--epochs=1,5"),
-    "teacher_rate_1": (*QKD, "--teacher_lr_ratio=1"),
+    "teacher_rate_0.1": (*QKD, "--teacher_lr_ratio=0.1"),
+    "three_cosines": (*QKD, "--teacher_lr_ratio=0.1", "--noone_cosine"),  # beside teacher_rate_0.1
     "teacher_rate_0.01": (*QKD, "--teacher_lr_ratio=0.01"),
     "distillation_0.25": (*QKD, "--distillation_weight=0.25"),
     "temperature_4": (*QKD, "--temperature=4"),
