@@ -27,7 +27,7 @@ class FoldedKernel:
     Attributes:
       codes: int8, training's integers * 2^shift.
       scales: float32, [C] after a BatchNorm, else [1].
-      bias: int32 [C], in steps of input_scale * scales, a multiple of 2^shift.
+      bias: int32 [C], in steps of input_scale * scales.
       dead_channels: channels whose kernel was dropped because BatchNorm makes it nothing.
     """
 
@@ -57,7 +57,7 @@ def fold(
 
     Args:
       codes: int8, output channel last, in steps of `scale`.
-      shift: bits by which codes and biases are moved to the left, and their steps made smaller.
+      shift: bits by which codes are moved to the left, and the steps of codes and biases made smaller.
       bias: float [C], zeros where the layer has none.
 
     Raises:
@@ -85,10 +85,9 @@ def fold(
         room = np.maximum(np.abs(bias), output_scale) / (input_scale * 2.0**24)
         scales = np.where(overflows, room, scales).astype(np.float32)
         step = np.float64(input_scale) * scales
-    rounded = np.round(bias / step).astype(np.int32)
     return FoldedKernel(
         (codes << shift).astype(np.int8),
         scales / np.float32(2**shift),
-        rounded << shift,
+        np.round(bias / (step / 2**shift)).astype(np.int32),
         tuple(np.flatnonzero(overflows).tolist()),
     )

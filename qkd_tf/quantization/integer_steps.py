@@ -3,8 +3,9 @@
 Rounding it at export alone would make the file another network than the one that was evaluated.
 
 * An integer convolution adds its bias to the int32 sum: a bias is a whole number of steps of
-  input interval * weight interval (times BatchNorm's scale). At 8 bits that grid is too fine to
-  matter; at 2 to 4 bits a step is a good part of a step of the output.
+  input interval * weight interval (times BatchNorm's scale) / 2^weight_shift. At 8 bits that grid is too
+  fine to matter; at 2 bits the sums of a layer may have a deviation of seven input interval * weight
+  interval, and the bits by which weights are stored to the left are what makes its biases fine enough.
 * LiteRT's default QUANTIZE (XNNPACK) multiplies by a whole number of 256ths of input interval /
   output interval. Going from an 8-bit residual tensor to 4 bits that is about 13/256, so the ratio
   would be several percent off.
@@ -103,6 +104,7 @@ def round_biases(student: QuantizedStudent) -> None:
         layer = student.plain.get_layer(name)
         (parent,) = parents(layer)
         step = np.float64(scales[producer(parent).name]) * np.float64(quantized.params().scale)
+        step /= 2**quantized.grid.weight_shift
         following = layer.outbound_nodes[0].outbound_layer if layer.outbound_nodes else None
         if isinstance(following, tf_keras.layers.BatchNormalization):
             _round_beta(following, layer, step)

@@ -108,7 +108,7 @@ class IntegerStudent:
         largest = _largest_sums(layer, codes)
         held = np.abs(bias) + 255 * largest / unit * bias_step <= INT32_MAX // unit * bias_step
         held &= bias_step > 0
-        rounded = np.round(bias / np.where(held, bias_step, np.inf)) * unit
+        rounded = np.round(bias / np.where(held, bias_step / unit, np.inf))
         grid, output_scale = self.params[parent.name].grid, self._scale(operator.end)
         exact = _float_type(np.max(largest * max(-grid.qmin, grid.qmax) + np.abs(rounded)))
         return _Kernel(

@@ -74,9 +74,10 @@ def folded(student, layer, batch_norm):
 
 
 def steps_of(student, layer, tensor, factor):
-    """Size of one integer step of the folded bias."""
+    """Size of one integer step of the folded bias: weights lie at the top of int4, or of int8, and sums are as fine."""
     scale = student.pixels[1].scale if tensor == student.pixels[0] else float(student.outputs[tensor].interval.numpy())
-    return scale * float(student.weights[layer].interval.numpy()) * factor
+    finer = {2: 4, 3: 2, 4: 1, 5: 8, 6: 4, 7: 2, 8: 1}[student.weights[layer].grid.num_bits]
+    return scale * float(student.weights[layer].interval.numpy()) * factor / finer
 
 
 def biases(student, graph):
