@@ -159,7 +159,7 @@ def test_integers_are_predicted_for_every_runtime_and_tensor(written):
         # XNNPACK rounds as training does; the others twice, which shows at 3 bits
         steps = {r: np.abs(logits[r].astype(int) - np.load(folder / "student_logits.npy")) for r in ARITHMETICS}
         assert steps["litert"].max() == 0
-        assert 0 < steps["tflm"].max() <= 4 and np.mean(steps["tflm"] == 0) > 0.5
+        assert 0 < steps["tflm"].max() <= 4 and np.mean(steps["tflm"] == 0) > 0.3
 
 
 def test_test_split_is_written_whole_and_in_order(written):
