@@ -7,6 +7,7 @@ import re
 PHASES = ("full_precision", "self_studying", "co_studying", "tutoring")
 TEACHER_PHASES = ("co_studying", "tutoring")
 OPTIMIZERS = ("sgd", "adam")
+KEPT_EPOCHS = ("best", "last")
 PRECISIONS = ("float32", "bfloat16", "float16")
 MAX_SIDE = 8_192  # pixels
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
@@ -278,6 +279,7 @@ class TrainingSpec:
 
     Attributes:
       phases: in order; none for intervals from calibration alone, without training.
+      keep_epoch: which epoch's student goes on from a phase: the "best" on the validation split, or the "last".
       one_cosine: learning rates fall by one cosine over all quantized phases, not by one in each of them.
       weight_decay: factor of the L2 term on kernels, 0.5 * decay * |w|^2; never on intervals.
       weight_interval_lr_ratio: learning rate of weight intervals as a share of the phase's.
@@ -301,6 +303,7 @@ class TrainingSpec:
     phases: tuple[PhaseSpec, ...]
     optimizer: str = "sgd"
     momentum: float = 0.9
+    keep_epoch: str = "best"
     one_cosine: bool = False
     weight_decay: float = 1e-4
     weight_interval_lr_ratio: float = 1.0
@@ -321,6 +324,7 @@ class TrainingSpec:
 
     def __post_init__(self):
         require_known(self.optimizer, OPTIMIZERS, "--optimizer")
+        require_known(self.keep_epoch, KEPT_EPOCHS, "--keep_epoch")
         require(0 < self.temperature < math.inf, f"--temperature={self.temperature} is not positive and finite")
         require(0 <= self.momentum < 1, f"--momentum={self.momentum} is not in [0, 1)")
         ratios = ("teacher_lr_ratio", "weight_interval_lr_ratio", "activation_interval_lr_ratio")

@@ -96,6 +96,13 @@ flags.DEFINE_list(
 )
 flags.DEFINE_list("epochs", ["30", "100", "70"], "Epochs of each phase (QKD on CIFAR: 30, 100, 70).")
 flags.DEFINE_list("learning_rates", ["0.01"], "First learning rate of each phase, or one for all (QKD: 0.01); cosine.")
+flags.DEFINE_enum(
+    "keep_epoch",
+    "best",
+    ex.KEPT_EPOCHS,
+    "Student that goes on from a phase: the best epoch's on validation, or the last one's, where a small validation "
+    "split would choose by chance among epochs of a learning rate that falls to 0.",
+)
 flags.DEFINE_bool(
     "one_cosine",
     False,

@@ -31,8 +31,8 @@ from qkd_tf.stop_signals import StopSignals
 class Trainer:
     """Runs an experiment's phases one after the other; goes on where a killed run stopped.
 
-    After each phase the student goes on from its best epoch on the validation split, with what was frozen then; the
-    teacher as its last epoch left it.
+    After each phase the student goes on from its best epoch on the validation split, with what was frozen then, or from
+    its last (`TrainingSpec.keep_epoch`); the teacher as its last epoch left it.
 
     A checkpoint is written after every epoch, every `TrainingSpec.checkpoint_every_steps` steps, and where a signal
     asks to stop. It has the networks, the best epoch's student, optimizers, running losses and the state of random
@@ -185,7 +185,7 @@ class Trainer:
         scalars = dict(row)
         if phase.quantized:
             row["intervals"] = self._student.intervals()
-        best = progress["best"]
+        best = progress["best"] if self._spec.keep_epoch == "best" else None
         if best is None or row["validation_top1"] >= best["validation_top1"]:  # of equals, the later
             best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"]}
             self._best_student = [variable.numpy() for variable in self._student_variables()]
@@ -360,10 +360,8 @@ def _within_phase(progress: dict) -> bool:
 def _line(result: dict) -> str:
     """A phase's outcome for a person."""
     teacher = f", teacher {result['teacher_test_top1']:.2f} %" if "teacher_test_top1" in result else ""
-    return (
-        f"{result['phase']}: best epoch {result['best_epoch']} of {result['epochs']} by validation "
-        f"({result['best_validation_top1']:.2f} %); test: student {result['student_test_top1']:.2f} %{teacher}"
-    )
+    kept = f"epoch {result['best_epoch']} of {result['epochs']} (validation {result['best_validation_top1']:.2f} %)"
+    return f"{result['phase']}: {kept} is kept; test: student {result['student_test_top1']:.2f} %{teacher}"
 
 
 OPTIMIZERS = {

@@ -87,6 +87,7 @@ def test_value_out_of_range_is_told_by_flag_and_value(kind, field, wrong, edges)
         (lambda: QuantizationSpec(interval_gradient_scale="x"), "'x'", "none, lsq"),
         (lambda: QuantizationSpec(equalize_channels="x"), "'x'", "auto, on, off"),
         (lambda: TrainingSpec((SELF_STUDYING,), optimizer="lion"), "'lion'", "sgd, adam"),
+        (lambda: TrainingSpec((SELF_STUDYING,), keep_epoch="first"), "'first'", "best, last"),
         (lambda: TrainingSpec((SELF_STUDYING,), mixed_precision="fp8"), "'fp8'", "float32, bfloat16, float16"),
         (lambda: PhaseSpec("costudying", 1, 0.1), "'costudying'", "self_studying, co_studying, tutoring"),
     ],

@@ -381,6 +381,15 @@ def test_student_of_the_best_epoch_goes_on_and_the_teacher_of_the_last(tmp_path,
     assert not all(same_bits(teacher_at_epochs[2], teacher_at_epochs[3]))
 
 
+def test_student_of_the_last_epoch_goes_on_where_that_is_asked_for(tmp_path, monkeypatch, make_run, make_splits):
+    splits = make_splits()
+    trainer = make_run(tmp_path / "run", (("self_studying", 3),), splits=splits, keep_epoch="last")
+    seen = script_validation(monkeypatch, splits, [50.0, 90.0, 40.0], trainer._teacher)
+    (result,) = trainer.run()
+    assert (result["best_epoch"], result["best_validation_top1"]) == (3, 40.0)
+    assert_same_bits(values(trainer._student.model), seen[2])
+
+
 def test_phases_without_a_trained_teacher_leave_every_bit_of_it(tmp_path, make_run):
     trainer = make_run(tmp_path / "run", (("self_studying", 1), ("tutoring", 2)), weight_decay=0.1)
     before = values(trainer._teacher)
