@@ -192,7 +192,7 @@ def run(
       The numbers of all cells, with "row", "bits" and "seed".
     """
     found = []
-    results_dir.mkdir(parents=True, exist_ok=True)
+    results_dir.mkdir(parents=True, exist_ok=True)  # what cannot be made is told before the first hours
     for number, (row, bits, seed) in enumerate(cells, start=1):
         name = f"{row}_{bits}_seed{seed}"
         path = results_dir / f"{name}.json"
@@ -201,6 +201,7 @@ def run(
         command = changed_flags() + overrides(row, bit_widths(bits, "--bits"), seed, experiment, run_dir)
         if not path.exists():
             cell = {"row": row, "bits": bits, "seed": seed, "flags": what_matters(command), **train(command, run_dir)}
+            results_dir.mkdir(parents=True, exist_ok=True)  # it may have been moved away meanwhile
             write_whole(path, json.dumps(cell, indent=1) + "\n")
         found.append(json.loads(path.read_text()))
         differing = differing_flags(found[-1]["flags"], what_matters(command))
