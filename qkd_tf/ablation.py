@@ -92,14 +92,23 @@ def run_cell(command_flags: list[str], run_dir: pathlib.Path) -> dict:
     """Trains and exports one cell; a run folder that is there goes on where it stopped.
 
     Returns:
-      Its numbers: top-1 of the integer file and of the Keras student in percent, whether the file passed its
-      verification, and of each phase what results.json has, but for the history.
+      `numbers_of` its run folder.
 
     Raises:
       ExperimentError: the training ended with an error; its last line.
     """
     _start(["qkd_tf.train", *command_flags])
     _start(["tflite_export", f"--run_dir={run_dir}", "--runtimes="], may_refuse=True)
+    return numbers_of(run_dir)
+
+
+def numbers_of(run_dir: pathlib.Path) -> dict:
+    """What a cell's file has of its run folder, trained and exported.
+
+    Returns:
+      Top-1 of the integer file and of the Keras student in percent, whether the file passed its verification, and of
+      each phase what results.json has, of its history the top-1 on validation behind each epoch.
+    """
     results = json.loads((run_dir / "results.json").read_text())
     verification = json.loads((run_dir / "export" / "verification.json").read_text())
     file = verification["runtimes"][verification["judge"]]
@@ -110,12 +119,17 @@ def run_cell(command_flags: list[str], run_dir: pathlib.Path) -> dict:
         "passed": verification["passed"],
         "num_images": verification["num_images"],
         "bytes": verification["file"]["bytes"],
-        "phases": [
-            {key: value for key, value in phase.items() if key not in ("history", "first_intervals")}
-            for phase in results["phases"]
-        ],
+        "phases": [_without_intervals(phase) for phase in results["phases"]],
         **{key: results[key] for key in ("seconds", "data", "machine", "versions")},
     }
+
+
+def _without_intervals(phase: dict) -> dict:
+    kept = {key: value for key, value in phase.items() if key not in ("history", "first_intervals")}
+    for key in ("validation_top1", "teacher_validation_top1"):
+        found = [epoch[key] for epoch in phase["history"] if key in epoch]
+        kept |= {key: found} if found else {}
+    return kept
 
 
 def _start(module_and_flags: list[str], may_refuse: bool = False) -> None:

@@ -101,6 +101,7 @@ def test_finished_run_started_again_from_its_flags_trains_nothing_and_gives_the_
     assert cell["passed"] and cell["tflite_top1"] == verification["runtimes"]["litert"]["top1"]
     assert (cell["num_images"], cell["bytes"]) == (360, len(before))
     assert [phase["phase"] for phase in cell["phases"]] == ["full_precision", *ablation.PLAN]
+    assert all(len(phase["validation_top1"]) == phase["epochs"] for phase in cell["phases"])
     assert "history" not in cell["phases"][0] and cell["seconds"] > 0
 
 
