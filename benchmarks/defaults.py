@@ -43,8 +43,9 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "long_qat_rate_0.003": (*LONG_QAT, "--learning_rates=0.003"),
     "long_qat_weight_decay_2.5e-5": (*LONG_QAT, "--weight_decay=0.000025"),  # LSQ's at 2 bits
     "long_qat_crop_2": (*LONG_QAT, "--crop_padding=2"),
+    "long_qat_crop_0": (*LONG_QAT, "--crop_padding=0"),
+    "long_qat_crop_2_weight_decay_2.5e-5": (*LONG_QAT, "--crop_padding=2", "--weight_decay=0.000025"),
     "long_qat_batch_64": (*LONG_QAT, "--batch_size=64"),
-    "long_qat_ewgs_1e-2": (*LONG_QAT, "--ewgs_scale=0.01"),
     "qkd": QKD,
     "qkd_rate_0.03": (*QKD, "--learning_rates=0.03"),
     "qkd_rate_0.003": (*QKD, "--learning_rates=0.003"),
