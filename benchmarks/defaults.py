@@ -42,16 +42,15 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "long_qat_rate_0.03": (*LONG_QAT, "--learning_rates=0.03"),
     "long_qat_rate_0.003": (*LONG_QAT, "--learning_rates=0.003"),
     "long_qat_weight_decay_2.5e-5": (*LONG_QAT, "--weight_decay=0.000025"),  # LSQ's at 2 bits
-    "long_qat_crop_2": (*LONG_QAT, "--crop_padding=2"),
+    "long_qat_crop_4": (*LONG_QAT, "--crop_padding=4"),
     "long_qat_crop_0": (*LONG_QAT, "--crop_padding=0"),
-    "long_qat_crop_2_weight_decay_2.5e-5": (*LONG_QAT, "--crop_padding=2", "--weight_decay=0.000025"),
     "long_qat_batch_64": (*LONG_QAT, "--batch_size=64"),
     "qkd": QKD,
     "qkd_rate_0.03": (*QKD, "--learning_rates=0.03"),
     "qkd_rate_0.003": (*QKD, "--learning_rates=0.003"),
     "fixed_teacher": ("--phases=self_studying,tutoring", "--epochs=1,5"),
     "teacher_rate_0.1": (*QKD, "--teacher_lr_ratio=0.1"),
-    "three_cosines": (*QKD, "--teacher_lr_ratio=0.1", "--noone_cosine"),  # beside teacher_rate_0.1
+    "three_cosines": (*QKD, "--noone_cosine"),
     "teacher_rate_0.01": (*QKD, "--teacher_lr_ratio=0.01"),
     "distillation_0.25": (*QKD, "--distillation_weight=0.25"),
     "temperature_4": (*QKD, "--temperature=4"),
