@@ -23,6 +23,7 @@ from qkd_tf.run_folder import what_matters
 QAT = ("--phases=self_studying", "--epochs=3")
 LONG_QAT = ("--phases=self_studying", "--epochs=6")
 QKD = ("--phases=self_studying,co_studying,tutoring", "--epochs=1,3,2")
+FIXED = ("--phases=self_studying,tutoring", "--epochs=1,5")
 # Option -> flags behind those of the flag file. The first of each kind is what the others are compared with.
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "qat": QAT,
@@ -48,7 +49,11 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "qkd": QKD,
     "qkd_rate_0.03": (*QKD, "--learning_rates=0.03"),
     "qkd_rate_0.003": (*QKD, "--learning_rates=0.003"),
-    "fixed_teacher": ("--phases=self_studying,tutoring", "--epochs=1,5"),
+    "fixed_teacher": FIXED,
+    "fixed_teacher_distillation_0.25": (*FIXED, "--distillation_weight=0.25"),
+    "fixed_teacher_rate_0.003": (*FIXED, "--learning_rates=0.003"),
+    "fixed_teacher_temperature_4": (*FIXED, "--temperature=4"),
+    "fixed_teacher_temperature_1": (*FIXED, "--temperature=1"),
     "teacher_rate_0.1": (*QKD, "--teacher_lr_ratio=0.1"),
     "three_cosines": (*QKD, "--noone_cosine"),
     "teacher_rate_0.01": (*QKD, "--teacher_lr_ratio=0.01"),
