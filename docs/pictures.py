@@ -1,4 +1,4 @@
-"""Draws the README's pictures into docs/pictures: python -m docs.pictures."""
+"""Draws the pictures of the README and of docs/results.md into docs/pictures: python -m docs.pictures."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from matplotlib import pyplot
 from matplotlib.patches import FancyBboxPatch
 
-from qkd_tf import page
+from qkd_tf import ablation, page
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "pictures"
@@ -26,8 +26,17 @@ PHASES = (
     ("3  tutoring", "frozen", "cross-entropy + T² KL(teacher ‖ student)", None),
 )
 FIDELITY, STORAGE = (ROOT / "benchmarks" / name for name in ("fidelity", "storage"))
-ABLATION = ROOT / "results" / "cifar10_resnet8"
+CAMPAIGN = ROOT / "results" / "cifar10_resnet8"
+FLOAT_TOP1 = 87.19  # of ResNet-8's published weights
 BITS = ("w2a2", "w3a3", "w4a4")
+# Row of the ablation -> its name for people, colour and line.
+ROWS = {
+    "qat": ("self-studying alone", C["muted"], "-"),
+    "fixed_teacher": ("fixed teacher", C["two"], "-"),
+    "cs_tu": ("without self-studying", C["one"], ":"),
+    "ss_cs": ("without tutoring", C["three"], ":"),
+    "ss_cs_tu": ("all three phases", C["four"], "-"),
+}
 
 
 def phases() -> str:
@@ -80,7 +89,7 @@ def sizes() -> str:
     for name, network, top1, colour in (
         ("ResNet-20, self-studying alone, 2 epochs", "resnet20", _of_fidelity, C["two"]),
         ("ResNet-8, self-studying alone, 3 epochs", "resnet8", _of_fidelity, C["one"]),
-        ("ResNet-8, all three phases, 20 epochs", "resnet8", _of_ablation, C["three"]),
+        ("ResNet-8, all three phases, 20 epochs", "resnet8", _of_campaign, C["three"]),
     ):
         points = [(_bytes(network, bits) / 1000, top1(network, bits), bits) for bits in BITS]
         points = [point for point in points if point[1] is not None]
@@ -102,10 +111,15 @@ def _of_fidelity(network: str, bits: str) -> float:
     return told["runtimes"][told["judge"]]["top1"]
 
 
-def _of_ablation(network: str, bits: str) -> float | None:
+def _of_campaign(network: str, bits: str) -> float | None:
     """The mean over seeds of all three phases; None where they were not run."""
-    found = [json.loads(path.read_text())["tflite_top1"] for path in ABLATION.glob(f"ss_cs_tu_{bits}_seed*.json")]
+    found = [cell["tflite_top1"] for cell in _cells("ss_cs_tu", bits)]
     return statistics.fmean(found) if found else None
+
+
+def _cells(row: str, bits: str) -> list[dict]:
+    """Of all seeds of the campaign."""
+    return [cell for cell in ablation.cells_of(CAMPAIGN) if (cell["row"], cell["bits"]) == (row, bits)]
 
 
 def _bytes(network: str, bits: str) -> int:
@@ -114,7 +128,48 @@ def _bytes(network: str, bits: str) -> int:
     return min(storage["bytes"] for storage in storages.values())
 
 
-PICTURES = {"phases": phases, "sizes": sizes}
+def rows() -> str:
+    """Top-1 of the campaign's integer files: a dot a seed, a bar the mean."""
+    drawn = page.axes()
+    told = []
+    for number, (row, (name, colour, _)) in enumerate(ROWS.items()):
+        for group, bits in enumerate(BITS):
+            found = [cell["tflite_top1"] for cell in _cells(row, bits)]
+            if not found:
+                continue
+            x, mean = group + 0.15 * (number - 2), statistics.fmean(found)
+            label = None if any(text.startswith(name) for text in told) else name
+            drawn.plot([x] * len(found), found, "o", color=colour, markersize=4, label=label)
+            drawn.plot([x - 0.05, x + 0.05], [mean, mean], color=colour, lw=2)
+            told.append(f"{name}, {bits.upper()}: {mean:.2f} % over {len(found)} seeds")
+    drawn.axhline(FLOAT_TOP1, color=C["muted"], lw=1, ls="--")
+    drawn.annotate("float", (2.4, FLOAT_TOP1), xytext=(0, 3), textcoords="offset points", ha="right", fontsize=8)
+    drawn.set(xlim=(-0.5, 2.5), ylabel="top-1 of the file, %")
+    drawn.set_xticks(range(len(BITS)), [bits.upper() for bits in BITS])
+    drawn.legend(loc="lower right")
+    return page.svg(drawn, f"ResNet-8 on CIFAR-10, float {FLOAT_TOP1} %. {'; '.join(told)}.")
+
+
+def epochs() -> str:
+    """Top-1 on validation behind each epoch of the campaign's rows at 2 bits, the mean over seeds."""
+    drawn = page.axes()
+    told = []
+    for row, (name, colour, line) in ROWS.items():
+        curves = [
+            [top1 for phase in cell["phases"] for top1 in phase["validation_top1"]] for cell in _cells(row, "w2a2")
+        ]
+        if not curves:
+            continue
+        means = [statistics.fmean(epoch) for epoch in zip(*curves, strict=True)]
+        drawn.plot(range(1, len(means) + 1), means, line, color=colour, label=name, lw=1.4)
+        told.append(f"{name}: {means[0]:.1f} % behind the first and {means[-1]:.1f} % behind the last of {len(means)}")
+    drawn.set(xlabel="epochs", ylabel="top-1 on validation, %")
+    drawn.xaxis.get_major_locator().set_params(integer=True)
+    drawn.legend(loc="lower right")
+    return page.svg(drawn, f"ResNet-8 at W2A2, top-1 on validation behind each epoch. {'; '.join(told)}.")
+
+
+PICTURES = {"phases": phases, "sizes": sizes, "rows": rows, "epochs": epochs}
 
 
 def standing_alone(element: str) -> str:
