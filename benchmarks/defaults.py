@@ -47,7 +47,6 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "long_qat_crop_0": (*LONG_QAT, "--crop_padding=0"),
     "long_qat_batch_64": (*LONG_QAT, "--batch_size=64"),
     "long_qat_adam": (*LONG_QAT, "--optimizer=adam", "--learning_rates=0.001"),
-    "long_qat_adam_0.0003": (*LONG_QAT, "--optimizer=adam", "--learning_rates=0.0003"),
     "qkd": QKD,
     "qkd_rate_0.03": (*QKD, "--learning_rates=0.03"),
     "qkd_rate_0.003": (*QKD, "--learning_rates=0.003"),
