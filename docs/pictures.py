@@ -87,10 +87,10 @@ def sizes() -> str:
     drawn = page.axes()
     told = []
     for name, network, top1, colour in (
-        ("ResNet-20, self-studying alone, 2 epochs", "resnet20", _of_fidelity, C["two"]),
+        ("ResNet-20, self-studying alone, 2 epochs", "resnet20", _of_resnet20, C["two"]),
         ("ResNet-8, all three phases, 20 epochs", "resnet8", _of_campaign, C["one"]),
     ):
-        points = [(_bytes(network, bits) / 1000, top1(network, bits), bits) for bits in BITS]
+        points = [(_bytes(network, bits) / 1000, top1(bits), bits) for bits in BITS]
         drawn.plot(*list(zip(*points, strict=True))[:2], "o-", color=colour, label=name, markersize=5)
         for kilobytes, percent, bits in points:
             place = {"xytext": (5, -9), "textcoords": "offset points", "fontsize": 8, "color": C["muted"]}
@@ -102,12 +102,12 @@ def sizes() -> str:
     return page.svg(drawn, f"CIFAR-10, top-1 on 10,000 test images. {'; '.join(told)}.")
 
 
-def _of_fidelity(network: str, bits: str) -> float:
-    told = json.loads((FIDELITY / f"cifar10_{network}_{bits}.json").read_text())
+def _of_resnet20(bits: str) -> float:
+    told = json.loads((FIDELITY / f"cifar10_resnet20_{bits}.json").read_text())
     return told["runtimes"][told["judge"]]["top1"]
 
 
-def _of_campaign(network: str, bits: str) -> float:
+def _of_campaign(bits: str) -> float:
     """The mean over seeds of all three phases."""
     return statistics.fmean(cell["tflite_top1"] for cell in _cells("ss_cs_tu", bits))
 
