@@ -84,7 +84,8 @@ def _mean(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: T
     axes = tuple(tensors[1].data.tolist())
     x = inputs[0].astype(np.int64) - tensors[0].zero_point
     sums = x.sum(axis=axes, keepdims=operator.options["keep_dims"])
-    return arithmetic.mean(sums, x.size // sums.size, *_scales(tensors[0], output)) + output.zero_point
+    zero_points = tensors[0].zero_point, output.zero_point
+    return arithmetic.mean(sums, x.size // sums.size, *_scales(tensors[0], output), *zero_points) + output.zero_point
 
 
 def _quantize(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):

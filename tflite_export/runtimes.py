@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 import os
 import re
 import sys
@@ -60,7 +61,9 @@ class TFLMSession:
         config = runtime.InterpreterConfig
         self._graph, self._records = graph, not every_tensor
         self._interpreter = runtime.Interpreter.from_bytes(
-            content, intrepreter_config=config.kPreserveAllTensors if every_tensor else config.kAllocationRecording
+            content,
+            arena_size=_room(graph, content),
+            intrepreter_config=config.kPreserveAllTensors if every_tensor else config.kAllocationRecording,
         )
         self._index = {name: index for index, name in enumerate(graph.tensors)}
 
@@ -98,6 +101,12 @@ class Runtime:
     title: str
     arithmetic: Arithmetic
     session: Callable
+
+
+def _room(graph: IntegerGraph, content: bytes) -> int:
+    """An arena in bytes that holds every activation at once: in one that is too small TFLM ends the process."""
+    activations = sum(math.prod(tensor.shape) for tensor in graph.tensors.values() if tensor.data is None)
+    return 2**20 + 10 * len(content) + activations
 
 
 def _litert(resolver: OpResolverType) -> Callable:

@@ -139,7 +139,8 @@ class IntegerStudent:
 
     def _average(self, operator: "_Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         sums = x.sum(axis=(1, 2), keepdims=len(operator.root.output_shape) == 4, dtype=np.int64)
-        return rounding(sums, x.shape[1] * x.shape[2], *self._scales(operator))
+        zero_points = [self.params[layer.name].zero_point for layer in (*parents(operator.root), operator.end)]
+        return rounding(sums, x.shape[1] * x.shape[2], *self._scales(operator), *zero_points)
 
     def _average_windows(self, operator: "_Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         """A depthwise convolution of equal weights, each AVERAGE_CODE."""

@@ -32,7 +32,7 @@ class Arithmetic:
       convolution, dense: (sums [..., C], input scale, kernel scales [C] or [1], output scale).
       add: (a, b, their scales, output scale).
       multiply: (a, b, their scales, output scale).
-      mean: (sums, number of terms, input scale, output scale).
+      mean: (sums, number of terms, input scale, output scale, input zero point, output zero point).
       logistic: (x, input scale) -> steps of 1 / LOGISTIC_STEPS, the output scale that TFLite prescribes.
       requantize: (x, input scale, output scale).
       limit: (real value, output scale): where a fused activation clips.
@@ -143,7 +143,7 @@ def _fixed_point_multiply(a, b, a_scale, b_scale, output_scale):
     return multiply_rounding_twice(a.astype(np.int64) * b, *quantize_multiplier(real))
 
 
-def _fixed_point_mean(sums, count: int, input_scale, output_scale):
+def _fixed_point_mean(sums, count: int, input_scale, output_scale, input_zero_point, output_zero_point):
     """The division by `count` goes into the fixed-point number, with as many bits as leave it an int32."""
     fixed, shift = quantize_multiplier(_double(input_scale) / _double(output_scale))
     room = np.minimum(min(int(count).bit_length() - 1, MEAN_FRACTION_BITS), 31 + shift)
@@ -173,9 +173,12 @@ def _shifted_add(a, b, a_scale, b_scale, output_scale):
     return (a.astype(np.int64) * a_fixed + b.astype(np.int64) * b_fixed + (1 << (shift - 1))) >> shift
 
 
-def _float_mean(sums, count: int, input_scale, output_scale):
-    ratio = _single(input_scale) / (_single(output_scale) * np.float32(count))
-    return np.round(sums.astype(np.float32) * ratio).astype(np.int64)
+def _float_mean(sums, count: int, input_scale, output_scale, input_zero_point, output_zero_point):
+    """The sum of stored integers; what their zero points add to it is taken off in float32, which moves near ties."""
+    ratio = _single(input_scale) / _single(output_scale) * (np.float32(1) / np.float32(count))
+    zero_points = np.int64(count) * input_zero_point
+    offset = np.float32(output_zero_point) - np.float32(zero_points) * ratio
+    return np.round((sums + zero_points).astype(np.float32) * ratio + offset).astype(np.int64) - output_zero_point
 
 
 def _requantize_in_256ths(x, input_scale, output_scale):

@@ -139,10 +139,24 @@ def test_addition_is_nearest_to_within_a_few_millionths(runtime, a, b, a_scale, 
 
 
 @pytest.mark.parametrize("runtime", ARITHMETICS)
-@given(st.integers(1, 256), st.integers(0, 255), scales)
-def test_mean_of_equal_numbers_is_that_number(runtime, count, q, scale):
+@given(st.integers(1, 256), st.integers(0, 255), scales, st.tuples(*[st.integers(-128, 127)] * 2))
+def test_mean_of_equal_numbers_is_that_number(runtime, count, q, scale, zero_points):
     scale = np.float32(scale)
-    assert abs(int(ARITHMETICS[runtime].mean(np.array([q * count]), count, scale, scale)[0]) - q) <= 1
+    found = ARITHMETICS[runtime].mean(np.array([q * count]), count, scale, scale, *zero_points)
+    assert abs(int(found[0]) - q) <= 1
+
+
+@pytest.mark.parametrize("input_zero_point, ulps_to_the_next_step", [(-128, -1), (-64, 0), (0, 1)])
+def test_xnnpacks_mean_of_what_is_nearly_a_tie_depends_on_the_zero_point(input_zero_point, ulps_to_the_next_step):
+    """1271 / 64 steps of 0.11420043 are 153.4999994 of 0.014774914; the float32s from which LiteRT says 154."""
+    first = _neighbour(np.float32(0.11420043), ulps_to_the_next_step)
+    for scale, expected in ((_neighbour(first, -1), 153), (first, 154)):
+        found = XNNPACK.mean(np.array([1271]), 64, scale, np.float32(0.014774914), input_zero_point, -128)
+        assert found.tolist() == [expected]
+
+
+def _neighbour(x: np.float32, ulps: int) -> np.float32:
+    return (x.view(np.int32) + np.int32(ulps)).view(np.float32)
 
 
 @given(st.integers(0, 255), st.integers(8, 256))
