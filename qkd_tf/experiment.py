@@ -304,7 +304,7 @@ class TrainingSpec:
     optimizer: str = "sgd"
     momentum: float = 0.9
     keep_epoch: str = "best"
-    one_cosine: bool = False
+    one_cosine: bool = True
     weight_decay: float = 1e-4
     weight_interval_lr_ratio: float = 1.0
     activation_interval_lr_ratio: float = 1.0

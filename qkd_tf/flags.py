@@ -105,7 +105,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_bool(
     "one_cosine",
-    False,
+    True,
     "Learning rates fall by one cosine over all quantized phases, each phase's from its own first rate; else each "
     "phase has a cosine of its own.",
 )

@@ -531,7 +531,7 @@ def test_one_cosine_goes_over_all_quantized_phases_and_leaves_float_ones_their_o
     "options, tolerance",
     [
         ({"steps_per_execution": 2}, 0.0),  # two and one batch of the three: the same steps
-        ({"jit_compile": True}, 1e-3),  # XLA sums in another order, and takes the quantizers' definition
+        ({"jit_compile": True}, 1e-2),  # XLA sums in another order, by which an interval near 0 moves most
         ({"mixed_precision": "bfloat16"}, 0.1),  # 8 bits of mantissa, after 12 steps
     ],
     ids=["steps_per_execution", "jit_compile", "bfloat16"],
