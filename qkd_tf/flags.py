@@ -150,7 +150,8 @@ flags.DEFINE_enum(
     "mixed_precision",
     "float32",
     ex.PRECISIONS,
-    "Precision of convolutions in training: bfloat16 (CPUs that have it), float16 (GPUs, with loss scaling).",
+    "Precision of convolutions in training: bfloat16 (CPUs that have it; slower on depthwise ones), "
+    "float16 (GPUs, with loss scaling).",
 )
 flags.DEFINE_bool("jit_compile", False, "Compile the training step with XLA: for accelerators; slower on CPUs.")
 flags.DEFINE_integer("steps_per_execution", 1, "Training steps that run before losses are looked at; spares overhead.")

@@ -219,6 +219,11 @@ def student(
         print(text(refused_rows(error.model, error.refusals)))
         raise
     check(model, experiment.quantization, experiment.target)
+    depthwise = any(isinstance(layer, _layers.DepthwiseConv2D) for layer in leaves(model))
+    if depthwise and experiment.training.mixed_precision == "bfloat16":
+        notes.append(
+            f"note: {model.name} has depthwise convolutions, on which --mixed_precision=bfloat16 is slower than float32"
+        )
     return model, notes
 
 

@@ -7,9 +7,10 @@ import sys
 import time
 
 import pytest
+from absl.testing import flagsaver
 from tf_keras import layers
 
-from qkd_tf import preflight
+from qkd_tf import flags, preflight
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec, TargetSpec
 from qkd_tf.models import zoo
 from qkd_tf.quantization.plan import make_plan
@@ -145,3 +146,19 @@ def test_command_prints_the_table_and_reads_no_picture():
         text=True,
     )
     assert done.returncode == 0 and "convnet_small: 16,698 parameters" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "network, precision, told",
+    [
+        ("mobilenet_v2_0.25_cifar", "bfloat16", True),
+        ("mobilenet_v2_0.25_cifar", "float32", False),
+        ("resnet8", "bfloat16", False),
+    ],
+)
+def test_bfloat16_on_depthwise_convolutions_is_noted_as_slower(network, precision, told):
+    with flagsaver.flagsaver():
+        flags.FLAGS(["train", "--run_dir=x", f"--student={network}", f"--mixed_precision={precision}", "--phases="])
+        experiment = flags.experiment_from_flags()
+    _, notes = preflight.student(experiment, (32, 32, 3), 10)
+    assert any("slower" in note for note in notes) == told
