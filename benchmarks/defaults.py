@@ -43,6 +43,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "long_qat_rate_0.03": (*LONG_QAT, "--learning_rates=0.03"),
     "long_qat_rate_0.003": (*LONG_QAT, "--learning_rates=0.003"),
     "long_qat_weight_decay_2.5e-5": (*LONG_QAT, "--weight_decay=0.000025"),  # LSQ's at 2 bits
+    "long_qat_full_range": (*LONG_QAT, "--nonarrow_range"),
     "long_qat_crop_4": (*LONG_QAT, "--crop_padding=4"),
     "long_qat_crop_0": (*LONG_QAT, "--crop_padding=0"),
     "long_qat_batch_64": (*LONG_QAT, "--batch_size=64"),

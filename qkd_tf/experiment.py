@@ -224,6 +224,7 @@ class QuantizationSpec:
     residual_bits: int = 8
     interval_init: str = "mse"
     interval_gradient_scale: str = "lsq"
+    narrow_range: bool = True
     mask_weight_gradient: bool = True
     calibration_batches: int = 8
     interval_gradient_share: float = 0.125

@@ -79,6 +79,12 @@ flags.DEFINE_float(
     "them: 1 is exact, less is faster; the others are exact in any case.",
 )
 flags.DEFINE_bool(
+    "narrow_range",
+    True,
+    "Kernels of b bits hold 2^b - 1 integers about 0 (QKD: 2 bits are ternary); else one more, -2^(b-1), below 8 bits "
+    "(LSQ), and none is stored as INT4.",
+)
+flags.DEFINE_bool(
     "mask_weight_gradient", True, "Zero a weight's gradient outside its range (LSQ); QKD's authors don't."
 )
 flags.DEFINE_float(

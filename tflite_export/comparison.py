@@ -53,7 +53,8 @@ def not_handed_over(found: IntegerGraph, handoff: Handoff) -> list[str]:
             continue
         data = tensor.data.astype(np.int32)
         unit = 1 << params.grid.weight_shift
-        lowest, highest = params.grid.qmin * unit, params.grid.qmax * unit
+        highest = max(-params.grid.qmin, params.grid.qmax) * unit  # a full range may be turned round
+        lowest = -highest
         if data.min() < lowest or data.max() > highest:
             lines.append(
                 f"tensor {name}/kernel spans {data.min()}..{data.max()}; "

@@ -50,7 +50,7 @@ def fold(
     """Folds a BatchNorm into per-channel scales and the bias.
 
     With a = gamma / sqrt(variance + epsilon): scale[c] = scale * |a[c]|, codes change sign where a < 0
-    (the weights' range is symmetric), bias = beta + a * (bias - mean), rounded to the int32 grid.
+    (no stored code is -128), bias = beta + a * (bias - mean), rounded to the int32 grid.
 
     Where a[c] is 0, or so small that the bias leaves int32, the channel is a constant to within one
     step of its output: its codes become 0 and its scale one that holds the bias.

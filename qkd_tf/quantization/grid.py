@@ -52,15 +52,18 @@ class IntegerGrid:
         """Bits by which weights are stored to the left: up to the top of int4, or of int8 where int4 is too small.
 
         q * 2^shift in steps of scale / 2^shift is the same number. But sums of products come 2^shift
-        finer, and that is what keeps runtimes that round twice near those that round once.
+        finer, and that is what keeps runtimes that round twice near those that round once. The lowest integer
+        of a full range, turned round by a negative BatchNorm scale, fits no int4: such grids take all of int8.
         """
+        if -self.qmin > self.qmax:
+            return MAX_BITS - 1 - self.num_bits
         return (INT4_BITS if self.num_bits <= INT4_BITS else MAX_BITS) - self.num_bits
 
 
-def weight_grid(num_bits: int) -> IntegerGrid:
-    """Narrow range, as TFLite wants its weights: 2 bits are ternary, 8 bits are [-127, 127]."""
+def weight_grid(num_bits: int, narrow_range: bool = True) -> IntegerGrid:
+    """Narrow range as QKD's: 2 bits are ternary. Else -2^(b-1) too, as LSQ's, but at 8 bits: TFLite ends at -127."""
     qmax = 2 ** (num_bits - 1) - 1
-    return IntegerGrid(num_bits, -qmax, qmax)
+    return IntegerGrid(num_bits, -qmax if narrow_range or num_bits == MAX_BITS else -qmax - 1, qmax)
 
 
 def unsigned_grid(num_bits: int) -> IntegerGrid:

@@ -377,7 +377,7 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
         readers = graph.readers(name) if graph.role(name) != "compute" else [name]
         return [bits(r, "activation_bits") for r in readers if graph.role(r) == "compute"]
 
-    weight_grids = {name: weight_grid(bits(name, "weight_bits")) for name in computes}
+    weight_grids = {name: weight_grid(bits(name, "weight_bits"), spec.narrow_range) for name in computes}
     output_grids: dict[str, IntegerGrid] = {}
     requantized: dict[tuple[str, str], str] = {}
     fixed: dict[str, float] = {}

@@ -86,7 +86,7 @@ def test_every_flag_reaches_the_experiment(parse):
     ]
     known = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[flags.__name__]}
     assert known == {
-        *changed, "student_weights_std", "horizontal_flip", "mask_weight_gradient", "jit_compile",
+        *changed, "student_weights_std", "horizontal_flip", "narrow_range", "mask_weight_gradient", "jit_compile",
         "skip_broken_images", "deterministic", "trust_model_code",
     }  # fmt: skip
     plain = parse(*base)
@@ -94,6 +94,7 @@ def test_every_flag_reaches_the_experiment(parse):
         assert parse(*base, f"--{name}={value}", *extra.get(name, [])) != plain, name
     for name in (
         "nohorizontal_flip",
+        "nonarrow_range",
         "mask_weight_gradient",
         "jit_compile",
         "skip_broken_images",

@@ -240,6 +240,19 @@ CASES = {
     "depthwise_dilation": Case(
         "DEPTHWISE_CONV_2D", _through(layers.DepthwiseConv2D((3, 2), padding="valid", dilation_rate=2)), (8, 7, 3)
     ),
+    "full_range": Case(
+        "CONV_2D CONV_2D DEPTHWISE_CONV_2D CONV_2D",
+        _through(
+            layers.Conv2D(5, 3, use_bias=False, name="stem"),
+            layers.BatchNormalization(),  # of which some gammas are negative
+            layers.ReLU(),
+            layers.Conv2D(4, 3, activation="relu", name="two_bits"),
+            layers.DepthwiseConv2D(3, activation="relu", name="three_bits"),
+            layers.Conv2D(5, 1),
+        ),
+        (9, 8, 3),
+        dataclasses.replace(LOW, narrow_range=False, bits_rule=("stem=w2", "two_bits=w2")),
+    ),
     "dense": Case("RESHAPE FULLY_CONNECTED", _through(layers.Flatten(), layers.Dense(5)), (3, 4, 3)),
     "dense_batch_norm": Case(
         "RESHAPE FULLY_CONNECTED FULLY_CONNECTED",

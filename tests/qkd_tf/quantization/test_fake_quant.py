@@ -10,6 +10,7 @@ from qkd_tf.quantization.fake_quant import carry_interval, fake_quantize, fake_q
 
 BITS = range(grids.MIN_BITS, grids.MAX_BITS + 1)
 GRIDS = [make(b) for b in BITS for make in (grids.weight_grid, grids.unsigned_grid, grids.signed_grid)]
+GRIDS += [grids.weight_grid(b, narrow_range=False) for b in BITS]
 
 
 def floats(bound):

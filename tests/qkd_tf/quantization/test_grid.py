@@ -9,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 from qkd_tf.quantization import grid as g
 
 BITS = range(g.MIN_BITS, g.MAX_BITS + 1)
-GRIDS = [make(b) for b in BITS for make in (g.weight_grid, g.unsigned_grid, g.signed_grid)]
+FULL = [g.weight_grid(bits, narrow_range=False) for bits in BITS]
+GRIDS = [make(b) for b in BITS for make in (g.weight_grid, g.unsigned_grid, g.signed_grid)] + FULL
 VALUES = arrays(np.float32, 12, elements=st.floats(-1000, 1000, width=32))
 INTERVALS = st.floats(2**-10, 16, width=32)
 
@@ -25,6 +26,9 @@ def params_of(grid, interval):
         (g.weight_grid(3), -3, 3),
         (g.weight_grid(4), -7, 7),
         (g.weight_grid(8), -127, 127),
+        (g.weight_grid(2, narrow_range=False), -2, 1),
+        (g.weight_grid(7, narrow_range=False), -64, 63),
+        (g.weight_grid(8, narrow_range=False), -127, 127),
         (g.unsigned_grid(2), 0, 3),
         (g.unsigned_grid(4), 0, 15),
         (g.unsigned_grid(8), 0, 255),
@@ -92,6 +96,12 @@ def test_weights_are_shifted_to_the_top_of_int4_or_int8(bits, shift):
 def test_shifted_weights_still_fit_and_no_more_shift_would(bits):
     grid, top = g.weight_grid(bits), 7 if bits <= 4 else 127
     assert grid.qmax << grid.weight_shift <= top < grid.qmax << grid.weight_shift + 1
+
+
+@pytest.mark.parametrize("grid", FULL, ids=str)
+def test_full_range_turned_round_still_fits_int8_and_one_more_shift_would_not(grid):
+    turned = -grid.qmin << grid.weight_shift
+    assert turned <= 127 < turned * 2
 
 
 def test_scale_becomes_a_float32():
