@@ -382,7 +382,7 @@ class TargetSpec:
 
     @property
     def packs_int4(self) -> bool:
-        """Whether kernels of at most 4 bits are stored two a byte there."""
+        """Whether kernels that fit INT4 are stored two a byte there."""
         return self.target == "microcontroller"
 
 

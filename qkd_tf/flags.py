@@ -101,7 +101,11 @@ flags.DEFINE_list(
     "Phases in order: " + ", ".join(ex.PHASES) + "; none: calibration alone.",
 )
 flags.DEFINE_list("epochs", ["30", "100", "70"], "Epochs of each phase (QKD on CIFAR: 30, 100, 70).")
-flags.DEFINE_list("learning_rates", ["0.01"], "First learning rate of each phase, or one for all (QKD: 0.01); cosine.")
+flags.DEFINE_list(
+    "learning_rates",
+    ["0.01"],
+    "Learning rate of each phase, or one for all, at the first step of its cosine (QKD: 0.01).",
+)
 flags.DEFINE_enum(
     "keep_epoch",
     "best",

@@ -15,12 +15,12 @@ from absl import flags as absl_flags
 from qkd_tf import data, flags, networks
 from qkd_tf.experiment import Experiment, ExperimentError, QuantizationSpec, TargetSpec
 from qkd_tf.quantization.plan import KERNELS, QuantizationPlan, make_plan, parents, problems, role
+from qkd_tf.quantization.runtime_arithmetic import INT4_MAX
 from qkd_tf.quantization.standard_form import UnsupportedLayers, leaves
 
 absl_flags.adopt_module_key_flags(flags)
 
 BIAS_BYTES = 4
-INT4_BITS = 4
 HEADER = ("layer", "kind", "w bits", "in bits", "output", "parameters", "multiply-adds", "bytes", "")
 _layers = tf_keras.layers
 
@@ -35,6 +35,7 @@ class LayerRow:
       parameters: trained ones that the file holds: kernel and bias, with BatchNorm folded into both.
       multiply_adds: of one example.
       num_bytes: of kernel at its width and int32 bias.
+      fits_int4: whether its kernel can be stored as INT4.
       problem: what keeps it from becoming integer and what to do, "" if nothing.
     """
 
@@ -46,6 +47,7 @@ class LayerRow:
     parameters: int = 0
     multiply_adds: int = 0
     num_bytes: int = 0
+    fits_int4: bool = False
     problem: str = ""
 
     def cells(self) -> tuple[str, ...]:
@@ -74,13 +76,15 @@ def rows(model: tf_keras.Model, plan: QuantizationPlan) -> list[LayerRow]:
         if role(layer) == "compute":
             kernel = math.prod(getattr(layer, KERNELS[type(layer)]).shape)
             bias = layer.output_shape[-1]
-            weight_bits = plan.weight_grids[layer.name].num_bits
+            grid = plan.weight_grids[layer.name]
+            weight_bits = grid.num_bits
             row = dataclasses.replace(
                 row,
                 weight_bits=weight_bits,
                 parameters=kernel + bias,
                 multiply_adds=MULTIPLY_ADDS[type(layer)](layer),
                 num_bytes=-(-kernel * weight_bits // 8) + BIAS_BYTES * bias,
+                fits_int4=grid.qmax << grid.weight_shift <= INT4_MAX,
             )
         elif role(layer) in ("fold", "pass", "pixels"):
             row = dataclasses.replace(row, input_bits=None)
@@ -142,7 +146,7 @@ def weight_bytes(table: list[LayerRow], target: TargetSpec) -> int:
     for row in table:
         if row.weight_bits is not None:
             bias = row.output_shape[-1]
-            packed = target.packs_int4 and row.weight_bits <= INT4_BITS
+            packed = target.packs_int4 and row.fits_int4
             total += -(-(row.parameters - bias) // (2 if packed else 1)) + BIAS_BYTES * bias
     return total
 

@@ -26,7 +26,7 @@ flags.DEFINE_enum(
     "weight_storage",
     "auto",
     WEIGHT_STORAGES,
-    "int4 packs kernels of at most 4 bits two a byte; auto is the target's.",
+    "int4 packs kernels of at most 4 bits, narrow range, two a byte; auto is the target's.",
 )
 flags.DEFINE_enum(
     "input_type",

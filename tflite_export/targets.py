@@ -125,7 +125,7 @@ def kernels(graph: IntegerGraph) -> list[tuple[Operator, Tensor]]:
 def _obstacle(operator: Operator, kernel: Tensor, target: Target) -> str | None:
     """What keeps a kernel from being stored as INT4."""
     if max(-int(kernel.data.min()), int(kernel.data.max())) > INT4_MAX:
-        return "more than 4 bits"
+        return f"integers beyond {INT4_MAX}"
     if operator.kind == "FULLY_CONNECTED" and kernel.shape[1] % 2:
         return "an odd number of inputs"  # LiteRT leaves these to kernels that round in another way
     if operator.kind not in target.int4:

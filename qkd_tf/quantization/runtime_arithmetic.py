@@ -3,7 +3,8 @@
 NumPy only. Training predicts with it what the exported file will compute (`integer_student`), the
 exporter executes files with it (`integer_reference`). Four schools:
 
-* XNNPACK, LiteRT's default kernels: a sum is multiplied by a float32 and rounded once, half to even.
+* XNNPACK, LiteRT's default kernels: a sum is multiplied by a float32 and rounded once, half to even. A MEAN's
+  zero points are taken off in float32, too.
 * TFLM: a sum is multiplied by a 32-bit fixed-point number, then shifted right, and each of the two
   rounds. At few bits the first rounding is coarse: a value a little below a half goes up.
 * LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, and LOGISTIC is a table.
@@ -32,7 +33,7 @@ class Arithmetic:
       convolution, dense: (sums [..., C], input scale, kernel scales [C] or [1], output scale).
       add: (a, b, their scales, output scale).
       multiply: (a, b, their scales, output scale).
-      mean: (sums, number of terms, input scale, output scale, input zero point, output zero point).
+      mean: (sums, number of terms, input scale, output scale, zero points that were taken off: input's, output's).
       logistic: (x, input scale) -> steps of 1 / LOGISTIC_STEPS, the output scale that TFLite prescribes.
       requantize: (x, input scale, output scale).
       limit: (real value, output scale): where a fused activation clips.

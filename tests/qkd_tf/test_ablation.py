@@ -1,4 +1,5 @@
 import json
+import pathlib
 import subprocess
 
 import pytest
@@ -8,6 +9,7 @@ from qkd_tf import ablation, flags
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.flags import experiment_from_flags
 
+ROOT = pathlib.Path(__file__).parents[2]
 PLAN = ["--run_dir=runs/plan", "--teacher=convnet_large", "--epochs=3,10,7", "--learning_rates=0.1,0.02,0.003"]
 ARGUMENTS = ["ablation", "--student=convnet_small", "--dataset=digits", *PLAN]
 
@@ -122,3 +124,16 @@ def test_mistakes_end_in_one_line_before_anything_is_trained(flag, message, monk
         flags.FLAGS([*ARGUMENTS, flag])
         ablation.main(["ablation"])
     assert str(end.value).startswith("error: ") and message in str(end.value)
+
+
+def test_cells_of_the_campaign_are_those_of_its_command(monkeypatch):
+    """docs/results.md gives the command; a default that changes would make other experiments of it."""
+    monkeypatch.chdir(ROOT)
+    folder = ROOT / "results" / "cifar10_resnet8"
+    cells = [(cell["row"], cell["bits"], cell["seed"]) for cell in ablation.cells_of(folder)]
+    assert cells
+    command = ["--student_weights=mlperf_resnet8.h5", "--teacher_weights=resnet20.npz", "--mixed_precision=bfloat16"]
+    with flagsaver.flagsaver():
+        flags.FLAGS(["ablation", "--flagfile=configs/cifar10_resnet8_w2a2.flags", *command])
+        found = ablation.run(experiment_from_flags(), cells, folder, train=None)
+    assert len(found) == len(cells)

@@ -1,5 +1,6 @@
 """The table of a student before anything is trained: numbers by hand, refusals, limits, and the command."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -60,12 +61,15 @@ def test_multiply_adds_are_those_of_the_literature(name, millions):
     assert round(total / 1e6) == millions
 
 
-def test_weights_are_stored_as_the_target_stores_them(table):
+def test_weights_are_stored_as_the_target_stores_them(table, make_residual_student):
     rows = list(table.values())
     kernels = {"stem": 108, "depthwise": 36, "linear": 16, "logits": 20}
     biases = 4 * (4 + 4 + 4 + 5)
     assert preflight.weight_bytes(rows, TargetSpec("phone")) == sum(kernels.values()) + biases
     assert preflight.weight_bytes(rows, TargetSpec("microcontroller")) == 108 + 18 + 8 + 20 + biases
+    model = make_residual_student()
+    full_range = preflight.rows(model, make_plan(model, dataclasses.replace(SPEC, narrow_range=False)))
+    assert preflight.weight_bytes(full_range, TargetSpec("microcontroller")) == sum(kernels.values()) + biases
 
 
 def test_peak_of_activations_holds_the_shortcut_too(make_residual_student):

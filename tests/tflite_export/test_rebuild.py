@@ -236,3 +236,16 @@ def test_network_may_end_in_a_layer_that_only_moves_integers(make_handoff, rando
     model = randomize(tf_keras.Model(pixels, layers.Flatten(name="flat")(layers.Conv2D(5, 1)(x))))
     errors = step_errors(make_handoff(model))
     assert errors.max() <= 1
+
+
+def test_full_range_reaches_its_lowest_integer_and_a_negative_gamma_turns_it_round(chain, randomize, make_handoff):
+    model = chain(layers.Conv2D(8, 3, use_bias=False, name="conv"), layers.BatchNormalization(name="bn"), layers.ReLU())
+    randomize(model)
+    gamma = np.array([1, -1] * 4, np.float32)
+    model.get_layer("bn").gamma.assign(gamma)
+    spec = QuantizationSpec(narrow_range=False, bits_rule=("conv=w2",))
+    handoff = make_handoff(model, spec)
+    assert handoff.weights["conv"].min() == -2 and handoff.weights["conv"].max() == 1
+    stored = rebuild(handoff).tensors["conv/kernel"].data
+    assert set(stored[gamma > 0].ravel().tolist()) == {-64, -32, 0, 32}
+    assert set(stored[gamma < 0].ravel().tolist()) == {64, 32, 0, -32}

@@ -75,7 +75,7 @@ def test_notes_say_what_stays_int8_and_why():
     stored = store(graph(narrow=(NARROW, 1), channels=(NARROW, 2), wide=(WIDE, 1)), "auto", TARGETS["microcontroller"])
     assert stored.notes[1].startswith("1 kernel is stored as INT4, two integers a byte: flash is")
     reason = "no INT4 FULLY_CONNECTED with a scale for each channel there"
-    assert stored.notes[2] == f"stored as int8: channels ({reason}), wide (more than 4 bits)"
+    assert stored.notes[2] == f"stored as int8: channels ({reason}), wide (integers beyond 7)"
 
 
 def test_file_may_store_as_int4_what_fits_and_nothing_else():

@@ -504,9 +504,10 @@ def test_results_tell_of_every_epoch_and_two_checkpoints_are_kept(tmp_path, make
     assert list((tmp_path / "run/logs").glob("events*"))
 
 
-def test_learning_rate_falls_to_zero_by_a_cosine_over_the_phase(tmp_path, make_run):
-    trainer = make_run(tmp_path / "run", (("co_studying", 2),), teacher_lr_ratio=0.5)
-    distiller = trainer._distiller(0)
+def test_learning_rate_falls_to_zero_by_a_cosine_over_each_phase(tmp_path, make_run):
+    phases = (("self_studying", 1), ("co_studying", 2))
+    trainer = make_run(tmp_path / "run", phases, one_cosine=False, teacher_lr_ratio=0.5)
+    distiller = trainer._distiller(1)
     for groups, rate in ((distiller.student_groups, 0.05), (distiller.teacher_groups, 0.025)):
         for group in groups:
             schedule = group.optimizer._learning_rate  # 2 epochs of 3 batches
@@ -531,7 +532,7 @@ def test_one_cosine_goes_over_all_quantized_phases_and_leaves_float_ones_their_o
     "options, tolerance",
     [
         ({"steps_per_execution": 2}, 0.0),  # two and one batch of the three: the same steps
-        ({"jit_compile": True}, 1e-2),  # XLA sums in another order, by which an interval near 0 moves most
+        ({"jit_compile": True}, 1e-3),  # XLA sums in another order, and takes the quantizers' definition
         ({"mixed_precision": "bfloat16"}, 0.1),  # 8 bits of mantissa, after 12 steps
     ],
     ids=["steps_per_execution", "jit_compile", "bfloat16"],
@@ -541,7 +542,9 @@ def test_accelerator_options_train_to_the_same_weights(make_run, uninterrupted, 
     other = make_run(tmp_path / "other", **options)
     results = results, other.run()
     for ours, expected in zip(all_values(other), plain, strict=True):
-        np.testing.assert_allclose(ours, expected, atol=tolerance * max(1.0, np.abs(expected).max()), rtol=0)
+        of_interval = 10 if np.ndim(expected) == 0 else 1  # its gradient is a sum over a whole tensor
+        atol = of_interval * tolerance * max(1.0, np.abs(expected).max())
+        np.testing.assert_allclose(ours, expected, atol=atol, rtol=0)
     losses = [[row["student_loss"] for row in result[1]["history"]] for result in results]
     np.testing.assert_allclose(losses[1], losses[0], rtol=max(tolerance, 1e-6))
 
