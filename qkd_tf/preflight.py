@@ -15,7 +15,6 @@ from absl import flags as absl_flags
 from qkd_tf import data, flags, networks
 from qkd_tf.experiment import Experiment, ExperimentError, QuantizationSpec, TargetSpec
 from qkd_tf.quantization.plan import KERNELS, QuantizationPlan, make_plan, parents, problems, role
-from qkd_tf.quantization.runtime_arithmetic import INT4_MAX
 from qkd_tf.quantization.standard_form import UnsupportedLayers, leaves
 
 absl_flags.adopt_module_key_flags(flags)
@@ -84,7 +83,7 @@ def rows(model: tf_keras.Model, plan: QuantizationPlan) -> list[LayerRow]:
                 parameters=kernel + bias,
                 multiply_adds=MULTIPLY_ADDS[type(layer)](layer),
                 num_bytes=-(-kernel * weight_bits // 8) + BIAS_BYTES * bias,
-                fits_int4=grid.qmax << grid.weight_shift <= INT4_MAX,
+                fits_int4=grid.fits_int4,
             )
         elif role(layer) in ("fold", "pass", "pixels"):
             row = dataclasses.replace(row, input_bits=None)

@@ -48,14 +48,24 @@ class IntegerGrid:
         return INT8_MAX - self.qmax
 
     @property
+    def is_narrow(self) -> bool:
+        """Whether no negative integer lacks its opposite, which a kernel needs behind a negative BatchNorm scale."""
+        return -self.qmin <= self.qmax
+
+    @property
+    def fits_int4(self) -> bool:
+        """As a kernel. The lowest integer of a full range may be turned round, and then no int4 holds it."""
+        return self.is_narrow and self.num_bits <= INT4_BITS
+
+    @property
     def weight_shift(self) -> int:
         """Bits by which weights are stored to the left: up to the top of int4, or of int8 where int4 is too small.
 
         q * 2^shift in steps of scale / 2^shift is the same number. But sums of products come 2^shift
-        finer, and that is what keeps runtimes that round twice near those that round once. The lowest integer
-        of a full range, turned round by a negative BatchNorm scale, fits no int4: such grids take all of int8.
+        finer, and that is what keeps runtimes that round twice near those that round once. A full range needs a
+        bit more, for its lowest integer turned round.
         """
-        if -self.qmin > self.qmax:
+        if not self.is_narrow:
             return MAX_BITS - 1 - self.num_bits
         return (INT4_BITS if self.num_bits <= INT4_BITS else MAX_BITS) - self.num_bits
 
