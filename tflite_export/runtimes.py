@@ -104,7 +104,10 @@ class Runtime:
 
 
 def _room(graph: IntegerGraph, content: bytes) -> int:
-    """An arena in bytes that holds every activation at once: in one that is too small TFLM ends the process."""
+    """An arena in bytes that holds every activation at once: in one that is too small TFLM ends the process.
+
+    TFLM's own default is the ten bytes for each of the file; it forgets large pictures, and tiny files.
+    """
     activations = sum(math.prod(tensor.shape) for tensor in graph.tensors.values() if tensor.data is None)
     return 2**20 + 10 * len(content) + activations
 

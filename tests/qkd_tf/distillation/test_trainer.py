@@ -132,14 +132,14 @@ def script_validation(monkeypatch, splits, scores, teacher=None):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """Results and weights of a whole run, made once."""
+    """Results and weights of a whole run, made once for each schedule."""
     kept = {}
 
-    def get(make_run):
-        if not kept:
-            trainer = make_run(tmp_path_factory.mktemp("whole") / "run")
-            kept["results"], kept["values"] = trainer.run(), all_values(trainer)
-        return kept["results"], kept["values"]
+    def get(make_run, one_cosine=True):
+        if one_cosine not in kept:
+            trainer = make_run(tmp_path_factory.mktemp("whole") / "run", one_cosine=one_cosine)
+            kept[one_cosine] = trainer.run(), all_values(trainer)
+        return kept[one_cosine]
 
     return get
 
@@ -538,15 +538,14 @@ def test_one_cosine_goes_over_all_quantized_phases_and_leaves_float_ones_their_o
     ids=["steps_per_execution", "jit_compile", "bfloat16"],
 )
 def test_accelerator_options_train_to_the_same_weights(make_run, uninterrupted, tmp_path, options, tolerance):
-    results, plain = uninterrupted(make_run)
-    other = make_run(tmp_path / "other", **options)
+    # Phases that end at rate 0: under one cosine an interval near 0 is yet in motion, and carries a last digit far.
+    results, plain = uninterrupted(make_run, one_cosine=False)
+    other = make_run(tmp_path / "other", one_cosine=False, **options)
     results = results, other.run()
     for ours, expected in zip(all_values(other), plain, strict=True):
-        of_interval = 10 if np.ndim(expected) == 0 else 1  # its gradient is a sum over a whole tensor
-        atol = of_interval * tolerance * max(1.0, np.abs(expected).max())
-        np.testing.assert_allclose(ours, expected, atol=atol, rtol=0)
+        np.testing.assert_allclose(ours, expected, atol=tolerance * max(1.0, np.abs(expected).max()), rtol=0)
     losses = [[row["student_loss"] for row in result[1]["history"]] for result in results]
-    np.testing.assert_allclose(losses[1], losses[0], rtol=max(2 * tolerance, 1e-6))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=max(tolerance, 1e-6))
 
 
 def test_mixed_precision_is_for_training_alone(make_run, tmp_path, monkeypatch):
