@@ -19,6 +19,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; more threads would wait 
 # Files that take longest, longest first: none of them is left to one worker in the end.
 LONG_FILES = (
     "test_trainer.py",
+    "test_trainer_resume.py",
+    "test_trainer_low_bit.py",
     "test_widths.py",
     "test_end_to_end.py",
     "test_distribution.py",
