@@ -20,9 +20,12 @@ def means(campaign: str) -> list[tuple[str, ...]]:
 
 
 def runs(campaign: str) -> list[tuple[str, ...]]:
-    """A line for each run of a campaign: test top-1 behind each of its phases, and of what became of it."""
+    """A line for each run of a campaign: test top-1 of what it began with, behind each phase, and in the end."""
     lines = [
-        ("bits", "row", "seed", "behind each phase", "on integer steps", "file", "teacher", "agreement", "training, s")
+        (
+            *("bits", "row", "seed", "float", "behind each phase", "on integer steps", "file"),
+            *("teacher", "agreement", "training, s"),
+        )
     ]
     for run in sorted(
         ablation.cells_of(RESULTS / campaign), key=lambda run: (run["bits"], ORDER.index(run["row"]), run["seed"])
@@ -34,6 +37,7 @@ def runs(campaign: str) -> list[tuple[str, ...]]:
                 run["bits"].upper(),
                 run["row"],
                 str(run["seed"]),
+                f"{run['full_precision_top1']:.2f}",
                 ", ".join(f"{phase['phase']} {phase['student_test_top1']:.2f}" for phase in phases),
                 f"{run['student_top1']:.2f}",
                 f"**{run['tflite_top1']:.2f}**" + ("" if run["passed"] else " (refused)"),

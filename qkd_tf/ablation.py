@@ -106,13 +106,15 @@ def numbers_of(run_dir: pathlib.Path) -> dict:
     """What a cell's file has of its run folder, trained and exported.
 
     Returns:
-      Top-1 of the integer file and of the Keras student in percent, whether the file passed its verification, and of
-      each phase what results.json has, of its history the top-1 on validation behind each epoch.
+      Top-1 of the full-precision network, of the integer file and of the Keras student in percent, whether the file
+      passed its verification, and of each phase what results.json has, of its history the top-1 on validation behind
+      each epoch.
     """
     results = json.loads((run_dir / "results.json").read_text())
     verification = json.loads((run_dir / "export" / "verification.json").read_text())
     file = verification["runtimes"][verification["judge"]]
     return {
+        "full_precision_top1": (results["full_precision"] or {}).get("test_top1"),
         "tflite_top1": file["top1"],
         "student_top1": verification["student"]["top1"],
         "top1_agreement": file["student"]["top1_agreement"],
