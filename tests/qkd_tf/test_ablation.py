@@ -126,14 +126,40 @@ def test_mistakes_end_in_one_line_before_anything_is_trained(flag, message, monk
     assert str(end.value).startswith("error: ") and message in str(end.value)
 
 
-def test_cells_of_the_campaign_are_those_of_its_command(monkeypatch):
+@pytest.mark.parametrize(
+    "campaign, command",
+    [
+        (
+            "cifar10_resnet8",
+            (
+                "--flagfile=configs/cifar10_resnet8_w2a2.flags --student_weights=mlperf_resnet8.h5"
+                " --teacher_weights=resnet20.npz --mixed_precision=bfloat16"
+            ),
+        ),
+        (
+            "cifar10_resnet20",
+            (
+                "--flagfile=configs/cifar10_resnet20_published_w3a3.flags --student_weights=resnet20.npz"
+                " --teacher_weights=resnet56.npz --mixed_precision=bfloat16"
+            ),
+        ),
+        (
+            "cifar10_mobilenet_v2",
+            (
+                "--flagfile=configs/cifar10_mbv2_0.25_w6a6.flags --student_weights=student.keras"
+                " --student_weights_mean=128 --student_weights_std=64 --teacher_weights=resnet20.npz"
+                " --phases=self_studying,co_studying,tutoring --epochs=1,3,2 --learning_rates=0.01"
+            ),
+        ),
+    ],
+)
+def test_cells_of_a_campaign_are_those_of_its_command(monkeypatch, campaign, command):
     """docs/results.md gives the command; a default that changes would make other experiments of it."""
     monkeypatch.chdir(ROOT)
-    folder = ROOT / "results" / "cifar10_resnet8"
+    folder = ROOT / "results" / campaign
     cells = [(cell["row"], cell["bits"], cell["seed"]) for cell in ablation.cells_of(folder)]
     assert cells
-    command = ["--student_weights=mlperf_resnet8.h5", "--teacher_weights=resnet20.npz", "--mixed_precision=bfloat16"]
     with flagsaver.flagsaver():
-        flags.FLAGS(["ablation", "--flagfile=configs/cifar10_resnet8_w2a2.flags", *command])
+        flags.FLAGS(["ablation", *command.split()])
         found = ablation.run(experiment_from_flags(), cells, folder, train=None)
     assert len(found) == len(cells)
