@@ -30,14 +30,14 @@ def runs(campaign: str) -> list[tuple[str, ...]]:
     for run in sorted(
         ablation.cells_of(RESULTS / campaign), key=lambda run: (run["bits"], ORDER.index(run["row"]), run["seed"])
     ):
-        phases = run["phases"]
+        phases, began = run["phases"], run["full_precision_top1"]
         taught = [phase["teacher_test_top1"] for phase in phases if "teacher_test_top1" in phase]
         lines.append(
             (
                 run["bits"].upper(),
                 run["row"],
                 str(run["seed"]),
-                f"{run['full_precision_top1']:.2f}",
+                f"{began:.2f}" if began else "",
                 ", ".join(f"{phase['phase']} {phase['student_test_top1']:.2f}" for phase in phases),
                 f"{run['student_top1']:.2f}",
                 f"**{run['tflite_top1']:.2f}**" + ("" if run["passed"] else " (refused)"),

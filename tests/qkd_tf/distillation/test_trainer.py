@@ -1,4 +1,4 @@
-"""Time: order of phases, best epochs, learning rates, on a net of a few hundred weights."""
+"""Time: order of phases, best epochs, learning rates, divergence, precision, on a net of a few hundred weights."""
 
 import dataclasses
 
