@@ -10,6 +10,10 @@ from qkd_tf.distillation.losses import cross_entropy, distillation
 from qkd_tf.distillation.mixed_precision import LossScale
 from qkd_tf.distillation.phases import Phase
 
+# Tracing is the longer for looking at every function. Only a teacher, which may have layers of the user's own, has
+# Python's `if` and `while` on tensors.
+without_autograph = tf.autograph.experimental.do_not_convert
+
 
 @dataclasses.dataclass(frozen=True)
 class ParameterGroup:
@@ -79,7 +83,7 @@ class Distiller(tf_keras.Model):
             if self.teacher is not None:
                 teacher_logits = self.teacher(images, training=bool(self.teacher_groups))
             if self.student_groups:
-                student_logits = self.student(images, training=True)
+                student_logits = _call(self.student, images)
             student_loss = self._loss(labels, student_logits, teacher_logits, self.student_groups, self.student_metrics)
             teacher_loss = self._loss(labels, teacher_logits, student_logits, self.teacher_groups, self.teacher_metrics)
             if student_loss is not None and self._student_penalty is not None:
@@ -90,6 +94,7 @@ class Distiller(tf_keras.Model):
         _apply(teacher_tape, teacher_loss, self.teacher_groups, self.teacher_loss_scale)
         return {metric.name: metric.result() for metric in self.metrics}
 
+    @without_autograph
     def _loss(self, labels, logits, target_logits, groups, metrics) -> tf.Tensor | None:
         """Loss of one network by the phase's row; None where it does not train."""
         if not groups:
@@ -102,6 +107,11 @@ class Distiller(tf_keras.Model):
         return loss + self._weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
 
 
+@without_autograph
+def _call(student: tf_keras.Model, images: tf.Tensor) -> tf.Tensor:
+    return student(images, training=True)
+
+
 def _scaled(loss: tf.Tensor | None, loss_scale: LossScale | None) -> tf.Tensor | None:
     return loss if loss is None or loss_scale is None else loss * loss_scale.scale
 
@@ -112,6 +122,7 @@ def _share(loss: tf.Tensor | None) -> tf.Tensor | None:
     return loss if loss is None or num_replicas == 1 else loss / num_replicas
 
 
+@without_autograph
 def _apply(
     tape: tf.GradientTape,
     loss: tf.Tensor | None,

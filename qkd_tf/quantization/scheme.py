@@ -250,6 +250,7 @@ def insert_requantize_layers(model: tf_keras.Model, plan: QuantizationPlan) -> t
     return copy
 
 
+@tf.autograph.experimental.do_not_convert  # Keras would look through every quantizer for control flow on tensors
 def quantize_student(
     model: tf_keras.Model, spec: QuantizationSpec, form: QuantizerForm = FLOAT32_FORM
 ) -> QuantizedStudent:

@@ -1,5 +1,7 @@
 """A `Trainer` of two nets of a few hundred weights, and its whole run."""
 
+import collections
+
 import pytest
 from tf_keras import layers
 
@@ -8,33 +10,64 @@ from qkd_tf.experiment import PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
 from qkd_tf.run_folder import RunFolder
-from tests.qkd_tf.distillation.runs import PHASES, all_values
+from tests.qkd_tf.distillation.runs import PHASES, all_values, values
+
+QUANTIZATION = QuantizationSpec(weight_bits=3, interval_gradient_share=1.0)
+
+
+@pytest.fixture(scope="module")
+def spare():
+    """Networks that tests of this file are done with, by what they were built as, and the first student's values."""
+    return collections.defaultdict(list)
 
 
 @pytest.fixture
-def make_run(chain, randomize, make_splits):
-    """make_run(folder, phases, ...): a `Trainer` with networks of its own, whose calibrations are counted."""
+def make_networks(chain, randomize, spare):
+    """make_networks(seed, form, dropout): student and teacher for one `Trainer`, with values of that seed alone.
 
-    def network(width, seed, dropout=0.0):
-        return randomize(
-            chain(
-                layers.Rescaling(1 / 64, -2.0, name="normalization"),
-                layers.Conv2D(width, 3, use_bias=False, name="conv"),
-                layers.BatchNormalization(name="bn"),
-                layers.ReLU(name="relu"),
-                layers.GlobalAveragePooling2D(name="pool"),
-                *([layers.Dropout(dropout, name="dropout")] if dropout else []),
-                layers.Dense(5, name="logits"),
-            ),
-            seed,
+    To build them takes longer than to train them, so those that earlier tests have left are taken first.
+    """
+    lent = []
+
+    def network(width, dropout=0.0):
+        return chain(
+            layers.Rescaling(1 / 64, -2.0, name="normalization"),
+            layers.Conv2D(width, 3, use_bias=False, name="conv"),
+            layers.BatchNormalization(name="bn"),
+            layers.ReLU(name="relu"),
+            layers.GlobalAveragePooling2D(name="pool"),
+            *([layers.Dropout(dropout, name="dropout")] if dropout else []),
+            layers.Dense(5, name="logits"),
         )
+
+    def make(seed, form, dropout):
+        if not spare[form, dropout]:
+            student = quantize_student(network(3), QUANTIZATION, form)
+            spare[form, dropout].append((student, network(4, dropout), values(student.model)))
+        student, teacher, first = spare[form, dropout].pop()
+        if not dropout:  # its generator was made of the seed that TensorFlow had then, and has gone on since
+            lent.append(((form, dropout), (student, teacher, first)))
+        randomize(student.plain, seed)
+        randomize(teacher, seed + 1)
+        for variable, value in zip(student.model.variables, first, strict=True):
+            variable.assign(value)
+        student.copy_weights_from_plain()
+        return student, teacher
+
+    yield make
+    for built_as, networks in lent:
+        spare[built_as].append(networks)
+
+
+@pytest.fixture
+def make_run(make_networks, make_splits):
+    """make_run(folder, phases, ...): a `Trainer` with networks of its own, whose calibrations are counted."""
 
     def make(folder, phases=PHASES, seed=0, rate=0.05, pretrained=(), splits=None, dropout=0.0, **training):
         splits = splits or make_splits()
         specs = tuple(PhaseSpec(name, epochs, *rest or [rate]) for name, epochs, *rest in phases)
         spec = TrainingSpec(phases=specs, **training)
-        quantization = QuantizationSpec(weight_bits=3, interval_gradient_share=1.0)
-        student = quantize_student(network(3, seed), quantization, quantizer_form(spec))
+        student, teacher = make_networks(seed, quantizer_form(spec), dropout)
         calibrations = []
 
         run_folder = RunFolder(str(folder), ["--student=tiny"])
@@ -44,15 +77,7 @@ def make_run(chain, randomize, make_splits):
             calibrate(student, [images for images, _ in splits.calibration], "minmax")
             calibrations.append([float(v.numpy()) for v in student.weight_intervals + student.activation_intervals])
 
-        trainer = Trainer(
-            spec,
-            student,
-            network(4, seed + 1, dropout),
-            frozenset(pretrained),
-            splits,
-            run_folder,
-            calibrate_and_note,
-        )
+        trainer = Trainer(spec, student, teacher, frozenset(pretrained), splits, run_folder, calibrate_and_note)
         trainer.calibrations = calibrations
         return trainer
 

@@ -268,3 +268,23 @@ def test_what_is_done_after_a_step_sees_the_moved_student_once_a_step(make_netwo
         distiller.student_loss_scale.scale.assign(2.0**127)
         distiller.train_on_batch(*batch)
         assert calls.numpy() == 2  # the step was left out
+
+
+class Halved(layers.Layer):
+    """A layer of a user's own that asks a tensor in Python."""
+
+    def call(self, inputs):
+        if tf.reduce_max(tf.abs(inputs)) > 0:
+            return inputs / 2
+        return inputs
+
+
+@pytest.mark.parametrize("phase", DISTILLING)
+def test_teacher_may_have_layers_with_python_control_flow(phase, batch, make_network):
+    student, teacher = make_network(2, 0), make_network(3, 1)
+    own = tf_keras.Model(teacher.inputs, Halved()(teacher.outputs[0]))
+    images, labels = batch
+    before = values(student)
+    history = make_distiller(phase, student, own).fit(images, labels, batch_size=4, verbose=0)
+    assert np.isfinite(history.history["student_loss"][0])
+    assert moved(student, before)

@@ -35,14 +35,14 @@ def assert_frozen_weights_are_integers(trainer):
 
 @pytest.fixture(scope="module")
 def restless(tmp_path_factory):
-    """A whole run with the low-bit options, made once, and its results."""
+    """Results, weights and frozen weights of a whole run with the low-bit options, made once."""
     kept = []
 
     def get(make_run):
         if not kept:
             trainer = make_run(tmp_path_factory.mktemp("restless") / "run", RESTLESS, **LOW_BIT)
-            kept.extend((trainer, trainer.run()))
-            assert kept[1][-1]["history"][-1]["frozen_weights"] > 0
+            kept.extend((trainer.run(), all_values(trainer), frozen(trainer)))
+            assert kept[0][-1]["history"][-1]["frozen_weights"] > 0
         return kept
 
     return get
@@ -58,23 +58,23 @@ def restless(tmp_path_factory):
 def test_killed_run_with_the_low_bit_options_goes_on_to_the_same_bits(
     tmp_path, monkeypatch, make_run, restless, owner, name, call
 ):
-    whole, results = restless(make_run)
+    results, weights, frozen_weights = restless(make_run)
     with monkeypatch.context() as patch:
         kill_at_call(patch, owner, name, call)
         with pytest.raises(Killed):
             make_run(tmp_path / "run", RESTLESS, **LOW_BIT).run()
     resumed = make_run(tmp_path / "run", RESTLESS, seed=50, **LOW_BIT)
     assert without_seconds(resumed.run()) == without_seconds(results)
-    assert_same_bits(all_values(resumed), all_values(whole))
-    assert_same_bits(frozen(resumed), frozen(whole))
+    assert_same_bits(all_values(resumed), weights)
+    assert_same_bits(frozen(resumed), frozen_weights)
 
 
 def test_several_steps_an_execution_freeze_the_same_weights(tmp_path, make_run, restless):
-    one, _ = restless(make_run)
+    _, weights, frozen_weights = restless(make_run)
     two = make_run(tmp_path / "run", RESTLESS, steps_per_execution=2, **LOW_BIT)
     two.run()
-    assert_same_bits(all_values(two), all_values(one))
-    assert_same_bits(frozen(two), frozen(one))
+    assert_same_bits(all_values(two), weights)
+    assert_same_bits(frozen(two), frozen_weights)
 
 
 def test_frozen_weights_are_on_their_integers_after_every_epoch(tmp_path, monkeypatch, make_run):
