@@ -18,17 +18,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; more threads would wait 
 
 # Files that take longest, longest first: none of them is left to one worker in the end.
 LONG_FILES = (
+    "test_end_to_end.py",
+    "test_zoo.py",
+    "test_integer_reference.py",
     "test_trainer.py",
     "test_trainer_resume.py",
     "test_trainer_low_bit.py",
-    "test_widths.py",
-    "test_end_to_end.py",
+    "test_train.py",
     "test_distribution.py",
-    "test_soak.py",
-    "test_zoo.py",
-    "test_pipeline.py",
+    "test_rebuild.py",
     "test_scheme.py",
-    "test_integer_reference.py",
+    "test_soak.py",
+    "test_ratios.py",
+    "test_pipeline.py",
+    "test_widths.py",
 )
 
 

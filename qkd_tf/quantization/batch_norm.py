@@ -28,6 +28,7 @@ class BatchNormEstimator:
         self._dropouts = _of_kind(model, tf_keras.layers.Dropout)
         self._statistics = [v for layer in self._batch_norms for v in (layer.moving_mean, layer.moving_variance)]
         pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
+        # A student's layers have no Python control flow on tensors, and to look for it takes time.
         self._traced = tf.function(self._statistics_of, input_signature=[pixels], autograph=False)
 
     def estimate(self, batches: Iterable[tf.Tensor]) -> None:
