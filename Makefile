@@ -11,8 +11,8 @@ demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export,
 test: .venv/installed  ## the test suite, a file at a time on each of 2 cores, the long files first
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-widths: .venv/installed  ## every pair of bit widths, from student to file, on every runtime: some minutes
-	$(BIN)/python -m pytest -m "widths or not distributed" tests/tflite_export/test_widths.py
+widths: .venv/installed  ## every pair of bit widths, from student to file, on every runtime, and their tables: some minutes
+	$(BIN)/python -m pytest -m "widths or not distributed" $(addprefix tests/tflite_export/test_,widths.py rebuild.py compress.py)
 
 distributed: .venv/installed  ## what several replicas do when things go wrong: some minutes
 	$(BIN)/python -m pytest -m distributed -s

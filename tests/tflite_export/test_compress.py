@@ -13,6 +13,11 @@ from tflite_export.rebuild import rebuild
 from tflite_export.runtimes import absence, infer
 from tflite_export.verification import verify_compressed
 
+# Without BatchNorm at odd widths and with it at even ones; `make widths` has the others, but for the 7 bits with
+# BatchNorm, whose table takes more than it saves here.
+WIDTHS = [(2, True), (3, False), (4, True), (5, False), (6, True), (7, False)] + [
+    pytest.param(num_bits, num_bits % 2 == 1, marks=pytest.mark.widths) for num_bits in range(2, 7)
+]
 needs_tflm = pytest.mark.skipif(absence("tflm") is not None, reason=str(absence("tflm")))
 
 
@@ -40,11 +45,10 @@ def test_gain_is_kernel_less_indices_tables_and_decoder():
 
 
 @needs_tflm
-@pytest.mark.parametrize("num_bits", range(2, 8))
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("num_bits, batch_norm", WIDTHS)
 def test_every_width_runs_as_the_plain_file(chain, randomize, make_handoff, num_bits, batch_norm):
     """Kernels are large enough for tables of every width to pay."""
-    norm = [layers.BatchNormalization(name="bn")] if batch_norm and num_bits < 7 else []
+    norm = [layers.BatchNormalization(name="bn")] if batch_norm else []
     model = chain(
         layers.Conv2D(48, 3, name="stem"),
         layers.Conv2D(8, 3, use_bias=not norm, name="conv"),
