@@ -1,4 +1,4 @@
-"""Puts the tables of docs/results.md in their places, from the files in results/: python -m docs.results."""
+"""Puts tables of files in results/ in their places, in docs/results.md and README.md: python -m docs.results."""
 
 import pathlib
 import re
@@ -8,8 +8,10 @@ from qkd_tf import ablation
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
+PAGES = PAGE, ROOT / "README.md"
 RESULTS = ROOT / "results"
 ORDER = list(ablation.ROWS)
+TEACHERS = {"qat": "without a teacher", "fixed_teacher": "fixed teacher", "ss_cs_tu": "all three phases"}
 
 
 def means(campaign: str) -> list[tuple[str, ...]]:
@@ -17,6 +19,18 @@ def means(campaign: str) -> list[tuple[str, ...]]:
     lines = ablation.markdown(ablation.table(ablation.cells_of(RESULTS / campaign))).splitlines()
     head, _, *rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
     return [head, *rows]
+
+
+def teachers(*campaigns: str) -> list[tuple[str, ...]]:
+    """A line for each campaign and bit width: what a teacher brings, over all seeds."""
+    lines = [("student", "full precision", "bits", *TEACHERS.values())]
+    for campaign in campaigns:
+        began = ablation.cells_of(RESULTS / campaign)[0]["full_precision_top1"]
+        told = {(bits, row): top1 for bits, row, _, top1, _ in means(campaign)[1:]}
+        for bits in sorted({bits for bits, _ in told}):
+            top1 = (told.get((bits, row), "") for row in TEACHERS)
+            lines.append((campaign.removeprefix("cifar10_"), f"{began:.2f}", bits, *top1))
+    return lines
 
 
 def runs(campaign: str) -> list[tuple[str, ...]]:
@@ -60,11 +74,14 @@ def options(folder: str) -> list[tuple[str, ...]]:
     return lines
 
 
-# A place in the page is <!-- TABLE FOLDER -->, of a table below and a folder of results/.
-TABLES: Mapping[str, Callable[[str], list[tuple[str, ...]]]] = {"means": means, "runs": runs, "options": options}
-
-
-PLACE = re.compile(r"<!-- (\w+) (\w+) -->\n")
+# A place in a page is <!-- TABLE FOLDER … -->, of a table below and folders of results/.
+TABLES: Mapping[str, Callable[..., list[tuple[str, ...]]]] = {
+    "means": means,
+    "teachers": teachers,
+    "runs": runs,
+    "options": options,
+}
+PLACE = re.compile(r"<!-- (\w+) (\w+(?: \w+)*) -->\n")
 
 
 def page(text: str) -> str:
@@ -75,16 +92,17 @@ def page(text: str) -> str:
     """
 
     def filled(place: re.Match) -> str:
-        table, folder = PLACE.match(place[0]).groups()
-        head, *lines = TABLES[table](folder)
+        table, folders = PLACE.match(place[0]).groups()
+        head, *lines = TABLES[table](*folders.split())
         rows = "\n".join(f"| {' | '.join(line)} |" for line in (head, ("---",) * len(head), *lines))
-        return f"<!-- {table} {folder} -->\n{rows}\n<!-- end -->"
+        return f"<!-- {table} {folders} -->\n{rows}\n<!-- end -->"
 
     return re.sub(PLACE.pattern + r".*?<!-- end -->", filled, text, flags=re.S)
 
 
 def main() -> None:
-    PAGE.write_text(page(PAGE.read_text()))
+    for path in PAGES:
+        path.write_text(page(path.read_text()))
 
 
 if __name__ == "__main__":
