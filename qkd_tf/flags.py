@@ -75,8 +75,8 @@ flags.DEFINE_enum(
 flags.DEFINE_float(
     "interval_gradient_share",
     0.125,
-    "Share of a batch's examples, in (0, 1], that gives dL/dI of residual tensors and of what is requantized from "
-    "them: 1 is exact, less is faster; the others are exact in any case.",
+    "Share of a batch's examples, in (0, 1], that gives dL/dI of activations: of residual tensors and of what is "
+    "requantized from them, with --mixed_precision of all; 1 is exact, less is faster.",
 )
 flags.DEFINE_bool(
     "narrow_range",
