@@ -1,9 +1,10 @@
 """Half precision for training alone: TensorFlow's graph rewrite, and the loss scale that float16 needs.
 
 The rewrite puts convolutions and matrix products into half precision, and what follows them there up to the next
-quantizer or loss: BatchNormalization, additions, a teacher's logits and their log-softmax. It leaves variables, the learned
-intervals, the rounding to their grids, the student's logits (a quantizer is behind them) and cross-entropy in float32: Rint is not among the operations that it takes over, Round is, and took kernels
-just above a half for halves, which round down. Evaluation and handoff run outside of it.
+quantizer or loss: BatchNormalization, additions, a teacher's logits and their log-softmax. It leaves variables, the
+learned intervals, the rounding to their grids, the student's logits (a quantizer is behind them) and cross-entropy in
+float32: Rint is not among the operations that it takes over, Round is, and took kernels just above a half for halves,
+which round down. Evaluation and handoff run outside of it.
 """
 
 import contextlib
