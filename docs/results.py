@@ -1,7 +1,9 @@
 """Puts tables of files in results/ in their places, in docs/results.md and README.md: python -m docs.results."""
 
+import math
 import pathlib
 import re
+import statistics
 from collections.abc import Callable, Mapping
 
 from qkd_tf import ablation
@@ -12,6 +14,7 @@ PAGES = PAGE, ROOT / "README.md"
 RESULTS = ROOT / "results"
 ORDER = list(ablation.ROWS)
 TEACHERS = {"qat": "without a teacher", "fixed_teacher": "fixed teacher", "ss_cs_tu": "all three phases"}
+GAPS = ("ss_cs_tu", "qat"), ("ss_cs_tu", "fixed_teacher"), ("fixed_teacher", "qat")  # what is less what
 
 
 def means(campaign: str) -> list[tuple[str, ...]]:
@@ -30,6 +33,28 @@ def teachers(*campaigns: str) -> list[tuple[str, ...]]:
         for bits in sorted({bits for bits, _ in told}):
             top1 = (told.get((bits, row), "") for row in TEACHERS)
             lines.append((campaign.removeprefix("cifar10_"), f"{began:.2f}", bits, *top1))
+    return lines
+
+
+def gaps(*campaigns: str) -> list[tuple[str, ...]]:
+    """A line for each campaign and bit width: the rows' differences, paired by seed, and what chance may do.
+
+    Chance is twice the standard error of a difference of two runs, each over its own draw of as many test images.
+    """
+    lines = [("student", "bits", *(f"{TEACHERS[row]} − {TEACHERS[base]}" for row, base in GAPS), "chance")]
+    for campaign in campaigns:
+        cells = ablation.cells_of(RESULTS / campaign)
+        told = {
+            (row["row"], base, row["bits"]): ablation.plus_minus(row["difference"], row["difference_std"], "+.2f")
+            for base in TEACHERS
+            for row in ablation.table(cells, base)
+        }
+        for bits in sorted({cell["bits"] for cell in cells}):
+            share = statistics.fmean(cell["tflite_top1"] for cell in cells if cell["bits"] == bits) / 100
+            num_images = next(cell["num_images"] for cell in cells if cell["bits"] == bits)
+            chance = 200 * math.sqrt(2 * share * (1 - share) / num_images)
+            differences = (told.get((row, base, bits), "") for row, base in GAPS)
+            lines.append((campaign.removeprefix("cifar10_"), bits.upper(), *differences, f"{chance:.2f}"))
     return lines
 
 
@@ -78,6 +103,7 @@ def options(folder: str) -> list[tuple[str, ...]]:
 TABLES: Mapping[str, Callable[..., list[tuple[str, ...]]]] = {
     "means": means,
     "teachers": teachers,
+    "gaps": gaps,
     "runs": runs,
     "options": options,
 }

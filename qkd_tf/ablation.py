@@ -146,12 +146,16 @@ def cells_of(results_dir: pathlib.Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(results_dir.glob("*_seed*.json"))]
 
 
-def table(cells: list[dict]) -> list[dict]:
+def table(cells: list[dict], baseline: str = BASELINE) -> list[dict]:
     """A row for each row name and bit width, in the order of ROWS.
+
+    Args:
+      cells: as of `cells_of`.
+      baseline: the row that the others are compared with.
 
     Returns:
       Dicts of "row", "bits", "seeds", "mean" and "std" of the file's top-1 (std over seeds, None of one), and
-      "difference", "difference_std": mean and standard deviation of the paired difference to BASELINE over the
+      "difference", "difference_std": mean and standard deviation of the paired difference to the baseline over the
       seeds that both have; None where there is none.
     """
     by_cell = {(cell["row"], cell["bits"], cell["seed"]): cell["tflite_top1"] for cell in cells}
@@ -163,9 +167,9 @@ def table(cells: list[dict]) -> list[dict]:
                 continue
             values = [by_cell[row, bits, seed] for seed in seeds]
             pairs = [
-                by_cell[row, bits, seed] - by_cell[BASELINE, bits, seed]
+                by_cell[row, bits, seed] - by_cell[baseline, bits, seed]
                 for seed in seeds
-                if row != BASELINE and (BASELINE, bits, seed) in by_cell
+                if row != baseline and (baseline, bits, seed) in by_cell
             ]
             found.append(
                 {
@@ -189,13 +193,16 @@ def markdown(rows: list[dict]) -> str:
     """The table for people: top-1 of the integer files in percent, mean ± standard deviation over seeds."""
     lines = [("bits", "row", "seeds", "top-1, %", f"difference to {BASELINE}"), ("---",) * 5]
     for row in rows:
-        difference = "" if row["difference"] is None else _plus_minus(row["difference"], row["difference_std"], "+.2f")
-        mean = _plus_minus(row["mean"], row["std"], ".2f")
+        difference = plus_minus(row["difference"], row["difference_std"], "+.2f")
+        mean = plus_minus(row["mean"], row["std"], ".2f")
         lines.append((row["bits"].upper(), row["row"], str(len(row["seeds"])), mean, difference))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _plus_minus(mean: float, std: float | None, form: str) -> str:
+def plus_minus(mean: float | None, std: float | None, form: str) -> str:
+    """A mean by a format, such as "+.2f", and the standard deviation where there is one; empty without a mean."""
+    if mean is None:
+        return ""
     return format(mean, form) + ("" if std is None else f" ± {std:.2f}")
 
 
