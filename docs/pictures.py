@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from matplotlib import pyplot
 from matplotlib.patches import FancyBboxPatch
 
+from docs.results import NAMES
 from qkd_tf import ablation, page
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -28,13 +29,13 @@ PHASES = (
 FIDELITY, STORAGE = (ROOT / "benchmarks" / name for name in ("fidelity", "storage"))
 CAMPAIGN = ROOT / "results" / "cifar10_resnet8"
 BITS = ("w2a2", "w3a3", "w4a4")
-# Row of the ablation -> its name for people, colour and line.
+# Row of the ablation -> its colour and line.
 ROWS = {
-    "qat": ("self-studying alone", C["muted"], "-"),
-    "fixed_teacher": ("fixed teacher", C["two"], "-"),
-    "cs_tu": ("without self-studying", C["one"], ":"),
-    "ss_cs": ("without tutoring", C["three"], ":"),
-    "ss_cs_tu": ("all three phases", C["four"], "-"),
+    "qat": (C["muted"], "-"),
+    "fixed_teacher": (C["two"], "-"),
+    "cs_tu": (C["one"], ":"),
+    "ss_cs": (C["three"], ":"),
+    "ss_cs_tu": (C["four"], "-"),
 }
 
 
@@ -126,16 +127,16 @@ def rows() -> str:
     """Top-1 of the campaign's integer files: a dot a seed, a bar the mean."""
     drawn = page.axes()
     told = []
-    for number, (row, (name, colour, _)) in enumerate(ROWS.items()):
+    for number, (row, (colour, _)) in enumerate(ROWS.items()):
         for group, bits in enumerate(BITS):
             found = [cell["tflite_top1"] for cell in _cells(row, bits)]
             if not found:
                 continue
             x, mean = group + 0.15 * (number - 2), statistics.fmean(found)
-            label = None if any(text.startswith(name) for text in told) else name
+            label = None if any(text.startswith(NAMES[row]) for text in told) else NAMES[row]
             drawn.plot([x] * len(found), found, "o", color=colour, markersize=4, label=label)
             drawn.plot([x - 0.05, x + 0.05], [mean, mean], color=colour, lw=2)
-            told.append(f"{name}, {bits.upper()}: {mean:.2f} % over {len(found)} seeds")
+            told.append(f"{NAMES[row]}, {bits.upper()}: {mean:.2f} % over {len(found)} seeds")
     published = ablation.cells_of(CAMPAIGN)[0]["full_precision_top1"]
     drawn.axhline(published, color=C["muted"], lw=1, ls="--")
     drawn.annotate("float", (2.4, published), xytext=(0, 3), textcoords="offset points", ha="right", fontsize=8)
@@ -149,15 +150,17 @@ def epochs() -> str:
     """Top-1 on validation behind each epoch of the campaign's rows at 2 bits, the mean over seeds."""
     drawn = page.axes()
     told = []
-    for row, (name, colour, line) in ROWS.items():
+    for row, (colour, line) in ROWS.items():
         curves = [
             [top1 for phase in cell["phases"] for top1 in phase["validation_top1"]] for cell in _cells(row, "w2a2")
         ]
         if not curves:
             continue
         means = [statistics.fmean(epoch) for epoch in zip(*curves, strict=True)]
-        drawn.plot(range(1, len(means) + 1), means, line, color=colour, label=name, lw=1.4)
-        told.append(f"{name}: {means[0]:.1f} % behind the first and {means[-1]:.1f} % behind the last of {len(means)}")
+        drawn.plot(range(1, len(means) + 1), means, line, color=colour, label=NAMES[row], lw=1.4)
+        told.append(
+            f"{NAMES[row]}: {means[0]:.1f} % behind the first and {means[-1]:.1f} % behind the last of {len(means)}"
+        )
     drawn.set(xlabel="epochs", ylabel="top-1 on validation, %")
     drawn.xaxis.get_major_locator().set_params(integer=True)
     drawn.legend(loc="lower right")

@@ -12,8 +12,15 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 PAGES = PAGE, ROOT / "README.md"
 RESULTS = ROOT / "results"
-ORDER = list(ablation.ROWS)
-TEACHERS = {"qat": "without a teacher", "fixed_teacher": "fixed teacher", "ss_cs_tu": "all three phases"}
+# Row of the ablation -> its name for people.
+NAMES = {
+    "qat": "self-studying alone",
+    "fixed_teacher": "fixed teacher",
+    "cs_tu": "without self-studying",
+    "ss_cs": "without tutoring",
+    "ss_cs_tu": "all three phases",
+}
+TEACHERS = "qat", "fixed_teacher", "ss_cs_tu"
 GAPS = ("ss_cs_tu", "qat"), ("ss_cs_tu", "fixed_teacher"), ("fixed_teacher", "qat")  # what is less what
 
 
@@ -26,7 +33,7 @@ def means(campaign: str) -> list[tuple[str, ...]]:
 
 def teachers(*campaigns: str) -> list[tuple[str, ...]]:
     """A line for each campaign and bit width: what a teacher brings, over all seeds."""
-    lines = [("student", "full precision", "bits", *TEACHERS.values())]
+    lines = [("student", "full precision", "bits", *(NAMES[row] for row in TEACHERS))]
     for campaign in campaigns:
         began = ablation.cells_of(RESULTS / campaign)[0]["full_precision_top1"]
         told = {(bits, row): top1 for bits, row, _, top1, _ in means(campaign)[1:]}
@@ -41,7 +48,7 @@ def gaps(*campaigns: str) -> list[tuple[str, ...]]:
 
     Chance is twice the standard error of a difference of two runs, each over its own draw of as many test images.
     """
-    lines = [("student", "bits", *(f"{TEACHERS[row]} − {TEACHERS[base]}" for row, base in GAPS), "chance")]
+    lines = [("student", "bits", *(f"{NAMES[row]} − {NAMES[base]}" for row, base in GAPS), "chance")]
     for campaign in campaigns:
         cells = ablation.cells_of(RESULTS / campaign)
         told = {
@@ -67,7 +74,7 @@ def runs(campaign: str) -> list[tuple[str, ...]]:
         )
     ]
     for run in sorted(
-        ablation.cells_of(RESULTS / campaign), key=lambda run: (run["bits"], ORDER.index(run["row"]), run["seed"])
+        ablation.cells_of(RESULTS / campaign), key=lambda run: (run["bits"], list(NAMES).index(run["row"]), run["seed"])
     ):
         phases, began = run["phases"], run["full_precision_top1"]
         taught = [phase["teacher_test_top1"] for phase in phases if "teacher_test_top1" in phase]

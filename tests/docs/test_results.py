@@ -19,7 +19,7 @@ def test_every_folder_of_results_has_a_table():
 
 def test_what_a_teacher_brings_is_a_line_for_each_network_and_width():
     head, *lines = results.teachers("cifar10_resnet8", "cifar10_mobilenet_v2")
-    assert head[3:] == ("without a teacher", "fixed teacher", "all three phases")
+    assert head[3:] == ("self-studying alone", "fixed teacher", "all three phases")
     assert [line[0::2][:2] for line in lines] == [
         *(("resnet8", bits) for bits in ("W2A2", "W3A3", "W4A4")),
         *(("mobilenet_v2", bits) for bits in ("W4A4", "W6A6")),
@@ -42,8 +42,8 @@ def test_gaps_are_differences_of_the_same_seed(monkeypatch, tmp_path):
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     head, line = results.gaps("cifar10_resnet8")
     assert head[2:5] == (
-        *("all three phases − without a teacher", "all three phases − fixed teacher"),
-        "fixed teacher − without a teacher",
+        *("all three phases − self-studying alone", "all three phases − fixed teacher"),
+        "fixed teacher − self-studying alone",
     )
     assert line[:5] == ("resnet8", "W2A2", "+0.30 ± 0.28", "-0.10", "+0.20")
     # 83.76 % on average: an image is right or wrong with a deviation of 36.88 points, a difference of two means 0.52.
