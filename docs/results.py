@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 PAGES = PAGE, ROOT / "README.md"
 RESULTS = ROOT / "results"
+ORDER = list(ablation.ROWS)
 # Row of the ablation -> its name for people.
 NAMES = {
     "qat": "self-studying alone",
@@ -74,7 +75,7 @@ def runs(campaign: str) -> list[tuple[str, ...]]:
         )
     ]
     for run in sorted(
-        ablation.cells_of(RESULTS / campaign), key=lambda run: (run["bits"], list(NAMES).index(run["row"]), run["seed"])
+        ablation.cells_of(RESULTS / campaign), key=lambda run: (run["bits"], ORDER.index(run["row"]), run["seed"])
     ):
         phases, began = run["phases"], run["full_precision_top1"]
         taught = [phase["teacher_test_top1"] for phase in phases if "teacher_test_top1" in phase]
