@@ -14,7 +14,7 @@ HEADER = (
     "student ← teacher",
     "bits",
     "TFLite top-1, %",
-    "Keras student",
+    "Keras student, on integer steps",
     "agreement",
     "bytes",
     "training, s",

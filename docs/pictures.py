@@ -147,7 +147,7 @@ def rows() -> str:
 
 
 def epochs() -> str:
-    """Top-1 on validation behind each epoch of the campaign's rows at 2 bits, the mean over seeds."""
+    """Top-1 on validation after each epoch of the campaign's rows at 2 bits, the mean over seeds."""
     drawn = page.axes()
     told = []
     for row, (colour, line) in ROWS.items():
@@ -159,12 +159,12 @@ def epochs() -> str:
         means = [statistics.fmean(epoch) for epoch in zip(*curves, strict=True)]
         drawn.plot(range(1, len(means) + 1), means, line, color=colour, label=NAMES[row], lw=1.4)
         told.append(
-            f"{NAMES[row]}: {means[0]:.1f} % behind the first and {means[-1]:.1f} % behind the last of {len(means)}"
+            f"{NAMES[row]}: {means[0]:.1f} % after the first and {means[-1]:.1f} % after the last of {len(means)}"
         )
     drawn.set(xlabel="epochs", ylabel="top-1 on validation, %")
     drawn.xaxis.get_major_locator().set_params(integer=True)
     drawn.legend(loc="lower right")
-    return page.svg(drawn, f"ResNet-8 at W2A2, top-1 on validation behind each epoch. {'; '.join(told)}.")
+    return page.svg(drawn, f"ResNet-8 at W2A2, top-1 on validation after each epoch. {'; '.join(told)}.")
 
 
 PICTURES = {"phases": phases, "sizes": sizes, "rows": rows, "epochs": epochs}

@@ -67,10 +67,10 @@ def gaps(*campaigns: str) -> list[tuple[str, ...]]:
 
 
 def runs(campaign: str) -> list[tuple[str, ...]]:
-    """A line for each run of a campaign: test top-1 of what it began with, behind each phase, and in the end."""
+    """A line for each run of a campaign: test top-1 of what it began with, after each phase, and in the end."""
     lines = [
         (
-            *("bits", "row", "seed", "float", "behind each phase", "on integer steps", "file"),
+            *("bits", "row", "seed", "float", "after each phase", "on integer steps", "file"),
             *("teacher", "agreement", "training, s"),
         )
     ]
