@@ -12,7 +12,6 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 PAGES = PAGE, ROOT / "README.md"
 RESULTS = ROOT / "results"
-ORDER = list(ablation.ROWS)
 # Row of the ablation -> its name for people.
 NAMES = {
     "qat": "self-studying alone",
@@ -74,9 +73,9 @@ def runs(campaign: str) -> list[tuple[str, ...]]:
             *("teacher", "agreement", "training, s"),
         )
     ]
-    for run in sorted(
-        ablation.cells_of(RESULTS / campaign), key=lambda run: (run["bits"], ORDER.index(run["row"]), run["seed"])
-    ):
+    order = list(ablation.ROWS)
+    cells = ablation.cells_of(RESULTS / campaign)
+    for run in sorted(cells, key=lambda run: (run["bits"], order.index(run["row"]), run["seed"])):
         phases, began = run["phases"], run["full_precision_top1"]
         taught = [phase["teacher_test_top1"] for phase in phases if "teacher_test_top1" in phase]
         lines.append(
