@@ -4,14 +4,13 @@ from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import dataclasses
-import hashlib
 import pathlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 
 import tf_keras
 
-from qkd_tf import durable, flags
+from qkd_tf import durable, flags, identity
 from qkd_tf.data.given import GivenSet, source_of
 from qkd_tf.experiment import (
     IN_MEMORY,
@@ -21,6 +20,7 @@ from qkd_tf.experiment import (
     bit_widths,
     require,
 )
+from qkd_tf.models.copier import is_graph
 from qkd_tf.stop_signals import Stopped
 from qkd_tf.train import Given, train
 
@@ -109,7 +109,9 @@ def fit(
                 f"{role} is a {type(model).__name__}; a model of tf_keras is expected (import tf_keras, not keras)",
             )
             require(
-                model.built, f"{role} {model.name} does not know its input yet; begin it with tf_keras.layers.Input"
+                is_graph(model),
+                f"{role} {model.name} is a {type(model).__name__} whose layers cannot be seen; a functional model, or a "
+                "Sequential one that begins with tf_keras.Input, without a call of its own is expected",
             )
             given[role], options[role] = model, _name(model, trained)
     options |= {"run_dir": run_dir, "weight_bits": weight_bits, "activation_bits": activation_bits}
@@ -121,7 +123,7 @@ def fit(
         require(test_set is not None, "there is no test set; the file is proven on it: give (images, labels)")
         spec = flags.experiment_from_flags(flags.flags_of(options)).data
         if label_names is None and isinstance(student, tf_keras.Model):
-            label_names = [str(label) for label in range(student.output_shape[-1])]
+            label_names = [str(label) for label in range(max(2, student.output_shape[-1]))]  # one sigmoid is two classes
         given["source"] = source_of(train_set, test_set, validation_set, spec, label_names)
         options["dataset"] = IN_MEMORY + given["source"].version
     values = flags.flags_of(options)
@@ -134,13 +136,6 @@ def fit(
 
 def _name(model: tf_keras.Model, trained: bool) -> str:
     """What a model in memory is called in flags.txt: the same for the same layers and, where they count, weights."""
-    digest = hashlib.sha256(_without_numbers(model.to_json()).encode())
-    for weight in model.get_weights() if trained else ():
-        digest.update(weight.tobytes())
+    digest = identity.of_layers(model) + (identity.of_weights(model) if trained else "")
     kind = TRAINED_IN_MEMORY if trained else UNTRAINED_IN_MEMORY
-    return f"{kind}{_without_numbers(model.name)}-{digest.hexdigest()[:16]}"
-
-
-def _without_numbers(text: str) -> str:
-    """Keras counts layers without a name of their own: a model that is built again has conv2d_7 for conv2d_3."""
-    return re.sub(r'_\d+(?="|$)', "", text)
+    return f"{kind}{re.sub(r'_[0-9]+$', '', model.name)}-{digest}"  # Keras numbers models without a name of their own

@@ -1,10 +1,46 @@
 """Networks by what a user calls them: of the zoo, by a builder of their own, saved by tf_keras, or in memory."""
 
-import tf_keras
+import dataclasses
 
-from qkd_tf.experiment import NetworkSpec
-from qkd_tf.models import own, weights, zoo
+import numpy as np
+import tf_keras
+from tf_keras import layers
+
+from qkd_tf.experiment import NetworkSpec, require
+from qkd_tf.models import likeness, own, weights, zoo
+from qkd_tf.models.copier import leaves
+from qkd_tf.models.layers import Logarithm, scale_and_offset
+from qkd_tf.models.likeness import Subject
+from qkd_tf.models.normalization import Affine, normalizes
+from qkd_tf.models.reading import Reading
 from qkd_tf.quantization.standard_form import standard_form
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A float network that is ready to train.
+
+    Attributes:
+      model: from pixels [N, H, W, C], 0..255, to logits [N, K].
+      notes: what a user should know, a line each.
+      subject: what it is proven to be like; None of a teacher of the zoo, which trains as it is.
+    """
+
+    model: tf_keras.Model
+    notes: list[str]
+    subject: Subject | None = None
+
+    def prove(self, images: np.ndarray) -> dict | None:
+        """As `likeness.prove`; what it found is added to the notes.
+
+        Raises:
+          ExperimentError: the network is not what its user brought.
+        """
+        if self.subject is None:
+            return None
+        row = likeness.prove(self.subject, images)
+        self.notes.append(likeness.line(self.subject, row))
+        return row
 
 
 def check_name(network: NetworkSpec, flag: str) -> None:
@@ -15,8 +51,8 @@ def check_name(network: NetworkSpec, flag: str) -> None:
 
 def build_student(
     network: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int, given: tf_keras.Model | None = None
-) -> tuple[tf_keras.Model, list[str]]:
-    """A float network in standard form, with its first weights, and what a user should know.
+) -> Network:
+    """A float network in standard form, with its first weights.
 
     Args:
       given: the model itself, where Python hands it over; it is left as it is.
@@ -25,22 +61,90 @@ def build_student(
       ExperimentError: weights that do not fit, or a layer that has no place in an integer .tflite.
     """
     model, notes = _build(network, input_shape, num_classes, given)
-    known = not (network.is_saved or network.is_in_memory and network.has_weights)
-    trained = network.weights_normalization or (network.normalization if known else None)
-    student, more = standard_form(model, input_shape, trained, network.normalization)
-    return student, notes + more
+    trained = network.weights_normalization or (None if network.has_weights else network.normalization)
+    form = standard_form(model, input_shape, trained, network.normalization, not network.is_own, num_classes)
+    notes += form.notes
+    if network.is_own and form.feed is None and network.weights_normalization:
+        notes.append(f"note: {model.name} normalises its pixels itself; --student_weights_mean and _std are not used")
+    if network.is_builder and form.feed is not None and not network.weights_normalization:
+        notes.append(
+            f"note: {model.name} does not normalise its pixels itself; here it reads them under {form.feed}: if it has "
+            "trained weights, say by --student_weights_mean and --student_weights_std what they were trained under"
+        )
+    notes += _regularizers(model, "student")
+    twin = form.twin() if form.has_borders else form.model
+    return Network(form.model, notes, Subject("student", model, form.feed, form.reading, twin, form.model))
 
 
 def build_teacher(
-    network: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int, given: tf_keras.Model | None = None
-) -> tuple[tf_keras.Model, list[str]]:
-    """A float network from pixels to logits, of any layers; as `build_student` else."""
+    network: NetworkSpec,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    given: tf_keras.Model | None = None,
+    images: np.ndarray | None = None,
+) -> Network:
+    """A float network of any layers; as `build_student` else.
+
+    Args:
+      images: pictures [N, H, W, C] uint8, by which probabilities are told from logits where layers do not tell.
+    """
     model, notes = _build(network, input_shape, num_classes, given)
-    return (own.with_logits(model, network.normalization) if network.is_own else model), notes
+    if not network.is_own:
+        return Network(model, notes)
+    reading = Reading(model, input_shape, num_classes)
+    feed = None
+    if not normalizes(reading.model):
+        require(
+            network.weights_normalization is not None or not network.has_weights,
+            f"the teacher {model.name} does not normalise its pixels itself; say which normalisation its weights were "
+            "trained under, by --teacher_pixel_mean and --teacher_pixel_std, for instance 0 and 1 for raw pixels",
+        )
+        feed = Affine.of(network.weights_normalization or network.normalization, input_shape[-1])
+        if network.weights_normalization is None:
+            notes.append(f"note: the teacher {model.name} does not normalise its pixels itself; it reads {feed}")
+    elif network.weights_normalization is not None:
+        notes.append(f"note: {model.name} normalises its pixels itself; --teacher_pixel_mean and _std are not used")
+    pixels = x = tf_keras.Input(input_shape, name="pixels")
+    if feed is not None:
+        x = layers.Rescaling(*scale_and_offset(network.normalization), name="pixel_normalization")(x)
+    logits = reading.model(x)
+    subject = Subject("teacher", model, feed, reading, reading.model, reading.model)
+    head = reading.head if images is None else _head_of(subject, images)
+    if head != reading.head:
+        notes.append(f"note: the teacher {model.name} gives probabilities; their logarithms teach")
+        logits, reading.head = Logarithm(name="logits_of_probabilities")(logits), head
+    teacher = tf_keras.Model(pixels, logits, name=model.name)
+    notes += reading.notes + _regularizers(model, "teacher")
+    return Network(teacher, notes, dataclasses.replace(subject, ours=teacher, trains=teacher))
+
+
+def _head_of(subject: Subject, images: np.ndarray) -> str:
+    """The row of HEADS that outputs are of: rows of positive numbers whose sum is 1 are no logits."""
+    if subject.reading.head != "logits":
+        return subject.reading.head
+    outputs = subject.outputs(images)
+    sums = outputs.sum(-1)
+    return "softmax" if outputs.min() >= 0 and np.allclose(sums, 1.0, atol=0.02) else "logits"
+
+
+def _regularizers(model: tf_keras.Model, role: str) -> list[str]:
+    """What is not taken over."""
+    kinds = ("kernel_regularizer", "bias_regularizer", "activity_regularizer", "depthwise_regularizer",
+             "pointwise_regularizer", "beta_regularizer", "gamma_regularizer")  # fmt: skip
+    found = [layer.name for layer in leaves(model) if any(getattr(layer, kind, None) is not None for kind in kinds)]
+    if not found:
+        return []
+    more = f" and {len(found) - 3} more layers" if len(found) > 3 else ""
+    return [
+        f"note: the {role}'s own regularizers, of {', '.join(found[:3])}{more}, are left out; "
+        "all kernels get --weight_decay instead"
+    ]
 
 
 def _build(network: NetworkSpec, input_shape, num_classes: int, given) -> tuple[tf_keras.Model, list[str]]:
     if network.is_own:
-        return own.build(network, input_shape, num_classes, given), []
+        return own.build(network, input_shape, num_classes, given)
+    if network.weights_normalization:  # the reading takes a student from this one to its own
+        network = dataclasses.replace(network, normalization=network.weights_normalization)
     model = zoo.build(network, input_shape, num_classes)
     return model, weights.load(model, network) if network.weights else []

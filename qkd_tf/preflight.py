@@ -14,8 +14,9 @@ from absl import flags as absl_flags
 
 from qkd_tf import data, flags, networks
 from qkd_tf.experiment import Experiment, ExperimentError, QuantizationSpec, TargetSpec
+from qkd_tf.models.copier import leaves
 from qkd_tf.quantization.plan import KERNELS, QuantizationPlan, make_plan, parents, problems, role
-from qkd_tf.quantization.standard_form import UnsupportedLayers, leaves
+from qkd_tf.quantization.standard_form import UnsupportedLayers
 
 absl_flags.adopt_module_key_flags(flags)
 

@@ -3,14 +3,16 @@
 import hashlib
 import pathlib
 import shutil
+from collections.abc import Mapping
 
-from qkd_tf.durable import PART, write_whole
+from qkd_tf.durable import PART, DamageError, read_json, write_json, write_whole
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.folder_lock import LOCK
 
 # Flags that may differ between two starts of the same experiment: they say where and how safely, not what.
-PLACE_FLAGS = ("run_dir", "data_dir", "checkpoint_every_steps")
+PLACE_FLAGS = ("run_dir", "data_dir", "checkpoint_every_steps", "allow_weak_teacher")
 FLAGS_FILE = "flags.txt"
+IDENTITY_FILE = "identity.json"
 
 
 class RunFolder:
@@ -38,7 +40,9 @@ class RunFolder:
         self.handoff = self.path / "handoff"
         self.results = self.path / "results.json"
         self.diagnosis = self.path / "diagnosis.json"
+        self.start = self.path / "start.json"
         self._flags = self.path / FLAGS_FILE
+        self._identity = self.path / IDENTITY_FILE
         self._flag_lines = flag_lines
         deciding = {name: values for name, values in _by_flag(flag_lines).items() if _decides(name)}
         self.experiment = hashlib.sha256(repr(sorted(deciding.items())).encode()).hexdigest()
@@ -47,16 +51,23 @@ class RunFolder:
                 raise ExperimentError(f"--run_dir={path}: {ancestor} is a file; give a folder")
         self._require_own()
 
-    def claim(self) -> None:
-        """Makes the folder and writes flags.txt, where an earlier start has not done so.
+    def claim(self, contents: Mapping[str, str] = {}, words: Mapping[str, str] = {}) -> None:
+        """Makes the folder and writes flags.txt and identity.json, where an earlier start has not done so.
+
+        Args:
+          contents: what the experiment is made of, beside its flags.
+          words: how a person calls each of `contents`.
 
         Raises:
-          ExperimentError: another experiment has taken the folder meanwhile.
+          ExperimentError: another experiment has taken the folder meanwhile, or it began with other contents.
           OSError: it cannot be written.
         """
         self._require_own()
+        if self._flags.exists():
+            self._require_same(contents, words)
         self.path.mkdir(parents=True, exist_ok=True)
-        if not self._flags.exists():  # before anything else: it is what makes the folder a run
+        if not self._flags.exists():  # before anything else but the identity: it is what makes the folder a run
+            write_json(self._identity, {"contents": dict(contents)})
             write_whole(self._flags, "\n".join(self._flag_lines) + "\n")
         self.checkpoints.mkdir(exist_ok=True)
 
@@ -65,6 +76,7 @@ class RunFolder:
         if self.checkpoints.exists():
             shutil.copytree(self.checkpoints, pathlib.Path(path) / self.checkpoints.name)
             shutil.copy(self._flags, path)
+            shutil.copy(self._identity, path)
         return RunFolder(path, self._flag_lines)
 
     def _require_own(self) -> None:
@@ -80,8 +92,27 @@ class RunFolder:
             raise ExperimentError(f"--run_dir={self.path} is not empty and has no flags.txt; give a new folder")
 
 
+    def _require_same(self, contents: Mapping[str, str], words: Mapping[str, str]) -> None:
+        remedy = "give another --run_dir, or move that folder away"
+        if not self._identity.exists():
+            raise ExperimentError(
+                f"--run_dir={self.path} was begun by an earlier version of qkd_tf, which did not write down what "
+                f"networks, weights and pictures it began with; {remedy}"
+            )
+        try:
+            begun = read_json(self._identity)["contents"]
+        except DamageError as damage:
+            raise ExperimentError(f"{damage}; {remedy}") from damage
+        changed = [words.get(name, name) for name in [*words, *contents] if begun.get(name) != contents.get(name)]
+        if changed:
+            raise ExperimentError(
+                f"--run_dir={self.path} began with other contents, changed since: {', '.join(dict.fromkeys(changed))}; "
+                + remedy
+            )
+
+
 # What a start that was killed in `claim` may have left.
-_OF_A_CLAIM = (LOCK, FLAGS_FILE + PART)
+_OF_A_CLAIM = (LOCK, FLAGS_FILE + PART, IDENTITY_FILE, IDENTITY_FILE + PART)
 
 
 def _decides(flag: str) -> bool:

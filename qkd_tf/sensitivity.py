@@ -72,7 +72,7 @@ class Subject:
         except durable.DamageError as damage:
             raise ExperimentError(f"{damage}; run python -m qkd_tf.train to its end first") from damage
         saved = load_model(handoff / "student.keras")
-        self.plain, _ = standard_form(saved, splits.image_shape, None, experiment.student.normalization)
+        self.plain = standard_form(saved, splits.image_shape, None, experiment.student.normalization).model
         self._spec, self._splits, self._seed = spec, splits, experiment.seed
         self._trained_kernels = load_params(handoff / "weight_params.json")
         self._trained_tensors = load_params(handoff / "tensor_params.json")

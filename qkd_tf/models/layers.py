@@ -1,7 +1,10 @@
 """The few layers that all families are made of, with their initialisers."""
 
+import tensorflow as tf
 import tf_keras
 from tf_keras import layers
+
+SMALLEST_PROBABILITY = 1e-30  # of float32, with room for its gradient
 
 
 def pixels(input_shape, normalization):
@@ -35,3 +38,11 @@ def conv(x, channels: int, size: int, stride: int, name: str, padding: str = "sa
 
 def batch_norm(x, name: str, epsilon: float = 1e-3):
     return layers.BatchNormalization(momentum=0.9, epsilon=epsilon, name=name)(x)
+
+
+@tf_keras.utils.register_keras_serializable("qkd_tf")
+class Logarithm(layers.Layer):
+    """Logits of probabilities: their logarithms, whose softmax they are."""
+
+    def call(self, probabilities):
+        return tf.math.log(tf.maximum(probabilities, SMALLEST_PROBABILITY))

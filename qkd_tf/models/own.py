@@ -5,18 +5,18 @@ import inspect
 import pathlib
 
 import tf_keras
-from tf_keras import layers
 
 from qkd_tf.archive import check_hdf5, first_line, non_finite
-from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, require
-from qkd_tf.models.layers import scale_and_offset
+from qkd_tf.experiment import ExperimentError, NetworkSpec, require
+from qkd_tf.models import weights
+from qkd_tf.models.copier import is_graph
 from qkd_tf.saved_model import load_model
 
 
 def build(
     spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int, given: tf_keras.Model | None = None
-) -> tf_keras.Model:
-    """The user's model as it is, `given` as a copy, with the weights of `spec.weights` where there are any.
+) -> tuple[tf_keras.Model, list[str]]:
+    """The user's model as it is, with the weights of `spec.weights` where there are any, `given` then as a copy.
 
     A builder is called as builder(input_shape, num_classes); one with the parameters `weights` and `classes`, as
     those of tf_keras.applications have, as builder(input_shape=..., classes=..., weights=None).
@@ -30,9 +30,9 @@ def build(
     if model is None:
         model = _call(name, input_shape, num_classes) if spec.is_builder else _load(name, spec.trust_code)
     require(
-        isinstance(model, tf_keras.Model) and hasattr(model, "_nodes_by_depth"),
+        is_graph(model),
         f"{name} gives a {type(model).__name__}; a functional or Sequential model of tf_keras is expected "
-        "(import tf_keras, not keras)",
+        "(import tf_keras, not keras; begin it with tf_keras.Input, and leave a call of your own out)",
     )
     require(
         len(model.inputs) == len(model.outputs) == 1,
@@ -45,41 +45,17 @@ def build(
         "see --image_size",
     )
     require(
-        logits[-1] == num_classes,
+        logits[-1] == num_classes or (logits[-1], num_classes) == (1, 2),
         f"{name} tells {logits[-1]} classes apart, the data set has {num_classes}; "
         "a folder of pictures may name classes that it has no picture of in its labels.txt",
     )
-    if given is not None:
-        model = _copy(given)
+    notes = []
     if spec.weights:
-        _load_weights(model, spec.weights)
+        model = model if given is None else _copy(given)
+        notes = _load_weights(model, spec)
     broken = non_finite({weight.name: weight.numpy() for weight in model.weights})
     require(not broken, f"{spec.weights or name}: {broken}; give weights of a training that did not diverge")
-    return model
-
-
-def with_logits(model: tf_keras.Model, normalization: PixelNormalization) -> tf_keras.Model:
-    """A model of pixels, 0..255, to logits: normalised unless it does so itself, without a softmax at its end."""
-    last = model.outputs[0]._keras_history.layer
-    output = model.outputs[0]
-    if isinstance(last, layers.Softmax):
-        output = last.input
-    elif getattr(last, "activation", None) is tf_keras.activations.softmax:
-        last.activation = tf_keras.activations.linear
-    inner = tf_keras.Model(model.inputs, output)
-    readers = [node.layer for node in model.layers[0].outbound_nodes]
-    pixels = tf_keras.Input(model.input_shape[1:], name="pixels")
-    x = pixels
-    if not any(isinstance(layer, (layers.Rescaling, layers.Normalization)) for layer in readers):
-        scale, offset = scale_and_offset(normalization)
-        x = layers.Rescaling(scale, offset, name="pixel_normalization")(x)
-    return tf_keras.Model(pixels, inner(x), name=model.name)
-
-
-def _copy(model: tf_keras.Model) -> tf_keras.Model:
-    copy = tf_keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
+    return model, notes
 
 
 def _call(name: str, input_shape, num_classes: int):
@@ -109,14 +85,21 @@ def _load(name: str, trust_code: bool) -> tf_keras.Model:
         raise ExperimentError(f"{name} cannot be loaded by tf_keras: {error}") from error
 
 
-def _load_weights(model: tf_keras.Model, weights: str) -> None:
-    require(pathlib.Path(weights).is_file(), f"weights file {weights} does not exist")
-    require(
-        weights.endswith(".h5"),
-        f"weights {weights} of a model of your own must be .h5 or .weights.h5, as Keras saves them",
-    )
+def _copy(model: tf_keras.Model) -> tf_keras.Model:
+    copy = tf_keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _load_weights(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
+    """By Keras itself where it can; what a user should know, a line each."""
+    path = spec.weights
+    require(pathlib.Path(path).is_file(), f"weights file {path} does not exist")
+    if not path.endswith(".h5"):
+        return weights.load(model, spec)
     try:
-        check_hdf5(weights)
-        model.load_weights(weights)
+        check_hdf5(path)
+        model.load_weights(path)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise ExperimentError(f"weights {weights} do not fit {model.name}: {first_line(error)}") from error
+        raise ExperimentError(f"weights {path} do not fit {model.name}: {first_line(error)}") from error
+    return []

@@ -7,10 +7,10 @@ import re
 import h5py
 import numpy as np
 import tf_keras
-from tf_keras import layers
 
 from qkd_tf.archive import check_hdf5, first_line, load_npz, non_finite
-from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization
+from qkd_tf.experiment import ExperimentError, NetworkSpec
+from qkd_tf.models.copier import leaves
 from qkd_tf.saved_model import load_model
 
 # The words that files use for the variables of a layer, and ours. A BatchNormalization is told by its statistics.
@@ -34,10 +34,11 @@ _V3_ORDER = {
 
 @dataclasses.dataclass(frozen=True)
 class LayerWeights:
-    """The variables of one layer: name in the file, {our word: array}."""
+    """The variables of one layer: name in the file, {our word: array}, and the layer itself where it is a network's."""
 
     name: str
     variables: dict[str, np.ndarray]
+    layer: tf_keras.layers.Layer | None = None
 
     @property
     def kind(self) -> str:
@@ -51,13 +52,13 @@ class LayerWeights:
 
 
 def load(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
-    """Loads `spec.weights` into `model`, then adapts the first kernel to the model's own pixel normalisation.
+    """Loads `spec.weights` into `model`.
 
-    Layers are matched by name where all names agree, otherwise by position among layers of their
-    kind; every shape is checked before the first value is set.
+    Layers, those of models in it too, are matched by name where all names agree, otherwise by position among layers of
+    their kind; every shape is checked before the first value is set.
 
     Returns:
-      What a user should know, a line each: a match by position, a normalisation that was adapted.
+      What a user should know, a line each: a match by position.
 
     Raises:
       ExperimentError: no such file, unknown ending, a list of every name and shape that does not fit, or an array
@@ -67,7 +68,7 @@ def load(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
     if not path.is_file():
         raise ExperimentError(f"weights file {path} does not exist")
     source = read(path, spec.trust_code)
-    target = [_layer_weights(layer) for layer in model.layers if layer.weights]
+    target = [_layer_weights(layer) for layer in leaves(model) if layer.weights]
     pairs, problems = _match(source, target)
     for given, expected in pairs:
         for role, value in expected.variables.items():
@@ -88,46 +89,10 @@ def load(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
     if broken := non_finite({f"{layer.name}/{role}": v for layer in source for role, v in layer.variables.items()}):
         raise ExperimentError(f"weights {path}: {broken}; give weights of a training that did not diverge")
     for given, expected in pairs:
-        layer = model.get_layer(expected.name)
-        layer.set_weights([given.variables[role] for role in expected.variables])
-    notes = []
+        expected.layer.set_weights([given.variables[role] for role in expected.variables])
     if any(given.name != expected.name for given, expected in pairs):
-        notes.append(f"{path}: names differ from {spec.name}'s, layers were matched by position and shape")
-    trained, own = spec.weights_normalization, spec.normalization
-    if trained and trained != own:
-        adapt_normalization(model, trained, own)
-        borders = "" if trained.mean == own.mean else " (padding now reads as that mean: borders differ a little)"
-        notes.append(f"{path}: first kernel adapted to pixel mean {own.mean} and deviation {own.std}{borders}")
-    return notes
-
-
-def adapt_normalization(model: tf_keras.Model, trained: PixelNormalization, own: PixelNormalization) -> None:
-    """Rewrites the first convolution for pixels normalised by `own` instead of `trained`.
-
-    With x' = (p - M) / S as trained and x = (p - m) / s as now, x' = x * s/S + (m - M)/S: kernels are
-    multiplied by s/S for each input channel, and the constant moves into the bias, or into the moving
-    mean of the BatchNormalization where the convolution has no bias. That is exact inside the picture. At its
-    borders the padding now reads as pixel m where it used to read as pixel M, an error of (m - M)/S
-    under each padded tap: none for M = m, and small for an m near the channels' means.
-    """
-    channels = model.input_shape[-1]
-    m, s, big_m, big_s = (
-        np.broadcast_to(np.asarray(v, np.float64), channels) for v in (own.mean, own.std, trained.mean, trained.std)
-    )
-    first = next((layer for layer in model.layers if isinstance(layer, layers.Conv2D)), None)
-    if first is None:
-        raise ExperimentError(f"{model.name} has no convolution whose kernel could be adapted to the normalisation")
-    kernel, *bias = first.get_weights()
-    shift = np.einsum("hwio,i->o", kernel, (m - big_m) / big_s)
-    scaled = kernel * (s / big_s)[:, np.newaxis]
-    if bias:
-        first.set_weights([scaled, bias[0] + shift])
-        return
-    batch_norm = first.outbound_nodes[0].outbound_layer
-    if not isinstance(batch_norm, layers.BatchNormalization):
-        raise ExperimentError(f"{first.name} has neither a bias nor a BatchNormalization to take up the mean")
-    first.set_weights([scaled])
-    batch_norm.moving_mean.assign(batch_norm.moving_mean.numpy() - shift)
+        return [f"{path}: names differ from {spec.name}'s, layers were matched by position and shape"]
+    return []
 
 
 def read(path: pathlib.Path, trust_code: bool = False) -> list[LayerWeights]:
@@ -189,7 +154,7 @@ def _v3_layers(root) -> list[LayerWeights]:
 
 def _read_keras(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
     model = load_model(path, trust_code)
-    return [_layer_weights(layer) for layer in model.layers if layer.weights]
+    return [_layer_weights(layer) for layer in leaves(model) if layer.weights]
 
 
 READERS = {".weights.h5": _read_h5, ".h5": _read_h5, ".keras": _read_keras, ".npz": _read_npz}
@@ -211,13 +176,14 @@ def _group(arrays: dict[str, np.ndarray]) -> list[LayerWeights]:
 
 def _layer_weights(layer) -> LayerWeights:
     values = zip(layer.variables, layer.get_weights(), strict=True)
-    return LayerWeights(layer.name, {v.name.split(":")[0].split("/")[-1]: value for v, value in values})
+    return LayerWeights(layer.name, {v.name.split(":")[0].split("/")[-1]: value for v, value in values}, layer)
 
 
 def _match(source: list[LayerWeights], target: list[LayerWeights]):
     """Pairs (source, target) of layers, and a line for each that has no counterpart."""
     by_name = {layer.name: layer for layer in source}
-    if by_name.keys() == {layer.name for layer in target}:
+    names = {layer.name for layer in target}
+    if by_name.keys() == names and len(names) == len(source) == len(target):
         return [(by_name[layer.name], layer) for layer in target], []
     pairs, problems = [], []
     for kind in dict.fromkeys(layer.kind for layer in source + target):

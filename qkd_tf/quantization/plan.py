@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import tf_keras
 
 from qkd_tf.experiment import ExperimentError, QuantizationSpec
+from qkd_tf.models.activations import activation_name
 from qkd_tf.quantization.grid import (
     MAX_BITS,
     IntegerGrid,
@@ -113,16 +114,6 @@ def producer(layer):
     while role(layer) == "pass":
         (layer,) = parents(layer)
     return layer
-
-
-def activation_name(layer) -> str:
-    """Name of the activation function that a layer applies, "linear" where there is none."""
-    if isinstance(layer, _layers.ReLU):
-        if layer.max_value is None:
-            return "relu"
-        return "relu6" if float(layer.max_value) == 6 else f"relu(max_value={float(layer.max_value)})"
-    activation = getattr(layer, "activation", None)
-    return tf_keras.activations.serialize(activation) if activation else "linear"
 
 
 def pixel_params(model: tf_keras.Model) -> TensorQuantParams:

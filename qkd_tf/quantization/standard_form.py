@@ -1,40 +1,47 @@
 """A user's float model in standard form: the same function of pixels, in layers of which the plan knows what they are.
 
-Two readings of the layer graph. The first makes it flat, every layer used once and doing one thing: nested models are
-opened, SeparableConv2D and swish are taken apart, a softmax at the end is left out. The second looks at neighbours:
-a BatchNormalization that no kernel stands before gets one of ones, and sums of several tensors become sums of two.
-Layers keep their names, and with them the weights that they have.
+Two readings of the layer graph. The first (`models.reading`) makes it flat, every layer used once and doing one thing;
+here rows are added for SeparableConv2D, swish and others that are equal to several layers, or at inference to none.
+The second looks at neighbours: the normalisation of pixels moves into the kernels that read them, a
+BatchNormalization that no kernel stands before gets one of ones, and sums of several tensors become sums of two.
 """
 
-import collections
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 
 from qkd_tf.experiment import ExperimentError, PixelNormalization
-from qkd_tf.models.weights import adapt_normalization
-from qkd_tf.quantization.plan import KERNELS, ROLES, activation_name
+from qkd_tf.models.activations import activation_name
+from qkd_tf.models.copier import Call, Copier, calls, has_constants, maker, readers, training_argument
+from qkd_tf.models.normalization import (
+    NORMALIZING,
+    TAKING_UP,
+    TRAINING_ONLY,
+    Affine,
+    front,
+    is_nothing,
+    pixels,
+    scale_and_offset,
+)
+from qkd_tf.models.operations import as_layer
+from qkd_tf.models.reading import Reading
+from qkd_tf.quantization.plan import ACTIVATIONS, KERNELS, ROLES
 
 _layers = tf_keras.layers
-FUSED_ACTIVATIONS = ("linear", "relu", "relu6")  # what an integer convolution applies itself
-WHOLE_PIXEL_DIGITS = 4  # -offset / scale of a whole pixel is one to rounding
+_AUGMENTATION = "leave it out: pictures are cropped and mirrored by --crop_padding and --horizontal_flip"
+_OPERATIONS = "write it with Keras layers (Rescaling on pixels, ReLU, Add, Multiply, Concatenate, Reshape)"
 REMEDIES: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("Lambda", "TFOpLambda", "SlicingOpLambda", "ClassMethod"),
-        "write it with Keras layers (Rescaling on pixels, ReLU, Add, Multiply, Concatenate, Reshape)",
-    ),
+    **dict.fromkeys(("Lambda", "TFOpLambda", "SlicingOpLambda", "ClassMethod"), _OPERATIONS),
     **dict.fromkeys(("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM2D"), "use convolutions and pooling"),
     **dict.fromkeys(("LeakyReLU", "PReLU", "ELU", "ThresholdedReLU"), "use ReLU, ReLU(6) or Activation('swish')"),
     **dict.fromkeys(
         ("LayerNormalization", "GroupNormalization", "UnitNormalization"),
         "use BatchNormalization, which becomes a part of the convolution",
     ),
-    **dict.fromkeys(
-        ("RandomFlip", "RandomCrop", "RandomRotation", "RandomZoom", "RandomContrast", "RandomBrightness"),
-        "leave it out: pictures are cropped and mirrored by --crop_padding and --horizontal_flip",
-    ),
-    "GlobalMaxPooling2D": "use MaxPooling2D over the whole map, then Flatten",
+    **dict.fromkeys(("RandomCrop", "RandomHeight", "RandomWidth", "CenterCrop"), _AUGMENTATION),
     "Resizing": "leave it out: --image_size resizes pictures",
     "Subtract": "use Add, with the sign in the weights",
 }
@@ -54,24 +61,48 @@ class UnsupportedLayers(ExperimentError):
         self.model, self.refusals = model, refusals
 
 
-def leaves(model: tf_keras.Model) -> list:
-    """The layers of a model and of the models in it, without the models themselves."""
-    found = []
-    for layer in model.layers:
-        found += leaves(layer) if isinstance(layer, tf_keras.Model) else [layer]
-    return found
+@dataclasses.dataclass(frozen=True)
+class StandardForm:
+    """A user's model and what came of it.
+
+    Attributes:
+      model: flat functional model from pixels [N, H, W, C], 0..255, to logits.
+      notes: what a user should know, a line each.
+      reading: the first reading.
+      feed: what a user makes of pixels before the model as it came reads them; None for nothing.
+      twin: makes the same model with borders as the user's: padding that reads as 0.0 in each channel, where one zero
+        pixel for all channels has to do in a .tflite. Its `borders` tells whether there are such.
+    """
+
+    model: tf_keras.Model
+    notes: list[str]
+    reading: Reading
+    feed: Affine | None
+    twin: Callable[[], tf_keras.Model]
+    has_borders: bool
 
 
 def unsupported(model: tf_keras.Model) -> dict[str, str]:
     """Layer name -> what the layer is and what to do, for each layer that has no place in an integer .tflite."""
-    found = {}
-    for layer in leaves(model):
-        kind = type(layer)
-        if kind not in ROLES and kind not in REWRITES:
-            own = "custom layer " if not kind.__module__.startswith("tf_keras.") else ""
-            known = ", ".join(sorted(known.__name__ for known in ROLES.keys() | REWRITES.keys()))
-            found[layer.name] = f"is a {own}{kind.__name__}; {REMEDIES.get(kind.__name__, f'use one of {known}')}"
-    return found
+    return {node.layer.name: what for node in calls(model) if (what := _refusal(node))}
+
+
+def _refusal(node) -> str:
+    layer, kind = node.layer, type(node.layer)
+    if as_layer(node) is not None or is_nothing(layer):
+        return ""
+    if kind not in ROLES and kind not in StudentReading.rewrites:
+        own = "" if kind.__module__.startswith("tf_keras.") else "custom layer "
+        known = ", ".join(sorted(known.__name__ for known in ROLES.keys() | StudentReading.rewrites.keys()))
+        return f"is a {own}{kind.__name__}; {REMEDIES.get(kind.__name__, f'use one of {known}')}"
+    if has_constants(node):
+        return "reads a constant beside tensors of the graph; make it a bias, or Rescaling on pixels"
+    if training_argument(node) is True:
+        return "is called with training=True, which a file cannot be; leave the argument out"
+    function = activation_name(layer)
+    if function.startswith(("function", "layer")):
+        return f"applies {function}; use relu, relu6, swish, sigmoid or a softmax at the end"
+    return ""
 
 
 def standard_form(
@@ -79,18 +110,19 @@ def standard_form(
     input_shape: tuple[int, int, int],
     trained: PixelNormalization | None,
     own: PixelNormalization,
-) -> tuple[tf_keras.Model, list[str]]:
-    """A flat functional model from pixels [N, H, W, C], 0..255, to logits. `model` is left as it is.
+    keeps_own: bool = False,
+    num_classes: int | None = None,
+) -> StandardForm:
+    """A user's model in standard form; `model` is left as it is.
 
     Args:
       model: functional or Sequential. Rescaling and Normalization at its beginning are taken for the normalisation
         that its weights were trained under; a model without any reads what `trained` makes of pixels.
       trained: the normalisation of a model that begins with none; None where it is not known.
-      own: the normalisation that such a model shall have. A model that begins with its own keeps that as far
-        as one scale and one whole zero pixel can be it.
-
-    Returns:
-      The model and what a user should know, a line each.
+      own: the normalisation that such a model shall have.
+      keeps_own: so shall a model that begins with one; else it keeps that, as far as one scale and one whole zero pixel
+        can be it.
+      num_classes: of the data; None where the model tells.
 
     Raises:
       ExperimentError: a layer that has no place in an integer .tflite, one with weights that is used twice, or a model
@@ -98,260 +130,287 @@ def standard_form(
     """
     if found := unsupported(model):
         raise UnsupportedLayers(model, found)
-    flat = _Flat(model, input_shape)
-    inside = flat.normalization()
-    if inside is not None:
-        trained, own = inside, _nearest(inside)
-    if trained is None:
-        raise ExperimentError(
-            f"{model.name} does not normalise its pixels itself; say which normalisation its weights were "
-            "trained under, by --student_weights_mean and --student_weights_std, for instance 0 and 1 for raw pixels"
-        )
-    shaped = _Shaped(flat.model, own)
-    if trained != own:
-        adapt_normalization(shaped.model, trained, own)
-        flat.notes.append(
-            f"{model.name}: pixels are normalised by mean {_text(own.mean)} and deviation {_text(own.std)}, the first "
-            "kernel is adapted to it"
-            + ("" if trained.mean == own.mean else " (padding now reads as that mean: borders differ a little)")
-        )
-    return shaped.model, flat.notes
+    reading = StudentReading(model, input_shape, num_classes)
+    _, inside = front(reading.model)
+    feed = None
+    if inside is None:
+        if trained is None:
+            raise ExperimentError(
+                f"{model.name} does not normalise its pixels itself; say which normalisation its weights were trained "
+                "under, by --student_weights_mean and --student_weights_std, for instance 0 and 1 for raw pixels"
+            )
+        feed = inside = Affine.of(trained, input_shape[-1])
+    elif not keeps_own:
+        own = inside.nearest()
+    notes = list(reading.notes)
+    shaped = _Shaped(reading.model, own, inside)
+    if shaped.adapts:
+        borders = " (padding now reads as that mean: borders differ a little)" if shaped.has_borders else ""
+        where = "the first kernel is adapted to it" if shaped.takes_up else "a scale for each channel follows"
+        mine = Affine.of(own, input_shape[-1])
+        notes.append(f"{model.name}: pixels are normalised by {mine}, {where}{borders}")
+    return StandardForm(
+        shaped.model,
+        notes,
+        reading,
+        feed,
+        lambda: _Shaped(reading.model, own, inside, exact_borders=True).model,
+        shaped.has_borders,
+    )
 
 
-def _text(values: tuple[float, ...]) -> str:
-    return ",".join(f"{value:g}" for value in values)
+class StudentReading(Reading):
+    """The first reading of a student: layers that are equal to others, or at inference to none."""
 
+    fused = ACTIVATIONS  # what an integer convolution applies itself
 
-def _nearest(trained: PixelNormalization) -> PixelNormalization:
-    """One scale and one whole zero pixel for all channels, as a .tflite input has them."""
-    mean = float(np.clip(np.round(np.mean(trained.mean)), 0, 254))
-    return PixelNormalization((mean,), (float(np.mean(trained.std)),))
-
-
-class _Copier:
-    """Copies a model layer by layer; subclasses say what becomes of a layer.
-
-    Attributes:
-      notes: what a user should know, a line each.
-    """
-
-    def __init__(self):
-        self.notes: list[str] = []
-        self._names: set[str] = set()
-        self._weights: list[tuple[tf_keras.layers.Layer, list[np.ndarray]]] = []
-
-    def copy(self, model: tf_keras.Model, inputs: list, outer: str = "") -> list:
-        """The tensors that stand for the model's outputs, where `inputs` are those for its inputs."""
-        tensors = {id(old): new for old, new in zip(model.inputs, inputs, strict=True)}
-        for depth in sorted(model._nodes_by_depth, reverse=True):
-            for node in model._nodes_by_depth[depth]:
-                layer = node.layer
-                if isinstance(layer, _layers.InputLayer):
-                    continue
-                arguments = [tensors[id(tensor)] for tensor in node.keras_inputs]
-                if isinstance(layer, tf_keras.Model):
-                    outputs = self.copy(layer, arguments, layer.name)
-                else:
-                    outputs = [self.layer(layer, self._unused(layer.name, outer), arguments)]
-                tensors |= {id(old): new for old, new in zip(_flat(node.outputs), outputs, strict=True)}
-        return [tensors[id(tensor)] for tensor in model.outputs]
-
-    def layer(self, layer, name: str, inputs: list):
-        """The tensor that stands for a layer's output."""
-        raise NotImplementedError
-
-    def add(self, layer, inputs: list, weights: list[np.ndarray] = ()):
-        """Applies a new layer that is to have these weights."""
-        self._names.add(layer.name)
-        output = layer(inputs if len(inputs) > 1 else inputs[0])
-        self._weights.append((layer, list(weights)))
-        return output
-
-    def same(self, layer, name: str, inputs: list, **changed):
-        """Applies a copy of a layer, with its weights."""
-        weights = layer.get_weights()
-        return self.add(type(layer).from_config({**layer.get_config(), "name": name, **changed}), inputs, weights)
-
-    def set_weights(self) -> None:
-        for layer, weights in self._weights:
-            layer.set_weights(weights)
-
-    def _unused(self, name: str, outer: str) -> str:
-        while name in self._names:
-            name = f"{outer or 'again'}_{name}"
-        return name
-
-
-class _Flat(_Copier):
-    """The first reading: one model, each layer used once, each doing one thing.
-
-    Attributes:
-      model: what came of it, from the network's input on, normalisation included.
-    """
-
-    def __init__(self, model: tf_keras.Model, input_shape: tuple[int, int, int]):
-        super().__init__()
-        used = collections.Counter(id(layer) for layer in _uses(model) if layer.weights)
-        if again := [layer.name for layer in leaves(model) if used[id(layer)] > 1]:
+    def __init__(self, model: tf_keras.Model, input_shape: tuple[int, int, int], num_classes: int | None = None):
+        uses = [node.layer for node in calls(model) if node.layer.weights]
+        if again := [layer.name for layer in uses if sum(layer is other for other in uses) > 1]:
             raise ExperimentError(
                 f"layer {again[0]} is used several times and has weights; give each use its own layer"
             )
-        self._final = _final_layers(model)
-        pixels = tf_keras.Input(input_shape, name="pixels")
-        self._names.add("pixels")
-        (output,) = self.copy(model, [pixels])
-        self.model = tf_keras.Model(pixels, output, name=model.name)
-        self.set_weights()
+        super().__init__(model, input_shape, num_classes)
 
-    def layer(self, layer, name: str, inputs: list):
-        rewrite = REWRITES.get(type(layer))
-        if rewrite is not None:
-            return rewrite(self, layer, name, inputs)
-        if type(layer) in KERNELS and activation_name(layer) not in FUSED_ACTIVATIONS:
-            x = self.same(layer, name, inputs, activation="linear")
-            return self.activation(layer, f"{name}_{activation_name(layer)}", [x])
-        return self.same(layer, name, inputs)
+    def call(self, call: Call):
+        if is_nothing(call.layer) and not (type(call.layer) is _layers.Dropout and not call.in_inference):
+            if isinstance(call.layer, TRAINING_ONLY):
+                self.notes.append(f"note: layer {call.layer.name}, a {type(call.layer).__name__}, is left out")
+            return call.inputs[0]
+        return super().call(call)
 
-    def activation(self, layer, name: str, inputs: list, function: str = ""):
-        """Activation functions that are no part of a convolution, and the softmax that the loss applies."""
-        function = function or activation_name(layer)
-        if function == "softmax" and id(layer) in self._final:
-            self.notes.append(f"layer {layer.name}: the softmax at the end is left out; the file gives logits")
-            return inputs[0]
+    def operation(self, call: Call, layer: tf_keras.layers.Layer):
+        if isinstance(layer, _layers.Activation):
+            return self.activation(activation_name(layer), call.name, call.inputs)
+        return super().operation(call, layer)
+
+    def activation(self, function: str, name: str, inputs: list):
         if function == "linear":
             return inputs[0]
-        if function in ("swish", "silu"):  # one function, two names
-            gate = self.add(_layers.Activation("sigmoid", name=f"{name}_sigmoid"), inputs)
+        if function == "swish":
+            gate = self.add(_layers.Activation("sigmoid", name=self.free_name(f"{name}_sigmoid")), inputs)
             return self.add(_layers.Multiply(name=name), [inputs[0], gate])
-        return self.add(_layers.Activation(function, name=name), inputs)
+        return super().activation(function, name, inputs)
 
-    def softmax(self, layer, name: str, inputs: list):
-        return self.activation(layer, name, inputs, "softmax")
+    def activation_layer(self, call: Call):
+        return self.activation(activation_name(call.layer), call.name, call.inputs)
 
-    def separable(self, layer, name: str, inputs: list):
+    def softmax(self, call: Call):
+        return self.activation_layer(call) if call.layer.axis == -1 else self.same(call)
+
+    def separable(self, call: Call):
         """A depthwise convolution, then one of 1x1 that has the bias and the activation."""
+        layer = call.layer
         config = layer.get_config()
         depthwise_kernel, pointwise_kernel, *bias = layer.get_weights()
-        window = ("kernel_size", "strides", "padding", "dilation_rate", "depth_multiplier", "data_format")
+        kept = ("kernel_size", "strides", "padding", "dilation_rate", "depth_multiplier", "data_format", "trainable")
         depthwise = _layers.DepthwiseConv2D(
-            **{key: config[key] for key in window}, use_bias=False, name=f"{name}_depthwise"
+            **{key: config[key] for key in kept}, use_bias=False, name=self.free_name(f"{call.name}_depthwise")
         )
-        pointwise = _layers.Conv2D(config["filters"], 1, use_bias=config["use_bias"], name=name)
-        x = self.add(depthwise, inputs, [depthwise_kernel])
+        pointwise = _layers.Conv2D(
+            config["filters"], 1, use_bias=config["use_bias"], trainable=config["trainable"], name=call.name
+        )
+        x = self.add(depthwise, call.inputs, [depthwise_kernel])
         x = self.add(pointwise, [x], [pointwise_kernel, *bias])
         function = activation_name(layer)
-        return x if function == "linear" else self.activation(layer, f"{name}_{function}", [x])
+        return x if function == "linear" else self.activation(function, self.free_name(f"{call.name}_{function}"), [x])
 
-    def batch_norm(self, layer, name: str, inputs: list):
+    def batch_norm(self, call: Call):
         """With a beta, which is where the rounding of the bias goes."""
-        if layer.center:
-            return self.same(layer, name, inputs)
-        *gamma, mean, variance = layer.get_weights()
-        config = {**layer.get_config(), "name": name, "center": True}
-        return self.add(type(layer).from_config(config), inputs, [*gamma, np.zeros_like(mean), mean, variance])
+        if call.layer.center:
+            return self.same(call)
+        *gamma, mean, variance = call.layer.get_weights()
+        return self.same(call, [*gamma, np.zeros_like(mean), mean, variance], center=True)
 
-    def normalization(self) -> PixelNormalization | None:
-        """What Rescaling and Normalization layers at the network's beginning make of pixels; None for no such layer."""
-        channels = self.model.input_shape[-1]
-        scale, offset = np.ones(channels), np.zeros(channels)
-        front = _front(self.model)
-        for layer in front:
-            if isinstance(layer, _layers.Rescaling):
-                a, b = np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
-            else:
-                deviation = np.maximum(np.sqrt(np.asarray(layer.variance, np.float64)), tf_keras.backend.epsilon())
-                a = 1.0 / deviation.reshape(-1)
-                b = -np.asarray(layer.mean, np.float64).reshape(-1) * a
-            scale, offset = scale * a, offset * a + b
-        if not front:
-            return None
-        mean, std = np.round(-offset / scale, WHOLE_PIXEL_DIGITS), 1.0 / scale
-        if np.all(mean == mean[0]) and np.all(std == std[0]):
-            mean, std = mean[:1], std[:1]
-        return PixelNormalization(tuple(mean.tolist()), tuple(std.tolist()))
+    def average_pool(self, call: Call):
+        """Without padding, where "same" has none to add."""
+        layer = call.layer
+        axes = zip(call.inputs[0].shape[1:3], layer.pool_size, layer.strides, strict=True)
+        fits = layer.data_format == "channels_last" and not any(sum(same_padding(*axis)) for axis in axes)
+        return self.same(call, **({"padding": "valid"} if fits else {}))
 
+    def global_max_pool(self, call: Call):
+        """One window over the whole map."""
+        layer = call.layer
+        height = 1 if layer.data_format == "channels_last" else 2
+        name = call.name if layer.keepdims else self.free_name(f"{call.name}_map")
+        window = tuple(call.inputs[0].shape[height : height + 2])
+        x = self.add(_layers.MaxPooling2D(window, data_format=layer.data_format, name=name), call.inputs)
+        return x if layer.keepdims else self.add(_layers.Flatten(name=call.name), [x])
 
-REWRITES: Mapping[type, Callable] = {
-    _layers.Activation: _Flat.activation,
-    _layers.BatchNormalization: _Flat.batch_norm,
-    _layers.Normalization: _Copier.same,
-    _layers.SeparableConv2D: _Flat.separable,
-    _layers.Softmax: _Flat.softmax,
-}
+    rewrites: Mapping[type, Callable] = {
+        _layers.Activation: activation_layer,
+        _layers.AveragePooling2D: average_pool,
+        _layers.BatchNormalization: batch_norm,
+        _layers.GlobalMaxPooling2D: global_max_pool,
+        _layers.Normalization: Copier.same,
+        _layers.SeparableConv2D: separable,
+        _layers.Softmax: softmax,
+    }
 
 
-class _Shaped(_Copier):
+class _Shaped(Copier):
     """The second reading, of a flat model: neighbours that make integer operators.
+
+    Args:
+      own: how the model that comes of it normalises pixels.
+      trained: how the flat model does, or reads them.
+      exact_borders: padding of pixels reads as 0.0 in each channel, as in the flat model.
 
     Attributes:
       model: what came of it, with one Rescaling at the beginning.
+      adapts: whether the two normalisations differ.
+      takes_up: whether kernels take up what they differ by; else a layer of its own does.
+      has_borders: whether padding of pixels, unless exact_borders, differs from that of the flat model.
     """
 
-    def __init__(self, model: tf_keras.Model, own: PixelNormalization):
+    def __init__(self, model: tf_keras.Model, own: PixelNormalization, trained: Affine, exact_borders: bool = False):
         super().__init__()
-        self._front = {layer.name for layer in _front(model)}
-        pixels = tf_keras.Input(model.input_shape[1:], name="pixels")
+        own_affine = Affine.of(own, model.input_shape[-1])
+        self.adapts, self.has_borders = not trained.is_as(own_affine), False
+        self._step, self._exact_borders = trained.after(own_affine), exact_borders
+        self._readers = readers(model)
+        self._front = {layer.name for layer in front(model)[0]}
+        self._shifts: dict[str, np.ndarray] = {}  # of outputs, by the kernel's layer: its BatchNormalization has them
+        paths = self._paths(next(reversed(front(model)[0]), pixels(model))) if self.adapts else []
+        self.takes_up = paths is not None
+        self._paths_by_name = {layer.name: layer for layer in paths or ()}
+
+        tensor = tf_keras.Input(model.input_shape[1:], name="pixels")
         self._names.add("pixels")
         (mean,), (std,) = own.mean, own.std
-        self._normalization = _layers.Rescaling(1.0 / std, -mean / std, name=self._unused("normalization", "pixels"))
-        (output,) = self.copy(model, [self.add(self._normalization, [pixels])])
-        self.model = tf_keras.Model(pixels, output, name=model.name)
+        normalization = _layers.Rescaling(1.0 / std, -mean / std, name=self.free_name("normalization", "pixels"))
+        x = self.add(normalization, [tensor])
+        if self.adapts and not self.takes_up:
+            x = self._scale(self.free_name("normalization_scale"), x, self._step.scale, self._step.offset)
+        (output,) = self.copy(model, [x])
+        self.model = tf_keras.Model(tensor, output, name=model.name)
         self.set_weights()
 
-    def layer(self, layer, name: str, inputs: list):
+    def _paths(self, layer) -> list | None:
+        """Kernels that read pixels and the paddings before them; None where something else reads pixels."""
+        found = []
+        for reader in self._readers(layer):
+            if type(reader) in (_layers.Conv2D, _layers.DepthwiseConv2D):
+                found.append(reader)
+                continue
+            after = None
+            if isinstance(reader, _layers.ZeroPadding2D) and reader.data_format == "channels_last":
+                after = self._paths(reader)
+                after = after and [reader, *after]
+            elif isinstance(reader, _layers.Dropout):
+                after = self._paths(reader)
+            elif isinstance(reader, _layers.Flatten | _layers.Reshape) and len(reader.output_shape) == 2:
+                unpadded = not isinstance(layer, _layers.ZeroPadding2D)
+                dense = [r for r in self._readers(reader) if type(r) is _layers.Dense]
+                after = dense if unpadded and len(dense) == len(self._readers(reader)) else None
+            if not after:
+                return None
+            found += after
+        return found
+
+    def call(self, call: Call):
+        layer = call.layer
         if layer.name in self._front:
-            return inputs[0]
-        if isinstance(layer, _layers.BatchNormalization) and not _follows_kernel(layer):
-            return self._scaled(layer, name, inputs[0])
-        if isinstance(layer, _layers.Add) and len(inputs) > 2:
-            x = inputs[0]
-            for number, term in enumerate(inputs[1:-1], start=1):
-                x = self.add(_layers.Add(name=f"{name}_{number}"), [x, term])
-            inputs = [x, inputs[-1]]
-        return self.same(layer, name, inputs)
+            return call.inputs[0]
+        if layer.name in self._paths_by_name:
+            return self._pad(call) if isinstance(layer, _layers.ZeroPadding2D) else self._take_up(call)
+        if isinstance(layer, NORMALIZING):
+            return self._scale(call.name, call.inputs[0], *scale_and_offset(layer, layer.output_shape[-1]))
+        if isinstance(layer, _layers.BatchNormalization):
+            return self._batch_norm(call)
+        if isinstance(layer, _layers.Add) and len(call.inputs) > 2:
+            x = call.inputs[0]
+            for number, term in enumerate(call.inputs[1:-1], start=1):
+                x = self.add(_layers.Add(name=self.free_name(f"{call.name}_{number}")), [x, term])
+            return self.add(_layers.Add(name=call.name), [x, call.inputs[-1]])
+        return self.same(call)
 
-    def _scaled(self, layer, name: str, x):
-        """A depthwise convolution of ones before a BatchNormalization: together a scale and a bias for each channel."""
-        flat = len(x.shape) == 2
-        if flat:
-            x = self.add(_layers.Reshape((1, 1, x.shape[-1]), name=f"{name}_map"), [x])
-        ones = _layers.DepthwiseConv2D(1, use_bias=False, trainable=False, name=f"{name}_scale")
-        x = self.add(ones, [x], [np.ones((1, 1, x.shape[-1], 1), np.float32)])
-        x = self.same(layer, name, [x], **({"axis": -1} if flat else {}))
-        return self.add(_layers.Flatten(name=f"{name}_flat"), [x]) if flat else x
+    def _take_up(self, call: Call):
+        """A kernel that reads pixels, and what they were trained to be multiplied by and added to.
+
+        What is added goes into the bias, or into the moving mean of the BatchNormalization of a layer without one.
+        """
+        layer, changed = call.layer, {}
+        kernel, *bias = layer.get_weights()
+        kernel, shift = TAKING_UP[type(layer)](kernel, self._step)
+        after = self._readers(layer)
+        if not bias and len(after) == 1 and isinstance(after[0], _layers.BatchNormalization):
+            self._shifts[layer.name] = shift
+            weights = [kernel]
+        elif bias or np.any(shift):
+            changed["use_bias"] = True
+            weights = [kernel, shift + (bias[0] if bias else 0.0)]
+        else:
+            weights = [kernel]
+        if getattr(layer, "padding", "valid") == "same":
+            dilated = [(size - 1) * rate + 1 for size, rate in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
+            axes = zip(call.inputs[0].shape[1:3], dilated, layer.strides, strict=True)
+            if padding := self._border([same_padding(*axis) for axis in axes]):
+                call, changed["padding"] = dataclasses.replace(call, inputs=[padding(call.inputs[0])]), "valid"
+        return self.same(call, weights, **changed)
+
+    def _pad(self, call: Call):
+        padding = self._border(call.layer.padding)
+        return padding(call.inputs[0]) if padding else self.same(call)
+
+    def _border(self, padding) -> "BorderPadding | None":
+        """Padding by pixels that read as 0.0, where they are asked for and others than those of a .tflite."""
+        values = -self._step.offset / self._step.scale
+        if not np.any(np.round(values, 6)) or not np.any(padding):
+            return None
+        self.has_borders = True
+        return BorderPadding(padding, values) if self._exact_borders else None
+
+    def _scale(self, name: str, x, scale: np.ndarray, offset: np.ndarray):
+        """scale * x + offset for each channel, as a depthwise convolution of 1x1."""
+        channels = x.shape[-1]
+        weights = [np.broadcast_to(scale, channels).reshape(1, 1, -1, 1), np.broadcast_to(offset, channels)]
+        return self._as_map(
+            name, x, lambda x: self.add(_layers.DepthwiseConv2D(1, trainable=False, name=name), [x], weights)
+        )
+
+    def _batch_norm(self, call: Call):
+        (before,) = call.layer.inbound_nodes[0].keras_inputs
+        before = maker(before)
+        if type(before) in KERNELS and activation_name(before) == "linear" and len(self._readers(before)) == 1:
+            *trained, mean, variance = call.layer.get_weights()
+            return self.same(call, [*trained, mean - self._shifts.get(before.name, np.float32(0)), variance])
+        return self._as_map(call.name, call.inputs[0], lambda x: self._batch_norm_alone(call, x))
+
+    def _batch_norm_alone(self, call: Call, x):
+        """Behind a depthwise convolution of ones: together a scale and a bias for each channel."""
+        name = self.free_name(f"{call.name}_scale")
+        ones = _layers.DepthwiseConv2D(1, use_bias=False, trainable=False, name=name)
+        scaled = self.add(ones, [x], [np.ones((1, 1, x.shape[-1], 1), np.float32)])
+        changed = {"axis": -1} if len(call.inputs[0].shape) == 2 else {}
+        return self.same(dataclasses.replace(call, inputs=[scaled]), **changed)
+
+    def _as_map(self, name: str, x, apply: Callable):
+        """What `apply` makes of a vector as of a map of one pixel."""
+        if len(x.shape) != 2:
+            return apply(x)
+        x = self.add(_layers.Reshape((1, 1, x.shape[-1]), name=self.free_name(f"{name}_map")), [x])
+        return self.add(_layers.Flatten(name=self.free_name(f"{name}_flat")), [apply(x)])
 
 
-def _follows_kernel(batch_norm) -> bool:
-    """Whether it can be folded: a linear layer with a kernel stands before it, which nothing else reads."""
-    before = batch_norm.inbound_nodes[0].inbound_layers
-    return type(before) in KERNELS and activation_name(before) == "linear" and len(before.outbound_nodes) == 1
+class BorderPadding(_layers.Layer):
+    """Pads maps by a value of its own in each channel.
+
+    Args:
+      padding: ((top, bottom), (left, right)).
+      values: [C].
+    """
+
+    def __init__(self, padding, values: np.ndarray):
+        super().__init__()
+        self._padding, self._values = [(0, 0), *padding, (0, 0)], tf.constant(values, tf.float32)
+
+    def call(self, x):
+        return tf.pad(x - self._values, self._padding) + self._values
 
 
-def _front(model: tf_keras.Model) -> list:
-    """The layers at a flat model's beginning that normalise pixels, each the one reader of the one before."""
-    found, (layer,) = [], [layer for layer in model.layers if isinstance(layer, _layers.InputLayer)]
-    while len(layer.outbound_nodes) == 1:
-        layer = layer.outbound_nodes[0].layer
-        if not isinstance(layer, (_layers.Rescaling, _layers.Normalization)):
-            break
-        found.append(layer)
-    return found
-
-
-def _final_layers(model: tf_keras.Model) -> set[int]:
-    """The layer that makes the output, in nested models too."""
-    layer = model.outputs[0]._keras_history.layer
-    return _final_layers(layer) if isinstance(layer, tf_keras.Model) else {id(layer)}
-
-
-def _uses(model: tf_keras.Model) -> list:
-    """Leaf layers, once for each use."""
-    found = []
-    for nodes in model._nodes_by_depth.values():
-        for node in nodes:
-            found += _uses(node.layer) if isinstance(node.layer, tf_keras.Model) else [node.layer]
-    return found
-
-
-def _flat(tensors) -> list:
-    return list(tensors) if isinstance(tensors, (list, tuple)) else [tensors]
+def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
+    """Rows before and after, or columns, that "same" adds to a map of `size`."""
+    total = max((-(-size // stride) - 1) * stride + window - size, 0)
+    return total // 2, total - total // 2

@@ -5,7 +5,8 @@ from tf_keras import layers
 
 from qkd_tf.experiment import ExperimentError, PixelNormalization, QuantizationSpec
 from qkd_tf.quantization.plan import make_plan, problems
-from qkd_tf.quantization.standard_form import leaves, standard_form, unsupported
+from qkd_tf.models.copier import leaves
+from qkd_tf.quantization.standard_form import standard_form, unsupported
 
 RAW = PixelNormalization((0.0,), (64.0,))
 SHAPE = (8, 8, 3)
@@ -113,7 +114,7 @@ def images(num=3):
 def test_standard_form_is_the_same_function_and_can_be_planned(name, randomize):
     model = randomize(MODELS[name]())
     before = [w.copy() for w in model.get_weights()]
-    form, _ = standard_form(model, SHAPE, None, RAW)
+    form = standard_form(model, SHAPE, None, RAW).model
     expected = model.predict_on_batch(images())
     np.testing.assert_allclose(form.predict_on_batch(images()), expected, atol=2e-5 * np.abs(expected).max())
     for old, now in zip(before, model.get_weights(), strict=True):
@@ -125,13 +126,13 @@ def test_standard_form_is_the_same_function_and_can_be_planned(name, randomize):
 
 
 def test_layers_keep_their_names_unless_two_are_named_alike():
-    names = [layer.name for layer in standard_form(nested(), SHAPE, None, RAW)[0].layers]
+    names = [layer.name for layer in standard_form(nested(), SHAPE, None, RAW).model.layers]
     assert {"conv", "bn", "relu", "logits", "pool"} <= set(names)
     assert len(names) == len(set(names)) and sum(name.endswith("_conv") for name in names) == 1
 
 
 def test_a_batch_norm_without_kernel_gets_one_of_ones_that_is_not_trained():
-    form, _ = standard_form(functional(lambda x: layers.BatchNormalization(name="bn")(x)), SHAPE, None, RAW)
+    form = standard_form(functional(lambda x: layers.BatchNormalization(name="bn")(x)), SHAPE, None, RAW).model
     scale = form.get_layer("bn_scale")
     assert isinstance(scale, layers.DepthwiseConv2D) and not scale.trainable
     np.testing.assert_array_equal(scale.get_weights()[0], np.ones((1, 1, 3, 1)))
@@ -148,7 +149,9 @@ def test_softmax_at_the_end_is_left_out_and_told(end):
     else:
         output = layers.Activation("softmax", name="probabilities")(layers.Dense(5)(x))
     model = tf_keras.Model(pixels, output, name="user")
-    form, notes = standard_form(model, SHAPE, None, RAW)
+    form = standard_form(model, SHAPE, None, RAW)
+    notes = form.notes
+    form = form.model
     logits = form.predict_on_batch(images())
     odds = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(odds, model.predict_on_batch(images()), atol=1e-5)
@@ -161,7 +164,9 @@ def test_normalization_for_each_channel_moves_into_the_first_kernel(randomize):
         return layers.Conv2D(4, 3, name="conv")(x)
 
     model = randomize(functional(body, front=False))
-    form, notes = standard_form(model, SHAPE, None, RAW)
+    form = standard_form(model, SHAPE, None, RAW)
+    notes = form.notes
+    form = form.model
     expected = model.predict_on_batch(images())
     np.testing.assert_allclose(form.predict_on_batch(images()), expected, atol=1e-4 * np.abs(expected).max())
     assert "first kernel is adapted" in notes[0]
@@ -171,7 +176,7 @@ def test_normalization_for_each_channel_moves_into_the_first_kernel(randomize):
 def test_model_without_normalization_reads_what_it_was_trained_under(randomize):
     model = randomize(functional(lambda x: layers.Conv2D(4, 3, name="conv")(x), front=False))
     trained, own = PixelNormalization((127.5,), (127.5,)), PixelNormalization((128.0,), (64.0,))
-    form, _ = standard_form(model, SHAPE, trained, own)
+    form = standard_form(model, SHAPE, trained, own).model
     expected = model.predict_on_batch((images() - 127.5) / 127.5)
     np.testing.assert_allclose(form.predict_on_batch(images()), expected, atol=1e-4 * np.abs(expected).max())
     assert float(form.get_layer("normalization").scale) == pytest.approx(1 / 64)
@@ -191,7 +196,7 @@ UNSUPPORTED = {
     "Lambda": (lambda: layers.Lambda(lambda x: x, name="bad"), "write it with Keras layers"),
     "LeakyReLU": (lambda: layers.LeakyReLU(name="bad"), "use ReLU"),
     "LayerNormalization": (lambda: layers.LayerNormalization(name="bad"), "use BatchNormalization"),
-    "RandomFlip": (lambda: layers.RandomFlip(name="bad"), "--horizontal_flip"),
+    "RandomCrop": (lambda: layers.RandomCrop(4, 4, name="bad"), "--horizontal_flip"),
     "Custom": (lambda: Custom(name="bad"), "custom layer Custom"),
     "UpSampling2D": (lambda: layers.UpSampling2D(name="bad"), "use one of"),
 }
@@ -228,7 +233,7 @@ def test_layer_without_weights_may_be_used_twice():
         relu = layers.ReLU(name="relu")
         return relu(layers.Conv2D(4, 3)(relu(layers.Conv2D(4, 3)(x))))
 
-    form, _ = standard_form(functional(body), SHAPE, None, RAW)
+    form = standard_form(functional(body), SHAPE, None, RAW).model
     assert problems(form) == []
     assert sum(isinstance(layer, layers.ReLU) for layer in form.layers) == 2
 

@@ -1,0 +1,247 @@
+"""Layer graphs of tf_keras: walked in one order, called on numbers, copied layer by layer."""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from tf_keras import layers
+from tf_keras.src.engine.functional import Functional
+
+from qkd_tf.experiment import ExperimentError
+
+RESERVED = re.compile(r"quant_|.*_requantize$")  # names that quantization gives to layers of its own
+NUM_NAMED = 5  # layers that a note names; the others are counted
+
+
+def is_graph(model: object) -> bool:
+    """Whether a layer is a model whose layers and wires can be seen: functional or Sequential, with their own call."""
+    known = (Functional.call, tf_keras.Sequential.call)
+    return isinstance(model, tf_keras.Model) and hasattr(model, "_nodes_by_depth") and type(model).call in known
+
+
+def nodes(model: tf_keras.Model) -> list:
+    """The calls of layers that make a model's output, each after those that it reads."""
+    found = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+    return [node for node in found if not isinstance(node.layer, layers.InputLayer)]
+
+
+def calls(model: tf_keras.Model) -> list:
+    """`nodes`, with those of an inner graph in its place."""
+    found = []
+    for node in nodes(model):
+        found += calls(node.layer) if is_graph(node.layer) else [node]
+    return found
+
+
+def readers(model: tf_keras.Model) -> Callable[[layers.Layer], list]:
+    """A function that tells which layers of a flat model read a layer's output, once for each time they do."""
+    found: dict[int, list] = {}
+    for node in nodes(model):
+        for tensor in node.keras_inputs:
+            found.setdefault(id(maker(tensor)), []).append(node.layer)
+    return lambda layer: found.get(id(layer), [])
+
+
+def leaves(model: tf_keras.Model) -> list:
+    """The layers of a model and of the graphs in it, without the graphs themselves."""
+    found = []
+    for layer in model.layers:
+        found += leaves(layer) if is_graph(layer) else [layer]
+    return found
+
+
+def has_constants(node) -> bool:
+    """Whether a call reads tensors or arrays beside those of the graph."""
+    given = tf.nest.flatten((node.call_args, list(node.call_kwargs.values())))
+    num_tensors = sum(tf.is_tensor(value) or isinstance(value, np.ndarray) for value in given)
+    return num_tensors > len(node.keras_inputs)
+
+
+def training_argument(node) -> bool | None:
+    """What a call was given for `training`; None for nothing."""
+    by_place = dict(zip(node.layer._call_spec.arg_names, node.call_args, strict=False))
+    return {**by_place, **node.call_kwargs}.get("training")
+
+
+def arguments(node, inputs: list) -> tuple[tuple, dict]:
+    """Arguments of a call with `inputs` in the place of the graph's tensors."""
+    values = collections.defaultdict(list)
+    for tensor, value in zip(reversed(node.keras_inputs), reversed(inputs), strict=True):
+        values[str(id(tensor))].append(value)  # `map_arguments` takes the last one first
+    return node.map_arguments(values)
+
+
+def walk(model: tf_keras.Model, inputs: list, apply: Callable[[object, list], list]) -> list:
+    """Goes through a graph, inner graphs too, with values in the place of tensors.
+
+    Args:
+      inputs: values of the model's inputs.
+      apply: one of `calls` and the values that it reads -> the values of its outputs.
+
+    Returns:
+      The values of the model's outputs.
+    """
+    values = {id(tensor): value for tensor, value in zip(model.inputs, inputs, strict=True)}
+    for node in nodes(model):
+        given = [values[id(tensor)] for tensor in node.keras_inputs]
+        outputs = walk(node.layer, given, apply) if is_graph(node.layer) else apply(node, given)
+        values |= {id(old): new for old, new in zip(tf.nest.flatten(node.outputs), outputs, strict=True)}
+    return [values[id(tensor)] for tensor in model.outputs]
+
+
+def run(model: tf_keras.Model, inputs: list[tf.Tensor]) -> list[tuple[str, tf.Tensor]]:
+    """Calls the layers of a graph on numbers: layer's name and first output of each of `calls`, in that order."""
+    found = []
+
+    def apply(node, given: list) -> list:
+        positional, named = arguments(node, given)
+        outputs = tf.nest.flatten(node.layer(*positional, **named))
+        found.append((node.layer.name, outputs[0]))
+        return outputs
+
+    walk(model, inputs, apply)
+    return found
+
+
+def maker(tensor):
+    """The layer that a symbolic tensor comes from."""
+    return tensor._keras_history.layer
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One use of one layer in the graph that is copied.
+
+    Attributes:
+      layer: the original.
+      name: what its copy is called.
+      inputs: tensors of the copy.
+      node: the original call.
+      in_inference: it was called with training=False, or the graph around it was.
+    """
+
+    layer: layers.Layer
+    name: str
+    inputs: list
+    node: object
+    in_inference: bool = False
+
+
+class Copier:
+    """Copies a graph layer by layer, in float32; subclasses say what becomes of each call.
+
+    Attributes:
+      notes: what a user should know, a line each.
+      made: name of the original layer and the copy's tensor for each of `calls`, in that order.
+    """
+
+    def __init__(self):
+        self.notes: list[str] = []
+        self.made: list[tuple[str, tf.Tensor]] = []
+        self._names: set[str] = set()
+        self._renamed: dict[str, str] = {}
+        self._copies: dict[int, layers.Layer] = {}
+        self._weights: dict[layers.Layer, list[np.ndarray]] = {}
+
+    def copy(self, model: tf_keras.Model, inputs: list, outer: str = "", in_inference: bool = False) -> list:
+        """The tensors that stand for the model's outputs, where `inputs` are those for its inputs.
+
+        Raises:
+          ExperimentError: a layer that cannot be copied, by name.
+        """
+        tensors = {id(old): new for old, new in zip(model.inputs, inputs, strict=True)}
+        for node in nodes(model):
+            layer = node.layer
+            given = [tensors[id(tensor)] for tensor in node.keras_inputs]
+            fixed = in_inference or training_argument(node) is False
+            if is_graph(layer):
+                outputs = self.copy(layer, given, layer.name, fixed)
+            else:
+                call = Call(layer, self.free_name(layer.name, outer), given, node, fixed)
+                try:
+                    outputs = tf.nest.flatten(self.call(call))
+                except ExperimentError:
+                    raise
+                except Exception as error:  # whatever a layer's config, build and call make of themselves
+                    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                    raise ExperimentError(
+                        f"layer {layer.name}, a {type(layer).__name__}, cannot be copied: {reason}"
+                    ) from error
+                self.made.append((layer.name, outputs[0]))
+            tensors |= {id(old): new for old, new in zip(tf.nest.flatten(node.outputs), outputs, strict=True)}
+        return [tensors[id(tensor)] for tensor in model.outputs]
+
+    def call(self, call: Call):
+        """The tensors that stand for a call's outputs."""
+        raise NotImplementedError
+
+    def add(self, layer: layers.Layer, inputs: list, weights: list[np.ndarray] = ()):
+        """Applies a new layer that is to have these weights."""
+        self._names.add(layer.name)
+        self._weights[layer] = list(weights)
+        return layer(inputs if len(inputs) > 1 else inputs[0])
+
+    def same(self, call: Call, weights: list[np.ndarray] | None = None, **changed):
+        """Applies a copy of a layer, with its weights unless others are given: one copy, however often it is used.
+
+        A BatchNormalization that was called with training=False is frozen: so it keeps its statistics.
+        """
+        layer = self._copies.get(id(call.layer)) if call.layer.weights else None
+        if layer is None:
+            if isinstance(call.layer, layers.BatchNormalization) and call.in_inference:
+                changed["trainable"] = False
+            config, function = _config(call.layer)
+            layer = type(call.layer).from_config({**config, "name": call.name, **changed})
+            if function is not None and "activation" not in changed:
+                layer.activation = function
+            self._copies[id(call.layer)] = layer
+            self._weights[layer] = call.layer.get_weights() if weights is None else weights
+            self._names.add(call.name)
+        positional, named = arguments(call.node, call.inputs)
+        return layer(*positional, **named)
+
+    def set_weights(self) -> None:
+        for layer, weights in self._weights.items():
+            layer.set_weights(weights)
+
+    def free_name(self, name: str, outer: str = "") -> str:
+        """`name` as files and TensorFlow's graphs can have it, and as no layer has it yet."""
+        valid = _valid(name)
+        if valid != name:
+            self._renamed[name] = valid
+        while valid in self._names:
+            valid = f"{_valid(outer or 'again')}_{valid}"
+        self._names.add(valid)
+        return valid
+
+    def note_names(self) -> None:
+        told = [f"{old!r} is {new}" for old, new in list(self._renamed.items())[:NUM_NAMED]]
+        if told:
+            more = f" and {len(self._renamed) - NUM_NAMED} more" if len(self._renamed) > NUM_NAMED else ""
+            self.notes.append(f"note: files cannot have the names of some layers: {', '.join(told)}{more}")
+
+
+def _valid(name: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    return f"layer_{name}_" if RESERVED.match(name) or not name[:1].isalnum() else name
+
+
+def _config(layer: layers.Layer) -> tuple[dict, object]:
+    """Config of a layer in float32, and its activation function, which a config cannot always tell.
+
+    Mixed precision is a way of training, which training chooses itself.
+    """
+    function = getattr(layer, "activation", None)
+    if not callable(function):
+        config, function = layer.get_config(), None
+    else:
+        layer.activation = tf_keras.activations.linear
+        try:
+            config = layer.get_config()
+        finally:
+            layer.activation = function
+    return ({**config, "dtype": "float32"} if "dtype" in config else config), function

@@ -1,0 +1,139 @@
+"""The proof at the door: what trains is the function that the user brought, or the layer is named where they part."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from qkd_tf.experiment import ExperimentError
+from qkd_tf.models.copier import leaves, run
+from qkd_tf.models.normalization import Affine
+from qkd_tf.models.reading import HEADS, Reading
+
+# Largest difference that rounding explains, by the precision that the user's model computes in: of logits as a share
+# of the largest, of probabilities as it is. 0.001 is an eighth of a step of logits of 8 bits.
+TOLERANCES = {"float16": 0.02, "bfloat16": 0.15, "float32": 1e-3}
+BATCH = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A user's network and what came of it.
+
+    Attributes:
+      role: "student" or "teacher".
+      given: the model as it came.
+      feed: what its user makes of pixels before it reads them; None for nothing.
+      reading: the first reading of it.
+      ours: what trains, from pixels to logits, with borders as the user's.
+      trains: the same with the borders that the file will have; `ours` where there is no difference.
+    """
+
+    role: str
+    given: tf_keras.Model
+    feed: Affine | None
+    reading: Reading
+    ours: tf_keras.Model
+    trains: tf_keras.Model
+
+    def fed(self, images: np.ndarray) -> tf.Tensor:
+        """Pixels [N, H, W, C], 0..255, as the user feeds them."""
+        pixels = images.astype(np.float32) if self.feed is None else self.feed(images)
+        return tf.cast(pixels, self.given.inputs[0].dtype)
+
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """Of the model as it came, [N, K] or [N, 1]."""
+        batches = [self.fed(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+        outputs = np.concatenate([np.asarray(tf.cast(self.given(b, training=False), tf.float64)) for b in batches])
+        return outputs.reshape(len(images), -1)
+
+
+def prove(subject: Subject, images: np.ndarray) -> dict:
+    """Compares a network as it came with the one that trains, on pictures [N, H, W, C] uint8.
+
+    Returns:
+      A dict for results.json: `num_images`; `difference` of what both give at the end, as a share of the largest logit,
+      or of probabilities as it is; its `tolerance`; and where padding of pixels reads otherwise in a file,
+      `border_difference` of the logits and `border_top1_agreement`, in percent.
+
+    Raises:
+      ExperimentError: they differ, by more than rounding explains; the first layer where they part is named.
+    """
+    expected, logits = subject.outputs(images), _predict(subject.ours, images)
+    got = HEADS[subject.reading.head](logits)
+    tolerance = TOLERANCES[_precision(subject.given)]
+    is_probability = subject.reading.head not in ("logits", "one logit")
+    difference = _difference(got, expected, is_probability)
+    if not difference <= tolerance:
+        raise ExperimentError(
+            f"the {subject.role} {subject.given.name} is not what would train: on {len(images)} pictures "
+            f"{'probabilities' if is_probability else 'logits'} differ by {difference:.3g}, {tolerance:g} is rounding; "
+            f"{_where_they_part(subject, images[:BATCH], tolerance)}"
+        )
+    row = {"num_images": len(images), "difference": difference, "tolerance": tolerance, "head": subject.reading.head}
+    if subject.trains is not subject.ours:
+        trains = _predict(subject.trains, images)
+        same = np.mean(trains.argmax(-1) == logits.argmax(-1))
+        row |= {"border_difference": _difference(trains, logits), "border_top1_agreement": 100.0 * float(same)}
+    return row
+
+
+def line(subject: Subject, row: dict) -> str:
+    """What `prove` found, for a person."""
+    text = (
+        f"the {subject.role} is {subject.given.name} as it came: on {row['num_images']} pictures "
+        f"outputs differ by {row['difference']:.1g} at most"
+    )
+    if "border_difference" in row:
+        text += (
+            f"; where pixels are padded a file differs: logits by {100 * row['border_difference']:.1f} % at most, "
+            f"the same class on {row['border_top1_agreement']:.0f} % of them"
+        )
+    return text
+
+
+def _predict(model: tf_keras.Model, images: np.ndarray) -> np.ndarray:
+    batches = [tf.constant(images[start : start + BATCH], tf.float32) for start in range(0, len(images), BATCH)]
+    return np.concatenate([np.asarray(model(batch, training=False), np.float64) for batch in batches])
+
+
+def _precision(model: tf_keras.Model) -> str:
+    found = {getattr(layer, "compute_dtype", "float32") for layer in leaves(model)}
+    return next((precision for precision in TOLERANCES if precision in found), "float32")
+
+
+def _difference(got: np.ndarray, expected: np.ndarray, absolute: bool = False) -> float:
+    """Largest difference, as a share of the largest expected value; infinite where shapes or NaNs differ."""
+    if got.shape != expected.shape or not np.array_equal(np.isfinite(got), np.isfinite(expected)):
+        return float("inf")
+    largest = 1.0 if absolute else max(float(np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))), 1e-30)
+    gap = np.abs(got - expected)
+    return float(np.max(gap, initial=0.0, where=np.isfinite(gap))) / largest
+
+
+def _where_they_part(subject: Subject, images: np.ndarray, tolerance: float) -> str:
+    """The first of the layers whose outputs differ up to the end."""
+    fed, reading = subject.fed(images), subject.reading
+    originals = run(subject.given, [fed])
+    copies = _tensors(reading.model, [tensor for _, tensor in reading.made], fed)
+    pairs = [(name, copy, original) for (name, original), copy in zip(originals, copies, strict=True)]
+    if (name := _parted(pairs, tolerance)) is None:
+        ours = {layer.name: layer.output for layer in subject.ours.layers}
+        shared = [layer for layer in reading.model.layers if layer.name in ours]
+        read = _tensors(reading.model, [layer.output for layer in shared], fed)
+        final = _tensors(subject.ours, [ours[layer.name] for layer in shared], images)
+        name = _parted([(layer.name, *pair) for layer, *pair in zip(shared, final, read, strict=True)], tolerance)
+    return f"they part at layer {name}; write it in another way" if name else "no layer differs by itself"
+
+
+def _tensors(model: tf_keras.Model, tensors: list, inputs) -> list:
+    return tf.nest.flatten(tf_keras.Model(model.inputs, tensors)(tf.cast(inputs, tf.float32), training=False))
+
+
+def _parted(pairs: list[tuple[str, tf.Tensor, tf.Tensor]], tolerance: float) -> str | None:
+    parted = None
+    for name, got, expected in pairs:
+        differs = _difference(*(np.asarray(tf.cast(v, tf.float64)) for v in (got, expected))) > tolerance
+        parted = (parted or name) if differs else None
+    return parted

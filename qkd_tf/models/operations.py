@@ -1,0 +1,80 @@
+"""What TensorFlow wrote into a layer graph, `x / 255` or `tf.nn.relu(x)`, as layers of Keras where there are such."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import tensorflow as tf
+from tf_keras import layers
+
+from qkd_tf.models.copier import arguments
+
+
+def as_layer(node) -> layers.Layer | None:
+    """A layer, of no name yet, that does what a call of a TFOpLambda layer does; None where there is none.
+
+    Args:
+      node: any call.
+    """
+    if type(node.layer).__name__ != "TFOpLambda":
+        return None
+    row = ROWS.get(node.layer.get_config().get("function"))
+    return row and row(node)
+
+
+def _affine(node) -> layers.Layer | None:
+    """Rescaling, where the operation is scale * x + offset with one value of each, or one a channel."""
+    if len(node.keras_inputs) != 1:
+        return None
+    (x,) = node.keras_inputs
+    shape = [1, *(side or 2 for side in x.shape[1:])]
+    at = []
+    for value in (0.0, 1.0, 2.0):
+        positional, named = arguments(node, [tf.fill(shape, tf.cast(value, x.dtype))])
+        at.append(np.asarray(tf.cast(node.layer(*positional, **named), tf.float64)))
+    offset, scale = at[0], at[1] - at[0]
+    if not (scale.shape == tuple(shape) and np.all(np.isfinite(at)) and np.allclose(at[2], offset + 2 * scale)):
+        return None
+    pair = [v.reshape(-1, shape[-1]) for v in (scale, offset)]
+    if any(np.any(v != v[0]) for v in pair):
+        return None
+    return layers.Rescaling(*(float(v[0][0]) if np.all(v[0] == v[0][0]) else v[0].tolist() for v in pair))
+
+
+def _of_two(kind: type) -> Callable:
+    """A layer of two tensors of one shape; with a constant, Rescaling."""
+
+    def make(node) -> layers.Layer | None:
+        if len(node.keras_inputs) != 2:
+            return _affine(node)
+        same = node.keras_inputs[0].shape[1:] == node.keras_inputs[1].shape[1:]
+        return kind() if same or kind is layers.Multiply else None
+
+    return make
+
+
+def _activation(name: str) -> Callable:
+    def make(node) -> layers.Layer | None:
+        axis = node.call_kwargs.get("axis", node.call_args[1] if len(node.call_args) > 1 else None)
+        last = axis in (None, -1, len(node.keras_inputs[0].shape) - 1) or name != "softmax"
+        return layers.Activation(tf.nn.relu6 if name == "relu6" else name) if last else None
+
+    return make
+
+
+def _cast(node) -> layers.Layer | None:
+    to = tf.as_dtype(node.call_kwargs.get("dtype", node.call_args[1] if len(node.call_args) > 1 else tf.float32))
+    return layers.Activation("linear") if to.is_floating else None
+
+
+ROWS: Mapping[str, Callable] = {
+    **dict.fromkeys(("math.truediv", "math.divide", "math.subtract", "math.negative", "divide", "subtract"), _affine),
+    **dict.fromkeys(("math.add", "__operators__.add", "add"), _of_two(layers.Add)),
+    **dict.fromkeys(("math.multiply", "multiply"), _of_two(layers.Multiply)),
+    "nn.relu": _activation("relu"),
+    "nn.relu6": _activation("relu6"),
+    "nn.softmax": _activation("softmax"),
+    **dict.fromkeys(("nn.sigmoid", "math.sigmoid", "sigmoid"), _activation("sigmoid")),
+    **dict.fromkeys(("nn.silu", "nn.swish"), _activation("swish")),
+    "identity": lambda node: layers.Activation("linear"),
+    "cast": _cast,
+}

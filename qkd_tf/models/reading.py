@@ -1,0 +1,162 @@
+"""A user's model as layers can be read: flat, in float32, from its input to logits.
+
+Student and teacher are read alike. Nested models are opened, arithmetic that TensorFlow wrote into the graph becomes
+layers where there are such, and what makes probabilities of logits is left out. Layers keep their names, unless files
+cannot have them, and their weights.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from tf_keras import layers
+
+from qkd_tf.experiment import require
+from qkd_tf.models.activations import activation_name
+from qkd_tf.models.copier import Call, Copier, calls, maker
+from qkd_tf.models.operations import as_layer
+
+PROBABILITIES = ("softmax", "sigmoid")
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    odds = np.exp(logits - logits.max(-1, keepdims=True))
+    return odds / odds.sum(-1, keepdims=True)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 0.5 * (1.0 + np.tanh(0.5 * logits))
+
+
+def _difference(logits: np.ndarray) -> np.ndarray:
+    return logits[:, 1:] - logits[:, :1]
+
+
+# How a model ends -> what it makes of the logits [N, K] that it is read to have.
+HEADS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "logits": lambda logits: logits,
+    "softmax": _softmax,
+    "sigmoid": _sigmoid,
+    "one logit": _difference,
+    "one sigmoid": lambda logits: _sigmoid(_difference(logits)),
+}
+HEAD_NOTES: Mapping[str, str] = {
+    "softmax": "the softmax at the end is left out; the file gives logits",
+    "sigmoid": "the sigmoids at the end are left out; the softmax of their logits trains them, one class a picture",
+    "one logit": "its one logit z becomes the logits 0 and z of two classes",
+    "one sigmoid": "the sigmoid at the end is left out, its one logit z becomes the logits 0 and z of two classes",
+}
+
+
+class Reading(Copier):
+    """Reads a model, which is left as it is.
+
+    Args:
+      model: functional or Sequential, with one input and one output.
+      input_shape: (H, W, C).
+      num_classes: of the data: a model may have one output for two classes.
+
+    Raises:
+      ExperimentError: a layer that cannot be copied; an output that is not one number a class.
+
+    Attributes:
+      model: the flat model, from what the user's model reads to logits [N, K].
+      head: row of HEADS.
+    """
+
+    rewrites: Mapping[type, Callable] = {}
+    fused: tuple[str, ...] | None = None  # activation functions that stay in the layer that applies them; None: all
+
+    def __init__(self, model: tf_keras.Model, input_shape: tuple[int, int, int], num_classes: int | None = None):
+        super().__init__()
+        pixels = tf_keras.Input(input_shape, name="pixels")
+        self._names.add("pixels")
+        (output,) = self.copy(model, [pixels])
+        self.head, output = self._logits(model.name, output, num_classes)
+        self.model = tf_keras.Model(pixels, output, name=model.name)
+        self.set_weights()
+        self.note_names()
+        if fixed := [n.layer for n in calls(model) if _is_fixed(self._copies.get(id(n.layer)), n.layer)]:
+            self.notes.append(
+                f"note: {model.name}: {len(fixed)} BatchNormalization layers are called with training=False; "
+                "they keep their statistics, gamma and beta"
+            )
+
+    def call(self, call: Call):
+        layer = call.layer
+        if (rewrite := self.rewrites.get(type(layer))) is not None:
+            return rewrite(self, call)
+        if (operation := as_layer(call.node)) is not None:
+            return self.operation(call, operation)
+        if isinstance(layer, layers.Conv2D | layers.Dense):
+            function = activation_name(layer)
+            if function in PROBABILITIES or self.fused is not None and function not in self.fused:
+                x = self.same(call, activation="linear")
+                return self.activation(function, self.free_name(f"{call.name}_{function}"), [x])
+            if self.fused is not None:
+                return self.same(call, activation=bare(function))
+        return self.same(call)
+
+    def operation(self, call: Call, layer: layers.Layer):
+        """A layer that does what TensorFlow's operation does."""
+        named = type(layer).from_config({**layer.get_config(), "name": call.name})
+        return self.add(named, call.inputs)
+
+    def activation(self, function: str, name: str, inputs: list):
+        """An activation function as a layer of its own."""
+        return self.add(layers.Activation(bare(function), name=name), inputs)
+
+    def _logits(self, name: str, output, num_classes: int | None):
+        """(Row of HEADS, tensor of logits [N, K]) for the graph's output."""
+        moved, last = [], maker(output)
+        while isinstance(last, layers.Flatten | layers.Reshape) and set(last.input_shape[1:-1]) <= {1}:
+            moved.insert(0, last)
+            last = maker(last.input)
+        head, made_by = "logits", {id(tensor): original for original, tensor in self.made}
+        told = made_by.get(id(last.output), last.name)
+        if _makes_probabilities(last):
+            head, output = activation_name(last), last.input
+            for layer in moved:
+                copy = type(layer).from_config({**layer.get_config(), "name": self.free_name(layer.name)})
+                output = self.add(copy, [output])
+        if len(output.shape) > 2 and set(output.shape[1:-1]) == {1}:
+            output = self.add(layers.Flatten(name=self.free_name("logits_flat")), [output])
+        require(
+            len(output.shape) == 2,
+            f"{name} gives an output of shape {tuple(output.shape)}; (None, classes) is expected of a classifier: "
+            "end it in GlobalAveragePooling2D or Flatten, then Dense",
+        )
+        if output.shape[-1] == 1 and num_classes == 2:
+            head = f"one {'logit' if head == 'logits' else head}"
+            output = self._two_logits(output)
+        require(
+            head in HEADS, f"layer {told} makes a softmax of one number, which is 1 whatever that is; use a sigmoid"
+        )
+        if head in HEAD_NOTES:
+            self.notes.append(f"layer {told}: {HEAD_NOTES[head]}")
+        return head, output
+
+    def _two_logits(self, output):
+        """0 and z of one logit z, by a kernel with a unit of zeros where a Dense layer makes it."""
+        last = maker(output)
+        if type(last) is layers.Dense and activation_name(last) == "linear":
+            weights = [np.concatenate([np.zeros_like(part), part], -1) for part in self._weights[last]]
+            return self.add(type(last).from_config({**last.get_config(), "units": 2}), [last.input], weights)
+        dense = layers.Dense(2, use_bias=False, name=self.free_name("two_logits"))
+        return self.add(dense, [output], [np.array([[0.0, 1.0]], np.float32)])
+
+
+def bare(function: str) -> Callable | str:
+    """What Keras takes for an activation function of that name."""
+    return tf.nn.relu6 if function == "relu6" else function
+
+
+def _makes_probabilities(layer) -> bool:
+    kind = isinstance(layer, layers.Activation | layers.Softmax)
+    axis = getattr(layer, "axis", -1)
+    return kind and activation_name(layer) in PROBABILITIES and axis in (-1, len(layer.output_shape) - 1)
+
+
+def _is_fixed(copy, layer) -> bool:
+    return copy is not None and isinstance(layer, layers.BatchNormalization) and layer.trainable and not copy.trainable
