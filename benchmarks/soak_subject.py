@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable
 
 import tf_keras
-from absl import flags as absl_flags
 from tf_keras import layers
 
 from qkd_tf import durable, flags, train
@@ -122,12 +121,12 @@ def _run(action: Callable[[], None], log: pathlib.Path) -> None:
 
 def train_it(run_dir: pathlib.Path, *more: str) -> None:
     """python -m qkd_tf.train"""
-    absl_flags.FLAGS(["train", *FLAGS, f"--run_dir={run_dir}", *more])
+    flags.FLAGS(["train", *FLAGS, f"--run_dir={run_dir}", *more])
     train.main(["train"])
 
 
 def export_it(run_dir: pathlib.Path) -> None:
-    """python -m tflite_export, whose flags cannot be defined beside those of training."""
+    """python -m tflite_export"""
     try:
         export(run_dir, "phone", runtimes=("litert",))
     except (ValueError, OSError) as error:
@@ -136,7 +135,7 @@ def export_it(run_dir: pathlib.Path) -> None:
 
 def flag_lines(run_dir: pathlib.Path, *more: str) -> list[str]:
     """Those of flags.txt."""
-    absl_flags.FLAGS(["train", *FLAGS, f"--run_dir={run_dir}", *more])
+    flags.FLAGS(["train", *FLAGS, f"--run_dir={run_dir}", *more])
     return flags.flag_lines()
 
 

@@ -1,13 +1,13 @@
 """Writes docs/flags.md from the code: python -m docs.flags.
 
-Modules of two commands cannot be imported together, since both may define a flag of the same name. So each module's
-source is run with a set of flags of its own.
+A module's source is run under another name, since that of a package's command is `__main__`.
 """
 
 import argparse
 import ast
 import pathlib
 import re
+import runpy
 from typing import NamedTuple
 
 from absl import flags
@@ -115,12 +115,8 @@ def _declaring_calls(tree: ast.Module) -> list[ast.Call]:
 
 def _defined(source: str, path: pathlib.Path) -> list[flags.Flag]:
     """absl's flags of a module, which is run for that under another name."""
-    tree, own = ast.parse(source), flags.FlagValues()
-    for call in _declaring_calls(tree):
-        call.keywords.append(ast.keyword("flag_values", ast.Name("own_flags", ast.Load())))
-    code = compile(ast.fix_missing_locations(tree), path, "exec")
-    exec(code, {"__name__": f"docs.{path.stem}", "__file__": str(path), "own_flags": own})
-    return [own[name] for name in own]
+    values = runpy.run_path(str(path), run_name=f"docs.{path.stem}")["FLAGS"]
+    return [values[declared.name] for declared in declarations(source)]
 
 
 def _of_absl(flag: flags.Flag, section: str) -> Row:

@@ -6,6 +6,7 @@ says which phase takes the epochs of each of the three, so that a student trains
 become a small file in --results_dir as soon as they are there, and a cell that has one is not run again.
 """
 
+import copy
 import itertools
 import json
 import pathlib
@@ -15,9 +16,8 @@ import sys
 from collections.abc import Callable, Mapping
 
 from absl import app
-from absl import flags as absl_flags
 
-from qkd_tf import flags
+from qkd_tf import command_line, flags
 from qkd_tf.durable import write_whole
 from qkd_tf.experiment import Experiment, ExperimentError, bit_widths, require, require_known
 from qkd_tf.run_folder import differing_flags, what_matters
@@ -34,14 +34,11 @@ ROWS: Mapping[str, tuple[str, str, str]] = {
 OVERRIDDEN = ("run_dir", "seed", "weight_bits", "activation_bits", "phases", "epochs", "learning_rates")
 BASELINE = "qat"  # what the other rows are compared with, seed by seed
 
-FLAGS = absl_flags.FLAGS
-absl_flags.DEFINE_list("rows", list(ROWS), f"Rows to run, of {', '.join(ROWS)}.")
-absl_flags.DEFINE_list("bits", ["w4a4"], "Bit widths of weights and activations, as w2a2, a list.")
-absl_flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds, a list of whole numbers.")
-absl_flags.DEFINE_string(
-    "results_dir", "", "Folder of the small result files; empty: results/ and the name of --run_dir."
-)
-absl_flags.adopt_module_key_flags(flags)
+FLAGS = copy.deepcopy(flags.FLAGS)  # those of the training, and its own
+FLAGS.DEFINE_list("rows", list(ROWS), f"Rows to run, of {', '.join(ROWS)}.")
+FLAGS.DEFINE_list("bits", ["w4a4"], "Bit widths of weights and activations, as w2a2, a list.")
+FLAGS.DEFINE_list("seeds", ["0", "1", "2"], "Seeds, a list of whole numbers.")
+FLAGS.DEFINE_string("results_dir", "", "Folder of the small result files; empty: results/ and the name of --run_dir.")
 
 
 def schedule(row: str, experiment: Experiment) -> list[tuple[str, int, float]]:
@@ -70,7 +67,7 @@ def schedule(row: str, experiment: Experiment) -> list[tuple[str, int, float]]:
 
 def changed_flags() -> list[str]:
     """The flags of the command line and its flag file that a cell does not set itself and that are no defaults."""
-    lines = "\n".join(flags.flag_lines(changed_only=True)).splitlines()
+    lines = "\n".join(flags.flag_lines(FLAGS, changed_only=True)).splitlines()
     return [line for line in lines if line.split("=")[0].removeprefix("--") not in OVERRIDDEN]
 
 
@@ -239,7 +236,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     try:
-        experiment = flags.experiment_from_flags()
+        experiment = flags.experiment_from_flags(FLAGS)
         for row in FLAGS.rows:
             require_known(row, ROWS, "--rows")
             schedule(row, experiment)
@@ -258,4 +255,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, FLAGS)

@@ -6,20 +6,21 @@ import sys
 from collections.abc import Callable, Sequence
 
 import markupsafe
-from absl import app, flags
 from matplotlib import ticker
 
+from qkd_tf import command_line
+from qkd_tf.command_line import CommandFlags
 from qkd_tf.durable import write_whole
 from qkd_tf.experiment import ExperimentError, require
 from qkd_tf.finished_runs import Run, groups, load
 from qkd_tf.page import COLOURS, axes, render, svg
 
-FLAGS = flags.FLAGS
+FLAGS = CommandFlags()
 TEMPLATE = pathlib.Path(__file__).with_name("compare.html.j2")
 FORMATS = (".html", ".md")
 WIDE_RATIO = 5  # of costs, beyond which their axis is logarithmic
 
-flags.DEFINE_string("output", None, "File to write, .html or .md; without it Markdown is printed.")
+FLAGS.DEFINE_string("output", None, "File to write, .html or .md; without it Markdown is printed.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,4 +189,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, FLAGS)

@@ -10,15 +10,12 @@ from collections.abc import Callable, Mapping
 
 import tf_keras
 from absl import app
-from absl import flags as absl_flags
 
-from qkd_tf import data, flags, networks
+from qkd_tf import command_line, data, flags, networks
 from qkd_tf.experiment import Experiment, ExperimentError, QuantizationSpec, TargetSpec
 from qkd_tf.models.copier import leaves
 from qkd_tf.quantization.plan import KERNELS, QuantizationPlan, make_plan, parents, problems, role
 from qkd_tf.quantization.standard_form import UnsupportedLayers
-
-absl_flags.adopt_module_key_flags(flags)
 
 BIAS_BYTES = 4
 HEADER = ("layer", "kind", "w bits", "in bits", "output", "parameters", "multiply-adds", "bytes", "")
@@ -245,4 +242,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, flags.FLAGS)

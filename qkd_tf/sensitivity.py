@@ -9,6 +9,7 @@ way.
 from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
+import copy
 import dataclasses
 import itertools
 import json
@@ -18,10 +19,9 @@ import sys
 
 import tensorflow as tf
 from absl import app
-from absl import flags as absl_flags
 from tqdm import tqdm
 
-from qkd_tf import data, durable, flags
+from qkd_tf import command_line, data, durable, flags
 from qkd_tf.evaluate import top1
 from qkd_tf.experiment import Experiment, ExperimentError, require, require_bits
 from qkd_tf.quantization.calibration import calibrate
@@ -30,10 +30,9 @@ from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student
 from qkd_tf.quantization.standard_form import standard_form
 from qkd_tf.saved_model import load_model
 
-FLAGS = absl_flags.FLAGS
-absl_flags.DEFINE_list("try_bits", ["4", "2"], "Bit widths to try on each layer, 2..8, a list.")
-absl_flags.DEFINE_integer("max_weight_bytes", 0, "Bytes of all kernels at their widths, to suggest rules for; 0: none.")
-absl_flags.adopt_module_key_flags(flags)
+FLAGS = copy.deepcopy(flags.FLAGS)  # those of the training, and its own
+FLAGS.DEFINE_list("try_bits", ["4", "2"], "Bit widths to try on each layer, 2..8, a list.")
+FLAGS.DEFINE_integer("max_weight_bytes", 0, "Bytes of all kernels at their widths, to suggest rules for; 0: none.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,21 +166,21 @@ def table(rows: list[Sensitivity]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def flags_of_run(argv: list[str]) -> None:
-    """Parses the flags of the run of --run_dir, then those of this command line over them."""
-    FLAGS(argv)
+def flags_of_run() -> None:
+    """Puts the flags of the run of --run_dir below those that the command line gave."""
     require(FLAGS.run_dir is not None, "--run_dir is missing; give the folder of a finished run, such as runs/demo")
     file = pathlib.Path(FLAGS.run_dir) / "flags.txt"
     require(file.is_file(), f"--run_dir={FLAGS.run_dir} is no run: it has no flags.txt")
+    given = "\n".join(FLAGS[name].serialize() for name in FLAGS if FLAGS[name].present)
     FLAGS.unparse_flags()
-    FLAGS([argv[0], *file.read_text().splitlines(), *argv[1:]])
+    FLAGS(["sensitivity", *file.read_text().splitlines(), *given.splitlines()])
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     try:
-        flags_of_run(sys.argv)
+        flags_of_run()
         require(
             all(bits.isdecimal() for bits in FLAGS.try_bits),
             f"--try_bits={','.join(FLAGS.try_bits)}: whole numbers, 2..8",
@@ -189,7 +188,7 @@ def main(argv: list[str]) -> None:
         widths = [int(bits) for bits in FLAGS.try_bits]
         for width in widths:
             require_bits(width, "try_bits")
-        experiment = flags.experiment_from_flags()
+        experiment = flags.experiment_from_flags(FLAGS)
         run_dir = pathlib.Path(experiment.run_dir)
         splits = data.load(experiment.data)
         subject = Subject(experiment, splits)
@@ -207,4 +206,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, FLAGS)

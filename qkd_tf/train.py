@@ -12,9 +12,20 @@ from collections.abc import Iterator
 
 import tf_keras
 from absl import app
-from absl import flags as absl_flags
 
-from qkd_tf import data, diagnosis, distribution, durable, flags, handoff, networks, preflight, random_state, results
+from qkd_tf import (
+    command_line,
+    data,
+    diagnosis,
+    distribution,
+    durable,
+    flags,
+    handoff,
+    networks,
+    preflight,
+    random_state,
+    results,
+)
 from qkd_tf.checkpoints import Checkpoints
 from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.trainer import Trainer
@@ -26,8 +37,6 @@ from qkd_tf.quantization.equalization import equalize_channels
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
 from qkd_tf.run_folder import RunFolder
 from qkd_tf.stop_signals import Stopped, StopSignals
-
-absl_flags.adopt_module_key_flags(flags)  # --help shows them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,4 +181,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, flags.FLAGS)

@@ -4,10 +4,10 @@ import pathlib
 import re
 
 import pytest
-from absl.testing import flagsaver
 
 from qkd_tf import flags
 from qkd_tf.models import zoo
+from tests.saved_flags import saved_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.flags"))
@@ -21,7 +21,7 @@ def name_of(path):
 @pytest.fixture
 def parse(monkeypatch):
     monkeypatch.chdir(ROOT)  # a config may build on another
-    with flagsaver.flagsaver():
+    with saved_flags():
 
         def parse(path, more=()):
             flags.FLAGS(["train", f"--flagfile={path}", *more])

@@ -14,6 +14,7 @@ ARITHMETIC = "qkd_tf.quantization.runtime_arithmetic"
 EXPERIMENT = "qkd_tf.experiment"
 DURABLE = "qkd_tf.durable"
 LOCK = "qkd_tf.folder_lock"
+COMMAND_LINE = "qkd_tf.command_line"
 
 # Module (first pattern that fits) -> patterns of the project's modules that it may import.
 # "qkd_tf" alone is the package itself, that is its version.
@@ -34,7 +35,8 @@ ALLOWED = {
     "qkd_tf.archive": [],
     "qkd_tf.saved_model": [ARCHIVE],
     # Flags and places.
-    "qkd_tf.flags": [EXPERIMENT],
+    "qkd_tf.command_line": [],
+    "qkd_tf.flags": [EXPERIMENT, COMMAND_LINE],
     "qkd_tf.run_folder": [EXPERIMENT, DURABLE, LOCK],
     "qkd_tf.page": [],
     "qkd_tf.chatter": [],
@@ -125,6 +127,7 @@ ALLOWED = {
         "qkd_tf",
         "qkd_tf.quiet",
         EXPERIMENT,
+        COMMAND_LINE,
         "qkd_tf.data",
         "qkd_tf.flags",
         "qkd_tf.networks",
@@ -140,7 +143,7 @@ ALLOWED = {
         "qkd_tf.quantization.scheme",
     ],
     "qkd_tf.finished_runs": [EXPERIMENT],
-    "qkd_tf.compare": [EXPERIMENT, DURABLE, "qkd_tf.finished_runs", "qkd_tf.page"],
+    "qkd_tf.compare": [EXPERIMENT, COMMAND_LINE, DURABLE, "qkd_tf.finished_runs", "qkd_tf.page"],
     "qkd_tf.results": [
         "qkd_tf",
         EXPERIMENT,
@@ -160,12 +163,13 @@ ALLOWED = {
         "qkd_tf.stop_signals",
         "qkd_tf.train",
     ],
-    "qkd_tf.ablation": [EXPERIMENT, DURABLE, "qkd_tf.flags", "qkd_tf.run_folder"],
+    "qkd_tf.ablation": [EXPERIMENT, COMMAND_LINE, DURABLE, "qkd_tf.flags", "qkd_tf.run_folder"],
     "qkd_tf.doctor": ["qkd_tf.chatter"],
     "qkd_tf.sensitivity": [
         "qkd_tf",
         "qkd_tf.quiet",
         EXPERIMENT,
+        COMMAND_LINE,
         DURABLE,
         GRID,
         "qkd_tf.data",
@@ -184,6 +188,7 @@ ALLOWED = {
         "qkd_tf.page",
         "qkd_tf.chatter",
         "qkd_tf.quiet",
+        COMMAND_LINE,
         GRID,
         ARITHMETIC,
         DURABLE,

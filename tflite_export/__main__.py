@@ -5,8 +5,10 @@ from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
 # isort: split
 import sys
 
-from absl import app, flags
+from absl import app
 
+from qkd_tf import command_line
+from qkd_tf.command_line import CommandFlags
 from tflite_export.exporter import export
 from tflite_export.load import ExportError
 from tflite_export.rebuild import INPUT_TYPES
@@ -14,35 +16,35 @@ from tflite_export.runtimes import RUNTIMES
 from tflite_export.targets import TARGETS, WEIGHT_STORAGES
 from tflite_export.verification import Gate
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("run_dir", None, "Folder of a finished training run; export/ and report.html are written there.")
-flags.DEFINE_enum(
+FLAGS = CommandFlags()
+FLAGS.DEFINE_string("run_dir", None, "Folder of a finished training run; export/ and report.html are written there.")
+FLAGS.DEFINE_enum(
     "target",
     None,
     list(TARGETS),
     "What the file is for; it decides storage, input and who judges. Default: what the run was trained for.",
 )
-flags.DEFINE_enum(
+FLAGS.DEFINE_enum(
     "weight_storage",
     "auto",
     WEIGHT_STORAGES,
     "int4 packs kernels of at most 4 bits, narrow range, two a byte; auto is the target's.",
 )
-flags.DEFINE_enum(
+FLAGS.DEFINE_enum(
     "input_type",
     None,
     INPUT_TYPES,
     "uint8 takes pixels as a camera gives them, int8 pixel - 128. Default: uint8 for phone, else int8.",
 )
-flags.DEFINE_list(
+FLAGS.DEFINE_list(
     "runtimes", list(RUNTIMES), "Runtimes to ask, each for the whole test split; the target's judge is always asked."
 )
-flags.DEFINE_float(
+FLAGS.DEFINE_float(
     "max_top1_difference",
     Gate.max_top1_difference,
     "Gate, where LiteRT judges: points of top-1 between file and Keras student.",
 )
-flags.DEFINE_float(
+FLAGS.DEFINE_float(
     "min_top1_agreement", Gate.min_top1_agreement, "Gate, where LiteRT judges: percent of images with the same top-1."
 )
 
@@ -63,4 +65,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, FLAGS)

@@ -7,21 +7,22 @@ import json
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import app
 
-from qkd_tf import durable
+from qkd_tf import command_line, durable
+from qkd_tf.command_line import CommandFlags
 from tflite_export.check import check
 from tflite_export.load import ExportError
 from tflite_export.runtimes import RUNTIMES, check_names
 from tflite_export.targets import TARGETS
 from tflite_export.verdict import print_verdict
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("tflite", None, "The file to check.")
-flags.DEFINE_string("handoff", None, "Folder handoff/ of the training run that it is said to come from.")
-flags.DEFINE_string("json", None, "Where to write the verification, if anywhere.")
-flags.DEFINE_enum("target", "phone", list(TARGETS), "What the file is for; it decides which runtime judges.")
-flags.DEFINE_list(
+FLAGS = CommandFlags()
+FLAGS.DEFINE_string("tflite", None, "The file to check.")
+FLAGS.DEFINE_string("handoff", None, "Folder handoff/ of the training run that it is said to come from.")
+FLAGS.DEFINE_string("json", None, "Where to write the verification, if anywhere.")
+FLAGS.DEFINE_enum("target", "phone", list(TARGETS), "What the file is for; it decides which runtime judges.")
+FLAGS.DEFINE_list(
     "runtimes", list(RUNTIMES), "Runtimes to ask, each for the whole test split; the target's judge is always asked."
 )
 
@@ -46,4 +47,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, FLAGS)

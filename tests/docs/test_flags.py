@@ -5,19 +5,20 @@ import pytest
 from docs import flags
 
 SOURCE = '''"""A command."""
-from absl import flags as absl_flags
+from qkd_tf.command_line import CommandFlags
 
+FLAGS = CommandFlags()
 # Not a section
 WIDTHS = ("2", "8")
 
 # Bits
-absl_flags.DEFINE_enum("width", "8", WIDTHS, "Bits, not|more.")
-absl_flags.DEFINE_multi_string("rule", [], "A rule.")
+FLAGS.DEFINE_enum("width", "8", WIDTHS, "Bits, not|more.")
+FLAGS.DEFINE_multi_string("rule", [], "A rule.")
 # Run
-absl_flags.DEFINE_bool(
+FLAGS.DEFINE_bool(
     "fast", None, "Hurry."
 )
-absl_flags.DEFINE_list("seeds", ["0", "1"], "Seeds of 2*N runs.")
+FLAGS.DEFINE_list("seeds", ["0", "1"], "Seeds of 2*N runs.")
 '''
 
 

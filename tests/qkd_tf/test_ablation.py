@@ -3,11 +3,11 @@ import pathlib
 import subprocess
 
 import pytest
-from absl.testing import flagsaver
 
-from qkd_tf import ablation, flags
+from qkd_tf import ablation
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.flags import experiment_from_flags
+from tests.saved_flags import saved_flags
 
 ROOT = pathlib.Path(__file__).parents[2]
 PLAN = ["--run_dir=runs/plan", "--teacher=convnet_large", "--epochs=3,10,7", "--learning_rates=0.1,0.02,0.003"]
@@ -17,11 +17,11 @@ ARGUMENTS = ["ablation", "--student=convnet_small", "--dataset=digits", *PLAN]
 @pytest.fixture
 def experiment():
     """parse(*flags): the experiment of ARGUMENTS and these."""
-    with flagsaver.flagsaver():
+    with saved_flags(ablation.FLAGS):
 
         def parse(*more):
-            flags.FLAGS([*ARGUMENTS, *more])
-            return experiment_from_flags()
+            ablation.FLAGS([*ARGUMENTS, *more])
+            return experiment_from_flags(ablation.FLAGS)
 
         yield parse
 
@@ -70,9 +70,9 @@ def test_cell_is_the_flag_file_but_for_what_it_sets(experiment, tmp_path):
     (cell,) = ablation.run(given, [("fixed_teacher", "w2a3", 4)], tmp_path, train)
     ((command, run_dir),) = commands
     assert run_dir.as_posix() == "runs/plan/fixed_teacher_w2a3_seed4"
-    flags.FLAGS["bits_rule"].unparse()  # a repeated flag would add to what is there
-    flags.FLAGS(["train", *command])
-    trained = experiment_from_flags()
+    ablation.FLAGS["bits_rule"].unparse()  # a repeated flag would add to what is there
+    ablation.FLAGS(["train", *command])
+    trained = experiment_from_flags(ablation.FLAGS)
     assert (trained.seed, trained.training.temperature) == (4, 3.0)
     assert (trained.quantization.weight_bits, trained.quantization.activation_bits) == (2, 3)
     assert trained.quantization.bits_rule == ("a=w2", "b=w3")
@@ -120,8 +120,8 @@ def test_table_has_means_deviations_and_paired_differences():
 )
 def test_mistakes_end_in_one_line_before_anything_is_trained(flag, message, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "run", lambda *args, **options: pytest.fail("started"))
-    with flagsaver.flagsaver(), pytest.raises(SystemExit) as end:
-        flags.FLAGS([*ARGUMENTS, flag])
+    with saved_flags(ablation.FLAGS), pytest.raises(SystemExit) as end:
+        ablation.FLAGS([*ARGUMENTS, flag])
         ablation.main(["ablation"])
     assert str(end.value).startswith("error: ") and message in str(end.value)
 
@@ -159,7 +159,7 @@ def test_cells_of_a_campaign_are_those_of_its_command(monkeypatch, campaign, com
     folder = ROOT / "results" / campaign
     cells = [(cell["row"], cell["bits"], cell["seed"]) for cell in ablation.cells_of(folder)]
     assert cells
-    with flagsaver.flagsaver():
-        flags.FLAGS(["ablation", *command.split()])
-        found = ablation.run(experiment_from_flags(), cells, folder, train=None)
+    with saved_flags(ablation.FLAGS):
+        ablation.FLAGS(["ablation", *command.split()])
+        found = ablation.run(experiment_from_flags(ablation.FLAGS), cells, folder, train=None)
     assert len(found) == len(cells)

@@ -8,7 +8,6 @@ import signal
 import numpy as np
 import pytest
 import tf_keras
-from absl.testing import flagsaver
 from sklearn.datasets import load_digits
 from tf_keras import layers
 
@@ -17,6 +16,7 @@ import tflite_export
 from qkd_tf import api, flags, train
 from qkd_tf.distillation.progress import PhaseProgress
 from qkd_tf.experiment import ExperimentError
+from tests.saved_flags import saved_flags
 
 DIGITS = load_digits()
 IMAGES = np.round(DIGITS.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
@@ -117,7 +117,7 @@ def test_names_make_the_experiment_of_the_command(tmp_path, monkeypatch):
         *("--phases=self_studying,tutoring", "--epochs=3,2", "--teacher=resnet20", "--seed=5"),
         *("--learning_rates=0.1,0.05", "--bits_rule=a.*=w8", "--bits_rule=b,c=a3", "--nohorizontal_flip"),
     )
-    with flagsaver.flagsaver():
+    with saved_flags():
         flags.FLAGS(["train", *command])
         assert flags.experiment_from_flags() == experiment
         assert flags.flag_lines() == lines
@@ -171,7 +171,7 @@ def test_run_that_is_not_there_is_told(tmp_path):
 
 
 def test_images_that_were_in_memory_are_not_opened_by_name(run_of_one_phase):
-    with flagsaver.flagsaver():
+    with saved_flags():
         flags.FLAGS(["train", *(run_of_one_phase.path / "flags.txt").read_text().splitlines(), "--run_dir=elsewhere"])
         with pytest.raises(SystemExit, match="were handed over in Python and are not kept; call qkd_tf.fit"):
             train.main(["train"])

@@ -1,13 +1,12 @@
 import dataclasses
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qkd_tf import compare
 from qkd_tf.compare import COSTS, Run, groups, html, load, markdown, notes, pareto
+from tests.saved_flags import saved_flags
 
 RUN = Run(
     label="a",
@@ -99,8 +98,8 @@ def test_page_has_a_figure_for_each_cost_that_is_known():
 
 def start(*arguments):
     """What `python -m qkd_tf.compare` does, in this process."""
-    with flagsaver.flagsaver():
-        compare.main(flags.FLAGS(["compare", *arguments]))
+    with saved_flags(compare.FLAGS):
+        compare.main(compare.FLAGS(["compare", *arguments]))
 
 
 def test_command_prints_writes_and_refuses(tmp_path, make_finished_run, capsys):

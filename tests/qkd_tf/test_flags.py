@@ -3,12 +3,12 @@ import math
 
 import pytest
 from absl import flags as absl_flags
-from absl.testing import flagsaver
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qkd_tf import flags
 from qkd_tf.experiment import PHASES, ExperimentError, PhaseSpec, PixelNormalization
+from tests.saved_flags import saved_flags
 
 SMALL = ("--run_dir=runs/x", "--dataset=digits", "--student=convnet_small", "--teacher=convnet_large")
 
@@ -16,13 +16,10 @@ SMALL = ("--run_dir=runs/x", "--dataset=digits", "--student=convnet_small", "--t
 @pytest.fixture
 def parse():
     """parse(*arguments): the experiment of a command line; other tests see none of it."""
-    with flagsaver.flagsaver():
-        before = flagsaver.save_flag_values()
+    with saved_flags():
 
         def parse(*arguments):
-            flagsaver.restore_flag_values(
-                {name: dict(saved) for name, saved in before.items()}
-            )  # it keeps what it gets
+            flags.FLAGS.unparse_flags()
             flags.FLAGS(["train", *arguments])
             return flags.experiment_from_flags()
 
@@ -84,8 +81,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "--teacher_pixel_mean=1",
         "--nomask_weight_gradient",
     ]
-    known = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[flags.__name__]}
-    assert known == {
+    assert set(flags.FLAGS) == {
         *changed, "student_weights_std", "horizontal_flip", "narrow_range", "mask_weight_gradient", "jit_compile",
         "skip_broken_images", "deterministic", "trust_model_code",
     }  # fmt: skip
@@ -251,7 +247,7 @@ def values_of(flag) -> st.SearchStrategy:
     return st.one_of(*kinds, *([st.sampled_from(own)] * 3 if own else []))
 
 
-OWN_FLAGS = sorted(flags.FLAGS.flags_by_module_dict()[flags.__name__], key=lambda flag: flag.name)
+OWN_FLAGS = [flags.FLAGS[name] for name in sorted(flags.FLAGS)]
 COMMAND_LINES = st.lists(
     st.sampled_from(OWN_FLAGS).flatmap(lambda flag: values_of(flag).map(lambda value: (flag.name, value))), max_size=4
 )

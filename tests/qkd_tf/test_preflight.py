@@ -8,13 +8,13 @@ import sys
 import time
 
 import pytest
-from absl.testing import flagsaver
 from tf_keras import layers
 
 from qkd_tf import flags, preflight
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec, TargetSpec
 from qkd_tf.models import zoo
 from qkd_tf.quantization.plan import make_plan
+from tests.saved_flags import saved_flags
 
 SPEC = QuantizationSpec(weight_bits=3, activation_bits=4)
 ROOT = pathlib.Path(__file__).parents[2]
@@ -161,7 +161,7 @@ def test_command_prints_the_table_and_reads_no_picture():
     ],
 )
 def test_bfloat16_on_depthwise_convolutions_is_noted_as_slower(network, precision, told):
-    with flagsaver.flagsaver():
+    with saved_flags():
         flags.FLAGS(["train", "--run_dir=x", f"--student={network}", f"--mixed_precision={precision}", "--phases="])
         experiment = flags.experiment_from_flags()
     _, notes = preflight.student(experiment, (32, 32, 3), 10)

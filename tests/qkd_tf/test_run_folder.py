@@ -1,11 +1,11 @@
 import re
 
 import pytest
-from absl.testing import flagsaver
 
 from qkd_tf import flags, run_folder
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.run_folder import RunFolder
+from tests.saved_flags import saved_flags
 
 LINES = ["--student=resnet8", "--weight_bits=4", "--run_dir=runs/x", "--data_dir=/data", "--horizontal_flip"]
 
@@ -145,14 +145,13 @@ def test_digest_of_an_experiment_is_that_of_the_flags_that_decide(tmp_path):
 
 
 def test_flags_txt_is_a_flag_file_that_starts_the_same_experiment(tmp_path):
-    with flagsaver.flagsaver():
-        before = flagsaver.save_flag_values()
+    with saved_flags():
         flags.FLAGS(
             ["train", f"--run_dir={tmp_path / 'run'}", "--teacher=resnet56", "--epochs=1,2,3", "--nohorizontal_flip"]
         )
         experiment = flags.experiment_from_flags()
         claimed(tmp_path / "run", flags.flag_lines())
-        flagsaver.restore_flag_values(before)
+        flags.FLAGS.unparse_flags()
         flags.FLAGS(["train", f"--flagfile={tmp_path / 'run' / 'flags.txt'}"])
         assert flags.experiment_from_flags() == experiment
         RunFolder(str(tmp_path / "run"), flags.flag_lines())

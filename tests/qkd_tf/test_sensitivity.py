@@ -1,12 +1,10 @@
 import dataclasses
 import json
 import shutil
-import sys
 
 import pytest
-from absl.testing import flagsaver
 
-from qkd_tf import flags, handoff, sensitivity
+from qkd_tf import handoff, sensitivity
 from qkd_tf.evaluate import top1
 from qkd_tf.experiment import (
     DataSpec,
@@ -19,6 +17,7 @@ from qkd_tf.experiment import (
 )
 from qkd_tf.run_folder import RunFolder
 from qkd_tf.sensitivity import Sensitivity
+from tests.saved_flags import saved_flags
 
 
 @pytest.fixture(scope="module")
@@ -149,12 +148,10 @@ def test_table_has_the_most_sensitive_layer_on_top():
         (["--run_dir=DIR"], "handoff has no manifest.json"),
     ],
 )
-def test_mistakes_end_in_one_line(arguments, message, tmp_path, monkeypatch):
+def test_mistakes_end_in_one_line(arguments, message, tmp_path):
     lines = ["--dataset=digits", "--student=convnet_small", "--phases=", "--run_dir=elsewhere"]
     (tmp_path / "flags.txt").write_text("\n".join(lines))
     argv = ["sensitivity", *(argument.replace("DIR", str(tmp_path)) for argument in arguments)]
-    monkeypatch.setattr(sys, "argv", argv)
-    with flagsaver.flagsaver(), pytest.raises(SystemExit) as end:
-        flags.FLAGS["run_dir"].unparse()
-        sensitivity.main(argv[:1])
+    with saved_flags(sensitivity.FLAGS), pytest.raises(SystemExit) as end:
+        sensitivity.main(sensitivity.FLAGS(argv))
     assert str(end.value).startswith("error: ") and message.replace("DIR", str(tmp_path)) in str(end.value)

@@ -11,13 +11,13 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl.testing import flagsaver
 
 from qkd_tf import data, flags, folder_lock, train
 from qkd_tf.data import pipeline
 from qkd_tf.experiment import DataSpec, NetworkSpec, PixelNormalization
 from qkd_tf.models import weights, zoo
 from qkd_tf.saved_model import load_model
+from tests.saved_flags import saved_flags
 
 DIGITS = ("--dataset=digits", "--student=convnet_small", "--student_pixel_mean=0", "--student_pixel_std=128")
 RAW_PIXELS = ["--student_weights_mean=0", "--student_weights_std=1"]
@@ -27,7 +27,7 @@ PUBLISHED = pathlib.Path(__file__).parents[3] / "shared" / "models" / "resnet20.
 
 def start(*arguments):
     """What `python -m qkd_tf.train` does, in this process."""
-    with flagsaver.flagsaver():
+    with saved_flags():
         flags.FLAGS(["train", *arguments])
         train.main(["train"])
 

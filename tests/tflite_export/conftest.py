@@ -498,22 +498,20 @@ def edit():
 # Runs a command for each list of arguments and tells how it ended: one start of TensorFlow serves all.
 DRIVER = """
 import contextlib, importlib, io, json, sys
-from absl import app, flags
-main = importlib.import_module(sys.argv[1]).main
+from qkd_tf import command_line
+command = importlib.import_module(sys.argv[1])
 
 ends = []
 for arguments in json.loads(sys.argv[2]):
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            app.run(main, argv=["command", *arguments])
+            command_line.run(command.main, command.FLAGS, ["command", *arguments])
         except SystemExit as end:
             code = end.code
         except Exception as error:
             code = repr(error)
-    flags.FLAGS.unparse_flags()
-    for flag in flags.FLAGS.flags_by_module_dict().get(sys.argv[1], []):
-        flag.unparse()
+    command.FLAGS.unparse_flags()
     ends.append({"code": code, "out": out.getvalue(), "err": err.getvalue()})
 print(json.dumps(ends))
 """
