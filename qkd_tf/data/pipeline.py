@@ -1,5 +1,6 @@
 """Deterministic tf.data pipelines: what is stored, as batches of pixels that depend on seed and epoch alone."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,6 +21,7 @@ CACHE_BYTES = 4 << 30  # of decoded images that are kept in memory; what does no
 SHUFFLE_BUFFER = 50_000  # decoded examples of a split in memory
 STREAM_BUFFER = 4_096  # stored examples of a streamed split: half a gigabyte of ImageNet's files
 DIGESTED = 1_000  # examples that stand for a streamed split in the fingerprint
+SAMPLE_SEED = 0
 PARALLEL_CALLS = 2  # batches at work; 256 of 224x224 are 38 MB
 DECODE_CALLS = os.cpu_count() or 1
 
@@ -86,13 +88,9 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     )
     shape = source.image_shape
     shapes = {"test": shape, "validation": shape, "train": shape}  # memory is given out in this order
-    fit = functools.partial(tf.ensure_shape, shape=shape)
     if spec.image_size:
-        fit = functools.partial(pixels.resize, image_size=spec.image_size)
         shapes["train"] = (pixels.room(spec.image_size),) * 2 + shape[2:]  # for the random crop
-
-    def crop(image: tf.Tensor) -> tf.Tensor:
-        return tf.image.resize_with_crop_or_pad(image, *shape[:2])
+    fit, crop = _transforms(source, spec)
 
     def fit_and_crop(image: tf.Tensor) -> tf.Tensor:
         return crop(fit(image))
@@ -147,6 +145,41 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
         notes=source.notes + notes + _streaming_notes(spec.name, [name for name in shapes if name not in kept]),
         max_steps=spec.max_steps,
     )
+
+
+def sample(source: Source, spec: DataSpec, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Some training pictures as validation has them, without a look at the others: always the same ones.
+
+    Pictures that cannot be used are passed over; `pipelines` names them.
+
+    Args:
+      number: how many at most; fewer where the set has fewer.
+
+    Returns:
+      Pixels [n, H, W, C] uint8 and labels [n] int64.
+
+    Raises:
+      ExperimentError: not one picture can be used.
+    """
+    fit, crop = _transforms(source, spec)
+    images, labels = [], []
+    for stored, label in source.train.read(SAMPLE_SEED):
+        with contextlib.suppress(tf.errors.OpError, ValueError):  # ValueError: another shape than the set's
+            images.append(crop(fit(source.train.decode(stored))).numpy())
+            labels.append(label.numpy())
+        if len(images) == number:
+            break
+    require(len(images) > 0, f"not one training image of {spec.name} can be read")
+    return np.stack(images), np.array(labels, np.int64)
+
+
+def _transforms(source: Source, spec: DataSpec) -> tuple[Callable[[tf.Tensor], tf.Tensor], ...]:
+    """Stored size -> what training crops of, and that -> the centre of a network's size."""
+    shape = source.image_shape
+    fit = functools.partial(tf.ensure_shape, shape=shape)
+    if spec.image_size:
+        fit = functools.partial(pixels.resize, image_size=spec.image_size)
+    return fit, lambda image: tf.image.resize_with_crop_or_pad(image, *shape[:2])
 
 
 class Pictures:

@@ -364,3 +364,17 @@ def test_real_photographs(tmp_path):
         name = sorted(path.name for path in (tmp_path / "test" / splits.label_names[label]).iterdir())[0]
         expected = np.asarray(Image.open(tmp_path / "test" / splits.label_names[label] / name).convert("RGB"))
         assert np.abs(image.astype(int) - expected).mean() < 2  # two JPEG decoders
+
+
+def test_a_sample_passes_over_pictures_that_cannot_be_used(root):
+    spec = spec_of(root, validation_fraction=0.1)
+    for path in list((root / "train" / "ant").iterdir())[:3]:
+        path.write_bytes(b"")
+    write(root / "train" / "bee" / "large.png", (20, 30), 5)
+    images, _ = data.sample(data.open_source(spec), spec, 32)
+    assert images.shape[1:] == (12, 16, 3) and 7 <= len(images) <= 9
+    for path in (root / "train").rglob("*.png"):
+        path.write_bytes(b"")
+    spec = spec_of(root, image_size=8)
+    with pytest.raises(ExperimentError, match="not one training image of folder:.* can be read"):
+        data.sample(data.open_source(spec), spec, 32)

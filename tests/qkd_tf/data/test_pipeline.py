@@ -284,3 +284,31 @@ def test_cifar10_is_whole(cifar10):
     images, labels = next(cifar10.test.as_numpy_iterator())
     assert images.shape == (128, 32, 32, 3) and images.dtype == np.uint8
     assert set(labels) <= set(range(10))
+
+
+def test_a_sample_is_of_training_pictures_as_validation_would_have_them(digits):
+    source = data.open_source(DIGITS)
+    images, labels = data.sample(source, DIGITS, 32)
+    assert images.shape == (32, 8, 8, 1) and images.dtype == np.uint8 and labels.dtype == np.int64
+    known = {
+        image.tobytes(): label
+        for batch in digits.calibration.as_numpy_iterator()
+        for image, label in zip(*batch, strict=True)
+    }
+    assert [known[image.tobytes()] for image in images] == labels.tolist()
+    np.testing.assert_array_equal(data.sample(source, dataclasses.replace(DIGITS, seed=5), 32)[0], images)
+    assert len(data.sample(source, DIGITS, 10_000)[1]) == 1293
+
+
+def test_a_sample_is_resized_and_cropped_and_reads_no_more_than_it_gives(imagenet_dir):
+    spec, decoded = imagenet(imagenet_dir), []
+    source = data.open_source(spec)
+
+    def decode(image):
+        decoded.append(1)
+        return source.train.decode(image)
+
+    counted = dataclasses.replace(source, train=dataclasses.replace(source.train, decode=decode))
+    images, labels = data.sample(counted, spec, 7)
+    assert (images.shape, len(labels), len(decoded)) == ((7, 28, 28, 3), 7, 7)
+    assert {image.tobytes() for image in images} <= set(pictures(data.load(spec).calibration))
