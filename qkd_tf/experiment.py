@@ -1,6 +1,7 @@
 """An experiment as a value: frozen, checked once, handed down. Standard library only."""
 
 import dataclasses
+import itertools
 import math
 import re
 
@@ -140,7 +141,8 @@ class NetworkSpec:
       name: of the zoo; "package.module:builder"; a .keras or .h5 file or a folder (with a "/") that tf_keras saved; or
         what a model is called that Python hands over, "in_memory:…".
       weights: .h5, .keras, .weights.h5 or .npz file; "" for a random start.
-      weights_normalization: the normalisation that those weights were trained under.
+      weights_normalization: the normalisation that its weights, of whatever origin, were trained under; None where
+        nobody said.
       trust_code: load saved models that bring code of their own, such as a Lambda layer.
     """
 
@@ -286,6 +288,7 @@ class TrainingSpec:
       weight_interval_lr_ratio: learning rate of weight intervals as a share of the phase's.
       activation_interval_lr_ratio: the same for activation intervals.
       teacher_lr_ratio: the same for the teacher in co-studying.
+      allow_weak_teacher: train even if the teacher is near chance or far below the student.
       temperature: T of the softened distributions (QKD: 2).
       distillation_weight: factor of T^2 * KL beside the cross-entropy (QKD: 1).
       mixed_precision: of convolutions and matrix products in training; "float32" for none.
@@ -310,6 +313,7 @@ class TrainingSpec:
     weight_interval_lr_ratio: float = 1.0
     activation_interval_lr_ratio: float = 1.0
     teacher_lr_ratio: float = 1.0
+    allow_weak_teacher: bool = False
     temperature: float = 2.0
     distillation_weight: float = 1.0
     mixed_precision: str = "float32"
@@ -322,6 +326,10 @@ class TrainingSpec:
     freeze_threshold_end: float = 0.01
     deterministic: bool | None = None
     checkpoint_every_steps: int = 0
+
+    @property
+    def phase_names(self) -> list[str]:
+        return [phase.name for phase in self.phases]
 
     def __post_init__(self):
         require_known(self.optimizer, OPTIMIZERS, "--optimizer")
@@ -461,6 +469,23 @@ class Experiment:
         if any(phase.name == "full_precision" for phase in self.training.phases):
             return "trained"
         return "builder" if self.student.is_builder else "random"
+
+    @property
+    def teacher_begins(self) -> bool:
+        """Whether the teacher teaches as it came, before any phase full_precision."""
+        before = list(itertools.takewhile(lambda name: name != "full_precision", self.training.phase_names))
+        trained_here = len(before) < len(self.training.phases) and not (self.teacher and self.teacher.has_weights)
+        return self.teacher is not None and any(
+            name in TEACHER_PHASES for name in (before if trained_here else self.training.phase_names)
+        )
+
+    @property
+    def unnamed_weights(self) -> frozenset[str]:
+        """Which of "student" and "teacher" begin with weights of chance that another start need not repeat."""
+        networks = {"student": self.student, "teacher": self.teacher}
+        return frozenset(
+            name for name, network in networks.items() if network and network.is_in_memory and not network.has_weights
+        )
 
     @property
     def pretrained(self) -> frozenset[str]:

@@ -48,8 +48,20 @@ FLAGS.DEFINE_list(
 )
 FLAGS.DEFINE_list("student_weights_mean", [], "Mean, in pixels 0..255, that --student_weights were trained under.")
 FLAGS.DEFINE_list("student_weights_std", [], "Deviation, in pixels, that --student_weights were trained under.")
-FLAGS.DEFINE_list("teacher_pixel_mean", ["128"], "Mean, in pixels, one number or one a channel, inside the teacher.")
-FLAGS.DEFINE_list("teacher_pixel_std", ["64"], "Deviation, in pixels, one number or one a channel, in the teacher.")
+FLAGS.DEFINE_list(
+    "teacher_pixel_mean",
+    [],
+    "Mean, in pixels, one number or one a channel, that the teacher reads as 0.0; empty: as it normalises them itself, "
+    "else 128.",
+)
+FLAGS.DEFINE_list(
+    "teacher_pixel_std", [], "Pixels a unit of the teacher's input; empty: as it normalises them itself, else 64."
+)
+FLAGS.DEFINE_bool(
+    "allow_weak_teacher",
+    False,
+    "Let a teacher teach that is near chance or far below the student on validation images; default: stop.",
+)
 
 # Quantization
 FLAGS.DEFINE_integer("weight_bits", 4, "Bit width of kernels, 2..8, but for the first and last layer.")
@@ -191,13 +203,17 @@ FLAGS.DEFINE_integer(
 )
 
 
-def experiment_from_flags(values: flags.FlagValues = FLAGS) -> ex.Experiment:
+def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True) -> ex.Experiment:
     """The experiment that parsed flags, those of the command line or of `flags_of`, describe.
+
+    Args:
+      trains: False for a look at its networks, which needs neither a folder nor, for phases that have one, a teacher.
 
     Raises:
       ExperimentError: a value out of range, or flags that do not go together.
     """
-    ex.require(values.run_dir is not None, "--run_dir is missing; give a folder for the run, such as runs/my_run")
+    run_dir = values.run_dir if trains or values.run_dir is not None else "none"
+    ex.require(run_dir is not None, "--run_dir is missing; give a folder for the run, such as runs/my_run")
     epochs = values.epochs if values.phases else []
     rates = (
         values.learning_rates * (len(values.phases) if len(values.learning_rates) == 1 else 1) if values.phases else []
@@ -211,16 +227,6 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS) -> ex.Experiment:
         ex.PhaseSpec(name, *_numbers(int, "epochs", [number]), *_numbers(float, "learning_rates", [rate]))
         for name, number, rate in zip(values.phases, epochs, rates, strict=True)
     )
-    ex.require(
-        values.student_weights_mean or not values.student_weights,
-        "--student_weights without --student_weights_mean and --student_weights_std; say which pixel "
-        "normalisation they were trained under, for instance 0 and 1 for raw pixels",
-    )
-    ex.require(
-        values["teacher_pixel_mean"].present or not values.teacher_weights,
-        "--teacher_weights without --teacher_pixel_mean and --teacher_pixel_std; say which pixel "
-        "normalisation they were trained under",
-    )
     weights_pixels = None
     if values.student_weights_mean or values.student_weights_std:
         weights_pixels = _normalization(values, "student_weights")
@@ -228,21 +234,34 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS) -> ex.Experiment:
     if values.student_pixel_mean or values.student_pixel_std or not (weights_pixels and weights_pixels.fits_input):
         student_pixels = _normalization(values, "student_pixel", ("128", "64"))
     ex.require(values.teacher or not values.teacher_weights, "--teacher_weights without --teacher; name the teacher")
+    student = ex.NetworkSpec(
+        values.student, student_pixels, values.student_weights, weights_pixels, values.trust_model_code
+    )
     teacher = None
     if values.teacher:
+        told = values.teacher_pixel_mean or values.teacher_pixel_std
+        teacher_pixels = _normalization(values, "teacher_pixel", ("128", "64"))
         teacher = ex.NetworkSpec(
             values.teacher,
-            _normalization(values, "teacher_pixel"),
+            teacher_pixels,
             values.teacher_weights,
-            trust_code=values.trust_model_code,
+            teacher_pixels if told else None,
+            values.trust_model_code,
+        )
+    elif not trains:
+        phases = tuple(phase for phase in phases if phase.name not in ex.TEACHER_PHASES)
+        phases = phases if any(phase.name != "full_precision" for phase in phases) else ()
+    for network, flag in ((student, "student_weights_mean"), (teacher, "teacher_pixel_mean")):
+        ex.require(
+            network is None or network.is_own or not network.weights or network.weights_normalization is not None,
+            f"--{flag.partition('_')[0]}_weights without --{flag} and --{flag.replace('mean', 'std')}; say which pixel "
+            "normalisation they were trained under, for instance 0 and 1 for raw pixels",
         )
     return ex.Experiment(
-        run_dir=values.run_dir,
+        run_dir=run_dir,
         seed=values.seed,
         data=_spec(values, ex.DataSpec, name=values.dataset),
-        student=ex.NetworkSpec(
-            values.student, student_pixels, values.student_weights, weights_pixels, values.trust_model_code
-        ),
+        student=student,
         teacher=teacher,
         quantization=_spec(values, ex.QuantizationSpec, bits_rule=tuple(values.bits_rule)),
         training=_spec(values, ex.TrainingSpec, phases=phases),

@@ -71,7 +71,7 @@ def build_student(
             f"note: {model.name} does not normalise its pixels itself; here it reads them under {form.feed}: if it has "
             "trained weights, say by --student_weights_mean and --student_weights_std what they were trained under"
         )
-    notes += _regularizers(model, "student")
+    notes += _regularizers(model, "student") + _frozen(model, "student")
     twin = form.twin() if form.has_borders else form.model
     return Network(form.model, notes, Subject("student", model, form.feed, form.reading, twin, form.model))
 
@@ -114,7 +114,7 @@ def build_teacher(
         notes.append(f"note: the teacher {model.name} gives probabilities; their logarithms teach")
         logits, reading.head = Logarithm(name="logits_of_probabilities")(logits), head
     teacher = tf_keras.Model(pixels, logits, name=model.name)
-    notes += reading.notes + _regularizers(model, "teacher")
+    notes += reading.notes + _regularizers(model, "teacher") + _frozen(model, "teacher")
     return Network(teacher, notes, dataclasses.replace(subject, ours=teacher, trains=teacher))
 
 
@@ -138,6 +138,19 @@ def _regularizers(model: tf_keras.Model, role: str) -> list[str]:
     return [
         f"note: the {role}'s own regularizers, of {', '.join(found[:3])}{more}, are left out; "
         "all kernels get --weight_decay instead"
+    ]
+
+
+def _frozen(model: tf_keras.Model, role: str) -> list[str]:
+    """What stays as it is."""
+    with_weights = [layer for layer in leaves(model) if layer.weights and not isinstance(layer, layers.Normalization)]
+    num_frozen = sum(not layer.trainable for layer in with_weights)
+    if not num_frozen:
+        return []
+    learned = "; their intervals are learned" if role == "student" else ""
+    return [
+        f"note: {num_frozen} of {len(with_weights)} layers of the {role} {model.name} are frozen, trainable = False: "
+        f"weights and BatchNorm statistics stay as they are{learned}; set trainable = True to train them too"
     ]
 
 

@@ -8,16 +8,20 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import tf_keras
 from absl import app
 
 from qkd_tf import command_line, data, flags, networks
-from qkd_tf.experiment import Experiment, ExperimentError, QuantizationSpec, TargetSpec
+from qkd_tf.experiment import DataSpec, Experiment, ExperimentError, QuantizationSpec, TargetSpec, require
 from qkd_tf.models.copier import leaves
+from qkd_tf.networks import Network
 from qkd_tf.quantization.plan import KERNELS, QuantizationPlan, make_plan, parents, problems, role
+from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.quantization.standard_form import UnsupportedLayers
 
 BIAS_BYTES = 4
+NUM_PROOF_IMAGES = 32
 HEADER = ("layer", "kind", "w bits", "in bits", "output", "parameters", "multiply-adds", "bytes", "")
 _layers = tf_keras.layers
 
@@ -203,40 +207,78 @@ def check(model: tf_keras.Model, spec: QuantizationSpec, target: TargetSpec) -> 
         raise ExperimentError("; ".join(found))
 
 
-def student(
-    experiment: Experiment, input_shape, num_classes: int, given: tf_keras.Model | None = None
-) -> tuple[tf_keras.Model, list[str]]:
-    """An experiment's float student, checked, and what a user should know of it.
+def student(experiment: Experiment, input_shape, num_classes: int, given: tf_keras.Model | None = None) -> Network:
+    """An experiment's float student, checked.
 
     Args:
       given: as of `networks.build_student`.
 
     Raises:
-      ExperimentError: as `check`; or a network or weights that do not fit.
+      ExperimentError: as `check`; a network or weights that do not fit; nothing in it that may be trained.
     """
     try:
-        model, notes = networks.build_student(experiment.student, input_shape, num_classes, given)
+        network = networks.build_student(experiment.student, input_shape, num_classes, given)
     except UnsupportedLayers as error:
         print(text(refused_rows(error.model, error.refusals)))
         raise
+    model = network.model
     check(model, experiment.quantization, experiment.target)
     depthwise = any(isinstance(layer, _layers.DepthwiseConv2D) for layer in leaves(model))
     if depthwise and experiment.training.mixed_precision == "bfloat16":
-        notes.append(
+        network.notes.append(
             f"note: {model.name} has depthwise convolutions, on which --mixed_precision=bfloat16 is slower than float32"
         )
-    return model, notes
+    trains = not experiment.student.has_weights and "full_precision" in experiment.training.phase_names
+    require(
+        not trains or bool(model.trainable_variables),
+        f"the student {model.name} is frozen, trainable = False, and full_precision is to train it; set trainable = True",
+    )
+    return network
+
+
+def teacher(experiment: Experiment, input_shape, num_classes: int, given: tf_keras.Model | None = None) -> Network:
+    """An experiment's teacher, as `student`."""
+    network = networks.build_teacher(experiment.teacher, input_shape, num_classes, given)
+    trains = {"co_studying"} | ({"full_precision"} if not experiment.teacher.has_weights else set())
+    phases = [name for name in experiment.training.phase_names if name in trains]
+    require(
+        not phases or bool(network.model.trainable_variables),
+        f"the teacher {network.model.name} is frozen, trainable = False, and {' and '.join(phases)} would train it; "
+        "set teacher.trainable = True, or leave that phase out of --phases",
+    )
+    return network
+
+
+def proof_images(spec: DataSpec, source: data.Source) -> np.ndarray:
+    """Training pictures [N, H, W, C] uint8 on which networks are compared with those that came."""
+    return data.sample(source, spec, NUM_PROOF_IMAGES)[0]
+
+
+def look(experiment: Experiment) -> None:
+    """Prints what the networks of an experiment will be; nothing is written or trained.
+
+    Raises:
+      ExperimentError: whatever would keep it from being trained, as far as its networks tell.
+    """
+    networks.check_name(experiment.student, "--student")
+    if experiment.teacher:
+        networks.check_name(experiment.teacher, "--teacher")
+    source = data.open_source(experiment.data)
+    shape, num_classes, images = source.image_shape, len(source.label_names), proof_images(experiment.data, source)
+    found = [student(experiment, shape, num_classes)]
+    if experiment.teacher:
+        found.append(teacher(experiment, shape, num_classes))
+    for network in found:
+        network.prove(images)
+        print(*network.notes, sep="\n")
+    print(quantize_student(found[0].model, experiment.quantization).summary())
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     try:
-        experiment = flags.experiment_from_flags()
-        networks.check_name(experiment.student, "--student")
-        source = data.open_source(experiment.data)
-        _, notes = student(experiment, source.image_shape, len(source.label_names))
-        print(*notes, sep="\n")
+        look(flags.experiment_from_flags(trains=False))
     except ExperimentError as error:
         sys.exit(f"error: {error}")
 

@@ -22,6 +22,8 @@ def write(
     phases: list[dict],
     student_top1: float,
     full_precision: dict | None = None,
+    proof: dict | None = None,
+    start: dict | None = None,
 ) -> None:
     """Writes results.json, which knows its own SHA-256 and that of the handoff's manifest.
 
@@ -29,10 +31,14 @@ def write(
       phases: what `Trainer.run` returned.
       student_top1: of the quantized student on the test split, in percent.
       full_precision: what `diagnosis.write` returned.
+      proof: what `Network.prove` returned, by role.
+      start: top-1 in percent before training, as `start.Look` found it.
     """
     results = {
         "student_test_top1": student_top1,
         "full_precision": full_precision,
+        "as_given": proof,
+        "start_top1": start,
         "phases": phases,
         "seconds": sum(phase["seconds"] for phase in phases),
         "experiment": dataclasses.asdict(experiment),

@@ -91,7 +91,6 @@ class RunFolder:
         elif self.path.exists() and any(entry.name not in _OF_A_CLAIM for entry in self.path.iterdir()):
             raise ExperimentError(f"--run_dir={self.path} is not empty and has no flags.txt; give a new folder")
 
-
     def _require_same(self, contents: Mapping[str, str], words: Mapping[str, str]) -> None:
         remedy = "give another --run_dir, or move that folder away"
         if not self._identity.exists():

@@ -21,10 +21,12 @@ from qkd_tf import (
     durable,
     flags,
     handoff,
+    identity,
     networks,
     preflight,
     random_state,
     results,
+    start,
 )
 from qkd_tf.checkpoints import Checkpoints
 from qkd_tf.distillation.mixed_precision import check_device
@@ -70,17 +72,19 @@ def run(
     random_state.seed_everything(experiment.seed, experiment.training.deterministic)
     source = given.source or data.open_source(experiment.data)
     shape, num_classes = source.image_shape, len(source.label_names)
-    plain, notes = preflight.student(experiment, shape, num_classes, given.student)
+    found = {"student": preflight.student(experiment, shape, num_classes, given.student)}
+    with devices.scope():
+        student = quantize_student(found["student"].model, experiment.quantization, quantizer_form(experiment.training))
+        if experiment.teacher:
+            found["teacher"] = preflight.teacher(experiment, shape, num_classes, given.teacher)
+    images = preflight.proof_images(experiment.data, source)
+    proof = {role: network.prove(images) for role, network in found.items()}
     splits = data.pipelines(source, experiment.data)
     devices.require_same(splits.fingerprint, "their images")
-    form = quantizer_form(experiment.training)
-    with devices.scope():
-        student = quantize_student(plain, experiment.quantization, form)
-        teacher = None
-        if experiment.teacher:
-            teacher, more = networks.build_teacher(experiment.teacher, shape, num_classes, given.teacher)
-            notes += more
+    teacher = found["teacher"].model if experiment.teacher else None
+    contents = identity.contents(found["student"].model, teacher, splits.fingerprint, experiment.unnamed_weights)
     student, teacher = student.with_models(devices.adopt), teacher and devices.adopt(teacher)
+    notes = [note for network in found.values() for note in network.notes]
     print(*experiment.notes, *splits.notes, *notes, student.summary(), sep="\n")
 
     calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
@@ -91,6 +95,7 @@ def run(
             equalize_channels(student.plain)
             student.copy_weights_from_plain()
         calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
+        look.at("quantized", student.model)
 
     def keep_full_precision() -> None:
         """For other runs, which need not train it again."""
@@ -100,7 +105,13 @@ def run(
                     network.save(part / f"{role}.keras")
 
     with locked(folder.path):
-        folder.claim()
+        folder.claim(contents, identity.WORDS)
+        look = start.Look(splits, folder.start)
+        look.at("student", student.plain)
+        if teacher is not None:
+            look.at("teacher", teacher)
+        if experiment.teacher_begins and not experiment.training.allow_weak_teacher:
+            look.require_strong_teacher()
         trainer = Trainer(
             experiment.training,
             student,
@@ -120,7 +131,7 @@ def run(
             print(f"on the steps that integer operators can hold: test: student {student_top1:.2f} %")
             origin = experiment.full_precision_origin
             reference = diagnosis.write(student, full_precision, origin, splits, folder)
-            results.write(folder, experiment, splits, student, phases, student_top1, reference)
+            results.write(folder, experiment, splits, student, phases, student_top1, reference, proof, look.found)
     devices.wait()
 
 

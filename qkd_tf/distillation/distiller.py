@@ -104,7 +104,7 @@ class Distiller(tf_keras.Model):
             loss += self._distillation_weight * distillation(target_logits, logits, self._temperature)
         metrics.update(loss, labels, logits)
         kernels = [v for group in groups for v in group.variables if v.shape.rank > 1]
-        return loss + self._weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+        return loss + self._weight_decay * sum(tf.nn.l2_loss(kernel) for kernel in kernels)
 
 
 @without_autograph

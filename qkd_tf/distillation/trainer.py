@@ -253,13 +253,14 @@ class Trainer:
             optimizer.build(variables)
             return ParameterGroup(optimizer, variables)
 
-        if phase.quantized:
+        if phase.quantized:  # nothing but intervals moves in a student whose layers are frozen
             intervals = {v.ref() for v in student.weight_intervals + student.activation_intervals}
             student_groups = [
                 group([v for v in student.model.trainable_variables if v.ref() not in intervals]),
                 group(student.weight_intervals, spec.weight_interval_lr_ratio),
                 group(student.activation_intervals, spec.activation_interval_lr_ratio),
             ]
+            student_groups = [group for group in student_groups if group.variables]
         else:
             student_groups = [] if "student" in self._pretrained else [group(student.plain.trainable_variables)]
         teacher_groups = []

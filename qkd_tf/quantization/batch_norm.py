@@ -24,7 +24,8 @@ class BatchNormEstimator:
 
     def __init__(self, model: tf_keras.Model):
         self._model = model
-        self._batch_norms = _of_kind(model, tf_keras.layers.BatchNormalization)
+        # Those of frozen layers stay as they are: Keras runs them in inference mode, so that they update nothing.
+        self._batch_norms = [layer for layer in _of_kind(model, tf_keras.layers.BatchNormalization) if layer.trainable]
         self._dropouts = _of_kind(model, tf_keras.layers.Dropout)
         self._statistics = [v for layer in self._batch_norms for v in (layer.moving_mean, layer.moving_variance)]
         pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)

@@ -1,0 +1,88 @@
+"""Where training starts: top-1 on validation images of the networks as they came, told before the first phase.
+
+It is what tells whether weights, pixels and labels arrived.
+"""
+
+import math
+import pathlib
+
+import numpy as np
+import tf_keras
+
+from qkd_tf import durable
+from qkd_tf.data import Splits
+from qkd_tf.evaluate import predict_logits
+from qkd_tf.experiment import require
+
+MAX_IMAGES = 2_000  # of validation, the first: a look, no measurement
+STANDARD_ERRORS = 3  # above chance that a teacher has to be
+POINTS_BELOW = 10.0  # that a teacher may be below its student
+
+
+class Look:
+    """Looks at networks on the same validation images, once in a run.
+
+    Args:
+      path: start.json, which keeps what was found for a start that goes on.
+
+    Attributes:
+      found: top-1 in percent by what was looked at.
+    """
+
+    def __init__(self, splits: Splits, path: pathlib.Path):
+        self._batches = splits.validation.take(math.ceil(MAX_IMAGES / splits.batch_size))
+        self._path = path
+        self.found: dict[str, float] = durable.read_json(path)["top1"] if path.exists() else {}
+
+    def at(self, what: str, model: tf_keras.Model) -> None:
+        """Prints and keeps the top-1 of a network.
+
+        Args:
+          what: row of TITLES.
+        """
+        if what in self.found:
+            return
+        logits, labels = predict_logits(model, self._batches)
+        self.found[what] = 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))
+        durable.write_json(self._path, {"top1": self.found})
+        print(f"before training: {TITLES[what]}: {self.found[what]:.2f} % of {len(labels):,} validation images")
+
+    def require_strong_teacher(self) -> None:
+        """To be asked after student and teacher were looked at.
+
+        Raises:
+          ExperimentError: the teacher is near chance, or far below the student as it came.
+        """
+        labels = np.concatenate([np.asarray(labels) for _, labels in self._batches])
+        top1, student, most_frequent = self.found["teacher"], self.found["student"], np.bincount(labels).max()
+        remedy = (
+            "look at its weights, at its pixels (--teacher_pixel_mean, --teacher_pixel_std) and the order of classes, or "
+            "let it teach by --allow_weak_teacher"
+        )
+        require(
+            top1 > at_chance(int(most_frequent), len(labels)),
+            f"the teacher is right on {top1:.2f} % of {len(labels):,} validation images, naming one class for all would "
+            f"be on {100 * most_frequent / len(labels):.2f} %; {remedy}",
+        )
+        require(
+            top1 >= student - POINTS_BELOW,
+            f"the teacher is right on {top1:.2f} % of {len(labels):,} validation images, the student as it came on "
+            f"{student:.2f} %; {remedy}",
+        )
+
+
+def at_chance(most_frequent: int, num_images: int) -> float:
+    """Top-1 in percent that who names the most frequent class may well have: its share and three standard errors.
+
+    Of so few images that no top-1 is above that, half of what is left above the share.
+    """
+    share = most_frequent / num_images
+    errors = STANDARD_ERRORS * math.sqrt(share * (1 - share) / num_images)
+    return 100 * (share + min(errors, (1 - share) / 2))
+
+
+TITLES = {
+    "student": "the student in float",
+    "quantized": "the student quantized by calibration",
+    "teacher": "the teacher",
+}
