@@ -53,7 +53,9 @@ def _conv(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: T
     if operator.kind == "CONV_2D":
         sums = np.tensordot(patches, kernel.data.astype(np.float64), ((4, 5, 3), (1, 2, 3)))
     else:
-        sums = np.einsum("nhwcij,ijc->nhwc", patches, kernel.data[0].astype(np.float64))
+        per_channel = kernel.data.reshape(*kernel.shape[1:3], input_.shape[3], -1)  # [h, w, C, multiplier]
+        sums = np.einsum("nhwcij,ijcm->nhwcm", patches, per_channel.astype(np.float64))
+        sums = sums.reshape(*sums.shape[:3], -1)
     sums = sums.astype(np.int64) + bias.data
     return arithmetic.convolution(sums, *_scales(input_, kernel, output)) + output.zero_point
 

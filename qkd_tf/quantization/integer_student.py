@@ -102,8 +102,8 @@ class IntegerStudent:
         unit = 2**params.grid.weight_shift
         a, bias = operator.affine()
         scales = (params.scale * np.abs(a)).astype(np.float32)
-        signs = np.sign(a)[:, np.newaxis] if isinstance(layer, _layers.DepthwiseConv2D) else np.sign(a)
-        codes = quantize(quantized.kernel.numpy(), params) * signs * unit
+        codes = quantize(quantized.kernel.numpy(), params)
+        codes = codes * np.sign(a).reshape(_channel_axes(layer, codes)) * unit
         bias_step = np.float64(self._scale(parent)) * scales
         largest = _largest_sums(layer, codes)
         held = np.abs(bias) + 255 * largest / unit * bias_step <= INT32_MAX // unit * bias_step
@@ -280,7 +280,10 @@ def _float_type(largest: float) -> type:
 
 def _largest_sums(layer, codes: np.ndarray) -> np.ndarray:
     """Sum of magnitudes of each output channel's codes, [C]."""
-    magnitudes = np.abs(codes)
-    if isinstance(layer, _layers.DepthwiseConv2D):
-        return magnitudes.sum(axis=(0, 1, 3))
-    return magnitudes.reshape(-1, codes.shape[-1]).sum(axis=0)
+    channels = int(np.prod(_channel_axes(layer, codes)))
+    return np.abs(codes).reshape(-1, channels).sum(axis=0)
+
+
+def _channel_axes(layer, codes: np.ndarray) -> tuple[int, ...]:
+    """Shape of the last axes of a kernel, over which its output channels run: two of a depthwise one, else one."""
+    return codes.shape[-2:] if isinstance(layer, _layers.DepthwiseConv2D) else codes.shape[-1:]

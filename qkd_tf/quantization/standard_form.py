@@ -34,7 +34,6 @@ REMEDIES: Mapping[str, str] = {
         ("RandomFlip", "RandomCrop", "RandomRotation", "RandomZoom", "RandomContrast", "RandomBrightness"),
         "leave it out: pictures are cropped and mirrored by --crop_padding and --horizontal_flip",
     ),
-    "GlobalMaxPooling2D": "use MaxPooling2D over the whole map, then Flatten",
     "Resizing": "leave it out: --image_size resizes pictures",
     "Subtract": "use Add, with the sign in the weights",
 }
@@ -250,6 +249,22 @@ class _Flat(_Copier):
         config = {**layer.get_config(), "name": name, "center": True}
         return self.add(type(layer).from_config(config), inputs, [*gamma, np.zeros_like(mean), mean, variance])
 
+    def average_pool(self, layer, name: str, inputs: list):
+        """Without padding, where "same" has none to add."""
+        fits = layer.data_format == "channels_last" and not any(
+            _same_padding(*axis) for axis in zip(inputs[0].shape[1:3], layer.pool_size, layer.strides, strict=True)
+        )
+        return self.same(layer, name, inputs, **({"padding": "valid"} if fits else {}))
+
+    def global_max_pool(self, layer, name: str, inputs: list):
+        """One window over the whole map."""
+        height = 1 if layer.data_format == "channels_last" else 2
+        pool_name = name if layer.keepdims else f"{name}_map"
+        window = tuple(inputs[0].shape[height : height + 2])
+        pool = _layers.MaxPooling2D(window, data_format=layer.data_format, name=pool_name)
+        x = self.add(pool, inputs)
+        return x if layer.keepdims else self.add(_layers.Flatten(name=name), [x])
+
     def normalization(self) -> PixelNormalization | None:
         """What Rescaling and Normalization layers at the network's beginning make of pixels; None for no such layer."""
         channels = self.model.input_shape[-1]
@@ -273,7 +288,9 @@ class _Flat(_Copier):
 
 REWRITES: Mapping[type, Callable] = {
     _layers.Activation: _Flat.activation,
+    _layers.AveragePooling2D: _Flat.average_pool,
     _layers.BatchNormalization: _Flat.batch_norm,
+    _layers.GlobalMaxPooling2D: _Flat.global_max_pool,
     _layers.Normalization: _Copier.same,
     _layers.SeparableConv2D: _Flat.separable,
     _layers.Softmax: _Flat.softmax,
@@ -319,6 +336,11 @@ class _Shaped(_Copier):
         x = self.add(ones, [x], [np.ones((1, 1, x.shape[-1], 1), np.float32)])
         x = self.same(layer, name, [x], **({"axis": -1} if flat else {}))
         return self.add(_layers.Flatten(name=f"{name}_flat"), [x]) if flat else x
+
+
+def _same_padding(size: int, window: int, stride: int) -> int:
+    """Rows, or columns, that "same" adds to a map of `size`."""
+    return max((-(-size // stride) - 1) * stride + window - size, 0)
 
 
 def _follows_kernel(batch_norm) -> bool:

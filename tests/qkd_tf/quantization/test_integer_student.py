@@ -86,8 +86,12 @@ def test_a_convolution_by_hand_in_the_rounding_of_each_runtime(pixel_student, we
             layers.Conv2D(4, 1, kernel_initializer="ones"),
             layers.DepthwiseConv2D(1, use_bias=False, depthwise_initializer="ones"),
         ],
+        lambda: [
+            layers.Conv2D(2, 1, kernel_initializer="ones"),
+            layers.DepthwiseConv2D(1, depth_multiplier=2, use_bias=False, depthwise_initializer="ones"),
+        ],
     ],
-    ids=["Conv2D", "DepthwiseConv2D"],
+    ids=["Conv2D", "DepthwiseConv2D", "depth_multiplier"],
 )
 def test_gamma_of_0_leaves_the_constant_beta_and_a_negative_one_flips_the_sign(pixel_student, make_layers, runtime):
     gamma, beta = constant(0, 0, 1, -1), constant(2.3, -2.3, 1, 1)

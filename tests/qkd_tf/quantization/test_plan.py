@@ -355,11 +355,6 @@ REFUSALS = {
     ),
     "BN of pixels": ("bad", "cannot be folded", lambda: [layers.BatchNormalization(name="bad"), conv("c")]),
     "groups": ("bad", "2 groups", lambda: [conv("c"), conv("bad", groups=2)]),
-    "depth multiplier": (
-        "bad",
-        "depth_multiplier 2",
-        lambda: [layers.DepthwiseConv2D(3, depth_multiplier=2, name="bad")],
-    ),
     "pooling over padding": (
         "bad",
         "has padding same; use valid",

@@ -104,6 +104,19 @@ def test_kernels_stored_as_int4_have_a_rounding_of_their_own_in_one_row(runtime,
     assert [steps(kind, int4=False) for kind in kinds] == [-1, -1, -1]
 
 
+@given(st.integers(1, 20), int32, ratios)
+def test_int4_depthwise_channels_round_half_up_twice_in_whole_blocks_of_eight(num_channels, x, real):
+    """LiteRT's own kernel: vectors of eight channels, then a loop over those that are left, as TFLM."""
+    arithmetic = ARITHMETICS["litert_int4"].of("DEPTHWISE_CONV_2D", int4=True)
+    blocks = num_channels // 8 * 8
+    for scales in (np.float32(real), np.full(num_channels, real, np.float32)):
+        found = arithmetic.convolution(np.full((2, num_channels), x), np.float32(1), scales, np.float32(1))
+        fixed, shift = quantize_multiplier(np.float64(np.float32(real)))
+        assert np.all(found[:, :blocks] == multiply_rounding_up_twice(np.array(x), fixed, shift))
+        assert np.all(found[:, blocks:] == multiply_rounding_twice(np.array(x), fixed, shift))
+        assert found.shape == (2, num_channels)
+
+
 @given(int32, ratios)
 def test_rounding_once_is_nearest(x, real):
     fixed, shift = (int(part) for part in quantize_multiplier(real))
