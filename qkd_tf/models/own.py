@@ -9,6 +9,7 @@ from tf_keras import layers
 
 from qkd_tf.archive import check_hdf5, first_line, non_finite
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, require
+from qkd_tf.models.grouped import without_xla
 from qkd_tf.models.layers import scale_and_offset
 from qkd_tf.saved_model import load_model
 
@@ -55,7 +56,7 @@ def build(
         _load_weights(model, spec.weights)
     broken = non_finite({weight.name: weight.numpy() for weight in model.weights})
     require(not broken, f"{spec.weights or name}: {broken}; give weights of a training that did not diverge")
-    return model
+    return without_xla(model)
 
 
 def with_logits(model: tf_keras.Model, normalization: PixelNormalization) -> tf_keras.Model:

@@ -15,7 +15,7 @@ import tf_keras
 
 from qkd_tf.quantization.grid import AVERAGE_CODE, TensorQuantParams, quantize
 from qkd_tf.quantization.plan import activation_name, is_sigmoid, parents, producer, role
-from qkd_tf.quantization.runtime_arithmetic import INT4_MAX, Arithmetic
+from qkd_tf.quantization.runtime_arithmetic import GROUPED_CONVOLUTION, INT4_MAX, Arithmetic
 from qkd_tf.quantization.scheme import QuantizedStudent
 
 INT32_MAX = 2**31 - 1
@@ -87,7 +87,7 @@ class IntegerStudent:
 
     def _arithmetic_of(self, layer, arithmetic: Arithmetic) -> Arithmetic:
         kernel = self.kernels.get(layer.name)
-        return arithmetic.of(KINDS[type(layer)], kernel.fits_int4) if kernel else arithmetic
+        return arithmetic.of(_kind(layer), kernel.fits_int4) if kernel else arithmetic
 
     def _scale(self, layer) -> np.float32:
         return np.float32(self.params[layer.name].scale)
@@ -259,6 +259,11 @@ class _Operator:
         if "relu6" in activations:
             high = min(high, arithmetic.limit(6.0, params.scale))
         return low, high
+
+
+def _kind(layer) -> str:
+    """What Arithmetic calls the operator of a compute layer."""
+    return GROUPED_CONVOLUTION if getattr(layer, "groups", 1) > 1 else KINDS[type(layer)]
 
 
 def _sums(layer, x: np.ndarray, codes: np.ndarray) -> np.ndarray:

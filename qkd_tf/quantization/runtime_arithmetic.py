@@ -10,7 +10,7 @@ exporter executes files with it (`integer_reference`). Four schools:
 * LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, and LOGISTIC is a table.
 * ruy: as TFLM, but the second rounding is half up, too. LiteRT's default kernels take it for CONV_2D with INT4
   kernels, and for DEPTHWISE_CONV_2D with such in whole blocks of eight channels, with TFLM's arithmetic for the
-  channels that are left; XNNPACK leaves both to them.
+  channels that are left; XNNPACK leaves both to them. Grouped ones with INT4 kernels go to the reference kernels.
 
 Sources: gemmlowp's fixedpoint.h (Jacob et al. 2018, section 2.2), TFLite's kernels, XNNPACK's operator
 set-up. Tests hold each row against its runtime, tensor by tensor.
@@ -24,6 +24,7 @@ import numpy as np
 ADD_LEFT_SHIFT = 20
 LOGISTIC_STEPS = 256
 MEAN_FRACTION_BITS = 32
+GROUPED_CONVOLUTION = "CONV_2D in groups"
 BLOCK_CHANNELS = 8  # of a vector in LiteRT's own depthwise kernels
 
 
@@ -53,7 +54,7 @@ class Arithmetic:
     int4: Mapping[str, "Arithmetic"] = dataclasses.field(default_factory=dict)
 
     def of(self, kind: str, int4: bool) -> "Arithmetic":
-        """That of one operator: its TFLite name, and whether its kernel is stored as INT4."""
+        """That of one operator: its TFLite name, or GROUPED_CONVOLUTION; and whether its kernel is stored as INT4."""
         return self.int4.get(kind, self) if int4 else self
 
 
@@ -306,7 +307,9 @@ LITERT_REFERENCE = dataclasses.replace(TFLM, dense=_fixed_point_sums(multiply_ro
 
 RUY = dataclasses.replace(TFLM, convolution=_fixed_point_sums(multiply_rounding_up_twice))
 RUY_DEPTHWISE = dataclasses.replace(TFLM, convolution=_sums_in_blocks)
-LITERT_INT4 = dataclasses.replace(XNNPACK, int4={"CONV_2D": RUY, "DEPTHWISE_CONV_2D": RUY_DEPTHWISE})
+LITERT_INT4 = dataclasses.replace(
+    XNNPACK, int4={"CONV_2D": RUY, GROUPED_CONVOLUTION: TFLM, "DEPTHWISE_CONV_2D": RUY_DEPTHWISE}
+)
 
 INT4_MAX = 7  # kernels with integers up to here can be stored as INT4
 

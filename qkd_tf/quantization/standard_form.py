@@ -13,6 +13,7 @@ import numpy as np
 import tf_keras
 
 from qkd_tf.experiment import ExperimentError, PixelNormalization
+from qkd_tf.models.grouped import without_xla
 from qkd_tf.models.weights import adapt_normalization
 from qkd_tf.quantization.plan import KERNELS, ROLES, activation_name
 
@@ -114,7 +115,7 @@ def standard_form(
             "kernel is adapted to it"
             + ("" if trained.mean == own.mean else " (padding now reads as that mean: borders differ a little)")
         )
-    return shaped.model, flat.notes
+    return without_xla(shaped.model), flat.notes
 
 
 def _text(values: tuple[float, ...]) -> str:
@@ -206,6 +207,8 @@ class _Flat(_Copier):
         rewrite = REWRITES.get(type(layer))
         if rewrite is not None:
             return rewrite(self, layer, name, inputs)
+        if _is_depthwise(layer):
+            return self.depthwise(layer, name, inputs)
         if type(layer) in KERNELS and activation_name(layer) not in FUSED_ACTIVATIONS:
             x = self.same(layer, name, inputs, activation="linear")
             return self.activation(layer, f"{name}_{activation_name(layer)}", [x])
@@ -238,6 +241,19 @@ class _Flat(_Copier):
         pointwise = _layers.Conv2D(config["filters"], 1, use_bias=config["use_bias"], name=name)
         x = self.add(depthwise, inputs, [depthwise_kernel])
         x = self.add(pointwise, [x], [pointwise_kernel, *bias])
+        function = activation_name(layer)
+        return x if function == "linear" else self.activation(layer, f"{name}_{function}", [x])
+
+    def depthwise(self, layer, name: str, inputs: list):
+        """A depthwise convolution for one that has a group for each channel."""
+        config = layer.get_config()
+        kernel, *bias = layer.get_weights()
+        shared = ("kernel_size", "strides", "padding", "dilation_rate", "use_bias", "trainable")
+        channels = inputs[0].shape[-1]
+        depthwise = _layers.DepthwiseConv2D(
+            **{key: config[key] for key in shared}, depth_multiplier=layer.filters // channels, name=name
+        )
+        x = self.add(depthwise, inputs, [kernel.reshape(*kernel.shape[:2], channels, -1), *bias])
         function = activation_name(layer)
         return x if function == "linear" else self.activation(layer, f"{name}_{function}", [x])
 
@@ -336,6 +352,16 @@ class _Shaped(_Copier):
         x = self.add(ones, [x], [np.ones((1, 1, x.shape[-1], 1), np.float32)])
         x = self.same(layer, name, [x], **({"axis": -1} if flat else {}))
         return self.add(_layers.Flatten(name=f"{name}_flat"), [x]) if flat else x
+
+
+def _is_depthwise(layer) -> bool:
+    """Whether a Conv2D has a group for each channel, and strides that TensorFlow's depthwise kernels take."""
+    return (
+        isinstance(layer, _layers.Conv2D)
+        and layer.data_format == "channels_last"
+        and layer.groups > 1 == layer.kernel.shape[2]
+        and layer.strides[0] == layer.strides[1]
+    )
 
 
 def _same_padding(size: int, window: int, stride: int) -> int:

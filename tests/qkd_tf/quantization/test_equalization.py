@@ -11,6 +11,7 @@ from qkd_tf.quantization.scheme import quantize_student
 
 COMPUTE = {
     "conv": lambda use_bias: layers.Conv2D(4, 3, use_bias=use_bias, name="compute"),
+    "groups": lambda use_bias: layers.Conv2D(4, 3, groups=2, use_bias=use_bias, name="compute"),
     "depthwise": lambda use_bias: layers.DepthwiseConv2D(3, use_bias=use_bias, name="compute"),
     "multiplied": lambda use_bias: layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=use_bias, name="compute"),
 }
@@ -33,7 +34,7 @@ def uneven(chain, randomize):
         layer = model.get_layer("compute")
         kernel, *bias = layer.get_weights()
         sizes = np.array([1.0, 1 / 8, 1 / 300, 0.0])
-        layer.set_weights([kernel * (sizes if kind == "conv" else sizes.reshape(kernel.shape[2:])), *bias])
+        layer.set_weights([kernel * (sizes if kernel.shape[3] == 4 else sizes.reshape(kernel.shape[2:])), *bias])
         gamma, beta, mean, variance = model.get_layer("bn").get_weights()
         variance = np.array([2.0, 0.03, 1e-5, 1e-9])  # the last are nothing beside epsilon
         model.get_layer("bn").set_weights([gamma, beta, mean, variance])

@@ -106,6 +106,11 @@ MODELS = {
         layers.DepthwiseConv2D(3, depth_multiplier=3, activation="relu"),
         layers.SeparableConv2D(4, 3, depth_multiplier=2, activation="swish"),
     ),
+    "groups": through(
+        layers.Conv2D(4, 3), layers.Conv2D(6, 3, groups=2, use_bias=False), layers.BatchNormalization(), layers.ReLU()
+    ),
+    "a group for each channel": through(layers.Conv2D(6, 3, 2, "same", groups=3, activation="relu")),
+    "a group for each channel, swish": through(layers.Conv2D(3, 3, groups=3, use_bias=False, activation="swish")),
     "average of windows that need no padding": through(
         layers.Conv2D(4, 3, padding="same"), layers.AveragePooling2D(2, padding="same")
     ),
@@ -165,6 +170,21 @@ def test_average_over_padding_is_refused_and_one_that_has_none_is_valid(size, wi
     if min(size) >= np.max(window):
         equal = same.shape == valid(x).shape and np.allclose(same, valid(x), atol=1e-6)
         assert equal == (not pads)
+
+
+@pytest.mark.parametrize(
+    "groups, strides, kind",
+    [(3, 1, "DepthwiseConv2D"), (3, 2, "DepthwiseConv2D"), (3, (1, 2), "Conv2D"), (1, 1, "Conv2D")],
+)
+def test_a_group_for_each_channel_is_a_depthwise_convolution_of_that_name(groups, strides, kind):
+    """But for strides that differ, which TensorFlow's depthwise kernels do not take."""
+    conv = layers.Conv2D(6, 3, strides, groups=groups, trainable=False, name="conv")
+    layer = standard_form(functional(conv), SHAPE, None, RAW)[0].get_layer("conv")
+    assert type(layer).__name__ == kind and not layer.trainable
+    if kind == "DepthwiseConv2D":
+        kernel, bias = conv.get_weights()
+        np.testing.assert_array_equal(layer.get_weights()[0][:, :, 2, 1], kernel[:, :, 0, 5])
+        np.testing.assert_array_equal(layer.get_weights()[1], bias)
 
 
 def test_largest_of_the_map_keeps_its_name_where_it_hands_its_tensor_on():
