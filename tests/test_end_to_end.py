@@ -7,10 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+import tf_keras
 from ai_edge_litert.interpreter import Interpreter
+from tf_keras import layers
 
-from qkd_tf import ablation
-from qkd_tf.experiment import ExperimentError
+import tflite_export
+from qkd_tf import ablation, fit
+from qkd_tf.experiment import TARGETS, ExperimentError
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -109,3 +112,37 @@ def test_finished_run_started_again_from_its_flags_trains_nothing_and_gives_the_
 def test_a_cell_that_cannot_be_trained_tells_the_last_line(tmp_path):
     with pytest.raises(ExperimentError, match="python -m qkd_tf.train --run_dir=.*: error: .*--phases"):
         ablation.run_cell([f"--run_dir={tmp_path / 'run'}", "--phases=none"], tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    """A run of two steps, of a network with groups, depth multipliers, and pooling that standard_form writes anew."""
+    tf_keras.utils.set_random_seed(0)
+    pixels = tf_keras.Input((12, 12, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(layers.Rescaling(1 / 255)(pixels))
+    for layer in (
+        layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", use_bias=False),
+        layers.Conv2D(24, 3, groups=4, padding="same", use_bias=False),
+    ):
+        x = layers.ReLU()(layers.BatchNormalization()(layer(x)))
+    x = layers.AveragePooling2D(2, padding="same")(x)
+    x = layers.SeparableConv2D(12, 3, depth_multiplier=2, activation="relu")(x)
+    x = layers.Conv2D(12, 3, groups=12, padding="same", activation="relu")(x)
+    model = tf_keras.Model(pixels, layers.Dense(4)(layers.GlobalMaxPooling2D()(x)))
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (96, 12, 12, 3)).astype(np.uint8), rng.integers(0, 4, 96)
+    phases = {"full_precision": 1, "self_studying": 1}
+    run_dir = tmp_path_factory.mktemp("runs") / "grouped"
+    return fit(model, pictures, pictures, run_dir=run_dir, phases=phases, bits="w3a4", batch_size=32, max_steps=2)
+
+
+@pytest.mark.parametrize("target, storage", [*((target, "auto") for target in TARGETS), ("phone", "int4")])
+def test_groups_and_depth_multipliers_are_on_every_target_what_was_trained(grouped, target, storage):
+    verification = tflite_export.export(grouped, target=target, weight_storage=storage)
+    assert verification["passed"] and verification["failures"] == []
+    kinds = verification["operators"]
+    assert (kinds["CONV_2D"], kinds["DEPTHWISE_CONV_2D"], kinds["MAX_POOL_2D"]) == (3, 4, 1)
+    assert any(row["type"] == "int4" for row in verification["tensors"]) == ("int4" in storage or target[0] == "m")
+    for row in (row for row in verification["runtimes"].values() if "not_run" not in row):
+        assert row["operators"]["equal_codes"] == row["codes"]["equal_codes"] == 100
+        assert row["integer_student"]["equal_logits"] == 100

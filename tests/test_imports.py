@@ -55,8 +55,9 @@ ALLOWED = {
     "qkd_tf.evaluate": [],
     # Networks: no quantization in sight.
     "qkd_tf.models.layers": [],
+    "qkd_tf.models.grouped": [],
     "qkd_tf.models.weights": [EXPERIMENT, ARCHIVE, SAVED_MODEL],
-    "qkd_tf.models.own": [EXPERIMENT, ARCHIVE, SAVED_MODEL, "qkd_tf.models.layers"],
+    "qkd_tf.models.own": [EXPERIMENT, ARCHIVE, SAVED_MODEL, "qkd_tf.models.grouped", "qkd_tf.models.layers"],
     "qkd_tf.models.zoo": [EXPERIMENT, "qkd_tf.models.*"],
     "qkd_tf.models": [],
     "qkd_tf.models.*": [EXPERIMENT, "qkd_tf.models.layers"],
@@ -67,10 +68,16 @@ ALLOWED = {
     "qkd_tf.quantization.quantizers": [GRID, "qkd_tf.quantization.fake_quant"],
     "qkd_tf.quantization.quantize_configs": ["qkd_tf.quantization.quantizers"],
     "qkd_tf.quantization.plan": [EXPERIMENT, GRID, ARITHMETIC],
-    "qkd_tf.quantization.standard_form": [EXPERIMENT, "qkd_tf.models.weights", "qkd_tf.quantization.plan"],
+    "qkd_tf.quantization.standard_form": [
+        EXPERIMENT,
+        "qkd_tf.models.grouped",
+        "qkd_tf.models.weights",
+        "qkd_tf.quantization.plan",
+    ],
     "qkd_tf.quantization.scheme": [
         EXPERIMENT,
         GRID,
+        "qkd_tf.models.grouped",
         "qkd_tf.quantization.plan",
         "qkd_tf.quantization.quantizers",
         "qkd_tf.quantization.quantize_configs",

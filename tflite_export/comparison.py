@@ -63,7 +63,8 @@ def not_handed_over(found: IntegerGraph, handoff: Handoff) -> list[str]:
         trained = handoff.weights[name].astype(np.int32) * unit
         depthwise = isinstance(handoff.student.get_layer(name), tf_keras.layers.DepthwiseConv2D)
         channels = np.moveaxis(data, -1, 0) if depthwise else data
-        expected = np.moveaxis(trained, 2 if depthwise else -1, 0)
+        trained = trained.reshape(*trained.shape[:2], -1) if depthwise else trained
+        expected = np.moveaxis(trained, -1, 0)
         kept = [
             np.array_equal(c.ravel(), e.ravel()) or np.array_equal(c.ravel(), -e.ravel()) or not c.any()
             for c, e in zip(channels, expected, strict=False)

@@ -54,12 +54,13 @@ class OperatorRow:
 
 _WINDOW = {"padding": "padding", "stride_h": "strideH", "stride_w": "strideW", "activation": "fusedActivationFunction"}
 _CONV = {**_WINDOW, "dilation_h": "dilationHFactor", "dilation_w": "dilationWFactor"}
+_DEPTHWISE = {**_CONV, "depth_multiplier": "depthMultiplier"}
 _ACTIVATION = {"activation": "fusedActivationFunction"}
 OPERATORS: Mapping[str, OperatorRow] = {
     "ADD": OperatorRow(2, schema.AddOptionsT, _ACTIVATION),
     "CONCATENATION": OperatorRow(2, schema.ConcatenationOptionsT, {**_ACTIVATION, "axis": "axis"}),
     "CONV_2D": OperatorRow(3, schema.Conv2DOptionsT, _CONV, {"int4": 7}),
-    "DEPTHWISE_CONV_2D": OperatorRow(3, schema.DepthwiseConv2DOptionsT, _CONV, {"int4": 7}),
+    "DEPTHWISE_CONV_2D": OperatorRow(3, schema.DepthwiseConv2DOptionsT, _DEPTHWISE, {"int4": 7}),
     "FULLY_CONNECTED": OperatorRow(4, schema.FullyConnectedOptionsT, _ACTIVATION, {"int4": 10, "per_channel": 12}),
     "LOGISTIC": OperatorRow(2, None),
     "MAXIMUM": OperatorRow(2, schema.MaximumMinimumOptionsT),
@@ -164,8 +165,6 @@ def _operator(operator: Operator, opcode_index: int, index: dict[str, int]) -> s
     options = row.options() if row.options else None
     for name, value in operator.options.items():
         setattr(options, row.fields[name], {**ACTIVATIONS, **PADDINGS}.get(value, value))
-    if operator.kind == "DEPTHWISE_CONV_2D":
-        options.depthMultiplier = 1
     return schema.OperatorT(
         opcodeIndex=opcode_index,
         inputs=[index[name] for name in operator.inputs],

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from qkd_tf.quantization.runtime_arithmetic import Arithmetic
+from qkd_tf.quantization.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic
 from tflite_export.graph import IntegerGraph, Operator, Tensor
 
 RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
@@ -40,7 +40,9 @@ def run_operator(
     inputs = [values.get(name, graph.tensors[name].data) for name in operator.inputs]
     tensors = [graph.tensors[name] for name in operator.inputs]
     output = graph.tensors[operator.output]
-    arithmetic = arithmetic.of(operator.kind, any(tensor.dtype == "int4" for tensor in tensors))
+    grouped = operator.kind == "CONV_2D" and num_groups(*tensors[:2]) > 1
+    kind = GROUPED_CONVOLUTION if grouped else operator.kind
+    arithmetic = arithmetic.of(kind, any(tensor.dtype == "int4" for tensor in tensors))
     result = OPERATORS[operator.kind](arithmetic, operator, tensors, inputs, output)
     return np.clip(result, *_clip(arithmetic, operator, output)).astype(output.dtype)
 
@@ -51,11 +53,20 @@ def _conv(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: T
     patches = _windows(inputs[0], kernel.shape[1:3], operator.options, input_.zero_point)  # [N, H, W, C, h, w]
     patches = patches.astype(np.float64) - input_.zero_point
     if operator.kind == "CONV_2D":
-        sums = np.tensordot(patches, kernel.data.astype(np.float64), ((4, 5, 3), (1, 2, 3)))
+        groups = num_groups(input_, kernel)
+        parts = zip(np.split(patches, groups, axis=3), np.split(kernel.data.astype(np.float64), groups), strict=True)
+        sums = np.concatenate([np.tensordot(x, w, ((4, 5, 3), (1, 2, 3))) for x, w in parts], axis=-1)
     else:
-        sums = np.einsum("nhwcij,ijc->nhwc", patches, kernel.data[0].astype(np.float64))
+        per_channel = kernel.data.reshape(*kernel.shape[1:3], input_.shape[3], -1)  # [h, w, C, multiplier]
+        sums = np.einsum("nhwcij,ijcm->nhwcm", patches, per_channel.astype(np.float64))
+        sums = sums.reshape(*sums.shape[:3], -1)
     sums = sums.astype(np.int64) + bias.data
     return arithmetic.convolution(sums, *_scales(input_, kernel, output)) + output.zero_point
+
+
+def num_groups(input_: Tensor, kernel: Tensor) -> int:
+    """Of a CONV_2D: a filter reads one group of the input's channels, and TFLite tells their number by that alone."""
+    return input_.shape[3] // kernel.shape[3]
 
 
 def _fully_connected(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):

@@ -51,6 +51,7 @@ OPTIONS = {
     "strideW": "stride_w",
     "dilationHFactor": "dilation_h",
     "dilationWFactor": "dilation_w",
+    "depthMultiplier": "depth_multiplier",
     "filterHeight": "filter_h",
     "filterWidth": "filter_w",
     "fusedActivationFunction": "activation",
@@ -197,7 +198,7 @@ def _options(options) -> dict:
 
 def _others(table, read: str) -> dict:
     """Fields of a flatbuffer table that have another value than we write, but for those that are `read`."""
-    ordinary = vars(type(table)()) | WRITTEN
+    ordinary = vars(type(table)())
     found = {}
     for field in vars(table).keys() - set(read.split()):
         value = getattr(table, field)
@@ -215,7 +216,3 @@ def _refuse_others(owner: str, table, read: str) -> None:
 
 def _values(vector) -> list:
     return [] if vector is None else np.asarray(vector).tolist()
-
-
-# Fields that we write at another value than the schema's default: one output channel for each input channel.
-WRITTEN = {"depthMultiplier": 1}

@@ -113,6 +113,7 @@ class _Rebuilder:
     def _convolution(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
         layer = operator.root
         kernel, bias = self._kernel(operator, params)
+        depthwise = isinstance(layer, _layers.DepthwiseConv2D)
         self._emit(
             CONVOLUTIONS[type(layer)],
             [operator.inputs[0], kernel, bias],
@@ -123,6 +124,7 @@ class _Rebuilder:
             dilation_h=layer.dilation_rate[0],
             dilation_w=layer.dilation_rate[1],
             activation=operator.activation,
+            **({"depth_multiplier": layer.depth_multiplier} if depthwise else {}),
         )
 
     def _dense(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
@@ -135,7 +137,7 @@ class _Rebuilder:
         transpose, axis = KERNEL_LAYOUTS[type(layer)]
         codes = self.handoff.weights[layer.name]
         depthwise = isinstance(layer, _layers.DepthwiseConv2D)
-        codes = codes[..., 0] if depthwise else codes  # output channel last
+        codes = codes.reshape(*codes.shape[:2], -1) if depthwise else codes  # output channel last
         input_scale = float(self.graph.tensors[operator.inputs[0]].scales[0])
         weight_params = self.handoff.weight_params[layer.name]
         bias = layer.bias.numpy() if layer.use_bias else np.zeros(codes.shape[-1], np.float32)
@@ -201,6 +203,7 @@ class _Rebuilder:
             stride_w=layer.strides[1],
             dilation_h=1,
             dilation_w=1,
+            depth_multiplier=1,
             activation="NONE",
         )
 

@@ -12,6 +12,7 @@ from tf_keras import layers
 from tf_keras.src.engine.functional import Functional
 
 from qkd_tf.experiment import ExperimentError
+from qkd_tf.models.grouped import without_xla
 
 RESERVED = re.compile(r"quant_|.*_requantize$")  # names that quantization gives to layers of its own
 NUM_NAMED = 5  # layers that a note names; the others are counted
@@ -204,9 +205,11 @@ class Copier:
         positional, named = arguments(call.node, call.inputs)
         return layer(*positional, **named)
 
-    def set_weights(self) -> None:
+    def finished(self, inputs, output, name: str) -> tf_keras.Model:
+        """The copy as a model, with its weights."""
         for layer, weights in self._weights.items():
             layer.set_weights(weights)
+        return without_xla(tf_keras.Model(inputs, output, name=name))
 
     def free_name(self, name: str, outer: str = "") -> str:
         """`name` as files and TensorFlow's graphs can have it, and as no layer has it yet."""

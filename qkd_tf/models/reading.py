@@ -74,8 +74,7 @@ class Reading(Copier):
         self._names.add("pixels")
         (output,) = self.copy(model, [pixels])
         self.head, output = self._logits(model.name, output, num_classes)
-        self.model = tf_keras.Model(pixels, output, name=model.name)
-        self.set_weights()
+        self.model = self.finished(pixels, output, model.name)
         self.note_names()
         if fixed := [n.layer for n in calls(model) if _is_fixed(self._copies.get(id(n.layer)), n.layer)]:
             self.notes.append(

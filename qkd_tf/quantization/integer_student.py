@@ -15,7 +15,7 @@ import tf_keras
 
 from qkd_tf.quantization.grid import AVERAGE_CODE, TensorQuantParams, quantize
 from qkd_tf.quantization.plan import activation_name, is_sigmoid, parents, producer, role
-from qkd_tf.quantization.runtime_arithmetic import INT4_MAX, Arithmetic
+from qkd_tf.quantization.runtime_arithmetic import GROUPED_CONVOLUTION, INT4_MAX, Arithmetic
 from qkd_tf.quantization.scheme import QuantizedStudent
 
 INT32_MAX = 2**31 - 1
@@ -87,7 +87,7 @@ class IntegerStudent:
 
     def _arithmetic_of(self, layer, arithmetic: Arithmetic) -> Arithmetic:
         kernel = self.kernels.get(layer.name)
-        return arithmetic.of(KINDS[type(layer)], kernel.fits_int4) if kernel else arithmetic
+        return arithmetic.of(_kind(layer), kernel.fits_int4) if kernel else arithmetic
 
     def _scale(self, layer) -> np.float32:
         return np.float32(self.params[layer.name].scale)
@@ -102,8 +102,8 @@ class IntegerStudent:
         unit = 2**params.grid.weight_shift
         a, bias = operator.affine()
         scales = (params.scale * np.abs(a)).astype(np.float32)
-        signs = np.sign(a)[:, np.newaxis] if isinstance(layer, _layers.DepthwiseConv2D) else np.sign(a)
-        codes = quantize(quantized.kernel.numpy(), params) * signs * unit
+        codes = quantize(quantized.kernel.numpy(), params)
+        codes = codes * np.sign(a).reshape(_channel_axes(layer, codes)) * unit
         bias_step = np.float64(self._scale(parent)) * scales
         largest = _largest_sums(layer, codes)
         held = np.abs(bias) + 255 * largest / unit * bias_step <= INT32_MAX // unit * bias_step
@@ -261,6 +261,11 @@ class _Operator:
         return low, high
 
 
+def _kind(layer) -> str:
+    """What Arithmetic calls the operator of a compute layer."""
+    return GROUPED_CONVOLUTION if getattr(layer, "groups", 1) > 1 else KINDS[type(layer)]
+
+
 def _sums(layer, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Integer sums of a compute layer, in the float type of `codes`."""
     x = tf.constant(x.astype(codes.dtype))
@@ -280,7 +285,10 @@ def _float_type(largest: float) -> type:
 
 def _largest_sums(layer, codes: np.ndarray) -> np.ndarray:
     """Sum of magnitudes of each output channel's codes, [C]."""
-    magnitudes = np.abs(codes)
-    if isinstance(layer, _layers.DepthwiseConv2D):
-        return magnitudes.sum(axis=(0, 1, 3))
-    return magnitudes.reshape(-1, codes.shape[-1]).sum(axis=0)
+    channels = int(np.prod(_channel_axes(layer, codes)))
+    return np.abs(codes).reshape(-1, channels).sum(axis=0)
+
+
+def _channel_axes(layer, codes: np.ndarray) -> tuple[int, ...]:
+    """Shape of the last axes of a kernel, over which its output channels run: two of a depthwise one, else one."""
+    return codes.shape[-2:] if isinstance(layer, _layers.DepthwiseConv2D) else codes.shape[-1:]

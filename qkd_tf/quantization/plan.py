@@ -255,10 +255,6 @@ def _layer_problems(graph: _Graph, layer) -> list[str]:
         _layers.ZeroPadding2D,  # padding of channels is written that way
     ):
         found.append("has data_format channels_first; use channels_last")
-    if getattr(layer, "groups", 1) != 1:
-        found.append(f"has {layer.groups} groups; use Conv2D with groups=1 or DepthwiseConv2D")
-    if isinstance(layer, _layers.DepthwiseConv2D) and layer.depth_multiplier != 1:
-        found.append(f"has depth_multiplier {layer.depth_multiplier}; use 1")
     if isinstance(layer, _layers.Dense) and len(layer.input_shape) != 2:
         found.append(f"reads a tensor of shape {layer.input_shape}; put Flatten or pooling before Dense")
     if role(layer) == "compute" and any(_pads_channels(graph.by_name[n]) for n in graph.moved_by(layer.name)):

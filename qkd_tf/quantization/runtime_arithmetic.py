@@ -9,7 +9,8 @@ exporter executes files with it (`integer_reference`). Four schools:
   rounds. At few bits the first rounding is coarse: a value a little below a half goes up.
 * LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, and LOGISTIC is a table.
 * ruy: as TFLM, but the second rounding is half up, too. LiteRT's default kernels take it for CONV_2D with INT4
-  kernels, and TFLM's arithmetic for DEPTHWISE_CONV_2D with such; XNNPACK leaves both to them.
+  kernels, and for DEPTHWISE_CONV_2D with such in whole blocks of eight channels, with TFLM's arithmetic for the
+  channels that are left; XNNPACK leaves both to them. Grouped ones with INT4 kernels go to the reference kernels.
 
 Sources: gemmlowp's fixedpoint.h (Jacob et al. 2018, section 2.2), TFLite's kernels, XNNPACK's operator
 set-up. Tests hold each row against its runtime, tensor by tensor.
@@ -23,6 +24,8 @@ import numpy as np
 ADD_LEFT_SHIFT = 20
 LOGISTIC_STEPS = 256
 MEAN_FRACTION_BITS = 32
+GROUPED_CONVOLUTION = "CONV_2D in groups"
+BLOCK_CHANNELS = 8  # of a vector in LiteRT's own depthwise kernels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Arithmetic:
     int4: Mapping[str, "Arithmetic"] = dataclasses.field(default_factory=dict)
 
     def of(self, kind: str, int4: bool) -> "Arithmetic":
-        """That of one operator: its TFLite name, and whether its kernel is stored as INT4."""
+        """That of one operator: its TFLite name, or GROUPED_CONVOLUTION; and whether its kernel is stored as INT4."""
         return self.int4.get(kind, self) if int4 else self
 
 
@@ -126,6 +129,21 @@ def _fixed_point_sums(multiply: Callable) -> Callable:
         return multiply(sums, *quantize_multiplier(real))
 
     return rescale
+
+
+def _sums_in_blocks(sums, input_scale, kernel_scales, output_scale):
+    """Vectors of eight channels round half up twice; a loop over the channels that are left rounds as TFLM does."""
+    num_channels = sums.shape[-1]
+    scales = np.broadcast_to(kernel_scales, num_channels)
+    left = num_channels - num_channels % BLOCK_CHANNELS
+    parts = (multiply_rounding_up_twice, slice(None, left)), (multiply_rounding_twice, slice(left, None))
+    return np.concatenate(
+        [
+            _fixed_point_sums(multiply)(sums[..., part], input_scale, scales[part], output_scale)
+            for multiply, part in parts
+        ],
+        axis=-1,
+    )
 
 
 def _fixed_point_add(a, b, a_scale, b_scale, output_scale):
@@ -288,7 +306,10 @@ TFLM = Arithmetic(
 LITERT_REFERENCE = dataclasses.replace(TFLM, dense=_fixed_point_sums(multiply_rounding_once), logistic=_tabled_logistic)
 
 RUY = dataclasses.replace(TFLM, convolution=_fixed_point_sums(multiply_rounding_up_twice))
-LITERT_INT4 = dataclasses.replace(XNNPACK, int4={"CONV_2D": RUY, "DEPTHWISE_CONV_2D": TFLM})
+RUY_DEPTHWISE = dataclasses.replace(TFLM, convolution=_sums_in_blocks)
+LITERT_INT4 = dataclasses.replace(
+    XNNPACK, int4={"CONV_2D": RUY, GROUPED_CONVOLUTION: TFLM, "DEPTHWISE_CONV_2D": RUY_DEPTHWISE}
+)
 
 INT4_MAX = 7  # kernels with integers up to here can be stored as INT4
 

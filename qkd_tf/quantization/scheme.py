@@ -14,6 +14,7 @@ from tensorflow_model_optimization.python.core.quantization.keras import (
 from tensorflow_model_optimization.quantization.keras import quantize_annotate_layer, quantize_apply, quantize_scope
 
 from qkd_tf.experiment import QuantizationSpec, TrainingSpec
+from qkd_tf.models.grouped import without_xla
 from qkd_tf.quantization.grid import IntegerGrid, TensorQuantParams, activation_params, weight_params
 from qkd_tf.quantization.plan import (
     KERNELS,
@@ -292,7 +293,7 @@ def quantize_student(
     (pixels,) = set(plan.output_grids) - set(outputs)
     quantized = QuantizedStudent(plain, student, weights, outputs, (pixels, pixel_params(plain)), tuple(twins))
     quantized.copy_weights_from_plain()
-    return quantized
+    return quantized.with_models(without_xla)
 
 
 def _role(variable: tf.Variable) -> str:

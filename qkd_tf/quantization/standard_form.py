@@ -177,7 +177,7 @@ class StudentReading(Reading):
             if isinstance(call.layer, TRAINING_ONLY):
                 self.notes.append(f"note: layer {call.layer.name}, a {type(call.layer).__name__}, is left out")
             return call.inputs[0]
-        return super().call(call)
+        return self.depthwise(call) if _is_depthwise(call.layer) else super().call(call)
 
     def operation(self, call: Call, layer: tf_keras.layers.Layer):
         if isinstance(layer, _layers.Activation):
@@ -212,6 +212,19 @@ class StudentReading(Reading):
         )
         x = self.add(depthwise, call.inputs, [depthwise_kernel])
         x = self.add(pointwise, [x], [pointwise_kernel, *bias])
+        function = activation_name(layer)
+        return x if function == "linear" else self.activation(function, self.free_name(f"{call.name}_{function}"), [x])
+
+    def depthwise(self, call: Call):
+        """A depthwise convolution for one that has a group for each channel."""
+        layer = call.layer
+        config, channels = layer.get_config(), call.inputs[0].shape[-1]
+        kernel, *bias = layer.get_weights()
+        kept = ("kernel_size", "strides", "padding", "dilation_rate", "use_bias", "trainable")
+        depthwise = _layers.DepthwiseConv2D(
+            **{key: config[key] for key in kept}, depth_multiplier=layer.filters // channels, name=call.name
+        )
+        x = self.add(depthwise, call.inputs, [kernel.reshape(*kernel.shape[:2], channels, -1), *bias])
         function = activation_name(layer)
         return x if function == "linear" else self.activation(function, self.free_name(f"{call.name}_{function}"), [x])
 
@@ -284,8 +297,7 @@ class _Shaped(Copier):
         if self.adapts and not self.takes_up:
             x = self._scale(self.free_name("normalization_scale"), x, self._step.scale, self._step.offset)
         (output,) = self.copy(model, [x])
-        self.model = tf_keras.Model(tensor, output, name=model.name)
-        self.set_weights()
+        self.model = self.finished(tensor, output, model.name)
 
     def _paths(self, layer) -> list | None:
         """Kernels that read pixels and the paddings before them; None where something else reads pixels."""
@@ -408,6 +420,16 @@ class BorderPadding(_layers.Layer):
 
     def call(self, x):
         return tf.pad(x - self._values, self._padding) + self._values
+
+
+def _is_depthwise(layer) -> bool:
+    """Whether a Conv2D has a group for each channel, and strides that TensorFlow's depthwise kernels take."""
+    return (
+        isinstance(layer, _layers.Conv2D)
+        and layer.data_format == "channels_last"
+        and layer.groups > 1 == layer.kernel.shape[2]
+        and layer.strides[0] == layer.strides[1]
+    )
 
 
 def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:

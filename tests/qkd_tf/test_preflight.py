@@ -11,7 +11,7 @@ import pytest
 from tf_keras import layers
 
 from qkd_tf import flags, preflight
-from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec, TargetSpec
+from qkd_tf.experiment import TARGETS, ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec, TargetSpec
 from qkd_tf.models import zoo
 from qkd_tf.quantization.plan import make_plan
 from tests.saved_flags import saved_flags
@@ -44,6 +44,21 @@ def test_row_of_a_kernel_by_hand(table, name, weight_bits, input_bits, parameter
     row = table[name]
     assert (row.weight_bits, row.input_bits) == (weight_bits, input_bits)
     assert (row.parameters, row.multiply_adds, row.num_bytes) == (parameters, multiply_adds, num_bytes)
+
+
+def test_rows_of_groups_and_of_a_depth_multiplier_by_hand_which_every_target_takes(chain):
+    model = chain(
+        layers.Conv2D(8, 3, padding="same", name="stem"),
+        layers.Conv2D(12, 3, groups=4, padding="same", name="grouped"),
+        layers.DepthwiseConv2D(3, depth_multiplier=2, name="multiplied"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(5),
+    )
+    found = preflight.rows(model, make_plan(model, SPEC))
+    rows = {row.name: (row.parameters, row.multiply_adds) for row in found}
+    assert rows["grouped"] == (3 * 3 * 2 * 12 + 12, 8 * 8 * 3 * 3 * 2 * 12)  # a filter reads 2 of the 8 channels
+    assert rows["multiplied"] == (3 * 3 * 24 + 24, 6 * 6 * 3 * 3 * 24)
+    assert [preflight.limits(found, model, TargetSpec(target)) for target in TARGETS] == [[]] * 3
 
 
 def test_what_is_folded_or_has_no_kernel_costs_nothing(table):

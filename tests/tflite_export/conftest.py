@@ -244,6 +244,33 @@ CASES = {
     "depthwise_dilation": Case(
         "DEPTHWISE_CONV_2D", _through(layers.DepthwiseConv2D((3, 2), padding="valid", dilation_rate=2)), (8, 7, 3)
     ),
+    "depth_multiplier": Case(
+        "DEPTHWISE_CONV_2D DEPTHWISE_CONV_2D DEPTHWISE_CONV_2D",
+        _through(
+            layers.DepthwiseConv2D((3, 2), 2, "same", depth_multiplier=4, use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.DepthwiseConv2D((2, 3), depth_multiplier=3, activation="relu"),  # 36 channels: 4 blocks and 4
+            layers.DepthwiseConv2D(1),
+        ),
+        (9, 8, 3),
+        dataclasses.replace(LOW, last_layer_bits=3),
+    ),
+    "groups": Case(
+        "CONV_2D CONV_2D CONV_2D CONV_2D",
+        _through(
+            layers.Conv2D(6, 3, activation="relu"),
+            layers.Conv2D(9, (3, 2), (2, 1), "same", groups=3),
+            layers.ReLU(6.0, name="relu6"),
+            layers.Conv2D(6, 1, groups=3, use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Conv2D(4, 2, padding="same", dilation_rate=2, groups=2),
+        ),
+        (9, 8, 3),
+        dataclasses.replace(LOW, last_layer_bits=3),
+        intervals={"relu6": ("normalization", 64 * 12 / 21)},  # 6 is 10.5 steps
+    ),
     "full_range": Case(
         "CONV_2D CONV_2D DEPTHWISE_CONV_2D CONV_2D",
         _through(

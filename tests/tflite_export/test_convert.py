@@ -96,6 +96,8 @@ NUM_INT4 = dict.fromkeys(
 )
 NUM_INT4 |= {
     "relu6_then_relu": 1,
+    "depth_multiplier": 2,
+    "groups": 3,
     "relu6_half_a_step_narrow": 3,
     "bits_rule": 1,
     "swish_low_bit": 1,

@@ -35,7 +35,10 @@ def test_every_option_of_every_operator_survives_at_a_value_of_its_own():
     window = {"padding": "VALID", "stride_h": 2, "stride_w": 3, "activation": "RELU6"}
     rows = [
         ("CONV_2D", {**window, "dilation_h": 4, "dilation_w": 5}),
-        ("DEPTHWISE_CONV_2D", {**window, "activation": "RELU", "dilation_h": 4, "dilation_w": 5}),
+        (
+            "DEPTHWISE_CONV_2D",
+            {**window, "activation": "RELU", "dilation_h": 4, "dilation_w": 5, "depth_multiplier": 6},
+        ),
         ("MAX_POOL_2D", {**window, "filter_h": 6, "filter_w": 7}),
         ("MEAN", {"keep_dims": True}),
         ("CONCATENATION", {"axis": 3, "activation": "NONE"}),
@@ -238,15 +241,16 @@ def test_options_under_a_type_that_is_not_the_operators_are_told(residual, edit)
     assert found.options == {"activation": "NONE", "builtinOptionsType": "SubOptions"}
 
 
-def test_depth_multiplier_other_than_one_is_told(residual, edit):
-    """0 is the schema's default, but runtimes on microcontrollers multiply by it."""
+def test_depth_multiplier_is_told_though_it_be_the_schemas_default(residual, edit):
+    """0 is that, but runtimes on microcontrollers multiply by it."""
 
     def change(model):
         (operator,) = [o for o in model.subgraphs[0].operators if hasattr(o.builtinOptions, "depthMultiplier")]
         operator.builtinOptions.depthMultiplier = 0
 
     found = read_back(edit(residual.content, change))
-    assert [o.options.get("depthMultiplier") for o in found.operators if o.kind == "DEPTHWISE_CONV_2D"] == [0]
+    assert [o.options["depth_multiplier"] for o in found.operators if o.kind == "DEPTHWISE_CONV_2D"] == [0]
+    assert [o.options["depth_multiplier"] for o in residual.graph.operators if o.kind == "DEPTHWISE_CONV_2D"] == [1]
 
 
 def test_new_shape_among_the_options_of_a_reshape_is_told(residual, edit):

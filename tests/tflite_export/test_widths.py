@@ -47,6 +47,8 @@ def everything(randomize):
     right = layers.Conv2D(2, 2, name="right")(right)
     x = layers.Concatenate(name="concat")([left, right])
     x = layers.Conv2D(6, 3, padding="same", activation="relu", name="mixed")(x)
+    x = layers.DepthwiseConv2D(2, depth_multiplier=3, name="multiplied")(x)
+    x = layers.Conv2D(8, 1, groups=2, name="grouped")(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     x = layers.Dense(6, use_bias=False, name="hidden")(x)
     x = layers.ReLU(name="hidden_relu")(layers.BatchNormalization(name="hidden_bn")(x))

@@ -11,7 +11,9 @@ from qkd_tf.quantization.scheme import quantize_student
 
 COMPUTE = {
     "conv": lambda use_bias: layers.Conv2D(4, 3, use_bias=use_bias, name="compute"),
+    "groups": lambda use_bias: layers.Conv2D(4, 3, groups=2, use_bias=use_bias, name="compute"),
     "depthwise": lambda use_bias: layers.DepthwiseConv2D(3, use_bias=use_bias, name="compute"),
+    "multiplied": lambda use_bias: layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=use_bias, name="compute"),
 }
 
 
@@ -21,7 +23,7 @@ def uneven(chain, randomize):
 
     def make(kind, use_bias=False):
         body = [
-            layers.Conv2D(4, 1, use_bias=False, name="first"),
+            layers.Conv2D(2 if kind == "multiplied" else 4, 1, use_bias=False, name="first"),
             COMPUTE[kind](use_bias),
             layers.BatchNormalization(name="bn"),
             layers.ReLU(6.0, name="relu"),
@@ -32,8 +34,7 @@ def uneven(chain, randomize):
         layer = model.get_layer("compute")
         kernel, *bias = layer.get_weights()
         sizes = np.array([1.0, 1 / 8, 1 / 300, 0.0])
-        sizes = sizes[:, np.newaxis] if kind == "depthwise" else sizes
-        layer.set_weights([kernel * sizes, *bias])
+        layer.set_weights([kernel * (sizes if kernel.shape[3] == 4 else sizes.reshape(kernel.shape[2:])), *bias])
         gamma, beta, mean, variance = model.get_layer("bn").get_weights()
         variance = np.array([2.0, 0.03, 1e-5, 1e-9])  # the last are nothing beside epsilon
         model.get_layer("bn").set_weights([gamma, beta, mean, variance])

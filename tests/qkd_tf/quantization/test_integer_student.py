@@ -6,6 +6,8 @@ That a file computes the same integers is shown in tests/tflite_export/test_inte
 import numpy as np
 import pytest
 import tf_keras
+from hypothesis import given
+from hypothesis import strategies as st
 from tf_keras import layers
 
 from qkd_tf.experiment import QuantizationSpec
@@ -83,11 +85,19 @@ def test_a_convolution_by_hand_in_the_rounding_of_each_runtime(pixel_student, we
     [
         lambda: [layers.Conv2D(4, 1, use_bias=False, kernel_initializer="ones")],
         lambda: [
+            layers.Conv2D(2, 1, kernel_initializer="ones"),
+            layers.Conv2D(4, 1, groups=2, use_bias=False, kernel_initializer="ones"),
+        ],
+        lambda: [
             layers.Conv2D(4, 1, kernel_initializer="ones"),
             layers.DepthwiseConv2D(1, use_bias=False, depthwise_initializer="ones"),
         ],
+        lambda: [
+            layers.Conv2D(2, 1, kernel_initializer="ones"),
+            layers.DepthwiseConv2D(1, depth_multiplier=2, use_bias=False, depthwise_initializer="ones"),
+        ],
     ],
-    ids=["Conv2D", "DepthwiseConv2D"],
+    ids=["Conv2D", "groups", "DepthwiseConv2D", "depth_multiplier"],
 )
 def test_gamma_of_0_leaves_the_constant_beta_and_a_negative_one_flips_the_sign(pixel_student, make_layers, runtime):
     gamma, beta = constant(0, 0, 1, -1), constant(2.3, -2.3, 1, 1)
@@ -160,6 +170,29 @@ def test_sums_are_exact_on_either_side_of_what_float32_holds(num_inputs):
     exact = _float_type(255 * codes.sum(axis=0).max())
     assert (exact is np.float64) == (num_inputs == 3000)
     np.testing.assert_array_equal(_sums(layers.Dense(4), x, codes.astype(exact)), sums)
+
+
+@given(st.data())
+def test_sums_of_groups_and_of_depth_multipliers_by_their_definition(data):
+    """A filter of a group reads that group's channels; channel c of a depthwise kernel makes c * m to c * m + m - 1."""
+    groups, per_group, filters = (data.draw(st.integers(1, 3), label=n) for n in ("groups", "per_group", "filters"))
+    stride, window = data.draw(st.integers(1, 2), label="stride"), data.draw(st.integers(1, 3), label="window")
+    rng = np.random.default_rng(data.draw(st.integers(0, 99), label="seed"))
+    x = rng.integers(-255, 256, (2, 5, 5, groups * per_group))
+    if data.draw(st.booleans(), label="depthwise"):
+        per_group = x.shape[-1] // (groups := x.shape[-1])
+        layer = layers.DepthwiseConv2D(window, stride, depth_multiplier=filters)
+        codes = rng.integers(-7, 8, (window, window, groups, filters))
+        kernels = codes.reshape(window, window, 1, -1)
+    else:
+        layer = layers.Conv2D(groups * filters, window, stride, groups=groups)
+        codes = kernels = rng.integers(-7, 8, (window, window, per_group, groups * filters))
+    expected = np.empty((2, *[(5 - window) // stride + 1] * 2, groups * filters), int)
+    for row, column, channel in np.ndindex(expected.shape[1:]):
+        first = channel // filters * per_group
+        patch = x[:, row * stride :, column * stride :, first : first + per_group][:, :window, :window]
+        expected[:, row, column, channel] = (patch * kernels[..., channel]).sum(axis=(1, 2, 3))
+    np.testing.assert_array_equal(_sums(layer, x, codes.astype(np.float32)), expected)
 
 
 def test_arithmetics_together_give_what_each_gives_alone_and_share_what_they_agree_on(make_quantized_student, images):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from qkd_tf.quantization.runtime_arithmetic import (
     ARITHMETICS,
+    GROUPED_CONVOLUTION,
     LITERT_REFERENCE,
     TFLM,
     XNNPACK,
@@ -90,18 +91,31 @@ def test_rounding_twice_is_the_two_roundings_of_gemmlowp(x, real):
 
 
 @pytest.mark.parametrize(
-    "runtime, conv, depthwise, dense",
-    [("litert", -1, -1, -1), ("litert_int4", 0, -1, -1), ("litert_reference", -1, -1, -1), ("tflm", -1, -1, -1)],
+    "runtime, conv, others",
+    [("litert", -1, -1), ("litert_int4", 0, -1), ("litert_reference", -1, -1), ("tflm", -1, -1)],
 )
-def test_kernels_stored_as_int4_have_a_rounding_of_their_own_in_one_row(runtime, conv, depthwise, dense):
+def test_kernels_stored_as_int4_have_a_rounding_of_their_own_in_one_row(runtime, conv, others):
     def steps(kind, int4):  # -9 sixteenths of a step
         arithmetic = ARITHMETICS[runtime].of(kind, int4)
         rescale = arithmetic.dense if kind == "FULLY_CONNECTED" else arithmetic.convolution
         return int(rescale(np.array([-9]), np.float32(0.5), np.float32(0.125), np.float32(1.0))[0])
 
-    kinds = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-    assert [steps(kind, int4=True) for kind in kinds] == [conv, depthwise, dense]
-    assert [steps(kind, int4=False) for kind in kinds] == [-1, -1, -1]
+    kinds = ("CONV_2D", GROUPED_CONVOLUTION, "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # one channel, no block of them
+    assert [steps(kind, int4=True) for kind in kinds] == [conv, others, others, others]
+    assert [steps(kind, int4=False) for kind in kinds] == [-1, -1, -1, -1]
+
+
+@given(st.integers(1, 20), int32, ratios)
+def test_int4_depthwise_channels_round_half_up_twice_in_whole_blocks_of_eight(num_channels, x, real):
+    """LiteRT's own kernel: vectors of eight channels, then a loop over those that are left, as TFLM."""
+    arithmetic = ARITHMETICS["litert_int4"].of("DEPTHWISE_CONV_2D", int4=True)
+    blocks = num_channels // 8 * 8
+    for scales in (np.float32(real), np.full(num_channels, real, np.float32)):
+        found = arithmetic.convolution(np.full((2, num_channels), x), np.float32(1), scales, np.float32(1))
+        fixed, shift = quantize_multiplier(np.float64(np.float32(real)))
+        assert np.all(found[:, :blocks] == multiply_rounding_up_twice(np.array(x), fixed, shift))
+        assert np.all(found[:, blocks:] == multiply_rounding_twice(np.array(x), fixed, shift))
+        assert found.shape == (2, num_channels)
 
 
 @given(int32, ratios)

@@ -103,6 +103,22 @@ MODELS = {
     ),
     "batch norm of a relu": through(layers.Conv2D(4, 3, activation="relu"), layers.BatchNormalization()),
     "three terms": three_terms,
+    "depth_multiplier": through(
+        layers.DepthwiseConv2D(3, depth_multiplier=3, activation="relu"),
+        layers.SeparableConv2D(4, 3, depth_multiplier=2, activation="swish"),
+    ),
+    "groups": through(
+        layers.Conv2D(4, 3), layers.Conv2D(6, 3, groups=2, use_bias=False), layers.BatchNormalization(), layers.ReLU()
+    ),
+    "a group for each channel": through(layers.Conv2D(6, 3, 2, "same", groups=3, activation="relu")),
+    "a group for each channel, swish": through(layers.Conv2D(3, 3, groups=3, use_bias=False, activation="swish")),
+    "average of windows that need no padding": through(
+        layers.Conv2D(4, 3, padding="same"), layers.AveragePooling2D(2, padding="same")
+    ),
+    "largest of the map": through(layers.Conv2D(4, 3), layers.GlobalMaxPooling2D(keepdims=True)),
+    "largest of the map, flat": through(
+        layers.Conv2D(4, 3), layers.GlobalMaxPooling2D(), layers.Dense(5), layers.Reshape((1, 1, 5))
+    ),
 }
 
 
@@ -123,6 +139,65 @@ def test_standard_form_is_the_same_function_and_can_be_planned(name, randomize):
     assert all(
         isinstance(layer, tf_keras.layers.Layer) and not isinstance(layer, tf_keras.Model) for layer in form.layers
     )
+
+
+@pytest.mark.parametrize(
+    "size, window, strides, pads",
+    [
+        ((8, 8), 2, 2, False),
+        ((8, 6), (4, 3), (4, 3), False),
+        ((8, 8), 2, 3, False),  # ends of the map that no window reads are read by none without padding either
+        ((9, 8), 2, 2, True),
+        ((8, 9), 2, 2, True),
+        ((8, 8), 3, 2, True),
+        ((8, 8), 1, 1, False),
+        ((7, 7), 1, 2, False),
+        ((4, 4), 8, 8, True),
+    ],
+)
+def test_average_over_padding_is_refused_and_one_that_has_none_is_valid(size, window, strides, pads):
+    """Keras' own shape of "valid", and its numbers, say whether the two are one."""
+    pixels = tf_keras.Input((*size, 3))
+    pool = layers.AveragePooling2D(window, strides, "same", name="pool")
+    model = tf_keras.Model(pixels, layers.Dense(5)(layers.Flatten()(pool(layers.Rescaling(1 / 64)(pixels)))))
+    form, _ = standard_form(model, (*size, 3), None, RAW)
+    assert form.get_layer("pool").padding == ("same" if pads else "valid")
+    assert [line for line in problems(form) if "layer pool has padding same" in line] == (
+        problems(form) if pads else []
+    )
+    x = np.random.default_rng(0).uniform(size=(2, *size, 3)).astype(np.float32)
+    valid = layers.AveragePooling2D(window, strides, "valid")
+    same = pool(x).numpy()
+    if min(size) >= np.max(window):
+        equal = same.shape == valid(x).shape and np.allclose(same, valid(x), atol=1e-6)
+        assert equal == (not pads)
+
+
+@pytest.mark.parametrize(
+    "groups, strides, kind",
+    [(3, 1, "DepthwiseConv2D"), (3, 2, "DepthwiseConv2D"), (3, (1, 2), "Conv2D"), (1, 1, "Conv2D")],
+)
+def test_a_group_for_each_channel_is_a_depthwise_convolution_of_that_name(groups, strides, kind):
+    """But for strides that differ, which TensorFlow's depthwise kernels do not take."""
+    conv = layers.Conv2D(6, 3, strides, groups=groups, trainable=False, name="conv")
+    layer = standard_form(functional(conv), SHAPE, None, RAW)[0].get_layer("conv")
+    assert type(layer).__name__ == kind and not layer.trainable
+    if kind == "DepthwiseConv2D":
+        kernel, bias = conv.get_weights()
+        np.testing.assert_array_equal(layer.get_weights()[0][:, :, 2, 1], kernel[:, :, 0, 5])
+        np.testing.assert_array_equal(layer.get_weights()[1], bias)
+
+
+def test_largest_of_the_map_keeps_its_name_where_it_hands_its_tensor_on():
+    for keepdims, kinds in ((True, {"most": "MaxPooling2D"}), (False, {"most_map": "MaxPooling2D", "most": "Flatten"})):
+        pixels = tf_keras.Input(SHAPE)
+        x = layers.GlobalMaxPooling2D(keepdims=keepdims, name="most")(
+            layers.Conv2D(4, 3)(layers.Rescaling(1 / 64)(pixels))
+        )
+        model = tf_keras.Model(pixels, layers.Dense(5)(layers.Flatten()(x)))
+        form, _ = standard_form(model, SHAPE, None, RAW)
+        assert {n: type(form.get_layer(n)).__name__ for n in kinds} == kinds
+        assert form.get_layer("most_map" if not keepdims else "most").pool_size == (6, 6)
 
 
 def test_layers_keep_their_names_unless_two_are_named_alike():
