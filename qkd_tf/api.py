@@ -110,8 +110,8 @@ def fit(
             )
             require(
                 is_graph(model),
-                f"{role} {model.name} is a {type(model).__name__} whose layers cannot be seen; a functional model, or a "
-                "Sequential one that begins with tf_keras.Input, without a call of its own is expected",
+                f"{role} {model.name} is a {type(model).__name__} whose layers cannot be seen; expected is a "
+                "functional model, or a Sequential one that begins with tf_keras.Input, without a call of its own",
             )
             given[role], options[role] = model, _name(model, trained)
     options |= {"run_dir": run_dir, "weight_bits": weight_bits, "activation_bits": activation_bits}

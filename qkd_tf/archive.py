@@ -31,6 +31,15 @@ def load_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
         return arrays
 
 
+def save_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> None:
+    """An .npz of arrays by name, whatever the names are: `np.savez` has parameters of its own called file and args."""
+    compression = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(path, "w", compression, allowZip64=True) as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)
+
+
 def non_finite(arrays: Mapping[str, np.ndarray]) -> str:
     """Which array has NaN or infinity, for people; "" for none."""
     broken = [name for name, values in arrays.items() if values.dtype.kind == "f" and not np.isfinite(values).all()]

@@ -8,7 +8,7 @@ from concurrent import futures
 import numpy as np
 from tqdm import tqdm
 
-from qkd_tf import disk_errors, durable
+from qkd_tf import archive, disk_errors, durable
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import predict_logits
 from qkd_tf.quantization.grid import dequantize, quantize, save_params
@@ -64,7 +64,7 @@ def _write(student: QuantizedStudent, splits: Splits, target: pathlib.Path) -> f
         layer.set_weights([dequantize(integers[name], params).reshape(kernel.shape), *rest])
     with disk_errors.writing(target):
         student.plain.save(target / "student.keras")
-    np.savez(target / "weights.npz", **integers)
+    archive.save_npz(target / "weights.npz", integers)
     save_params(target / "weight_params.json", weight_params)
     pixels_name, pixel_params = student.pixels
     tensor_params = {pixels_name: pixel_params, **{name: q.params() for name, q in student.outputs.items()}}
@@ -111,8 +111,9 @@ def _write_predictions(student: IntegerStudent, output: str, splits: Splits, tar
         num_done += len(predicted[output])
         bar.update(num_done - bar.n)
     bar.close()
-    np.savez_compressed(target / "integer_codes.npz", **{name: np.concatenate(parts) for name, parts in codes.items()})
-    np.savez(target / "integer_logits.npz", **{runtime: np.concatenate(parts) for runtime, parts in logits.items()})
+    codes, logits = ({name: np.concatenate(parts) for name, parts in found.items()} for found in (codes, logits))
+    archive.save_npz(target / "integer_codes.npz", codes, compressed=True)
+    archive.save_npz(target / "integer_logits.npz", logits)
 
 
 def _predictions(

@@ -1,6 +1,7 @@
 """Networks by what a user calls them: of the zoo, by a builder of their own, saved by tf_keras, or in memory."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import tf_keras
@@ -14,6 +15,9 @@ from qkd_tf.models.likeness import Subject
 from qkd_tf.models.normalization import Affine, normalizes
 from qkd_tf.models.reading import Reading
 from qkd_tf.quantization.standard_form import standard_form
+
+NUM_NOISE = 8  # pictures of noise on which probabilities are told from logits
+SUM_TOLERANCE = 0.02  # of probabilities in half precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +33,10 @@ class Network:
     model: tf_keras.Model
     notes: list[str]
     subject: Subject | None = None
+
+    def __iter__(self) -> Iterator:
+        """Unpacks as (model, notes)."""
+        return iter((self.model, self.notes))
 
     def prove(self, images: np.ndarray) -> dict | None:
         """As `likeness.prove`; what it found is added to the notes.
@@ -81,13 +89,8 @@ def build_teacher(
     input_shape: tuple[int, int, int],
     num_classes: int,
     given: tf_keras.Model | None = None,
-    images: np.ndarray | None = None,
 ) -> Network:
-    """A float network of any layers; as `build_student` else.
-
-    Args:
-      images: pictures [N, H, W, C] uint8, by which probabilities are told from logits where layers do not tell.
-    """
+    """A float network of any layers; as `build_student` else."""
     model, notes = _build(network, input_shape, num_classes, given)
     if not network.is_own:
         return Network(model, notes)
@@ -109,22 +112,19 @@ def build_teacher(
         x = layers.Rescaling(*scale_and_offset(network.normalization), name="pixel_normalization")(x)
     logits = reading.model(x)
     subject = Subject("teacher", model, feed, reading, reading.model, reading.model)
-    head = reading.head if images is None else _head_of(subject, images)
-    if head != reading.head:
+    if reading.head == "logits" and _gives_probabilities(subject):
         notes.append(f"note: the teacher {model.name} gives probabilities; their logarithms teach")
-        logits, reading.head = Logarithm(name="logits_of_probabilities")(logits), head
+        logits, reading.head = Logarithm(name="logits_of_probabilities")(logits), "softmax"
     teacher = tf_keras.Model(pixels, logits, name=model.name)
     notes += reading.notes + _regularizers(model, "teacher") + _frozen(model, "teacher")
     return Network(teacher, notes, dataclasses.replace(subject, ours=teacher, trains=teacher))
 
 
-def _head_of(subject: Subject, images: np.ndarray) -> str:
-    """The row of HEADS that outputs are of: rows of positive numbers whose sum is 1 are no logits."""
-    if subject.reading.head != "logits":
-        return subject.reading.head
-    outputs = subject.outputs(images)
-    sums = outputs.sum(-1)
-    return "softmax" if outputs.min() >= 0 and np.allclose(sums, 1.0, atol=0.02) else "logits"
+def _gives_probabilities(subject: Subject) -> bool:
+    """Whether outputs are positive and have the sum 1, whatever the picture, as no logits have."""
+    shape = (NUM_NOISE, *subject.ours.input_shape[1:])
+    outputs = subject.outputs(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
+    return bool(outputs.min() >= 0 and np.allclose(outputs.sum(-1), 1.0, atol=SUM_TOLERANCE))
 
 
 def _regularizers(model: tf_keras.Model, role: str) -> list[str]:

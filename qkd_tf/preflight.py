@@ -231,7 +231,7 @@ def student(experiment: Experiment, input_shape, num_classes: int, given: tf_ker
     trains = not experiment.student.has_weights and "full_precision" in experiment.training.phase_names
     require(
         not trains or bool(model.trainable_variables),
-        f"the student {model.name} is frozen, trainable = False, and full_precision is to train it; set trainable = True",
+        f"the student {model.name} is frozen, trainable = False, and full_precision trains it; set trainable = True",
     )
     return network
 

@@ -56,13 +56,13 @@ class Look:
         labels = np.concatenate([np.asarray(labels) for _, labels in self._batches])
         top1, student, most_frequent = self.found["teacher"], self.found["student"], np.bincount(labels).max()
         remedy = (
-            "look at its weights, at its pixels (--teacher_pixel_mean, --teacher_pixel_std) and the order of classes, or "
-            "let it teach by --allow_weak_teacher"
+            "look at its weights, its pixels (--teacher_pixel_mean, --teacher_pixel_std) and the order of its classes, "
+            "or let it teach by --allow_weak_teacher"
         )
         require(
             top1 > at_chance(int(most_frequent), len(labels)),
-            f"the teacher is right on {top1:.2f} % of {len(labels):,} validation images, naming one class for all would "
-            f"be on {100 * most_frequent / len(labels):.2f} %; {remedy}",
+            f"the teacher is right on {top1:.2f} % of {len(labels):,} validation images, one class for all of them on "
+            f"{100 * most_frequent / len(labels):.2f} %; {remedy}",
         )
         require(
             top1 >= student - POINTS_BELOW,

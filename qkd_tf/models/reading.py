@@ -15,6 +15,7 @@ from tf_keras import layers
 from qkd_tf.experiment import require
 from qkd_tf.models.activations import activation_name
 from qkd_tf.models.copier import Call, Copier, calls, maker
+from qkd_tf.models.normalization import is_nothing
 from qkd_tf.models.operations import as_layer
 
 PROBABILITIES = ("softmax", "sigmoid")
@@ -109,8 +110,8 @@ class Reading(Copier):
     def _logits(self, name: str, output, num_classes: int | None):
         """(Row of HEADS, tensor of logits [N, K]) for the graph's output."""
         moved, last = [], maker(output)
-        while isinstance(last, layers.Flatten | layers.Reshape) and set(last.input_shape[1:-1]) <= {1}:
-            moved.insert(0, last)
+        while _moves_one_pixel(last) or _hands_on(last):
+            moved = [last, *moved] if _moves_one_pixel(last) else moved
             last = maker(last.input)
         head, made_by = "logits", {id(tensor): original for original, tensor in self.made}
         told = made_by.get(id(last.output), last.name)
@@ -149,6 +150,14 @@ class Reading(Copier):
 def bare(function: str) -> Callable | str:
     """What Keras takes for an activation function of that name."""
     return tf.nn.relu6 if function == "relu6" else function
+
+
+def _moves_one_pixel(layer) -> bool:
+    return isinstance(layer, layers.Flatten | layers.Reshape) and set(layer.input_shape[1:-1]) <= {1}
+
+
+def _hands_on(layer) -> bool:
+    return is_nothing(layer) or isinstance(layer, layers.Activation) and activation_name(layer) == "linear"
 
 
 def _makes_probabilities(layer) -> bool:

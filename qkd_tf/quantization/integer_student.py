@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from qkd_tf.models.activations import activation_name
 from qkd_tf.quantization.grid import AVERAGE_CODE, TensorQuantParams, quantize
-from qkd_tf.quantization.plan import activation_name, is_sigmoid, parents, producer, role
+from qkd_tf.quantization.plan import is_sigmoid, parents, producer, role
 from qkd_tf.quantization.runtime_arithmetic import GROUPED_CONVOLUTION, INT4_MAX, Arithmetic
 from qkd_tf.quantization.scheme import QuantizedStudent
 

@@ -319,14 +319,33 @@ def _scales_channels(layer) -> bool:
     return isinstance(layer, _layers.DepthwiseConv2D) and tuple(layer.kernel_size) == (1, 1)
 
 
+def _ends(before: Mapping[str, list[str]], graph: _Graph) -> set[str]:
+    """Compute layers that no other one comes before, on any path; a scale for each channel is none.
+
+    Args:
+      before: layer -> the layers next to it, towards the pixels for the first ones, towards the logits for the last.
+    """
+    computes = {n for n in graph.by_name if graph.role(n) == "compute" and not _scales_channels(graph.by_name[n])}
+    met: dict[str, bool] = {}  # whether there is a compute layer before this one
+
+    def meets(name: str) -> bool:
+        if name not in met:
+            met[name] = any(n in computes or meets(n) for n in before[name])
+        return met[name]
+
+    order = list(graph.by_name) if before is graph.parents else reversed(graph.by_name)
+    return {name for name in order if not meets(name) and name in computes}  # in an order that needs no deep recursion
+
+
 def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan:
     """Reads a float functional model and says where quantizers belong.
 
-    Kernels: spec.weight_bits; first and last compute layers have their own width, and spec.bits_rule goes before
-    either. A tensor read by compute layers alone has the widest of their input bit widths. One that an addition,
-    concatenation, product or average reads has spec.residual_bits. Compute layers that want fewer bits than it has
-    read it through a requantization, one for each width. A depthwise convolution of 1x1 is a scale for each channel:
-    its kernel has 8 bits, and it reads residual tensors as they are. Logits have 8 bits.
+    Kernels: spec.weight_bits; first and last compute layers, those with no other before or behind them, have their own
+    width, and spec.bits_rule goes before either. A tensor read by compute layers alone has the widest of their input
+    bit widths. One that an addition, concatenation, product or average reads has spec.residual_bits. Compute layers
+    that want fewer bits than it has read it through a requantization, one for each width. A depthwise convolution of
+    1x1 is a scale for each channel: its kernel has 8 bits, and it reads residual tensors as they are. Logits have 8
+    bits.
 
     Raises:
       ExperimentError: a layer that cannot become an integer operator, all of them are listed; or a rule of bit widths
@@ -337,13 +356,7 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
     graph = _Graph(model)
     zero_pixel = -pixel_params(model).grid.qmin
     pixels = next(n for n in graph.by_name if graph.role(n) == "pixels" and graph.ends_operator(n))
-    first = {n for n in graph.readers(pixels) if graph.role(n) == "compute"}
-    last = {
-        chain[0]
-        for n in graph.by_name
-        if graph.ends_operator(n) and graph.is_output(n) and graph.role((chain := graph.operator(n))[0]) == "compute"
-    }
-
+    first, last = _ends(graph.parents, graph), _ends(graph.consumers, graph)
     computes = [name for name in graph.by_name if graph.role(name) == "compute"]
     rules = _rules_by_layer(spec, computes)
 

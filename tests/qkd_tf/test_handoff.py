@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from qkd_tf import durable, handoff
+from qkd_tf import archive, durable, handoff
 from qkd_tf.quantization.grid import load_params
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 from qkd_tf.run_folder import RunFolder
@@ -75,7 +75,7 @@ def test_handoff_that_cannot_be_finished_leaves_that_of_before(
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez_compressed", full)
+    monkeypatch.setattr(archive, "save_npz", full)
     with pytest.raises(OSError, match="No space"):
         handoff.write(make_quantized_student(), make_splits(), folder)
     assert [file.name for file in folder.handoff.iterdir()] == ["labels.txt"]
