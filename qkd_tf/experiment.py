@@ -170,6 +170,11 @@ class NetworkSpec:
         return self.is_in_memory or self.is_builder or self.is_saved
 
     @property
+    def starts_by_chance(self) -> bool:
+        """Whether its first weights are random; a builder may give it others."""
+        return not self.has_weights and not self.is_builder
+
+    @property
     def has_weights(self) -> bool:
         """Whether it comes with weights of an earlier training, as far as can be told."""
         return bool(self.weights) or self.is_saved or self.name.startswith(TRAINED_IN_MEMORY)
@@ -449,7 +454,7 @@ class Experiment:
             f"note: {phases[0]} starts with a {role} of random weights; give --{role}_weights, "
             "or put full_precision before it in --phases"
             for role, network, phases in random
-            if network and phases and not network.has_weights and not network.is_builder
+            if network and phases and network.starts_by_chance
         ]
 
     @property

@@ -34,18 +34,20 @@ class Look:
         self._path = path
         self.found: dict[str, float] = durable.read_json(path)["top1"] if path.exists() else {}
 
-    def at(self, what: str, model: tf_keras.Model) -> None:
+    def at(self, what: str, model: tf_keras.Model, by_chance: bool = False) -> None:
         """Prints and keeps the top-1 of a network.
 
         Args:
           what: row of TITLES.
+          by_chance: whether its weights are of no training.
         """
         if what in self.found:
             return
         logits, labels = predict_logits(model, self._batches)
         self.found[what] = 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))
         durable.write_json(self._path, {"top1": self.found})
-        print(f"before training: {TITLES[what]}: {self.found[what]:.2f} % of {len(labels):,} validation images")
+        chance = ", of random weights" if by_chance else ""
+        print(f"top-1 on {len(labels):,} validation images: {TITLES[what]}{chance}: {self.found[what]:.2f} %")
 
     def require_strong_teacher(self) -> None:
         """To be asked after student and teacher were looked at.
@@ -82,7 +84,7 @@ def at_chance(most_frequent: int, num_images: int) -> float:
 
 
 TITLES = {
-    "student": "the student in float",
-    "quantized": "the student quantized by calibration",
-    "teacher": "the teacher",
+    "student": "student in float, before training",
+    "quantized": "student quantized by calibration",
+    "teacher": "teacher, before training",
 }

@@ -107,9 +107,9 @@ def run(
     with locked(folder.path):
         folder.claim(contents, identity.WORDS)
         look = start.Look(splits, folder.start)
-        look.at("student", student.plain)
+        look.at("student", student.plain, experiment.student.starts_by_chance)
         if teacher is not None:
-            look.at("teacher", teacher)
+            look.at("teacher", teacher, experiment.teacher.starts_by_chance)
         if experiment.teacher_begins and not experiment.training.allow_weak_teacher:
             look.require_strong_teacher()
         trainer = Trainer(
