@@ -3,6 +3,10 @@
 A module's source is run under another name, since that of a package's command is `__main__`.
 """
 
+if __name__ == "__main__":
+    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
 import argparse
 import ast
 import pathlib

@@ -276,7 +276,8 @@ def flags_of(options: Mapping[str, object]) -> flags.FlagValues:
       ExperimentError: no flag of that name, or a value that it cannot have.
     """
     values = copy.deepcopy(FLAGS)
-    values.unparse_flags()
+    for name in values:  # absl's `unparse_flags` logs, and with it makes a handler for the whole process
+        values[name].unparse()
     for name, value in options.items():
         near = ", ".join(difflib.get_close_matches(name, values, n=3))
         meant = f"did you mean {near}?" if near else "docs/flags.md has them"

@@ -1,6 +1,7 @@
 """What a student will be, layer by layer, before anything is trained: python -m qkd_tf.preflight --flagfile=FILE."""
 
-from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+if __name__ == "__main__":
+    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import dataclasses

@@ -32,6 +32,7 @@ ALLOWED = {
     "qkd_tf.disk_errors": [],
     "qkd_tf.stop_signals": [],
     "qkd_tf.random_state": [],
+    "qkd_tf.borrowed_process": ["qkd_tf.random_state"],
     "qkd_tf.archive": [],
     "qkd_tf.saved_model": [ARCHIVE],
     # Flags and places.
@@ -47,7 +48,7 @@ ALLOWED = {
     "qkd_tf.data": ["qkd_tf.data.*"],
     "qkd_tf.data.pixels": [EXPERIMENT],
     "qkd_tf.data.source": [],
-    "qkd_tf.data.prepare": [],
+    "qkd_tf.data.prepare": ["qkd_tf.quiet"],
     "qkd_tf.data.given": [EXPERIMENT, "qkd_tf.data.source"],
     "qkd_tf.data.sources": [EXPERIMENT, "qkd_tf.data.*"],
     "qkd_tf.data.pipeline": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source", "qkd_tf.data.sources"],
@@ -181,7 +182,7 @@ ALLOWED = {
     "qkd_tf.train": ["qkd_tf", "qkd_tf.*"],
     "qkd_tf.api": [
         "qkd_tf",
-        "qkd_tf.quiet",
+        "qkd_tf.borrowed_process",
         EXPERIMENT,
         DURABLE,
         "qkd_tf.data.given",
@@ -216,6 +217,7 @@ ALLOWED = {
         "qkd_tf.page",
         "qkd_tf.chatter",
         "qkd_tf.quiet",
+        "qkd_tf.borrowed_process",
         COMMAND_LINE,
         GRID,
         ARITHMETIC,
