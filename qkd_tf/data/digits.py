@@ -1,10 +1,13 @@
 """The embedded data set: scikit-learn's 1,797 handwritten digits of 8x8 pixels, one fifth of them for the test."""
 
+import functools
+
 import numpy as np
 import sklearn
 from sklearn.datasets import load_digits
 
-from qkd_tf.data.source import Source, in_memory
+from qkd_tf.data.pixels import recolour
+from qkd_tf.data.source import PictureDigest, Source, in_memory
 from qkd_tf.experiment import DataSpec
 
 
@@ -16,10 +19,14 @@ def open_source(spec: DataSpec) -> Source:
     num_validation = round(len(train) * spec.validation_fraction)
     train, validation = train[num_validation:], train[:num_validation]
     validation, test = validation[spec.eval_images], test[spec.eval_images]
-    side = spec.image_size or images.shape[1]
+    side, channels = spec.image_size or images.shape[1], spec.image_channels or 1
+    decode = functools.partial(recolour, channels=channels)
+    digest = PictureDigest()
+    digest.add(images, digits.target.astype(np.int64))
     return Source(
-        *(in_memory(images[part], digits.target[part]) for part in (train, validation, test)),
-        image_shape=(side, side, 1),
+        *(in_memory(images[part], digits.target[part], decode) for part in (train, validation, test)),
+        image_shape=(side, side, channels),
         label_names=[str(name) for name in digits.target_names],
         version=f"scikit-learn {sklearn.__version__}",
+        content_sha256=digest.hexdigest(),
     )
