@@ -71,6 +71,9 @@ def open_source(spec: DataSpec) -> Source:
     given = _given_labels(root / LABELS) if (root / LABELS).is_file() else None
     strange = [entry.path for entry in _entries(root) if entry.name not in used + [LABELS] * (given is not None)]
     label_names = given or [entry.name for entry in _entries(root / "train") if _is_class(entry)]
+    for name in label_names:
+        told = printable(str(root / "train" / name))
+        require(printable(name) == name, f"class folder {told} is not UTF-8, as labels.txt is; rename it")
     require_label_names(label_names)
     require(
         len(label_names) > 1,

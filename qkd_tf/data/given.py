@@ -286,26 +286,26 @@ def _class_numbers(labels: np.ndarray, name: str) -> np.ndarray:
         return labels.argmax(axis=1).astype(np.int64)
     labels = labels.reshape(len(labels))
     if labels.dtype.kind == "f":
-        strange = labels[~(labels == np.rint(labels))]
+        strange = [*labels[~(labels == np.rint(labels))][:1]]
         require(
-            not len(strange),
-            f"{name} has the label {strange[:1]}; whole numbers are expected, which count classes from 0",
+            not strange,
+            f"{name} has the label {[*strange, 0][0]}; whole numbers are expected, which count classes from 0",
         )
     return labels.astype(np.int64)
 
 
 def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | None) -> list[str]:
     """Raises ExperimentError: labels that are not among them."""
-    low = min(int(found.min()) for found in labels.values())
     high = max(int(found.max()) for found in labels.values())
     num_classes = high + 1 if label_names is None else len(label_names)
-    require(
-        low != 1 or (label_names is not None and high != num_classes),
-        f"labels go from 1 to {high}; classes are counted from 0: give labels - 1, or label_names with one for 0",
-    )
+    never_0 = label_names is None and all(found.min() > 0 for found in labels.values())
     for name, found in labels.items():
+        require(
+            found.min() != 1 or not (never_0 or found.max() == num_classes),
+            f"{name} has labels from 1 to {found.max()}; classes are counted from 0: give labels - 1, or a name for 0",
+        )
         strange = found[(found < 0) | (found >= num_classes)]
-        require(not len(strange), f"{name} has the label {strange[:1]}, its classes are 0..{num_classes - 1}")
+        require(not len(strange), f"{name} has the label {[*strange, 0][0]}, its classes are 0..{num_classes - 1}")
     return [str(name) for name in (range(num_classes) if label_names is None else label_names)]
 
 

@@ -38,8 +38,8 @@ def _kind(spec: DataSpec) -> types.ModuleType:
     kind = KINDS.get(name.partition(":")[0])
     if kind or tfds_set.knows(name):
         return kind or tfds_set
-    path = re.sub(r"^[A-Za-z]\w+[:=](//)?(?=[/~.])", "", name)  # file:///pictures, Folder:/pictures
-    is_path = (re.search(r"[/\\]|^[~.]", path) and "://" not in path) or pathlib.Path(name).is_dir()
+    path = re.sub(r"^(file://|\w+[:=])(?=[/~.](?!/))", "", name)  # file:///pictures, Folder:/pictures
+    is_path = re.search(r"^(?!\w+://\w)(.*[/\\]|[~.])", path) or (name and pathlib.Path(name).is_dir())
     require(
         not is_path,
         f"--dataset={name} is no name of a data set; if it is a folder of your own pictures: --dataset=folder:{path}",

@@ -38,7 +38,7 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9])
+@pytest.mark.parametrize("fraction", [0.1, 0.4, 0.75])
 @pytest.mark.parametrize("kind", ["arrays", "tf.data"])
 def test_validation_has_the_fraction_that_was_asked_for_of_every_class(order, fraction, kind):
     images, labels = np.zeros((200, 2, 2, 1), np.uint8), ORDERS[order](np.arange(200) % 10)
@@ -231,8 +231,12 @@ def test_labels_that_are_whole_numbers_or_one_hot_are_taken(door, labels):
 @pytest.mark.parametrize("label_names", [None, list("abcd")])
 def test_labels_from_1_are_told_what_to_do(door, label_names):
     images, labels = arrays(8)
-    with pytest.raises(ExperimentError, match="labels go from 1 to 4; classes are counted from 0: give labels - 1"):
+    with pytest.raises(
+        ExperimentError, match="train has labels from 1 to 4; classes are counted from 0: give labels - 1"
+    ):
         source_of(door(IMAGES, LABELS + 1), (images, labels + 1), None, SPEC, label_names)
+    with pytest.raises(ExperimentError, match="train has labels from 1 to 4"):
+        source_of(door(IMAGES, LABELS + 1), (images, labels), None, SPEC, list("abcd"))
     named = source_of(door(IMAGES, LABELS + 1), (images, labels + 1), None, SPEC, list("-abcd"))
     assert {label for _, label in read(named.train)} == {1, 2, 3, 4}
 
@@ -243,10 +247,10 @@ def test_labels_from_1_are_told_what_to_do(door, label_names):
         ((IMAGES, np.eye(4)[LABELS] / 2), r"train has labels of shape \(20, 4\) that are not one-hot"),
         ((IMAGES, np.ones((20, 4))), r"train has labels of shape \(20, 4\) that are not one-hot"),
         ((IMAGES, LABELS[:-1]), r"labels of shape \(19,\)"),
-        ((IMAGES, LABELS / 2), r"train has the label \[0.5\]; whole numbers are expected"),
-        ((IMAGES, LABELS * np.nan), r"train has the label \[nan\]; whole numbers are expected"),
+        ((IMAGES, LABELS / 2), r"train has the label 0.5; whole numbers are expected"),
+        ((IMAGES, LABELS * np.nan), r"train has the label nan; whole numbers are expected"),
         ((IMAGES, LABELS.astype(str)), r"train has labels of <U21; .* np.unique\(labels, return_inverse=True\)"),
-        ((IMAGES, LABELS - 1), r"train has the label \[-1\], its classes are 0..3"),
+        ((IMAGES, LABELS - 1), r"train has the label -1, its classes are 0..3"),
         ((IMAGES[..., 0], LABELS), r"images of shape \(20, 6, 6\).*of grey pictures: images\[..., np.newaxis\]"),
         (([IMAGES[0], IMAGES[1][:3]], [0, 1]), "train is no pair of arrays"),
         ((IMAGES > 3, LABELS), "train has pixels of bool; numbers of 0 to 255"),
@@ -334,13 +338,12 @@ def test_a_streamed_set_sorted_by_class_is_refused_and_one_in_disorder_is_not(mo
 
 
 def test_a_kept_set_is_shuffled_over_all_of_it():
-    """Also where it is larger than any buffer: 60,000 pictures, sorted by class."""
+    """Also where it is large: of 52,000 pictures, the last 2,000 are of another class."""
     spec = DataSpec("in_memory:x", batch_size=500, crop_padding=0, horizontal_flip=False)
-    labels = np.repeat(np.arange(12), 5_000)
-    other = of_many(np.arange(12).repeat(2))
-    splits = pipelines(source_of(as_set(*of_many(labels)), other, other, spec, None), spec)
+    given, other = of_many(np.arange(52_000) // 50_000), of_many(np.arange(2).repeat(2))
+    splits = pipelines(source_of(given, other, other, spec, None), spec)
     for batches in (splits.calibration, splits.train(0)):
-        assert set(next(iter(batches))[1].numpy()) == set(range(12))
+        assert set(next(iter(batches))[1].numpy()) == {0, 1}
 
 
 @pytest.mark.parametrize("channels, expected", [(1, [76, 150, 29, 128]), (3, None)])

@@ -318,3 +318,16 @@ def test_a_sample_is_resized_and_cropped_and_reads_no_more_than_it_gives(imagene
     images, labels = data.sample(counted, spec, 7)
     assert (images.shape, len(labels), len(decoded)) == ((7, 28, 28, 3), 7, 7)
     assert {image.tobytes() for image in images} <= set(pictures(data.load(spec).calibration))
+
+
+def test_content_of_the_digits_is_known(digits):
+    assert len(digits.fingerprint["content_sha256"]) == 64
+    assert load(seed=4, validation_fraction=0.3).fingerprint["content_sha256"] == digits.fingerprint["content_sha256"]
+
+
+def test_digits_in_three_channels_are_grey(digits):
+    splits = load(image_channels=3)
+    images, grey = arrays(splits.test)[0], arrays(digits.test)[0]
+    assert splits.image_shape == (8, 8, 3)
+    np.testing.assert_array_equal(images, np.repeat(grey, 3, axis=-1))
+    assert arrays(splits.train(0))[0].shape[1:] == (8, 8, 3)
