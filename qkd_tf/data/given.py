@@ -39,6 +39,13 @@ def source_of(
     given = {"train": _read(train, "train", spec), "test": _read(test, "test", spec)}
     if validation is not None:
         given["validation"] = _read(validation, "validation", spec)
+    for name, part in given.items():
+        same = part.shape[2] == given["train"].shape[2] and (spec.image_size or part.shape == given["train"].shape)
+        require(
+            bool(same),
+            f"{name} has pictures of {part.shape}, train of {given['train'].shape}, height, width and channels; "
+            "the channels must agree, and without image_size the sides too",
+        )
     notes = sum((part.notes for part in given.values()), ())
     labels = {name: part.labels for name, part in given.items()}
     label_names = _label_names(labels, label_names)
@@ -193,8 +200,7 @@ def _stream(given: tf.data.Dataset, name: str, spec: DataSpec) -> _Stream:
     def example(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if label.shape.rank:
             label = tf.argmax(label) if is_one_hot else label[0]
-        whole = image if image.dtype == tf.uint8 else tf.cast(tf.round(image), tf.uint8)
-        return whole, tf.cast(label, tf.int64)
+        return tf.cast(tf.round(image) if image.dtype.is_floating else image, tf.uint8), tf.cast(label, tf.int64)
 
     dataset = dataset.map(example)
     first, again = (list(dataset.take(COMPARED).as_numpy_iterator()) for _ in range(2))

@@ -36,7 +36,7 @@ def describe(spec: DataSpec) -> tuple[tuple[int, int, int], list[str]]:
 def _kind(spec: DataSpec) -> types.ModuleType:
     name = spec.name
     kind = KINDS.get(name.partition(":")[0])
-    if kind or tfds_set.knows(name):
+    if kind or tfds_set.knows(spec):
         return kind or tfds_set
     path = re.sub(r"^(file://|\w+[:=])(?=[/~.](?!/))", "", name)  # file:///pictures, Folder:/pictures
     is_path = re.search(r"^(?!\w+://\w)(.*[/\\]|[~.])", path) or (name and pathlib.Path(name).is_dir())

@@ -101,9 +101,11 @@ def _prepared(spec: DataSpec) -> tfds.core.DatasetBuilder:
     return builder
 
 
-def knows(name: str) -> bool:
-    """Whether TFDS has a set of that name, in some version and configuration."""
-    return _base(name) in _names()
+def knows(spec: DataSpec) -> bool:
+    """Whether TFDS has a set of that name, in some version and configuration, or one lies prepared."""
+    base = _base(spec.name)
+    folder = pathlib.Path(spec.data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    return base in _names() or (base.isidentifier() and (folder / base).is_dir())
 
 
 def _builder(spec: DataSpec) -> tfds.core.DatasetBuilder:
@@ -113,7 +115,7 @@ def _builder(spec: DataSpec) -> tfds.core.DatasetBuilder:
             return tfds.builder(spec.name, data_dir=spec.data_dir or None)
     except Exception as error:  # whatever the code of a set raises, or TFDS of a name that is none
         require(
-            not knows(spec.name),
+            not knows(spec),
             f"--dataset={spec.name}: TFDS has {_base(spec.name)}, but not this version or variant: {_line(error)}",
         )
         near = difflib.get_close_matches(spec.name.lower(), ["digits", *_names()], n=1)

@@ -284,6 +284,14 @@ def test_what_cannot_be_read_is_told_in_one_line(given, message):
     assert "\n" not in str(caught.value)
 
 
+def test_splits_of_several_shapes_are_told():
+    for other in (arrays(8, side=5), (arrays(8)[0].repeat(3, -1), arrays(8)[1])):
+        with pytest.raises(ExperimentError, match=r"test has pictures of \(., ., .\), train of \(6, 6, 1\)"):
+            source_of(arrays(), other, None, SPEC, None)
+    spec = DataSpec("in_memory:x", image_size=4)
+    assert source_of(arrays(), arrays(8, side=5), None, spec, None).image_shape == (4, 4, 1)
+
+
 def test_set_without_an_example_is_told():
     images, labels = arrays(8)
     empty = tf.data.Dataset.from_tensor_slices((images, labels)).take(0)

@@ -280,6 +280,12 @@ def test_a_set_of_tfds_goes_before_a_folder_of_its_name(tmp_path, monkeypatch):
     assert data.describe(DataSpec("cifar10"))[0] == (32, 32, 3)
 
 
+def test_a_set_that_was_prepared_goes_before_a_folder_of_its_name(ramps, monkeypatch):
+    monkeypatch.chdir(ramps)
+    assert data.open_source(small(".")).label_names == ["cat", "dog"]
+    assert data.open_source(DataSpec("small:1.2.3", data_dir=".")).label_names == ["cat", "dog"]
+
+
 def content_of(data_dir):
     source = data.open_source(small(data_dir))
     return source.scan(source).content_sha256
