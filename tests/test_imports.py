@@ -47,9 +47,8 @@ ALLOWED = {
     # Images: what is stored, then what a batch is made of.
     "qkd_tf.data": ["qkd_tf.data.*"],
     "qkd_tf.data.pixels": [EXPERIMENT],
-    "qkd_tf.data.source": [],
+    "qkd_tf.data.source": [EXPERIMENT],
     "qkd_tf.data.prepare": ["qkd_tf.quiet"],
-    "qkd_tf.data.given": [EXPERIMENT, "qkd_tf.data.source"],
     "qkd_tf.data.sources": [EXPERIMENT, "qkd_tf.data.*"],
     "qkd_tf.data.pipeline": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source", "qkd_tf.data.sources"],
     "qkd_tf.data.*": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source"],

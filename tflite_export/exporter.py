@@ -110,9 +110,18 @@ def _export(
         compressed = _compress(rebuilt, content, handoff, verification)
         files |= {"model.compressed.tflite": compressed} if compressed else {}
     if target.bundle and verification["passed"]:
-        size = results["experiment"]["data"]["image_size"]
+        trained = results["experiment"]["data"]
+        squashes = trained.get("resize") == "squash"  # earlier versions had no such flag
         files |= target.bundle(
-            Delivery(run_dir.name, content, files.get("model.compressed.tflite"), handoff, verification, size)
+            Delivery(
+                run_dir.name,
+                content,
+                files.get("model.compressed.tflite"),
+                handoff,
+                verification,
+                trained["image_size"],
+                squashes,
+            )
         )
     folder = run_dir / "export"
     folder.mkdir(exist_ok=True)
