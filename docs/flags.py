@@ -21,11 +21,12 @@ PAGE = ROOT / "docs" / "flags.md"
 
 # Title -> the module that defines the flags, and what is to know of them.
 TABLES = {
-    "Training and pre-flight": (
+    "Training": (
         "qkd_tf.flags",
-        "`python -m qkd_tf.train` and `python -m qkd_tf.preflight` take these, `python -m qkd_tf.sensitivity` and\n"
+        "`python -m qkd_tf.train` takes these, `python -m qkd_tf.preflight`, `python -m qkd_tf.sensitivity` and\n"
         "`python -m qkd_tf.ablation` beside their own.",
     ),
+    "Pre-flight": ("qkd_tf.preflight", "`python -m qkd_tf.preflight --flagfile=FILE`, and the flags of the training."),
     "Export": ("tflite_export", "`python -m tflite_export --run_dir=RUN`"),
     "Verification": ("tflite_export.verify", "`python -m tflite_export.verify --tflite=FILE --handoff=RUN/handoff`"),
     "Comparison": ("qkd_tf.compare", "`python -m qkd_tf.compare RUN RUN …`"),
