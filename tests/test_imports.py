@@ -186,7 +186,6 @@ ALLOWED = {
         DURABLE,
         "qkd_tf.data.given",
         "qkd_tf.flags",
-        "qkd_tf.identity",
         "qkd_tf.models.copier",
         "qkd_tf.stop_signals",
         "qkd_tf.train",
