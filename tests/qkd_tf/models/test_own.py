@@ -168,9 +168,7 @@ def test_model_in_memory_is_left_as_it_is_where_weights_are_loaded_for_it(tmp_pa
     model, trained = small(), small()
     before = model.get_weights()
     trained.save_weights(tmp_path / "trained.h5")
-    taken, _ = own.build(
-        network("in_memory:untrained:small", weights=str(tmp_path / "trained.h5")), SHAPE, 5, model
-    )
+    taken, _ = own.build(network("in_memory:untrained:small", weights=str(tmp_path / "trained.h5")), SHAPE, 5, model)
     assert taken is not model
     assert_same_weights(taken, trained)
     for old, now in zip(before, model.get_weights(), strict=True):

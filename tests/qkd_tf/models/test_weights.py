@@ -245,7 +245,9 @@ def test_layers_of_nested_models_get_their_weights_too(randomize, tmp_path, endi
     if ending == ".keras":
         source.save(path)
     else:
-        np.savez(path, **{f"{layer.name}/{v.name.split('/')[-1]}": v for layer in leaves(source) for v in layer.weights})
+        np.savez(
+            path, **{f"{layer.name}/{v.name.split('/')[-1]}": v for layer in leaves(source) for v in layer.weights}
+        )
     assert load(target, path) == []
     for got, expected in zip(values(target), values(source), strict=True):
         np.testing.assert_array_equal(got, expected)
