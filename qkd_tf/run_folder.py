@@ -115,7 +115,7 @@ _OF_A_CLAIM = (LOCK, FLAGS_FILE + PART, IDENTITY_FILE, IDENTITY_FILE + PART)
 
 
 def _decides(flag: str) -> bool:
-    return flag.removeprefix("--") not in PLACE_FLAGS
+    return flag.removeprefix("--").removeprefix("no") not in PLACE_FLAGS
 
 
 def what_matters(lines: list[str]) -> list[str]:
