@@ -155,6 +155,7 @@ ALLOWED = {
         "qkd_tf.data",
         "qkd_tf.flags",
         "qkd_tf.networks",
+        "qkd_tf.random_state",
         "qkd_tf.models.copier",
         "qkd_tf.quantization.plan",
         "qkd_tf.quantization.scheme",

@@ -134,7 +134,7 @@ def _where_they_part(subject: Subject, images: np.ndarray, tolerance: float) -> 
         read = _tensors(reading.model, [layer.output for layer in shared], fed)
         final = _tensors(subject.ours, [ours[layer.name] for layer in shared], images)
         name = _parted([(layer.name, *pair) for layer, *pair in zip(shared, final, read, strict=True)], tolerance)
-    return f"they part at layer {name}; write it in another way" if name else "no layer differs by itself"
+    return f"they part at layer {name}; write that layer in another way" if name else "no layer differs by itself"
 
 
 def _tensors(model: tf_keras.Model, tensors: list, inputs) -> list:
