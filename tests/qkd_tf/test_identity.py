@@ -158,7 +158,7 @@ print(*digests)
 
 
 def test_lambdas_are_known_by_their_code_in_every_process():
-    here = {}
+    here = {"__name__": "__main__"}
     exec(LAMBDAS, here)
     there = subprocess.run([sys.executable, "-c", LAMBDAS], capture_output=True, text=True).stdout.split()
     first, second, other = here["digests"]
