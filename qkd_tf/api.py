@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import tf_keras
 
-from qkd_tf import durable, flags, identity
+from qkd_tf import durable, flags
 from qkd_tf.borrowed_process import borrowed
 from qkd_tf.data.given import GivenSet, source_of
 from qkd_tf.experiment import (
@@ -138,7 +138,6 @@ def fit(
 
 
 def _name(model: tf_keras.Model, trained: bool) -> str:
-    """What a model in memory is called in flags.txt: the same for the same layers and, where they count, weights."""
-    digest = identity.of_layers(model) + (identity.of_weights(model) if trained else "")
+    """What a model in memory is called in flags.txt; `identity` tells one from another."""
     kind = TRAINED_IN_MEMORY if trained else UNTRAINED_IN_MEMORY
-    return f"{kind}{re.sub(r'_[0-9]+$', '', model.name)}-{digest}"  # Keras numbers models without a name of their own
+    return kind + re.sub(r"_[0-9]+$", "", model.name)  # Keras numbers models without a name of their own

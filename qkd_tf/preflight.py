@@ -14,7 +14,7 @@ import numpy as np
 import tf_keras
 from absl import app
 
-from qkd_tf import command_line, data, flags, networks
+from qkd_tf import command_line, data, flags, networks, random_state
 from qkd_tf.experiment import (
     DataSpec,
     Experiment,
@@ -241,6 +241,7 @@ def student(experiment: Experiment, input_shape, num_classes: int, given: tf_ker
         network.notes.append(
             f"note: {model.name} has depthwise convolutions, on which --mixed_precision=bfloat16 is slower than float32"
         )
+    _require_compilable(experiment, model)
     trains = not experiment.student.has_weights and "full_precision" in experiment.training.phase_names
     require(
         not trains or bool(model.trainable_variables),
@@ -252,6 +253,7 @@ def student(experiment: Experiment, input_shape, num_classes: int, given: tf_ker
 def teacher(experiment: Experiment, input_shape, num_classes: int, given: tf_keras.Model | None = None) -> Network:
     """An experiment's teacher, as `student`."""
     network = networks.build_teacher(experiment.teacher, input_shape, num_classes, given)
+    _require_compilable(experiment, network.model)
     trains = {"co_studying"} | ({"full_precision"} if not experiment.teacher.has_weights else set())
     phases = [name for name in experiment.training.phase_names if name in trains]
     require(
@@ -260,6 +262,17 @@ def teacher(experiment: Experiment, input_shape, num_classes: int, given: tf_ker
         "set teacher.trainable = True, or leave that phase out of --phases",
     )
     return network
+
+
+def _require_compilable(experiment: Experiment, model: tf_keras.Model) -> None:
+    """XLA has no deterministic gradient of a maximum over windows."""
+    training = experiment.training
+    pools = [layer.name for layer in leaves(model) if isinstance(layer, _layers.MaxPooling2D)]
+    require(
+        not (pools and training.jit_compile and random_state.is_deterministic(training.deterministic)),
+        f"layer {pools[0] if pools else ''} of {model.name} is a MaxPooling2D, which XLA cannot train "
+        "deterministically; leave --jit_compile out, or give --nodeterministic",
+    )
 
 
 def proof_images(spec: DataSpec, source: data.Source) -> np.ndarray:

@@ -1,0 +1,145 @@
+"""Where training starts: chance by hand, teachers strong and weak, and one look at each network."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from qkd_tf import start
+from qkd_tf.experiment import ExperimentError
+
+LABELS = np.array([0] * 40 + [1] * 30 + [2] * 20 + [3] * 10)  # the most frequent class is 40 % of them
+
+
+class Scripted:
+    """A network that is right on the first `num_right` of the images, which are their own numbers and labels."""
+
+    def __init__(self, num_right):
+        self.num_right, self.num_looks = num_right, 0
+
+    def __call__(self, images, training=False):
+        assert training is False
+        index, labels = images[:, 0], images[:, 1]
+        named = tf.where(index < self.num_right, labels, (labels + 1) % 4)
+        return tf.one_hot(tf.cast(named, tf.int32), 4)
+
+
+@pytest.fixture
+def look(make_splits, tmp_path, monkeypatch):
+    """look(labels): a `Look` of that many validation images; networks are `Scripted`."""
+
+    def predict(model, batches):
+        model.num_looks += 1
+        found = [(model(images).numpy(), labels.numpy()) for images, labels in batches]
+        return np.concatenate([logits for logits, _ in found]), np.concatenate([labels for _, labels in found])
+
+    monkeypatch.setattr(start, "predict_logits", predict)
+
+    def make(labels=LABELS, path=None):
+        images = np.stack([np.arange(len(labels)), labels], -1).astype(np.float32)
+        validation = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
+        return start.Look(make_splits(validation=validation), path or tmp_path / "start.json")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "most_frequent, num_images, expected",
+    [
+        (10, 100, 10 + 9.0),  # 3 * sqrt(0.1 * 0.9 / 100) = 0.09
+        (50, 100, 50 + 15.0),  # 3 * sqrt(0.5 * 0.5 / 100) = 0.15
+        (1000, 10_000, 10 + 0.9),
+        (1, 4, 25 + 37.5),  # 3 * sqrt(3 / 64) = 0.65, above half of the other 0.75
+        (2, 2, 100.0),
+        (1, 1, 100.0),
+        (9, 10, 90 + 5.0),
+    ],
+)
+def test_chance_by_hand(most_frequent, num_images, expected):
+    assert start.at_chance(most_frequent, num_images) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("most_frequent, num_images", [(m, n) for n in (2, 3, 10, 500) for m in {1, n // 2, n - 1}])
+def test_perfect_network_is_above_chance_as_long_as_there_are_two_classes(most_frequent, num_images):
+    share = 100 * most_frequent / num_images
+    assert share < start.at_chance(most_frequent, num_images) < 100
+
+
+def test_chance_is_seldom_exceeded_by_one_who_knows_nothing():
+    """Three standard errors: of 10,000 guessers who name each class as often as it comes, none or a handful."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 200)
+    bound = start.at_chance(np.bincount(labels).max(), len(labels))
+    guesses = rng.integers(0, 10, (10_000, len(labels)))
+    assert np.mean(100 * (guesses == labels).mean(1) > bound) < 1e-3
+
+
+CHANCE = 40 + 300 * np.sqrt(0.4 * 0.6 / 100)  # 54.7
+
+
+@pytest.mark.parametrize(
+    "teacher, student, refused",
+    [
+        (90, 80, None),
+        (90, 100, None),  # ten points below is what a teacher may be
+        (89, 100, "the student as it came on 100.00 %"),
+        (70, 81, "the student as it came on 81.00 %"),
+        (55, 20, None),
+        (54, 20, "one class for all of them on 40.00 %"),
+        (40, 20, "one class for all of them on 40.00 %"),
+        (0, 0, "one class for all of them on 40.00 %"),
+    ],
+)
+def test_teacher_that_teaches_is_above_chance_and_near_its_student(look, teacher, student, refused):
+    found = look()
+    found.at("student", Scripted(student))
+    found.at("teacher", Scripted(teacher))
+    assert found.found == pytest.approx({"student": student, "teacher": teacher})
+    assert (teacher > CHANCE) or refused
+    if refused is None:
+        found.require_strong_teacher()
+        return
+    with pytest.raises(ExperimentError) as caught:
+        found.require_strong_teacher()
+    message = str(caught.value)
+    assert message.startswith(f"the teacher is right on {teacher:.2f} % of 100 validation images, ")
+    assert refused in message and "--allow_weak_teacher" in message and "--teacher_pixel_mean" in message
+
+
+def test_each_network_is_looked_at_once_and_told(look, capsys):
+    found, student = look(), Scripted(72)
+    found.at("student", student)
+    found.at("student", Scripted(0))
+    assert student.num_looks == 1 and found.found == {"student": 72.0}
+    assert capsys.readouterr().out == "before training: the student in float: 72.00 % of 100 validation images\n"
+
+
+@pytest.mark.parametrize("what", start.TITLES)
+def test_every_look_has_a_title(look, capsys, what):
+    look().at(what, Scripted(50))
+    assert f"before training: {start.TITLES[what]}: 50.00 %" in capsys.readouterr().out
+
+
+def test_what_was_found_is_kept_for_a_start_that_goes_on(look, tmp_path, capsys):
+    """After training the networks are others: a restart tells of those that came, and does not look again."""
+    first = look()
+    first.at("student", Scripted(72))
+    first.at("teacher", Scripted(30))
+    assert json.loads((tmp_path / "start.json").read_text())["top1"] == {"student": 72.0, "teacher": 30.0}
+    capsys.readouterr()
+    again, network = look(), Scripted(100)
+    again.at("student", network)
+    again.at("teacher", network)
+    assert network.num_looks == 0 and again.found == first.found and capsys.readouterr().out == ""
+    with pytest.raises(ExperimentError, match="the teacher is right on 30.00 %"):
+        again.require_strong_teacher()
+    again.at("quantized", Scripted(60))  # where the first start was killed before it
+    assert json.loads((tmp_path / "start.json").read_text())["top1"] == {**first.found, "quantized": 60.0}
+
+
+def test_no_more_images_are_looked_at_than_a_look_needs(look, monkeypatch):
+    monkeypatch.setattr(start, "MAX_IMAGES", 20)
+    found, network = look(), Scripted(12)
+    found.at("student", network)
+    assert found.found["student"] == pytest.approx(100 * 12 / 24)  # whole batches of eight
