@@ -1,7 +1,7 @@
 """Every command in README and docs is run, in a folder that holds what the command names.
 
 A block of commands is run from its first line to its last, as a reader does it. The folder has files of the very names
-that pages give to what is the reader's own (PICTURES, RUN, RESNET8.h5); other placeholders are replaced by PLACEHOLDERS.
+that pages give to what is the reader's own (PICTURES, RUN, RESNET8.h5); PLACEHOLDERS replaces the others.
 TRIAL cuts a run short, by flags behind those of the page. What cannot run here stands in NOT_RUN and is parsed; a
 training among it passes its pre-flight. Commands of README are run by `make test`, the others by `make commands`.
 """
