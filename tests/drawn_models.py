@@ -366,7 +366,7 @@ def _inner(d: Drawer, x):
     )
     if d.oddly():
         inner.trainable = False
-    named = {"training": False} if d.sometimes(0.15) else {}
+    named = {"training": d.oddly(0.2)} if d.sometimes(0.15) else {}
     d.lines.append(f"  the model before, called {named}, trainable={inner.trainable}")
     y = inner(x, **named)
     return inner(y) if d.oddly(0.15) else y
