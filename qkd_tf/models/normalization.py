@@ -124,8 +124,11 @@ def pixels(model: tf_keras.Model):
 
 
 def is_nothing(layer) -> bool:
-    """Whether a layer hands on at inference what it gets."""
-    return isinstance(layer, (*TRAINING_ONLY, layers.Identity)) and layer.input_shape == layer.output_shape
+    """Whether a layer hands on at inference what it gets, wherever it is used."""
+    if isinstance(layer, tf_keras.Sequential):
+        return not layer.layers
+    kind = isinstance(layer, (*TRAINING_ONLY, layers.Identity))
+    return kind and all(node.input_shapes == node.output_shapes for node in layer.inbound_nodes)
 
 
 def scale_and_offset(layer, channels: int) -> tuple[np.ndarray, np.ndarray]:

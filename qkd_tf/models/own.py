@@ -38,10 +38,19 @@ def build(
         len(model.inputs) == len(model.outputs) == 1,
         f"{name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is expected",
     )
-    shape, logits = model.input_shape[1:], model.output_shape
+    require(
+        not isinstance(model.input_shape, dict) and not isinstance(model.output_shape, dict),
+        f"{name} takes its input or gives its output in a dict; hand over "
+        "tf_keras.Model(model.inputs[0], model.outputs[0])",
+    )
+    shape, logits = model.inputs[0].shape[1:], model.outputs[0].shape
+    require(
+        len(logits) > 1 and logits[-1] is not None,
+        f"{name} gives an output of shape {tuple(logits)}; (None, classes) is expected of a classifier",
+    )
     require(
         len(shape) == 3 and all(side in (None, wanted) for side, wanted in zip(shape, input_shape, strict=True)),
-        f"{name} reads pictures of {shape}, the data set gives {input_shape}, height, width and channels; "
+        f"{name} reads pictures of {tuple(shape)}, the data set gives {input_shape}, height, width and channels; "
         "see --image_size",
     )
     require(
