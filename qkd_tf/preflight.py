@@ -314,9 +314,13 @@ def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], i
         shape, label_names = data.describe(spec)
         num_classes = len(label_names)
         try:
-            return shape, num_classes, proof_images(spec, data.open_source(spec))
+            source = data.open_source(spec)
+            images = proof_images(spec, source)
         except ExperimentError as error:
             reason = str(error)
+        else:
+            data.require_enough(source, spec)
+            return shape, num_classes, images
     print(f"note: networks are compared on noise, not on pictures: {reason}")
     return shape, num_classes, np.random.default_rng(0).integers(0, 256, (NUM_PROOF_IMAGES, *shape)).astype(np.uint8)
 
