@@ -6,6 +6,10 @@ benchmarks/storage/NAME.json and prints a table of all that lie there. Times are
 nothing else runs.
 """
 
+if __name__ == "__main__":
+    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
 import json
 import pathlib
 import sys

@@ -24,20 +24,20 @@ WORDS: Mapping[str, str] = {
 
 
 def contents(
-    student: tf_keras.Model, teacher: tf_keras.Model | None, pictures: Mapping, unnamed_weights: frozenset[str]
+    student: tf_keras.Model, teacher: tf_keras.Model | None, pictures: Mapping, unnamed: frozenset[str]
 ) -> dict[str, str]:
     """What `RunFolder.claim` compares, by a row of WORDS.
 
     Args:
       pictures: `Splits.fingerprint`.
-      unnamed_weights: of "student" and "teacher" those that begin with weights of chance, which another start of the
+      unnamed: of "student" and "teacher" those that begin with weights of chance, which another start of the
         same program need not repeat.
     """
     found = {"version": __version__, "pictures": _digest(json.dumps(pictures, sort_keys=True))}
     for role, model in (("student", student), ("teacher", teacher)):
         if model is not None:
             found[f"{role}_layers"] = of_layers(model)
-            if role not in unnamed_weights:
+            if role not in unnamed:
                 found[f"{role}_weights"] = of_weights(model)
     return found
 

@@ -9,7 +9,7 @@ from tf_keras import layers
 
 from qkd_tf.experiment import NetworkSpec, require
 from qkd_tf.models import likeness, own, weights, zoo
-from qkd_tf.models.copier import leaves
+from qkd_tf.models.copier import leaves, valid_name
 from qkd_tf.models.layers import Logarithm, scale_and_offset
 from qkd_tf.models.likeness import Subject
 from qkd_tf.models.normalization import Affine, normalizes
@@ -115,7 +115,7 @@ def build_teacher(
     if reading.head == "logits" and _gives_probabilities(subject):
         notes.append(f"note: the teacher {model.name} gives probabilities; their logarithms teach")
         logits, reading.head = Logarithm(name="logits_of_probabilities")(logits), "softmax"
-    teacher = tf_keras.Model(pixels, logits, name=model.name)
+    teacher = tf_keras.Model(pixels, logits, name=valid_name(model.name))
     notes += reading.notes + _regularizers(model, "teacher") + _frozen(model, "teacher")
     return Network(teacher, notes, dataclasses.replace(subject, ours=teacher, trains=teacher))
 

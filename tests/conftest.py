@@ -48,7 +48,7 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="module", autouse=True)
 def each_file_begins_anew():
-    """A run's seed, and its deterministic kernels, slow and in want of seeds, last as long as its process, a worker."""
+    """Seeds and deterministic kernels of a file's tests, slow and in want of seeds, would last as long as a worker."""
     if tensorflow := sys.modules.get("tensorflow"):
         sys.modules["tensorflow.python.framework.config"].disable_op_determinism()
         tensorflow.random.set_seed(None)
@@ -57,6 +57,9 @@ def each_file_begins_anew():
 def pytest_addoption(parser):
     parser.addoption("--fuzz_inputs", type=int, default=200, help="damaged files of a stranger that are tried")
     parser.addoption("--fuzz_seed", type=int, default=0, help="which ones")
+    parser.addoption("--drawn_models", type=int, default=16, help="models that are drawn: students, and teachers")
+    parser.addoption("--drawn_seed", type=int, default=0, help="which ones")
+    parser.addoption("--drawn_results", default="", help="file for what became of them")
 
 
 def _chain(*layers, input_shape=(8, 8, 3)):

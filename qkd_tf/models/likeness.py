@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.models.copier import leaves, run
+from qkd_tf.models.copier import leaves, reason, run
 from qkd_tf.models.normalization import Affine
 from qkd_tf.models.reading import HEADS, Reading
 
@@ -43,10 +43,20 @@ class Subject:
         return tf.cast(pixels, self.given.inputs[0].dtype)
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
-        """Of the model as it came, [N, K] or [N, 1]."""
+        """Of the model as it came, [N, K] or [N, 1].
+
+        Raises:
+          ExperimentError: it cannot be called on them.
+        """
         batches = [self.fed(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
-        outputs = np.concatenate([np.asarray(tf.cast(self.given(b, training=False), tf.float64)) for b in batches])
-        return outputs.reshape(len(images), -1)
+        try:
+            outputs = [np.asarray(tf.cast(self.given(batch, training=False), tf.float64)) for batch in batches]
+        except Exception as error:  # whatever a layer makes of itself
+            raise ExperimentError(
+                f"the {self.role} {self.given.name} cannot be called on pictures of {images.shape[1:]}, height, width "
+                f"and channels: {reason(error)}; mend the model until tf_keras runs it"
+            ) from error
+        return np.concatenate(outputs).reshape(len(images), -1)
 
 
 def prove(subject: Subject, images: np.ndarray) -> dict:
@@ -124,7 +134,7 @@ def _where_they_part(subject: Subject, images: np.ndarray, tolerance: float) -> 
         read = _tensors(reading.model, [layer.output for layer in shared], fed)
         final = _tensors(subject.ours, [ours[layer.name] for layer in shared], images)
         name = _parted([(layer.name, *pair) for layer, *pair in zip(shared, final, read, strict=True)], tolerance)
-    return f"they part at layer {name}; write it in another way" if name else "no layer differs by itself"
+    return f"they part at layer {name}; write that layer in another way" if name else "no layer differs by itself"
 
 
 def _tensors(model: tf_keras.Model, tensors: list, inputs) -> list:

@@ -39,11 +39,11 @@ def build(
         f"{name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is expected",
     )
     shape, logits = model.input_shape[1:], model.output_shape
-    require(
-        len(shape) == 3 and all(side in (None, wanted) for side, wanted in zip(shape, input_shape, strict=True)),
-        f"{name} reads pictures of {shape}, the data set gives {input_shape}, height, width and channels; "
-        "see --image_size",
-    )
+    require(len(shape) == 3, f"{name} reads inputs of shape {shape}; pictures are expected: height, width, channels")
+    given_sides = f"{name} reads pictures of {shape}, the data set gives {input_shape}, height, width and channels; "
+    flag = f"--image_size={shape[0]}" if shape[0] == shape[1] else "another --dataset, of that size"
+    require(all(a in (None, b) for a, b in zip(shape[:2], input_shape[:2], strict=True)), given_sides + f"give {flag}")
+    require(shape[2] in (None, input_shape[2]), given_sides + f"give --image_channels={shape[2]}")
     require(
         logits[-1] == num_classes or (logits[-1], num_classes) == (1, 2),
         f"{name} tells {logits[-1]} classes apart, the data set has {num_classes}; "

@@ -46,7 +46,8 @@ def flags_of(module):
     """Names of the flags that a command takes."""
     source = flags.path_of(module).read_text()
     own = {declared.name for declared in flags.declarations(source)}
-    return own | OF_ABSL | (flags_of("qkd_tf.flags") if "adopt_module_key_flags" in source else set())
+    takes_those_of_training = re.search(r"(run\(main, |deepcopy\()flags\.FLAGS\)", source)
+    return own | OF_ABSL | (flags_of("qkd_tf.flags") if takes_those_of_training else set())
 
 
 def is_known(name, known):
