@@ -251,7 +251,7 @@ def test_frozen_base_keeps_its_accuracy_and_its_statistics(tmp_path, transferred
     assert made.results["start_top1"]["quantized"] > 90
     printed = capsys.readouterr().out
     assert "note: 4 of 5 layers of the student transferred are frozen, trainable = False" in printed
-    assert "before training: the student quantized by calibration: " in printed
+    assert "top-1 on 100 validation images: student quantized by calibration: " in printed
     assert "the student is transferred as it came: on 32 pictures outputs differ by " in printed
     handoff = tf_keras.models.load_model(made.path / "handoff" / "student.keras", compile=False)
     for layer in transferred.get_layer("base").layers:
@@ -278,7 +278,7 @@ def test_weak_teacher_stops_the_run_in_a_line_and_a_flag_lets_it_pass(tmp_path, 
     ) as caught:
         teach(tmp_path / "run", teacher, student=student, sets=ALL)
     assert "--allow_weak_teacher" in str(caught.value) and "\n" not in str(caught.value)
-    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    assert not (tmp_path / "run").exists()
     cut(lambda: teach(tmp_path / "run", teacher, student=student, sets=ALL, allow_weak_teacher=True))
 
 
@@ -293,10 +293,8 @@ def half_blind(model):
 def test_strong_teacher_teaches(tmp_path, transferred, cut, capsys):
     cut(lambda: teach(tmp_path / "run", transferred, sets=ALL))
     printed = capsys.readouterr().out
-    assert (
-        re.search(r"before training: the teacher: (9.|100)\.", printed)
-        and "before training: the student in float: " in printed
-    )
+    assert re.search(r"top-1 on 100 validation images: teacher, before training: (9.|100)\.", printed)
+    assert "top-1 on 100 validation images: student in float, before training: " in printed
 
 
 def test_teacher_whose_pixels_have_to_be_told_is_refused(tmp_path, cut):
@@ -424,7 +422,9 @@ def test_model_in_memory_that_was_rewired_is_refused(tmp_path, cut):
         return fit(tmp_path / "run", rewired(order), phases={"full_precision": 1, "self_studying": 1}, pretrained=())
 
     cut(lambda: start("row"))
-    with pytest.raises(ExperimentError, match="holds another experiment, which differs in --student"):
+    with pytest.raises(
+        ExperimentError, match="changed since: the student's layers or their wiring; give another --run"
+    ):
         start("beside")
 
 
