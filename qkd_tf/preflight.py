@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 from absl import app
 
@@ -135,8 +136,8 @@ MULTIPLY_ADDS: Mapping[type, Callable] = {
 
 
 def _shape(layer) -> tuple[int | None, ...]:
-    shape = layer.output_shape[0] if isinstance(layer.output_shape, list) else layer.output_shape
-    return tuple(shape[1:])
+    """Of the first output where it is used first, without the batch."""
+    return tuple(tf.nest.flatten(layer.inbound_nodes[0].outputs)[0].shape[1:])
 
 
 def peak_activation_bytes(model: tf_keras.Model) -> int:

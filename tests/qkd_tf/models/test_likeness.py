@@ -103,7 +103,7 @@ def relu_for_swish(self, function, name, inputs):
 def test_broken_row_of_the_first_reading_is_refused_by_its_layer(monkeypatch, randomize):
     monkeypatch.setitem(standard_form.StudentReading.rewrites, layers.GlobalMaxPooling2D, average_for_largest)
     model = randomize(user(*body(), layers.GlobalMaxPooling2D(name="largest"), layers.Dense(6, name="hidden")))
-    assert refusal(subject_of("student", model)).endswith("they part at layer largest; write it in another way")
+    assert refusal(subject_of("student", model)).endswith("they part at layer largest; write that layer in another way")
 
 
 @pytest.mark.parametrize("role", ROLES)
