@@ -124,9 +124,8 @@ def fit(
         require(test_set is not None, "there is no test set; the file is proven on it: give (images, labels)")
         spec = flags.experiment_from_flags(flags.flags_of(options)).data
         if label_names is None and isinstance(student, tf_keras.Model):
-            label_names = [
-                str(label) for label in range(max(2, student.output_shape[-1]))
-            ]  # one sigmoid is two classes
+            num_outputs = student.outputs[0].shape[-1]  # one sigmoid is two classes; what is none, the pre-flight tells
+            label_names = num_outputs and [str(label) for label in range(max(2, num_outputs))]
         given["source"] = source_of(train_set, test_set, validation_set, spec, label_names)
         options["dataset"] = IN_MEMORY + given["source"].version
     values = flags.flags_of(options)

@@ -72,6 +72,7 @@ def build_student(
     trained = network.weights_normalization or (None if network.has_weights else network.normalization)
     form = standard_form(model, input_shape, trained, network.normalization, not network.is_own, num_classes)
     notes += form.notes
+    _require_readable(model, form.feed, "student")
     if network.is_own and form.feed is None and network.weights_normalization:
         notes.append(f"note: {model.name} normalises its pixels itself; --student_weights_mean and _std are not used")
     if network.is_builder and form.feed is not None and not network.weights_normalization:
@@ -103,6 +104,7 @@ def build_teacher(
             "trained under, by --teacher_pixel_mean and --teacher_pixel_std, for instance 0 and 1 for raw pixels",
         )
         feed = Affine.of(network.weights_normalization or network.normalization, input_shape[-1])
+        _require_readable(model, feed, "teacher")
         if network.weights_normalization is None:
             notes.append(f"note: the teacher {model.name} does not normalise its pixels itself; it reads {feed}")
     elif network.weights_normalization is not None:
@@ -118,6 +120,16 @@ def build_teacher(
     teacher = tf_keras.Model(pixels, logits, name=valid_name(model.name))
     notes += reading.notes + _regularizers(model, "teacher") + _frozen(model, "teacher")
     return Network(teacher, notes, dataclasses.replace(subject, ours=teacher, trains=teacher))
+
+
+def _require_readable(model: tf_keras.Model, feed: Affine | None, role: str) -> None:
+    """Raises ExperimentError for normalised pixels that the model would read as whole numbers."""
+    dtype = model.inputs[0].dtype
+    require(
+        feed is None or dtype.is_floating or feed.is_as(Affine.identity(len(feed.scale))),
+        f"the {role} {model.name} has an Input of {dtype.name}, which cannot hold pixels normalised by {feed}; make it "
+        "one of float32, or say that it reads raw pixels, by mean 0 and deviation 1",
+    )
 
 
 def _gives_probabilities(subject: Subject) -> bool:

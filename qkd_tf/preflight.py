@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 from absl import app
 
@@ -135,8 +136,8 @@ MULTIPLY_ADDS: Mapping[type, Callable] = {
 
 
 def _shape(layer) -> tuple[int | None, ...]:
-    shape = layer.output_shape[0] if isinstance(layer.output_shape, list) else layer.output_shape
-    return tuple(shape[1:])
+    """Of the first output where it is used first, without the batch."""
+    return tuple(tf.nest.flatten(layer.inbound_nodes[0].outputs)[0].shape[1:])
 
 
 def peak_activation_bytes(model: tf_keras.Model) -> int:
@@ -313,9 +314,13 @@ def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], i
         shape, label_names = data.describe(spec)
         num_classes = len(label_names)
         try:
-            return shape, num_classes, proof_images(spec, data.open_source(spec))
+            source = data.open_source(spec)
+            images = proof_images(spec, source)
         except ExperimentError as error:
             reason = str(error)
+        else:
+            data.require_enough(source, spec)
+            return shape, num_classes, images
     print(f"note: networks are compared on noise, not on pictures: {reason}")
     return shape, num_classes, np.random.default_rng(0).integers(0, 256, (NUM_PROOF_IMAGES, *shape)).astype(np.uint8)
 

@@ -366,7 +366,7 @@ def _inner(d: Drawer, x):
     )
     if d.oddly():
         inner.trainable = False
-    named = {"training": False} if d.sometimes(0.15) else {}
+    named = {"training": d.oddly(0.2)} if d.sometimes(0.15) else {}
     d.lines.append(f"  the model before, called {named}, trainable={inner.trainable}")
     y = inner(x, **named)
     return inner(y) if d.oddly(0.15) else y
@@ -424,6 +424,15 @@ def _dead_end(d: Drawer, x):
     return L.Concatenate()([y, L.Conv2D(2, 1)(y)])
 
 
+def _on_two_sizes(d: Drawer, x):
+    """A layer, or a model, that is used on maps of two sizes."""
+    made = (L.ReLU, lambda: L.Dropout(0.1), lambda: tf_keras.Sequential([L.ReLU()]), lambda: L.GaussianNoise(0.1))
+    layer = d.one((*made, lambda: L.MaxPooling2D(2), L.BatchNormalization, L.LeakyReLU))()
+    d.lines.append(f"  a {type(layer).__name__} on two sizes")
+    y = layer(L.MaxPooling2D(2)(layer(x)))
+    return L.Conv2D(4, 1)(y)
+
+
 ODD_WIRES: Mapping[str, Callable] = {
     **{f"layers.{kind.__name__}": _joined(kind) for kind in (L.Subtract, L.Average, L.Maximum, L.Minimum, L.Multiply)},
     **{
@@ -469,6 +478,10 @@ ODD_WIRES: Mapping[str, Callable] = {
     },
     "own functional model": _own_functional,
     "dead end": _dead_end,
+    "on two sizes": _on_two_sizes,
+    "on two sizes again": _on_two_sizes,
+    "empty Sequential": lambda d, x: tf_keras.Sequential()(x),
+    "by name": lambda d, x: L.Add()(inputs=[x, L.ReLU()(inputs=x)]),
     "attention": lambda d, x: L.Reshape((*x.shape[1:],))(L.Attention()([L.Reshape((-1, x.shape[-1]))(x)] * 2)),
 }
 relu_layer = L.ReLU(name="shared_relu")
@@ -631,6 +644,8 @@ ODD_HEADS: Mapping[str, tuple[str, Callable]] = {
     "rank 2 of a reshape": ("logits", lambda d, x: L.Reshape((d.num_outputs,))(_map_head(d, x))),
     "log softmax": ("logits", lambda d, x: tf.nn.log_softmax(_dense()(d, x))),
     "batch norm at the end": ("logits", lambda d, x: _batch_norm(d)(_dense()(d, x))),
+    "one number": ("logits", lambda d, x: tf.reduce_mean(x, range(1, len(x.shape)))),
+    "reshaped": ("logits", lambda d, x: L.Reshape((-1,))(_map_head(d, x))),
     "sum of two": ("logits", lambda d, x: L.Add()([_dense()(d, x), L.Dense(d.num_outputs)(L.Flatten()(x))])),
     "average of two softmaxes": (
         "softmax",
@@ -719,6 +734,10 @@ def _functional(d: Drawer, shape, make_head: Callable) -> tf_keras.Model:
     outputs = make_head(d, x)
     if d.oddly(0.03):
         return tf_keras.Model(inputs, [outputs, x])
+    if d.oddly(0.02):
+        return (
+            tf_keras.Model({"image": inputs}, outputs) if d.sometimes(0.5) else tf_keras.Model(inputs, {"a": outputs})
+        )
     if d.oddly(0.02):
         more = tf_keras.Input((d.num_outputs,))
         return tf_keras.Model([inputs, more], L.Add()([outputs, more]))

@@ -38,6 +38,15 @@ def calls(model: tf_keras.Model) -> list:
     return found
 
 
+def called_in_training(model: tf_keras.Model) -> list:
+    """The layers and inner graphs of a model that are called with training=True."""
+    found = []
+    for node in nodes(model):
+        inner = called_in_training(node.layer) if is_graph(node.layer) else []
+        found += [node.layer, *inner] if training_argument(node) is True else inner
+    return found
+
+
 def readers(model: tf_keras.Model) -> Callable[[layers.Layer], list]:
     """A function that tells which layers of a flat model read a layer's output, once for each time they do."""
     found: dict[int, list] = {}

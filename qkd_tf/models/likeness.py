@@ -68,10 +68,15 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
       `border_difference` of the logits and `border_top1_agreement`, in percent.
 
     Raises:
-      ExperimentError: they differ, by more than rounding explains; the first layer where they part is named.
+      ExperimentError: they differ, by more than rounding explains, or are not finite; the first such layer is named.
     """
     expected, logits = subject.outputs(images), _predict(subject.ours, images)
     got = HEADS[subject.reading.head](logits)
+    if not (np.all(np.isfinite(expected)) and np.all(np.isfinite(logits))):
+        raise ExperimentError(
+            f"the {subject.role} {subject.given.name} gives outputs that are not finite; "
+            f"{_where_not_finite(subject, images)}"
+        )
     tolerance = TOLERANCES[_precision(subject.given)]
     is_probability = subject.reading.head not in ("logits", "one logit")
     difference = _difference(got, expected, is_probability)
@@ -120,6 +125,14 @@ def _difference(got: np.ndarray, expected: np.ndarray, absolute: bool = False) -
     largest = 1.0 if absolute else max(float(np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))), 1e-30)
     gap = np.abs(got - expected)
     return float(np.max(gap, initial=0.0, where=np.isfinite(gap))) / largest
+
+
+def _where_not_finite(subject: Subject, images: np.ndarray) -> str:
+    """The first layer whose output is not finite, and what to do."""
+    found = run(subject.given, [subject.fed(images)])
+    names = [name for name, output in found if not np.all(np.isfinite(tf.cast(output, tf.float64)))]
+    where = f"layer {names[0]} is the first one to; " if names else ""
+    return f"{where}give weights of a training that did not diverge"
 
 
 def _where_they_part(subject: Subject, images: np.ndarray, tolerance: float) -> str:
