@@ -214,6 +214,18 @@ def test_teacher_teaches_logits_whatever_made_its_probabilities(end, randomize):
     assert len(notes) == 1 and ("softmax at the end" in notes[0] or "their logarithms teach" in notes[0])
 
 
+@pytest.mark.parametrize("units", [1, 5])
+def test_sigmoids_that_no_layer_tells_of_teach_as_they_are_and_that_is_noted(units, randomize):
+    """Numbers alone cannot tell sigmoids from logits, so nothing is changed, and nothing is silent."""
+    pixels = tf_keras.Input(SHAPE)
+    x = layers.Dense(units)(layers.Flatten()(layers.Rescaling(1e-3)(pixels)))
+    model = randomize(tf_keras.Model(pixels, layers.Lambda(lambda x: 1 / (1 + tf.exp(-x)))(x), name="user"))
+    teacher, notes = networks.build_teacher(TRAINED, SHAPE, max(2, units), model)
+    (note,) = [note for note in notes if "between 0 and 1" in note]
+    assert "if it is sigmoids, end the teacher before them" in note
+    np.testing.assert_allclose(predict(teacher, pictures())[:, -units:], predict(model, pictures()), rtol=1e-5)
+
+
 def test_logits_of_a_teacher_stay_what_they_are_though_they_may_be_positive(randomize):
     model = randomize(user(layers.Rescaling(1 / 255), end=lambda x: layers.Activation("softplus")(x)))
     teacher, notes = networks.build_teacher(TRAINED, SHAPE, 5, model)
@@ -297,3 +309,27 @@ def test_teacher_of_one_unit_is_for_two_classes_alone(num_classes, randomize):
     teacher, _ = networks.build_teacher(TRAINED, SHAPE, num_classes, model)
     logits = predict(teacher, pictures())
     np.testing.assert_allclose(softmax(logits)[:, 1:], predict(model, pictures()), atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [networks.build_student, networks.build_teacher])
+def test_integer_input_cannot_hold_normalized_pixels(build, randomize):
+    """Keras would cut them to whole numbers; raw pixels are such."""
+    pixels = tf_keras.Input(SHAPE, dtype="uint8")
+    model = tf_keras.Model(pixels, layers.Dense(5)(layers.Flatten()(tf.cast(pixels, tf.float32))), name="user")
+    told = NetworkSpec("in_memory:trained:user", OTHERS, weights_normalization=OTHERS)
+    with pytest.raises(
+        ExperimentError, match="user has an Input of uint8, which cannot hold pixels normalised by mean 1"
+    ):
+        build(told, SHAPE, 5, model)
+    raw = PixelNormalization((0.0,), (1.0,))
+    network = build(dataclasses.replace(told, weights_normalization=raw), SHAPE, 5, randomize(model))
+    assert network.prove(pictures())["difference"] < 1e-5
+
+
+@pytest.mark.parametrize("build", [networks.build_student, networks.build_teacher])
+def test_means_of_other_channels_than_the_pictures_have_are_refused(build):
+    pixels = tf_keras.Input((8, 8, 1))
+    model = tf_keras.Model(pixels, layers.Dense(5)(layers.Flatten()(pixels)), name="user")
+    spec = NetworkSpec("in_memory:trained:user", PIXELS, weights_normalization=IMAGENET)
+    with pytest.raises(ExperimentError, match="for 3 channels, the images have 1"):
+        build(spec, (8, 8, 1), 5, model)
