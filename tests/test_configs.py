@@ -55,7 +55,7 @@ def test_no_flag_is_given_twice(path):
     assert len(names) == len(set(names))
 
 
-SAMPLE = ("demo", "cifar10_resnet8_w2a2", "mbv2_w6a6", "paper/cifar10_resnet20_w2a2")
+SAMPLE = ("demo", "cifar10_resnet8_w2a2", "mbv2_w6a6")
 
 
 @pytest.mark.parametrize(
