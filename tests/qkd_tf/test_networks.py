@@ -119,7 +119,7 @@ def test_normalization_that_a_model_does_itself_makes_what_was_told_of_it_idle_a
         np.testing.assert_allclose(predict(model, pictures()), predict(given, pictures()), atol=1e-4)
 
 
-# How a teacher may begin -> its layers, all of which make pixel / 64 of a pixel at inference.
+# How a network may begin.
 BEGINNINGS = {
     "rescaling": lambda: [layers.Rescaling(1 / 64)],
     "normalization": lambda: [layers.Normalization(mean=0.0, variance=64.0**2)],
@@ -127,6 +127,8 @@ BEGINNINGS = {
     "two steps": lambda: [layers.Rescaling(1 / 8), layers.Dropout(0.1), layers.Rescaling(1 / 8)],
     "nested": lambda: [tf_keras.Sequential([layers.Input(SHAPE), layers.Rescaling(1 / 64)])],
     "operator": lambda: [lambda x: x / 64.0],
+    "preprocess_input of mode torch": lambda: [tf_keras.applications.densenet.preprocess_input],
+    "preprocess_input of mode tf": lambda: [tf_keras.applications.mobilenet_v2.preprocess_input],
 }
 
 
@@ -137,7 +139,8 @@ def test_network_that_normalizes_reads_pixels_as_they_are_however_it_does(build,
     model = randomize(user(*BEGINNINGS[beginning]()))
     network = build(TRAINED, SHAPE, 5, model)
     expected = predict(model, pictures())
-    np.testing.assert_allclose(predict(network.model, pictures()), expected, atol=1e-5 * np.abs(expected).max())
+    ours = predict(network.subject.ours, pictures())  # with the user's own padding
+    np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
     assert network.subject.feed is None
     assert network.prove(pictures())["difference"] < 1e-5
 
