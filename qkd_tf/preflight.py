@@ -293,7 +293,7 @@ def look(experiment: Experiment, num_classes: int = 0) -> None:
     networks.check_name(experiment.student, "--student")
     if experiment.teacher:
         networks.check_name(experiment.teacher, "--teacher")
-    shape, num_classes, images = _pictures(experiment.data, num_classes)
+    shape, num_classes, images, source = _pictures(experiment.data, num_classes)
     found = [student(experiment, shape, num_classes)]
     if experiment.teacher:
         found.append(teacher(experiment, shape, num_classes))
@@ -302,10 +302,12 @@ def look(experiment: Experiment, num_classes: int = 0) -> None:
         for note in network.notes:
             print(note)
     print(quantize_student(found[0].model, experiment.quantization).summary())
+    if source is not None:
+        data.require_enough(source, experiment.data)
 
 
-def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], int, np.ndarray]:
-    """(Shape, number of classes, pictures), as the set itself or flags tell; its pictures need not be there."""
+def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], int, np.ndarray, data.Source | None]:
+    """(Shape, number of classes, pictures, set), as the set itself or flags tell; None where it is not there."""
     require_count(num_classes, "num_classes", why="0 takes those of the set")
     if num_classes:
         require(spec.image_size > 0, f"--num_classes={num_classes} without --image_size; give both")
@@ -319,10 +321,10 @@ def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], i
         except ExperimentError as error:
             reason = str(error)
         else:
-            data.require_enough(source, spec)
-            return shape, num_classes, images
+            return shape, num_classes, images, source
     print(f"note: networks are compared on noise, not on pictures: {reason}")
-    return shape, num_classes, np.random.default_rng(0).integers(0, 256, (NUM_PROOF_IMAGES, *shape)).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (NUM_PROOF_IMAGES, *shape)).astype(np.uint8)
+    return shape, num_classes, noise, None
 
 
 def main(argv: list[str]) -> None:
