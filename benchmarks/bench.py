@@ -3,6 +3,10 @@
 Ratios are to the same work in full precision, or to the stock file. Nothing else should run meanwhile.
 """
 
+if __name__ == "__main__":
+    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
 import json
 import pathlib
 

@@ -7,6 +7,10 @@ Writes benchmarks/calibration_alone/mobilenet_v2_w8a8.json and prints the table 
 the machine is busy; --folder keeps pictures and run, and an export is made anew.
 """
 
+if __name__ == "__main__":
+    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
 import argparse
 import json
 import pathlib

@@ -4,6 +4,10 @@ Exports each finished run for a phone and asks every runtime for the whole test 
 benchmarks/fidelity/NAME.json and prints a table of all that lie there. Minutes a run; what else runs does not matter.
 """
 
+if __name__ == "__main__":
+    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
 import json
 import pathlib
 import sys

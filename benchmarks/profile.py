@@ -4,6 +4,10 @@ Prints milliseconds a step by kind of operation, full precision beside self-stud
 on all cores, so that they add up to more than the step. FOLDER keeps the traces for TensorBoard.
 """
 
+if __name__ == "__main__":
+    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
 import collections
 import pathlib
 import sys

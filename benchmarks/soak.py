@@ -6,6 +6,10 @@ integer_logits.npz, model.tflite) or to refuse with one line that names the reas
 DIR/parts.json: the campaign goes on where it was stopped. Disks are filled on a tmpfs, which takes root.
 """
 
+if __name__ == "__main__":
+    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
 import functools
 import json
 import os

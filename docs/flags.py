@@ -3,6 +3,10 @@
 A module's source is run under another name, since that of a package's command is `__main__`.
 """
 
+if __name__ == "__main__":
+    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
 import argparse
 import ast
 import pathlib
@@ -17,11 +21,12 @@ PAGE = ROOT / "docs" / "flags.md"
 
 # Title -> the module that defines the flags, and what is to know of them.
 TABLES = {
-    "Training and pre-flight": (
+    "Training": (
         "qkd_tf.flags",
-        "`python -m qkd_tf.train` and `python -m qkd_tf.preflight` take these, `python -m qkd_tf.sensitivity` and\n"
+        "`python -m qkd_tf.train` takes these, `python -m qkd_tf.preflight`, `python -m qkd_tf.sensitivity` and\n"
         "`python -m qkd_tf.ablation` beside their own.",
     ),
+    "Pre-flight": ("qkd_tf.preflight", "`python -m qkd_tf.preflight --flagfile=FILE`, and the flags of the training."),
     "Export": ("tflite_export", "`python -m tflite_export --run_dir=RUN`"),
     "Verification": ("tflite_export.verify", "`python -m tflite_export.verify --tflite=FILE --handoff=RUN/handoff`"),
     "Comparison": ("qkd_tf.compare", "`python -m qkd_tf.compare RUN RUN …`"),

@@ -6,7 +6,7 @@ import re
 import statistics
 from collections.abc import Iterator
 
-from matplotlib import pyplot
+from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
 from docs.results import NAMES
@@ -39,9 +39,10 @@ ROWS = {
 }
 
 
+@page.in_style
 def phases() -> str:
     """Who learns from whom in each phase."""
-    drawn = pyplot.subplots(figsize=(9, 2.5), layout="constrained")[1]
+    drawn = page.axes((9, 2.5))
     drawn.set(xlim=(0, 9), ylim=(0, 2.6))
     drawn.axis("off")
     for number, (name, teacher, student_loss, teacher_loss) in enumerate(PHASES):
@@ -66,7 +67,7 @@ def _wrapped(loss: str) -> str:
     return loss.replace(" + ", "\n+ ")
 
 
-def _box(drawn: pyplot.Axes, x: float, y: float, text: str, colour: str) -> None:
+def _box(drawn: Axes, x: float, y: float, text: str, colour: str) -> None:
     box = FancyBboxPatch(
         (x, y), 2.7, 0.87, boxstyle="round,pad=0,rounding_size=0.08", facecolor=C["shade"], edgecolor=colour, lw=1.4
     )
@@ -77,11 +78,12 @@ def _box(drawn: pyplot.Axes, x: float, y: float, text: str, colour: str) -> None
         drawn.text(x + 1.35, y + 0.435 - below, line, ha="center", va="center", fontsize=9, color=C["ink"])
 
 
-def _arrow(drawn: pyplot.Axes, x: float, start: float, end: float, colour: str) -> None:
+def _arrow(drawn: Axes, x: float, start: float, end: float, colour: str) -> None:
     style = {"arrowstyle": "-|>", "color": colour, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
     drawn.annotate("", (x, end), (x, start), arrowprops=style)
 
 
+@page.in_style
 def sizes() -> str:
     """Top-1 of integer files on CIFAR-10 against the bytes of the smallest storage of that network at those bits."""
     drawn = page.axes()
@@ -123,6 +125,7 @@ def _bytes(network: str, bits: str) -> int:
     return min(storage["bytes"] for storage in storages.values())
 
 
+@page.in_style
 def rows() -> str:
     """Top-1 of the campaign's integer files: a dot a seed, a bar the mean."""
     drawn = page.axes()
@@ -146,6 +149,7 @@ def rows() -> str:
     return page.svg(drawn, f"ResNet-8 on CIFAR-10, float {published:.2f} %. {'; '.join(told)}.")
 
 
+@page.in_style
 def epochs() -> str:
     """Top-1 on validation after each epoch of the campaign's rows at 2 bits, the mean over seeds."""
     drawn = page.axes()

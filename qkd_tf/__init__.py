@@ -10,7 +10,6 @@ In Python, `qkd_tf.fit` is the door; the modules that are commands are run by `p
 import importlib
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 __version__ = "0.1.0"

@@ -1,8 +1,5 @@
 """The job in Python: `qkd_tf.fit` trains, on images in memory too, and gives the run that is exported."""
 
-from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
-
-# isort: split
 import dataclasses
 import pathlib
 import re
@@ -10,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import tf_keras
 
-from qkd_tf import durable, flags, identity
+from qkd_tf import durable, flags
+from qkd_tf.borrowed_process import borrowed
 from qkd_tf.data.given import GivenSet, source_of
 from qkd_tf.experiment import (
     IN_MEMORY,
@@ -55,6 +53,7 @@ class Run:
         return self.results["student_test_top1"]
 
 
+@borrowed()
 def fit(
     student: tf_keras.Model | str,
     train_set: GivenSet | str,
@@ -71,7 +70,9 @@ def fit(
 ) -> Run:
     """Trains a low-bit student by QKD, as `python -m qkd_tf.train` does.
 
-    A call that was stopped or killed goes on where it was when it is made again with the same `run_dir`.
+    A call that was stopped or killed goes on where it was when it is made again with the same `run_dir`. Seeds,
+    determinism, Keras' settings and the levels of logs are set for the training, and put back behind it; no other
+    thread should draw random numbers or change them meanwhile.
 
     Args:
       student: float tf_keras model from pixels to logits or probabilities, left as it is; or what --student takes.
@@ -136,7 +137,6 @@ def fit(
 
 
 def _name(model: tf_keras.Model, trained: bool) -> str:
-    """What a model in memory is called in flags.txt: the same for the same layers and, where they count, weights."""
-    digest = identity.of_layers(model) + (identity.of_weights(model) if trained else "")
+    """What a model in memory is called in flags.txt; `identity` tells one from another."""
     kind = TRAINED_IN_MEMORY if trained else UNTRAINED_IN_MEMORY
-    return f"{kind}{re.sub(r'_[0-9]+$', '', model.name)}-{digest}"  # Keras numbers models without a name of their own
+    return kind + re.sub(r"_[0-9]+$", "", model.name)  # Keras numbers models without a name of their own

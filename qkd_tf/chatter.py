@@ -14,6 +14,14 @@ CHATTER = re.compile(
 )
 
 
+def raise_threshold() -> None:
+    """Lets TensorFlow's native code tell fatal errors alone, unless the environment says otherwise.
+
+    To be called by a command before it imports TensorFlow; it holds as long as the process.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """What is written to the process's stderr in this context comes at its end, without the lines of CHATTER."""

@@ -13,7 +13,7 @@ from qkd_tf.command_line import CommandFlags
 from qkd_tf.durable import write_whole
 from qkd_tf.experiment import ExperimentError, require
 from qkd_tf.finished_runs import Run, groups, load
-from qkd_tf.page import COLOURS, axes, render, svg
+from qkd_tf.page import COLOURS, axes, in_style, render, svg
 
 FLAGS = CommandFlags()
 TEMPLATE = pathlib.Path(__file__).with_name("compare.html.j2")
@@ -142,6 +142,7 @@ def html(runs: Sequence[Run]) -> str:
     return render(TEMPLATE, header=HEADER, groups=parts, notes=notes(runs), num_runs=len(runs))
 
 
+@in_style
 def figure(runs: Sequence[Run], cost: Cost) -> markupsafe.Markup:
     """Top-1 over a cost, each run by its number in the table; the front is a line."""
     drawn, front = axes(), pareto(runs, cost)

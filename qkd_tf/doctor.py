@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
-from qkd_tf.chatter import quiet
+from qkd_tf.chatter import quiet, raise_threshold
 
 ROOT = pathlib.Path(__file__).parents[1]
 PYTHON = (3, 11)
@@ -197,6 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m qkd_tf.doctor", description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", default="", help="Folder in which TFDS has prepared sets; default: that of TFDS.")
     data_dir = parser.parse_args().data_dir
+    raise_threshold()
     checks = [python, packages, keras, devices, disk, lambda: data(data_dir), chain]
     names = ["Python", "packages", "Keras", "devices", "disk", "data", "chain"]
     if not examine(list(zip(names, checks, strict=True))):

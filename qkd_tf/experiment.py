@@ -11,6 +11,7 @@ OPTIMIZERS = ("sgd", "adam")
 KEPT_EPOCHS = ("best", "last")
 PRECISIONS = ("float32", "bfloat16", "float16")
 MAX_SIDE = 8_192  # pixels
+RESIZES = ("crop", "squash")
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
 TARGETS = ("phone", "microcontroller", "ethos_u")
 INTERVAL_INITS = ("minmax", "lsq", "mse")
@@ -31,6 +32,11 @@ class ExperimentError(ValueError):
 def require(condition: bool, message: str) -> None:
     if not condition:
         raise ExperimentError(message)
+
+
+def printable(name: str) -> str:
+    """A name as the system has it, whose bytes need not be UTF-8, with escapes for those that are not."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def require_known(value: str, known: tuple[str, ...], what: str) -> None:
@@ -74,11 +80,14 @@ class DataSpec:
       data_dir: folder in which TFDS has prepared the set; "" for the TFDS default.
       test_split: split, or folder of a `folder:` set, for the final look; "" takes test, or, of a TFDS set
         without one, validation.
-      image_size: pixels; 0 keeps images as stored. Otherwise the shorter side is resized to
-        image_size * 256 / 224, then cropped at random (training) or at the centre.
+      image_size: pixels of both sides; 0 keeps images as stored.
+      resize: a row of RESIZES: how images become of image_size. "crop": the shorter side is resized to
+        image_size * 256 / 224, then image_size is cropped at random (training) or at the centre. "squash": both sides
+        are resized to image_size, whatever that does to their ratio.
+      image_channels: 1 for grey images, 3 for RGB, 0 for those of the set (of a `folder:` set 3).
       validation_fraction: share of the training split, in (0, 1), kept to choose the best epoch.
       crop_padding: black pixels put around a training image before the random crop; images that
-        were resized have room for the crop already.
+        were resized by "crop" have room for the crop already.
       horizontal_flip: mirror half of the training images.
       skip_broken_images: leave out files of a `folder:` set that cannot be decoded, instead of refusing the set.
       max_steps: training steps after which an epoch ends, for a quick trial; 0 for whole epochs.
@@ -89,6 +98,8 @@ class DataSpec:
     data_dir: str = ""
     test_split: str = ""
     image_size: int = 0
+    resize: str = "crop"
+    image_channels: int = 0
     validation_fraction: float = 0.1
     crop_padding: int = 4
     horizontal_flip: bool = True
@@ -99,12 +110,27 @@ class DataSpec:
     max_eval_images: int = 0
 
     def __post_init__(self):
+        for field in ("name", "data_dir", "test_split"):
+            given = getattr(self, field)
+            flag = "dataset" if field == "name" else field
+            told = printable(given)
+            require(told == given, f"--{flag}={told} is not UTF-8, as the files of a run are; rename the folder")
+        require_known(self.resize, RESIZES, "--resize")
+        require(
+            self.image_channels in (0, 1, 3),
+            f"--image_channels={self.image_channels} is out of range; 1 is grey, 3 is RGB, 0 is what the set has",
+        )
         require(0 < self.validation_fraction < 1, f"--validation_fraction={self.validation_fraction} is not in (0, 1)")
         require_count(self.batch_size, "batch_size", 1)
         require_count(self.crop_padding, "crop_padding", highest=MAX_SIDE)
         require_count(self.image_size, "image_size", highest=MAX_SIDE, why="0 keeps the size of the set")
         require_count(self.max_steps, "max_steps", why="0 is for whole epochs")
         require_count(self.max_eval_images, "max_eval_images", highest=10**9, why="0 is for all")
+
+    @property
+    def has_room(self) -> bool:
+        """Whether resized training images are larger than what is cropped of them."""
+        return self.image_size > 0 and self.resize == "crop"
 
     @property
     def eval_images(self) -> slice:
@@ -168,6 +194,11 @@ class NetworkSpec:
     def is_own(self) -> bool:
         """Whether it is a user's, and none of the zoo."""
         return self.is_in_memory or self.is_builder or self.is_saved
+
+    @property
+    def starts_by_chance(self) -> bool:
+        """Whether its first weights are random; a builder may give it others."""
+        return not self.has_weights and not self.is_builder
 
     @property
     def has_weights(self) -> bool:
@@ -449,7 +480,7 @@ class Experiment:
             f"note: {phases[0]} starts with a {role} of random weights; give --{role}_weights, "
             "or put full_precision before it in --phases"
             for role, network, phases in random
-            if network and phases and not network.has_weights and not network.is_builder
+            if network and phases and network.starts_by_chance
         ]
 
     @property

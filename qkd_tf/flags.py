@@ -16,6 +16,13 @@ FLAGS.DEFINE_string("dataset", "cifar10", "Images: 'digits' (embedded), 'folder:
 FLAGS.DEFINE_string("data_dir", "", "Folder in which TFDS has prepared the set; empty: the default folder of TFDS.")
 FLAGS.DEFINE_string("test_split", "", "Split for the final look; empty: test, or validation where TFDS has no labels.")
 FLAGS.DEFINE_integer("image_size", 0, "Pixels of a side; 0 keeps the size of the set (all images must then agree).")
+FLAGS.DEFINE_enum(
+    "resize",
+    "crop",
+    ex.RESIZES,
+    "How images become of --image_size: the centre of the shorter side, or both sides squashed, as Keras does.",
+)
+FLAGS.DEFINE_integer("image_channels", 0, "Channels that networks read: 1 is grey, 3 RGB, 0 what the set has.")
 FLAGS.DEFINE_float("validation_fraction", 0.1, "Share of the training split, in (0, 1), that chooses the best epoch.")
 FLAGS.DEFINE_integer("crop_padding", 4, "Black pixels around a training image before the random crop (QKD, CIFAR: 4).")
 FLAGS.DEFINE_bool("horizontal_flip", True, "Mirror half of the training images.")
@@ -276,7 +283,8 @@ def flags_of(options: Mapping[str, object]) -> flags.FlagValues:
       ExperimentError: no flag of that name, or a value that it cannot have.
     """
     values = copy.deepcopy(FLAGS)
-    values.unparse_flags()
+    for name in values:  # absl's `unparse_flags` logs, and with it makes a handler for the whole process
+        values[name].unparse()
     for name, value in options.items():
         near = ", ".join(difflib.get_close_matches(name, values, n=3))
         meant = f"did you mean {near}?" if near else "docs/flags.md has them"

@@ -24,33 +24,33 @@ WORDS: Mapping[str, str] = {
 
 
 def contents(
-    student: tf_keras.Model, teacher: tf_keras.Model | None, pictures: Mapping, unnamed_weights: frozenset[str]
+    student: tf_keras.Model, teacher: tf_keras.Model | None, pictures: Mapping, unnamed: frozenset[str]
 ) -> dict[str, str]:
     """What `RunFolder.claim` compares, by a row of WORDS.
 
     Args:
       pictures: `Splits.fingerprint`.
-      unnamed_weights: of "student" and "teacher" those that begin with weights of chance, which another start of the
+      unnamed: of "student" and "teacher" those that begin with weights of chance, which another start of the
         same program need not repeat.
     """
     found = {"version": __version__, "pictures": _digest(json.dumps(pictures, sort_keys=True))}
     for role, model in (("student", student), ("teacher", teacher)):
         if model is not None:
             found[f"{role}_layers"] = of_layers(model)
-            if role not in unnamed_weights:
+            if role not in unnamed:
                 found[f"{role}_weights"] = of_weights(model)
     return found
 
 
 def of_layers(model: tf_keras.Model) -> str:
     """Digest of a graph's layers and their wiring; names do not count, which Keras numbers as it likes."""
-    rows, counter = [], itertools.count()
+    rows, counter, numbers = [], itertools.count(), {}
 
     def apply(node, given: list) -> list:
         outputs = [next(counter) for _ in tf.nest.flatten(node.outputs)]
         constants = [value for value in tf.nest.flatten((node.call_args, node.call_kwargs)) if not _is_symbolic(value)]
-        kind = type(node.layer)
-        rows.append([f"{kind.__module__}.{kind.__qualname__}", _config(node.layer), given, outputs, constants])
+        kind, number = type(node.layer), numbers.setdefault(id(node.layer), len(numbers))  # one layer may be used twice
+        rows.append([f"{kind.__module__}.{kind.__qualname__}", number, _config(node.layer), given, outputs, constants])
         return outputs
 
     rows.append(walk(model, [next(counter) for _ in model.inputs], apply))

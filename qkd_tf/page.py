@@ -7,10 +7,9 @@ from collections.abc import Mapping
 
 import jinja2
 import markupsafe
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  (the backend must be chosen first)
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 # What figures are drawn in -> the variable of page.html.j2 that it stands for. Matplotlib wants numbers, and the
 # reader's choice of light or dark is known to the browser alone.
@@ -45,7 +44,8 @@ STYLE = {
     "legend.handlelength": 1.4,
 }
 SIZE = (4.5, 2.7)  # inches; at a phone's width the letters keep their 9 points
-matplotlib.rcParams.update(STYLE)
+# Decorates a function that draws, from `axes` to `svg`: matplotlib's own style, then ours, for the call alone.
+in_style = matplotlib.style.context(STYLE, after_reset=True)
 
 
 def render(template: pathlib.Path, **values) -> str:
@@ -67,13 +67,13 @@ def _breakable(name: str) -> markupsafe.Markup:
     )
 
 
-def axes() -> pyplot.Axes:
-    """Empty axes in the style of the pages."""
-    return pyplot.subplots(figsize=SIZE, layout="constrained")[1]
+def axes(size: tuple[float, float] = SIZE) -> Axes:
+    """Empty axes of a figure of their own, which pyplot does not know; see `in_style`."""
+    return Figure(figsize=size, layout="constrained").subplots()
 
 
-def svg(drawn: pyplot.Axes, text: str) -> markupsafe.Markup:
-    """The figure of `drawn` as an SVG element, and closes it.
+def svg(drawn: Axes, text: str) -> markupsafe.Markup:
+    """The figure of `drawn` as an SVG element.
 
     Args:
       text: what a reader who does not see it is told.
@@ -81,7 +81,6 @@ def svg(drawn: pyplot.Axes, text: str) -> markupsafe.Markup:
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": text}):
         drawn.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    pyplot.close(drawn.figure)
     code = buffer.getvalue()
     code = code[code.index("<svg") :]
     code = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->", "", code, flags=re.S)

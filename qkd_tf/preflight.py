@@ -1,8 +1,10 @@
 """What a student will be, layer by layer, before anything is trained: python -m qkd_tf.preflight --flagfile=FILE."""
 
-from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+if __name__ == "__main__":
+    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
+import copy
 import dataclasses
 import math
 import sys
@@ -13,13 +15,24 @@ import tensorflow as tf
 import tf_keras
 from absl import app
 
-from qkd_tf import command_line, data, flags, networks
-from qkd_tf.experiment import DataSpec, Experiment, ExperimentError, QuantizationSpec, TargetSpec, require
+from qkd_tf import command_line, data, flags, networks, random_state
+from qkd_tf.experiment import (
+    DataSpec,
+    Experiment,
+    ExperimentError,
+    QuantizationSpec,
+    TargetSpec,
+    require,
+    require_count,
+)
 from qkd_tf.models.copier import leaves
 from qkd_tf.networks import Network
 from qkd_tf.quantization.plan import KERNELS, QuantizationPlan, make_plan, parents, problems, role
 from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.quantization.standard_form import UnsupportedLayers
+
+FLAGS = copy.deepcopy(flags.FLAGS)  # those of the training, and its own
+FLAGS.DEFINE_integer("num_classes", 0, "Classes of a set that is not at hand; with --image_size and --image_channels.")
 
 BIAS_BYTES = 4
 NUM_PROOF_IMAGES = 32
@@ -229,6 +242,7 @@ def student(experiment: Experiment, input_shape, num_classes: int, given: tf_ker
         network.notes.append(
             f"note: {model.name} has depthwise convolutions, on which --mixed_precision=bfloat16 is slower than float32"
         )
+    _require_compilable(experiment, model)
     trains = not experiment.student.has_weights and "full_precision" in experiment.training.phase_names
     require(
         not trains or bool(model.trainable_variables),
@@ -240,6 +254,7 @@ def student(experiment: Experiment, input_shape, num_classes: int, given: tf_ker
 def teacher(experiment: Experiment, input_shape, num_classes: int, given: tf_keras.Model | None = None) -> Network:
     """An experiment's teacher, as `student`."""
     network = networks.build_teacher(experiment.teacher, input_shape, num_classes, given)
+    _require_compilable(experiment, network.model)
     trains = {"co_studying"} | ({"full_precision"} if not experiment.teacher.has_weights else set())
     phases = [name for name in experiment.training.phase_names if name in trains]
     require(
@@ -250,13 +265,27 @@ def teacher(experiment: Experiment, input_shape, num_classes: int, given: tf_ker
     return network
 
 
+def _require_compilable(experiment: Experiment, model: tf_keras.Model) -> None:
+    """XLA has no deterministic gradient of a maximum over windows."""
+    training = experiment.training
+    pools = [layer.name for layer in leaves(model) if isinstance(layer, _layers.MaxPooling2D)]
+    require(
+        not (pools and training.jit_compile and random_state.is_deterministic(training.deterministic)),
+        f"layer {pools[0] if pools else ''} of {model.name} is a MaxPooling2D, which XLA cannot train "
+        "deterministically; leave --jit_compile out, or give --nodeterministic",
+    )
+
+
 def proof_images(spec: DataSpec, source: data.Source) -> np.ndarray:
     """Training pictures [N, H, W, C] uint8 on which networks are compared with those that came."""
     return data.sample(source, spec, NUM_PROOF_IMAGES)[0]
 
 
-def look(experiment: Experiment) -> None:
+def look(experiment: Experiment, num_classes: int = 0) -> None:
     """Prints what the networks of an experiment will be; nothing is written or trained.
+
+    Args:
+      num_classes: of a set that is not at hand; 0 where the set tells.
 
     Raises:
       ExperimentError: whatever would keep it from being trained, as far as its networks tell.
@@ -264,25 +293,46 @@ def look(experiment: Experiment) -> None:
     networks.check_name(experiment.student, "--student")
     if experiment.teacher:
         networks.check_name(experiment.teacher, "--teacher")
-    source = data.open_source(experiment.data)
-    shape, num_classes, images = source.image_shape, len(source.label_names), proof_images(experiment.data, source)
+    shape, num_classes, images = _pictures(experiment.data, num_classes)
     found = [student(experiment, shape, num_classes)]
     if experiment.teacher:
         found.append(teacher(experiment, shape, num_classes))
     for network in found:
         network.prove(images)
-        print(*network.notes, sep="\n")
+        for note in network.notes:
+            print(note)
     print(quantize_student(found[0].model, experiment.quantization).summary())
+
+
+def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], int, np.ndarray]:
+    """(Shape, number of classes, pictures), as the set itself or flags tell; its pictures need not be there."""
+    require_count(num_classes, "num_classes", why="0 takes those of the set")
+    if num_classes:
+        require(spec.image_size > 0, f"--num_classes={num_classes} without --image_size; give both")
+        shape, reason = (spec.image_size, spec.image_size, spec.image_channels or 3), "--num_classes stands for a set"
+    else:
+        shape, label_names = data.describe(spec)
+        num_classes = len(label_names)
+        try:
+            source = data.open_source(spec)
+            images = proof_images(spec, source)
+        except ExperimentError as error:
+            reason = str(error)
+        else:
+            data.require_enough(source, spec)
+            return shape, num_classes, images
+    print(f"note: networks are compared on noise, not on pictures: {reason}")
+    return shape, num_classes, np.random.default_rng(0).integers(0, 256, (NUM_PROOF_IMAGES, *shape)).astype(np.uint8)
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     try:
-        look(flags.experiment_from_flags(trains=False))
+        look(flags.experiment_from_flags(FLAGS, trains=False), FLAGS.num_classes)
     except ExperimentError as error:
         sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    command_line.run(main, flags.FLAGS)
+    command_line.run(main, FLAGS)

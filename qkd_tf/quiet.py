@@ -1,14 +1,18 @@
 """TensorFlow, imported without its chatter.
 
-A command imports this module before any that imports TensorFlow:
+A command, and nothing that a user's program imports, imports this module before any that imports TensorFlow:
 
-    from qkd_tf import quiet  # isort: split
+    if __name__ == "__main__":
+        from qkd_tf import quiet
+
+    # isort: split
 """
 
 from absl import logging
 
-from qkd_tf.chatter import quiet
+from qkd_tf.chatter import quiet, raise_threshold
 
+raise_threshold()
 with quiet():
     import tensorflow
 

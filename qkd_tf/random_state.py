@@ -1,20 +1,71 @@
 """Where chance comes from, and how it is had again."""
 
+import contextlib
+import random
+from collections.abc import Iterator
+
+import numpy as np
 import tensorflow as tf
 import tf_keras
+from tensorflow.python.eager import context
+from tensorflow.python.framework import config
+from tf_keras.src import backend
+
+ABSENT = object()
+
+
+@contextlib.contextmanager
+def seeded(seed: int, deterministic: bool | None) -> Iterator[None]:
+    """`seed_everything` for a context; behind it random numbers go on where they were, and kernels are as before.
+
+    Python's, NumPy's and TensorFlow's global seeds are those of the process: no other thread should draw meanwhile.
+    """
+    python, numpy, determinism = random.getstate(), np.random.get_state(), config.is_op_determinism_enabled()
+    # None of these can be read in public.
+    places = (
+        (context.context(), ("_seed", "_rng")),
+        (backend._SEED_GENERATOR, ("generator",)),
+        (backend, ("_USE_GENERATOR_FOR_RNG",)),
+    )
+    before = [(owner, name, vars(owner).get(name, ABSENT)) for owner, names in places for name in names]
+    try:
+        seed_everything(seed, deterministic)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        for owner, name, value in before:
+            vars(owner).pop(name, None)
+            if value is not ABSENT:
+                vars(owner)[name] = value
+        _set_determinism(determinism)
+        context.context().clear_kernel_cache()  # kernels keep the determinism that they were made under
 
 
 def seed_everything(seed: int, deterministic: bool | None) -> None:
     """To be called before a network is built: random layers keep their state in variables from then on.
 
     Args:
-      deterministic: let TensorFlow take kernels that give equal bits for equal input, or none; None for: where
-        it runs on the CPU. It holds as long as the process.
+      deterministic: let TensorFlow take kernels that give equal bits for equal input, or any; None for: where it
+        runs on the CPU, or does so already.
     """
     tf_keras.utils.set_random_seed(seed)
     tf_keras.backend.experimental.enable_tf_random_generator()
-    if deterministic if deterministic is not None else not tf.config.list_physical_devices("GPU"):
+    _set_determinism(is_deterministic(deterministic))
+
+
+def is_deterministic(asked: bool | None) -> bool:
+    """Whether kernels give equal bits for equal input; None asks it of CPUs, and where it is so already."""
+    if asked is None:
+        return config.is_op_determinism_enabled() or not tf.config.list_physical_devices("GPU")
+    return asked
+
+
+def _set_determinism(wanted: bool) -> None:
+    if wanted:
         tf.config.experimental.enable_op_determinism()
+    else:
+        config.disable_op_determinism()
 
 
 def generators(*models: tf_keras.Model) -> list[tf.random.Generator]:

@@ -6,7 +6,8 @@ after calibration alone (--phases=) is a good start. With a budget it suggests a
 way.
 """
 
-from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+if __name__ == "__main__":
+    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import copy

@@ -15,7 +15,6 @@ from qkd_tf.evaluate import predict_logits
 from qkd_tf.experiment import require
 
 MAX_IMAGES = 2_000  # of validation, the first: a look, no measurement
-STANDARD_ERRORS = 3  # above chance that a teacher has to be
 POINTS_BELOW = 10.0  # that a teacher may be below its student
 
 
@@ -34,18 +33,23 @@ class Look:
         self._path = path
         self.found: dict[str, float] = durable.read_json(path)["top1"] if path.exists() else {}
 
-    def at(self, what: str, model: tf_keras.Model) -> None:
-        """Prints and keeps the top-1 of a network.
+    def at(self, what: str, model: tf_keras.Model, by_chance: bool = False) -> None:
+        """Prints the top-1 of a network that was not looked at yet.
 
         Args:
           what: row of TITLES.
+          by_chance: whether its weights are of no training.
         """
         if what in self.found:
             return
         logits, labels = predict_logits(model, self._batches)
         self.found[what] = 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))
+        chance = ", of random weights" if by_chance else ""
+        print(f"top-1 on {len(labels):,} validation images: {TITLES[what]}{chance}: {self.found[what]:.2f} %")
+
+    def keep(self) -> None:
+        """Writes what was found; the folder has to be the run's own."""
         durable.write_json(self._path, {"top1": self.found})
-        print(f"before training: {TITLES[what]}: {self.found[what]:.2f} % of {len(labels):,} validation images")
 
     def require_strong_teacher(self) -> None:
         """To be asked after student and teacher were looked at.
@@ -54,35 +58,30 @@ class Look:
           ExperimentError: the teacher is near chance, or far below the student as it came.
         """
         labels = np.concatenate([np.asarray(labels) for _, labels in self._batches])
-        top1, student, most_frequent = self.found["teacher"], self.found["student"], np.bincount(labels).max()
+        top1, student = self.found["teacher"], self.found["student"]
+        most_frequent = 100 * float(np.bincount(labels).max()) / len(labels)
+        seen = f"the teacher is right on {top1:.2f} % of {len(labels):,} validation images"
         remedy = (
             "look at its weights, its pixels (--teacher_pixel_mean, --teacher_pixel_std) and the order of its classes, "
             "or let it teach by --allow_weak_teacher"
         )
         require(
-            top1 > at_chance(int(most_frequent), len(labels)),
-            f"the teacher is right on {top1:.2f} % of {len(labels):,} validation images, one class for all of them on "
-            f"{100 * most_frequent / len(labels):.2f} %; {remedy}",
+            top1 > near_chance(most_frequent), f"{seen}, one class for all of them on {most_frequent:.2f} %; {remedy}"
         )
-        require(
-            top1 >= student - POINTS_BELOW,
-            f"the teacher is right on {top1:.2f} % of {len(labels):,} validation images, the student as it came on "
-            f"{student:.2f} %; {remedy}",
-        )
+        require(top1 >= student - POINTS_BELOW, f"{seen}, the student as it came on {student:.2f} %; {remedy}")
 
 
-def at_chance(most_frequent: int, num_images: int) -> float:
-    """Top-1 in percent that who names the most frequent class may well have: its share and three standard errors.
+def near_chance(most_frequent: float) -> float:
+    """Top-1 in percent up to which a network has hardly learned: a tenth of the way from chance to being always right.
 
-    Of so few images that no top-1 is above that, half of what is left above the share.
+    Args:
+      most_frequent: share of the most frequent class, in percent, which is what naming it for all pictures gives.
     """
-    share = most_frequent / num_images
-    errors = STANDARD_ERRORS * math.sqrt(share * (1 - share) / num_images)
-    return 100 * (share + min(errors, (1 - share) / 2))
+    return most_frequent + 0.1 * (100 - most_frequent)
 
 
 TITLES = {
-    "student": "the student in float",
-    "quantized": "the student quantized by calibration",
-    "teacher": "the teacher",
+    "student": "student in float, before training",
+    "quantized": "student quantized by calibration",
+    "teacher": "teacher, before training",
 }

@@ -31,7 +31,10 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():  # Python allows no other to set handlers
-            self._before = {number: signal.signal(number, self._receive) for number in NUMBERS}
+            before = {number: signal.getsignal(number) for number in NUMBERS}
+            self._before = {number: handler for number, handler in before.items() if handler is not None}
+            for number in self._before:  # Python could not put back a handler that is none of its own
+                signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_) -> None:

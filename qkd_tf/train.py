@@ -1,6 +1,7 @@
 """Trains a low-bit student by QKD: python -m qkd_tf.train --flagfile=configs/NAME.flags."""
 
-from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+if __name__ == "__main__":
+    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import contextlib
@@ -14,6 +15,7 @@ import tf_keras
 from absl import app
 
 from qkd_tf import (
+    borrowed_process,
     command_line,
     data,
     diagnosis,
@@ -24,7 +26,6 @@ from qkd_tf import (
     identity,
     networks,
     preflight,
-    random_state,
     results,
     start,
 )
@@ -57,7 +58,7 @@ def run(
     devices: Distribution = ONE_DEVICE,
     given: Given = Given(),
 ) -> None:
-    """One experiment from images to handoff.
+    """One experiment from images to handoff, in a process that is seeded.
 
     Args:
       folder: of several workers each has one of its own; see `own_folder`.
@@ -69,7 +70,6 @@ def run(
       Stopped: a signal came.
       tf.errors.OpError: another worker was lost.
     """
-    random_state.seed_everything(experiment.seed, experiment.training.deterministic)
     source = given.source or data.open_source(experiment.data)
     shape, num_classes = source.image_shape, len(source.label_names)
     found = {"student": preflight.student(experiment, shape, num_classes, given.student)}
@@ -96,6 +96,7 @@ def run(
             student.copy_weights_from_plain()
         calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
         look.at("quantized", student.model)
+        look.keep()
 
     def keep_full_precision() -> None:
         """For other runs, which need not train it again."""
@@ -104,14 +105,16 @@ def run(
                 if network is not None and role not in experiment.pretrained:
                     network.save(part / f"{role}.keras")
 
+    look = start.Look(splits, folder.start)
+    look.at("student", student.plain, experiment.student.starts_by_chance)
+    if teacher is not None:
+        look.at("teacher", teacher, experiment.teacher.starts_by_chance)
+    if experiment.teacher_begins and not experiment.training.allow_weak_teacher:
+        look.require_strong_teacher()
+
     with locked(folder.path):
         folder.claim(contents, identity.WORDS)
-        look = start.Look(splits, folder.start)
-        look.at("student", student.plain)
-        if teacher is not None:
-            look.at("teacher", teacher)
-        if experiment.teacher_begins and not experiment.training.allow_weak_teacher:
-            look.require_strong_teacher()
+        look.keep()
         trainer = Trainer(
             experiment.training,
             student,
@@ -169,7 +172,8 @@ def train(experiment: Experiment, flag_lines: list[str], given: Given = Given())
     folder = RunFolder(experiment.run_dir, flag_lines)
     devices = distribution.start(experiment.training.strategy)
     devices.require_divides(experiment.data.batch_size)
-    with StopSignals() as stop, data.reading(experiment.data), devices.losses_named():
+    process = borrowed_process.borrowed(experiment.seed, experiment.training.deterministic)
+    with StopSignals() as stop, process, data.reading(experiment.data), devices.losses_named():
         with own_folder(folder, devices) as own:
             run(experiment, own, stop, devices, given)
 

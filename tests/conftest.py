@@ -48,7 +48,7 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="module", autouse=True)
 def each_file_begins_anew():
-    """A run's seed, and its deterministic kernels, slow and in want of seeds, last as long as its process, a worker."""
+    """Seeds and deterministic kernels of a file's tests, slow and in want of seeds, would last as long as a worker."""
     if tensorflow := sys.modules.get("tensorflow"):
         sys.modules["tensorflow.python.framework.config"].disable_op_determinism()
         tensorflow.random.set_seed(None)

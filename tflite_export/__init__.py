@@ -6,7 +6,6 @@ In Python, `tflite_export.export` is the door.
 import importlib
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 DOOR = ("export",)  # of tflite_export.exporter, which imports TensorFlow and is had when it is asked for

@@ -1,6 +1,7 @@
 """Exports and verifies a trained student: python -m tflite_export --run_dir=runs/NAME."""
 
-from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+if __name__ == "__main__":
+    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import sys

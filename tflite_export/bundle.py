@@ -26,6 +26,7 @@ class Delivery:
       handoff: of the run; label names and test images are taken from it.
       verification: of the file.
       image_size: side that training resized images to, in pixels; 0 where it took them as they are stored.
+      squashes: whether both sides became that, instead of the shorter one, which is cropped.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Delivery:
     handoff: Handoff
     verification: dict
     image_size: int
+    squashes: bool = False
 
     @property
     def graph(self) -> IntegerGraph:
@@ -54,6 +56,7 @@ class Delivery:
             "pixel_offset": pixel_offset(entry),
             "labels": self.handoff.label_names,
             "image_size": self.image_size,
+            "squashes": self.squashes,
             "room": round(self.image_size * RESIZE_RATIO),
         }
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 
 from qkd_tf import __version__, durable
+from qkd_tf.borrowed_process import borrowed
 from qkd_tf.folder_lock import locked
 from tflite_export import micro_bundle, phone_bundle, report
 from tflite_export.bundle import Delivery
@@ -24,6 +25,7 @@ from tflite_export.verification import Gate, examine, verify_compressed
 BUNDLE_FOLDERS = (micro_bundle.FOLDER, phone_bundle.FOLDER)
 
 
+@borrowed()
 def export(
     run_dir: str | os.PathLike,
     target: str | None = None,
@@ -32,7 +34,7 @@ def export(
     gate: Gate | None = None,
     runtimes: Sequence[str] = tuple(RUNTIMES),
 ) -> dict:
-    """From a finished run to a verified file; prints the verdict.
+    """From a finished run to a verified file; prints the verdict. The process is as before when it returns or raises.
 
     Writes export/model.tflite, export/labels.txt, export/verification.json and report.html.
 
@@ -108,9 +110,18 @@ def _export(
         compressed = _compress(rebuilt, content, handoff, verification)
         files |= {"model.compressed.tflite": compressed} if compressed else {}
     if target.bundle and verification["passed"]:
-        size = results["experiment"]["data"]["image_size"]
+        trained = results["experiment"]["data"]
+        squashes = trained.get("resize") == "squash"  # earlier versions had no such flag
         files |= target.bundle(
-            Delivery(run_dir.name, content, files.get("model.compressed.tflite"), handoff, verification, size)
+            Delivery(
+                run_dir.name,
+                content,
+                files.get("model.compressed.tflite"),
+                handoff,
+                verification,
+                trained["image_size"],
+                squashes,
+            )
         )
     folder = run_dir / "export"
     folder.mkdir(exist_ok=True)

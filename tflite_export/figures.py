@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import markupsafe
 import numpy as np
-from matplotlib import pyplot, ticker
+from matplotlib import ticker
+from matplotlib.axes import Axes
 
-from qkd_tf.page import COLOURS, axes, svg
+from qkd_tf.page import COLOURS, axes, in_style, svg
 
 MANY_EPOCHS = 40  # more have no room for a dot each
 # (title, reference, key of its row in diagnosis.json, colour)
@@ -19,6 +20,7 @@ SERIES = {"student": COLOURS["one"], "teacher": COLOURS["two"]}
 VALIDATED = {"student": "validation_top1", "teacher": "teacher_validation_top1"}
 
 
+@in_style
 def losses(phases: list[dict]) -> markupsafe.Markup:
     """Training loss by epoch, of student and teacher."""
     drawn = axes()
@@ -40,6 +42,7 @@ def losses(phases: list[dict]) -> markupsafe.Markup:
     )
 
 
+@in_style
 def validation(phases: list[dict]) -> markupsafe.Markup:
     """Top-1 on the validation split by epoch, of student and of a teacher that learns; the student's best epochs."""
     drawn = axes()
@@ -61,6 +64,7 @@ def validation(phases: list[dict]) -> markupsafe.Markup:
     return svg(drawn, f"Validation top-1 over {_num_epochs(phases)} epochs. Best of each phase: {best}.")
 
 
+@in_style
 def intervals(phases: list[dict], chosen: Sequence[bool], what: str) -> markupsafe.Markup:
     """Intervals as multiples of their first value.
 
@@ -97,6 +101,7 @@ def interval_rows(phase: dict) -> np.ndarray:
     return np.array([phase.get("first_intervals") or rows[0], *rows]) if rows else np.zeros((0, 0))
 
 
+@in_style
 def errors(rows: list[dict], what: str) -> markupsafe.Markup:
     """SQNR of tensors in the order of the network.
 
@@ -177,13 +182,13 @@ def _num_epochs(phases: list[dict]) -> int:
     return sum(len(phase["history"]) for phase in phases)
 
 
-def _curve(drawn: pyplot.Axes, start: int, values: list[float], colour: str, label: str | None, phases) -> None:
+def _curve(drawn: Axes, start: int, values: list[float], colour: str, label: str | None, phases) -> None:
     style = "-" if _num_epochs(phases) > MANY_EPOCHS and len(values) > 1 else ".-"
     epochs = np.arange(start + 1, start + len(values) + 1)
     drawn.plot(epochs, values, style, color=colour, label=label, linewidth=1.3, markersize=4)
 
 
-def _epochs(drawn: pyplot.Axes, phases: list[dict]) -> None:
+def _epochs(drawn: Axes, phases: list[dict]) -> None:
     """The axis of epochs; phases in turns shaded, with their number on top."""
     for number, (start, phase) in enumerate(_starts(phases), 1):
         end = start + len(phase["history"])

@@ -1,6 +1,7 @@
 """Checks a .tflite against a handoff any time: python -m tflite_export.verify --tflite=F --handoff=DIR."""
 
-from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+if __name__ == "__main__":
+    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import json

@@ -1,11 +1,16 @@
 """The embedded data set: scikit-learn's 1,797 handwritten digits of 8x8 pixels, one fifth of them for the test."""
 
+import functools
+
 import numpy as np
 import sklearn
 from sklearn.datasets import load_digits
 
-from qkd_tf.data.source import Source, in_memory
+from qkd_tf.data.pixels import recolour
+from qkd_tf.data.source import PictureDigest, Source, in_memory
 from qkd_tf.experiment import DataSpec
+
+SIDE = 8  # pixels
 
 
 def open_source(spec: DataSpec) -> Source:
@@ -16,10 +21,20 @@ def open_source(spec: DataSpec) -> Source:
     num_validation = round(len(train) * spec.validation_fraction)
     train, validation = train[num_validation:], train[:num_validation]
     validation, test = validation[spec.eval_images], test[spec.eval_images]
-    side = spec.image_size or images.shape[1]
+    shape, label_names = describe(spec)
+    decode = functools.partial(recolour, channels=shape[2])
+    digest = PictureDigest()
+    digest.add(images, digits.target.astype(np.int64))
     return Source(
-        *(in_memory(images[part], digits.target[part]) for part in (train, validation, test)),
-        image_shape=(side, side, 1),
-        label_names=[str(name) for name in digits.target_names],
+        *(in_memory(images[part], digits.target[part], decode) for part in (train, validation, test)),
+        image_shape=shape,
+        label_names=label_names,
         version=f"scikit-learn {sklearn.__version__}",
+        content_sha256=digest.hexdigest(),
     )
+
+
+def describe(spec: DataSpec) -> tuple[tuple[int, int, int], list[str]]:
+    """Image shape and label names."""
+    side = spec.image_size or SIDE
+    return (side, side, spec.image_channels or 1), [str(digit) for digit in range(10)]

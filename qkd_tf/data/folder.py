@@ -8,24 +8,48 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
+import io
 import itertools
 import os
 import pathlib
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 from tqdm import tqdm
 
-from qkd_tf.data.pixels import decode
-from qkd_tf.data.source import Examples, Source
-from qkd_tf.experiment import DataSpec, ExperimentError, require
+from qkd_tf.data.pixels import SUFFIXES, decode, shape_notes
+from qkd_tf.data.source import Examples, Source, require_label_names
+from qkd_tf.experiment import DataSpec, ExperimentError, printable, require
 
 PREFIX = "folder:"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 LABELS = "labels.txt"
 NUM_NAMED = 5  # files that a message names; the others are counted
+# How pictures end that are of a format without a decoder here.
+UNREAD = (".tif", ".tiff", ".heic", ".heif", ".jp2", ".j2k", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".pcx")
+UNREAD += (".svg", ".psd", ".exr", ".hdr", ".dds", ".dng", ".cr2", ".cr3", ".nef", ".arw")
+# Folders that systems leave behind, beside those that begin with a dot.
+LEFT_BEHIND = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__pycache__")
+ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 
 Files = list[tuple[str, int]]  # path and label of each picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What was seen of a picture's file.
+
+    Attributes:
+      problem: why it cannot be decoded, "" if it can.
+      size: height and width.
+      sha256: of the file.
+      is_turned: whether its EXIF data say that it is not upright.
+    """
+
+    problem: str = ""
+    size: tuple[int, int] = (0, 0)
+    sha256: bytes = b""
+    is_turned: bool = False
 
 
 def open_source(spec: DataSpec) -> Source:
@@ -47,6 +71,10 @@ def open_source(spec: DataSpec) -> Source:
     given = _given_labels(root / LABELS) if (root / LABELS).is_file() else None
     strange = [entry.path for entry in _entries(root) if entry.name not in used + [LABELS] * (given is not None)]
     label_names = given or [entry.name for entry in _entries(root / "train") if _is_class(entry)]
+    for name in label_names:
+        told = printable(str(root / "train" / name))
+        require(printable(name) == name, f"class folder {told} is not UTF-8, as labels.txt is; rename it")
+    require_label_names(label_names)
     require(
         len(label_names) > 1,
         f"{root / 'train'} has {len(label_names)} class folders{': '.join(['', *label_names])}; two or more are needed",
@@ -58,14 +86,25 @@ def open_source(spec: DataSpec) -> Source:
     train, test = files["train"], files[test_name]
     train, validation = (train, files["validation"]) if has_validation else _cut(train, spec.validation_fraction)
     files = {"train": train, "validation": validation[spec.eval_images], "test": test[spec.eval_images]}
-    source = Source(
-        **{name: _examples(part) for name, part in files.items()},
-        image_shape=(spec.image_size, spec.image_size, 3) if spec.image_size else _first_shape(train, root),
+    channels = spec.image_channels or 3
+    size = (spec.image_size, spec.image_size) if spec.image_size else _first_size(train, root)
+    unread = [path for path in strange if path.lower().endswith(UNREAD)]
+    strange = [path for path in strange if path not in set(unread)]
+    return Source(
+        **{name: _examples(part, channels) for name, part in files.items()},
+        image_shape=(*size, channels),
         label_names=label_names,
         version=f"file names {hashlib.sha256(os.fsencode(listing)).hexdigest()[:16]}",
-        notes=_notes(f"not read, being no {', '.join(SUFFIXES)} in a class folder", strange, root),
+        notes=_notes(f"not read, being no {', '.join(SUFFIXES)} in a class folder", strange, root)
+        + _notes("not read, being of a format that has no decoder here; convert them, as to PNG", unread, root),
+        scan=functools.partial(_scan, spec, root, files),
     )
-    return dataclasses.replace(source, scan=functools.partial(_scan, spec, root, source, files))
+
+
+def describe(spec: DataSpec) -> tuple[tuple[int, int, int], list[str]]:
+    """Image shape and label names; the folder has to be there."""
+    source = open_source(spec)
+    return source.image_shape, source.label_names
 
 
 def _entries(folder: str | pathlib.Path) -> list[os.DirEntry]:
@@ -73,7 +112,7 @@ def _entries(folder: str | pathlib.Path) -> list[os.DirEntry]:
 
 
 def _is_class(entry: os.DirEntry) -> bool:
-    return entry.is_dir() and not entry.name.startswith(".")
+    return entry.is_dir() and not entry.name.startswith(".") and entry.name not in LEFT_BEHIND
 
 
 def _is_picture(entry: os.DirEntry) -> bool:
@@ -117,13 +156,18 @@ def _listed(split: pathlib.Path, label_names: list[str], strange: list[str], giv
             f"{folder.path} is a class that {split.parent / (LABELS if given else 'train')} does not have; "
             "put it there too, or take it away",
         )
-        before = len(files)
+        before, others = len(files), []
         for entry in _entries(folder.path):
             if _is_picture(entry):
                 files.append((entry.path, labels[folder.name]))
             else:
                 strange.append(entry.path)
-        require(given or len(files) > before, f"class folder {folder.path} holds no image ({', '.join(SUFFIXES)})")
+                others.append(printable(entry.name))
+        require(
+            given or len(files) > before,
+            f"class folder {folder.path} holds no image ({', '.join(SUFFIXES)})"
+            + (f", but {others[0]}" if others else ""),
+        )
     require(len(files) > 0, f"{split} has no class folder with an image; a folder of images a class is expected")
     return files
 
@@ -141,7 +185,7 @@ def _cut(files: Files, fraction: float) -> tuple[Files, Files]:
     return [file for index, file in enumerate(files) if index not in taken], validation
 
 
-def _examples(files: Files) -> Examples:
+def _examples(files: Files, channels: int) -> Examples:
     """What is stored, and shuffled, is a path: that costs no memory to speak of."""
 
     def read(seed: int | None) -> tf.data.Dataset:
@@ -149,41 +193,54 @@ def _examples(files: Files) -> Examples:
         paths = tf.constant([os.fsencode(files[index][0]) for index in order], tf.string)
         return tf.data.Dataset.from_tensor_slices((paths, tf.constant([files[i][1] for i in order], tf.int64)))
 
-    return Examples(len(files), read, lambda path: decode(tf.io.read_file(path)))
+    return Examples(len(files), read, lambda path: decode(tf.io.read_file(path), channels))
 
 
-def _first_shape(files: Files, root: pathlib.Path) -> tuple[int, int, int]:
+def _first_size(files: Files, root: pathlib.Path) -> tuple[int, int]:
     """Of the first picture that can be decoded; whether the others are like it, the scan will tell."""
-    size = next((found for found in (_size(path) for path, _ in files) if not isinstance(found, str)), None)
+    size = next((look.size for look in (_look(path) for path, _ in files) if not look.problem), None)
     require(size is not None, f"not one image of {root / 'train'} can be decoded")
-    return (*size, 3)
+    return size
 
 
-def _size(path: str) -> tuple[int, int] | str:
-    """Height and width of a picture, or why it has none."""
+def _look(path: str) -> Look:
     try:
-        encoded = tf.io.read_file(os.fsencode(path))
-        if not tf.strings.length(encoded):
-            return "0 bytes"
-        return tuple(decode(encoded).shape[:2])
+        encoded = pathlib.Path(path).read_bytes()
+        if not encoded:
+            return Look("0 bytes")
+        size = tuple(decode(tf.constant(encoded)).shape[:2])
     except tf.errors.OpError as error:
-        return error.message.splitlines()[0].split("}} ")[-1].split(" [Op:")[0][:100]
+        return Look(error.message.splitlines()[0].split("}} ")[-1].split(" [Op:")[0][:100])
+    except OSError as error:
+        return Look(error.strerror)
+    return Look("", size, hashlib.sha256(encoded).digest(), _is_turned(encoded))
 
 
-def _scan(spec: DataSpec, root: pathlib.Path, source: Source, files: dict[str, Files]) -> Source:
-    """Decodes every picture once."""
+def _is_turned(encoded: bytes) -> bool:
+    """Whether a viewer turns the picture, as decoders do not."""
+    if b"Exif" not in encoded[: 1 << 16] and b"eXIf" not in encoded[: 1 << 16]:
+        return False
+    try:
+        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "WEBP")) as picture:
+            return picture.getexif().get(ORIENTATION, 1) not in (0, 1)
+    except Exception:  # EXIF data of strangers, which nothing here needs
+        return False
+
+
+def _scan(spec: DataSpec, root: pathlib.Path, files: dict[str, Files], source: Source) -> Source:
+    """Reads and decodes every picture once."""
     paths = [path for part in files.values() for path, _ in part]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(_size, paths)
-        sizes = dict(zip(paths, tqdm(found, "looking at images", len(paths), unit="image", mininterval=1), strict=True))
-    broken = {path: reason for path, reason in sizes.items() if isinstance(reason, str)}
+        found = pool.map(_look, paths)
+        looks = dict(zip(paths, tqdm(found, "looking at images", len(paths), unit="image", mininterval=1), strict=True))
+    broken = {path: look.problem for path, look in looks.items() if look.problem}
     told = [f"{os.path.relpath(path, root)} ({reason})" for path, reason in broken.items()]
     require(
         not broken or spec.skip_broken_images,
         f"{len(broken)} of {len(paths)} images of {root} cannot be decoded: {_first(told)}; "
         "mend or remove them, or leave them out by --skip_broken_images",
     )
-    examples_of_sizes = {size: path for path, size in sizes.items() if path not in broken}
+    examples_of_sizes = {look.size: path for path, look in looks.items() if path not in broken}
     if not spec.image_size and len(examples_of_sizes) > 1:
         told_sizes = [
             f"{os.path.relpath(path, root)} has {height}x{width}"
@@ -196,16 +253,32 @@ def _scan(spec: DataSpec, root: pathlib.Path, source: Source, files: dict[str, F
     left = {name: [file for file in part if file[0] not in broken] for name, part in files.items()}
     gone = {label for _, label in files["train"]} - {label for _, label in left["train"]}
     require(not gone, f"no image of class {_first([source.label_names[label] for label in gone])} can be decoded")
+    turned = [os.path.relpath(path, root) for path, look in looks.items() if look.is_turned]
     return dataclasses.replace(
         source,
-        **{name: _examples(part) for name, part in left.items()},
-        notes=source.notes + _notes("left out, since it cannot be decoded", told),
+        **{name: _examples(part, source.image_shape[2]) for name, part in left.items()},
+        notes=source.notes
+        + _notes("left out, since it cannot be decoded", told)
+        + _notes("taken as stored, not turned as their EXIF data say", turned)
+        + shape_notes(spec, *(look.size for path, look in looks.items() if path not in broken)),
+        content_sha256=_content(left, looks, root, source.label_names),
         scan=None,
     )
 
 
+def _content(files: dict[str, Files], looks: dict[str, Look], root: pathlib.Path, label_names: list[str]) -> str:
+    lines = [
+        b"%s %d %s %s"
+        % (split.encode(), label, looks[path].sha256.hex().encode(), os.fsencode(os.path.relpath(path, root)))
+        for split, part in files.items()
+        for path, label in part
+    ]
+    names = [f"class {name}".encode() for name in label_names]
+    return hashlib.sha256(b"\n".join(names + sorted(lines))).hexdigest()
+
+
 def _notes(what: str, names: list[str], root: pathlib.Path | None = None) -> tuple[str, ...]:
-    told = [os.path.relpath(name, root) if root else name for name in names]
+    told = [printable(os.path.relpath(name, root) if root else name) for name in names]
     return (f"note: {what} ({len(told)}): {_first(told)}",) if told else ()
 
 

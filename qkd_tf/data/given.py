@@ -1,16 +1,21 @@
 """Images that Python hands over: arrays, or tf.data sets of pixels and labels."""
 
+import dataclasses
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from qkd_tf.data.source import Examples, Source, in_memory
+from qkd_tf.data.pixels import recolour, shape_notes
+from qkd_tf.data.source import Examples, PictureDigest, Source, in_memory
 from qkd_tf.experiment import DataSpec, ExperimentError, require
 
-DIGESTED = 1_000  # examples of a set that stand for all in its name
+BATCH = 256  # examples that are looked at together
 COMPARED = 100  # first examples of a set that must come again in the same order
+BUFFER_BYTES = 512 << 20  # of a set's decoded examples that are shuffled at a time
+DARK = 128  # pixels of 0 to 255 that are no whole numbers have a brighter one than this; else their range is unknown
 
 GivenSet = tf.data.Dataset | tuple[np.ndarray, np.ndarray]
 
@@ -18,36 +23,49 @@ GivenSet = tf.data.Dataset | tuple[np.ndarray, np.ndarray]
 def source_of(
     train: GivenSet, test: GivenSet, validation: GivenSet | None, spec: DataSpec, label_names: Sequence[str] | None
 ) -> Source:
-    """The sets of a caller, checked.
+    """The sets of a caller, read once and checked.
 
     Args:
-      train, test, validation: (images [N, H, W, C] uint8, labels [N]), or a tf.data set of such pairs, batched or not,
-        whose order is always the same. Without a validation set every so manieth training example is kept for it.
+      train, test, validation: (images [N, H, W, C], labels [N]), or a tf.data set of such pairs, batched or not, whose
+        order is always the same. Pixels are 0 to 255, of any type; those between two whole numbers are rounded, and a
+        note says so. Labels count from 0; one-hot ones [N, K] are taken as well. Without a validation set
+        `validation_fraction` of each class of the training set is kept for it.
       label_names: one a class; None for "0", "1", … up to the greatest label.
 
     Raises:
-      ExperimentError: other elements, an order that changes, no example.
+      ExperimentError: other elements, pixels of another range, labels that are no class, an order that changes, no
+        example.
     """
-    given = {"train": _dataset(train, "train", spec), "test": _dataset(test, "test", spec)}
+    given = {"train": _read(train, "train", spec), "test": _read(test, "test", spec)}
+    if validation is not None:
+        given["validation"] = _read(validation, "validation", spec)
+    for name, part in given.items():
+        same = part.shape[2] == given["train"].shape[2] and (spec.image_size or part.shape == given["train"].shape)
+        require(
+            bool(same),
+            f"{name} has pictures of {part.shape}, train of {given['train'].shape}, height, width and channels; "
+            "the channels must agree, and without image_size the sides too",
+        )
+    notes = sum((part.notes for part in given.values()), ())
+    labels = {name: part.labels for name, part in given.items()}
+    label_names = _label_names(labels, label_names)
+    content = hashlib.sha256("\n".join([part.sha256 for part in given.values()] + label_names).encode()).hexdigest()
     if validation is None:
-        every = max(2, round(1 / spec.validation_fraction))
-        given["train"], given["validation"] = _cut(given["train"], every)
-    else:
-        given["validation"] = _dataset(validation, "validation", spec)
+        chosen = _stratified(labels["train"], spec.validation_fraction)
+        given["validation"] = given["train"].part(chosen)
+        given["train"] = given["train"].part(~chosen)
     for name in ("validation", "test"):
-        given[name] = given[name].take(spec.max_eval_images or -1)
-    labels = {name: _labels(dataset) for name, dataset in given.items()}
-    for name, found in labels.items():
-        require(len(found) > 0, f"{name} has no example")
-    if label_names is None:
-        label_names = [str(label) for label in range(1 + max(int(found.max()) for found in labels.values()))]
-    shape = next(iter(given["train"]))[0].shape
-    side = (spec.image_size,) * 2 if spec.image_size else tuple(shape[:2])
+        given[name] = given[name].first(spec.max_eval_images)
+    height, width, channels = given["train"].shape
+    channels = spec.image_channels or channels
+    side = (spec.image_size,) * 2 if spec.image_size else (height, width)
     return Source(
-        **{name: _examples(given[name], len(labels[name])) for name in given},
-        image_shape=(*side, shape[2]),
-        label_names=[str(name) for name in label_names],
-        version=_digest(given, labels),
+        **{name: part.examples(functools.partial(recolour, channels=channels)) for name, part in given.items()},
+        image_shape=(*side, channels),
+        label_names=label_names,
+        version=content[:16],
+        notes=notes + shape_notes(spec, (height, width)),
+        content_sha256=content,
     )
 
 
@@ -59,10 +77,98 @@ def open_source(spec: DataSpec) -> Source:
     )
 
 
-def _dataset(given: GivenSet, name: str, spec: DataSpec) -> tf.data.Dataset:
-    """Unbatched pairs of pixels uint8 [h, w, C] and labels int64 []."""
-    if not isinstance(given, tf.data.Dataset):
-        return _of_arrays(given, name)
+def describe(spec: DataSpec) -> tuple[tuple[int, int, int], list[str]]:
+    """Raises ExperimentError: as `open_source`."""
+    source = open_source(spec)
+    return source.image_shape, source.label_names
+
+
+@dataclasses.dataclass(frozen=True)
+class _Arrays:
+    """A split of arrays: images [N, H, W, C] uint8, labels [N] int64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    sha256: str
+    notes: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.images.shape[1:]
+
+    def part(self, chosen: np.ndarray) -> "_Arrays":
+        return dataclasses.replace(self, images=self.images[chosen], labels=self.labels[chosen])
+
+    def first(self, number: int) -> "_Arrays":
+        return self.part(slice(number or None))
+
+    def examples(self, decode: Callable[[tf.Tensor], tf.Tensor]) -> Examples:
+        return in_memory(self.images, self.labels, decode)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stream:
+    """A split of a tf.data set: pairs of pixels [h, w, C] uint8 and labels [] int64, labels known as an array."""
+
+    dataset: tf.data.Dataset
+    labels: np.ndarray
+    sha256: str
+    notes: tuple[str, ...]
+    image_bytes: int  # on average
+
+    @property
+    def shape(self) -> tuple[int | None, int | None, int]:
+        return tuple(self.dataset.element_spec[0].shape)
+
+    def part(self, chosen: np.ndarray) -> "_Stream":
+        mask = tf.constant(chosen)
+        dataset = self.dataset.enumerate().filter(lambda index, _: mask[index]).map(lambda _, example: example)
+        return dataclasses.replace(self, dataset=dataset, labels=self.labels[chosen])
+
+    def first(self, number: int) -> "_Stream":
+        return dataclasses.replace(self, dataset=self.dataset.take(number or -1), labels=self.labels[: number or None])
+
+    def examples(self, decode: Callable[[tf.Tensor], tf.Tensor]) -> Examples:
+        buffer = max(1, BUFFER_BYTES // self.image_bytes)
+        return Examples(len(self.labels), lambda seed: self.dataset, decode, buffer, lambda: self.labels)
+
+
+def _read(given: GivenSet, name: str, spec: DataSpec) -> _Arrays | _Stream:
+    part = (_stream if isinstance(given, tf.data.Dataset) else _arrays)(given, name, spec)
+    require(len(part.labels) > 0, f"{name} has no example")
+    channels = part.shape[2]
+    require(
+        not spec.image_channels or channels in (1, 3, 4),
+        f"--image_channels={spec.image_channels}: {name} has pictures of {channels} channels, which are no colours",
+    )
+    return part
+
+
+def _arrays(given: tuple[np.ndarray, np.ndarray], name: str, spec: DataSpec) -> _Arrays:
+    expected = "(images [N, H, W, C] uint8, labels [N]) or a tf.data set is expected"
+    require(isinstance(given, tuple | list) and len(given) == 2, f"{name} is a {type(given).__name__}; {expected}")
+    try:
+        images, labels = (np.asarray(part) for part in given)
+    except ValueError as error:  # a list of pictures of several sizes
+        raise ExperimentError(f"{name} is no pair of arrays: {error}; {expected}") from None
+    require(
+        images.ndim == 4 and labels.ndim in (1, 2) and len(labels) == len(images),
+        f"{name} has images of shape {images.shape} and labels of shape {labels.shape}; {expected} "
+        "(of grey pictures: images[..., np.newaxis])",
+    )
+    _require_numbers(images.dtype, name)
+    numbers = _class_numbers(labels, name)
+    scale, digest = _Scale(images.dtype), PictureDigest()
+    for start in range(0, len(images), BATCH):
+        scale.look(images[start : start + BATCH])
+    notes = scale.notes(name, "{}.astype(np.uint8)", "np.round")
+    if images.dtype != np.uint8:
+        images = np.concatenate([_whole(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])
+    digest.add(images, numbers)
+    return _Arrays(images, numbers, digest.hexdigest(), notes)
+
+
+def _stream(given: tf.data.Dataset, name: str, spec: DataSpec) -> _Stream:
     pair = given.element_spec
     expected = "pairs of pixels uint8 [H, W, C] and whole labels are expected, batched or not"
     tensors = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, tf.TensorSpec) for part in pair)
@@ -70,22 +176,37 @@ def _dataset(given: GivenSet, name: str, spec: DataSpec) -> tf.data.Dataset:
     pixels, label = pair
     endless = given.cardinality() == tf.data.INFINITE_CARDINALITY
     require(not endless, f"{name}: the set repeats without end; leave .repeat() out, training begins it anew itself")
+    batched = pixels.shape.rank == 4
     require(
-        pixels.dtype == tf.uint8 and label.dtype.is_integer,
-        f"{name}: the set has pixels of {pixels.dtype.name} and labels of {label.dtype.name}; {expected} "
-        "(leave scaling and one-hot labels out; both networks normalise pixels themselves)",
-    )
-    require(
-        pixels.shape.rank in (3, 4) and label.shape.rank == pixels.shape.rank - 3,
+        pixels.shape.rank in (3, 4) and label.shape.rank in (batched, batched + 1) and pixels.shape[-1] is not None,
         f"{name}: the set has pixels of shape {pixels.shape} and labels of shape {label.shape}; {expected}",
     )
-    dataset = given if pixels.shape.rank == 3 else given.unbatch()
-    require(spec.image_size or dataset.element_spec[0].shape.is_fully_defined(), f"{name}: {_SIZES}")
-    dataset = dataset.map(lambda image, label: (image, tf.cast(label, tf.int64)))
+    dataset = given.unbatch() if batched else given
+    is_sized = dataset.element_spec[0].shape.is_fully_defined()
+    require(spec.image_size or is_sized, f"{name}: {_SIZES}")
+    _require_numbers(pixels.dtype.as_numpy_dtype, name)
+    scale, digest, labels = _Scale(pixels.dtype.as_numpy_dtype), PictureDigest(), [np.zeros(0, np.int64)]
+    num_bytes, is_one_hot = 0, False
+    for images, found in (given if batched else dataset.batch(BATCH if is_sized else 1)).as_numpy_iterator():
+        labels.append(_class_numbers(found, name))
+        is_one_hot = found.ndim == 2 and found.shape[1] > 1
+        scale.look(images)
+        whole = _whole(images)
+        digest.add(whole, labels[-1])
+        num_bytes += whole.nbytes
+    labels = np.concatenate(labels)
+    notes = scale.notes(name, "tf.cast({}, tf.uint8)", "tf.round")
+
+    def example(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if label.shape.rank:
+            label = tf.argmax(label) if is_one_hot else label[0]
+        return tf.cast(tf.round(image) if image.dtype.is_floating else image, tf.uint8), tf.cast(label, tf.int64)
+
+    dataset = dataset.map(example)
     first, again = (list(dataset.take(COMPARED).as_numpy_iterator()) for _ in range(2))
     same = all(np.array_equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(first, again, strict=True))
     require(same, f"{name}: the set comes in another order each time; leave its shuffle out, training shuffles itself")
-    return dataset
+    return _Stream(dataset, labels, digest.hexdigest(), notes, max(1, num_bytes // max(1, len(labels))))
 
 
 _SIZES = (
@@ -93,47 +214,117 @@ _SIZES = (
 )
 
 
-def _of_arrays(given: tuple[np.ndarray, np.ndarray], name: str) -> tf.data.Dataset:
-    expected = "(images [N, H, W, C] uint8, labels [N]) or a tf.data set is expected"
-    require(isinstance(given, tuple | list) and len(given) == 2, f"{name} is a {type(given).__name__}; {expected}")
-    images, labels = (np.asarray(part) for part in given)
-    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels  # as tf_keras.datasets has them
+def _whole(images: np.ndarray) -> np.ndarray:
+    """Pixels as they are trained on; of a range that `_Scale.notes` refuses they may be anything."""
+    if images.dtype == np.uint8:
+        return images
+    with np.errstate(invalid="ignore"):
+        return np.clip(np.rint(images), 0, 255).astype(np.uint8)
+
+
+def _require_numbers(dtype: np.dtype, name: str) -> None:
     require(
-        images.ndim == 4 and labels.shape == images.shape[:1],
-        f"{name} has images of shape {images.shape} and labels of shape {labels.shape}; {expected} "
-        "(of one-hot labels: labels.argmax(-1))",
+        np.dtype(dtype).kind in "iuf",
+        f"{name} has pixels of {np.dtype(dtype)}; numbers of 0 to 255 are expected, best as uint8",
     )
+
+
+class _Scale:
+    """What range the pixels of a set are of."""
+
+    def __init__(self, dtype: np.dtype):
+        self._dtype = np.dtype(dtype)
+        self._low, self._high = np.inf, -np.inf
+        self._is_whole = self._is_finite = True
+
+    def look(self, images: np.ndarray) -> None:
+        if self._dtype == np.uint8 or not images.size:
+            return
+        self._is_finite = self._is_finite and bool(np.isfinite(images).all())
+        self._low, self._high = min(self._low, float(images.min())), max(self._high, float(images.max()))
+        self._is_whole = self._is_whole and np.array_equal(images, np.rint(images))
+
+    def notes(self, name: str, cast: str, rounded: str) -> tuple[str, ...]:
+        """What becomes of pixels that are no uint8.
+
+        Args:
+          cast, rounded: how the caller's kind of set writes it.
+
+        Raises:
+          ExperimentError: they are not of 0 to 255.
+        """
+        require(self._is_finite, f"{name} has pixels of {self._dtype} that are not finite (NaN or infinite)")
+        if self._dtype == np.uint8 or self._low > self._high:  # nothing to look at
+            return ()
+        low, high = self._low, self._high
+        found = f"{name} has pixels of {self._dtype} from {low:.6g} to {high:.6g}"
+        if self._is_whole and 0 <= low and 1 < high <= 255:
+            return (f"note: {found}, all of them whole numbers, which are taken as uint8",)
+        if -0.5 < low and DARK <= high < 255.5:
+            return (f"note: {found}, which are rounded to whole numbers, as a camera gives them",)
+        undone = next((undone for lowest, undone in SCALES if lowest <= low and high <= 1 + TOLERANCE), None)
+        remedy = (
+            f"undo the scaling, networks do it inside: {cast.format(f'{rounded}({undone})')}"
+            if undone
+            else "leave scaling out, networks do it inside"
+        )
+        raise ExperimentError(f"{found}; 0 to 255 is expected; {remedy}")
+
+
+TOLERANCE = 1e-3
+# Lowest pixel of images that were scaled to at most 1 -> what they were.
+SCALES = ((0 - TOLERANCE, "255 * images"), (-1 - TOLERANCE, "127.5 * (images + 1)"))
+
+
+def _class_numbers(labels: np.ndarray, name: str) -> np.ndarray:
+    """Labels [N], [N, 1] or one-hot [N, K], of any type, as [N] int64."""
     require(
-        images.dtype == np.uint8 and np.issubdtype(labels.dtype, np.integer),
-        f"{name} has images of {images.dtype} and labels of {labels.dtype}; {expected} "
-        "(leave scaling out, or undo it: np.round(255 * images).astype(np.uint8); networks normalise pixels inside)",
+        labels.dtype.kind in "iufb",
+        f"{name} has labels of {labels.dtype}; whole numbers are expected: "
+        "label_names, labels = np.unique(labels, return_inverse=True)",
     )
-    return in_memory(images, labels).read(None)
+    if labels.ndim == 2 and labels.shape[1] != 1:
+        is_one_hot = np.all((labels == 0) | (labels == 1)) and np.all(labels.sum(axis=1) == 1)
+        require(
+            bool(is_one_hot),
+            f"{name} has labels of shape {labels.shape} that are not one-hot; a number an image is expected",
+        )
+        return labels.argmax(axis=1).astype(np.int64)
+    labels = labels.reshape(len(labels))
+    if labels.dtype.kind == "f":
+        strange = [*labels[~(labels == np.rint(labels))][:1]]
+        require(
+            not strange,
+            f"{name} has the label {[*strange, 0][0]}; whole numbers are expected, which count classes from 0",
+        )
+    return labels.astype(np.int64)
 
 
-def _cut(dataset: tf.data.Dataset, every: int) -> tuple[tf.data.Dataset, tf.data.Dataset]:
-    """(Training, validation), whatever the order of the classes is."""
-
-    def part(chosen) -> tf.data.Dataset:
-        return dataset.enumerate().filter(lambda index, _: chosen(index % every)).map(lambda _, example: example)
-
-    return part(lambda place: place != 0), part(lambda place: place == 0)
-
-
-def _labels(dataset: tf.data.Dataset) -> np.ndarray:
-    batches = dataset.map(lambda _, label: label).batch(DIGESTED).as_numpy_iterator()
-    return np.concatenate([np.zeros(0, np.int64), *batches])
-
-
-def _examples(dataset: tf.data.Dataset, num_examples: int) -> Examples:
-    return Examples(num_examples, lambda seed: dataset, lambda image: image)
+def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | None) -> list[str]:
+    """Raises ExperimentError: labels that are not among them."""
+    high = max(int(found.max()) for found in labels.values())
+    num_classes = high + 1 if label_names is None else len(label_names)
+    never_0 = label_names is None and all(found.min() > 0 for found in labels.values())
+    for name, found in labels.items():
+        require(
+            found.min() != 1 or not (never_0 or found.max() == num_classes),
+            f"{name} has labels from 1 to {found.max()}; classes are counted from 0: give labels - 1, or a name for 0",
+        )
+        strange = found[(found < 0) | (found >= num_classes)]
+        require(not len(strange), f"{name} has the label {[*strange, 0][0]}, its classes are 0..{num_classes - 1}")
+    return [str(name) for name in (range(num_classes) if label_names is None else label_names)]
 
 
-def _digest(given: dict[str, tf.data.Dataset], labels: dict[str, np.ndarray]) -> str:
-    """Of all labels and of the first images."""
-    digest = hashlib.sha256()
-    for name, dataset in given.items():
-        digest.update(labels[name].tobytes())
-        for image, _ in dataset.take(DIGESTED).as_numpy_iterator():
-            digest.update(image.tobytes())
-    return digest.hexdigest()[:16]
+def _stratified(labels: np.ndarray, fraction: float) -> np.ndarray:
+    """Which examples are for validation, [N] bool: that share of each class, chosen by a fixed seed.
+
+    Of each class one is left for training.
+    """
+    _, first_of_class = np.unique(labels, return_index=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    candidates = order[~np.isin(order, first_of_class)]
+    by_class = candidates[np.argsort(labels[candidates], kind="stable")]
+    number = min(round(len(labels) * fraction), len(by_class))
+    chosen = np.zeros(len(labels), bool)
+    chosen[by_class[(2 * np.arange(number) + 1) * len(by_class) // (2 * max(1, number))]] = True  # evenly spaced
+    return chosen

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import math
 import os
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -18,10 +17,10 @@ from qkd_tf.data.sources import open_source
 from qkd_tf.experiment import DataSpec, ExperimentError, require
 
 CACHE_BYTES = 4 << 30  # of decoded images that are kept in memory; what does not fit is streamed
-SHUFFLE_BUFFER = 50_000  # decoded examples of a split in memory
-STREAM_BUFFER = 4_096  # stored examples of a streamed split: half a gigabyte of ImageNet's files
+SORTED = 0.2  # share of what a buffer holds that is of other classes than the set, above what chance brings
 DIGESTED = 1_000  # examples that stand for a streamed split in the fingerprint
 SAMPLE_SEED = 0
+RESIZES = {"crop": pixels.resize, "squash": pixels.squash}
 PARALLEL_CALLS = 2  # batches at work; 256 of 224x224 are 38 MB
 DECODE_CALLS = os.cpu_count() or 1
 
@@ -35,7 +34,8 @@ class Splits:
       calibration: training images without augmentation.
       validation, test: in the order of the data set, the last batch may be short.
       fingerprint: what was read: data set, version, numbers of images, SHA-256 of the first `digested` images of
-        the test split: all, or 1,000 where the split does not fit in memory.
+        the test split (all, or 1,000 where the split does not fit in memory), and `content_sha256`, which is that of
+        every picture and label of all splits as they are stored.
       notes: what a user should know, a line each.
       max_steps: batches that end an epoch early; 0 for none.
     """
@@ -70,25 +70,11 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
       ExperimentError: images that cannot be decoded or differ in size, too few of them, or labels that are no class.
     """
     if source.scan:
-        source = source.scan()
-    require(
-        len(source.label_names) > 1,
-        f"{spec.name} has {len(source.label_names)} class; two or more are needed to tell apart",
-    )
-    broken = [name for name in source.label_names if re.search(r"[\r\n]", name)]
-    require(
-        not broken, f"class {broken[:1]} of {spec.name} has a line break in its name; labels.txt has a class a line"
-    )
-    num_train, num_validation = source.train.num_examples, source.validation.num_examples
-    require(source.test.num_examples > 0, f"the test split of {spec.name} has no image")
-    require(num_validation > 0, f"--validation_fraction={spec.validation_fraction} of {spec.name} is not one image")
-    require(
-        num_train >= spec.batch_size,
-        f"--batch_size={spec.batch_size} is more than the {num_train} training images of {spec.name}",
-    )
+        source = source.scan(source)
+    require_enough(source, spec)
     shape = source.image_shape
     shapes = {"test": shape, "validation": shape, "train": shape}  # memory is given out in this order
-    if spec.image_size:
+    if spec.has_room:
         shapes["train"] = (pixels.room(spec.image_size),) * 2 + shape[2:]  # for the random crop
     fit, crop = _transforms(source, spec)
 
@@ -110,6 +96,8 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     labels = {name: pictures[name].labels() for name in shapes}
     for name in shapes:
         _require_classes(labels[name], name, source, spec)
+    if "train" not in kept:
+        _require_mixed(source.train, spec)
     notes = _class_notes(labels["train"], source, spec) if "train" in kept else ()
 
     def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -131,19 +119,39 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
         calibration=batched(centred),
         validation=batched(pictures["validation"].ordered()),
         test=batched(pictures["test"].ordered()),
-        num_train=num_train,
+        num_train=source.train.num_examples,
         batch_size=spec.batch_size,
         image_shape=shape,
         label_names=source.label_names,
         fingerprint={
             "name": spec.name,
             "version": source.version,
-            "num_train": num_train,
+            "num_train": source.train.num_examples,
             "num_test": source.test.num_examples,
             **_digest(pictures["test"], spec.batch_size),
+            "content_sha256": source.content_sha256,
         },
         notes=source.notes + notes + _streaming_notes(spec.name, [name for name in shapes if name not in kept]),
         max_steps=spec.max_steps,
+    )
+
+
+def require_enough(source: Source, spec: DataSpec) -> None:
+    """Raises ExperimentError for fewer classes or images than training, validation and test need."""
+    num_train = source.train.num_examples
+    require(
+        len(source.label_names) > 1,
+        f"{spec.name} has {len(source.label_names)} class; two or more are needed to tell apart",
+    )
+    require(source.test.num_examples > 0, f"the test split of {spec.name} has no image")
+    require(
+        source.validation.num_examples > 0,
+        f"--validation_fraction={spec.validation_fraction} of {spec.name} is not one image; give a larger share",
+    )
+    require(
+        num_train >= spec.batch_size,
+        f"--batch_size={spec.batch_size} is more than the {num_train} training images of {spec.name}; "
+        "give a smaller batch",
     )
 
 
@@ -178,7 +186,7 @@ def _transforms(source: Source, spec: DataSpec) -> tuple[Callable[[tf.Tensor], t
     shape = source.image_shape
     fit = functools.partial(tf.ensure_shape, shape=shape)
     if spec.image_size:
-        fit = functools.partial(pixels.resize, image_size=spec.image_size)
+        fit = functools.partial(RESIZES[spec.resize], image_size=spec.image_size)
     return fit, lambda image: tf.image.resize_with_crop_or_pad(image, *shape[:2])
 
 
@@ -211,8 +219,8 @@ class Pictures:
     def shuffled(self, seed: int) -> tf.data.Dataset:
         """In an order that depends on the seed alone."""
         if self._kept is not None:
-            return self._shuffled(self._kept, SHUFFLE_BUFFER, seed)
-        return self._decoded(self._shuffled(self._examples.read(seed), STREAM_BUFFER, seed))
+            return self._shuffled(self._kept, self._examples.num_examples, seed)
+        return self._decoded(self._shuffled(self._examples.read(seed), self._examples.buffer, seed))
 
     def head(self) -> tf.data.Dataset:
         """What is looked at before training: all that is kept, the first DIGESTED of what is streamed."""
@@ -267,6 +275,30 @@ def _require_classes(labels: np.ndarray, split: str, source: Source, spec: DataS
 def _checked(what: str, num_classes: int, label: tf.Tensor) -> tf.Tensor:
     with tf.control_dependencies([tf.debugging.Assert((label >= 0) & (label < num_classes), [what, label])]):
         return tf.identity(label)
+
+
+def _require_mixed(examples: Examples, spec: DataSpec) -> None:
+    """Raises ExperimentError: a buffer that passes over the examples has some of the classes at a time."""
+    if examples.labels_as_read is None or examples.num_examples <= examples.buffer:
+        return
+    labels = examples.labels_as_read()
+    apart = _apart(labels, examples.buffer)
+    by_chance = _apart(np.random.default_rng(0).permutation(labels), examples.buffer)
+    require(
+        apart < by_chance + SORTED,
+        f"the {len(labels):,} training images of {spec.name} come sorted by class: they pass a buffer of "
+        f"{examples.buffer:,}, which sees some of the classes at a time; shuffle once what the set is made of, such as "
+        "its list of files, in an order that stays the same",
+    )
+
+
+def _apart(labels: np.ndarray, buffer: int) -> float:
+    """Largest distance, 0 to 1, between the shares of classes in `buffer` examples in a row and in all of them."""
+    _, labels = np.unique(labels, return_inverse=True)
+    whole = np.bincount(labels) / len(labels)
+    starts = [*range(0, len(labels) - buffer, buffer), len(labels) - buffer]
+    shares = (np.bincount(labels[start : start + buffer], minlength=len(whole)) / buffer for start in starts)
+    return max(np.abs(share - whole).sum() / 2 for share in shares)
 
 
 def _class_notes(labels: np.ndarray, source: Source, spec: DataSpec) -> tuple[str, ...]:

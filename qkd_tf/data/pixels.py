@@ -1,18 +1,92 @@
 """Pictures: from a file's bytes to pixels, to one size, to a training batch."""
 
+import io
+
+import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from qkd_tf.experiment import DataSpec
 
+# What `decode` reads -> how names of such files end. TensorFlow reads JPEG, JPEG XL, PNG and GIF, Pillow the others.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "WebP": (".webp",),
+    "AVIF": (".avif",),
+    "JPEG XL": (".jxl",),
+}
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+KERAS = "tf_keras.utils.image_dataset_from_directory"
+# --resize -> what it does to a picture that is not square.
+SHAPES = {
+    "crop": f"the middle is cropped; {KERAS} squashes the whole, and so does --resize=squash, for models trained so",
+    "squash": f"the whole is squashed to a square, as {KERAS} does; --resize=crop crops the middle",
+}
+DIB_HEADS = [size.to_bytes(4, "little") for size in (12, 40, 64, 108, 124)]  # of a BMP without the file's header
+LUMA = (0.299, 0.587, 0.114)  # of RGB (BT.601, as JPEG's)
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> Pillow's name
 RESIZE_RATIO = 256 / 224  # of the shorter side to the crop (LSQ, EfficientNet and others on ImageNet)
 
 
 def decode(encoded: tf.Tensor, channels: int = 3) -> tf.Tensor:
-    """JPEG, PNG, GIF (its first picture) or BMP as pixels [h, w, channels] uint8.
+    """The first picture of a file of any of FORMATS as pixels [h, w, channels] uint8, 1, 3 or 4 channels.
 
-    Grey pictures get three equal channels, CMYK becomes RGB, an alpha channel is dropped, 16 bits become 8.
+    Grey pictures get three equal channels, CMYK becomes RGB, an alpha channel is dropped, palettes are looked up; of
+    16 bits the upper 8 are taken. For 1 channel colours become their luma, and grey stays what it is.
+
+    Raises:
+      tf.errors.OpError: no picture, or one that its decoder does not take.
     """
-    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+    head = tf.strings.join([tf.strings.substr(encoded, 0, 12), b"\0" * 12])  # a file may be shorter
+    is_bmp = (tf.strings.substr(head, 0, 2) == b"BM") | tf.reduce_any(tf.strings.substr(head, 0, 4) == DIB_HEADS)
+    is_webp = (tf.strings.substr(head, 0, 4) == b"RIFF") & (tf.strings.substr(head, 8, 4) == b"WEBP")
+    is_avif = tf.reduce_any(tf.strings.substr(head, 4, 8) == [b"ftypavif", b"ftypavis"])
+    image = tf.cond(
+        is_bmp | is_webp | is_avif,
+        lambda: _by_pillow(encoded, channels),
+        lambda: recolour(tf.io.decode_image(encoded, channels=max(channels, 3), expand_animations=False), channels),
+    )
+    image.set_shape([None, None, channels])
+    return image
+
+
+def _by_pillow(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    """What TensorFlow reads wrongly (palettes of BMP), in part (WebP: an animation can end the process) or not (AVIF).
+
+    Stateless, since TensorFlow's deterministic mode decodes one picture at a time behind a function that is not.
+    """
+    if tf.executing_eagerly():
+        return tf.constant(_pillow_pixels(encoded.numpy(), channels))
+
+    def pixels(encoded: np.ndarray) -> np.ndarray:
+        return _pillow_pixels(np.asarray(encoded, object).item(), channels)
+
+    return tf.numpy_function(pixels, [encoded], tf.uint8, stateful=False)
+
+
+def _pillow_pixels(encoded: bytes, channels: int) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(encoded), formats=("BMP", "DIB", "WEBP", "AVIF")) as picture:
+            return np.asarray(picture.convert(MODES[channels])).reshape(picture.height, picture.width, channels)
+    except Image.UnidentifiedImageError:  # whose text is of an object in memory
+        raise tf.errors.InvalidArgumentError(None, None, "Pillow does not recognise it") from None
+    except Exception as error:  # whatever a decoder finds in a file that may be anything
+        raise tf.errors.InvalidArgumentError(None, None, str(error) or type(error).__name__) from error
+
+
+def recolour(image: tf.Tensor, channels: int) -> tf.Tensor:
+    """Pixels [..., 1, 3 or 4] uint8 with so many channels: grey three times, the luma of colours, no alpha."""
+    if image.shape[-1] == 4 and channels < 4:
+        image = image[..., :3]
+    if image.shape[-1] == 1 and channels == 3:
+        return tf.image.grayscale_to_rgb(image)
+    if image.shape[-1] == 3 and channels == 1:
+        luma = tf.reduce_sum(tf.cast(image, tf.float32) * LUMA, axis=-1, keepdims=True)
+        return tf.cast(tf.round(luma), tf.uint8)
+    return image
 
 
 def resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
@@ -23,6 +97,25 @@ def resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
     image = tf.image.resize(image, size, antialias=True)
     image = tf.image.resize_with_crop_or_pad(image, side, side)
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+
+
+def squash(image: tf.Tensor, image_size: int) -> tf.Tensor:
+    """The whole picture on a square, as `tf_keras.utils.image_dataset_from_directory` has it, in whole numbers."""
+    image = tf.image.resize(image, (image_size, image_size))  # without antialias, as there
+    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+
+
+def shape_notes(spec: DataSpec, *sizes: tuple[int | None, int | None]) -> tuple[str, ...]:
+    """What happens to pictures that are not square, in a line, where there are any.
+
+    Args:
+      sizes: heights and widths of the stored pictures; None where they differ.
+    """
+    num_other = sum(height is None or height != width for height, width in sizes)
+    if not spec.image_size or not num_other:
+        return ()
+    which = f"{num_other:,} of {len(sizes):,} pictures are" if len(sizes) > 1 else "pictures are"
+    return (f"note: {which} not square: {SHAPES[spec.resize]}",)
 
 
 def room(image_size: int) -> int:
@@ -40,7 +133,7 @@ def augment(images: tf.Tensor, image_shape: tuple[int, int, int], spec: DataSpec
       [N, H, W, C] uint8.
     """
     height, width, channels = image_shape
-    pad = spec.crop_padding if not spec.image_size else 0
+    pad = 0 if spec.has_room else spec.crop_padding
     images = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
     n, padded_height, padded_width, _ = tf.unstack(tf.shape(images))
     spare = tf.stack([padded_height - height, padded_width - width])

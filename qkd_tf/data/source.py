@@ -1,10 +1,15 @@
 """A data set that was opened and not yet read: what is known of it, and how its examples are had."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+
+from qkd_tf.experiment import printable, require
+
+STREAM_BUFFER = 4_096  # stored examples that are shuffled at a time: half a gigabyte of ImageNet's files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,13 +19,18 @@ class Examples:
     Attributes:
       num_examples: how many there are, known without reading them.
       read: None -> (stored image, label [] int64), always in the same order; a seed -> the same, where the set
-        can be read in several orders in one of that seed, coarsely: a shuffle buffer has to follow.
+        can be read in several orders in one of that seed, coarsely: a shuffle of `buffer` follows.
       decode: stored image -> pixels [h, w, C] uint8.
+      buffer: stored examples that are shuffled at a time; 1 where a seed's order needs no more.
+      labels_as_read: labels [N] in the order of `read`, where a seed does not change it, so that nothing but the
+        buffer mixes the classes; None where `read` mixes them.
     """
 
     num_examples: int
     read: Callable[[int | None], tf.data.Dataset]
     decode: Callable[[tf.Tensor], tf.Tensor]
+    buffer: int = STREAM_BUFFER
+    labels_as_read: Callable[[], np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +38,15 @@ class Source:
     """A data set, opened without decoding more than one image.
 
     Attributes:
-      image_shape: (H, W, C) of what a network sees, after `DataSpec.image_size`.
+      image_shape: (H, W, C) of what a network sees, after `DataSpec.image_size` and `image_channels`.
       label_names: one a class, by label.
       notes: what a user should know, a line each.
-      scan: decodes every image once and returns the source as it may be read; None where the images are known
-        to be sound. Raises ExperimentError for images that cannot be used.
+      content_sha256: digest of every picture with its label, wherever the set lies; "" before the scan.
+      scan: looks at every stored image once and returns the source as it may be read, its content known; None where
+        both are so already. Raises ExperimentError for images that cannot be used.
+
+    Raises:
+      ExperimentError: names of classes that cannot be lines of labels.txt.
     """
 
     train: Examples
@@ -42,10 +56,51 @@ class Source:
     label_names: list[str]
     version: str
     notes: tuple[str, ...] = ()
-    scan: Callable[[], "Source"] | None = None
+    content_sha256: str = ""
+    scan: Callable[["Source"], "Source"] | None = None
+
+    def __post_init__(self):
+        require_label_names(self.label_names)
 
 
-def in_memory(images: np.ndarray, labels: np.ndarray) -> Examples:
+def require_label_names(names: list[str]) -> None:
+    for name in names:
+        require(printable(name) == name, f"class {printable(name)} is not UTF-8, as labels.txt is; rename it")
+        require(bool(name.strip()), f"a class is called {name!r}; labels.txt has a class a line, none of them empty")
+        require(
+            len(name.splitlines()) == 1, f"class {name!r} has a line break in its name; labels.txt has a class a line"
+        )
+
+
+def in_memory(
+    images: np.ndarray, labels: np.ndarray, decode: Callable[[tf.Tensor], tf.Tensor] = lambda image: image
+) -> Examples:
     """Arrays as a split: images [N, H, W, C] uint8, labels [N]."""
-    examples = tf.data.Dataset.from_tensor_slices((images, labels.astype(np.int64)))
-    return Examples(len(images), lambda seed: examples, lambda image: image)
+    stored = tf.constant(images), tf.constant(labels, tf.int64)
+
+    def read(seed: int | None) -> tf.data.Dataset:
+        if seed is None:
+            return tf.data.Dataset.from_tensor_slices(stored)
+        order = np.random.default_rng(seed).permutation(len(images))
+        return tf.data.Dataset.from_tensor_slices(order).map(lambda index: tuple(part[index] for part in stored))
+
+    return Examples(len(images), read, decode, buffer=1)
+
+
+class PictureDigest:
+    """Of pictures and their labels, in their order; batches of any size give the same."""
+
+    def __init__(self):
+        self._pixels, self._labels = hashlib.sha256(), hashlib.sha256()
+        self._shape: tuple[int, ...] = ()
+
+    def add(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """Images [N, h, w, C] uint8, labels [N] int64."""
+        if images.shape[1:] != self._shape:
+            self._shape = images.shape[1:]
+            self._pixels.update(repr(self._shape).encode())
+        self._pixels.update(np.ascontiguousarray(images))
+        self._labels.update(np.ascontiguousarray(labels))
+
+    def hexdigest(self) -> str:
+        return hashlib.sha256(self._pixels.digest() + self._labels.digest()).hexdigest()

@@ -1,11 +1,15 @@
 """The table of data sets: `--dataset` -> `Source`."""
 
+import pathlib
+import re
+import types
+
 from qkd_tf.data import digits, folder, given, tfds_set
 from qkd_tf.data.source import Source
-from qkd_tf.experiment import DataSpec
+from qkd_tf.experiment import DataSpec, require
 
-# Beginning of --dataset -> who opens it. Every other name is that of a TFDS set.
-OPENERS = {"digits": digits.open_source, "folder": folder.open_source, "in_memory": given.open_source}
+# Beginning of --dataset -> who knows it. Every other name is that of a TFDS set.
+KINDS = {"digits": digits, "folder": folder, "in_memory": given}
 
 
 def open_source(spec: DataSpec) -> Source:
@@ -15,4 +19,29 @@ def open_source(spec: DataSpec) -> Source:
       ExperimentError: unknown set, one that is not prepared or not laid out as it must be, no --image_size where
         it is known to be needed.
     """
-    return OPENERS.get(spec.name.partition(":")[0], tfds_set.open_source)(spec)
+    return _kind(spec).open_source(spec)
+
+
+def describe(spec: DataSpec) -> tuple[tuple[int, int, int], list[str]]:
+    """Image shape (H, W, C) and label names of a data set, whose pictures need not be there: nothing is written.
+
+    Of a TFDS set its own description tells them; a folder has to be there.
+
+    Raises:
+      ExperimentError: as `open_source`, but for what has to be prepared.
+    """
+    return _kind(spec).describe(spec)
+
+
+def _kind(spec: DataSpec) -> types.ModuleType:
+    name = spec.name
+    kind = KINDS.get(name.partition(":")[0])
+    if kind or tfds_set.knows(spec):
+        return kind or tfds_set
+    path = re.sub(r"^(file://|\w+[:=])(?=[/~.](?!/))", "", name)  # file:///pictures, Folder:/pictures
+    is_path = re.search(r"^(?!\w+://\w)(.*[/\\]|[~.])", path) or (name and pathlib.Path(name).is_dir())
+    require(
+        not is_path,
+        f"--dataset={name} is no name of a data set; if it is a folder of your own pictures: --dataset=folder:{path}",
+    )
+    return tfds_set

@@ -40,11 +40,12 @@ def check_device(precision: str) -> None:
 def training_in(precision: str) -> Iterator[None]:
     """What is run in this context is rewritten to `precision`; "float32" is left as it is."""
     options = {REWRITES[precision][0]: True} if precision in REWRITES else {}
+    before = tf.config.optimizer.get_experimental_options()
     tf.config.optimizer.set_experimental_options(options)
     try:
         yield
     finally:
-        tf.config.optimizer.set_experimental_options(dict.fromkeys(options, False))
+        tf.config.optimizer.set_experimental_options({name: before.get(name) for name in options})
 
 
 class LossScale(tf.Module):

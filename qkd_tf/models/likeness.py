@@ -13,7 +13,7 @@ from qkd_tf.models.reading import HEADS, Reading
 
 # Largest difference that rounding explains, by the precision that the user's model computes in: of logits as a share
 # of the largest, of probabilities as it is. 0.001 is an eighth of a step of logits of 8 bits.
-TOLERANCES = {"float16": 0.02, "bfloat16": 0.15, "float32": 1e-3}
+TOLERANCES = {"bfloat16": 0.15, "float16": 0.02, "float32": 1e-3}  # of several the first
 BATCH = 8
 
 
@@ -147,7 +147,7 @@ def _where_they_part(subject: Subject, images: np.ndarray, tolerance: float) -> 
         read = _tensors(reading.model, [layer.output for layer in shared], fed)
         final = _tensors(subject.ours, [ours[layer.name] for layer in shared], images)
         name = _parted([(layer.name, *pair) for layer, *pair in zip(shared, final, read, strict=True)], tolerance)
-    return f"they part at layer {name}; write it in another way" if name else "no layer differs by itself"
+    return f"they part at layer {name}; write that layer in another way" if name else "no layer differs by itself"
 
 
 def _tensors(model: tf_keras.Model, tensors: list, inputs) -> list:

@@ -30,6 +30,7 @@ def test_page_may_load_nothing(template):
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
+@page.in_style
 def test_figure_is_text_in_the_colours_of_the_page():
     drawn = page.axes()
     drawn.plot([1, 2], [3, 4], color=page.COLOURS["one"], label="a <line> & more")

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 from tf_keras import layers
@@ -181,3 +182,17 @@ def test_bfloat16_on_depthwise_convolutions_is_noted_as_slower(network, precisio
         experiment = flags.experiment_from_flags()
     _, notes = preflight.student(experiment, (32, 32, 3), 10)
     assert any("slower" in note for note in notes) == told
+
+
+@pytest.mark.parametrize("options, refused", [([], True), (["--nodeterministic"], False)])
+def test_maximum_that_xla_cannot_train_deterministically_is_refused(chain, options, refused):
+    model = chain(layers.Rescaling(1 / 255), layers.MaxPooling2D(name="pool"), layers.Flatten(), layers.Dense(5))
+    with saved_flags():
+        flags.FLAGS(["train", "--run_dir=x", "--phases=", "--jit_compile", *options])
+        experiment = flags.experiment_from_flags()
+    given = dataclasses.replace(experiment.student, name="in_memory:trained:chain")
+    experiment = dataclasses.replace(experiment, student=given)
+    with (
+        pytest.raises(ExperimentError, match="pool of .* MaxPooling2D.*--nodeterministic") if refused else nullcontext()
+    ):
+        preflight.student(experiment, (8, 8, 3), 5, model)

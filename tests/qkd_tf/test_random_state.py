@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
+from tensorflow.python.framework import config
 from tf_keras import layers
 
 from qkd_tf import random_state
@@ -55,3 +57,31 @@ def test_deterministic_kernels_are_the_default_of_a_cpu(monkeypatch, asked, gpus
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: calls.append("on"))
     random_state.seed_everything(0, asked)
     assert bool(calls) == expected
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("asked", [False, True])
+def test_determinism_is_that_which_was_asked_for_and_then_that_of_before(before, asked):
+    (config.enable_op_determinism if before else config.disable_op_determinism)()
+    try:
+        with random_state.seeded(0, asked):
+            assert config.is_op_determinism_enabled() == asked
+            with random_state.seeded(1, not asked):
+                assert config.is_op_determinism_enabled() != asked
+            assert config.is_op_determinism_enabled() == asked
+        assert config.is_op_determinism_enabled() == before
+    finally:
+        config.disable_op_determinism()
+
+
+def test_seeds_of_a_user_go_on():
+    def draw():
+        return [float(tf.random.uniform(())), float(tf_keras.backend.random_uniform(())), np.random.rand()]
+
+    tf_keras.utils.set_random_seed(3)
+    expected = [draw() for _ in range(2)]
+    tf_keras.utils.set_random_seed(3)
+    seen = [draw()]
+    with random_state.seeded(0, deterministic=True):
+        inner = draw()
+    assert [*seen, draw()] == expected and inner not in expected

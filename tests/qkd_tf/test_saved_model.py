@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
+from qkd_tf import random_state
 from qkd_tf.saved_model import load_model
 
 ENDINGS = (".keras", ".h5", "")
@@ -35,6 +36,38 @@ def test_standard_model_and_plain_operations_come_back(tmp_path, ending):
     loaded = load_model(save(model, tmp_path, ending))
     pixels = np.random.default_rng(0).uniform(0, 1, (2, 8, 8, 3)).astype(np.float32)
     np.testing.assert_allclose(loaded.predict_on_batch(pixels), model.predict_on_batch(pixels), rtol=1e-5)
+
+
+RANDOM_LAYERS = (
+    layers.Dropout(0.2),
+    layers.SpatialDropout2D(0.2),
+    layers.GaussianNoise(0.1),
+    layers.GaussianDropout(0.1),
+    layers.AlphaDropout(0.1),
+    layers.RandomFlip(),
+    layers.RandomRotation(0.1),
+    layers.RandomContrast(0.1),
+    layers.RandomTranslation(0.1, 0.1),
+)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_random_layers_are_loaded_under_determinism_and_are_had_again(tmp_path, ending):
+    pixels = x = tf_keras.Input((8, 8, 3))
+    for layer in RANDOM_LAYERS:
+        x = layer(x)
+    path = save(tf_keras.Model(pixels, layers.Conv2D(2, 3)(x)), tmp_path, ending)
+    pictures = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
+
+    def seen():
+        with random_state.seeded(1, deterministic=True):
+            model = load_model(path)
+            assert len(random_state.generators(model)) == len(RANDOM_LAYERS)
+            return [model(pictures, training=True).numpy() for _ in range(2)]
+
+    first, second = seen(), seen()
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(*first)
 
 
 class Own(layers.Layer):

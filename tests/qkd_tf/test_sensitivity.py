@@ -155,3 +155,16 @@ def test_mistakes_end_in_one_line(arguments, message, tmp_path):
     with saved_flags(sensitivity.FLAGS), pytest.raises(SystemExit) as end:
         sensitivity.main(sensitivity.FLAGS(argv))
     assert str(end.value).startswith("error: ") and message.replace("DIR", str(tmp_path)) in str(end.value)
+
+
+def test_flags_of_the_command_line_go_before_those_of_the_run(tmp_path):
+    lines = ["--dataset=digits", "--phases=", "--seed=3", "--bits_rule=a=w4", "--nohorizontal_flip", "--run_dir=moved"]
+    (tmp_path / "flags.txt").write_text("\n".join(lines))
+    given = [f"--run_dir={tmp_path}", "--seed=4", "--bits_rule=b=w2", "--bits_rule=c=w3", "--try_bits=2"]
+    with saved_flags(sensitivity.FLAGS):
+        sensitivity.FLAGS(["sensitivity", *given])
+        sensitivity.flags_of_run()
+        values = sensitivity.FLAGS.flag_values_dict()
+    expected = {"run_dir": str(tmp_path), "seed": 4, "bits_rule": ["a=w4", "b=w2", "c=w3"], "try_bits": ["2"]}
+    expected |= {"dataset": "digits", "phases": [], "horizontal_flip": False, "batch_size": 128}
+    assert {name: values[name] for name in expected} == expected

@@ -47,3 +47,11 @@ def test_handlers_of_before_are_back():
     with StopSignals():
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_handler_that_is_none_of_pythons_is_left_alone(monkeypatch):
+    """An embedding program's own: Python can neither tell it nor put it back."""
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("was replaced"))
+    with StopSignals() as stop:
+        assert not stop.received

@@ -14,10 +14,10 @@ from tflite_export.rebuild import rebuild
 CONSTANT = re.compile(r"(?:const val|static let) (\w+)(?:: Float)? = (-?[\d.e-]+)")
 
 
-def sources(handoff, input_type: str, image_size: int) -> tuple[dict[str, str], bytes]:
+def sources(handoff, input_type: str, image_size: int, squashes: bool = False) -> tuple[dict[str, str], bytes]:
     content = convert(rebuild(handoff, input_type), "")
     verification = {"file": {"sha256": "5" * 64}}
-    files = phone_bundle.files(Delivery("run", content, None, handoff, verification, image_size))
+    files = phone_bundle.files(Delivery("run", content, None, handoff, verification, image_size, squashes))
     return {name.removeprefix("phone/"): text.decode() for name, text in files.items()}, content
 
 
@@ -43,12 +43,15 @@ def test_resizing_is_told_where_training_resized(residual, name):
     resized, _ = sources(residual.handoff, "uint8", 96)
     shorter_side = re.compile(r"\b110\b")
     assert shorter_side.search(resized[name]) and not shorter_side.search(plain[name])
+    squashed = sources(residual.handoff, "uint8", 96, squashes=True)[0][name]
+    assert not shorter_side.search(squashed) and not re.search("shorter side", squashed, re.IGNORECASE)
+    assert "whatever becomes of their ratio" in squashed
 
 
 @pytest.mark.parametrize("name", ["Classifier.kt", "Classifier.swift"])
-@pytest.mark.parametrize("image_size", [0, 224])
-def test_brackets_close(residual, name, image_size):
-    text = re.sub(r'"[^"\n]*"|//.*', "", sources(residual.handoff, "uint8", image_size)[0][name])
+@pytest.mark.parametrize("image_size, squashes", [(0, False), (224, False), (224, True)])
+def test_brackets_close(residual, name, image_size, squashes):
+    text = re.sub(r'"[^"\n]*"|//.*', "", sources(residual.handoff, "uint8", image_size, squashes)[0][name])
     open_brackets = []
     for bracket in re.findall(r"[()\[\]{}]", text):
         if bracket in "([{":

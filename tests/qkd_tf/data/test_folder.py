@@ -1,3 +1,4 @@
+import os
 import pathlib
 import shutil
 
@@ -122,7 +123,7 @@ def test_the_set_is_known_by_its_file_names(root):
     assert data.open_source(spec_of(moved)).version != before
 
 
-@pytest.mark.parametrize("name", ["a.JPG", "a.jpeg", "a.Jpg", "a.PNG", "a.bmp", "a.gif"])
+@pytest.mark.parametrize("name", "a.JPG a.jpeg a.Jpg a.jpe a.jfif a.PNG a.apng a.bmp a.DIB a.gif a.webp a.AVIF".split())
 def test_suffixes_of_any_case_are_read(root, name):
     write(root / "test" / "bee" / name, value=90)
     images, labels = arrays(load(root).test)
@@ -378,3 +379,174 @@ def test_a_sample_passes_over_pictures_that_cannot_be_used(root):
     spec = spec_of(root, image_size=8)
     with pytest.raises(ExperimentError, match="not one training image of folder:.* can be read"):
         data.sample(data.open_source(spec), spec, 32)
+
+
+def test_names_lie_as_pictures_are_read_by_what_is_in_them(root):
+    """WebP called .jpg, as browsers save it, and a BMP with a palette called .png."""
+    picture = Image.new("P", (16, 12), 1)
+    picture.putpalette([0, 0, 0, 90, 90, 90])
+    picture.save(root / "test" / "bee" / "a.png", "BMP")
+    Image.new("RGB", (16, 12), (91,) * 3).save(root / "test" / "bee" / "b.jpg", "WEBP", lossless=True)
+    assert {90, 91} <= set(values_of(load(root).test))
+
+
+def test_pictures_without_a_decoder_are_told_apart(root):
+    for name in ("a.tif", "b.HEIC", "c.svg"):
+        (root / "train" / "ant" / name).write_bytes(b"x")
+    (note,) = load(root).notes
+    assert note == (
+        "note: not read, being of a format that has no decoder here; convert them, as to PNG (3): "
+        "train/ant/a.tif, train/ant/b.HEIC, train/ant/c.svg"
+    )
+    for path in (root / "train" / "bee").iterdir():
+        path.rename(path.with_suffix(".tiff"))
+    assert complaint(root).endswith("but 100.tiff")
+
+
+@pytest.mark.parametrize("name", ["__MACOSX", "@eaDir", ".ipynb_checkpoints", "lost+found"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_folders_that_systems_leave_behind_are_no_classes(root, split, name):
+    write(root / split / name / "1.png")
+    splits = load(root)
+    assert splits.label_names == ["ant", "bee"] and len(values_of(splits.test)) == 5
+    (note,) = splits.notes
+    assert note.endswith(f"in a class folder (1): {split}/{name}")
+
+
+@pytest.mark.parametrize(
+    "name, part",
+    [
+        (b"K\xe4fer", "train/K\\xe4fer is not UTF-8, as labels.txt is; rename it"),
+        (b"a\nb", "class 'a\\nb' has a line break in its name"),
+        ("a\u2028b".encode(), "has a line break in its name"),
+        (b" ", "a class is called ' '"),
+    ],
+)
+def test_class_folders_that_are_no_lines_of_labels_txt_are_told_when_the_set_is_opened(root, name, part):
+    folder = os.fsencode(root) + b"/train/" + name
+    os.mkdir(folder)
+    shutil.copy(root / "train" / "ant" / "000.png", os.fsdecode(folder))
+    with pytest.raises(ExperimentError) as caught:
+        data.open_source(spec_of(root))
+    assert part in str(caught.value)
+    str(caught.value).encode()
+
+
+def test_notes_and_names_of_other_encodings_can_be_written(root):
+    with open(os.fsencode(root) + b"/train/ant/K\xe4fer.txt", "wb") as file:
+        file.write(b"x")
+    with open(os.fsencode(root) + b"/train/ant/K\xe4fer.png", "wb") as file:
+        file.write((root / "train" / "ant" / "000.png").read_bytes())
+    splits = load(root)
+    assert "K\\xe4fer.txt" in splits.notes[0].encode().decode() and splits.num_train == 10
+    with pytest.raises(ExperimentError, match="is not UTF-8, as the files of a run are"):
+        DataSpec("folder:/K\udce4fer")
+
+
+def test_a_turned_photograph_is_told_and_taken_as_it_is_stored(root):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    upright = Image.Exif()
+    upright[0x0112] = 1
+    Image.new("RGB", (16, 12), (90,) * 3).save(root / "test" / "bee" / "turned.jpg", exif=turned)
+    Image.new("RGB", (16, 12), (91,) * 3).save(root / "test" / "bee" / "upright.jpg", exif=upright)
+    splits = load(root)
+    assert splits.notes == ("note: taken as stored, not turned as their EXIF data say (1): test/bee/turned.jpg",)
+    assert arrays(splits.test)[0].shape == (7, 12, 16, 3)
+
+
+def content_of(root, **changes):
+    return load(root, **changes).fingerprint["content_sha256"]
+
+
+def repaint(path):
+    """Another picture under the old name, of the same size and time."""
+    stat = path.stat()
+    write(path, value=5)
+    write(path, value=6) if path.stat().st_size != stat.st_size else None
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: repaint(root / "train" / "ant" / "007.png"),
+        lambda root: repaint(root / "validation" / "bee" / "050.png"),
+        lambda root: repaint(root / "test" / "bee" / "211.png"),
+        lambda root: write(root / "test" / "bee" / "212.png", value=212),
+        lambda root: (root / "test" / "bee" / "211.png").unlink(),
+        lambda root: (root / "test" / "bee" / "211.png").rename(root / "test" / "ant" / "211.png"),
+        lambda root: (root / "labels.txt").write_text("bee\nant"),
+        lambda root: (root / "labels.txt").write_text("ant\nbee\ncow"),
+    ],
+    ids="train validation test more fewer moved order classes".split(),
+)
+def test_another_picture_or_label_anywhere_is_another_content(root, change):
+    write(root / "validation" / "bee" / "050.png", value=50)
+    before = content_of(root)
+    change(root)
+    assert content_of(root) != before
+
+
+def test_content_does_not_depend_on_where_and_how_the_set_is_read(root, monkeypatch):
+    before = content_of(root)
+    assert content_of(root, image_size=8, seed=3, batch_size=2) == before
+    (root / "train" / "ant" / "notes.txt").write_text("x")
+    moved = root.rename(root.with_name(f"{root.name}_moved"))
+    for path in moved.rglob("*.png"):
+        os.utime(path, ns=(1, 1))
+    assert content_of(moved) == before
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
+    assert content_of(moved) == before
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_grey_pictures_if_asked_for(root, monkeypatch, streamed):
+    if streamed:
+        monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
+    Image.new("RGB", (16, 12), (255, 0, 0)).save(root / "test" / "bee" / "red.gif")
+    splits = load(root, image_channels=1)
+    images, _ = arrays(splits.test)
+    assert splits.image_shape == (12, 16, 1) == images.shape[1:]
+    assert sorted(int(image[0, 0, 0]) for image in images) == [76, 200, 201, 202, 210, 211]
+    assert arrays(splits.train(0))[0].shape[1:] == (12, 16, 1)
+    spec = spec_of(root, image_channels=1, image_size=8)
+    assert data.sample(data.open_source(spec), spec, 3)[0].shape == (3, 8, 8, 1)
+
+
+def test_pictures_that_are_not_square_are_cropped_or_squashed_and_a_note_says_which(root):
+    """Half white, half black: the middle half of the width is all that a crop has of it."""
+    wide = np.zeros((16, 32, 3), np.uint8)
+    wide[:, :4] = 255
+    for path in root.rglob("*.png"):
+        Image.fromarray(wide).save(path)
+    (cropped,) = (note for note in load(root, image_size=8).notes if "square" in note)
+    assert cropped == (
+        "note: 17 of 17 pictures are not square: the middle is cropped; tf_keras.utils.image_dataset_from_directory "
+        "squashes the whole, and so does --resize=squash, for models trained so"
+    )
+    splits = load(root, image_size=8, resize="squash", horizontal_flip=False)
+    (squashed,) = (note for note in splits.notes if "square" in note)
+    assert "the whole is squashed to a square" in squashed and "--resize=crop" in squashed
+    images, _ = arrays(splits.test)
+    assert images.shape == (5, 8, 8, 3) and np.all(images[:, :, 0] == 255) and np.all(images[:, :, 1:] == 0)
+    assert np.all(arrays(load(root, image_size=8).test)[0] == 0)
+    for batches in (splits.train(0), splits.calibration):  # nothing is cropped of them
+        assert np.all(arrays(batches)[0] == images[0])
+    padded = arrays(load(root, image_size=8, resize="squash", crop_padding=2).train(0))[0]
+    assert padded.shape[1:] == (8, 8, 3) and len({image.tobytes() for image in padded}) > 1
+    for path in root.rglob("*.png"):
+        write(path, (8, 8))
+    assert load(root, image_size=8).notes == ()
+    with pytest.raises(ExperimentError, match="unknown --resize 'stretch'; known are crop, squash"):
+        spec_of(root, resize="stretch")
+    with pytest.raises(ExperimentError, match="--image_channels=2 is out of range"):
+        spec_of(root, image_channels=2)
+
+
+def test_a_folder_is_described_without_its_pictures_being_read(root):
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"")
+    assert data.describe(spec_of(root, image_size=24, image_channels=1)) == ((24, 24, 1), ["ant", "bee"])
+    with pytest.raises(ExperimentError, match="is not a folder"):
+        data.describe(spec_of(root / "gone"))

@@ -19,13 +19,39 @@ def read(examples):
     return [(int(image[0, 0, 0]), int(label)) for image, label in examples.read(None).as_numpy_iterator()]
 
 
-def test_validation_is_every_so_manieth_training_example_and_no_other():
+def test_validation_is_a_part_of_the_training_set_and_of_each_class():
     source = source_of(arrays(), arrays(8), None, SPEC, None)
-    assert read(source.validation) == [(n, n % 4) for n in range(0, 20, 4)]
-    assert read(source.train) == [(n, n % 4) for n in range(20) if n % 4]
+    train, validation = read(source.train), read(source.validation)
+    assert sorted(train + validation) == [(n, n % 4) for n in range(20)]
+    assert {label for _, label in train} == set(range(4)) and len({label for _, label in validation}) >= 3
     assert read(source.test) == [(n, n % 4) for n in range(8)]
     assert [source.train.num_examples, source.validation.num_examples, source.test.num_examples] == [15, 5, 8]
     assert source.image_shape == (6, 6, 1) and source.label_names == ["0", "1", "2", "3"]
+
+
+ORDERS = {
+    "in turns": lambda labels: labels,
+    "sorted": np.sort,
+    "shuffled": np.random.default_rng(1).permutation,
+    "pairs": lambda labels: labels // 2 * 2 + np.sort(labels) % 2,
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("fraction", [0.1, 0.4, 0.75])
+@pytest.mark.parametrize("kind", ["arrays", "tf.data"])
+def test_validation_has_the_fraction_that_was_asked_for_of_every_class(order, fraction, kind):
+    images, labels = np.zeros((200, 2, 2, 1), np.uint8), ORDERS[order](np.arange(200) % 10)
+    images[:, 0, 0, 0] = np.arange(200)
+    given = (images, labels) if kind == "arrays" else tf.data.Dataset.from_tensor_slices((images, labels)).batch(7)
+    spec = DataSpec("in_memory:x", batch_size=4, validation_fraction=fraction)
+    source = source_of(given, given, None, spec, None)
+    train, validation = read(source.train), read(source.validation)
+    assert len(validation) == source.validation.num_examples == round(200 * fraction)
+    assert sorted(n for n, _ in train + validation) == list(range(200))
+    for label, number in zip(*np.unique(labels, return_counts=True), strict=True):
+        found = sum(other == label for _, other in validation)
+        assert abs(found - fraction * number) <= 2 and found < number
 
 
 @pytest.mark.parametrize("batch", [0, 3], ids=["single", "batched"])
@@ -42,16 +68,38 @@ def test_tf_data_set_is_read_like_arrays(batch):
     assert source.version == expected.version and source.label_names == list("abcd")
 
 
-def test_name_of_a_set_depends_on_images_and_labels():
+def test_content_is_that_of_every_picture_and_label_of_all_splits():
+    def content(train, test=None, validation=None, names=None):
+        source = source_of(train, test or arrays(8), validation, SPEC, names)
+        assert source.version == source.content_sha256[:16]
+        return source.content_sha256
+
     images, labels = arrays()
-    others = [(images, labels), (images + 1, labels), (images, (labels + 1) % 4)]
-    assert len({source_of(other, arrays(8), None, SPEC, None).version for other in others}) == 3
+    last = images.copy()
+    last[-1, -1, -1] += 1
+    others = [
+        (images, labels),
+        (images + 1, labels),
+        (last, labels),
+        (images, np.roll(labels, 1)),
+        (images[:-1], labels[:-1]),
+    ]
+    contents = [content(other) for other in others]
+    contents += [
+        content(arrays(), (last, labels)),
+        content(arrays(), None, (last, labels)),
+        content(arrays(), names=list("abcd")),
+    ]
+    assert len(set(contents)) == len(contents)
+    assert content((images.copy(), labels.astype(np.int32))) == contents[0]
 
 
 def test_labels_of_keras_data_sets_may_be_a_column():
     images, labels = arrays()
-    source = source_of((images, labels[:, np.newaxis]), arrays(8), None, SPEC, None)
-    assert read(source.validation)[:2] == [(0, 0), (4, 0)]
+    expected = source_of((images, labels), arrays(8), None, SPEC, None)
+    for given in ((images, labels[:, np.newaxis]), tf.data.Dataset.from_tensor_slices((images, labels[:, np.newaxis]))):
+        source = source_of(given, arrays(8), None, SPEC, None)
+        assert read(source.validation) == read(expected.validation) and source.version == expected.version
 
 
 def test_given_images_become_batches():
@@ -63,7 +111,7 @@ def test_given_images_become_batches():
         for images, labels in batches
         for image, label in zip(images, labels, strict=True)
     }
-    assert len(seen) == 12 and all(number % 4 == label != 0 for number, label in seen.items())
+    assert len(seen) == 12 and all(number % 4 == label for number, label in seen.items())
 
 
 def test_trial_looks_at_the_first_test_images_alone():
@@ -73,22 +121,149 @@ def test_trial_looks_at_the_first_test_images_alone():
 
 
 IMAGES, LABELS = arrays()
+BRIGHT = np.linspace(0, 255, 20 * 36).reshape(20, 6, 6, 1)  # of 0 to 255, hardly one of them whole
+
+
+def as_set(images, labels):
+    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(6)
+
+
+def as_arrays(images, labels):
+    return images, labels
+
+
+DOORS = pytest.mark.parametrize("door", [as_arrays, as_set])
+
+
+@DOORS
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int16", "int32", "int64", "uint16"])
+def test_whole_pixels_of_any_type_are_taken_as_they_are_and_a_note_says_so(door, dtype):
+    images = np.rint(BRIGHT).astype(np.uint8)
+    expected = source_of((images, LABELS), arrays(8), None, SPEC, None)
+    source = source_of(door(images.astype(dtype), LABELS), arrays(8), None, SPEC, None)
+    (note,) = source.notes
+    assert (
+        note == f"note: train has pixels of {dtype} from 0 to 255, all of them whole numbers, which are taken as uint8"
+    )
+    for (image, label), (known, number) in zip(source.train.read(None), expected.train.read(None), strict=True):
+        np.testing.assert_array_equal(image, known)
+        assert image.dtype == np.uint8 and label == number
+    assert source.content_sha256 == expected.content_sha256 and expected.notes == ()
+
+
+@DOORS
+def test_pixels_between_whole_numbers_are_rounded_and_a_note_says_so(door):
+    """As image_dataset_from_directory gives them, which resizes."""
+    source = source_of(door(BRIGHT.astype(np.float32), LABELS), arrays(8), None, SPEC, None)
+    (note,) = source.notes
+    assert note.startswith("note: train has pixels of float32 from 0 to 255, which are rounded to whole numbers")
+    found = np.concatenate(
+        [list(part.read(None).map(lambda i, _: i).as_numpy_iterator()) for part in (source.train, source.validation)]
+    )
+    assert sorted(found.ravel()) == sorted(np.rint(BRIGHT).ravel())
+
+
+@DOORS
+@pytest.mark.parametrize(
+    "scaled, found, undo",
+    [
+        (lambda pixels: pixels / 255, "from 0 to 1; 0 to 255 is expected", lambda images, r: r(255 * images)),
+        (
+            lambda pixels: pixels / 127.5 - 1,
+            "from -1 to 1; 0 to 255 is expected",
+            lambda images, r: r(127.5 * (images + 1)),
+        ),
+    ],
+)
+def test_the_remedy_for_scaled_pixels_gives_the_pixels_back(door, scaled, found, undo):
+    images = np.rint(BRIGHT)
+    with pytest.raises(ExperimentError, match=found) as caught:
+        source_of(door(scaled(images).astype(np.float32), LABELS), arrays(8), None, SPEC, None)
+    told = str(caught.value).split("networks do it inside: ")[1]
+    followed = eval(told, {"np": np, "tf": tf, "images": scaled(images).astype(np.float32)})  # noqa: S307
+    np.testing.assert_array_equal(np.asarray(followed), images)
+    assert np.asarray(followed).dtype == np.uint8
+
+
+@DOORS
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (
+            (BRIGHT - 128) / 64,
+            "train has pixels of float64 from -2 to 1.98438; 0 to 255 is expected; leave scaling out",
+        ),
+        (BRIGHT / 100, "from 0 to 2.55; 0 to 255 is expected; leave scaling out"),
+        (np.rint(BRIGHT) * 257, "from 0 to 65535; 0 to 255"),
+        (np.rint(BRIGHT) - 128, "from -128 to 127; 0 to 255"),
+        (np.where(BRIGHT > 200, np.nan, BRIGHT), r"not finite \(NaN or infinite\)"),
+        (np.where(BRIGHT > 200, np.inf, BRIGHT), r"not finite \(NaN or infinite\)"),
+        ((BRIGHT > 128).astype(np.float32), "from 0 to 1; 0 to 255"),
+        (np.zeros_like(BRIGHT), "from 0 to 0; 0 to 255"),
+    ],
+)
+def test_pixels_of_another_range_are_told(door, images, message):
+    with pytest.raises(ExperimentError, match=message):
+        source_of(door(images, LABELS), arrays(8), None, SPEC, None)
+
+
+@DOORS
+@pytest.mark.parametrize(
+    "labels",
+    [
+        LABELS.astype(np.float32),
+        np.eye(4)[LABELS],
+        np.eye(4, dtype=np.uint8)[LABELS],
+        LABELS[:, None].astype(np.float32),
+        LABELS.astype(np.uint8),
+    ],
+    ids=["float", "one-hot", "one-hot uint8", "column", "uint8"],
+)
+def test_labels_that_are_whole_numbers_or_one_hot_are_taken(door, labels):
+    """As image_dataset_from_directory gives them, with label_mode "categorical" or "binary"."""
+    expected = source_of((IMAGES, LABELS), arrays(8), None, SPEC, None)
+    source = source_of(door(IMAGES, labels), arrays(8), None, SPEC, None)
+    assert read(source.train) == read(expected.train) and source.label_names == expected.label_names
+    assert source.content_sha256 == expected.content_sha256
+
+
+@DOORS
+@pytest.mark.parametrize("label_names", [None, list("abcd")])
+def test_labels_from_1_are_told_what_to_do(door, label_names):
+    images, labels = arrays(8)
+    with pytest.raises(
+        ExperimentError, match="train has labels from 1 to 4; classes are counted from 0: give labels - 1"
+    ):
+        source_of(door(IMAGES, LABELS + 1), (images, labels + 1), None, SPEC, label_names)
+    with pytest.raises(ExperimentError, match="train has labels from 1 to 4"):
+        source_of(door(IMAGES, LABELS + 1), (images, labels), None, SPEC, list("abcd"))
+    named = source_of(door(IMAGES, LABELS + 1), (images, labels + 1), None, SPEC, list("-abcd"))
+    assert {label for _, label in read(named.train)} == {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize(
     "given, message",
     [
-        ((IMAGES / 255, LABELS), "train has images of float64 and labels of int64; .*leave scaling"),
-        ((IMAGES, np.eye(4)[LABELS]), r"train has images of shape \(20, 6, 6, 1\) and labels of shape \(20, 4\);"),
+        ((IMAGES, np.eye(4)[LABELS] / 2), r"train has labels of shape \(20, 4\) that are not one-hot"),
+        ((IMAGES, np.ones((20, 4))), r"train has labels of shape \(20, 4\) that are not one-hot"),
         ((IMAGES, LABELS[:-1]), r"labels of shape \(19,\)"),
-        ((IMAGES, LABELS / 2), "labels of float64"),
-        ((IMAGES[..., 0], LABELS), r"images of shape \(20, 6, 6\)"),
+        ((IMAGES, LABELS / 2), r"train has the label 0.5; whole numbers are expected"),
+        ((IMAGES, LABELS * np.nan), r"train has the label nan; whole numbers are expected"),
+        ((IMAGES, LABELS.astype(str)), r"train has labels of <U21; .* np.unique\(labels, return_inverse=True\)"),
+        ((IMAGES, LABELS - 1), r"train has the label -1, its classes are 0..3"),
+        ((IMAGES[..., 0], LABELS), r"images of shape \(20, 6, 6\).*of grey pictures: images\[..., np.newaxis\]"),
+        (([IMAGES[0], IMAGES[1][:3]], [0, 1]), "train is no pair of arrays"),
+        ((IMAGES > 3, LABELS), "train has pixels of bool; numbers of 0 to 255"),
+        ((IMAGES.astype(str), LABELS), "train has pixels of <U3; numbers of 0 to 255"),
         ([IMAGES], "train is a list; "),
         (IMAGES, "train is a ndarray; "),
         (tf.data.Dataset.from_tensor_slices(IMAGES), "train: the set's elements are TensorSpec"),
         (tf.data.Dataset.from_tensor_slices({"image": IMAGES, "label": LABELS}), "of TFDS: as_supervised=True"),
-        (tf.data.Dataset.from_tensor_slices((IMAGES / 255, LABELS)), "pixels of float64 and labels of int64"),
-        (tf.data.Dataset.from_tensor_slices((IMAGES, np.eye(4, dtype=int)[LABELS])), r"labels of shape \(4,\)"),
+        (
+            tf.data.Dataset.from_tensor_slices((IMAGES, np.ones((20, 4)))),
+            r"labels of shape \(20, 4\) that are not one-hot",
+        ),
+        (tf.data.Dataset.from_tensor_slices((IMAGES, np.ones((20, 4, 1)))), r"labels of shape \(4, 1\)"),
         (
             tf.data.Dataset.from_generator(
                 lambda: zip(IMAGES, LABELS, strict=True),
@@ -109,8 +284,85 @@ def test_what_cannot_be_read_is_told_in_one_line(given, message):
     assert "\n" not in str(caught.value)
 
 
+def test_splits_of_several_shapes_are_told():
+    for other in (arrays(8, side=5), (arrays(8)[0].repeat(3, -1), arrays(8)[1])):
+        with pytest.raises(ExperimentError, match=r"test has pictures of \(., ., .\), train of \(6, 6, 1\)"):
+            source_of(arrays(), other, None, SPEC, None)
+    spec = DataSpec("in_memory:x", image_size=4)
+    assert source_of(arrays(), arrays(8, side=5), None, spec, None).image_shape == (4, 4, 1)
+
+
 def test_set_without_an_example_is_told():
     images, labels = arrays(8)
     empty = tf.data.Dataset.from_tensor_slices((images, labels)).take(0)
     with pytest.raises(ExperimentError, match="train has no example"):
         source_of(empty, (images, labels), None, SPEC, None)
+
+
+def test_arrays_come_in_the_order_of_the_seed_and_a_set_in_its_own():
+    source = source_of((IMAGES, np.sort(LABELS)), arrays(8), None, SPEC, None)
+    orders = [[int(image[0, 0, 0]) for image, _ in source.train.read(seed)] for seed in (None, 1, 1, 2)]
+    assert orders[1] == orders[2] and len({tuple(order) for order in orders}) == 3
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[3])
+    stream = source_of(as_set(IMAGES, np.sort(LABELS)), arrays(8), None, SPEC, None).train
+    assert [int(image[0, 0, 0]) for image, _ in stream.read(1)] == orders[0]
+
+
+def of_many(labels):
+    """A set of one-pixel pictures, with test pictures of the same classes."""
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 1, 1, 1), np.uint8)
+    return images, labels
+
+
+@pytest.mark.usefixtures("streaming")
+def test_arrays_sorted_by_class_are_mixed_where_they_are_streamed():
+    spec = DataSpec("in_memory:x", batch_size=100, crop_padding=0)
+    given = of_many(np.repeat(np.arange(10), 2_000))
+    splits = pipelines(source_of(given, given, given, spec, None), spec)
+    first = [next(iter(batches))[1].numpy() for batches in (splits.train(0), splits.calibration)]
+    assert all(len(set(labels)) == 10 for labels in first)
+
+
+@pytest.mark.usefixtures("streaming")
+def test_a_streamed_set_sorted_by_class_is_refused_and_one_in_disorder_is_not(monkeypatch):
+    monkeypatch.setattr("qkd_tf.data.given.BUFFER_BYTES", 1_000)  # pictures of a byte
+    spec = DataSpec("in_memory:x", batch_size=100, crop_padding=0)
+    labels = np.repeat(np.arange(10), 500)
+    other = of_many(labels[:200])
+
+    def load(labels):
+        return pipelines(source_of(as_set(*of_many(labels)), other, other, spec, [str(n) for n in range(10)]), spec)
+
+    with pytest.raises(
+        ExperimentError, match="5,000 training images of .* come sorted by class: they pass a buffer of 1,000"
+    ):
+        load(labels)
+    with pytest.raises(ExperimentError, match="come sorted by class"):
+        load(np.concatenate([np.arange(2_500) % 5, 5 + np.arange(2_500) % 5]))
+    for mixed in (np.random.default_rng(0).permutation(labels), np.arange(5_000) % 10):
+        assert load(mixed).num_train == 5_000
+    monkeypatch.setattr("qkd_tf.data.given.BUFFER_BYTES", 5_000)
+    assert load(labels).num_train == 5_000
+
+
+def test_a_kept_set_is_shuffled_over_all_of_it():
+    """Also where it is large: of 52,000 pictures, the last 1,000 are of another class."""
+    spec = DataSpec("in_memory:x", batch_size=500, crop_padding=0, horizontal_flip=False)
+    given, other = of_many(np.arange(52_000) // 51_000), of_many(np.arange(2).repeat(2))
+    splits = pipelines(source_of(given, other, other, spec, None), spec)
+    for batches in (splits.calibration, splits.train(0)):
+        assert set(next(iter(batches))[1].numpy()) == {0, 1}
+
+
+@pytest.mark.parametrize("channels, expected", [(1, [76, 150, 29, 128]), (3, None)])
+def test_colours_become_grey_and_grey_colours_if_asked_for(channels, expected):
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 128, 128]], np.uint8).reshape(1, 2, 2, 3)
+    spec = DataSpec("in_memory:x", batch_size=1, image_channels=channels, validation_fraction=0.5)
+    given = colours.repeat(4, 0) if channels == 1 else IMAGES[:4], LABELS[:4]
+    splits = pipelines(source_of(given, given, given, spec, None), spec)
+    images, _ = next(iter(splits.test))
+    assert splits.image_shape[2] == images.shape[3] == channels
+    assert expected is None or images.numpy().ravel().tolist() == expected
+    five = np.zeros((4, 2, 2, 5), np.uint8), LABELS[:4]
+    with pytest.raises(ExperimentError, match="pictures of 5 channels, which are no colours"):
+        source_of(five, five, five, spec, None)

@@ -1,3 +1,4 @@
+import shutil
 import time
 
 import numpy as np
@@ -198,3 +199,120 @@ def test_one_class_alone_is_refused_and_a_class_without_pictures_told(make_ramps
     with pytest.raises(ExperimentError, match="all training images of small are of class dog"):
         data.load(small(make_ramps(labels=(1,))))
     assert not any("no training image" in note for note in data.load(small(ramps)).notes)
+
+
+@pytest.mark.parametrize("channels, wanted", [(1, 3), (3, 1), (4, 3)])
+def test_other_channels_if_asked_for(make_set, channels, wanted):
+    def picture(index):
+        return np.full((8, 8, channels), 10 * index, np.uint8)
+
+    data_dir = make_set(tfds.features.Image(shape=(8, 8, channels), encoding_format="png"), picture)
+    images, _ = arrays(data.load(small(data_dir, image_channels=wanted)).test)
+    assert images.shape == (6, 8, 8, wanted) and images[:, 0, 0, -1].tolist() == [0, 10, 20, 30, 40, 50]
+
+
+@pytest.mark.parametrize(
+    "name, shape, num_classes",
+    [
+        ("imagenet2012", (224, 224, 3), 1000),
+        ("food101", (224, 224, 3), 101),
+        ("cifar10:3.*.*", (224, 224, 3), 10),
+        ("mnist", (224, 224, 1), 10),
+        ("digits", (224, 224, 1), 10),
+    ],
+)
+def test_a_set_is_described_without_being_there(tmp_path, monkeypatch, name, shape, num_classes):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for data_dir in ("", str(tmp_path / "none")):
+        spec = DataSpec(name, data_dir=data_dir, image_size=224)
+        found, names = data.describe(spec)
+        assert (found, len(names)) == (shape, num_classes)
+        assert data.describe(DataSpec(name, image_size=224, image_channels=3))[0] == (224, 224, 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_set_does_not_say_is_told_by_its_description_too():
+    with pytest.raises(ExperimentError, match="images of food101 differ in size; give --image_size"):
+        data.describe(DataSpec("food101"))
+    with pytest.raises(ExperimentError, match="imdb_reviews is not a set of"):
+        data.describe(DataSpec("imdb_reviews", image_size=224))
+    assert data.describe(DataSpec("cifar10"))[0] == (32, 32, 3)
+
+
+@pytest.mark.parametrize("door", [data.open_source, data.describe])
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("{tmp}", "--dataset={tmp} is no name of a data set; .*: --dataset=folder:{tmp}$"),
+        ("{tmp}/gone", "--dataset=folder:{tmp}/gone$"),
+        ("./pictures", "--dataset=folder:./pictures$"),
+        ("../pictures/", "--dataset=folder:../pictures/$"),
+        ("~/pictures", "--dataset=folder:~/pictures$"),
+        ("data/pictures", "--dataset=folder:data/pictures$"),
+        ("pictures", "--dataset=folder:pictures$"),
+        ("file://{tmp}", "--dataset=folder:{tmp}$"),
+        ("Folder:{tmp}", "--dataset=folder:{tmp}$"),
+        ("C:\\pictures", r"--dataset=folder:C:\\pictures$"),
+        ("", "unknown data set ''"),
+        ("a.b", "unknown data set 'a.b'"),
+        ("a b", "unknown data set 'a b'"),
+        ("https://x.org/y", "unknown data set 'https://x.org/y'"),
+        ("huggingface:x", "unknown data set 'huggingface:x'"),
+        ("x:y", "unknown data set 'x:y'"),
+        ("CIFAR_10", "unknown data set 'CIFAR_10'.*did you mean cifar10[?]"),
+        ("cifar10:9.9.9", "--dataset=cifar10:9.9.9: TFDS has cifar10, but not this version or variant"),
+        ("cifar10/plain", "--dataset=cifar10/plain: TFDS has cifar10, but not this version or variant"),
+        ("cifar10/", "--dataset=cifar10/: TFDS has cifar10, but not this version or variant"),
+    ],
+)
+def test_names_that_are_none_end_in_one_line(tmp_path, monkeypatch, capfd, door, name, told):
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExperimentError, match=told.format(tmp=tmp_path)) as caught:
+        door(DataSpec(name.format(tmp=tmp_path)))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert "install" not in capfd.readouterr().out
+
+
+def test_a_set_of_tfds_goes_before_a_folder_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "cifar10").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert data.describe(DataSpec("cifar10"))[0] == (32, 32, 3)
+
+
+def test_a_set_that_was_prepared_goes_before_a_folder_of_its_name(ramps, monkeypatch):
+    monkeypatch.chdir(ramps)
+    assert data.open_source(small(".")).label_names == ["cat", "dog"]
+    assert data.open_source(DataSpec("small:1.2.3", data_dir=".")).label_names == ["cat", "dog"]
+
+
+def content_of(data_dir):
+    source = data.open_source(small(data_dir))
+    return source.scan(source).content_sha256
+
+
+def test_content_is_that_of_the_record_files_wherever_they_lie(ramps, make_ramps, tmp_path, monkeypatch):
+    before = content_of(ramps)
+    assert data.load(small(ramps, image_size=8)).fingerprint["content_sha256"] == before
+    root = shutil.copytree(ramps, tmp_path / "moved")
+    assert content_of(str(root)) == before
+    assert content_of(make_ramps(labels=(1, 0))) != before
+    (shard,) = root.glob("small/*/small-train.tfrecord*")
+    shard.write_bytes(shard.read_bytes() + shard.read_bytes())
+    assert content_of(str(root)) != before
+    monkeypatch.setattr(tfds_set, "DIGESTED_BYTES", 0)  # as of a set of many gigabytes
+    large = content_of(ramps)
+    assert large == content_of(str(shutil.copytree(ramps, tmp_path / "again"))) and large != content_of(str(root))
+
+
+def test_of_a_set_that_was_prepared_in_order_the_labels_are_looked_at(make_ramps, imagenet_dir):
+    """Nothing but the buffer mixes them; others are written in a random order, and their files read in another."""
+    source = data.open_source(small(make_ramps(labels=(0, 0, 0, 1, 1, 1)), validation_fraction=0.2))
+    assert source.train.labels_as_read().tolist() == [0, 0, 0, 1, 1]
+    assert data.open_source(imagenet(imagenet_dir)).train.labels_as_read is None
+
+
+def test_pictures_that_may_not_be_square_are_told_before_they_are_read(imagenet_dir, ramps):
+    (note,) = (note for note in data.open_source(imagenet(imagenet_dir)).notes if "square" in note)
+    assert note.startswith("note: pictures are not square: the middle is cropped") and "--resize=squash" in note
+    assert data.open_source(small(ramps)).notes == ()

@@ -21,14 +21,16 @@ def test_float16_without_a_gpu_is_refused_with_the_way_out():
 
 def test_rewrite_holds_inside_and_ends_outside():
     option = "auto_mixed_precision_onednn_bfloat16"
+    before = tf.config.optimizer.get_experimental_options()
+    assert not before.get(option)
     with training_in("bfloat16"):
         assert tf.config.optimizer.get_experimental_options()[option]
-    assert not tf.config.optimizer.get_experimental_options()[option]
+    assert tf.config.optimizer.get_experimental_options() == before
     with pytest.raises(RuntimeError), training_in("bfloat16"):
         raise RuntimeError
-    assert not tf.config.optimizer.get_experimental_options()[option]
+    assert tf.config.optimizer.get_experimental_options() == before
     with training_in("float32"):
-        assert not tf.config.optimizer.get_experimental_options()[option]
+        assert tf.config.optimizer.get_experimental_options() == before
 
 
 def test_gradients_are_divided_by_the_scale_that_the_loss_was_multiplied_by():
