@@ -150,7 +150,7 @@ def fit(drawn: Drawn, images: np.ndarray, trains: bool, folder: pathlib.Path) ->
         validation_fraction=0.25,
         deterministic=False,
         label_names=[*map(str, range(drawn.num_classes))] if drawn.chance.random() < 0.5 else None,
-        **({"max_steps": 1} if trains else {}),
+        **({"max_steps": 1, "learning_rates": 1e-4} if trains else {}),  # at 0.01 such a step may diverge
         **drawn.options,
     )
 
@@ -291,6 +291,17 @@ def _of_unknown_size():
     return tf_keras.Model(inputs, L.Reshape((-1,))(L.Conv2D(3, 3)(L.Rescaling(1 / 255.0)(inputs))))
 
 
+def _with_branch_of_zeros():
+    """A residual block as it begins, beside activations of a thousandth: an interval of 1 is none of its sum's."""
+
+    def body(x):
+        x = L.Conv2D(4, 3, padding="same", kernel_initializer=tf_keras.initializers.RandomNormal(stddev=1e-3))(x)
+        y = L.Conv2D(4, 3, padding="same", use_bias=False)(x)
+        return L.ReLU()(L.Add()([x, L.BatchNormalization(gamma_initializer="zeros")(y)]))
+
+    return _user_model(body)
+
+
 def _on_two_sizes(layer):
     return lambda: _user_model(lambda x: L.Conv2D(4, 1)(layer(L.MaxPooling2D()(layer(x)))))
 
@@ -327,6 +338,8 @@ FOUND = {
     "a layer that is nothing, on two sizes": (_on_two_sizes(L.GaussianNoise(0.1)), "", {}),
     "a layer that is refused, on two sizes": (_on_two_sizes(L.ELU()), "layer elu.* is a ELU; use ReLU", {}),
     "an empty Sequential": (lambda: _user_model(lambda x: tf_keras.Sequential()(L.Conv2D(4, 3)(x))), "", {}),
+    "a Concatenate of one": (lambda: _user_model(lambda x: L.Concatenate()([L.Conv2D(4, 3)(x)])), "", {}),
+    "a branch of zeros": (_with_branch_of_zeros, "", {}),
     "noise in training": (_in_training(L.GaussianNoise(0.1)), "gaussian_noise.* is called with training=True", {}),
     "a model in training": (_in_training(None), "layer model.* is called with training=True", {}),
     "a bounded ReLU as an activation": (
