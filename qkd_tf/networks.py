@@ -96,14 +96,14 @@ def build_teacher(
     if not network.is_own:
         return Network(model, notes)
     reading = Reading(model, input_shape, num_classes)
-    feed = None
+    feed, normalization = None, network.weights_normalization or network.normalization
     if not normalizes(reading.model):
         require(
             network.weights_normalization is not None or not network.has_weights,
             f"the teacher {model.name} does not normalise its pixels itself; say which normalisation its weights were "
             "trained under, by --teacher_pixel_mean and --teacher_pixel_std, for instance 0 and 1 for raw pixels",
         )
-        feed = Affine.of(network.weights_normalization or network.normalization, input_shape[-1])
+        feed = Affine.of(normalization, input_shape[-1])
         _require_readable(model, feed, "teacher")
         if network.weights_normalization is None:
             notes.append(f"note: the teacher {model.name} does not normalise its pixels itself; it reads {feed}")
@@ -111,12 +111,19 @@ def build_teacher(
         notes.append(f"note: {model.name} normalises its pixels itself; --teacher_pixel_mean and _std are not used")
     pixels = x = tf_keras.Input(input_shape, name="pixels")
     if feed is not None:
-        x = layers.Rescaling(*scale_and_offset(network.normalization), name="pixel_normalization")(x)
+        x = layers.Rescaling(*scale_and_offset(normalization), name="pixel_normalization")(x)
     logits = reading.model(x)
     subject = Subject("teacher", model, feed, reading, reading.model, reading.model)
-    if reading.head == "logits" and _gives_probabilities(subject):
-        notes.append(f"note: the teacher {model.name} gives probabilities; their logarithms teach")
-        logits, reading.head = Logarithm(name="logits_of_probabilities")(logits), "softmax"
+    if reading.head in ("logits", "one logit"):
+        outputs = _outputs_on_noise(subject)
+        if outputs.min() >= 0 and np.allclose(outputs.sum(-1), 1.0, atol=SUM_TOLERANCE):  # as no logits are
+            notes.append(f"note: the teacher {model.name} gives probabilities; their logarithms teach")
+            logits, reading.head = Logarithm(name="logits_of_probabilities")(logits), "softmax"
+        elif outputs.min() >= 0 and outputs.max() <= 1:
+            notes.append(
+                f"note: all that the teacher {model.name} gives is between 0 and 1, and teaches as logits; if it is "
+                "sigmoids, end the teacher before them"
+            )
     teacher = tf_keras.Model(pixels, logits, name=valid_name(model.name))
     notes += reading.notes + _regularizers(model, "teacher") + _frozen(model, "teacher")
     return Network(teacher, notes, dataclasses.replace(subject, ours=teacher, trains=teacher))
@@ -132,11 +139,10 @@ def _require_readable(model: tf_keras.Model, feed: Affine | None, role: str) -> 
     )
 
 
-def _gives_probabilities(subject: Subject) -> bool:
-    """Whether outputs are positive and have the sum 1, whatever the picture, as no logits have."""
+def _outputs_on_noise(subject: Subject) -> np.ndarray:
+    """What a model as it came gives for any pictures, [NUM_NOISE, K]."""
     shape = (NUM_NOISE, *subject.ours.input_shape[1:])
-    outputs = subject.outputs(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
-    return bool(outputs.min() >= 0 and np.allclose(outputs.sum(-1), 1.0, atol=SUM_TOLERANCE))
+    return subject.outputs(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
 
 
 def _regularizers(model: tf_keras.Model, role: str) -> list[str]:

@@ -12,7 +12,7 @@ import tf_keras
 from qkd_tf import durable
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import predict_logits
-from qkd_tf.experiment import require
+from qkd_tf.experiment import ExperimentError, require
 
 MAX_IMAGES = 2_000  # of validation, the first: a look, no measurement
 POINTS_BELOW = 10.0  # that a teacher may be below its student
@@ -24,6 +24,9 @@ class Look:
     Args:
       path: start.json, which keeps what was found for a start that goes on.
 
+    Raises:
+      ExperimentError: that file is damaged.
+
     Attributes:
       found: top-1 in percent by what was looked at.
     """
@@ -31,7 +34,10 @@ class Look:
     def __init__(self, splits: Splits, path: pathlib.Path):
         self._batches = splits.validation.take(math.ceil(MAX_IMAGES / splits.batch_size))
         self._path = path
-        self.found: dict[str, float] = durable.read_json(path)["top1"] if path.exists() else {}
+        try:
+            self.found: dict[str, float] = durable.read_json(path)["top1"] if path.exists() else {}
+        except durable.DamageError as damage:
+            raise ExperimentError(f"{damage}; remove that file, and networks are looked at again") from damage
 
     def at(self, what: str, model: tf_keras.Model, by_chance: bool = False) -> None:
         """Prints the top-1 of a network that was not looked at yet.

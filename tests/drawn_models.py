@@ -103,7 +103,7 @@ class Drawn:
       pictures: [N, H, W, C] uint8.
       num_classes: of its labels.
       head: what it makes of logits, a row of PROBABILITIES.
-      shallow: of so few layers, without products, that 8 bits are always enough.
+      shallow: without products and what else makes large numbers.
       bits: of weights and activations, as `qkd_tf.fit` takes them.
       options: for `qkd_tf.fit`: what a model without a normalisation needs.
       lines: how it was made.

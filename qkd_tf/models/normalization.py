@@ -7,7 +7,7 @@ import numpy as np
 import tf_keras
 from tf_keras import layers
 
-from qkd_tf.experiment import ExperimentError, PixelNormalization
+from qkd_tf.experiment import ExperimentError, PixelNormalization, require
 from qkd_tf.models.copier import readers
 
 WHOLE_PIXEL_DIGITS = 4  # -offset / scale of a whole pixel is one to rounding
@@ -35,6 +35,16 @@ class Affine:
 
     @classmethod
     def of(cls, normalization: PixelNormalization, channels: int) -> "Affine":
+        """What a normalisation makes of pixels.
+
+        Raises:
+          ExperimentError: it is of another number of channels.
+        """
+        num_values = len(normalization.mean)
+        require(
+            num_values in (1, channels),
+            f"a network is given pixel means for {num_values} channels, the images have {channels}",
+        )
         mean, std = (
             np.broadcast_to(np.asarray(v, np.float64), channels) for v in (normalization.mean, normalization.std)
         )

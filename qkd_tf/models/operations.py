@@ -69,6 +69,9 @@ def _cast(node) -> layers.Layer | None:
 # TensorFlow's one name for an operation, whatever a user wrote: tf.divide(x, y) and x / y are math.truediv.
 ROWS: Mapping[str, Callable] = {
     **dict.fromkeys(("math.truediv", "math.subtract", "math.negative"), _affine),
+    **dict.fromkeys(
+        ("nn.bias_add", "compat.v1.math.scalar_mul"), _affine
+    ),  # of tf_keras.applications' preprocess_input
     **dict.fromkeys(("math.add", "__operators__.add"), _of_two(layers.Add)),
     "math.multiply": _of_two(layers.Multiply),
     "nn.relu": _activation("relu"),

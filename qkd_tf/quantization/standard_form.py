@@ -242,6 +242,10 @@ class StudentReading(Reading):
         fits = layer.data_format == "channels_last" and not any(sum(same_padding(*axis)) for axis in axes)
         return self.same(call, **({"padding": "valid"} if fits else {}))
 
+    def joined(self, call: Call):
+        """Of one tensor, which it hands on, nothing."""
+        return self.same(call) if len(call.inputs) > 1 else call.inputs[0]
+
     def global_max_pool(self, call: Call):
         """One window over the whole map."""
         layer = call.layer
@@ -252,6 +256,7 @@ class StudentReading(Reading):
         return x if layer.keepdims else self.add(_layers.Flatten(name=call.name), [x])
 
     rewrites: Mapping[type, Callable] = {
+        **dict.fromkeys((_layers.Add, _layers.Concatenate, _layers.Multiply), joined),
         _layers.Activation: activation_layer,
         _layers.AveragePooling2D: average_pool,
         _layers.BatchNormalization: batch_norm,

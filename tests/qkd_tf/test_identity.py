@@ -1,6 +1,7 @@
 """What an experiment is made of: equal for what computes the same, different for whatever was changed."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from tf_keras import layers
 
 from qkd_tf import __version__, identity
 
+ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = (8, 8, 3)
 
 
@@ -160,9 +162,9 @@ print(*digests)
 def test_lambdas_are_known_by_their_code_in_every_process():
     here = {"__name__": "__main__"}
     exec(LAMBDAS, here)
-    there = subprocess.run([sys.executable, "-c", LAMBDAS], capture_output=True, text=True).stdout.split()
+    there = subprocess.run([sys.executable, "-c", LAMBDAS], cwd=ROOT, capture_output=True, text=True)
     first, second, other = here["digests"]
-    assert there == [first, second, other] and first == second != other
+    assert there.stdout.split() == [first, second, other] and first == second != other, there.stderr
 
 
 def test_digest_has_no_address_of_memory():

@@ -119,7 +119,7 @@ def test_normalization_that_a_model_does_itself_makes_what_was_told_of_it_idle_a
         np.testing.assert_allclose(predict(model, pictures()), predict(given, pictures()), atol=1e-4)
 
 
-# How a teacher may begin -> its layers, all of which make pixel / 64 of a pixel at inference.
+# How a network may begin.
 BEGINNINGS = {
     "rescaling": lambda: [layers.Rescaling(1 / 64)],
     "normalization": lambda: [layers.Normalization(mean=0.0, variance=64.0**2)],
@@ -127,6 +127,8 @@ BEGINNINGS = {
     "two steps": lambda: [layers.Rescaling(1 / 8), layers.Dropout(0.1), layers.Rescaling(1 / 8)],
     "nested": lambda: [tf_keras.Sequential([layers.Input(SHAPE), layers.Rescaling(1 / 64)])],
     "operator": lambda: [lambda x: x / 64.0],
+    "preprocess_input of mode torch": lambda: [tf_keras.applications.densenet.preprocess_input],
+    "preprocess_input of mode tf": lambda: [tf_keras.applications.mobilenet_v2.preprocess_input],
 }
 
 
@@ -137,7 +139,8 @@ def test_network_that_normalizes_reads_pixels_as_they_are_however_it_does(build,
     model = randomize(user(*BEGINNINGS[beginning]()))
     network = build(TRAINED, SHAPE, 5, model)
     expected = predict(model, pictures())
-    np.testing.assert_allclose(predict(network.model, pictures()), expected, atol=1e-5 * np.abs(expected).max())
+    ours = predict(network.subject.ours, pictures())  # with the user's own padding
+    np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
     assert network.subject.feed is None
     assert network.prove(pictures())["difference"] < 1e-5
 
@@ -212,6 +215,18 @@ def test_teacher_teaches_logits_whatever_made_its_probabilities(end, randomize):
     np.testing.assert_allclose(softmax(logits), expected, atol=1e-6)
     assert np.abs(logits.sum(-1) - 1).max() > 0.1
     assert len(notes) == 1 and ("softmax at the end" in notes[0] or "their logarithms teach" in notes[0])
+
+
+@pytest.mark.parametrize("units", [1, 5])
+def test_sigmoids_that_no_layer_tells_of_teach_as_they_are_and_that_is_noted(units, randomize):
+    """Numbers alone cannot tell sigmoids from logits, so nothing is changed, and nothing is silent."""
+    pixels = tf_keras.Input(SHAPE)
+    x = layers.Dense(units)(layers.Flatten()(layers.Rescaling(1e-3)(pixels)))
+    model = randomize(tf_keras.Model(pixels, layers.Lambda(lambda x: 1 / (1 + tf.exp(-x)))(x), name="user"))
+    teacher, notes = networks.build_teacher(TRAINED, SHAPE, max(2, units), model)
+    (note,) = [note for note in notes if "between 0 and 1" in note]
+    assert "if it is sigmoids, end the teacher before them" in note
+    np.testing.assert_allclose(predict(teacher, pictures())[:, -units:], predict(model, pictures()), rtol=1e-5)
 
 
 def test_logits_of_a_teacher_stay_what_they_are_though_they_may_be_positive(randomize):
@@ -297,3 +312,27 @@ def test_teacher_of_one_unit_is_for_two_classes_alone(num_classes, randomize):
     teacher, _ = networks.build_teacher(TRAINED, SHAPE, num_classes, model)
     logits = predict(teacher, pictures())
     np.testing.assert_allclose(softmax(logits)[:, 1:], predict(model, pictures()), atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [networks.build_student, networks.build_teacher])
+def test_integer_input_cannot_hold_normalized_pixels(build, randomize):
+    """Keras would cut them to whole numbers; raw pixels are such."""
+    pixels = tf_keras.Input(SHAPE, dtype="uint8")
+    model = tf_keras.Model(pixels, layers.Dense(5)(layers.Flatten()(tf.cast(pixels, tf.float32))), name="user")
+    told = NetworkSpec("in_memory:trained:user", OTHERS, weights_normalization=OTHERS)
+    with pytest.raises(
+        ExperimentError, match="user has an Input of uint8, which cannot hold pixels normalised by mean 1"
+    ):
+        build(told, SHAPE, 5, model)
+    raw = PixelNormalization((0.0,), (1.0,))
+    network = build(dataclasses.replace(told, weights_normalization=raw), SHAPE, 5, randomize(model))
+    assert network.prove(pictures())["difference"] < 1e-5
+
+
+@pytest.mark.parametrize("build", [networks.build_student, networks.build_teacher])
+def test_means_of_other_channels_than_the_pictures_have_are_refused(build):
+    pixels = tf_keras.Input((8, 8, 1))
+    model = tf_keras.Model(pixels, layers.Dense(5)(layers.Flatten()(pixels)), name="user")
+    spec = NetworkSpec("in_memory:trained:user", PIXELS, weights_normalization=IMAGENET)
+    with pytest.raises(ExperimentError, match="for 3 channels, the images have 1"):
+        build(spec, (8, 8, 1), 5, model)

@@ -150,3 +150,12 @@ def test_no_more_images_are_looked_at_than_a_look_needs(look, monkeypatch):
     found, network = look(), Scripted(12)
     found.at("student", network)
     assert found.found["student"] == pytest.approx(100 * 12 / 24)  # whole batches of eight
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"top1": {"student": 99}, "sha256": "0"}'])
+def test_damaged_file_of_an_earlier_start_is_told_in_a_line(look, tmp_path, content):
+    (tmp_path / "start.json").write_text(content)
+    with pytest.raises(
+        ExperimentError, match="start.json (is not the JSON|was changed after).*; remove that file, and n"
+    ):
+        look()

@@ -268,6 +268,17 @@ def test_training_argument_is_seen_by_place_and_by_name(arguments, named, traini
     assert copier.training_argument(copier.nodes(model)[0]) is training
 
 
+def test_layers_and_models_called_with_training_are_found_wherever_they_are():
+    inner = sequential(layers.Dropout(0.5, name="dropout"), name="inner")
+
+    def body(x):
+        noise = layers.GaussianNoise(1.0, name="noise")(x, training=True)
+        return layers.Dropout(0.5, name="other")(inner(noise, training=True), training=False)
+
+    model = functional(lambda x: tf_keras.Model(inputs := tf_keras.Input(SHAPE), body(inputs), name="outer")(x))
+    assert [layer.name for layer in copier.called_in_training(model)] == ["noise", "inner"]
+
+
 @pytest.mark.parametrize("where", ["layer", "inner model", "model around the inner one"])
 def test_batch_norm_called_in_inference_is_frozen_in_the_copy(where, randomize):
     """As transfer-learning guides write `base(x, training=False)`: its statistics and weights stay."""

@@ -340,33 +340,34 @@ def test_coarsest_precision_of_any_layer_decides(inside, tolerance, randomize):
 
 
 class Poison(layers.Layer):
-    """NaN where a picture is dark, unless it is a copy."""
+    """NaN where a picture is dark; a copy by its config does nothing, or it alone does."""
 
-    def __init__(self, poisons=False, **options):
+    def __init__(self, poisons=False, copies=False, **options):
         super().__init__(**options)
-        self.poisons = poisons
+        self.poisons, self.copies = poisons, copies
 
     def get_config(self):
-        return {"name": self.name}
+        return {"name": self.name, "poisons": self.copies, "copies": self.copies}
 
     def call(self, x):
         dark = tf.reduce_mean(x, [1, 2, 3], keepdims=True) < -1.0
         return tf.where(dark & self.poisons, float("nan"), x)
 
 
-def test_nan_on_one_side_alone_is_refused(randomize):
+@pytest.mark.parametrize(
+    "poisons, copies", [(True, True), (True, False), (False, True)], ids=["both", "theirs", "ours"]
+)
+def test_outputs_that_are_not_finite_are_refused_on_whatever_side_they_are(poisons, copies, randomize):
     images = pictures()
     images[3] //= 8
-    model = randomize(user(Poison(True, name="poison"), layers.Conv2D(4, 3)))
-    assert np.isnan(model(images.astype(np.float32))).any(-1).nonzero()[0].tolist() == [3]
-    message = refusal(subject_of("teacher", model), images)
-    assert "logits differ by inf" in message and "they part at layer poison" in message
-    likeness.prove(subject_of("teacher", model), np.delete(images, 3, axis=0))
-
-
-def test_nan_in_the_same_place_on_both_sides_is_the_same(randomize):
-    model = randomize(user(layers.Lambda(lambda x: tf.where(x > 1.9, float("nan"), x)), layers.Conv2D(4, 3)))
-    assert likeness.prove(subject_of("teacher", model), pictures())["difference"] < 1e-5
+    subject = subject_of("teacher", randomize(user(Poison(poisons, copies, name="poison"), layers.Conv2D(4, 3))))
+    assert np.isnan(subject.outputs(images)).any() == poisons
+    with pytest.raises(ExperimentError) as caught:
+        likeness.prove(subject, images)
+    message = str(caught.value)
+    assert message.startswith("the teacher user gives outputs that are not finite; ")
+    assert ("layer poison is the first one to; " in message) == poisons
+    assert likeness.prove(subject, np.delete(images, 3, axis=0))["difference"] < 1e-5
 
 
 def test_all_zero_logits_are_equal_to_themselves():

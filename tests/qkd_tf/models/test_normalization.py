@@ -221,9 +221,9 @@ FRONTS = {
         [0.5, 0.25, 1.0],
         [1.0, 0.0, -1.0],
     ),
-    "inverted normalization is another function": (
-        [layers.Rescaling(0.5, 1.0, name="a"), layers.Normalization(mean=1.0, variance=4.0, invert=True)],
-        ["a"],
+    "inverted normalization": (
+        [layers.Rescaling(0.25, -1.0, name="a"), layers.Normalization(mean=3.0, variance=4.0, invert=True, name="n")],
+        ["a", "n"],
         *HALF,
     ),
     "convolution before": ([layers.Conv2D(3, 1), layers.Rescaling(0.5, 1.0)], [], None, None),
@@ -246,9 +246,10 @@ def test_front_is_what_the_layers_compute():
     images = np.random.default_rng(0).integers(0, 256, (2, *SHAPE)).astype(np.float32)
     adapted = layers.Normalization(axis=-1)
     adapted.adapt(np.random.default_rng(1).normal(100, [10, 20, 30], (50, *SHAPE)))
-    model = model_of(layers.Rescaling(0.9, 3.0), adapted, layers.Rescaling([1, 2, 3], [3, 2, 1]))
+    inverted = layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0, 4.0, 9.0], invert=True)
+    model = model_of(layers.Rescaling(0.9, 3.0), adapted, layers.Rescaling([1, 2, 3], [3, 2, 1]), inverted)
     found, made = normalization.front(model)
-    assert len(found) == 3
+    assert len(found) == 4
     np.testing.assert_allclose(made(images), model(images), rtol=1e-5, atol=1e-5)
 
 

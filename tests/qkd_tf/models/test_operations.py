@@ -43,6 +43,8 @@ AFFINE = {
     "tf.divide": (lambda x: tf.divide(x, 4.0), 0.25, 0),
     "tf.multiply": (lambda x: tf.multiply(x, y=4.0), 4, 0),
     "tf.add": (lambda x: tf.add(1.0, x), 1, 1),
+    "tf.nn.bias_add": (lambda x: tf.nn.bias_add(x, CHANNELS), 1, CHANNELS),
+    "tf.math.scalar_mul": (lambda x: tf.math.scalar_mul(4.0, x), 4, 0),
     "tf.constant": (lambda x: x * tf.constant([[[1.0, 2.0, 3.0]]]), [1, 2, 3], 0),
     "one value as an array": (lambda x: x * np.full((1, 1, 3), 2.0, np.float32), 2, 0),
     "an array of one value for each pixel": (lambda x: x - np.full(SHAPE, 2.0, np.float32), 1, -2),

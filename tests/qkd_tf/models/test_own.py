@@ -183,3 +183,32 @@ def test_one_unit_is_enough_for_two_classes(num_classes, fits):
     else:
         with pytest.raises(ExperimentError, match="tells"):
             own.build(network(name), SHAPE, num_classes, small(classes=1 if num_classes == 3 else 2))
+
+
+def in_memory(inputs, outputs):
+    own.build(network("in_memory:untrained:x"), SHAPE, 5, tf_keras.Model(inputs, outputs, name="user"))
+
+
+def test_inputs_and_outputs_in_a_dict_are_told_how_to_be_handed_over():
+    pixels = tf_keras.Input(SHAPE)
+    logits = layers.Dense(5)(layers.Flatten()(pixels))
+    for inputs, outputs in (({"image": pixels}, logits), (pixels, {"logits": logits})):
+        with pytest.raises(ExperimentError, match=r"in a dict; hand over tf_keras.Model\(model.inputs\[0\]"):
+            in_memory(inputs, outputs)
+    in_memory([pixels], [logits])
+
+
+@pytest.mark.parametrize(
+    "shape, remedy",
+    [
+        ((16, 16, 3), "give --image_size=16"),
+        ((16, 8, 3), "give another --dataset, of that size"),
+        ((8, 8, 1), "give --image_channels=1"),
+        ((8, 8, 4), "give another --dataset, or a network of its channels"),
+        ((8, 8), "pictures are expected: height, width, channels"),
+    ],
+)
+def test_pictures_of_another_shape_are_told_which_flag_makes_them_so(shape, remedy):
+    pixels = tf_keras.Input(shape)
+    with pytest.raises(ExperimentError, match=remedy):
+        in_memory(pixels, layers.Dense(5)(layers.Flatten()(pixels)))
