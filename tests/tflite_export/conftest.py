@@ -300,11 +300,13 @@ CASES = {
     "add": Case(
         "CONV_2D QUANTIZE MAXIMUM CONV_2D ADD",
         _add(activation=False),
+        spec=dataclasses.replace(LOW, last_layer_bits=4),
         intervals={"stem_requantize": ("stem", FOUR_BITS)},
     ),
     "add_relu": Case(
         "CONV_2D QUANTIZE MAXIMUM CONV_2D ADD",
         _add(activation=True),
+        spec=dataclasses.replace(LOW, last_layer_bits=4),
         intervals={"stem_requantize": ("stem", FOUR_BITS)},
     ),
     "bits_rule": Case(
