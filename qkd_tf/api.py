@@ -84,7 +84,7 @@ def fit(
         intervals by calibration alone.
       teacher: as `student`; one that does not begin with a Rescaling reads (pixel - teacher_pixel_mean) /
         teacher_pixel_std; co_studying and tutoring need one.
-      label_names: one a class; None for numbers.
+      label_names: one a class; None for those of an image_dataset_from_directory, else numbers.
       pretrained: which of "student" and "teacher" a phase full_precision leaves as they are; it trains the others.
         Without that phase both are taken as trained.
       options: any flag of `qkd_tf.train` (docs/flags.md), by name: learning_rates=0.01, batch_size=64, seed=1.
@@ -123,6 +123,7 @@ def fit(
     else:
         require(test_set is not None, "there is no test set; the file is proven on it: give (images, labels)")
         spec = flags.experiment_from_flags(flags.flags_of(options)).data
+        label_names = label_names or getattr(train_set, "class_names", None)  # of image_dataset_from_directory
         if label_names is None and isinstance(student, tf_keras.Model):
             num_outputs = student.outputs[0].shape[-1]  # one sigmoid is two classes; what is none, the pre-flight tells
             label_names = num_outputs and [str(label) for label in range(max(2, num_outputs))]

@@ -1,6 +1,7 @@
 """Networks by what a user calls them: of the zoo, by a builder of their own, saved by tf_keras, or in memory."""
 
 import dataclasses
+import pathlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -54,6 +55,8 @@ class Network:
 def check_name(network: NetworkSpec, flag: str) -> None:
     """Raises ExperimentError for a name that is none of the zoo, and no user's own model."""
     if not network.is_own:
+        is_folder = pathlib.Path(network.name, "saved_model.pb").is_file()
+        require(not is_folder, f"{flag}={network.name} is a folder; of a SavedModel give {flag}=./{network.name}")
         zoo.check_name(network.name, flag)
 
 

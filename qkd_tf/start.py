@@ -16,6 +16,7 @@ from qkd_tf.experiment import ExperimentError, require
 
 MAX_IMAGES = 2_000  # of validation, the first: a look, no measurement
 POINTS_BELOW = 10.0  # that a teacher may be below its student
+POINTS_LOST = 2.0  # of validation that training may lose without a word
 
 
 class Look:
@@ -57,16 +58,37 @@ class Look:
         """Writes what was found; the folder has to be the run's own."""
         durable.write_json(self._path, {"top1": self.found})
 
+    def notes_on_end(self, top1: float) -> list[str]:
+        """What a user should know of a student that has `top1` % of validation images after its last phase."""
+        start = self.found.get("quantized", 0.0)
+        if top1 <= near_chance(self._most_frequent()):
+            return [
+                f"note: the student is right on {top1:.2f} % of validation images, hardly more than by naming one "
+                "class for all: look at labels and pixels, at --learning_rates, and at --epochs"
+            ]
+        if top1 < start - POINTS_LOST:
+            return [
+                f"note: training took more than it gave: {start:.2f} % of validation images after calibration, "
+                f"{top1:.2f} % now; lower --learning_rates (a tenth), or leave it at calibration (--phases=)"
+            ]
+        return []
+
+    def _labels(self) -> np.ndarray:
+        return np.concatenate([np.asarray(labels) for _, labels in self._batches])
+
+    def _most_frequent(self) -> float:
+        """Share of the most frequent class, in percent."""
+        labels = self._labels()
+        return 100 * float(np.bincount(labels).max()) / len(labels)
+
     def require_strong_teacher(self) -> None:
         """To be asked after student and teacher were looked at.
 
         Raises:
           ExperimentError: the teacher is near chance, or far below the student as it came.
         """
-        labels = np.concatenate([np.asarray(labels) for _, labels in self._batches])
-        top1, student = self.found["teacher"], self.found["student"]
-        most_frequent = 100 * float(np.bincount(labels).max()) / len(labels)
-        seen = f"the teacher is right on {top1:.2f} % of {len(labels):,} validation images"
+        top1, student, most_frequent = self.found["teacher"], self.found["student"], self._most_frequent()
+        seen = f"the teacher is right on {top1:.2f} % of {len(self._labels()):,} validation images"
         remedy = (
             "look at its weights, its pixels (--teacher_pixel_mean, --teacher_pixel_std) and the order of its classes, "
             "or let it teach by --allow_weak_teacher"

@@ -128,6 +128,8 @@ def run(
             keep_full_precision,
         )
         phases = trainer.run()
+        for note in look.notes_on_end(phases[-1]["best_validation_top1"]) if phases else ():
+            print(note)
         if devices.is_chief:
             full_precision = student.plain.get_weights()  # the handoff puts integers in their place
             student_top1 = handoff.write(student, splits, folder)

@@ -73,7 +73,7 @@ ALLOWED = {
         "qkd_tf.models.normalization",
         "qkd_tf.models.reading",
     ],
-    "qkd_tf.models.weights": [EXPERIMENT, ARCHIVE, SAVED_MODEL, "qkd_tf.models.copier"],
+    "qkd_tf.models.weights": [EXPERIMENT, ARCHIVE, SAVED_MODEL, "qkd_tf.models.copier", "qkd_tf.random_state"],
     "qkd_tf.models.own": [EXPERIMENT, ARCHIVE, SAVED_MODEL, "qkd_tf.models.copier", "qkd_tf.models.weights"],
     "qkd_tf.models.zoo": [EXPERIMENT, "qkd_tf.models.*"],
     "qkd_tf.models": [],

@@ -205,7 +205,11 @@ def _stream(given: tf.data.Dataset, name: str, spec: DataSpec) -> _Stream:
     dataset = dataset.map(example)
     first, again = (list(dataset.take(COMPARED).as_numpy_iterator()) for _ in range(2))
     same = all(np.array_equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(first, again, strict=True))
-    require(same, f"{name}: the set comes in another order each time; leave its shuffle out, training shuffles itself")
+    require(
+        same,
+        f"{name}: the set comes in another order each time; leave its shuffle out (shuffle=False of "
+        "image_dataset_from_directory), training shuffles itself",
+    )
     return _Stream(dataset, labels, digest.hexdigest(), notes, max(1, num_bytes // max(1, len(labels))))
 
 

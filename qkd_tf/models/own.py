@@ -75,7 +75,10 @@ def _call(name: str, input_shape, num_classes: int):
         for part in function.split("."):
             builder = getattr(builder, part)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ExperimentError(f"{name} cannot be imported: {error}; give package.module:function") from error
+        remedy = "give package.module:function; Python looks in the folder where it was started, and in its packages"
+        if module_name.endswith(".py"):
+            remedy = f"give {module_name.removesuffix('.py').replace('/', '.')}:{function}"
+        raise ExperimentError(f"{name} cannot be imported: {error}; {remedy}") from error
     try:
         signature = inspect.signature(builder)
         by_name = {"weights", "classes"} <= signature.parameters.keys()
@@ -104,6 +107,10 @@ def _copy(model: tf_keras.Model) -> tf_keras.Model:
 def _load_weights(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
     """By Keras itself where it can; what a user should know, a line each."""
     path = spec.weights
+    is_checkpoint = pathlib.Path(f"{path}.index").is_file()
+    require(
+        not is_checkpoint, f"weights {path} are a checkpoint of TensorFlow; give what model.save_weights('x.h5') writes"
+    )
     require(pathlib.Path(path).is_file(), f"weights file {path} does not exist")
     if not path.endswith(".h5"):
         return weights.load(model, spec)

@@ -11,6 +11,7 @@ import tf_keras
 from qkd_tf.archive import check_hdf5, first_line, load_npz, non_finite
 from qkd_tf.experiment import ExperimentError, NetworkSpec
 from qkd_tf.models.copier import leaves
+from qkd_tf.random_state import seeded
 from qkd_tf.saved_model import load_model
 
 # The words that files use for the variables of a layer, and ours. A BatchNormalization is told by its statistics.
@@ -153,7 +154,8 @@ def _v3_layers(root) -> list[LayerWeights]:
 
 
 def _read_keras(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
-    model = load_model(path, trust_code)
+    with seeded(0, None):  # the model is made, and what it draws shall change nothing of the network's own chance
+        model = load_model(path, trust_code)
     return [_layer_weights(layer) for layer in leaves(model) if layer.weights]
 
 

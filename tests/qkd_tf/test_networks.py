@@ -56,6 +56,14 @@ def test_network_of_the_zoo_is_in_standard_form_already(name):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_folder_of_a_saved_model_is_told_from_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "saved_model.pb").touch()
+    with pytest.raises(ExperimentError, match="--student=mine is a folder; of a SavedModel give --student=./mine"):
+        networks.check_name(NetworkSpec("mine", PIXELS), "--student")
+
+
 def test_unknown_name_is_refused_but_paths_and_builders_are_looked_at_later():
     with pytest.raises(ExperimentError, match="unknown --student 'resnet21'"):
         networks.check_name(NetworkSpec("resnet21", PIXELS), "--student")

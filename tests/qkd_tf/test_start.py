@@ -159,3 +159,18 @@ def test_damaged_file_of_an_earlier_start_is_told_in_a_line(look, tmp_path, cont
         ExperimentError, match="start.json (is not the JSON|was changed after).*; remove that file, and n"
     ):
         look()
+
+
+@pytest.mark.parametrize(
+    "quantized, end, told",
+    [
+        (60, 58.0, None),
+        (60, 57.9, "60.00 % of validation images after calibration, 57.90 % now; lower --learning_rates"),
+        (20, 26.0, "hardly more than by naming one class for all"),
+    ],
+)
+def test_training_that_took_more_than_it_gave_is_told(look, quantized, end, told):
+    found = look()
+    found.at("quantized", Scripted(quantized))
+    notes = found.notes_on_end(end)
+    assert notes == [] if told is None else len(notes) == 1 and told in notes[0]

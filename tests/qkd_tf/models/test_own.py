@@ -66,6 +66,7 @@ def test_builder_of_keras_applications_gets_them_by_its_own_names():
     [
         ("no_such_package:build", "no_such_package:build cannot be imported"),
         ("mine:absent", "mine:absent cannot be imported"),
+        ("mine.py:build", "give mine:build"),
         (":", "cannot be imported"),
         ("..:build", "cannot be imported"),
         ("mine:tf_keras", "mine:tf_keras cannot be called as builder(input_shape, num_classes)"),
