@@ -113,6 +113,12 @@ ALLOWED = {
         "qkd_tf.quantization.plan",
         "qkd_tf.quantization.scheme",
     ],
+    "qkd_tf.quantization.integer_graph": [
+        GRID,
+        ARITHMETIC,
+        "qkd_tf.quantization.integer_student",
+        "qkd_tf.quantization.plan",
+    ],
     # Distillation: what the optimizer treats apart is handed to it.
     "qkd_tf.distillation": [],
     "qkd_tf.distillation.progress": [EXPERIMENT, "qkd_tf.stop_signals"],
