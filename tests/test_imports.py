@@ -145,6 +145,7 @@ ALLOWED = {
     ],
     # Top.
     "qkd_tf.handoff": [
+        EXPERIMENT,
         ARCHIVE,
         DURABLE,
         "qkd_tf.data",
@@ -181,6 +182,7 @@ ALLOWED = {
         EXPERIMENT,
         DURABLE,
         "qkd_tf.data",
+        "qkd_tf.evaluate",
         "qkd_tf.run_folder",
         "qkd_tf.quantization.scheme",
     ],
