@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test widths lint docs bench networks soak fuzz micro distributed clean
+.PHONY: demo test commands widths lint docs bench networks soak fuzz models micro distributed clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -10,6 +10,9 @@ demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export,
 
 test: .venv/installed  ## the test suite, a file at a time on each of 2 cores, the long files first
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+commands: .venv/installed  ## every command of README and docs, cut short, and the pre-flight of every config: some minutes
+	$(BIN)/python -m pytest -m "commands or not distributed" tests/docs/test_commands.py tests/test_configs.py
 
 widths: .venv/installed  ## every pair of bit widths, from student to file, on every runtime, and their tables: some minutes
 	$(BIN)/python -m pytest -m "widths or not distributed" $(addprefix tests/tflite_export/test_,widths.py rebuild.py compress.py)
@@ -40,6 +43,9 @@ soak: .venv/installed  ## kills, damaged files, full disks: what a run survives;
 
 fuzz: .venv/installed  ## 10,000 damaged files and handoffs: each must end in a line, none in a native interpreter
 	$(BIN)/python -m pytest tests/tflite_export/test_hostile.py -k random_damage --fuzz_inputs=10000 -q
+
+models: .venv/installed  ## 500 students and 500 teachers as people write them: each is the same in a file, or refused in a line
+	$(BIN)/python -m pytest tests/test_drawn_models.py --drawn_models=500 --drawn_results=results/drawn_models.json -q
 
 clean:  ## the environment and the demo; other runs are kept
 	rm -rf .venv runs/demo build/tflm

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import tf_keras
 
-from qkd_tf import durable, flags, identity
+from qkd_tf import durable, flags
 from qkd_tf.borrowed_process import borrowed
 from qkd_tf.data.given import GivenSet, source_of
 from qkd_tf.experiment import (
@@ -124,9 +124,8 @@ def fit(
         require(test_set is not None, "there is no test set; the file is proven on it: give (images, labels)")
         spec = flags.experiment_from_flags(flags.flags_of(options)).data
         if label_names is None and isinstance(student, tf_keras.Model):
-            label_names = [
-                str(label) for label in range(max(2, student.output_shape[-1]))
-            ]  # one sigmoid is two classes
+            num_outputs = student.outputs[0].shape[-1]  # one sigmoid is two classes; what is none, the pre-flight tells
+            label_names = num_outputs and [str(label) for label in range(max(2, num_outputs))]
         given["source"] = source_of(train_set, test_set, validation_set, spec, label_names)
         options["dataset"] = IN_MEMORY + given["source"].version
     values = flags.flags_of(options)
@@ -138,7 +137,6 @@ def fit(
 
 
 def _name(model: tf_keras.Model, trained: bool) -> str:
-    """What a model in memory is called in flags.txt: the same for the same layers and, where they count, weights."""
-    digest = identity.of_layers(model) + (identity.of_weights(model) if trained else "")
+    """What a model in memory is called in flags.txt; `identity` tells one from another."""
     kind = TRAINED_IN_MEMORY if trained else UNTRAINED_IN_MEMORY
-    return f"{kind}{re.sub(r'_[0-9]+$', '', model.name)}-{digest}"  # Keras numbers models without a name of their own
+    return kind + re.sub(r"_[0-9]+$", "", model.name)  # Keras numbers models without a name of their own

@@ -44,13 +44,13 @@ def contents(
 
 def of_layers(model: tf_keras.Model) -> str:
     """Digest of a graph's layers and their wiring; names do not count, which Keras numbers as it likes."""
-    rows, counter = [], itertools.count()
+    rows, counter, numbers = [], itertools.count(), {}
 
     def apply(node, given: list) -> list:
         outputs = [next(counter) for _ in tf.nest.flatten(node.outputs)]
         constants = [value for value in tf.nest.flatten((node.call_args, node.call_kwargs)) if not _is_symbolic(value)]
-        kind = type(node.layer)
-        rows.append([f"{kind.__module__}.{kind.__qualname__}", _config(node.layer), given, outputs, constants])
+        kind, number = type(node.layer), numbers.setdefault(id(node.layer), len(numbers))  # one layer may be used twice
+        rows.append([f"{kind.__module__}.{kind.__qualname__}", number, _config(node.layer), given, outputs, constants])
         return outputs
 
     rows.append(walk(model, [next(counter) for _ in model.inputs], apply))

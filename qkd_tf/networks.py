@@ -9,7 +9,7 @@ from tf_keras import layers
 
 from qkd_tf.experiment import NetworkSpec, require
 from qkd_tf.models import likeness, own, weights, zoo
-from qkd_tf.models.copier import leaves
+from qkd_tf.models.copier import leaves, valid_name
 from qkd_tf.models.layers import Logarithm, scale_and_offset
 from qkd_tf.models.likeness import Subject
 from qkd_tf.models.normalization import Affine, normalizes
@@ -72,6 +72,7 @@ def build_student(
     trained = network.weights_normalization or (None if network.has_weights else network.normalization)
     form = standard_form(model, input_shape, trained, network.normalization, not network.is_own, num_classes)
     notes += form.notes
+    _require_readable(model, form.feed, "student")
     if network.is_own and form.feed is None and network.weights_normalization:
         notes.append(f"note: {model.name} normalises its pixels itself; --student_weights_mean and _std are not used")
     if network.is_builder and form.feed is not None and not network.weights_normalization:
@@ -95,36 +96,53 @@ def build_teacher(
     if not network.is_own:
         return Network(model, notes)
     reading = Reading(model, input_shape, num_classes)
-    feed = None
+    feed, normalization = None, network.weights_normalization or network.normalization
     if not normalizes(reading.model):
         require(
             network.weights_normalization is not None or not network.has_weights,
             f"the teacher {model.name} does not normalise its pixels itself; say which normalisation its weights were "
             "trained under, by --teacher_pixel_mean and --teacher_pixel_std, for instance 0 and 1 for raw pixels",
         )
-        feed = Affine.of(network.weights_normalization or network.normalization, input_shape[-1])
+        feed = Affine.of(normalization, input_shape[-1])
+        _require_readable(model, feed, "teacher")
         if network.weights_normalization is None:
             notes.append(f"note: the teacher {model.name} does not normalise its pixels itself; it reads {feed}")
     elif network.weights_normalization is not None:
         notes.append(f"note: {model.name} normalises its pixels itself; --teacher_pixel_mean and _std are not used")
     pixels = x = tf_keras.Input(input_shape, name="pixels")
     if feed is not None:
-        x = layers.Rescaling(*scale_and_offset(network.normalization), name="pixel_normalization")(x)
+        x = layers.Rescaling(*scale_and_offset(normalization), name="pixel_normalization")(x)
     logits = reading.model(x)
     subject = Subject("teacher", model, feed, reading, reading.model, reading.model)
-    if reading.head == "logits" and _gives_probabilities(subject):
-        notes.append(f"note: the teacher {model.name} gives probabilities; their logarithms teach")
-        logits, reading.head = Logarithm(name="logits_of_probabilities")(logits), "softmax"
-    teacher = tf_keras.Model(pixels, logits, name=model.name)
+    if reading.head in ("logits", "one logit"):
+        outputs = _outputs_on_noise(subject)
+        if outputs.min() >= 0 and np.allclose(outputs.sum(-1), 1.0, atol=SUM_TOLERANCE):  # as no logits are
+            notes.append(f"note: the teacher {model.name} gives probabilities; their logarithms teach")
+            logits, reading.head = Logarithm(name="logits_of_probabilities")(logits), "softmax"
+        elif outputs.min() >= 0 and outputs.max() <= 1:
+            notes.append(
+                f"note: all that the teacher {model.name} gives is between 0 and 1, and teaches as logits; if it is "
+                "sigmoids, end the teacher before them"
+            )
+    teacher = tf_keras.Model(pixels, logits, name=valid_name(model.name))
     notes += reading.notes + _regularizers(model, "teacher") + _frozen(model, "teacher")
     return Network(teacher, notes, dataclasses.replace(subject, ours=teacher, trains=teacher))
 
 
-def _gives_probabilities(subject: Subject) -> bool:
-    """Whether outputs are positive and have the sum 1, whatever the picture, as no logits have."""
+def _require_readable(model: tf_keras.Model, feed: Affine | None, role: str) -> None:
+    """Raises ExperimentError for normalised pixels that the model would read as whole numbers."""
+    dtype = model.inputs[0].dtype
+    require(
+        feed is None or dtype.is_floating or feed.is_as(Affine.identity(len(feed.scale))),
+        f"the {role} {model.name} has an Input of {dtype.name}, which cannot hold pixels normalised by {feed}; make it "
+        "one of float32, or say that it reads raw pixels, by mean 0 and deviation 1",
+    )
+
+
+def _outputs_on_noise(subject: Subject) -> np.ndarray:
+    """What a model as it came gives for any pictures, [NUM_NOISE, K]."""
     shape = (NUM_NOISE, *subject.ours.input_shape[1:])
-    outputs = subject.outputs(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
-    return bool(outputs.min() >= 0 and np.allclose(outputs.sum(-1), 1.0, atol=SUM_TOLERANCE))
+    return subject.outputs(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
 
 
 def _regularizers(model: tf_keras.Model, role: str) -> list[str]:

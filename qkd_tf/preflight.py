@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 from absl import app
 
-from qkd_tf import command_line, data, flags, networks
+from qkd_tf import command_line, data, flags, networks, random_state
 from qkd_tf.experiment import (
     DataSpec,
     Experiment,
@@ -135,8 +136,8 @@ MULTIPLY_ADDS: Mapping[type, Callable] = {
 
 
 def _shape(layer) -> tuple[int | None, ...]:
-    shape = layer.output_shape[0] if isinstance(layer.output_shape, list) else layer.output_shape
-    return tuple(shape[1:])
+    """Of the first output where it is used first, without the batch."""
+    return tuple(tf.nest.flatten(layer.inbound_nodes[0].outputs)[0].shape[1:])
 
 
 def peak_activation_bytes(model: tf_keras.Model) -> int:
@@ -241,6 +242,7 @@ def student(experiment: Experiment, input_shape, num_classes: int, given: tf_ker
         network.notes.append(
             f"note: {model.name} has depthwise convolutions, on which --mixed_precision=bfloat16 is slower than float32"
         )
+    _require_compilable(experiment, model)
     trains = not experiment.student.has_weights and "full_precision" in experiment.training.phase_names
     require(
         not trains or bool(model.trainable_variables),
@@ -252,6 +254,7 @@ def student(experiment: Experiment, input_shape, num_classes: int, given: tf_ker
 def teacher(experiment: Experiment, input_shape, num_classes: int, given: tf_keras.Model | None = None) -> Network:
     """An experiment's teacher, as `student`."""
     network = networks.build_teacher(experiment.teacher, input_shape, num_classes, given)
+    _require_compilable(experiment, network.model)
     trains = {"co_studying"} | ({"full_precision"} if not experiment.teacher.has_weights else set())
     phases = [name for name in experiment.training.phase_names if name in trains]
     require(
@@ -260,6 +263,17 @@ def teacher(experiment: Experiment, input_shape, num_classes: int, given: tf_ker
         "set teacher.trainable = True, or leave that phase out of --phases",
     )
     return network
+
+
+def _require_compilable(experiment: Experiment, model: tf_keras.Model) -> None:
+    """XLA has no deterministic gradient of a maximum over windows."""
+    training = experiment.training
+    pools = [layer.name for layer in leaves(model) if isinstance(layer, _layers.MaxPooling2D)]
+    require(
+        not (pools and training.jit_compile and random_state.is_deterministic(training.deterministic)),
+        f"layer {pools[0] if pools else ''} of {model.name} is a MaxPooling2D, which XLA cannot train "
+        "deterministically; leave --jit_compile out, or give --nodeterministic",
+    )
 
 
 def proof_images(spec: DataSpec, source: data.Source) -> np.ndarray:
@@ -279,7 +293,7 @@ def look(experiment: Experiment, num_classes: int = 0) -> None:
     networks.check_name(experiment.student, "--student")
     if experiment.teacher:
         networks.check_name(experiment.teacher, "--teacher")
-    shape, num_classes, images = _pictures(experiment.data, num_classes)
+    shape, num_classes, images, source = _pictures(experiment.data, num_classes)
     found = [student(experiment, shape, num_classes)]
     if experiment.teacher:
         found.append(teacher(experiment, shape, num_classes))
@@ -288,10 +302,12 @@ def look(experiment: Experiment, num_classes: int = 0) -> None:
         for note in network.notes:
             print(note)
     print(quantize_student(found[0].model, experiment.quantization).summary())
+    if source is not None:
+        data.require_enough(source, experiment.data)
 
 
-def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], int, np.ndarray]:
-    """(Shape, number of classes, pictures), as the set itself or flags tell; its pictures need not be there."""
+def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], int, np.ndarray, data.Source | None]:
+    """(Shape, number of classes, pictures, set), as the set itself or flags tell; None where it is not there."""
     require_count(num_classes, "num_classes", why="0 takes those of the set")
     if num_classes:
         require(spec.image_size > 0, f"--num_classes={num_classes} without --image_size; give both")
@@ -300,11 +316,15 @@ def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], i
         shape, label_names = data.describe(spec)
         num_classes = len(label_names)
         try:
-            return shape, num_classes, proof_images(spec, data.open_source(spec))
+            source = data.open_source(spec)
+            images = proof_images(spec, source)
         except ExperimentError as error:
             reason = str(error)
+        else:
+            return shape, num_classes, images, source
     print(f"note: networks are compared on noise, not on pictures: {reason}")
-    return shape, num_classes, np.random.default_rng(0).integers(0, 256, (NUM_PROOF_IMAGES, *shape)).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (NUM_PROOF_IMAGES, *shape)).astype(np.uint8)
+    return shape, num_classes, noise, None
 
 
 def main(argv: list[str]) -> None:

@@ -51,9 +51,14 @@ def seed_everything(seed: int, deterministic: bool | None) -> None:
     """
     tf_keras.utils.set_random_seed(seed)
     tf_keras.backend.experimental.enable_tf_random_generator()
-    if deterministic is None:
-        deterministic = config.is_op_determinism_enabled() or not tf.config.list_physical_devices("GPU")
-    _set_determinism(deterministic)
+    _set_determinism(is_deterministic(deterministic))
+
+
+def is_deterministic(asked: bool | None) -> bool:
+    """Whether kernels give equal bits for equal input; None asks it of CPUs, and where it is so already."""
+    if asked is None:
+        return config.is_op_determinism_enabled() or not tf.config.list_physical_devices("GPU")
+    return asked
 
 
 def _set_determinism(wanted: bool) -> None:

@@ -115,7 +115,9 @@ _OF_A_CLAIM = (LOCK, FLAGS_FILE + PART, IDENTITY_FILE, IDENTITY_FILE + PART)
 
 
 def _decides(flag: str) -> bool:
-    return flag.removeprefix("--") not in PLACE_FLAGS
+    """Whether a flag, "--name" or, of a truth value that is false, "--noname", says what and not where."""
+    name = flag.removeprefix("--")
+    return name not in PLACE_FLAGS and name.removeprefix("no") not in PLACE_FLAGS
 
 
 def what_matters(lines: list[str]) -> list[str]:

@@ -12,10 +12,9 @@ import tf_keras
 from qkd_tf import durable
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import predict_logits
-from qkd_tf.experiment import require
+from qkd_tf.experiment import ExperimentError, require
 
 MAX_IMAGES = 2_000  # of validation, the first: a look, no measurement
-STANDARD_ERRORS = 3  # above chance that a teacher has to be
 POINTS_BELOW = 10.0  # that a teacher may be below its student
 
 
@@ -25,6 +24,9 @@ class Look:
     Args:
       path: start.json, which keeps what was found for a start that goes on.
 
+    Raises:
+      ExperimentError: that file is damaged.
+
     Attributes:
       found: top-1 in percent by what was looked at.
     """
@@ -32,10 +34,13 @@ class Look:
     def __init__(self, splits: Splits, path: pathlib.Path):
         self._batches = splits.validation.take(math.ceil(MAX_IMAGES / splits.batch_size))
         self._path = path
-        self.found: dict[str, float] = durable.read_json(path)["top1"] if path.exists() else {}
+        try:
+            self.found: dict[str, float] = durable.read_json(path)["top1"] if path.exists() else {}
+        except durable.DamageError as damage:
+            raise ExperimentError(f"{damage}; remove that file, and networks are looked at again") from damage
 
     def at(self, what: str, model: tf_keras.Model, by_chance: bool = False) -> None:
-        """Prints and keeps the top-1 of a network.
+        """Prints the top-1 of a network that was not looked at yet.
 
         Args:
           what: row of TITLES.
@@ -45,9 +50,12 @@ class Look:
             return
         logits, labels = predict_logits(model, self._batches)
         self.found[what] = 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))
-        durable.write_json(self._path, {"top1": self.found})
         chance = ", of random weights" if by_chance else ""
         print(f"top-1 on {len(labels):,} validation images: {TITLES[what]}{chance}: {self.found[what]:.2f} %")
+
+    def keep(self) -> None:
+        """Writes what was found; the folder has to be the run's own."""
+        durable.write_json(self._path, {"top1": self.found})
 
     def require_strong_teacher(self) -> None:
         """To be asked after student and teacher were looked at.
@@ -56,31 +64,26 @@ class Look:
           ExperimentError: the teacher is near chance, or far below the student as it came.
         """
         labels = np.concatenate([np.asarray(labels) for _, labels in self._batches])
-        top1, student, most_frequent = self.found["teacher"], self.found["student"], np.bincount(labels).max()
+        top1, student = self.found["teacher"], self.found["student"]
+        most_frequent = 100 * float(np.bincount(labels).max()) / len(labels)
+        seen = f"the teacher is right on {top1:.2f} % of {len(labels):,} validation images"
         remedy = (
             "look at its weights, its pixels (--teacher_pixel_mean, --teacher_pixel_std) and the order of its classes, "
             "or let it teach by --allow_weak_teacher"
         )
         require(
-            top1 > at_chance(int(most_frequent), len(labels)),
-            f"the teacher is right on {top1:.2f} % of {len(labels):,} validation images, one class for all of them on "
-            f"{100 * most_frequent / len(labels):.2f} %; {remedy}",
+            top1 > near_chance(most_frequent), f"{seen}, one class for all of them on {most_frequent:.2f} %; {remedy}"
         )
-        require(
-            top1 >= student - POINTS_BELOW,
-            f"the teacher is right on {top1:.2f} % of {len(labels):,} validation images, the student as it came on "
-            f"{student:.2f} %; {remedy}",
-        )
+        require(top1 >= student - POINTS_BELOW, f"{seen}, the student as it came on {student:.2f} %; {remedy}")
 
 
-def at_chance(most_frequent: int, num_images: int) -> float:
-    """Top-1 in percent that who names the most frequent class may well have: its share and three standard errors.
+def near_chance(most_frequent: float) -> float:
+    """Top-1 in percent up to which a network has hardly learned: a tenth of the way from chance to being always right.
 
-    Of so few images that no top-1 is above that, half of what is left above the share.
+    Args:
+      most_frequent: share of the most frequent class, in percent, which is what naming it for all pictures gives.
     """
-    share = most_frequent / num_images
-    errors = STANDARD_ERRORS * math.sqrt(share * (1 - share) / num_images)
-    return 100 * (share + min(errors, (1 - share) / 2))
+    return most_frequent + 0.1 * (100 - most_frequent)
 
 
 TITLES = {

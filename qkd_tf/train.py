@@ -96,6 +96,7 @@ def run(
             student.copy_weights_from_plain()
         calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
         look.at("quantized", student.model)
+        look.keep()
 
     def keep_full_precision() -> None:
         """For other runs, which need not train it again."""
@@ -104,14 +105,16 @@ def run(
                 if network is not None and role not in experiment.pretrained:
                     network.save(part / f"{role}.keras")
 
+    look = start.Look(splits, folder.start)
+    look.at("student", student.plain, experiment.student.starts_by_chance)
+    if teacher is not None:
+        look.at("teacher", teacher, experiment.teacher.starts_by_chance)
+    if experiment.teacher_begins and not experiment.training.allow_weak_teacher:
+        look.require_strong_teacher()
+
     with locked(folder.path):
         folder.claim(contents, identity.WORDS)
-        look = start.Look(splits, folder.start)
-        look.at("student", student.plain, experiment.student.starts_by_chance)
-        if teacher is not None:
-            look.at("teacher", teacher, experiment.teacher.starts_by_chance)
-        if experiment.teacher_begins and not experiment.training.allow_weak_teacher:
-            look.require_strong_teacher()
+        look.keep()
         trainer = Trainer(
             experiment.training,
             student,

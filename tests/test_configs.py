@@ -7,6 +7,7 @@ import pytest
 
 from qkd_tf import flags
 from qkd_tf.models import zoo
+from tests.in_process import start
 from tests.saved_flags import saved_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -52,6 +53,26 @@ def test_header_gives_the_command_that_runs_this_very_file(path):
 def test_no_flag_is_given_twice(path):
     names = [line.split("=")[0] for line in path.read_text().splitlines() if line.startswith("--")]
     assert len(names) == len(set(names))
+
+
+SAMPLE = ("demo", "cifar10_resnet8_w2a2", "mbv2_w6a6")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in SAMPLE else pytest.mark.commands) for n in map(name_of, CONFIGS)],
+)
+def test_pre_flight_needs_no_data(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "data").mkdir()
+    in_memory = (ROOT / "configs" / f"{name}.flags").read_text().count("--dataset=digits")
+    start("qkd_tf.preflight", [f"--flagfile=configs/{name}.flags", *([] if in_memory else ["--data_dir=data"])])
+    told = capsys.readouterr().out
+    assert ("python -m qkd_tf.data.prepare" in told) != in_memory
+    assert ("networks are compared on noise, not on pictures" in told) != in_memory
+    assert "as it came: on 32 pictures outputs differ by" in told and "kernels at" in told
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "configs", tmp_path / "data"]  # nothing is written
 
 
 TRIAL = re.compile(r"To try it in minutes:\n# +(--.*)\n")

@@ -41,6 +41,7 @@ def write(run_dir: pathlib.Path, verification: dict, classes: Mapping[str, np.nd
         flags=(run_dir / "flags.txt").read_text(errors="replace").splitlines(),
         demands=demands.rows(results, verification, integers),
         mistakes=_mistakes(handoff, verification, classes or {}, diagnosis),
+        beginnings=_beginnings(results),
         training=_training(results["phases"]),
         intervals=_intervals(results),
         errors=_errors(diagnosis, results["coverage"], judge),
@@ -86,6 +87,22 @@ def _mistakes(handoff: pathlib.Path, verification: dict, classes: Mapping[str, n
         for i in compared["lost"][: mistakes.NUM_SHOWN]
     ]
     return {**found, "compared": compared, "pictures": shown}
+
+
+BEGINNINGS = {"student": "student, in float", "quantized": "student, quantized by calibration", "teacher": "teacher"}
+
+
+def _beginnings(results: dict) -> dict:
+    """A row for each network that training began with."""
+    top1, proofs = results.get("start_top1"), results.get("as_given")
+    if top1 is None or proofs is None:
+        return {"missing": f"What training began with is not known: {OLDER}."}
+    rows = [
+        {"what": what, "top1": top1[name], "proof": proofs.get(name)}
+        for name, what in BEGINNINGS.items()
+        if name in top1
+    ]
+    return {"rows": rows}
 
 
 def _training(phases: list[dict]) -> dict | None:

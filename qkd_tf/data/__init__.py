@@ -1,6 +1,6 @@
 """Images: where they come from (`open_source`), and the deterministic batches that are made of them (`pipelines`)."""
 
-from qkd_tf.data.pipeline import Splits, load, pipelines, sample
+from qkd_tf.data.pipeline import Splits, load, pipelines, require_enough, sample
 from qkd_tf.data.reading import reading
 from qkd_tf.data.source import Examples, Source, in_memory
 from qkd_tf.data.sources import describe, open_source
@@ -15,5 +15,6 @@ __all__ = [
     "open_source",
     "pipelines",
     "reading",
+    "require_enough",
     "sample",
 ]

@@ -71,17 +71,7 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     """
     if source.scan:
         source = source.scan(source)
-    require(
-        len(source.label_names) > 1,
-        f"{spec.name} has {len(source.label_names)} class; two or more are needed to tell apart",
-    )
-    num_train, num_validation = source.train.num_examples, source.validation.num_examples
-    require(source.test.num_examples > 0, f"the test split of {spec.name} has no image")
-    require(num_validation > 0, f"--validation_fraction={spec.validation_fraction} of {spec.name} is not one image")
-    require(
-        num_train >= spec.batch_size,
-        f"--batch_size={spec.batch_size} is more than the {num_train} training images of {spec.name}",
-    )
+    require_enough(source, spec)
     shape = source.image_shape
     shapes = {"test": shape, "validation": shape, "train": shape}  # memory is given out in this order
     if spec.has_room:
@@ -129,20 +119,39 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
         calibration=batched(centred),
         validation=batched(pictures["validation"].ordered()),
         test=batched(pictures["test"].ordered()),
-        num_train=num_train,
+        num_train=source.train.num_examples,
         batch_size=spec.batch_size,
         image_shape=shape,
         label_names=source.label_names,
         fingerprint={
             "name": spec.name,
             "version": source.version,
-            "num_train": num_train,
+            "num_train": source.train.num_examples,
             "num_test": source.test.num_examples,
             **_digest(pictures["test"], spec.batch_size),
             "content_sha256": source.content_sha256,
         },
         notes=source.notes + notes + _streaming_notes(spec.name, [name for name in shapes if name not in kept]),
         max_steps=spec.max_steps,
+    )
+
+
+def require_enough(source: Source, spec: DataSpec) -> None:
+    """Raises ExperimentError for fewer classes or images than training, validation and test need."""
+    num_train = source.train.num_examples
+    require(
+        len(source.label_names) > 1,
+        f"{spec.name} has {len(source.label_names)} class; two or more are needed to tell apart",
+    )
+    require(source.test.num_examples > 0, f"the test split of {spec.name} has no image")
+    require(
+        source.validation.num_examples > 0,
+        f"--validation_fraction={spec.validation_fraction} of {spec.name} is not one image; give a larger share",
+    )
+    require(
+        num_train >= spec.batch_size,
+        f"--batch_size={spec.batch_size} is more than the {num_train} training images of {spec.name}; "
+        "give a smaller batch",
     )
 
 

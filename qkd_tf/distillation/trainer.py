@@ -254,9 +254,8 @@ class Trainer:
             return ParameterGroup(optimizer, variables)
 
         if phase.quantized:  # nothing but intervals moves in a student whose layers are frozen
-            intervals = {v.ref() for v in student.weight_intervals + student.activation_intervals}
             student_groups = [
-                group([v for v in student.model.trainable_variables if v.ref() not in intervals]),
+                group(student.trained_weights),
                 group(student.weight_intervals, spec.weight_interval_lr_ratio),
                 group(student.activation_intervals, spec.activation_interval_lr_ratio),
             ]

@@ -38,6 +38,15 @@ def calls(model: tf_keras.Model) -> list:
     return found
 
 
+def called_in_training(model: tf_keras.Model) -> list:
+    """The layers and inner graphs of a model that are called with training=True."""
+    found = []
+    for node in nodes(model):
+        inner = called_in_training(node.layer) if is_graph(node.layer) else []
+        found += [node.layer, *inner] if training_argument(node) is True else inner
+    return found
+
+
 def readers(model: tf_keras.Model) -> Callable[[layers.Layer], list]:
     """A function that tells which layers of a flat model read a layer's output, once for each time they do."""
     found: dict[int, list] = {}
@@ -108,6 +117,13 @@ def run(model: tf_keras.Model, inputs: list[tf.Tensor]) -> list[tuple[str, tf.Te
     return found
 
 
+def reason(error: Exception) -> str:
+    """What a layer raised, on one line: without what Keras puts around it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = lines[min(1, len(lines) - 1)] if lines[0].startswith("Exception encountered when calling") else lines[0]
+    return re.sub(r"^{{function_node \S+}} ", "", line)
+
+
 def maker(tensor):
     """The layer that a symbolic tensor comes from."""
     return tensor._keras_history.layer
@@ -168,9 +184,8 @@ class Copier:
                 except ExperimentError:
                     raise
                 except Exception as error:  # whatever a layer's config, build and call make of themselves
-                    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                     raise ExperimentError(
-                        f"layer {layer.name}, a {type(layer).__name__}, cannot be copied: {reason}"
+                        f"layer {layer.name}, a {type(layer).__name__}, cannot be copied: {reason(error)}"
                     ) from error
                 self.made.append((layer.name, outputs[0]))
             tensors |= {id(old): new for old, new in zip(tf.nest.flatten(node.outputs), outputs, strict=True)}
@@ -209,15 +224,15 @@ class Copier:
         """The copy as a model, with its weights."""
         for layer, weights in self._weights.items():
             layer.set_weights(weights)
-        return without_xla(tf_keras.Model(inputs, output, name=name))
+        return without_xla(tf_keras.Model(inputs, output, name=valid_name(name)))
 
     def free_name(self, name: str, outer: str = "") -> str:
         """`name` as files and TensorFlow's graphs can have it, and as no layer has it yet."""
-        valid = _valid(name)
+        valid = valid_name(name)
         if valid != name:
             self._renamed[name] = valid
         while valid in self._names:
-            valid = f"{_valid(outer or 'again')}_{valid}"
+            valid = f"{valid_name(outer or 'again')}_{valid}"
         self._names.add(valid)
         return valid
 
@@ -228,7 +243,8 @@ class Copier:
             self.notes.append(f"note: files cannot have the names of some layers: {', '.join(told)}{more}")
 
 
-def _valid(name: str) -> str:
+def valid_name(name: str) -> str:
+    """A layer's or a model's name as files and TensorFlow's graphs can have it."""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
     return f"layer_{name}_" if RESERVED.match(name) or not name[:1].isalnum() else name
 

@@ -7,13 +7,13 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.models.copier import leaves, run
+from qkd_tf.models.copier import leaves, reason, run
 from qkd_tf.models.normalization import Affine
 from qkd_tf.models.reading import HEADS, Reading
 
 # Largest difference that rounding explains, by the precision that the user's model computes in: of logits as a share
 # of the largest, of probabilities as it is. 0.001 is an eighth of a step of logits of 8 bits.
-TOLERANCES = {"float16": 0.02, "bfloat16": 0.15, "float32": 1e-3}
+TOLERANCES = {"bfloat16": 0.15, "float16": 0.02, "float32": 1e-3}  # of several the first
 BATCH = 8
 
 
@@ -43,10 +43,20 @@ class Subject:
         return tf.cast(pixels, self.given.inputs[0].dtype)
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
-        """Of the model as it came, [N, K] or [N, 1]."""
+        """Of the model as it came, [N, K] or [N, 1].
+
+        Raises:
+          ExperimentError: it cannot be called on them.
+        """
         batches = [self.fed(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
-        outputs = np.concatenate([np.asarray(tf.cast(self.given(b, training=False), tf.float64)) for b in batches])
-        return outputs.reshape(len(images), -1)
+        try:
+            outputs = [np.asarray(tf.cast(self.given(batch, training=False), tf.float64)) for batch in batches]
+        except Exception as error:  # whatever a layer makes of itself
+            raise ExperimentError(
+                f"the {self.role} {self.given.name} cannot be called on pictures of {images.shape[1:]}, height, width "
+                f"and channels: {reason(error)}; mend the model until tf_keras runs it"
+            ) from error
+        return np.concatenate(outputs).reshape(len(images), -1)
 
 
 def prove(subject: Subject, images: np.ndarray) -> dict:
@@ -58,10 +68,15 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
       `border_difference` of the logits and `border_top1_agreement`, in percent.
 
     Raises:
-      ExperimentError: they differ, by more than rounding explains; the first layer where they part is named.
+      ExperimentError: they differ, by more than rounding explains, or are not finite; the first such layer is named.
     """
     expected, logits = subject.outputs(images), _predict(subject.ours, images)
     got = HEADS[subject.reading.head](logits)
+    if not (np.all(np.isfinite(expected)) and np.all(np.isfinite(logits))):
+        raise ExperimentError(
+            f"the {subject.role} {subject.given.name} gives outputs that are not finite; "
+            f"{_where_not_finite(subject, images)}"
+        )
     tolerance = TOLERANCES[_precision(subject.given)]
     is_probability = subject.reading.head not in ("logits", "one logit")
     difference = _difference(got, expected, is_probability)
@@ -112,6 +127,14 @@ def _difference(got: np.ndarray, expected: np.ndarray, absolute: bool = False) -
     return float(np.max(gap, initial=0.0, where=np.isfinite(gap))) / largest
 
 
+def _where_not_finite(subject: Subject, images: np.ndarray) -> str:
+    """The first layer whose output is not finite, and what to do."""
+    found = run(subject.given, [subject.fed(images)])
+    names = [name for name, output in found if not np.all(np.isfinite(tf.cast(output, tf.float64)))]
+    where = f"layer {names[0]} is the first one to; " if names else ""
+    return f"{where}give weights of a training that did not diverge"
+
+
 def _where_they_part(subject: Subject, images: np.ndarray, tolerance: float) -> str:
     """The first of the layers whose outputs differ up to the end."""
     fed, reading = subject.fed(images), subject.reading
@@ -124,7 +147,7 @@ def _where_they_part(subject: Subject, images: np.ndarray, tolerance: float) -> 
         read = _tensors(reading.model, [layer.output for layer in shared], fed)
         final = _tensors(subject.ours, [ours[layer.name] for layer in shared], images)
         name = _parted([(layer.name, *pair) for layer, *pair in zip(shared, final, read, strict=True)], tolerance)
-    return f"they part at layer {name}; write it in another way" if name else "no layer differs by itself"
+    return f"they part at layer {name}; write that layer in another way" if name else "no layer differs by itself"
 
 
 def _tensors(model: tf_keras.Model, tensors: list, inputs) -> list:

@@ -7,7 +7,7 @@ import numpy as np
 import tf_keras
 from tf_keras import layers
 
-from qkd_tf.experiment import ExperimentError, PixelNormalization
+from qkd_tf.experiment import ExperimentError, PixelNormalization, require
 from qkd_tf.models.copier import readers
 
 WHOLE_PIXEL_DIGITS = 4  # -offset / scale of a whole pixel is one to rounding
@@ -35,6 +35,16 @@ class Affine:
 
     @classmethod
     def of(cls, normalization: PixelNormalization, channels: int) -> "Affine":
+        """What a normalisation makes of pixels.
+
+        Raises:
+          ExperimentError: it is of another number of channels.
+        """
+        num_values = len(normalization.mean)
+        require(
+            num_values in (1, channels),
+            f"a network is given pixel means for {num_values} channels, the images have {channels}",
+        )
         mean, std = (
             np.broadcast_to(np.asarray(v, np.float64), channels) for v in (normalization.mean, normalization.std)
         )
@@ -86,7 +96,7 @@ def front(model: tf_keras.Model) -> tuple[list, Affine | None]:
         (layer,) = read_by(layer)
         if is_nothing(layer):
             passed.append(layer)
-        elif isinstance(layer, NORMALIZING) and not getattr(layer, "invert", False):
+        elif isinstance(layer, NORMALIZING):
             affine = affine.then(*scale_and_offset(layer, len(affine.scale)))
             found += [*passed, layer]
             passed = []
@@ -124,8 +134,11 @@ def pixels(model: tf_keras.Model):
 
 
 def is_nothing(layer) -> bool:
-    """Whether a layer hands on at inference what it gets."""
-    return isinstance(layer, (*TRAINING_ONLY, layers.Identity)) and layer.input_shape == layer.output_shape
+    """Whether a layer hands on at inference what it gets, wherever it is used."""
+    if isinstance(layer, tf_keras.Sequential):
+        return not layer.layers
+    kind = isinstance(layer, (*TRAINING_ONLY, layers.Identity))
+    return kind and all(node.input_shapes == node.output_shapes for node in layer.inbound_nodes)
 
 
 def scale_and_offset(layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +151,8 @@ def scale_and_offset(layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
         pair = np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
     else:
         deviation = np.maximum(np.sqrt(np.asarray(layer.variance, np.float64)), tf_keras.backend.epsilon())
-        pair = 1.0 / deviation, -np.asarray(layer.mean, np.float64) / deviation
+        mean = np.asarray(layer.mean, np.float64)
+        pair = (deviation, mean) if layer.invert else (1.0 / deviation, -mean / deviation)
     try:
         one_each = [v.reshape(-1) if v.size in (1, channels) else v.reshape(channels) for v in pair]
     except ValueError:

@@ -66,15 +66,19 @@ def _cast(node) -> layers.Layer | None:
     return layers.Activation("linear") if to.is_floating else None
 
 
+# TensorFlow's one name for an operation, whatever a user wrote: tf.divide(x, y) and x / y are math.truediv.
 ROWS: Mapping[str, Callable] = {
-    **dict.fromkeys(("math.truediv", "math.divide", "math.subtract", "math.negative", "divide", "subtract"), _affine),
-    **dict.fromkeys(("math.add", "__operators__.add", "add"), _of_two(layers.Add)),
-    **dict.fromkeys(("math.multiply", "multiply"), _of_two(layers.Multiply)),
+    **dict.fromkeys(("math.truediv", "math.subtract", "math.negative"), _affine),
+    **dict.fromkeys(
+        ("nn.bias_add", "compat.v1.math.scalar_mul"), _affine
+    ),  # of tf_keras.applications' preprocess_input
+    **dict.fromkeys(("math.add", "__operators__.add"), _of_two(layers.Add)),
+    "math.multiply": _of_two(layers.Multiply),
     "nn.relu": _activation("relu"),
     "nn.relu6": _activation("relu6"),
     "nn.softmax": _activation("softmax"),
-    **dict.fromkeys(("nn.sigmoid", "math.sigmoid", "sigmoid"), _activation("sigmoid")),
-    **dict.fromkeys(("nn.silu", "nn.swish"), _activation("swish")),
+    "math.sigmoid": _activation("sigmoid"),
+    "nn.silu": _activation("swish"),
     "identity": lambda node: layers.Activation("linear"),
     "cast": _cast,
 }

@@ -38,12 +38,22 @@ def build(
         len(model.inputs) == len(model.outputs) == 1,
         f"{name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is expected",
     )
-    shape, logits = model.input_shape[1:], model.output_shape
+    require(
+        not isinstance(model.input_shape, dict) and not isinstance(model.output_shape, dict),
+        f"{name} takes its input or gives its output in a dict; hand over "
+        "tf_keras.Model(model.inputs[0], model.outputs[0])",
+    )
+    shape, logits = tuple(model.inputs[0].shape[1:]), model.outputs[0].shape
+    require(
+        len(logits) > 1 and logits[-1] is not None,
+        f"{name} gives an output of shape {tuple(logits)}; (None, classes) is expected of a classifier",
+    )
     require(len(shape) == 3, f"{name} reads inputs of shape {shape}; pictures are expected: height, width, channels")
     given_sides = f"{name} reads pictures of {shape}, the data set gives {input_shape}, height, width and channels; "
     flag = f"--image_size={shape[0]}" if shape[0] == shape[1] else "another --dataset, of that size"
     require(all(a in (None, b) for a, b in zip(shape[:2], input_shape[:2], strict=True)), given_sides + f"give {flag}")
-    require(shape[2] in (None, input_shape[2]), given_sides + f"give --image_channels={shape[2]}")
+    remedy = f"--image_channels={shape[2]}" if shape[2] in (1, 3) else "another --dataset, or a network of its channels"
+    require(shape[2] in (None, input_shape[2]), given_sides + f"give {remedy}")
     require(
         logits[-1] == num_classes or (logits[-1], num_classes) == (1, 2),
         f"{name} tells {logits[-1]} classes apart, the data set has {num_classes}; "

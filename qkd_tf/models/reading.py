@@ -89,7 +89,7 @@ class Reading(Copier):
             return rewrite(self, call)
         if (operation := as_layer(call.node)) is not None:
             return self.operation(call, operation)
-        if isinstance(layer, layers.Conv2D | layers.Dense):
+        if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense):
             function = activation_name(layer)
             if function in PROBABILITIES or self.fused is not None and function not in self.fused:
                 x = self.same(call, activation="linear")

@@ -7,6 +7,7 @@ import tf_keras
 
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.quantization.grid import IntegerGrid
+from qkd_tf.quantization.plan import parents, producer
 from qkd_tf.quantization.scheme import QuantizedStudent, QuantizedTensor
 
 SAMPLES_PER_BATCH = 65_536
@@ -55,9 +56,7 @@ def calibrate(student: QuantizedStudent, images: Iterable[np.ndarray], init: str
       ExperimentError: weights or activations that are not finite; the layer is named.
     """
     choose = INITS[init]
-    for name, quantized in student.weights.items():
-        _assign(name, quantized, choose(quantized.kernel.numpy(), quantized.grid))
-
+    kernels = {name: choose(quantized.kernel.numpy(), quantized.grid) for name, quantized in student.weights.items()}
     names = [name for name, quantized in student.outputs.items() if quantized.interval.trainable]
     watch = tf_keras.Model(student.plain.inputs, {name: student.plain.get_layer(name).output for name in names})
     rng = np.random.default_rng(seed)
@@ -69,13 +68,39 @@ def calibrate(student: QuantizedStudent, images: Iterable[np.ndarray], init: str
                 extremes = [flat.min(), flat.max()]
                 flat = np.append(rng.choice(flat, SAMPLES_PER_BATCH), extremes)
             seen[name].append(flat)
-    for name in names:
-        quantized = student.outputs[name]
-        _assign(name, quantized, choose(np.concatenate(seen[name]), quantized.grid))
+    tensors = {name: choose(np.concatenate(seen[name]), student.outputs[name].grid) for name in names}
+    for found, quantized in ((tensors, student.outputs), (kernels, student.weights)):
+        for name, interval in found.items():
+            _assign(name, quantized[name], interval)
+        for name in reversed([name for name, interval in found.items() if interval == 0]):
+            _assign(name, quantized[name], _of_zeros(student, name, found is kernels))
+
+
+def _of_zeros(student: QuantizedStudent, name: str, is_kernel: bool) -> float:
+    """Interval of an all-zero tensor or kernel, which has no range: one that operators can hold beside their others.
+
+    A tensor has that of the finest one that is made of it; a kernel what makes a step of its products one of its
+    output. A residual branch begins with zeros where its last BatchNormalization does, by gamma_initializer="zeros".
+    """
+    layer = student.plain.get_layer(name)
+    if not is_kernel:
+        return min(_made_of(layer, student), default=1.0)
+    own = [float(student.outputs[name].interval)] if name in student.outputs else _made_of(layer, student)
+    source = producer(parents(layer)[0]).name
+    read = student.outputs[source].interval if source in student.outputs else student.pixels[1].scale
+    return min(own, default=1.0) / float(read)
+
+
+def _made_of(layer, student: QuantizedStudent) -> list[float]:
+    """Intervals of the tensors that are made of what a layer hands on."""
+    found = []
+    for reader in (node.outbound_layer for node in layer.outbound_nodes):
+        is_tensor = reader.name in student.outputs
+        found += [float(student.outputs[reader.name].interval)] if is_tensor else _made_of(reader, student)
+    return found
 
 
 def _assign(name: str, quantized: QuantizedTensor, interval: float) -> None:
-    """An all-zero tensor has no range: any positive interval serves, 1.0 is taken."""
     if not np.isfinite(interval):
         raise ExperimentError(f"layer {name} has values that are not finite; its first weights are broken")
-    quantized.interval.assign(quantized.interval.constraint(np.float32(interval if interval > 0 else 1.0)))
+    quantized.interval.assign(quantized.interval.constraint(np.float32(interval)))

@@ -194,6 +194,16 @@ class QuantizedStudent:
         return layer.get_output_at(-1)  # TFMOT reuses layers that it does not wrap: the last use is the model's
 
     @property
+    def trained_weights(self) -> list[tf.Variable]:
+        """Latent weights of `model` that training moves: those of layers that are not frozen, trainable = False.
+
+        TFMOT's wrapper has every kernel among its trainable variables, a frozen layer's too.
+        """
+        trained = {variable.ref() for variable in self.plain.trainable_variables}
+        latent = {latent.ref() for plain, latent in self._twins if plain.ref() in trained}
+        return [variable for variable in self.model.trainable_variables if variable.ref() in latent]
+
+    @property
     def weight_intervals(self) -> list[tf.Variable]:
         return [q.interval for q in self.weights.values()]
 

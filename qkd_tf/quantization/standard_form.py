@@ -15,7 +15,7 @@ import tf_keras
 
 from qkd_tf.experiment import ExperimentError, PixelNormalization
 from qkd_tf.models.activations import activation_name
-from qkd_tf.models.copier import Call, Copier, calls, has_constants, maker, readers, training_argument
+from qkd_tf.models.copier import Call, Copier, called_in_training, calls, has_constants, maker, readers
 from qkd_tf.models.normalization import (
     NORMALIZING,
     TAKING_UP,
@@ -84,7 +84,9 @@ class StandardForm:
 
 def unsupported(model: tf_keras.Model) -> dict[str, str]:
     """Layer name -> what the layer is and what to do, for each layer that has no place in an integer .tflite."""
-    return {node.layer.name: what for node in calls(model) if (what := _refusal(node))}
+    told = {node.layer.name: what for node in calls(model) if (what := _refusal(node))}
+    in_training = "is called with training=True, which a file cannot be; leave the argument out"
+    return told | {layer.name: in_training for layer in called_in_training(model)}
 
 
 def _refusal(node) -> str:
@@ -97,10 +99,8 @@ def _refusal(node) -> str:
         return f"is a {own}{kind.__name__}; {REMEDIES.get(kind.__name__, f'use one of {known}')}"
     if has_constants(node):
         return "reads a constant beside tensors of the graph; make it a bias, or Rescaling on pixels"
-    if training_argument(node) is True:
-        return "is called with training=True, which a file cannot be; leave the argument out"
     function = activation_name(layer)
-    if function.startswith(("function", "layer")):
+    if function.startswith(("function", "layer", "relu(")):
         return f"applies {function}; use relu, relu6, swish, sigmoid or a softmax at the end"
     return ""
 
@@ -242,6 +242,10 @@ class StudentReading(Reading):
         fits = layer.data_format == "channels_last" and not any(sum(same_padding(*axis)) for axis in axes)
         return self.same(call, **({"padding": "valid"} if fits else {}))
 
+    def joined(self, call: Call):
+        """Of one tensor, which it hands on, nothing."""
+        return self.same(call) if len(call.inputs) > 1 else call.inputs[0]
+
     def global_max_pool(self, call: Call):
         """One window over the whole map."""
         layer = call.layer
@@ -252,6 +256,7 @@ class StudentReading(Reading):
         return x if layer.keepdims else self.add(_layers.Flatten(name=call.name), [x])
 
     rewrites: Mapping[type, Callable] = {
+        **dict.fromkeys((_layers.Add, _layers.Concatenate, _layers.Multiply), joined),
         _layers.Activation: activation_layer,
         _layers.AveragePooling2D: average_pool,
         _layers.BatchNormalization: batch_norm,

@@ -1,35 +1,18 @@
 """Links lead somewhere, and every command, flag and file that a page names is there."""
 
 import functools
-import pathlib
 import re
 
 import pytest
 
 from docs import flags
+from tests.docs.pages import BLOCK, PAGES, ROOT, code, command, prose
 
-ROOT = pathlib.Path(__file__).parents[2]
-PAGES = sorted(p for folder in ("", "docs", "benchmarks") for p in (ROOT / folder).glob("*.md"))
-BLOCK = re.compile(r"(?:^ {4}.*\n?)+", re.MULTILINE)
-SPAN = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-COMMAND = re.compile(r"(?:python -m )?((?:qkd_tf|tflite_export|benchmarks|docs)(?:\.\w+)*)(?: (.*))?")
 OTHERS = {"pip", "pytest", "venv"}  # what else `python -m` is said to run
 OF_ABSL = {"flagfile", "help", "verbosity"}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-
-
-def prose(page):
-    """The text without code: of a link whose text is code the target stays."""
-    return SPAN.sub("", BLOCK.sub("", page.read_text()))
-
-
-def code(page):
-    """Commands and names: lines of blocks, joined where they end in a backslash, and inline code."""
-    text = page.read_text()
-    lines = "".join(BLOCK.findall(text)).replace("\\\n", " ").splitlines()
-    return [" ".join(part.replace("\\|", "|").split()) for part in lines + SPAN.findall(BLOCK.sub("", text))]
 
 
 def anchors(page):
@@ -59,14 +42,6 @@ def is_known(name, known):
     )
 
 
-def commands(part):
-    """(module, the rest of its line) of what Python is to run."""
-    part = part.removeprefix(".venv/bin/")
-    found = COMMAND.fullmatch(part.partition(" #")[0])
-    is_run = found and (part.startswith("python") or "--" in part)
-    return [(found[1], found[2] or "")] if is_run else []
-
-
 @each_page
 def test_links_lead_to_files_and_headings(page):
     for target in LINK.findall(prose(page)):
@@ -85,7 +60,8 @@ def test_readme_leads_to_every_page():
 @each_page
 def test_modules_that_are_run_exist_and_know_their_flags(page):
     for part in code(page):
-        for module, rest in commands(part):
+        if found := command(part):
+            module, rest = found
             assert flags.path_of(module).is_file(), part
             unknown = [name for name in re.findall(r"--(\w+)", rest) if not is_known(name, flags_of(module))]
             assert unknown == [], part
@@ -120,7 +96,7 @@ def test_files_that_are_named_exist(page):
 def test_pages_and_commands_are_found():
     readme = ROOT / "README.md"
     assert {"README.md", "BUILD.md", "flags.md"} <= {page.name for page in PAGES}
-    assert ("qkd_tf.data.prepare", "cifar10 --data_dir=DIR") in [c for part in code(readme) for c in commands(part)]
+    assert ("qkd_tf.data.prepare", "cifar10 --data_dir=DIR") in map(command, code(readme))
     assert "own-models" in anchors(ROOT / "BUILD.md")
     assert "weight_bits" in flags_of("qkd_tf.ablation") and "weight_bits" not in flags_of("tflite_export")
     assert not is_known("weight_bit", flags_of("qkd_tf.train")) and is_known("nojit_compile", flags_of("qkd_tf.train"))

@@ -1,9 +1,11 @@
 """`qkd_tf.fit`: the same job as the command's, on what is in memory."""
 
+import importlib
 import json
 import os
 import re
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -91,17 +93,17 @@ def test_equal_call_goes_on_although_keras_counts_layers_on(run_of_one_phase, mo
 
 
 @pytest.mark.parametrize(
-    "changes, flag",
+    "changes, told",
     [
-        ({"student": network(seed=1)}, "--student"),
-        ({"student": network(5)}, "--student"),
-        ({"sets": (SETS[0], SETS[0])}, "--dataset"),
-        ({"bits": "w8a8"}, "--activation_bits, --weight_bits"),
+        ({"student": network(seed=1)}, "changed since: the student's first weights;"),
+        ({"student": network(5)}, "changed since: the student's layers or their wiring, the student's first weights;"),
+        ({"sets": (SETS[0], SETS[0])}, "another experiment, which differs in --dataset;"),
+        ({"bits": "w8a8"}, "another experiment, which differs in --activation_bits, --weight_bits;"),
     ],
     ids=["weights", "layers", "images", "bits"],
 )
-def test_folder_of_another_call_is_left_alone(run_of_one_phase, changes, flag):
-    with pytest.raises(ExperimentError, match=f"holds another experiment, which differs in {flag};"):
+def test_folder_of_another_call_is_left_alone(run_of_one_phase, changes, told):
+    with pytest.raises(ExperimentError, match=told):
         fit(run_of_one_phase.path, **changes)
 
 
@@ -143,7 +145,10 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
         ({"bits": 4}, "bits=4: widths are written as w4a4"),
         ({"phases": ["self_studying"]}, "phases=.*: epochs by phase are expected"),
         ({"weight_bits": 2}, "weight_bits is told by the argument bits; leave the option out"),
-        ({"student": tf_keras.Sequential([layers.Dense(10)])}, "does not know its input yet; begin it with tf_keras"),
+        (
+            {"student": tf_keras.Sequential([layers.Dense(10)])},
+            "is a Sequential whose layers cannot be seen; .* begins with tf_keras.Input",
+        ),
         ({"bits": "4"}, "bits=4: widths are written as w4a4"),
         ({"phases": {"studying": 3}}, "unknown phase in --phases 'studying'; known are "),
         ({"phases": {"tutoring": 1}}, "phase tutoring in --phases needs a teacher"),
@@ -178,6 +183,265 @@ def test_images_that_were_in_memory_are_not_opened_by_name(run_of_one_phase):
 
 
 def test_results_file_is_json_that_people_read(run_of_one_phase):
-    told = json.loads((run_of_one_phase.path / "results.json").read_text())["experiment"]
-    assert re.fullmatch(r"in_memory:trained:sequential-[0-9a-f]{16}", told["student"]["name"])
+    results = json.loads((run_of_one_phase.path / "results.json").read_text())
+    told = results["experiment"]
+    assert told["student"]["name"] == "in_memory:trained:sequential"
     assert re.fullmatch(r"in_memory:[0-9a-f]{16}", told["data"]["name"])
+    proof = results["as_given"]["student"]
+    assert proof["num_images"] == 32 and proof["head"] == "softmax"
+    assert 0 <= proof["difference"] < proof["tolerance"] == 1e-3
+    assert results["start_top1"].keys() == {"student", "quantized"}
+    assert results["start_top1"] == json.loads((run_of_one_phase.path / "start.json").read_text())["top1"]
+
+
+class Cut(Exception):
+    """Ends a start where training would begin: the folder is claimed then, and everything was looked at."""
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """cut(function): calls it and sees that it comes to training."""
+
+    def end(trainer):
+        raise Cut
+
+    def call(function):
+        with monkeypatch.context() as patch:
+            patch.setattr(train.Trainer, "run", end)
+            with pytest.raises(Cut):
+                function()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def transferred():
+    """A network that knows the digits, whose base is frozen as transfer-learning guides freeze it."""
+    tf_keras.utils.set_random_seed(0)
+    base = tf_keras.Sequential(
+        [
+            layers.Input((8, 8, 1)),
+            layers.Conv2D(16, 3, padding="same", use_bias=False),
+            layers.BatchNormalization(momentum=0.8),
+            layers.ReLU(),
+            layers.Conv2D(24, 3, strides=2, padding="same", use_bias=False),
+            layers.BatchNormalization(momentum=0.8),
+            layers.ReLU(),
+        ],
+        name="base",
+    )
+    pixels = tf_keras.Input((8, 8, 1))
+    x = layers.Flatten()(base(layers.Rescaling(1 / 64, -2.0)(pixels)))
+    model = tf_keras.Model(pixels, layers.Dense(10)(x), name="transferred")
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(tf_keras.optimizers.Adam(3e-3), loss, ["accuracy"])
+    model.fit(IMAGES[:1000], DIGITS.target[:1000], batch_size=50, epochs=6, verbose=0)
+    base.trainable = False
+    return model
+
+
+ALL = (IMAGES[:1000], DIGITS.target[:1000]), (IMAGES[1000:1300], DIGITS.target[1000:1300])
+
+
+def test_frozen_base_keeps_its_accuracy_and_its_statistics(tmp_path, transferred, capsys):
+    """At 6352718 W8A8 of two epochs went from 100 % to 24.5 %, and the file passed."""
+    float_top1 = 100 * np.mean(transferred.predict(ALL[1][0], verbose=0).argmax(-1) == ALL[1][1])
+    made = fit(tmp_path / "run", transferred, ALL, bits="w8a8", max_steps=5, batch_norm_batches=20, learning_rates=1e-3)
+    assert float_top1 > 90 and made.student_top1 > float_top1 - 2
+    assert made.results["start_top1"]["quantized"] > 90
+    printed = capsys.readouterr().out
+    assert "note: 4 of 5 layers of the student transferred are frozen, trainable = False" in printed
+    assert "top-1 on 100 validation images: student quantized by calibration: " in printed
+    assert "the student is transferred as it came: on 32 pictures outputs differ by " in printed
+    handoff = tf_keras.models.load_model(made.path / "handoff" / "student.keras", compile=False)
+    for layer in transferred.get_layer("base").layers:
+        if isinstance(layer, layers.BatchNormalization):
+            gamma, _, mean, variance = handoff.get_layer(layer.name).get_weights()  # beta takes up rounding
+            np.testing.assert_allclose(gamma, layer.gamma, rtol=1e-6)
+            np.testing.assert_allclose(mean, layer.moving_mean, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(variance, layer.moving_variance, rtol=1e-5)
+
+
+def teach(run_dir, teacher, **options):
+    return fit(run_dir, phases={"tutoring": 1}, teacher=teacher, **options)
+
+
+@pytest.mark.parametrize("weak", ["chance", "far below"])
+def test_weak_teacher_stops_the_run_in_a_line_and_a_flag_lets_it_pass(tmp_path, transferred, weak, cut):
+    """At 6352718 it taught, and nothing was said."""
+    if weak == "chance":
+        teacher, student, told = network(8), network(), "one class for all of them on"
+    else:
+        teacher, student, told = half_blind(transferred), transferred, "the student as it came on"
+    with pytest.raises(
+        ExperimentError, match=f"^the teacher is right on .* % of 100 validation images, {told}"
+    ) as caught:
+        teach(tmp_path / "run", teacher, student=student, sets=ALL)
+    assert "--allow_weak_teacher" in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    cut(lambda: teach(tmp_path / "run", teacher, student=student, sets=ALL, allow_weak_teacher=True))
+
+
+def half_blind(model):
+    """One that sees the classes 0 to 5 alone, as if others were in another order."""
+    copy = tf_keras.models.clone_model(model)
+    *rest, kernel, bias = model.get_weights()
+    copy.set_weights([*rest, kernel, np.where(np.arange(10) < 6, bias, -1e3).astype(np.float32)])
+    return copy
+
+
+def test_strong_teacher_teaches(tmp_path, transferred, cut, capsys):
+    cut(lambda: teach(tmp_path / "run", transferred, sets=ALL))
+    printed = capsys.readouterr().out
+    assert re.search(r"top-1 on 100 validation images: teacher, before training: (9.|100)\.", printed)
+    assert "top-1 on 100 validation images: student in float, before training: " in printed
+
+
+def test_teacher_whose_pixels_have_to_be_told_is_refused(tmp_path, cut):
+    """At 6352718 it read (pixel - 128) / 64 without a word."""
+    teacher = network(8, rescaling=False)
+    with pytest.raises(ExperimentError, match="does not normalise its pixels itself; .*--teacher_pixel_mean"):
+        teach(tmp_path / "run", teacher)
+    assert not (tmp_path / "run").exists()
+    told = {"teacher_pixel_mean": 0, "teacher_pixel_std": 255, "allow_weak_teacher": True}
+    cut(lambda: teach(tmp_path / "run", teacher, **told))
+
+
+@pytest.mark.parametrize("phases", [{"co_studying": 1}, {"full_precision": 1, "tutoring": 1}])
+def test_teacher_with_nothing_to_train_is_refused_where_a_phase_would_train_it(tmp_path, phases):
+    """At 6352718 co-studying ended in a traceback."""
+    teacher = network(8)
+    teacher.trainable = False
+    pretrained = ("student",) if "full_precision" in phases else ("student", "teacher")
+    with pytest.raises(ExperimentError, match=f"is frozen, trainable = False, and {next(iter(phases))} would train it"):
+        fit(tmp_path / "run", phases=phases, teacher=teacher, pretrained=pretrained)
+    assert not (tmp_path / "run").exists()
+
+
+def test_student_with_nothing_to_train_is_refused_where_full_precision_would_train_it(tmp_path):
+    student = network()
+    student.trainable = False
+    with pytest.raises(
+        ExperimentError, match="is frozen, trainable = False, and full_precision trains it; set trainable"
+    ):
+        fit(tmp_path / "run", student, phases={"full_precision": 1, "self_studying": 1}, pretrained=())
+
+
+BUILDER = """
+import tf_keras
+from tf_keras import layers
+
+def build(input_shape, num_classes):
+    return tf_keras.Sequential([
+        layers.Input(input_shape),
+        layers.Rescaling(1 / 255),
+        layers.Conv2D(4, 3, strides={strides}, padding="same"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(num_classes),
+    ])
+"""
+
+
+@pytest.fixture
+def builder(tmp_path, monkeypatch):
+    """builder(strides): what a user's module has from now on, as another start of the program reads it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write(strides):
+        (tmp_path / "edited_builder.py").write_text(BUILDER.format(strides=strides))
+        sys.modules.pop("edited_builder", None)
+
+    yield write
+    sys.modules.pop("edited_builder", None)
+
+
+def test_builder_that_was_edited_between_two_starts_is_refused_with_what_changed(tmp_path, builder, cut):
+    """At 6352718 the second start gave exit code 0, and a network that nobody trained."""
+
+    def start():
+        return fit(tmp_path / "run", "edited_builder:build")
+
+    builder(strides=1)
+    cut(start)
+    builder(strides=1)
+    cut(start)
+    builder(strides=2)
+    with pytest.raises(
+        ExperimentError, match="began with other contents, changed since: the student's layers or their wi"
+    ):
+        start()
+
+
+def test_model_file_that_was_saved_anew_is_refused_with_what_changed(tmp_path, cut):
+    """At 6352718 it gave the handoff of the file before."""
+
+    def start():
+        return fit(tmp_path / "run", str(tmp_path / "model.keras"))
+
+    network(seed=0).save(tmp_path / "model.keras")
+    cut(start)
+    network(seed=0).save(tmp_path / "model.keras")
+    cut(start)
+    network(seed=1).save(tmp_path / "model.keras")
+    with pytest.raises(ExperimentError, match="changed since: the student's first weights; give another --run_dir"):
+        start()
+
+
+def test_weights_file_that_was_saved_anew_is_refused_with_what_changed(tmp_path, builder, cut):
+    def start():
+        return fit(tmp_path / "run", "edited_builder:build", student_weights=str(tmp_path / "w.keras"))
+
+    builder(strides=1)
+    for seed in (0, 1):
+        tf_keras.utils.set_random_seed(seed)
+        importlib.import_module("edited_builder").build((8, 8, 1), 10).save(tmp_path / "w.keras")
+        if seed == 0:
+            cut(start)
+    with pytest.raises(ExperimentError, match="changed since: the student's first weights"):
+        start()
+
+
+def rewired(order):
+    """The same layers, and the same weights in the same order, one behind the other as `order` says."""
+    tf_keras.utils.set_random_seed(0)
+    pixels = tf_keras.Input((8, 8, 1))
+    x = layers.Conv2D(4, 3, padding="same", name="stem")(layers.Rescaling(1 / 255)(pixels))
+    first, second = (layers.Conv2D(4, 3, padding="same", name=name) for name in "ab")
+    first.build((None, 8, 8, 4))
+    second.build((None, 8, 8, 4))
+    parts = {"row": lambda: second(first(x)), "beside": lambda: layers.Add(name="add")([first(x), second(x)])}
+    x = layers.Add(name="end")([x, parts[order]()])
+    return tf_keras.Model(pixels, layers.Dense(10, name="logits")(layers.GlobalAveragePooling2D()(x)), name="rewired")
+
+
+def test_model_in_memory_that_was_rewired_is_refused(tmp_path, cut):
+    """At 6352718 it returned the first one's run where JSON did not tell the two apart."""
+
+    def start(order):
+        return fit(tmp_path / "run", rewired(order), phases={"full_precision": 1, "self_studying": 1}, pretrained=())
+
+    cut(lambda: start("row"))
+    with pytest.raises(
+        ExperimentError, match="changed since: the student's layers or their wiring; give another --run"
+    ):
+        start("beside")
+
+
+def test_one_unit_for_two_classes_is_trained_exported_and_verified(tmp_path):
+    """At 6352718: "has 1 class … see labels.txt"."""
+    tf_keras.utils.set_random_seed(0)
+    student = tf_keras.Sequential(
+        [
+            layers.Input((8, 8, 1)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(4, 3, strides=2, padding="same", activation="relu"),
+            layers.Flatten(),
+            layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    sets = tuple((images, (labels > 4).astype(int)) for images, labels in SETS)
+    made = fit(tmp_path / "run", student, sets)
+    assert made.results["as_given"]["student"]["head"] == "one sigmoid"
+    assert (made.path / "handoff" / "labels.txt").read_text().split() == ["0", "1"]
+    assert tflite_export.export(made, runtimes=())["passed"]

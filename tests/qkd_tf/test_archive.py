@@ -56,6 +56,33 @@ def test_arrays_come_back_as_they_were_saved(tmp_path):
             assert loaded[name].dtype == array.dtype
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_arrays_are_saved_whatever_their_names_are(tmp_path, compressed):
+    """`np.savez` takes "file" for its own parameter: at 6352718 a layer of that name was a traceback after training."""
+    names = ("file", "args", "kwds", "a/b", "self", "größe", "with space", "arr_0", "path", "arrays", "compressed")
+    arrays = {name: np.full((2, 3), number, np.float32) for number, name in enumerate(names)}
+    arrays |= {
+        "scalar": np.int8(-3),
+        "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "none": np.zeros((0, 2)),
+    }
+    archive.save_npz(tmp_path / "a.npz", arrays, compressed)
+    loaded = archive.load_npz(tmp_path / "a.npz")
+    assert list(loaded) == list(arrays)
+    with np.load(tmp_path / "a.npz") as numpys:
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(loaded[name], array)
+            np.testing.assert_array_equal(numpys[name], array)
+            assert loaded[name].dtype == array.dtype and loaded[name].shape == array.shape
+    kinds = {info.compress_type for info in zipfile.ZipFile(tmp_path / "a.npz").infolist()}
+    assert kinds == {zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED}
+
+
+def test_objects_are_never_saved(tmp_path):
+    with pytest.raises(ValueError, match="allow_pickle"):
+        archive.save_npz(tmp_path / "a.npz", {"object": np.array([{}])})
+
+
 @pytest.mark.parametrize(
     "members, message",
     [

@@ -248,3 +248,49 @@ def test_builder_may_have_given_weights():
     made = experiment()
     student = dataclasses.replace(made.student, name="nets:build")
     assert dataclasses.replace(made, student=student).full_precision_origin == "builder"
+
+
+TAUGHT = NetworkSpec("convnet_large", PIXELS, "teacher.h5")
+UNTAUGHT = NetworkSpec("convnet_large", PIXELS)
+
+
+@pytest.mark.parametrize(
+    "names, teacher, begins",
+    [
+        (["self_studying"], TAUGHT, False),
+        (["tutoring"], None, False),
+        (["tutoring"], TAUGHT, True),
+        (["co_studying"], UNTAUGHT, True),
+        (["self_studying", "tutoring"], UNTAUGHT, True),
+        (["full_precision", "tutoring"], TAUGHT, True),  # that phase leaves it as it is
+        (["full_precision", "tutoring"], UNTAUGHT, False),  # and trains this one
+        (["tutoring", "full_precision", "co_studying"], UNTAUGHT, True),
+        (["self_studying", "full_precision", "co_studying"], UNTAUGHT, False),
+    ],
+)
+def test_teacher_is_looked_at_where_it_teaches_as_it_came(names, teacher, begins):
+    phases = tuple(PhaseSpec(name, 1, 0.01) for name in names)
+    if teacher is None:
+        assert "needs a teacher" in complaint(lambda: experiment(phases, teacher))
+    else:
+        assert experiment(phases, teacher).teacher_begins == begins
+
+
+@pytest.mark.parametrize(
+    "name, weights, unnamed, by_chance",
+    [
+        ("in_memory:untrained:x", "", True, True),
+        ("in_memory:untrained:x", "w.h5", False, False),
+        ("in_memory:trained:x", "", False, False),
+        ("mine:build", "", False, False),  # its weights are of the seed, or its own
+        ("model.keras", "", False, False),
+        ("resnet8", "", False, True),
+        ("resnet8", "w.h5", False, False),
+    ],
+)
+def test_weights_of_chance_count_where_the_seed_repeats_them(name, weights, unnamed, by_chance):
+    """A model in memory is built before the run's seed is set, by a program that need not set one."""
+    teacher = NetworkSpec(name, PIXELS, weights)
+    made = experiment((PhaseSpec("tutoring", 1, 0.01),), teacher)
+    assert made.unnamed_weights == ({"teacher"} if unnamed else set())
+    assert teacher.starts_by_chance == by_chance

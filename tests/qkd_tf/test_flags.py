@@ -83,7 +83,7 @@ def test_every_flag_reaches_the_experiment(parse):
     ]
     assert set(flags.FLAGS) == {
         *changed, "student_weights_std", "horizontal_flip", "narrow_range", "mask_weight_gradient", "jit_compile",
-        "skip_broken_images", "deterministic", "trust_model_code",
+        "skip_broken_images", "deterministic", "trust_model_code", "allow_weak_teacher",
     }  # fmt: skip
     plain = parse(*base)
     for name, value in changed.items():
@@ -97,6 +97,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "deterministic",
         "nodeterministic",
         "trust_model_code",
+        "allow_weak_teacher",
     ):
         assert parse(*base, f"--{name}") != plain, name
     with_mean = [*base, "--student_weights=w.h5", "--student_weights_mean=1"]
@@ -167,6 +168,58 @@ def test_run_dir_must_be_given(parse):
 )
 def test_normalization_of_weights_must_be_told(parse, given, missing):
     assert missing in complaint(parse, *SMALL, given)
+
+
+@pytest.mark.parametrize("name", ["mine:build", "saved.keras", "folder/saved"])
+def test_normalization_of_weights_is_not_asked_for_of_models_that_may_do_it_themselves(parse, name):
+    """At 6352718 a student that begins with Rescaling had to be given a mean and a deviation that did nothing."""
+    experiment = parse(
+        *SMALL, f"--student={name}", f"--teacher={name}", "--student_weights=w.h5", "--teacher_weights=w.h5"
+    )
+    assert experiment.student.weights_normalization is experiment.teacher.weights_normalization is None
+
+
+@pytest.mark.parametrize(
+    "given, normalization, told",
+    [
+        ((), ((128.0,), (64.0,)), False),
+        (("--teacher_pixel_mean=0", "--teacher_pixel_std=1"), ((0.0,), (1.0,)), True),
+        (("--teacher_pixel_mean=1,2,3", "--teacher_pixel_std=4,5,6"), ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)), True),
+        (("--teacher_pixel_mean=0",), ((0.0,), (64.0,)), True),
+        (("--teacher_pixel_std=255",), ((128.0,), (255.0,)), True),
+    ],
+)
+def test_pixels_of_the_teacher_are_told_or_its_own(parse, given, normalization, told):
+    teacher = parse(*SMALL, *given).teacher
+    assert teacher.normalization == PixelNormalization(*normalization)
+    assert teacher.weights_normalization == (teacher.normalization if told else None)
+
+
+@pytest.fixture
+def look(parse):
+    """look(*arguments): the experiment that a pre-flight reads off a command line."""
+
+    def look(*arguments):
+        flags.FLAGS.unparse_flags()
+        flags.FLAGS(["preflight", *arguments])
+        return flags.experiment_from_flags(trains=False)
+
+    return look
+
+
+def test_look_needs_neither_folder_nor_teacher(look):
+    experiment = look("--dataset=digits", "--student=convnet_small")
+    assert experiment.run_dir == "none" and experiment.teacher is None
+    assert experiment.training.phase_names == ["self_studying"]
+    assert look("--dataset=digits", "--phases=full_precision,tutoring", "--epochs=1,1").training.phases == ()
+
+
+def test_look_keeps_what_is_given_and_refuses_what_training_would(look):
+    experiment = look(*SMALL)
+    assert experiment.run_dir == "runs/x" and len(experiment.training.phases) == 3
+    for wrong in ("--run_dir=", "--epochs=1,2", "--weight_bits=1"):
+        with pytest.raises(ExperimentError, match=wrong.partition("=")[0]):
+            look(*SMALL, wrong)
 
 
 def test_normalization_of_weights_is_not_the_students_own(parse):

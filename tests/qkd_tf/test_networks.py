@@ -1,12 +1,47 @@
+"""Networks that are ready to train, and what their user is told of them."""
+
+import dataclasses
+
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
+from tf_keras import layers, regularizers
 
 from qkd_tf import networks
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization
 from qkd_tf.models import zoo
 
 PIXELS = PixelNormalization((128.0,), (64.0,))
+OTHERS = PixelNormalization((100.0,), (50.0,))
+IMAGENET = PixelNormalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+SHAPE = (8, 8, 3)
+NEW = NetworkSpec("in_memory:untrained:user", PIXELS)
+TRAINED = NetworkSpec("in_memory:trained:user", PIXELS)
+
+
+def pictures(num=4):
+    return np.random.default_rng(0).integers(0, 256, (num, *SHAPE)).astype(np.uint8)
+
+
+def user(*before, end=None, **conv):
+    """The layers `before`, a small classifier, and what makes of its logits what it gives."""
+    pixels = x = tf_keras.Input(SHAPE)
+    for layer in before:
+        x = layer(x)
+    x = layers.Conv2D(4, 3, padding="same", name="conv", **conv)(x)
+    x = layers.BatchNormalization(name="bn")(x)
+    x = layers.Dense(5, name="logits")(layers.GlobalAveragePooling2D()(layers.ReLU()(x)))
+    return tf_keras.Model(pixels, end(x) if end else x, name="user")
+
+
+def predict(model, images):
+    return model.predict_on_batch(np.asarray(images, np.float32))
+
+
+def softmax(logits):
+    odds = np.exp(logits - logits.max(-1, keepdims=True))
+    return odds / odds.sum(-1, keepdims=True)
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet20", "mobilenet_v2_0.35_cifar"])
@@ -28,12 +63,276 @@ def test_unknown_name_is_refused_but_paths_and_builders_are_looked_at_later():
         networks.check_name(NetworkSpec(name, PIXELS), "--student")
 
 
+@pytest.mark.parametrize("weights, own", [(IMAGENET, PIXELS), (PixelNormalization((10.0,), (50.0,)), PIXELS)])
+def test_weights_of_the_zoo_are_taken_from_their_normalization_to_the_networks_own(tmp_path, randomize, weights, own):
+    """What `weights.adapt_normalization` did to the first Conv2D: exact where no padding is read, and near it at all.
+
+    At the borders one zero pixel for all channels stands for three means.
+    """
+    trained = randomize(zoo.build(NetworkSpec("resnet8", weights), (32, 32, 3), 10))
+    trained.save_weights(tmp_path / "trained.h5")
+    images = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3))
+    spec = NetworkSpec("resnet8", own, str(tmp_path / "trained.h5"), weights)
+    student, notes = networks.build_student(spec, (32, 32, 3), 10)
+    rescaling = student.get_layer("normalization")
+    assert (rescaling.scale, rescaling.offset) == (1 / 64, -2.0)
+    assert "the first kernel is adapted to it" in notes[0]
+
+    first = next(layer.name for layer in trained.layers if isinstance(layer, layers.BatchNormalization))
+    got, expected = (
+        predict(tf_keras.Model(model.input, model.get_layer(first).output), images) for model in (student, trained)
+    )
+    tolerance = 1e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(got[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=tolerance)
+    assert np.abs(got - expected)[:, 0].max() > 100 * tolerance  # the padded rim is another pixel now
+
+
+def test_weights_whose_means_are_the_networks_own_are_exact_at_the_borders_too(tmp_path, randomize):
+    weights = PixelNormalization((128.0,) * 3, (50.0, 60.0, 70.0))
+    trained = randomize(zoo.build(NetworkSpec("resnet8", weights), (32, 32, 3), 10))
+    trained.save_weights(tmp_path / "trained.h5")
+    images = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3))
+    spec = NetworkSpec("resnet8", PIXELS, str(tmp_path / "trained.h5"), weights)
+    student, notes = networks.build_student(spec, (32, 32, 3), 10)
+    expected = predict(trained, images)
+    np.testing.assert_allclose(predict(student, images), expected, atol=1e-5 * np.abs(expected).max())
+    assert "borders" not in notes[0]
+
+
 def test_saved_student_without_normalization_must_be_explained(tmp_path):
-    pixels = tf_keras.Input((8, 8, 3))
+    pixels = tf_keras.Input(SHAPE)
     x = tf_keras.layers.GlobalAveragePooling2D()(tf_keras.layers.Conv2D(4, 3)(pixels))
     tf_keras.Model(pixels, tf_keras.layers.Dense(5)(x)).save(tmp_path / "saved.keras")
     name = str(tmp_path / "saved.keras")
     with pytest.raises(ExperimentError, match="--student_weights_mean"):
-        networks.build_student(NetworkSpec(name, PIXELS), (8, 8, 3), 5)
-    student, _ = networks.build_student(NetworkSpec(name, PIXELS, weights_normalization=PIXELS), (8, 8, 3), 5)
+        networks.build_student(NetworkSpec(name, PIXELS), SHAPE, 5)
+    student, _ = networks.build_student(NetworkSpec(name, PIXELS, weights_normalization=PIXELS), SHAPE, 5)
     assert student.output_shape == (None, 5)
+
+
+def test_normalization_that_a_model_does_itself_makes_what_was_told_of_it_idle_and_that_is_noted():
+    spec = dataclasses.replace(TRAINED, weights_normalization=OTHERS)
+    for build, flag in ((networks.build_student, "student_weights"), (networks.build_teacher, "teacher_pixel")):
+        given = user(layers.Rescaling(1 / 64))
+        model, notes = build(spec, SHAPE, 5, given)
+        assert any(f"--{flag}_mean and _std are not used" in note for note in notes)
+        np.testing.assert_allclose(predict(model, pictures()), predict(given, pictures()), atol=1e-4)
+
+
+# How a network may begin.
+BEGINNINGS = {
+    "rescaling": lambda: [layers.Rescaling(1 / 64)],
+    "normalization": lambda: [layers.Normalization(mean=0.0, variance=64.0**2)],
+    "augmentation": lambda: [layers.RandomFlip(), layers.RandomRotation(0.1), layers.Rescaling(1 / 64)],
+    "two steps": lambda: [layers.Rescaling(1 / 8), layers.Dropout(0.1), layers.Rescaling(1 / 8)],
+    "nested": lambda: [tf_keras.Sequential([layers.Input(SHAPE), layers.Rescaling(1 / 64)])],
+    "operator": lambda: [lambda x: x / 64.0],
+    "preprocess_input of mode torch": lambda: [tf_keras.applications.densenet.preprocess_input],
+    "preprocess_input of mode tf": lambda: [tf_keras.applications.mobilenet_v2.preprocess_input],
+}
+
+
+@pytest.mark.parametrize("build", [networks.build_student, networks.build_teacher])
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+def test_network_that_normalizes_reads_pixels_as_they_are_however_it_does(build, beginning, randomize):
+    """At 6352718 a teacher's Rescaling was seen as the second layer alone: behind augmentation it got other pixels."""
+    model = randomize(user(*BEGINNINGS[beginning]()))
+    network = build(TRAINED, SHAPE, 5, model)
+    expected = predict(model, pictures())
+    ours = predict(network.subject.ours, pictures())  # with the user's own padding
+    np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
+    assert network.subject.feed is None
+    assert network.prove(pictures())["difference"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    "build, flag", [(networks.build_student, "student_weights"), (networks.build_teacher, "teacher_pixel")]
+)
+def test_trained_network_whose_pixels_nobody_told_is_refused(build, flag):
+    """At 6352718 a teacher got 128 and 64 without a word."""
+    with pytest.raises(
+        ExperimentError, match=f"does not normalise its pixels itself; .*--{flag}_mean and --{flag}_std"
+    ):
+        build(TRAINED, SHAPE, 5, user())
+
+
+@pytest.mark.parametrize("build", [networks.build_student, networks.build_teacher])
+def test_trained_network_reads_the_pixels_that_were_told(build, randomize):
+    model = randomize(user())
+    spec = NetworkSpec("in_memory:trained:user", OTHERS, weights_normalization=OTHERS)
+    network = build(spec, SHAPE, 5, model)
+    expected = predict(model, (pictures() - 100.0) / 50.0)
+    np.testing.assert_allclose(predict(network.model, pictures()), expected, atol=1e-5 * np.abs(expected).max())
+    assert network.prove(pictures())["difference"] < 1e-5
+
+
+def test_new_teacher_without_normalization_gets_ours_and_that_is_noted():
+    teacher, notes = networks.build_teacher(NEW, SHAPE, 5, user())
+    assert notes == ["note: the teacher user does not normalise its pixels itself; it reads mean 128 and deviation 64"]
+    rescaling = teacher.get_layer("pixel_normalization")
+    assert (rescaling.scale, rescaling.offset) == (1 / 64, -2.0)
+
+
+def test_builders_student_without_normalization_is_told_what_it_reads(tmp_path, monkeypatch):
+    (tmp_path / "bare_student.py").write_text(
+        "import tf_keras\n"
+        "from tf_keras import layers\n"
+        "def build(input_shape, num_classes):\n"
+        "    return tf_keras.Sequential([layers.Input(input_shape), layers.Flatten(), layers.Dense(num_classes)])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    _, notes = networks.build_student(NetworkSpec("bare_student:build", PIXELS), SHAPE, 5)
+    (note,) = notes
+    assert "here it reads them under mean 128 and deviation 64" in note and "--student_weights_mean" in note
+
+
+# How a teacher may give probabilities -> what makes them of logits.
+PROBABILITIES = {
+    "layer": lambda x: layers.Softmax()(x),
+    "activation": lambda x: layers.Activation("softmax")(x),
+    "cast": lambda x: layers.Activation("linear", dtype="float32")(layers.Activation("softmax")(x)),
+    "nested": lambda x: tf_keras.Sequential([layers.Input((5,)), layers.Activation("softmax")])(x),
+    "function": lambda x: tf.nn.softmax(x),
+    "lambda": lambda x: layers.Lambda(lambda x: tf.nn.softmax(x))(x),
+    "by hand": lambda x: layers.Lambda(softmax_by_hand)(x),
+}
+
+
+def softmax_by_hand(x):
+    odds = tf.exp(x - tf.reduce_max(x, -1, keepdims=True))
+    return odds / tf.reduce_sum(odds, -1, keepdims=True)
+
+
+@pytest.mark.parametrize("end", PROBABILITIES)
+def test_teacher_teaches_logits_whatever_made_its_probabilities(end, randomize):
+    """Where they cannot be read off its layers, numbers tell: their logarithms are logits up to one number a picture.
+
+    At 6352718 probabilities that no layer called softmax made at the very end were distilled as logits.
+    """
+    model = randomize(user(layers.Rescaling(1 / 255), end=PROBABILITIES[end]))
+    teacher, notes = networks.build_teacher(TRAINED, SHAPE, 5, model)
+    logits, expected = predict(teacher, pictures()), predict(model, pictures())
+    np.testing.assert_allclose(softmax(logits), expected, atol=1e-6)
+    assert np.abs(logits.sum(-1) - 1).max() > 0.1
+    assert len(notes) == 1 and ("softmax at the end" in notes[0] or "their logarithms teach" in notes[0])
+
+
+@pytest.mark.parametrize("units", [1, 5])
+def test_sigmoids_that_no_layer_tells_of_teach_as_they_are_and_that_is_noted(units, randomize):
+    """Numbers alone cannot tell sigmoids from logits, so nothing is changed, and nothing is silent."""
+    pixels = tf_keras.Input(SHAPE)
+    x = layers.Dense(units)(layers.Flatten()(layers.Rescaling(1e-3)(pixels)))
+    model = randomize(tf_keras.Model(pixels, layers.Lambda(lambda x: 1 / (1 + tf.exp(-x)))(x), name="user"))
+    teacher, notes = networks.build_teacher(TRAINED, SHAPE, max(2, units), model)
+    (note,) = [note for note in notes if "between 0 and 1" in note]
+    assert "if it is sigmoids, end the teacher before them" in note
+    np.testing.assert_allclose(predict(teacher, pictures())[:, -units:], predict(model, pictures()), rtol=1e-5)
+
+
+def test_logits_of_a_teacher_stay_what_they_are_though_they_may_be_positive(randomize):
+    model = randomize(user(layers.Rescaling(1 / 255), end=lambda x: layers.Activation("softplus")(x)))
+    teacher, notes = networks.build_teacher(TRAINED, SHAPE, 5, model)
+    assert notes == []
+    np.testing.assert_allclose(predict(teacher, pictures()), predict(model, pictures()), rtol=1e-5)
+
+
+def test_teacher_may_have_any_layers(randomize):
+    model = randomize(
+        user(layers.Rescaling(1 / 64), layers.LayerNormalization(), layers.Lambda(lambda x: x * 2), layers.LeakyReLU())
+    )
+    network = networks.build_teacher(TRAINED, SHAPE, 5, model)
+    assert network.prove(pictures())["difference"] < 1e-5
+
+
+@pytest.mark.parametrize("build, role", [(networks.build_student, "student"), (networks.build_teacher, "teacher")])
+def test_regularizers_of_the_user_are_told_to_be_left_out(build, role):
+    """At 6352718 they were dropped without a word."""
+    model = user(layers.Rescaling(1 / 64), kernel_regularizer=regularizers.L2(0.1))
+    network = build(NEW, SHAPE, 5, model)
+    (note,) = [note for note in network.notes if "regularizers" in note]
+    assert f"the {role}'s own regularizers, of conv, are left out" in note and "--weight_decay" in note
+
+
+def test_many_regularizers_are_counted():
+    convs = [layers.Conv2D(3, 1, name=f"c{n}", bias_regularizer="l1") for n in range(6)]
+    _, notes = networks.build_student(NEW, SHAPE, 5, user(layers.Rescaling(1 / 64), *convs))
+    assert "of c0, c1, c2 and 3 more layers, are left out" in notes[0]
+
+
+@pytest.mark.parametrize("build, role", [(networks.build_student, "student"), (networks.build_teacher, "teacher")])
+@pytest.mark.parametrize("how", ["layer", "model", "nested"])
+def test_frozen_layers_stay_frozen_and_are_told(build, role, how, randomize):
+    inner = tf_keras.Sequential([layers.Input(SHAPE), layers.Conv2D(3, 1, name="frozen"), layers.BatchNormalization()])
+    model = randomize(user(layers.Rescaling(1 / 64), inner))
+    if how == "layer":
+        model.get_layer("conv").trainable = False
+    else:
+        (inner if how == "nested" else model).trainable = False
+    expected = {"layer": 1, "nested": 2, "model": 5}[how]
+    network = build(TRAINED, SHAPE, 5, model)
+    (note,) = [note for note in network.notes if "are frozen" in note]
+    assert f"{expected} of 5 layers of the {role} user are frozen" in note
+    assert ("their intervals are learned" in note) == (role == "student")
+    assert len(network.model.trainable_variables) == len(model.trainable_variables)
+
+
+def test_model_is_left_as_it_is(randomize):
+    model = randomize(user(layers.Rescaling(1 / 64), end=layers.Softmax()))
+    before = [weight.copy() for weight in model.get_weights()]
+    student, teacher = (
+        build(TRAINED, SHAPE, 5, model).model for build in (networks.build_student, networks.build_teacher)
+    )
+    for network in (student, teacher):
+        for variable in network.trainable_variables:
+            variable.assign_add(np.ones_like(variable))
+    for old, now in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, now)
+
+
+def test_teacher_of_the_zoo_trains_as_it_is_and_is_proven_by_nothing():
+    network = networks.build_teacher(NetworkSpec("resnet8", PIXELS), (32, 32, 3), 10)
+    assert network.prove(np.zeros((2, 32, 32, 3), np.uint8)) is None and network.notes == []
+
+
+def test_what_was_compared_becomes_a_note(randomize):
+    network = networks.build_student(TRAINED, SHAPE, 5, randomize(user(layers.Rescaling(1 / 64))))
+    network.prove(pictures())
+    assert "the student is user as it came: on 4 pictures outputs differ by" in network.notes[-1]
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_teacher_of_one_unit_is_for_two_classes_alone(num_classes, randomize):
+    pixels = tf_keras.Input(SHAPE)
+    x = layers.Dense(1, activation="sigmoid")(layers.Flatten()(layers.Rescaling(1 / 255)(pixels)))
+    model = randomize(tf_keras.Model(pixels, x))
+    if num_classes == 5:
+        with pytest.raises(ExperimentError, match="tells 1 classes apart, the data set has 5"):
+            networks.build_teacher(TRAINED, SHAPE, num_classes, model)
+        return
+    teacher, _ = networks.build_teacher(TRAINED, SHAPE, num_classes, model)
+    logits = predict(teacher, pictures())
+    np.testing.assert_allclose(softmax(logits)[:, 1:], predict(model, pictures()), atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [networks.build_student, networks.build_teacher])
+def test_integer_input_cannot_hold_normalized_pixels(build, randomize):
+    """Keras would cut them to whole numbers; raw pixels are such."""
+    pixels = tf_keras.Input(SHAPE, dtype="uint8")
+    model = tf_keras.Model(pixels, layers.Dense(5)(layers.Flatten()(tf.cast(pixels, tf.float32))), name="user")
+    told = NetworkSpec("in_memory:trained:user", OTHERS, weights_normalization=OTHERS)
+    with pytest.raises(
+        ExperimentError, match="user has an Input of uint8, which cannot hold pixels normalised by mean 1"
+    ):
+        build(told, SHAPE, 5, model)
+    raw = PixelNormalization((0.0,), (1.0,))
+    network = build(dataclasses.replace(told, weights_normalization=raw), SHAPE, 5, randomize(model))
+    assert network.prove(pictures())["difference"] < 1e-5
+
+
+@pytest.mark.parametrize("build", [networks.build_student, networks.build_teacher])
+def test_means_of_other_channels_than_the_pictures_have_are_refused(build):
+    pixels = tf_keras.Input((8, 8, 1))
+    model = tf_keras.Model(pixels, layers.Dense(5)(layers.Flatten()(pixels)), name="user")
+    spec = NetworkSpec("in_memory:trained:user", PIXELS, weights_normalization=IMAGENET)
+    with pytest.raises(ExperimentError, match="for 3 channels, the images have 1"):
+        build(spec, (8, 8, 1), 5, model)

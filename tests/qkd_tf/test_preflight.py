@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 from tf_keras import layers
@@ -14,6 +15,7 @@ from qkd_tf import flags, preflight
 from qkd_tf.experiment import TARGETS, ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec, TargetSpec
 from qkd_tf.models import zoo
 from qkd_tf.quantization.plan import make_plan
+from tests.in_process import start
 from tests.saved_flags import saved_flags
 
 SPEC = QuantizationSpec(weight_bits=3, activation_bits=4)
@@ -181,3 +183,27 @@ def test_bfloat16_on_depthwise_convolutions_is_noted_as_slower(network, precisio
         experiment = flags.experiment_from_flags()
     _, notes = preflight.student(experiment, (32, 32, 3), 10)
     assert any("slower" in note for note in notes) == told
+
+
+@pytest.mark.parametrize("options, refused", [([], True), (["--nodeterministic"], False)])
+def test_maximum_that_xla_cannot_train_deterministically_is_refused(chain, options, refused):
+    model = chain(layers.Rescaling(1 / 255), layers.MaxPooling2D(name="pool"), layers.Flatten(), layers.Dense(5))
+    with saved_flags():
+        flags.FLAGS(["train", "--run_dir=x", "--phases=", "--jit_compile", *options])
+        experiment = flags.experiment_from_flags()
+    given = dataclasses.replace(experiment.student, name="in_memory:trained:chain")
+    experiment = dataclasses.replace(experiment, student=given)
+    with (
+        pytest.raises(ExperimentError, match="pool of .* MaxPooling2D.*--nodeterministic") if refused else nullcontext()
+    ):
+        preflight.student(experiment, (8, 8, 3), 5, model)
+
+
+def test_a_batch_larger_than_the_set_is_refused_behind_what_the_network_is(capsys):
+    arguments = ["--dataset=digits", "--student=convnet_small", "--batch_size=2000"]
+    with pytest.raises(SystemExit) as end:
+        start("qkd_tf.preflight", arguments)
+    assert end.value.code == (
+        "error: --batch_size=2000 is more than the 1293 training images of digits; give a smaller batch"
+    )
+    assert "convnet_small: 16,698 parameters" in capsys.readouterr().out

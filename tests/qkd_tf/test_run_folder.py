@@ -1,8 +1,9 @@
+import os
 import re
 
 import pytest
 
-from qkd_tf import flags, run_folder
+from qkd_tf import durable, flags, identity, run_folder
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.run_folder import RunFolder
 from tests.saved_flags import saved_flags
@@ -162,3 +163,109 @@ def test_a_repeated_flag_is_compared_with_all_its_values(tmp_path):
     RunFolder(str(tmp_path / "run"), ["--seed=1", "--bits_rule=a=w4\n--bits_rule=b=w2"])
     with pytest.raises(ExperimentError, match="differs in --bits_rule"):
         RunFolder(str(tmp_path / "run"), ["--seed=1", "--bits_rule=a=w3\n--bits_rule=b=w2"])
+
+
+CONTENTS = {"version": "1", "pictures": "aa", "student_layers": "bb", "student_weights": "cc"}
+
+
+def begun(path, contents=CONTENTS):
+    folder = RunFolder(str(path), LINES)
+    folder.claim(contents, identity.WORDS)
+    return folder
+
+
+def test_same_contents_go_on(tmp_path):
+    before = contents(begun(tmp_path / "run").path)
+    assert {"flags.txt", "identity.json"} == before.keys()
+    begun(tmp_path / "run", dict(reversed(CONTENTS.items())))
+    assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"pictures": "ab"}, ["the pictures or their labels"]),
+        ({"student_layers": "ab"}, ["the student's layers or their wiring"]),
+        ({"version": "2", "student_weights": "ab"}, ["the version of qkd_tf", "the student's first weights"]),
+        ({"teacher_layers": "dd"}, ["the teacher's layers or their wiring"]),
+        ({"student_weights": None}, ["the student's first weights"]),
+        ({"something_new": "x"}, ["something_new"]),
+    ],
+)
+def test_other_contents_under_the_same_flags_are_refused_and_what_changed_is_named(tmp_path, changed, words):
+    """At 6352718 flags alone were compared: a builder edited between two starts gave exit code 0."""
+    before = contents(begun(tmp_path / "run").path)
+    now = {name: digest for name, digest in {**CONTENTS, **changed}.items() if digest}
+    with pytest.raises(ExperimentError) as caught:
+        begun(tmp_path / "run", now)
+    told = str(caught.value)
+    assert f"began with other contents, changed since: {', '.join(words)}; give another --run_dir" in told
+    assert contents(tmp_path / "run") == before
+
+
+def test_folder_of_an_earlier_version_is_refused_with_a_word_of_why(tmp_path):
+    begun(tmp_path / "run")
+    (tmp_path / "run" / "identity.json").unlink()
+    before = contents(tmp_path / "run")
+    with pytest.raises(ExperimentError, match="was begun by an earlier version of qkd_tf, which did not write down"):
+        begun(tmp_path / "run")
+    assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"contents": {}}', "[1]", "\0", '{"sha256": "0", "contents": {}}'])
+def test_damaged_identity_is_told_by_its_name(tmp_path, content):
+    begun(tmp_path / "run")
+    (tmp_path / "run" / "identity.json").write_text(content)
+    with pytest.raises(
+        ExperimentError, match=r"identity.json (is not the JSON|was changed after).*give another --run_"
+    ):
+        begun(tmp_path / "run")
+
+
+def test_identity_that_somebody_edited_is_damaged(tmp_path):
+    file = begun(tmp_path / "run").path / "identity.json"
+    file.write_text(file.read_text().replace('"aa"', '"ab"'))
+    with pytest.raises(ExperimentError, match="identity.json was changed after it was written"):
+        begun(tmp_path / "run", {**CONTENTS, "pictures": "ab"})
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["identity", "flags"])
+@pytest.mark.parametrize("others", [False, True], ids=["same", "others"])
+def test_start_that_was_killed_in_its_claim_leaves_a_folder_that_is_free(tmp_path, monkeypatch, number, others):
+    """Whether before identity.json is whole or before flags.txt is: no network was trained, so another may begin."""
+
+    class Killed(BaseException):
+        pass
+
+    replaced, calls = os.replace, []
+
+    def killed(source, target):
+        calls.append(target)
+        if len(calls) == number:
+            raise Killed
+        replaced(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable.os, "replace", killed)
+        with pytest.raises(Killed):
+            begun(tmp_path / "run")
+    assert not (tmp_path / "run" / "flags.txt").exists()
+    second = {**CONTENTS, "pictures": "zz"} if others else CONTENTS
+    begun(tmp_path / "run", second)
+    assert durable.read_json(tmp_path / "run" / "identity.json")["contents"] == second
+    begun(tmp_path / "run", second)
+
+
+def test_flag_that_lets_a_weak_teacher_pass_does_not_make_another_experiment(tmp_path):
+    """It is what a user adds to the command that was refused."""
+    RunFolder(str(tmp_path / "run"), [*LINES, "--noallow_weak_teacher"]).claim()
+    RunFolder(str(tmp_path / "run"), [*LINES, "--allow_weak_teacher"]).claim()
+
+
+def test_a_copy_knows_what_the_run_began_with(tmp_path):
+    folder = begun(tmp_path / "run")
+    (tmp_path / "copy").mkdir()
+    copy = folder.copy(str(tmp_path / "copy"))
+    copy.claim(CONTENTS, identity.WORDS)
+    with pytest.raises(ExperimentError, match="changed since: the pictures"):
+        copy.claim({**CONTENTS, "pictures": "ab"}, identity.WORDS)

@@ -263,14 +263,30 @@ def test_what_was_asked_is_beside_what_came(folder, examined, diagnose):
     assert "arena at most 1,000,000,000 bytes" in words
 
 
+def test_what_training_began_with_is_told(folder, examined):
+    results = json.loads((folder / "results.json").read_text())
+    proof = {"num_images": 32, "difference": 3e-7, "tolerance": 0.001, "head": "softmax", "border_difference": 0.018}
+    results |= {"as_given": {"student": proof, "teacher": None}}
+    results |= {"start_top1": {"student": 91.5, "teacher": 94.25, "quantized": 84.0}}
+    (folder / "results.json").write_text(json.dumps(results))
+    words = written(folder, *examined).words
+    for part in (
+        "student, in float 91.50 3e-07 0.001 32 1.8",
+        "student, quantized by calibration 84.00",
+        "teacher 94.25",
+    ):
+        assert part in words
+
+
 def test_a_run_of_an_older_version_has_a_report_that_says_what_is_missing(folder, examined):
     """No diagnosis.json, no full precision, no intervals by epoch, no target."""
     results = json.loads((folder / "results.json").read_text())
     del results["full_precision"], results["experiment"]["target"]
     (folder / "results.json").write_text(json.dumps(results))
     words = written(folder, *examined).words
-    assert words.count(report.OLDER) == 5
+    assert words.count(report.OLDER) == 6
     for part in (
+        "What training began with is not known",
         "full precision, top-1 – not known",
         "How the intervals moved",
         "There is no full precision to compare",

@@ -5,12 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
+from tf_keras import layers
 
 from qkd_tf.distillation import trainer as trainer_module
 from qkd_tf.distillation.progress import PhaseProgress
 from qkd_tf.distillation.trainer import Trainer
-from qkd_tf.experiment import ExperimentError
+from qkd_tf.experiment import ExperimentError, PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.batch_norm import BatchNormEstimator
+from qkd_tf.quantization.calibration import calibrate
+from qkd_tf.quantization.scheme import quantize_student, quantizer_form
+from qkd_tf.run_folder import RunFolder
 from tests.qkd_tf.distillation.runs import (
     all_values,
     assert_same_bits,
@@ -272,3 +276,95 @@ def test_no_phases_calibrate_and_train_nothing(tmp_path, make_run):
     assert trainer.run() == []
     assert_same_bits(values(trainer._student.plain), before)
     assert all(float(interval.numpy()) != 1.0 for interval in trainer._student.weight_intervals)
+
+
+@pytest.fixture
+def run_with(chain, randomize, make_splits, tmp_path):
+    """run_with(phases, student, teacher): a `Trainer` of networks that these functions freeze a part of."""
+
+    def network(width, freeze):
+        model = randomize(
+            chain(
+                layers.Rescaling(1 / 64, -2.0, name="normalization"),
+                layers.Conv2D(width, 3, use_bias=False, name="conv"),
+                layers.BatchNormalization(name="bn"),
+                layers.ReLU(name="relu"),
+                layers.GlobalAveragePooling2D(name="pool"),
+                layers.Dense(5, name="logits"),
+            )
+        )
+        freeze(model)
+        return model
+
+    def make(phases, student, teacher=lambda model: None, **training):
+        splits = make_splits()
+        spec = TrainingSpec(phases=tuple(PhaseSpec(name, 1, 0.05) for name in phases), **training)
+        quantized = quantize_student(network(3, student), QuantizationSpec(), quantizer_form(spec))
+        folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
+        folder.claim()
+        images = [images for images, _ in splits.calibration]
+        return Trainer(
+            spec,
+            quantized,
+            network(4, teacher),
+            frozenset(),
+            splits,
+            folder,
+            lambda: calibrate(quantized, images, "mse"),
+        )
+
+    return make
+
+
+def freeze_all(model):
+    model.trainable = False
+
+
+def freeze_base(model):
+    for name in ("conv", "bn"):
+        model.get_layer(name).trainable = False
+
+
+@pytest.mark.parametrize("options", [{"batch_norm_batches": 3}, {"dampening": 0.1, "freeze_threshold_start": 0.1}])
+def test_student_whose_layers_are_all_frozen_learns_its_intervals_alone(run_with, options):
+    """At 6352718 TFMOT's wrappers had every kernel trained, a frozen layer's too, and frozen statistics became 0."""
+    trainer = run_with(("co_studying",), freeze_all, **options)
+    student = trainer._student
+    before = values(student.plain)
+    (first,) = trainer.run()
+    for layer in student.plain.layers:
+        if layer.name in student.weights:
+            np.testing.assert_array_equal(student.weights[layer.name].kernel, layer.kernel)
+    for old, now in zip(before, values(student.plain), strict=True):
+        np.testing.assert_array_equal(old, now)
+    assert np.mean(~np.isclose(student.intervals(), first["first_intervals"], rtol=1e-6)) > 0.8
+
+
+def test_frozen_base_stays_as_it_is_while_the_head_learns(run_with):
+    trainer = run_with(("self_studying",), freeze_base, batch_norm_batches=3)
+    student = trainer._student
+    before = {layer.name: layer.get_weights() for layer in student.plain.layers}
+    trainer.run()
+    student.copy_weights_to_plain()
+    after = {layer.name: layer.get_weights() for layer in student.plain.layers}
+    for name in ("conv", "bn"):
+        for old, now in zip(before[name], after[name], strict=True):
+            np.testing.assert_array_equal(old, now)
+    assert np.abs(before["logits"][0] - after["logits"][0]).max() > 1e-3
+
+
+def test_frozen_base_of_a_teacher_stays_while_its_head_learns_in_co_studying(run_with):
+    trainer = run_with(("co_studying",), lambda model: None, freeze_base)
+    before = {layer.name: layer.get_weights() for layer in trainer._teacher.layers}
+    trainer.run()
+    after = {layer.name: layer.get_weights() for layer in trainer._teacher.layers}
+    changed = {name for name in before if not all(map(np.array_equal, before[name], after[name]))}
+    assert changed == {"logits"}
+
+
+def test_frozen_teacher_teaches_as_it_is(run_with):
+    trainer = run_with(("tutoring",), lambda model: None, freeze_all)
+    before = values(trainer._teacher)
+    (result,) = trainer.run()
+    assert_same_bits(values(trainer._teacher), before)
+    assert "teacher_loss" not in result["history"][0]

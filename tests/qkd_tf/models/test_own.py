@@ -52,11 +52,12 @@ def subclassed(input_shape, num_classes):
 
 def test_builder_gets_shape_and_classes(package):
     package(BUILDER.format(classes="num_classes"))
-    assert own.build(network("mine:build"), SHAPE, 7).output_shape == (None, 7)
+    model, notes = own.build(network("mine:build"), SHAPE, 7)
+    assert model.output_shape == (None, 7) and notes == []
 
 
 def test_builder_of_keras_applications_gets_them_by_its_own_names():
-    model = own.build(network("tf_keras.applications:MobileNetV2"), (32, 32, 3), 7)
+    model, _ = own.build(network("tf_keras.applications:MobileNetV2"), (32, 32, 3), 7)
     assert (model.input_shape, model.output_shape) == ((None, 32, 32, 3), (None, 7))
 
 
@@ -88,7 +89,8 @@ def test_saved_model_comes_back_with_its_weights(tmp_path, ending):
     spec = network(str(path))
     assert spec.is_saved and spec.has_weights and not spec.is_builder
     images = np.random.default_rng(0).uniform(0, 255, (2, *SHAPE)).astype(np.float32)
-    again = own.build(spec, SHAPE, 5)
+    again, notes = own.build(spec, SHAPE, 5)
+    assert notes == []
     np.testing.assert_allclose(again.predict_on_batch(images), model.predict_on_batch(images), rtol=1e-5)
 
 
@@ -110,7 +112,8 @@ def test_code_and_weights_without_a_number_are_refused(tmp_path):
     tf_keras.Model(pixels, layers.Dense(5)(x)).save(tmp_path / "code.h5")
     with pytest.raises(ExperimentError, match="code.h5 cannot be loaded by tf_keras: it has a Lambda layer.*--trust_m"):
         own.build(network(str(tmp_path / "code.h5")), SHAPE, 5)
-    assert own.build(network(str(tmp_path / "code.h5"), trust_code=True), SHAPE, 5).output_shape == (None, 5)
+    trusted, _ = own.build(network(str(tmp_path / "code.h5"), trust_code=True), SHAPE, 5)
+    assert trusted.output_shape == (None, 5)
 
 
 def test_file_that_is_no_model_is_named(tmp_path):
@@ -121,23 +124,91 @@ def test_file_that_is_no_model_is_named(tmp_path):
 
 def test_weights_of_a_builder_are_loaded_and_misfits_told(tmp_path, package):
     package(BUILDER.format(classes="num_classes"))
-    model = own.build(network("mine:build"), SHAPE, 7)
+    model, _ = own.build(network("mine:build"), SHAPE, 7)
     model.save_weights(tmp_path / "mine.h5")
-    loaded = own.build(network("mine:build", weights=str(tmp_path / "mine.h5")), SHAPE, 7)
-    for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    loaded, notes = own.build(network("mine:build", weights=str(tmp_path / "mine.h5")), SHAPE, 7)
+    assert notes == []
+    assert_same_weights(model, loaded)
     with pytest.raises(ExperimentError, match="do not fit"):
         own.build(network("mine:build", weights=str(tmp_path / "mine.h5")), SHAPE, 6)
 
 
-@pytest.mark.parametrize("rescaling", [True, False])
-@pytest.mark.parametrize("softmax", [True, False])
-def test_teacher_goes_from_pixels_to_logits(rescaling, softmax):
-    model = small(softmax, rescaling)
-    images = np.random.default_rng(0).uniform(0, 255, (2, *SHAPE)).astype(np.float32)
-    expected = model.predict_on_batch(images if rescaling else (images - 100) / 50)
-    teacher = own.with_logits(model, PixelNormalization((100.0,), (50.0,)))
-    logits = teacher.predict_on_batch(images)
-    if softmax:
-        logits = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+def assert_same_weights(one, other):
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+def test_weights_of_every_format_go_into_a_users_model_whatever_keras_called_its_layers(tmp_path, package, ending):
+    """README says that .keras weights go in; Keras itself loads .h5 files alone."""
+    package(BUILDER.format(classes="num_classes"))
+    model, _ = own.build(network("mine:build"), SHAPE, 7)
+    path = str(tmp_path / f"mine{ending}")
+    (model.save if ending == ".keras" else model.save_weights)(path)
+    loaded, _ = own.build(network("mine:build", weights=path), SHAPE, 7)
+    assert_same_weights(model, loaded)
+
+
+def test_match_of_weights_by_position_is_told(tmp_path, package):
+    package(BUILDER.format(classes="num_classes"))
+    pixels = tf_keras.Input(SHAPE)
+    x = layers.GlobalAveragePooling2D()(pixels)
+    tf_keras.Model(pixels, layers.Dense(7, name="classes")(x)).save(tmp_path / "other.keras")
+    _, notes = own.build(network("mine:build", weights=str(tmp_path / "other.keras")), SHAPE, 7)
+    assert "layers were matched by position and shape" in notes[0] and len(notes) == 1
+
+
+def test_model_in_memory_is_taken_as_it_is(tmp_path):
+    model = small()
+    taken, _ = own.build(network("in_memory:untrained:small"), SHAPE, 5, model)
+    assert taken is model
+
+
+def test_model_in_memory_is_left_as_it_is_where_weights_are_loaded_for_it(tmp_path):
+    model, trained = small(), small()
+    before = model.get_weights()
+    trained.save_weights(tmp_path / "trained.h5")
+    taken, _ = own.build(network("in_memory:untrained:small", weights=str(tmp_path / "trained.h5")), SHAPE, 5, model)
+    assert taken is not model
+    assert_same_weights(taken, trained)
+    for old, now in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, now)
+
+
+@pytest.mark.parametrize("num_classes, fits", [(2, True), (1, False), (3, False)])
+def test_one_unit_is_enough_for_two_classes(num_classes, fits):
+    name = "in_memory:untrained:small"
+    if fits:
+        own.build(network(name), SHAPE, num_classes, small(classes=1))
+    else:
+        with pytest.raises(ExperimentError, match="tells"):
+            own.build(network(name), SHAPE, num_classes, small(classes=1 if num_classes == 3 else 2))
+
+
+def in_memory(inputs, outputs):
+    own.build(network("in_memory:untrained:x"), SHAPE, 5, tf_keras.Model(inputs, outputs, name="user"))
+
+
+def test_inputs_and_outputs_in_a_dict_are_told_how_to_be_handed_over():
+    pixels = tf_keras.Input(SHAPE)
+    logits = layers.Dense(5)(layers.Flatten()(pixels))
+    for inputs, outputs in (({"image": pixels}, logits), (pixels, {"logits": logits})):
+        with pytest.raises(ExperimentError, match=r"in a dict; hand over tf_keras.Model\(model.inputs\[0\]"):
+            in_memory(inputs, outputs)
+    in_memory([pixels], [logits])
+
+
+@pytest.mark.parametrize(
+    "shape, remedy",
+    [
+        ((16, 16, 3), "give --image_size=16"),
+        ((16, 8, 3), "give another --dataset, of that size"),
+        ((8, 8, 1), "give --image_channels=1"),
+        ((8, 8, 4), "give another --dataset, or a network of its channels"),
+        ((8, 8), "pictures are expected: height, width, channels"),
+    ],
+)
+def test_pictures_of_another_shape_are_told_which_flag_makes_them_so(shape, remedy):
+    pixels = tf_keras.Input(shape)
+    with pytest.raises(ExperimentError, match=remedy):
+        in_memory(pixels, layers.Dense(5)(layers.Flatten()(pixels)))

@@ -8,11 +8,13 @@ import zipfile
 
 import numpy as np
 import pytest
+import tf_keras
 from tf_keras import layers
 
 from qkd_tf.evaluate import predict_logits
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization
 from qkd_tf.models import weights, zoo
+from qkd_tf.models.copier import leaves
 
 UNIT = PixelNormalization((0.0,), (1.0,))
 ENDINGS = (".h5", "_weights.h5", ".keras", ".weights.h5", ".npz", "_torch.npz")
@@ -226,62 +228,29 @@ def test_keras_file_without_its_weights_is_named(make_network, tmp_path):
     assert "half.keras" in complaint(make_network(2), tmp_path / "half.keras")
 
 
-def normalized(chain, randomize, normalization, use_bias, batch_norm):
-    scale = [1.0 / s for s in normalization.std]
-    offset = [-m / s for m, s in zip(normalization.mean, normalization.std, strict=True)]
-    middle = [layers.BatchNormalization(name="bn")] if batch_norm else []
-    return randomize(
-        chain(
-            layers.Rescaling(scale, offset, name="normalization"),
-            layers.Conv2D(4, 3, padding="same", use_bias=use_bias, name="conv"),
-            *middle,
-            layers.Conv2D(2, 1, name="second"),
+@pytest.mark.parametrize("ending", [".keras", ".npz"])
+def test_layers_of_nested_models_get_their_weights_too(randomize, tmp_path, ending):
+    """As a base of tf_keras.applications in a functional model has them."""
+
+    def make(seed):
+        inner = tf_keras.Sequential(
+            [layers.Input((8, 8, 3)), layers.Conv2D(4, 3, name="conv"), layers.BatchNormalization(name="bn")]
         )
-    )
+        pixels = tf_keras.Input((8, 8, 3))
+        x = layers.GlobalAveragePooling2D()(inner(pixels))
+        return randomize(tf_keras.Model(pixels, layers.Dense(5, name="logits")(x)), seed)
 
-
-@pytest.mark.parametrize("use_bias, batch_norm", [(True, False), (False, True), (True, True)])
-def test_adapted_normalization_is_exact_inside_the_picture(chain, randomize, images, use_bias, batch_norm):
-    trained = PixelNormalization((123.0, 116.0, 103.0), (58.0, 57.0, 30.0))
-    own = PixelNormalization((100.0,) * 3, (64.0,) * 3)
-    expected = normalized(chain, randomize, trained, use_bias, batch_norm)(images).numpy()
-    model = normalized(chain, randomize, own, use_bias, batch_norm)
-    assert np.abs(model(images).numpy() - expected).max() > 0.1
-    weights.adapt_normalization(model, trained, PixelNormalization((100.0,), (64.0,)))
-    got = model(images).numpy()
-    np.testing.assert_allclose(got[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=1e-4)
-    assert np.abs(got - expected)[:, 0].max() > 1e-2  # the padded rim is another pixel now
-
-
-def test_adapted_normalization_is_exact_at_the_borders_too_where_the_means_agree(chain, randomize, images):
-    trained, own = PixelNormalization((128.0,) * 3, (50.0, 60.0, 70.0)), PixelNormalization((128.0,) * 3, (64.0,) * 3)
-    model = normalized(chain, randomize, own, use_bias=False, batch_norm=True)
-    weights.adapt_normalization(model, trained, own)
-    expected = normalized(chain, randomize, trained, use_bias=False, batch_norm=True)(images)
-    np.testing.assert_allclose(model(images), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("middle", [[], [layers.ReLU()]])
-def test_a_network_that_cannot_take_up_the_mean_is_refused(chain, middle):
-    model = chain(layers.Conv2D(2, 3, use_bias=False, name="conv"), *middle, layers.Conv2D(2, 1))
-    with pytest.raises(ExperimentError, match="conv has neither a bias nor a BatchNormalization"):
-        weights.adapt_normalization(model, UNIT, PixelNormalization((1.0,), (2.0,)))
-
-
-def test_a_network_without_convolution_is_refused(chain):
-    with pytest.raises(ExperimentError, match="no convolution"):
-        weights.adapt_normalization(chain(layers.Flatten(), layers.Dense(2)), UNIT, PixelNormalization((1.0,), (2.0,)))
-
-
-def test_loading_adapts_to_the_networks_own_normalization(chain, randomize, images, tmp_path):
-    trained, own = PixelNormalization((10.0,), (50.0,)), PixelNormalization((128.0,), (64.0,))
-    source = normalized(chain, randomize, trained, True, False)
-    path = save(source, tmp_path, ".npz")
-    target = normalized(chain, lambda model: model, own, True, False)
-    load(target, path, normalization=own, weights_normalization=trained)
-    np.testing.assert_allclose(target(images)[:, 1:-1, 1:-1], source(images)[:, 1:-1, 1:-1], atol=1e-4)
-    load(target, path, normalization=own, weights_normalization=own)
-    np.testing.assert_array_equal(target.get_layer("conv").kernel, source.get_layer("conv").kernel)
+    source, target = make(1), make(2)
+    path = tmp_path / f"net{ending}"
+    if ending == ".keras":
+        source.save(path)
+    else:
+        np.savez(
+            path, **{f"{layer.name}/{v.name.split('/')[-1]}": v for layer in leaves(source) for v in layer.weights}
+        )
+    assert load(target, path) == []
+    for got, expected in zip(values(target), values(source), strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,50 @@ def test_dropout_is_out_and_random_numbers_go_on_as_they_would_have(chain, rando
     assert model.get_layer("dropout").rate == 0.5
 
 
+def frozen_and_not(freeze):
+    """Two BatchNormalizations, "kept" frozen as `freeze` does it."""
+    inner = tf_keras.Sequential(
+        [layers.Input((8, 8, 3)), layers.Conv2D(4, 3, name="conv"), layers.BatchNormalization(name="kept")],
+        name="inner",
+    )
+    pixels = tf_keras.Input((8, 8, 3))
+    x = layers.BatchNormalization(name="moves")(layers.Conv2D(4, 3, name="second")(inner(pixels)))
+    freeze(inner)
+    return tf_keras.Model(pixels, x), inner.get_layer("kept")
+
+
+@pytest.mark.parametrize(
+    "freeze",
+    [
+        lambda inner: setattr(inner, "trainable", False),
+        lambda inner: setattr(inner.get_layer("kept"), "trainable", False),
+    ],
+    ids=["base", "layer"],
+)
+def test_frozen_layers_keep_their_statistics_and_others_get_what_reads_them(freeze, randomize, batches):
+    """As every transfer-learning guide freezes a base. At 6352718 frozen statistics became 0: 100 % fell to 24.5 %."""
+    model, kept = frozen_and_not(freeze)
+    randomize(model)
+    before = [weight.copy() for weight in kept.get_weights()]
+    BatchNormEstimator(model).estimate(batches)
+    for old, now in zip(before, kept.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, now)
+    inner = tf_keras.Model(model.inputs, model.get_layer("second").output)
+    values = [inner(batch, training=False).numpy().astype(np.float64).reshape(-1, 4) for batch in batches]
+    moves = model.get_layer("moves")
+    np.testing.assert_allclose(moves.moving_mean, np.mean([v.mean(0) for v in values], axis=0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(moves.moving_variance, np.mean([v.var(0, ddof=1) for v in values], axis=0), rtol=1e-4)
+
+
+def test_network_whose_statistics_are_all_frozen_keeps_every_bit(randomize, batches):
+    model, _ = frozen_and_not(lambda inner: None)
+    randomize(model).trainable = False
+    before = [weight.copy() for weight in model.get_weights()]
+    BatchNormEstimator(model).estimate(batches)
+    for old, now in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, now)
+
+
 def test_no_batch_is_refused(make_quantized_student):
     with pytest.raises(ValueError, match="no batch"):
         BatchNormEstimator(make_quantized_student().model).estimate([])

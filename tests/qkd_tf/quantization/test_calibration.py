@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tf_keras
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -141,6 +142,21 @@ def test_all_zero_tensors_get_a_positive_interval(chain, init):
     with np.errstate(all="ignore"):
         calibration.calibrate(student, [np.zeros((2, 8, 8, 3), np.float32)], init)
     assert set(intervals(student).values()) == {1.0}
+
+
+def test_branch_and_kernel_of_zeros_get_intervals_that_fit_beside_those_around_them(images):
+    pixels = tf_keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="stem")(layers.Rescaling(1 / 255, name="scaled")(pixels))
+    y = layers.Conv2D(4, 1, use_bias=False, name="branch")(x)
+    y = layers.BatchNormalization(gamma_initializer="zeros", name="norm")(y)
+    x = layers.Add(name="sum")([x, y])
+    x = layers.Conv2D(4, 1, kernel_initializer="zeros", bias_initializer="ones", name="constant")(x)
+    model = tf_keras.Model(pixels, layers.Dense(2, name="logits")(layers.Flatten()(x)))
+    student = quantize_student(model, QuantizationSpec(weight_bits=8, activation_bits=8))
+    calibration.calibrate(student, [images], "minmax")
+    found = intervals(student)
+    assert found["norm"] == found["sum"] < 1
+    assert found["constant/kernel"] * found["sum"] == pytest.approx(found["constant"])
 
 
 def large_tensor_student(chain):

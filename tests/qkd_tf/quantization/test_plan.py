@@ -1,4 +1,6 @@
+import inspect
 import re
+import sys
 
 import pytest
 import tensorflow as tf
@@ -181,6 +183,76 @@ def test_last_layer_is_found_behind_pass_layers(chain):
     assert plan.weight_grids["classes"] == signed(6)
     assert plan.output_grids["classes"] == INT8
     assert "flat" not in plan.output_grids
+
+
+def scale(name):
+    """A scale for each channel, as a BatchNormalization becomes one that no kernel stands before."""
+    return layers.DepthwiseConv2D(1, name=name)
+
+
+def both(*ends):
+    """Layers that read the same tensor, and the sum of what they make."""
+    return lambda x: layers.Add(name="add")([end(x) for end in ends])
+
+
+# What a network is made of behind its pixels -> layers of the first width, of the last, of the inner one.
+ENDS = {
+    "BatchNormalization on the picture": ([scale("bn"), conv("a"), conv("b"), conv("c", 5)], "a", "c", "b"),
+    "Conv, pool, Softmax": ([conv("a"), conv("b"), conv("c", 5), layers.GlobalAveragePooling2D()], "a", "c", "b"),
+    "Conv, pool, scale": ([conv("a"), conv("b"), conv("c", 5), scale("bn")], "a", "c", "b"),
+    "Conv, ReLU, pool": ([conv("a"), conv("c", 5), layers.ReLU(), layers.GlobalAveragePooling2D()], "a", "c", ""),
+    "two branches at the pixels": ([both(conv("a"), conv("b", size=1)), conv("c"), conv("d", 5)], "ab", "d", "c"),
+    "branch that goes on": (
+        [both(conv("a"), lambda x: conv("c")(conv("b")(x))), conv("d"), conv("e", 5)],
+        "ab",
+        "e",
+        "cd",
+    ),
+    "two branches at the logits": ([conv("a"), conv("b"), both(conv("c", 5), conv("d", 5))], "a", "cd", "b"),
+    "branches of two lengths at the logits": (
+        [conv("a"), both(conv("c", 5), lambda x: conv("d", 5)(conv("b")(x)))],
+        "a",
+        "cd",
+        "b",
+    ),
+    "residual end": ([conv("a"), conv("b", 5), both(lambda x: x, conv("c", 5))], "a", "c", "b"),
+    "residual end, pooled": (
+        [conv("a", 5), both(lambda x: x, lambda x: conv("c", 5)(conv("b")(x))), layers.GlobalAveragePooling2D()],
+        "a",
+        "c",
+        "b",
+    ),
+    "pixels are read late too": (
+        [lambda x: layers.Concatenate(name="join")([conv("b")(conv("a")(x)), x]), conv("c"), conv("d", 5)],
+        "a",
+        "d",
+        "bc",
+    ),
+    "one layer is the last one": ([conv("a", 5)], "", "a", ""),
+    "two layers": ([conv("a"), conv("b", 5)], "a", "b", ""),
+    "depthwise stem": ([layers.DepthwiseConv2D(3, name="a"), conv("b"), conv("c", 5)], "a", "c", "b"),
+    "gate": ([conv("a"), lambda x: layers.Multiply(name="m")([x, conv("b")(x)]), conv("c", 5)], "a", "c", "b"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_first_and_last_are_those_with_no_kernel_before_or_behind_them(name, chain):
+    """At 6352718 both end convolutions got the inner width behind a scale, or where pooling follows."""
+    body, first, last, inner = ENDS[name]
+    plan = make_plan(chain(*body), SPEC)
+    widths = {layer: grid.num_bits for layer, grid in plan.weight_grids.items() if layer != "bn"}
+    expected = {**dict.fromkeys(first, 7), **dict.fromkeys(inner, 3), **dict.fromkeys(last, 6)}
+    assert widths == expected
+
+
+def test_deep_networks_need_no_deep_recursion(chain):
+    model, limit = chain(*[conv(f"c{n}") for n in range(120)]), sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 100)
+    try:
+        plan = make_plan(model, SPEC)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert [plan.weight_grids[f"c{n}"].num_bits for n in (0, 1, 118, 119)] == [7, 3, 3, 6]
 
 
 def test_linear_bottleneck_has_a_signed_narrow_grid(chain):

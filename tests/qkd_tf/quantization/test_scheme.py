@@ -439,3 +439,32 @@ def test_ewgs_reaches_kernels_and_activations_whatever_the_form(make_residual_st
         np.testing.assert_array_equal(a, b)
     moved = [np.abs(a - b).max() / max(np.abs(b).max(), 1e-9) for a, b in zip(ours, plain, strict=True)]
     assert 0.001 < max(moved) < 0.5
+
+
+def test_weights_of_frozen_layers_are_not_trained_though_tfmot_wraps_them(chain):
+    """A kernel, a BatchNormalization that carries an interval's gradient, and one whose grid is elsewhere."""
+    model = chain(
+        layers.Conv2D(4, 3, name="conv"),
+        layers.BatchNormalization(name="bn"),
+        layers.ReLU(name="relu"),
+        layers.Conv2D(4, 3, name="second"),
+        layers.BatchNormalization(name="second_bn"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(5, name="logits"),
+    )
+
+    def trained(*frozen):
+        for layer in model.layers:
+            layer.trainable = layer.name not in frozen
+        student = quantize_student(model, QuantizationSpec())
+        latent = {latent.ref(): plain.name for plain, latent in student._twins}
+        intervals = {v.ref() for v in student.weight_intervals + student.activation_intervals}
+        assert not intervals & {v.ref() for v in student.trained_weights}
+        return sorted(latent[v.ref()].split(":")[0] for v in student.trained_weights)
+
+    expected = ["bn/beta", "bn/gamma", "conv/bias", "conv/kernel", "logits/bias", "logits/kernel", "second/bias",
+                "second/kernel", "second_bn/beta", "second_bn/gamma"]  # fmt: skip
+    assert trained() == expected
+    assert trained("conv") == [name for name in expected if not name.startswith("conv/")]
+    assert trained("conv", "bn", "second_bn") == ["logits/bias", "logits/kernel", "second/bias", "second/kernel"]
+    assert trained(*(layer.name for layer in model.layers)) == []

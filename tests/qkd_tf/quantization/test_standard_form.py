@@ -160,7 +160,7 @@ def test_average_over_padding_is_refused_and_one_that_has_none_is_valid(size, wi
     pixels = tf_keras.Input((*size, 3))
     pool = layers.AveragePooling2D(window, strides, "same", name="pool")
     model = tf_keras.Model(pixels, layers.Dense(5)(layers.Flatten()(pool(layers.Rescaling(1 / 64)(pixels)))))
-    form, _ = standard_form(model, (*size, 3), None, RAW)
+    form = standard_form(model, (*size, 3), None, RAW).model
     assert form.get_layer("pool").padding == ("same" if pads else "valid")
     assert [line for line in problems(form) if "layer pool has padding same" in line] == (
         problems(form) if pads else []
@@ -180,7 +180,7 @@ def test_average_over_padding_is_refused_and_one_that_has_none_is_valid(size, wi
 def test_a_group_for_each_channel_is_a_depthwise_convolution_of_that_name(groups, strides, kind):
     """But for strides that differ, which TensorFlow's depthwise kernels do not take."""
     conv = layers.Conv2D(6, 3, strides, groups=groups, trainable=False, name="conv")
-    layer = standard_form(functional(conv), SHAPE, None, RAW)[0].get_layer("conv")
+    layer = standard_form(functional(conv), SHAPE, None, RAW).model.get_layer("conv")
     assert type(layer).__name__ == kind and not layer.trainable
     if kind == "DepthwiseConv2D":
         kernel, bias = conv.get_weights()
@@ -195,7 +195,7 @@ def test_largest_of_the_map_keeps_its_name_where_it_hands_its_tensor_on():
             layers.Conv2D(4, 3)(layers.Rescaling(1 / 64)(pixels))
         )
         model = tf_keras.Model(pixels, layers.Dense(5)(layers.Flatten()(x)))
-        form, _ = standard_form(model, SHAPE, None, RAW)
+        form = standard_form(model, SHAPE, None, RAW).model
         assert {n: type(form.get_layer(n)).__name__ for n in kinds} == kinds
         assert form.get_layer("most_map" if not keepdims else "most").pool_size == (6, 6)
 
