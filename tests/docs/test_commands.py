@@ -52,8 +52,6 @@ PLACEHOLDERS = {
     "[--runtimes=…]": "--runtimes=litert",
     "[--json=verification.json]": "--json=verification.json",
     "phone|microcontroller|ethos_u": "microcontroller",
-    "--min_top1_agreement=…": "--min_top1_agreement=0",
-    "--max_top1_difference=…": "--max_top1_difference=100",
     "--max_weight_bytes=N": "--max_weight_bytes=9000",
     "--image_size=224 …": "--image_size=224 --student=mobilenet_v2_0.25 --phases=full_precision,self_studying "
     "--epochs=1,1 --run_dir=runs/imagenet",
@@ -76,7 +74,6 @@ TRIAL = {
     "qkd_tf.ablation": [*SHORT, "--rows=qat", "--seeds=0"],
     "qkd_tf.sensitivity": ["--max_eval_images=16"],
     "qkd_tf.data.prepare": ["--data_dir=DIR"],  # never TFDS's own folder
-    "tflite_export": ["--min_top1_agreement=0", "--max_top1_difference=100"],  # a trial has few images
 }
 # Module, or module and a part of its line -> why it does not run here.
 NOT_RUN = {

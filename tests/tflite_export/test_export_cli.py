@@ -12,7 +12,9 @@ from tf_keras import layers
 
 from qkd_tf import durable, folder_lock
 from qkd_tf.experiment import QuantizationSpec
+from tflite_export import exporter
 from tflite_export.exporter import export
+from tflite_export.load import ExportError
 from tflite_export.read_back import read_back
 from tflite_export.runtimes import RUNTIMES, absence, infer
 from tflite_export.verification import Gate
@@ -160,6 +162,19 @@ def test_export_that_breaks_off_leaves_no_verification_beside_other_files(run_fo
     with pytest.raises(OSError, match="No space"):
         export(run_dir, "phone", runtimes=())
     assert {path.name for path in (run_dir / "export").iterdir()} == {"model.tflite", "labels.txt", "phone"}
+
+
+def test_student_that_becomes_no_file_has_a_report_that_says_why(run_folder, tmp_path, monkeypatch):
+    run_dir = shutil.copytree(run_folder.path, tmp_path / "run")
+
+    def refuse(*_):
+        raise ExportError("layer stem: one step of its inputs is 300 of its own")
+
+    monkeypatch.setattr(exporter, "rebuild", refuse)
+    with pytest.raises(ExportError, match="one step of its inputs is 300"):
+        export(run_dir, "phone", runtimes=())
+    text = (run_dir / "report.html").read_text()
+    assert "The .tflite was refused" in text and "layer stem: one step of its inputs is 300 of its own" in text
 
 
 def test_stray_argument_is_refused(ends, folders):
