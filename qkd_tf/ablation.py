@@ -112,7 +112,7 @@ def numbers_of(run_dir: pathlib.Path) -> dict:
     file = verification["runtimes"][verification["judge"]]
     return {
         "full_precision_top1": (results.get("full_precision") or {}).get("test_top1"),
-        "tflite_top1": file["top1"],
+        "tflite_top1": file["accuracy"]["top1"],
         "student_top1": verification["student"]["top1"],
         "top1_agreement": file["student"]["top1_agreement"],
         "passed": verification["passed"],

@@ -49,7 +49,7 @@ class Run:
 
     @property
     def student_top1(self) -> float:
-        """Of the quantized Keras student on the test set, in percent."""
+        """Of the student on the test set, in percent: computed in the integers of the runtime that judges its file."""
         return self.results["student_test_top1"]
 
 

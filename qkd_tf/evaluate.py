@@ -1,6 +1,7 @@
 """Logits and top-1 of a Keras model on a split."""
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import tf_keras
@@ -21,5 +22,43 @@ def predict_logits(model: tf_keras.Model, batches: Iterable) -> tuple[np.ndarray
 
 def top1(model: tf_keras.Model, batches: Iterable) -> float:
     """Share of images, in percent, whose greatest logit is that of the label."""
-    logits, labels = predict_logits(model, batches)
-    return 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))
+    return top1_of(*predict_logits(model, batches))
+
+
+def top1_of(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The same of logits [n, ..., K], which may be those of the first images alone, and labels [N, ...]."""
+    return 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels[: len(logits)]))
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerTop1:
+    """Top-1, in percent, of a student in integers on the first `num_images` of the test split."""
+
+    top1: float
+    num_images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentAccuracy:
+    """What a student that was handed over is worth on the test split.
+
+    Attributes:
+      judge: the arithmetic in which its file is judged, a key of `integers`. There all test images count.
+      real_numbers_top1: percent, of the quantized student in training's arithmetic, real numbers on grids; a yardstick.
+      integers: by arithmetic, what runtimes make of it.
+    """
+
+    judge: str
+    real_numbers_top1: float
+    integers: Mapping[str, IntegerTop1]
+
+    @property
+    def top1(self) -> float:
+        """That which counts: in the judge's integers, percent."""
+        return self.integers[self.judge].top1
+
+    def __str__(self) -> str:
+        return (
+            f"student {self.top1:.2f} % as {self.judge} computes it in integers, which is what counts; "
+            f"{self.real_numbers_top1:.2f} % in real numbers"
+        )

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 import re
+from collections.abc import Iterable
 
 PHASES = ("full_precision", "self_studying", "co_studying", "tutoring")
 TEACHER_PHASES = ("co_studying", "tutoring")
@@ -13,7 +14,8 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 MAX_SIDE = 8_192  # pixels
 RESIZES = ("crop", "squash")
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
-TARGETS = ("phone", "microcontroller", "ethos_u")
+# Target -> the runtime that judges its file, by the name that ARITHMETICS has for it.
+TARGETS = {"phone": "litert", "microcontroller": "tflm", "ethos_u": "tflm"}
 INTERVAL_INITS = ("minmax", "lsq", "mse")
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")
 EQUALIZATIONS = ("auto", "on", "off")
@@ -39,7 +41,7 @@ def printable(name: str) -> str:
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def require_known(value: str, known: tuple[str, ...], what: str) -> None:
+def require_known(value: str, known: Iterable[str], what: str) -> None:
     require(value in known, f"unknown {what} {value!r}; known are {', '.join(known)}")
 
 
@@ -418,6 +420,11 @@ class TargetSpec:
         require_known(self.target, TARGETS, "--target")
         for field in ("max_flash_bytes", "max_ram_bytes"):
             require_count(getattr(self, field), field, highest=1 << 62, why="0 is no limit")
+
+    @property
+    def judge(self) -> str:
+        """The row of ARITHMETICS in which the student counts."""
+        return TARGETS[self.target]
 
     @property
     def packs_int4(self) -> bool:

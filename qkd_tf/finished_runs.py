@@ -99,7 +99,7 @@ def _run(label: str, results: dict, verification: dict) -> Run:
         fingerprint=fingerprint,
         bits=f"W{asked['weight_bits']}A{asked['activation_bits']}" + "*" * bool(asked.get("bits_rule")),
         num_bytes=verification["file"]["bytes"],
-        top1=judged["top1"],
+        top1=judged.get("accuracy", judged)["top1"],  # earlier versions had that of the images that ran
         full_precision=(results.get("full_precision") or {}).get("test_top1"),
         milliseconds=1000 * judged["median_seconds"],
         arena=verification["runtimes"].get("tflm", {}).get("arena_bytes"),

@@ -193,7 +193,7 @@ FLAGS.DEFINE_enum(
 )
 
 # Target
-FLAGS.DEFINE_enum("target", "phone", ex.TARGETS, "What the file is for; the pre-flight looks at its limits.")
+FLAGS.DEFINE_enum("target", "phone", list(ex.TARGETS), "What the file is for; the pre-flight looks at its limits.")
 FLAGS.DEFINE_integer("max_flash_bytes", 0, "Room for weights on the target, in bytes; 0: no limit.")
 FLAGS.DEFINE_integer("max_ram_bytes", 0, "Room for activations on the target, in bytes; 0: no limit.")
 

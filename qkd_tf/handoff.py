@@ -1,8 +1,6 @@
 """Writes what the exporter needs: a plain Keras student, integers, and what they mean."""
 
-import collections
 import pathlib
-from collections.abc import Iterator
 from concurrent import futures
 
 import numpy as np
@@ -10,8 +8,10 @@ from tqdm import tqdm
 
 from qkd_tf import archive, disk_errors, durable
 from qkd_tf.data import Splits
-from qkd_tf.evaluate import predict_logits
+from qkd_tf.evaluate import IntegerTop1, StudentAccuracy, predict_logits, top1_of
+from qkd_tf.experiment import ExperimentError
 from qkd_tf.quantization.grid import dequantize, quantize, save_params
+from qkd_tf.quantization.integer_graph import IntegerGraph
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
 from qkd_tf.quantization.integer_student import IntegerStudent
 from qkd_tf.quantization.plan import producer
@@ -20,14 +20,15 @@ from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.run_folder import RunFolder
 
 NUM_CODE_IMAGES = 32
-# Pixels whose logits are predicted in every runtime's integers: all of CIFAR-10's test split, or 204 of 224 x 224.
+# Pixels whose logits are predicted in the integers of runtimes that do not judge: all of CIFAR-10's test split, or 204
+# pictures of 224 x 224.
 INTEGER_PIXELS = 10_000 * 32 * 32
 # Pixels that a thread computes at a time: what it has in hand stays in the cache, and memory bounded.
 THREAD_PIXELS = 32 * 32 * 32
 NUM_THREADS = 4
 
 
-def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float:
+def write(student: QuantizedStudent, splits: Splits, folder: RunFolder, judge: str = "litert") -> StudentAccuracy:
     """Puts the student on integer steps and writes `folder.handoff`, whole or not at all:
 
       student.keras          float model of standard Keras layers, kernels on their grid
@@ -36,23 +37,27 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder) -> float
       tensor_params.json     parameters of each tensor, by name of the layer that hands it on
       labels.txt             class names, one a line
       test_images.npy, test_labels.npy   the test split, pixels uint8
-      student_logits.npy     the quantized student's logits on it, as stored int8
+      student_logits.npy     the quantized student's logits on it in real numbers, as stored int8
       integer_logits.npz     the same as each runtime's integer arithmetic makes them, by row of ARITHMETICS; of the
-                             first images alone where there are more than INTEGER_PIXELS
+                             whole test split in the judge's, in others of its first INTEGER_PIXELS
       integer_codes.npz      every tensor's integers on the first images, by "row/tensor"
       manifest.json          SHA-256 of each of them
 
+    Args:
+      judge: row of ARITHMETICS in which the file is going to be judged.
+
     Returns:
-      Top-1 of the quantized student on the test split, in percent.
+      What the student is worth on the test split: in the judge's integers, and beside that in others.
 
     Raises:
       OSError: it cannot be written; the handoff of before is kept.
+      ExperimentError: TensorFlow does not compute whole numbers exactly on this machine.
     """
     with durable.whole_folder(folder.handoff) as target:
-        return _write(student, splits, target)
+        return _write(student, splits, target, judge)
 
 
-def _write(student: QuantizedStudent, splits: Splits, target: pathlib.Path) -> float:
+def _write(student: QuantizedStudent, splits: Splits, target: pathlib.Path, judge: str) -> StudentAccuracy:
     put_on_integer_steps(student)
     integers, weight_params = {}, {}
     for name, quantized in student.weights.items():
@@ -77,8 +82,9 @@ def _write(student: QuantizedStudent, splits: Splits, target: pathlib.Path) -> f
     (output_name,) = student.plain.output_names
     output = producer(student.plain.get_layer(output_name)).name
     np.save(target / "student_logits.npy", quantize(logits, tensor_params[output]))
-    _write_predictions(IntegerStudent(student), output_name, splits, target)
-    return 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))
+    predicted = _write_predictions(IntegerStudent(student), output_name, splits, target, judge)
+    integers = {row: IntegerTop1(top1_of(found, labels), len(found)) for row, found in predicted.items()}
+    return StudentAccuracy(judge, top1_of(logits, labels), integers)
 
 
 def _write_images(path: pathlib.Path, splits: Splits) -> None:
@@ -92,41 +98,53 @@ def _write_images(path: pathlib.Path, splits: Splits) -> None:
 
 
 def num_integer_images(splits: Splits) -> int:
-    """Of how many test images integer logits are predicted."""
+    """Of how many test images integer logits are predicted where a runtime does not judge."""
     height, width, _ = splits.image_shape
     return min(splits.fingerprint["num_test"], max(NUM_CODE_IMAGES, INTEGER_PIXELS // (height * width)))
 
 
-def _write_predictions(student: IntegerStudent, output: str, splits: Splits, target: pathlib.Path) -> None:
-    """What each runtime is going to compute, from the student alone."""
-    codes, logits = collections.defaultdict(list), collections.defaultdict(list)
-    num_images, num_done = num_integer_images(splits), 0
-    bar = tqdm(desc="integer student", total=num_images, unit="image", mininterval=1)
-    for predictions in _predictions(student, splits, num_images):
-        for runtime, predicted in predictions.items():
-            logits[runtime].append(predicted[output])
-            if num_done < NUM_CODE_IMAGES:
-                for name, values in predicted.items():
-                    codes[f"{runtime}/{name}"].append(values[: NUM_CODE_IMAGES - num_done])
-        num_done += len(predicted[output])
-        bar.update(num_done - bar.n)
-    bar.close()
-    codes, logits = ({name: np.concatenate(parts) for name, parts in found.items()} for found in (codes, logits))
-    archive.save_npz(target / "integer_codes.npz", codes, compressed=True)
+def _write_predictions(
+    student: IntegerStudent, output: str, splits: Splits, target: pathlib.Path, judge: str
+) -> dict[str, np.ndarray]:
+    """What each runtime is going to compute, from the student alone. Returns the logits by row of ARITHMETICS."""
+    images = np.load(target / "test_images.npy", mmap_mode="r")
+    codes = _first_codes(student, images[:NUM_CODE_IMAGES])
+    named = {f"{row}/{name}": values for row, tensors in codes.items() for name, values in tensors.items()}
+    archive.save_npz(target / "integer_codes.npz", named, compressed=True)
+    logits = {}
+    for row, tensors in codes.items():
+        num_images = len(images) if row == judge else num_integer_images(splits)
+        logits[row] = _logits(student, row, images[:num_images], tensors[output])
     archive.save_npz(target / "integer_logits.npz", logits)
+    return logits
 
 
-def _predictions(
-    student: IntegerStudent, splits: Splits, num_images: int
-) -> Iterator[dict[str, dict[str, np.ndarray]]]:
-    """Every tensor's integers by runtime and name, of a few images of the test split after the other."""
-
-    def predict(images):
-        return dict(zip(ARITHMETICS, student.predict_each(images, ARITHMETICS.values()), strict=True))
-
-    height, width, _ = splits.image_shape
-    size = max(1, THREAD_PIXELS // (height * width))
-    batches = splits.test.unbatch().take(num_images).batch(NUM_THREADS * size)
+def _first_codes(student: IntegerStudent, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Every tensor's integers by row of ARITHMETICS and name, by the definition: a few images a thread."""
+    size = max(1, THREAD_PIXELS // (images.shape[1] * images.shape[2]))
+    batches = [images[start : start + size] for start in range(0, len(images), size)]
     with futures.ThreadPoolExecutor(NUM_THREADS) as threads:
-        for images, _ in batches.as_numpy_iterator():
-            yield from threads.map(predict, [images[start : start + size] for start in range(0, len(images), size)])
+        parts = list(threads.map(lambda batch: student.predict_each(batch, ARITHMETICS.values()), batches))
+    return {
+        row: {name: np.concatenate([part[i][name] for part in parts]) for name in parts[0][i]}
+        for i, row in enumerate(ARITHMETICS)
+    }
+
+
+def _logits(student: IntegerStudent, row: str, images: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Those of all images in one arithmetic, by the graph, which has to agree with the definition on the first ones."""
+    if len(images) == len(first):
+        return first
+    parts = []
+    with tqdm(desc=f"student in integers: {row}", total=len(images), unit="image", mininterval=1) as bar:
+        for logits in IntegerGraph(student, ARITHMETICS[row], len(images)).logits(images):
+            parts.append(logits)
+            bar.update(len(logits))
+    logits = np.concatenate(parts)
+    if not np.array_equal(logits[: len(first)], first):
+        raise ExperimentError(
+            f"TensorFlow does not sum whole numbers exactly on this machine: in the arithmetic of {row} the student's "
+            "graph has other logits than its definition in NumPy; report it with the processor's name, and let another "
+            "machine finish the run"
+        )
+    return logits

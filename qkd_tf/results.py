@@ -7,6 +7,7 @@ import platform
 
 from qkd_tf import __version__, durable
 from qkd_tf.data import Splits
+from qkd_tf.evaluate import StudentAccuracy
 from qkd_tf.experiment import Experiment
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.run_folder import RunFolder
@@ -20,7 +21,7 @@ def write(
     splits: Splits,
     student: QuantizedStudent,
     phases: list[dict],
-    student_top1: float,
+    accuracy: StudentAccuracy,
     full_precision: dict | None = None,
     proof: dict | None = None,
     start: dict | None = None,
@@ -29,13 +30,14 @@ def write(
 
     Args:
       phases: what `Trainer.run` returned.
-      student_top1: of the quantized student on the test split, in percent.
+      accuracy: what `handoff.write` returned.
       full_precision: what `diagnosis.write` returned.
       proof: what `Network.prove` returned, by role.
       start: top-1 in percent before training, as `start.Look` found it.
     """
     results = {
-        "student_test_top1": student_top1,
+        "student_test_top1": accuracy.top1,
+        "student": dataclasses.asdict(accuracy),
         "full_precision": full_precision,
         "as_given": proof,
         "start_top1": start,

@@ -132,11 +132,11 @@ def run(
             print(note)
         if devices.is_chief:
             full_precision = student.plain.get_weights()  # the handoff puts integers in their place
-            student_top1 = handoff.write(student, splits, folder)
-            print(f"on the steps that integer operators can hold: test: student {student_top1:.2f} %")
+            accuracy = handoff.write(student, splits, folder, experiment.target.judge)
+            print(f"on the steps that integer operators can hold: test: {accuracy}")
             origin = experiment.full_precision_origin
             reference = diagnosis.write(student, full_precision, origin, splits, folder)
-            results.write(folder, experiment, splits, student, phases, student_top1, reference, proof, look.found)
+            results.write(folder, experiment, splits, student, phases, accuracy, reference, proof, look.found)
     devices.wait()
 
 

@@ -113,6 +113,12 @@ ALLOWED = {
         "qkd_tf.quantization.plan",
         "qkd_tf.quantization.scheme",
     ],
+    "qkd_tf.quantization.integer_graph": [
+        GRID,
+        ARITHMETIC,
+        "qkd_tf.quantization.integer_student",
+        "qkd_tf.quantization.plan",
+    ],
     # Distillation: what the optimizer treats apart is handed to it.
     "qkd_tf.distillation": [],
     "qkd_tf.distillation.progress": [EXPERIMENT, "qkd_tf.stop_signals"],
@@ -139,6 +145,7 @@ ALLOWED = {
     ],
     # Top.
     "qkd_tf.handoff": [
+        EXPERIMENT,
         ARCHIVE,
         DURABLE,
         "qkd_tf.data",
@@ -176,6 +183,7 @@ ALLOWED = {
         EXPERIMENT,
         DURABLE,
         "qkd_tf.data",
+        "qkd_tf.evaluate",
         "qkd_tf.run_folder",
         "qkd_tf.quantization.scheme",
     ],

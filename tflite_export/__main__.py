@@ -13,7 +13,7 @@ from qkd_tf.command_line import CommandFlags
 from tflite_export.exporter import export
 from tflite_export.load import ExportError
 from tflite_export.rebuild import INPUT_TYPES
-from tflite_export.runtimes import RUNTIMES
+from tflite_export.runtimes import RUNTIMES, RUNTIMES_HELP
 from tflite_export.targets import TARGETS, WEIGHT_STORAGES
 from tflite_export.verification import Gate
 
@@ -37,17 +37,18 @@ FLAGS.DEFINE_enum(
     INPUT_TYPES,
     "uint8 takes pixels as a camera gives them, int8 pixel - 128. Default: uint8 for phone, else int8.",
 )
-FLAGS.DEFINE_list(
-    "runtimes", list(RUNTIMES), "Runtimes to ask, each for the whole test split; the target's judge is always asked."
-)
+FLAGS.DEFINE_list("runtimes", list(RUNTIMES), RUNTIMES_HELP)
 FLAGS.DEFINE_float(
     "max_top1_difference",
     Gate.max_top1_difference,
-    "Gate, where LiteRT judges: points of top-1 between file and Keras student.",
+    "Gate: points of top-1 that a file may be below the student in real numbers even where that is beyond chance.",
 )
 FLAGS.DEFINE_float(
-    "min_top1_agreement", Gate.min_top1_agreement, "Gate, where LiteRT judges: percent of images with the same top-1."
+    "min_accuracy_p",
+    Gate.min_accuracy_p,
+    "Gate: how probable it must be at least that a file which is further below is so by chance; 0 refuses none for it.",
 )
+FLAGS.DEFINE_float("min_top1_agreement", None, "Retired: agreement is reported; --min_accuracy_p has taken its place.")
 
 
 def main(argv: list[str]) -> None:
@@ -56,12 +57,17 @@ def main(argv: list[str]) -> None:
     try:
         if not FLAGS.run_dir:
             raise ExportError("--run_dir is missing; give the folder of a finished run, such as runs/demo")
-        gate = Gate(max_top1_difference=FLAGS.max_top1_difference, min_top1_agreement=FLAGS.min_top1_agreement)
+        if FLAGS.min_top1_agreement is not None:
+            raise ExportError(
+                "--min_top1_agreement is retired: how many classes agree is reported, and refuses no file; one that is "
+                "worse than the student beyond chance is refused, see --min_accuracy_p and --max_top1_difference"
+            )
+        gate = Gate(FLAGS.max_top1_difference, FLAGS.min_accuracy_p)
         verification = export(FLAGS.run_dir, FLAGS.target, FLAGS.weight_storage, FLAGS.input_type, gate, FLAGS.runtimes)
     except (ExportError, OSError) as error:
         sys.exit(f"error: {error}")
     if not verification["passed"]:
-        sys.exit(f"error: {FLAGS.run_dir}/export/model.tflite was refused; see verification.json")
+        sys.exit(f"error: {FLAGS.run_dir}/export/model.tflite was refused; {FLAGS.run_dir}/report.html has the reasons")
     print(f"report: {FLAGS.run_dir}/report.html")
 
 

@@ -101,7 +101,11 @@ def _export(
     gate: Gate | None,
     runtimes: Sequence[str],
 ) -> dict:
-    rebuilt = rebuild(handoff, input_type or target.input_type)
+    try:
+        rebuilt = rebuild(handoff, input_type or target.input_type)
+    except ExportError as error:  # nothing was written that could be verified, and yet the report tells why
+        report.write(run_dir, {"passed": False, "failures": [str(error)]})
+        raise
     graph = store(rebuilt, weight_storage, target)
     content = convert(graph, description=f"qkd_tf {__version__}")
     verification, classes = examine(content, graph, handoff, gate or Gate(), target, runtimes)

@@ -16,10 +16,7 @@ def print_verdict(verification: dict, path: pathlib.Path) -> bool:
     if len(failures) > MAX_LINES:
         print(f"FAILED: {len(failures) - MAX_LINES} more", file=sys.stderr)
     if verification["passed"]:
-        print(
-            f"{path}: {verification['file']['bytes']:,} bytes; on {verification['num_images']:,} test images the "
-            f"Keras student's top-1 is {verification['student']['top1']:.2f} %"
-        )
+        print(f"{path}: {verification['file']['bytes']:,} bytes; {accuracy_line(verification)}")
         for name, row in verification["runtimes"].items():
             if "not_run" not in row:
                 print(f"{name}: {runtime_line(row)}")
@@ -37,11 +34,26 @@ def _printable(text: str) -> str:
     return shown + "…" * (len(text) > MAX_WIDTH)
 
 
+def accuracy_line(verification: dict) -> str:
+    """Top-1 on the runtime that judges, beside the student's in real numbers."""
+    judge = verification["judge"]
+    found = verification["runtimes"][judge]["accuracy"]
+    line = f"top-1 {found['top1']:.2f} % on {found['num_images']:,} test images as {judge} computes it"
+    return f"{line}; the student in real numbers has {found['student_top1']:.2f} %"
+
+
+def equal_share(row: dict) -> float:
+    """The least of the shares, in percent, of integers that are as predicted: operators', tensors', logits'."""
+    codes = row["operators"]["equal_codes"], row["codes"]["equal_codes"]
+    return min(*codes, row["integer_student"]["equal_logits"])
+
+
 def runtime_line(row: dict) -> str:
     """A runtime's row of the verification, for people."""
+    num_logits = row["integer_student"]["num_images"]
     return (
-        f"top-1 {row['top1']:.2f} %, agreement with the student {row['student']['top1_agreement']:.2f} %, with the "
-        f"student in its integers {row['integer_student']['top1_agreement']:.2f} %; "
-        f"{row['operators']['equal_codes']:.3f} % of the operators' integers as in NumPy; "
+        f"computes what was predicted for it: {equal_share(row):.2f} % (all tensors of {row['num_code_images']:,} "
+        f"images, the logits of {num_logits:,}); it names the class that training's arithmetic names on "
+        f"{row['student']['top1_agreement']:.2f} % of {row['num_images']:,} images; "
         f"{1000 * row['median_seconds']:.3g} ms an image here"
     )

@@ -14,7 +14,7 @@ from qkd_tf import command_line, durable
 from qkd_tf.command_line import CommandFlags
 from tflite_export.check import check
 from tflite_export.load import ExportError
-from tflite_export.runtimes import RUNTIMES, check_names
+from tflite_export.runtimes import RUNTIMES, RUNTIMES_HELP, check_names
 from tflite_export.targets import TARGETS
 from tflite_export.verdict import print_verdict
 
@@ -23,9 +23,7 @@ FLAGS.DEFINE_string("tflite", None, "The file to check.")
 FLAGS.DEFINE_string("handoff", None, "Folder handoff/ of the training run that it is said to come from.")
 FLAGS.DEFINE_string("json", None, "Where to write the verification, if anywhere.")
 FLAGS.DEFINE_enum("target", "phone", list(TARGETS), "What the file is for; it decides which runtime judges.")
-FLAGS.DEFINE_list(
-    "runtimes", list(RUNTIMES), "Runtimes to ask, each for the whole test split; the target's judge is always asked."
-)
+FLAGS.DEFINE_list("runtimes", list(RUNTIMES), RUNTIMES_HELP)
 
 
 def main(argv: list[str]) -> None:

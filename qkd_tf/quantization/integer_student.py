@@ -29,6 +29,7 @@ class IntegerStudent:
 
     def __init__(self, student: QuantizedStudent):
         self.layers = student.plain.layers
+        self.image_shape = student.plain.input_shape[1:]
         (output,) = student.plain.output_names
         self.output = producer(student.plain.get_layer(output)).name
         self.pixels = student.pixels[0]
@@ -37,7 +38,7 @@ class IntegerStudent:
             if role(layer) == "pass":
                 self.params[layer.name] = self.params[parents(layer)[0].name]
         self.operators = [
-            _Operator.ending_in(layer, self.params)
+            Operator.ending_in(layer, self.params)
             for layer in self.layers
             if layer.name in self.params and layer.name != self.pixels
         ]
@@ -71,7 +72,7 @@ class IntegerStudent:
         stored = {self.pixels: pixels}
         for operator in self.operators:
             name, params = operator.end.name, self.params[operator.end.name]
-            own = self._arithmetic_of(operator.root, arithmetic)
+            own = self.arithmetic_of(operator.root, arithmetic)
             rule, compute = operator.computation()
             rounding, (low, high) = getattr(own, rule), operator.limits(params, own)
             inputs = [stored[parent.name] for parent in parents(operator.root)]
@@ -86,18 +87,18 @@ class IntegerStudent:
         """Multiples of the scale, int16."""
         return stored.astype(np.int16) - np.int16(self.params[layer.name].zero_point)
 
-    def _arithmetic_of(self, layer, arithmetic: Arithmetic) -> Arithmetic:
+    def arithmetic_of(self, layer, arithmetic: Arithmetic) -> Arithmetic:
         kernel = self.kernels.get(layer.name)
         return arithmetic.of(_kind(layer), kernel.fits_int4) if kernel else arithmetic
 
     def _scale(self, layer) -> np.float32:
         return np.float32(self.params[layer.name].scale)
 
-    def _scales(self, operator: "_Operator") -> list[np.float32]:
+    def scales(self, operator: "Operator") -> list[np.float32]:
         """Of the inputs, then of the output."""
         return [self._scale(layer) for layer in (*parents(operator.root), operator.end)]
 
-    def _kernel(self, operator: "_Operator", quantized) -> "_Kernel":
+    def _kernel(self, operator: "Operator", quantized) -> "Kernel":
         layer, params = operator.root, quantized.params()
         (parent,) = parents(layer)
         unit = 2**params.grid.weight_shift
@@ -112,7 +113,7 @@ class IntegerStudent:
         rounded = np.round(bias / np.where(held, bias_step / unit, np.inf))
         grid, output_scale = self.params[parent.name].grid, self._scale(operator.end)
         exact = _float_type(np.max(largest * max(-grid.qmin, grid.qmax) + np.abs(rounded)))
-        return _Kernel(
+        return Kernel(
             codes=codes.astype(exact),
             bias=rounded.astype(exact),
             scales=np.where(held, scales / np.float32(unit), output_scale),
@@ -121,45 +122,45 @@ class IntegerStudent:
             fits_int4=bool(np.abs(codes).max() <= INT4_MAX),
         )
 
-    def _compute(self, operator: "_Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+    def compute(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         """Sums of integer products and the rounded bias; BatchNorm is in the scale of each channel."""
         kernel = self.kernels[operator.root.name]
-        sums = _sums(operator.root, x, kernel.codes)
+        sums = integer_sums(operator.root, tf.constant(x.astype(kernel.codes.dtype)), kernel.codes).numpy()
         sums += kernel.bias
-        input_scale, output_scale = self._scales(operator)
+        input_scale, output_scale = self.scales(operator)
         result = rounding(sums, input_scale, kernel.scales, output_scale)
         result[..., ~kernel.held] = kernel.constant[~kernel.held]
         return result
 
-    def _combine(self, operator: "_Operator", rounding: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return rounding(a, b, *self._scales(operator))
+    def combine(self, operator: "Operator", rounding: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return rounding(a, b, *self.scales(operator))
 
-    def _logistic(self, operator: "_Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
-        input_scale, _ = self._scales(operator)
+    def logistic(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+        input_scale, _ = self.scales(operator)
         return rounding(x, input_scale)
 
-    def _average(self, operator: "_Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+    def average(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         sums = x.sum(axis=(1, 2), keepdims=len(operator.root.output_shape) == 4, dtype=np.int64)
         zero_points = [self.params[layer.name].zero_point for layer in (*parents(operator.root), operator.end)]
-        return rounding(sums, x.shape[1] * x.shape[2], *self._scales(operator), *zero_points)
+        return rounding(sums, x.shape[1] * x.shape[2], *self.scales(operator), *zero_points)
 
-    def _average_windows(self, operator: "_Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+    def average_windows(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         """A depthwise convolution of equal weights, each AVERAGE_CODE."""
         layer = operator.root
         area = layer.pool_size[0] * layer.pool_size[1]
         sums = np.round(layer(tf.constant(x, tf.float64)).numpy() * area).astype(np.int64) * AVERAGE_CODE
-        input_scale, output_scale = self._scales(operator)
+        input_scale, output_scale = self.scales(operator)
         return rounding(sums, input_scale, np.float32(1 / (AVERAGE_CODE * area)), output_scale)
 
-    def _concatenate(self, operator: "_Operator", rounding: Callable, *parts: np.ndarray) -> np.ndarray:
-        *input_scales, output_scale = self._scales(operator)
+    def concatenate(self, operator: "Operator", rounding: Callable, *parts: np.ndarray) -> np.ndarray:
+        *input_scales, output_scale = self.scales(operator)
         rounded = [rounding(part, scale, output_scale) for part, scale in zip(parts, input_scales, strict=True)]
         return np.concatenate(rounded, axis=operator.root.axis)
 
-    def _requantize(self, operator: "_Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
-        return rounding(x, *self._scales(operator))
+    def requantize(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+        return rounding(x, *self.scales(operator))
 
-    def _move(self, operator: "_Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+    def move(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         return operator.root(tf.constant(x, tf.float32), training=False).numpy().astype(np.int16)
 
 
@@ -170,24 +171,24 @@ KINDS: Mapping[type, str] = {
 }
 # The row of Arithmetic by which an operator rounds, and what computes it.
 OPERATORS: Mapping[type, tuple[str, Callable]] = {
-    _layers.Conv2D: ("convolution", IntegerStudent._compute),
-    _layers.DepthwiseConv2D: ("convolution", IntegerStudent._compute),
-    _layers.Dense: ("dense", IntegerStudent._compute),
-    _layers.Add: ("add", IntegerStudent._combine),
-    _layers.Multiply: ("multiply", IntegerStudent._combine),
-    _layers.GlobalAveragePooling2D: ("mean", IntegerStudent._average),
-    _layers.AveragePooling2D: ("mean", IntegerStudent._average),
-    _layers.Concatenate: ("requantize", IntegerStudent._concatenate),
-    _layers.Activation: ("requantize", IntegerStudent._requantize),
-    _layers.ReLU: ("requantize", IntegerStudent._requantize),
+    _layers.Conv2D: ("convolution", IntegerStudent.compute),
+    _layers.DepthwiseConv2D: ("convolution", IntegerStudent.compute),
+    _layers.Dense: ("dense", IntegerStudent.compute),
+    _layers.Add: ("add", IntegerStudent.combine),
+    _layers.Multiply: ("multiply", IntegerStudent.combine),
+    _layers.GlobalAveragePooling2D: ("mean", IntegerStudent.average),
+    _layers.AveragePooling2D: ("mean", IntegerStudent.average),
+    _layers.Concatenate: ("requantize", IntegerStudent.concatenate),
+    _layers.Activation: ("requantize", IntegerStudent.requantize),
+    _layers.ReLU: ("requantize", IntegerStudent.requantize),
 }
-SIGMOID = ("logistic", IntegerStudent._logistic)
-WINDOWS = ("convolution", IntegerStudent._average_windows)
-MOVE = ("limit", IntegerStudent._move)  # rounds nothing
+SIGMOID = ("logistic", IntegerStudent.logistic)
+WINDOWS = ("convolution", IntegerStudent.average_windows)
+MOVE = ("limit", IntegerStudent.move)  # rounds nothing
 
 
 @dataclasses.dataclass(frozen=True)
-class _Kernel:
+class Kernel:
     """What a layer multiplies by and adds, with BatchNorm in it. Whole numbers are in a float type that is exact.
 
     Attributes:
@@ -208,13 +209,13 @@ class _Kernel:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Operator:
+class Operator:
     """The layers that are one integer operator: the one that computes, and what is folded into it."""
 
     chain: tuple[tf_keras.layers.Layer, ...]
 
     @classmethod
-    def ending_in(cls, layer, ends: Container[str]) -> "_Operator":
+    def ending_in(cls, layer, ends: Container[str]) -> "Operator":
         chain = [layer]
         while role(chain[0]) == "fold" and parents(chain[0])[0].name not in ends:
             chain.insert(0, parents(chain[0])[0])
@@ -267,16 +268,13 @@ def _kind(layer) -> str:
     return GROUPED_CONVOLUTION if getattr(layer, "groups", 1) > 1 else KINDS[type(layer)]
 
 
-def _sums(layer, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Integer sums of a compute layer, in the float type of `codes`."""
-    x = tf.constant(x.astype(codes.dtype))
+def integer_sums(layer, x: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
+    """Integer sums of a compute layer, in the float type of `codes` and `x`."""
     if isinstance(layer, _layers.Dense):
-        sums = x @ codes
-    else:
-        convolve = tf.nn.depthwise_conv2d if isinstance(layer, _layers.DepthwiseConv2D) else tf.nn.conv2d
-        strides = [1, *layer.strides, 1]
-        sums = convolve(x, codes, strides, layer.padding.upper(), dilations=list(layer.dilation_rate))
-    return sums.numpy()
+        return x @ codes
+    convolve = tf.nn.depthwise_conv2d if isinstance(layer, _layers.DepthwiseConv2D) else tf.nn.conv2d
+    strides = [1, *layer.strides, 1]
+    return convolve(x, codes, strides, layer.padding.upper(), dilations=list(layer.dilation_rate))
 
 
 def _float_type(largest: float) -> type:

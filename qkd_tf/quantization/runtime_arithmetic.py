@@ -123,26 +123,36 @@ def _single(scale) -> np.ndarray:
     return np.asarray(scale, np.float32)
 
 
-def _fixed_point_sums(multiply: Callable) -> Callable:
-    def rescale(sums, input_scale, kernel_scales, output_scale):
-        real = _double(input_scale) * _double(kernel_scales) / _double(output_scale)
-        return multiply(sums, *quantize_multiplier(real))
-
-    return rescale
+def sums_multiplier(input_scale, kernel_scales, output_scale) -> tuple[np.ndarray, np.ndarray]:
+    """What a fixed-point number of sums is made of, (fixed, shift), one a channel."""
+    return quantize_multiplier(_double(input_scale) * _double(kernel_scales) / _double(output_scale))
 
 
-def _sums_in_blocks(sums, input_scale, kernel_scales, output_scale):
+def sums_rounded_twice(sums, input_scale, kernel_scales, output_scale):
+    return multiply_rounding_twice(sums, *sums_multiplier(input_scale, kernel_scales, output_scale))
+
+
+def sums_rounded_up_twice(sums, input_scale, kernel_scales, output_scale):
+    return multiply_rounding_up_twice(sums, *sums_multiplier(input_scale, kernel_scales, output_scale))
+
+
+def sums_rounded_once(sums, input_scale, kernel_scales, output_scale):
+    return multiply_rounding_once(sums, *sums_multiplier(input_scale, kernel_scales, output_scale))
+
+
+def num_in_blocks(num_channels: int) -> int:
+    """How many of the channels, from the first on, are in whole blocks of LiteRT's own depthwise kernels."""
+    return num_channels - num_channels % BLOCK_CHANNELS
+
+
+def sums_rounded_in_blocks(sums, input_scale, kernel_scales, output_scale):
     """Vectors of eight channels round half up twice; a loop over the channels that are left rounds as TFLM does."""
     num_channels = sums.shape[-1]
     scales = np.broadcast_to(kernel_scales, num_channels)
-    left = num_channels - num_channels % BLOCK_CHANNELS
-    parts = (multiply_rounding_up_twice, slice(None, left)), (multiply_rounding_twice, slice(left, None))
+    left = num_in_blocks(num_channels)
+    parts = (sums_rounded_up_twice, slice(None, left)), (sums_rounded_twice, slice(left, None))
     return np.concatenate(
-        [
-            _fixed_point_sums(multiply)(sums[..., part], input_scale, scales[part], output_scale)
-            for multiply, part in parts
-        ],
-        axis=-1,
+        [rescale(sums[..., part], input_scale, scales[part], output_scale) for rescale, part in parts], axis=-1
     )
 
 
@@ -173,8 +183,13 @@ def _fixed_point_requantize(x, input_scale, output_scale):
     return multiply_rounding_twice(x, *quantize_multiplier(_double(input_scale) / _double(output_scale)))
 
 
-def _float_sums(sums, input_scale, kernel_scales, output_scale):
-    ratio = _single(input_scale) * _single(kernel_scales) / _single(output_scale)
+def sums_ratio(input_scale, kernel_scales, output_scale) -> np.ndarray:
+    """What a float32 of sums is, one a channel."""
+    return _single(input_scale) * _single(kernel_scales) / _single(output_scale)
+
+
+def float_sums(sums, input_scale, kernel_scales, output_scale):
+    ratio = sums_ratio(input_scale, kernel_scales, output_scale)
     return np.round(sums.astype(np.float32) * ratio).astype(np.int64)
 
 
@@ -284,8 +299,8 @@ def _limit_half_away(value: float, output_scale):
 
 
 XNNPACK = Arithmetic(
-    convolution=_float_sums,
-    dense=_float_sums,
+    convolution=float_sums,
+    dense=float_sums,
     add=_shifted_add,
     multiply=_float_multiply,
     mean=_float_mean,
@@ -294,8 +309,8 @@ XNNPACK = Arithmetic(
     limit=_limit_half_even,
 )
 TFLM = Arithmetic(
-    convolution=_fixed_point_sums(multiply_rounding_twice),
-    dense=_fixed_point_sums(multiply_rounding_twice),
+    convolution=sums_rounded_twice,
+    dense=sums_rounded_twice,
     add=_fixed_point_add,
     multiply=_fixed_point_multiply,
     mean=_fixed_point_mean,
@@ -303,10 +318,10 @@ TFLM = Arithmetic(
     requantize=_fixed_point_requantize,
     limit=_limit_half_away,
 )
-LITERT_REFERENCE = dataclasses.replace(TFLM, dense=_fixed_point_sums(multiply_rounding_once), logistic=_tabled_logistic)
+LITERT_REFERENCE = dataclasses.replace(TFLM, dense=sums_rounded_once, logistic=_tabled_logistic)
 
-RUY = dataclasses.replace(TFLM, convolution=_fixed_point_sums(multiply_rounding_up_twice))
-RUY_DEPTHWISE = dataclasses.replace(TFLM, convolution=_sums_in_blocks)
+RUY = dataclasses.replace(TFLM, convolution=sums_rounded_up_twice)
+RUY_DEPTHWISE = dataclasses.replace(TFLM, convolution=sums_rounded_in_blocks)
 LITERT_INT4 = dataclasses.replace(
     XNNPACK, int4={"CONV_2D": RUY, GROUPED_CONVOLUTION: TFLM, "DEPTHWISE_CONV_2D": RUY_DEPTHWISE}
 )

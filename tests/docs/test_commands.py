@@ -52,8 +52,6 @@ PLACEHOLDERS = {
     "[--runtimes=…]": "--runtimes=litert",
     "[--json=verification.json]": "--json=verification.json",
     "phone|microcontroller|ethos_u": "microcontroller",
-    "--min_top1_agreement=…": "--min_top1_agreement=0",
-    "--max_top1_difference=…": "--max_top1_difference=100",
     "--max_weight_bytes=N": "--max_weight_bytes=9000",
     "--image_size=224 …": "--image_size=224 --student=mobilenet_v2_0.25 --phases=full_precision,self_studying "
     "--epochs=1,1 --run_dir=runs/imagenet",
@@ -76,7 +74,6 @@ TRIAL = {
     "qkd_tf.ablation": [*SHORT, "--rows=qat", "--seeds=0"],
     "qkd_tf.sensitivity": ["--max_eval_images=16"],
     "qkd_tf.data.prepare": ["--data_dir=DIR"],  # never TFDS's own folder
-    "tflite_export": ["--min_top1_agreement=0", "--max_top1_difference=100"],  # a trial has few images
 }
 # Module, or module and a part of its line -> why it does not run here.
 NOT_RUN = {
@@ -84,6 +81,8 @@ NOT_RUN = {
     "benchmarks.profile": "minutes, and only worth something while nothing else runs",
     "benchmarks.defaults": "hours: tens of trainings on CIFAR-10",
     "benchmarks.soak": "tests/benchmarks/test_soak.py runs a sample",
+    "benchmarks.deep_files": "published weights, photographs; tests/tflite_export/test_verification.py has a small one",
+    "benchmarks.integer_student": "a minute, and only worth something while nothing else runs",
     "benchmarks.calibration_alone": "published weights, photographs; tests/benchmarks/test_calibration_alone.py",
     "qkd_tf.train --strategy=multi_worker": "several machines; tests/qkd_tf/test_distribution.py has two workers",
     "qkd_tf.ablation --run_dir=runs/cifar10_mobilenet_v2": "no file holds a MobileNetV2 of one step: empty channels",

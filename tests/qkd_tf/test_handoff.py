@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from qkd_tf import archive, durable, handoff
+from qkd_tf.experiment import ExperimentError
 from qkd_tf.quantization.grid import load_params
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 from qkd_tf.run_folder import RunFolder
@@ -24,12 +25,12 @@ print(" ".join(type(layer).__module__.split(".")[0] for layer in model.layers))
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory, make_quantized_student, make_splits):
-    """(folder, student, splits, top-1) of a handoff."""
+    """(folder, student, splits, accuracy) of a handoff."""
     run_folder = RunFolder(str(tmp_path_factory.mktemp("handoff") / "run"), ["--student=tiny"])
     run_folder.claim()
     student, splits = make_quantized_student(), make_splits()
-    top1 = handoff.write(student, splits, run_folder)
-    return run_folder.handoff, student, splits, top1
+    accuracy = handoff.write(student, splits, run_folder)
+    return run_folder.handoff, student, splits, accuracy
 
 
 @pytest.fixture(scope="module")
@@ -173,9 +174,49 @@ def test_test_split_is_written_whole_and_in_order(written):
 
 
 def test_top1_that_is_reported_is_that_of_the_codes(written):
-    folder, *_, top1 = written
-    codes, labels = np.load(folder / "student_logits.npy"), np.load(folder / "test_labels.npy")
-    assert top1 == pytest.approx(100 * np.mean(codes.argmax(-1) == labels))
+    """In the integers of the judge, and beside it in real numbers."""
+    folder, *_, accuracy = written
+    labels = np.load(folder / "test_labels.npy")
+
+    def top1(codes):
+        return pytest.approx(100 * np.mean(codes.argmax(-1) == labels[: len(codes)]))
+
+    assert accuracy.real_numbers_top1 == top1(np.load(folder / "student_logits.npy"))
+    with np.load(folder / "integer_logits.npz") as logits:
+        assert accuracy.top1 == top1(logits["litert"])
+        assert {row: found.top1 for row, found in accuracy.integers.items()} == {r: top1(logits[r]) for r in logits}
+
+
+@pytest.mark.parametrize("judge", ["litert", "tflm"])
+def test_judge_gets_the_whole_test_split_and_others_their_pixels(
+    tmp_path, monkeypatch, written, make_quantized_student, make_splits, judge
+):
+    """Beyond the first images by the graph, which is held against the definition there."""
+    monkeypatch.setattr(handoff, "NUM_CODE_IMAGES", 3)
+    monkeypatch.setattr(handoff, "INTEGER_PIXELS", 5 * 8 * 8)
+    folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
+    folder.claim()
+    accuracy = handoff.write(make_quantized_student(), make_splits(), folder, judge)
+    with np.load(folder.handoff / "integer_logits.npz") as found, np.load(written[0] / "integer_logits.npz") as all_:
+        assert {row: len(found[row]) for row in found} == {row: 12 if row == judge else 5 for row in ARITHMETICS}
+        for row in found:
+            np.testing.assert_array_equal(found[row], all_[row][: len(found[row])])
+    assert {row: top1.num_images for row, top1 in accuracy.integers.items()} == {
+        row: 12 if row == judge else 5 for row in ARITHMETICS
+    }
+
+
+def test_graph_that_is_not_exact_is_told_and_no_handoff_is_written(
+    tmp_path, monkeypatch, make_quantized_student, make_splits
+):
+    monkeypatch.setattr(handoff, "NUM_CODE_IMAGES", 3)
+    exact = handoff.IntegerGraph.logits
+    monkeypatch.setattr(handoff.IntegerGraph, "logits", lambda *args: (logits ^ 1 for logits in exact(*args)))
+    folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
+    folder.claim()
+    with pytest.raises(ExperimentError, match="in the arithmetic of litert the student's graph has other logits"):
+        handoff.write(make_quantized_student(), make_splits(), folder)
+    assert not folder.handoff.exists()
 
 
 def test_float_student_follows_the_quantized_ones_biases(written):

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from qkd_tf import __version__, durable, results
+from qkd_tf.evaluate import IntegerTop1, StudentAccuracy
 from qkd_tf.experiment import (
     DataSpec,
     Experiment,
@@ -27,6 +28,8 @@ EXPERIMENT = Experiment(
 )
 PHASES = [{"phase": "self_studying", "seconds": 1.5}, {"phase": "tutoring", "seconds": 2.25}]
 
+ACCURACY = StudentAccuracy("tflm", 88.0, {"litert": IntegerTop1(90.0, 10), "tflm": IntegerTop1(87.5, 12)})
+
 
 @pytest.fixture(scope="module")
 def student(make_quantized_student):
@@ -39,13 +42,18 @@ def written(tmp_path_factory, student, make_splits):
     folder.claim()
     folder.handoff.mkdir()
     durable.seal(folder.handoff)
-    results.write(folder, EXPERIMENT, make_splits(), student, PHASES, 87.5)
+    results.write(folder, EXPERIMENT, make_splits(), student, PHASES, ACCURACY)
     assert durable.read_json(folder.results)["handoff"] == durable.digest(folder.handoff / durable.MANIFEST)
     return json.loads(folder.results.read_text())
 
 
 def test_outcome_and_phases_are_there_as_given(written):
     assert written["student_test_top1"] == 87.5
+    assert written["student"] == {
+        "judge": "tflm",
+        "real_numbers_top1": 88.0,
+        "integers": {"litert": {"top1": 90.0, "num_images": 10}, "tflm": {"top1": 87.5, "num_images": 12}},
+    }
     assert written["phases"] == PHASES
     assert written["seconds"] == 3.75
 

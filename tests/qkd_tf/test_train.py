@@ -65,7 +65,11 @@ def test_results_tell_the_phases_in_order_and_the_handoffs_top1(run_dir):
     results = json.loads((run_dir / "results.json").read_text())
     assert [phase["phase"] for phase in results["phases"]] == ["full_precision", "self_studying", "tutoring"]
     codes, labels = (np.load(run_dir / "handoff" / f"{name}.npy") for name in ("student_logits", "test_labels"))
+    assert results["student"]["real_numbers_top1"] == pytest.approx(100 * np.mean(codes.argmax(-1) == labels))
+    with np.load(run_dir / "handoff" / "integer_logits.npz") as integers:
+        codes = integers["litert"]
     assert results["student_test_top1"] == pytest.approx(100 * np.mean(codes.argmax(-1) == labels))
+    assert results["student"]["judge"] == "litert"
     assert results["data"]["num_test"] == len(labels) == 360
 
 

@@ -21,6 +21,7 @@ from tf_keras import layers
 from qkd_tf import handoff as handoff_writer
 from qkd_tf import results
 from qkd_tf.data import Splits
+from qkd_tf.evaluate import StudentAccuracy
 from qkd_tf.experiment import (
     DataSpec,
     Experiment,
@@ -70,7 +71,9 @@ def _splits(image_shape, output_shape) -> Splits:
     )
 
 
-def _write_results(folder: RunFolder, splits: Splits, student, spec: QuantizationSpec, top1: float) -> None:
+def _write_results(
+    folder: RunFolder, splits: Splits, student, spec: QuantizationSpec, accuracy: StudentAccuracy
+) -> None:
     """results.json as a training writes it, of one phase that never ran."""
     normalization = PixelNormalization((128.0,), (64.0,))
     experiment = Experiment(
@@ -89,11 +92,11 @@ def _write_results(folder: RunFolder, splits: Splits, student, spec: Quantizatio
         "learning_rate": 0.1,
         "best_epoch": 2,
         "best_validation_top1": 41.0,
-        "student_test_top1": top1,
+        "student_test_top1": accuracy.real_numbers_top1,
         "seconds": 2.0,
         "history": [epoch, {**epoch, "validation_top1": 41.0}],
     }
-    results.write(folder, experiment, splits, student, [phase], top1)
+    results.write(folder, experiment, splits, student, [phase], accuracy)
 
 
 @pytest.fixture(scope="session")
@@ -117,8 +120,8 @@ def make_run(tmp_path_factory):
                 kernel.interval.assign(kernel.interval * 0.4)
         folder = RunFolder(str(tmp_path_factory.mktemp("runs") / "run"), FLAG_LINES)
         folder.claim()
-        top1 = handoff_writer.write(student, splits, folder)
-        _write_results(folder, splits, student, spec, top1)
+        accuracy = handoff_writer.write(student, splits, folder)
+        _write_results(folder, splits, student, spec, accuracy)
         return folder
 
     return make

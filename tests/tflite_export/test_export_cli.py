@@ -12,7 +12,9 @@ from tf_keras import layers
 
 from qkd_tf import durable, folder_lock
 from qkd_tf.experiment import QuantizationSpec
+from tflite_export import exporter
 from tflite_export.exporter import export
+from tflite_export.load import ExportError
 from tflite_export.read_back import read_back
 from tflite_export.runtimes import RUNTIMES, absence, infer
 from tflite_export.verification import Gate
@@ -26,8 +28,8 @@ def folders(run_folder, tmp_path_factory):
     names += ("other_handoff", "no_handoff")
     copies = {name: shutil.copytree(run_folder.path, parent / name) for name in names}
     for name in ("unlike", "lenient"):
-        logits = np.load(copies[name] / "handoff" / "student_logits.npy")
-        np.save(copies[name] / "handoff" / "student_logits.npy", np.roll(logits, 1, axis=-1))
+        labels = np.load(copies[name] / "handoff" / "test_labels.npy")  # a student that is always right
+        np.save(copies[name] / "handoff" / "student_logits.npy", 100 * np.eye(5, dtype=np.int8)[labels])
         durable.seal(copies[name] / "handoff")
         results = durable.read_json(copies[name] / "results.json")
         results["handoff"] = durable.digest(copies[name] / "handoff" / durable.MANIFEST)
@@ -60,8 +62,9 @@ def ends(folders, end_of) -> dict:
         "no_flag": [],
         "stray_argument": [f"--run_dir={folders['honest']}", "runs/other"],
         "int8": [f"--run_dir={folders['int8']}", "--input_type=int8"],
-        "lenient": [f"--run_dir={folders['lenient']}", "--max_top1_difference=100", "--min_top1_agreement=0"],
+        "lenient": [f"--run_dir={folders['lenient']}", "--max_top1_difference=0.3", "--min_accuracy_p=0"],
         "micro": [f"--run_dir={folders['micro']}", "--target=microcontroller"],
+        "retired": [f"--run_dir={folders['honest']}", "--min_top1_agreement=90"],
         "int4": [f"--run_dir={folders['int4']}", "--target=ethos_u", "--weight_storage=int4"],
         "typo": [f"--run_dir={folders['typo']}", "--runtimes=litert,tfml"],
         **{name: [f"--run_dir={folders[name]}"] for name in ("absent", "empty", "no_results", "unlike")},
@@ -78,12 +81,11 @@ def test_honest_run_exits_with_0_and_says_where_the_file_is(honest, folders):
     notes = [line for line in lines if line.startswith("note: ")]
     first, *runtimes, last = lines[len(notes) :]
     assert any("weights are stored as int8: LiteRT runs INT4" in note for note in notes)
-    assert first.startswith(
-        f"{target}/export/model.tflite: {size:,} bytes; on 32 test images the Keras student's top-1"
-    )
+    assert first.startswith(f"{target}/export/model.tflite: {size:,} bytes; top-1 ")
+    assert " % on 32 test images as litert computes it; the student in real numbers has " in first
     asked = [name for name in RUNTIMES if absence(name) is None]
     assert [line.split(":")[0] for line in runtimes] == asked
-    assert all("100.000 % of the operators' integers" in line for line in runtimes)
+    assert all("computes what was predicted for it: 100.00 % (all tensors of 32 images" in line for line in runtimes)
     assert last == f"report: {target}/report.html"
 
 
@@ -126,6 +128,7 @@ def test_input_type_is_what_was_asked_for(honest, ends, folders):
         ("no_results", "has no results.json"),
         ("cut_results", "results.json is not the JSON object that was written; run"),
         ("other_handoff", "results.json tells of another handoff; run"),
+        ("retired", "--min_top1_agreement is retired: how many classes agree is reported, and refuses no file"),
         ("int4", "an Ethos-U NPU does not take it"),
         ("typo", "--runtimes has tfml; choose from litert, litert_reference, tflm"),
     ],
@@ -159,6 +162,19 @@ def test_export_that_breaks_off_leaves_no_verification_beside_other_files(run_fo
     with pytest.raises(OSError, match="No space"):
         export(run_dir, "phone", runtimes=())
     assert {path.name for path in (run_dir / "export").iterdir()} == {"model.tflite", "labels.txt", "phone"}
+
+
+def test_student_that_becomes_no_file_has_a_report_that_says_why(run_folder, tmp_path, monkeypatch):
+    run_dir = shutil.copytree(run_folder.path, tmp_path / "run")
+
+    def refuse(*_):
+        raise ExportError("layer stem: one step of its inputs is 300 of its own")
+
+    monkeypatch.setattr(exporter, "rebuild", refuse)
+    with pytest.raises(ExportError, match="one step of its inputs is 300"):
+        export(run_dir, "phone", runtimes=())
+    text = (run_dir / "report.html").read_text()
+    assert "The .tflite was refused" in text and "layer stem: one step of its inputs is 300 of its own" in text
 
 
 def test_stray_argument_is_refused(ends, folders):
@@ -215,7 +231,8 @@ def test_failed_gate_is_a_failing_exit_that_tells_why(ends, folders):
     end = ends["unlike"]
     assert isinstance(end["code"], str) and end["code"].startswith("error: ")
     assert "was refused" in end["code"] and "\n" not in end["code"]
-    assert "FAILED: litert: top-1 agreement with the student is" in end["err"]
+    assert "worse beyond chance than 100.00 %, the student's in real numbers: of 32 images" in end["err"]
+    assert f"{folders['unlike']}/report.html has the reasons" in end["code"]
     assert not any(line.startswith(("litert", "report")) for line in end["out"].splitlines())
 
 
@@ -233,5 +250,5 @@ def test_gate_flags_reach_the_gate(ends, folders):
     ]
     assert gates == [
         dataclasses.asdict(Gate()),
-        dataclasses.asdict(Gate(max_top1_difference=100.0, min_top1_agreement=0.0)),
+        dataclasses.asdict(Gate(max_top1_difference=0.3, min_accuracy_p=0.0)),
     ]

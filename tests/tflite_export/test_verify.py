@@ -60,7 +60,11 @@ def test_honest_file_passes_whatever_its_input_and_storage(ends, files, name):
 
 def test_every_runtime_is_told_of(ends):
     asked = [name for name in RUNTIMES if absence(name) is None]
-    assert [line.split(":")[0] for line in ends["honest"]["out"].splitlines() if ": top-1 " in line] == asked
+    assert [
+        line.split(":")[0]
+        for line in ends["honest"]["out"].splitlines()
+        if ": computes what was predicted for it" in line
+    ] == asked
 
 
 def test_verification_is_written_where_it_was_asked_for(ends, files):

@@ -14,7 +14,7 @@ from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.grid import quantize, signed_grid
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
-from qkd_tf.quantization.integer_student import FLOAT32_EXACT, IntegerStudent, _float_type, _sums
+from qkd_tf.quantization.integer_student import FLOAT32_EXACT, IntegerStudent, _float_type, integer_sums
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS, LITERT_REFERENCE, TFLM, XNNPACK
 from qkd_tf.quantization.scheme import quantize_student
 
@@ -169,7 +169,7 @@ def test_sums_are_exact_on_either_side_of_what_float32_holds(num_inputs):
     assert np.any(sums.astype(np.float32) != sums) == (num_inputs == 3000)
     exact = _float_type(255 * codes.sum(axis=0).max())
     assert (exact is np.float64) == (num_inputs == 3000)
-    np.testing.assert_array_equal(_sums(layers.Dense(4), x, codes.astype(exact)), sums)
+    np.testing.assert_array_equal(integer_sums(layers.Dense(4), x.astype(exact), codes.astype(exact)), sums)
 
 
 @given(st.data())
@@ -192,7 +192,7 @@ def test_sums_of_groups_and_of_depth_multipliers_by_their_definition(data):
         first = channel // filters * per_group
         patch = x[:, row * stride :, column * stride :, first : first + per_group][:, :window, :window]
         expected[:, row, column, channel] = (patch * kernels[..., channel]).sum(axis=(1, 2, 3))
-    np.testing.assert_array_equal(_sums(layer, x, codes.astype(np.float32)), expected)
+    np.testing.assert_array_equal(integer_sums(layer, x.astype(np.float32), codes.astype(np.float32)), expected)
 
 
 def test_arithmetics_together_give_what_each_gives_alone_and_share_what_they_agree_on(make_quantized_student, images):

@@ -1,0 +1,43 @@
+"""Whether a file is worse than the student in real numbers, or only other: a paired test over the same images."""
+
+import math
+
+import numpy as np
+
+
+def paired(logits: np.ndarray, student: np.ndarray, labels: np.ndarray) -> dict:
+    """A file beside the student on the same images.
+
+    Args:
+      logits, student: [N, ..., K] integers; labels: [N, ...]. Where logits are a map, an image has many answers, and
+        counts for whom gets more of them right.
+
+    Returns:
+      `num_images`; `top1` and `student_top1` in percent; `only_file_right` and `only_student_right`, the numbers of
+      images on which one is right and the other is not; and `p`, see `chance`.
+    """
+    right, student_right = ((np.argmax(x, axis=-1) == labels).reshape(len(labels), -1) for x in (logits, student))
+    lead = right.sum(axis=1) - student_right.sum(axis=1)
+    better, worse = int(np.sum(lead > 0)), int(np.sum(lead < 0))
+    return {
+        "num_images": len(labels),
+        "top1": 100.0 * float(np.mean(right)),
+        "student_top1": 100.0 * float(np.mean(student_right)),
+        "only_file_right": better,
+        "only_student_right": worse,
+        "p": chance(worse, better),
+    }
+
+
+def chance(worse: int, better: int) -> float:
+    """The probability of at least `worse` heads in `worse + better` tosses of a coin.
+
+    McNemar's exact test, one-sided: images on which both are right, or both wrong, tell nothing; of two that are
+    equally good each is as likely to be the one that is right on any of the others.
+    """
+    num_tosses = worse + better
+    term = total = math.comb(num_tosses, worse)
+    for heads in range(worse, num_tosses):
+        term = term * (num_tosses - heads) // (heads + 1)
+        total += term
+    return total / 2**num_tosses
