@@ -20,6 +20,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; more threads would wait 
 LONG_FILES = (
     "test_end_to_end.py",
     "test_zoo.py",
+    "test_drawn_models.py",
     "test_integer_reference.py",
     "test_trainer.py",
     "test_trainer_resume.py",

@@ -11,6 +11,7 @@ from qkd_tf.quantization.plan import parents, producer
 from qkd_tf.quantization.scheme import QuantizedStudent, QuantizedTensor
 
 SAMPLES_PER_BATCH = 65_536
+STEPS = 64  # of an output, that one step of an all-zero input may be; operators take some hundred
 MSE_CANDIDATES = 100
 
 
@@ -72,32 +73,38 @@ def calibrate(student: QuantizedStudent, images: Iterable[np.ndarray], init: str
     for found, quantized in ((tensors, student.outputs), (kernels, student.weights)):
         for name, interval in found.items():
             _assign(name, quantized[name], interval)
-        for name in reversed([name for name, interval in found.items() if interval == 0]):
-            _assign(name, quantized[name], _of_zeros(student, name, found is kernels))
+    for name in reversed([name for name, interval in tensors.items() if interval == 0]):
+        _assign(name, student.outputs[name], _of_zeros(student.plain.get_layer(name), student))
+    for name in reversed([name for name, interval in kernels.items() if interval == 0]):
+        _assign(name, student.weights[name], _of_zero_kernel(student.plain.get_layer(name), student))
 
 
-def _of_zeros(student: QuantizedStudent, name: str, is_kernel: bool) -> float:
-    """Interval of an all-zero tensor or kernel, which has no range: one that operators can hold beside their others.
+def _of_zeros(layer, student: QuantizedStudent) -> float:
+    """Interval of an all-zero tensor, which has no range: 1.0, or less where operators could not hold it beside others.
 
-    A tensor has that of the finest one that is made of it; a kernel what makes a step of its products one of its
-    output. A residual branch begins with zeros where its last BatchNormalization does, by gamma_initializer="zeros".
+    A residual branch begins with zeros where its last BatchNormalization does, by gamma_initializer="zeros": the sum's
+    own interval serves. What kernels make of one step shall be a few steps of their output.
     """
-    layer = student.plain.get_layer(name)
-    if not is_kernel:
-        return min(_made_of(layer, student), default=1.0)
-    own = [float(student.outputs[name].interval)] if name in student.outputs else _made_of(layer, student)
+    found = [1.0]
+    for reader in (node.outbound_layer for node in layer.outbound_nodes):
+        kernel = student.weights.get(reader.name)
+        made = _made_by(reader, student)
+        found += [interval * (STEPS / float(kernel.interval) if kernel else 1.0) for interval in made]
+    return min(found)
+
+
+def _of_zero_kernel(layer, student: QuantizedStudent) -> float:
+    """Interval of an all-zero kernel: a step of its products is one of its output."""
     source = producer(parents(layer)[0]).name
     read = student.outputs[source].interval if source in student.outputs else student.pixels[1].scale
-    return min(own, default=1.0) / float(read)
+    return min(_made_by(layer, student), default=1.0) / float(read)
 
 
-def _made_of(layer, student: QuantizedStudent) -> list[float]:
-    """Intervals of the tensors that are made of what a layer hands on."""
-    found = []
-    for reader in (node.outbound_layer for node in layer.outbound_nodes):
-        is_tensor = reader.name in student.outputs
-        found += [float(student.outputs[reader.name].interval)] if is_tensor else _made_of(reader, student)
-    return found
+def _made_by(layer, student: QuantizedStudent) -> list[float]:
+    """Intervals of the tensors that a layer, or what follows it in its operator, hands on."""
+    if layer.name in student.outputs:
+        return [float(student.outputs[layer.name].interval)]
+    return [i for node in layer.outbound_nodes for i in _made_by(node.outbound_layer, student)]
 
 
 def _assign(name: str, quantized: QuantizedTensor, interval: float) -> None:

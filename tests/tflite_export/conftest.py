@@ -251,7 +251,7 @@ CASES = {
             layers.BatchNormalization(),
             layers.ReLU(),
             layers.DepthwiseConv2D((2, 3), depth_multiplier=3, activation="relu"),  # 36 channels: 4 blocks and 4
-            layers.DepthwiseConv2D(1),
+            layers.DepthwiseConv2D((1, 2)),
         ),
         (9, 8, 3),
         dataclasses.replace(LOW, last_layer_bits=3),
@@ -300,11 +300,13 @@ CASES = {
     "add": Case(
         "CONV_2D QUANTIZE MAXIMUM CONV_2D ADD",
         _add(activation=False),
+        spec=dataclasses.replace(LOW, last_layer_bits=4),
         intervals={"stem_requantize": ("stem", FOUR_BITS)},
     ),
     "add_relu": Case(
         "CONV_2D QUANTIZE MAXIMUM CONV_2D ADD",
         _add(activation=True),
+        spec=dataclasses.replace(LOW, last_layer_bits=4),
         intervals={"stem_requantize": ("stem", FOUR_BITS)},
     ),
     "bits_rule": Case(
@@ -361,6 +363,7 @@ CASES = {
     "pads": Case(
         "CONV_2D QUANTIZE PAD CONV_2D DEPTHWISE_CONV_2D PAD ADD",
         _padded_shortcut,
+        spec=dataclasses.replace(LOW, last_layer_bits=4),
         intervals={"stem_requantize": ("stem", FOUR_BITS)},
     ),
     "pad_pixels": Case("PAD CONV_2D", _through(layers.ZeroPadding2D(((1, 0), (0, 2))), layers.Conv2D(4, 3))),
@@ -387,6 +390,7 @@ CASES = {
     "concatenation": Case(
         "CONV_2D QUANTIZE CONV_2D CONV_2D QUANTIZE QUANTIZE QUANTIZE CONCATENATION",
         _concatenated,
+        spec=dataclasses.replace(LOW, last_layer_bits=4),
         intervals={"stem_requantize": ("stem", FOUR_BITS)},
     ),
     "concatenation_low_bit": Case(
