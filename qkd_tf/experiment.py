@@ -320,7 +320,8 @@ class TrainingSpec:
       weight_decay: factor of the L2 term on kernels, 0.5 * decay * |w|^2; never on intervals.
       weight_interval_lr_ratio: learning rate of weight intervals as a share of the phase's.
       activation_interval_lr_ratio: the same for activation intervals.
-      teacher_lr_ratio: the same for the teacher in co-studying.
+      interval_max_change: largest change of an interval in one step, as a share of it; 0 for no bound.
+      teacher_lr_ratio: the learning rate of the teacher in co-studying, as a share of the phase's.
       allow_weak_teacher: train even if the teacher is near chance or far below the student.
       temperature: T of the softened distributions (QKD: 2).
       distillation_weight: factor of T^2 * KL beside the cross-entropy (QKD: 1).
@@ -345,6 +346,7 @@ class TrainingSpec:
     weight_decay: float = 1e-4
     weight_interval_lr_ratio: float = 1.0
     activation_interval_lr_ratio: float = 1.0
+    interval_max_change: float = 0.02
     teacher_lr_ratio: float = 1.0
     allow_weak_teacher: bool = False
     temperature: float = 2.0
@@ -370,6 +372,10 @@ class TrainingSpec:
         require(0 < self.temperature < math.inf, f"--temperature={self.temperature} is not positive and finite")
         require(0 <= self.momentum < 1, f"--momentum={self.momentum} is not in [0, 1)")
         ratios = ("teacher_lr_ratio", "weight_interval_lr_ratio", "activation_interval_lr_ratio")
+        require(
+            0 <= self.interval_max_change < 1,
+            f"--interval_max_change={self.interval_max_change} is not in [0, 1); 0 is no bound",
+        )
         for field in ("weight_decay", "distillation_weight", *ratios):
             require_factor(getattr(self, field), field)
         require_known(self.mixed_precision, PRECISIONS, "--mixed_precision")

@@ -146,6 +146,11 @@ FLAGS.DEFINE_float(
     "weight_interval_lr_ratio", 1.0, "Learning rate of weight intervals, as a share (QKD, unscaled: 0.01)."
 )
 FLAGS.DEFINE_float("activation_interval_lr_ratio", 1.0, "Learning rate of activation intervals, as a share (QKD: 1).")
+FLAGS.DEFINE_float(
+    "interval_max_change",
+    0.02,
+    "Largest change of an interval in one step, in [0, 1), as a share of it; 0: no bound (QKD).",
+)
 FLAGS.DEFINE_float("teacher_lr_ratio", 1.0, "Learning rate of the teacher in co_studying, as a share (QKD: 1).")
 FLAGS.DEFINE_float("temperature", 2.0, "T of the softened distributions (QKD: 2).")
 FLAGS.DEFINE_float("distillation_weight", 1.0, "Factor of T^2*KL beside the cross-entropy (QKD: 1).")

@@ -17,10 +17,15 @@ without_autograph = tf.autograph.experimental.do_not_convert
 
 @dataclasses.dataclass(frozen=True)
 class ParameterGroup:
-    """Variables that one optimizer moves."""
+    """Variables that one optimizer moves.
+
+    Attributes:
+      max_change: largest change of a variable in one step, as a share of it: what goes beyond is cut; 0 for no bound.
+    """
 
     optimizer: tf_keras.optimizers.Optimizer
     variables: list[tf.Variable]
+    max_change: float = 0.0
 
 
 class Distiller(tf_keras.Model):
@@ -159,7 +164,11 @@ def _step(
     remaining = iter(gradients)
     for group in groups:
         pairs = [(next(remaining), v) for v in group.variables]
+        before = [tf.identity(v) for v in group.variables] if group.max_change else []
         group.optimizer.apply_gradients(pairs, skip_gradients_aggregation=summed)
+        for old, variable in zip(before, group.variables, strict=False):
+            room = group.max_change * tf.abs(old)
+            variable.assign(tf.clip_by_value(variable, old - room, old + room))
     if after_step is not None:
         after_step()
 

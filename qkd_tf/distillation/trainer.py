@@ -247,17 +247,17 @@ class Trainer:
         if spec.one_cosine and phase.quantized:
             steps_before, steps = self._quantized_steps(index)
 
-        def group(variables, ratio: float = 1.0) -> ParameterGroup:
+        def group(variables, ratio: float = 1.0, max_change: float = 0.0) -> ParameterGroup:
             schedule = CosineDecayFrom(phase_spec.learning_rate * ratio, steps, steps_before)
             optimizer = OPTIMIZERS[spec.optimizer](schedule, spec)
             optimizer.build(variables)
-            return ParameterGroup(optimizer, variables)
+            return ParameterGroup(optimizer, variables, max_change)
 
         if phase.quantized:  # nothing but intervals moves in a student whose layers are frozen
             student_groups = [
                 group(student.trained_weights),
-                group(student.weight_intervals, spec.weight_interval_lr_ratio),
-                group(student.activation_intervals, spec.activation_interval_lr_ratio),
+                group(student.weight_intervals, spec.weight_interval_lr_ratio, spec.interval_max_change),
+                group(student.activation_intervals, spec.activation_interval_lr_ratio, spec.interval_max_change),
             ]
             student_groups = [group for group in student_groups if group.variables]
         else:
