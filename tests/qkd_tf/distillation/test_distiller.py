@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
+from qkd_tf.distillation import distiller
 from qkd_tf.distillation.distiller import Distiller, ParameterGroup
 from qkd_tf.distillation.losses import cross_entropy, distillation
 from qkd_tf.distillation.phases import PHASES
@@ -288,3 +289,14 @@ def test_teacher_may_have_layers_with_python_control_flow(phase, batch, make_net
     history = make_distiller(phase, student, own).fit(images, labels, batch_size=4, verbose=0)
     assert np.isfinite(history.history["student_loss"][0])
     assert moved(student, before)
+
+
+def test_change_of_a_step_is_bounded_where_a_group_has_a_bound():
+    """Within the bound it is the optimizer's own, to the bit."""
+    first, gradient = tf.constant([1.0, 1.0, 2.0, 0.5]), tf.constant([0.05, 5.0, -5.0, 0.0])
+    free, bounded = tf.Variable(first), tf.Variable(first)
+    for variable, bound in ((free, 0.0), (bounded, 0.1)):
+        group = ParameterGroup(tf_keras.optimizers.SGD(1.0), [variable], bound)
+        distiller._step([group], [gradient])
+    np.testing.assert_array_equal(free, np.float32([0.95, -4.0, 7.0, 0.5]))
+    np.testing.assert_array_equal(bounded, np.float32([0.95, 0.9, 2.2, 0.5]))
