@@ -29,7 +29,7 @@ from qkd_tf.models.copier import leaves
 from qkd_tf.networks import Network
 from qkd_tf.quantization.plan import KERNELS, QuantizationPlan, make_plan, parents, problems, role
 from qkd_tf.quantization.scheme import quantize_student
-from qkd_tf.quantization.standard_form import UnsupportedLayers
+from qkd_tf.quantization.student_reading import UnsupportedLayers
 
 FLAGS = copy.deepcopy(flags.FLAGS)  # those of the training, and its own
 FLAGS.DEFINE_integer("num_classes", 0, "Classes of a set that is not at hand; with --image_size and --image_channels.")

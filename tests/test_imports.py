@@ -87,7 +87,13 @@ ALLOWED = {
     "qkd_tf.quantization.quantizers": [GRID, "qkd_tf.quantization.fake_quant"],
     "qkd_tf.quantization.quantize_configs": ["qkd_tf.quantization.quantizers"],
     "qkd_tf.quantization.plan": [EXPERIMENT, GRID, ARITHMETIC, "qkd_tf.models.activations"],
-    "qkd_tf.quantization.standard_form": [EXPERIMENT, "qkd_tf.models.*", "qkd_tf.quantization.plan"],
+    "qkd_tf.quantization.student_reading": [EXPERIMENT, "qkd_tf.models.*", "qkd_tf.quantization.plan"],
+    "qkd_tf.quantization.standard_form": [
+        EXPERIMENT,
+        "qkd_tf.models.*",
+        "qkd_tf.quantization.plan",
+        "qkd_tf.quantization.student_reading",
+    ],
     "qkd_tf.quantization.scheme": [
         EXPERIMENT,
         GRID,
@@ -166,7 +172,7 @@ ALLOWED = {
         "qkd_tf.models.copier",
         "qkd_tf.quantization.plan",
         "qkd_tf.quantization.scheme",
-        "qkd_tf.quantization.standard_form",
+        "qkd_tf.quantization.student_reading",
     ],
     "qkd_tf.diagnosis": [
         GRID,

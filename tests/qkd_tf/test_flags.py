@@ -346,8 +346,9 @@ def test_whatever_is_typed_gives_an_experiment_or_a_line_that_names_a_flag(parse
             for value in ("nan", "inf", "-inf", "-1")
             for name in (
                 "weight_decay", "distillation_weight", "teacher_lr_ratio", "weight_interval_lr_ratio", "momentum",
-                "activation_interval_lr_ratio", "interval_max_change", "temperature", "dampening", "ewgs_scale", "freeze_threshold_start",
-                "freeze_threshold_end", "validation_fraction", "interval_gradient_share", "learning_rates",
+                "activation_interval_lr_ratio", "interval_max_change", "temperature", "dampening", "ewgs_scale",
+                "freeze_threshold_start", "freeze_threshold_end", "validation_fraction", "interval_gradient_share",
+                "learning_rates",
             )  # fmt: skip
         ),
         *(f"--{flag}=nan" for flag in ("student_pixel_mean", "student_pixel_std", "teacher_pixel_mean")),

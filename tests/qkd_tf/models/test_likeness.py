@@ -11,7 +11,7 @@ from tf_keras import layers, mixed_precision
 from qkd_tf import networks
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization
 from qkd_tf.models import likeness, normalization, reading
-from qkd_tf.quantization import standard_form
+from qkd_tf.quantization import standard_form, student_reading
 
 SHAPE = (8, 8, 3)
 SPEC = NetworkSpec("in_memory:trained:user", PixelNormalization((128.0,), (64.0,)))
@@ -101,14 +101,14 @@ def relu_for_swish(self, function, name, inputs):
 
 
 def test_broken_row_of_the_first_reading_is_refused_by_its_layer(monkeypatch, randomize):
-    monkeypatch.setitem(standard_form.StudentReading.rewrites, layers.GlobalMaxPooling2D, average_for_largest)
+    monkeypatch.setitem(student_reading.StudentReading.rewrites, layers.GlobalMaxPooling2D, average_for_largest)
     model = randomize(user(*body(), layers.GlobalMaxPooling2D(name="largest"), layers.Dense(6, name="hidden")))
     assert refusal(subject_of("student", model)).endswith("they part at layer largest; write that layer in another way")
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_broken_activation_of_the_first_reading_is_refused_by_its_layer(role, monkeypatch, randomize):
-    kind = standard_form.StudentReading if role == "student" else reading.Reading
+    kind = student_reading.StudentReading if role == "student" else reading.Reading
     monkeypatch.setattr(kind, "activation", relu_for_swish)
     model = randomize(user(layers.Conv2D(4, 3, name="conv"), lambda x: tf.nn.silu(x), *body()[3:]))
     if role == "teacher":  # whose operators become layers as they are
@@ -135,7 +135,7 @@ def test_layer_of_a_nested_model_is_named(role, monkeypatch, randomize):
     if role == "student":  # in which there are no layers of a user's own
         part = layers.GlobalMaxPooling2D(keepdims=True, name="doubled")
         monkeypatch.setitem(
-            standard_form.StudentReading.rewrites,
+            student_reading.StudentReading.rewrites,
             layers.GlobalMaxPooling2D,
             lambda self, call: self.add(layers.GlobalAveragePooling2D(keepdims=True, name=call.name), call.inputs),
         )
@@ -185,7 +185,7 @@ def test_broken_sum_of_the_second_reading_is_refused_by_its_name(monkeypatch, ra
 
 def test_layers_that_are_mended_by_those_behind_are_not_blamed(monkeypatch, randomize):
     """A twice as large kernel before a BatchNormalization that knows of it is no fault; what is behind them is."""
-    monkeypatch.setitem(standard_form.StudentReading.rewrites, layers.GlobalMaxPooling2D, average_for_largest)
+    monkeypatch.setitem(student_reading.StudentReading.rewrites, layers.GlobalMaxPooling2D, average_for_largest)
     model = randomize(
         user(*body(), layers.GlobalMaxPooling2D(name="largest"), layers.Dense(6, name="hidden"), front=imagenet())
     )

@@ -9,7 +9,7 @@ from tf_keras import layers, mixed_precision
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.models import copier
 from qkd_tf.models.reading import HEAD_NOTES, HEADS, Reading
-from qkd_tf.quantization.standard_form import StudentReading
+from qkd_tf.quantization.student_reading import StudentReading
 
 SHAPE = (6, 6, 3)
 READINGS = pytest.mark.parametrize("read", [Reading, StudentReading], ids=["teacher", "student"])

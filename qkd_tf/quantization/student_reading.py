@@ -1,0 +1,195 @@
+"""The first reading of a student: flat, in layers of which each is one that the plan knows, or is refused by name.
+
+Rows are added to `models.reading` for SeparableConv2D, swish and others that are equal to several layers, or at
+inference to none.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import tf_keras
+
+from qkd_tf.experiment import ExperimentError
+from qkd_tf.models.activations import activation_name
+from qkd_tf.models.copier import Call, Copier, called_in_training, calls, has_constants
+from qkd_tf.models.normalization import TRAINING_ONLY, is_nothing
+from qkd_tf.models.operations import as_layer
+from qkd_tf.models.reading import Reading
+from qkd_tf.quantization.plan import ACTIVATIONS, ROLES
+
+_layers = tf_keras.layers
+_AUGMENTATION = "leave it out: pictures are cropped and mirrored by --crop_padding and --horizontal_flip"
+_OPERATIONS = "write it with Keras layers (Rescaling on pixels, ReLU, Add, Multiply, Concatenate, Reshape)"
+REMEDIES: Mapping[str, str] = {
+    **dict.fromkeys(("Lambda", "TFOpLambda", "SlicingOpLambda", "ClassMethod"), _OPERATIONS),
+    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM2D"), "use convolutions and pooling"),
+    **dict.fromkeys(("LeakyReLU", "PReLU", "ELU", "ThresholdedReLU"), "use ReLU, ReLU(6) or Activation('swish')"),
+    **dict.fromkeys(
+        ("LayerNormalization", "GroupNormalization", "UnitNormalization"),
+        "use BatchNormalization, which becomes a part of the convolution",
+    ),
+    **dict.fromkeys(("RandomCrop", "RandomHeight", "RandomWidth", "CenterCrop"), _AUGMENTATION),
+    "Resizing": "leave it out: --image_size resizes pictures",
+    "Subtract": "use Add, with the sign in the weights",
+}
+
+
+class UnsupportedLayers(ExperimentError):
+    """Layers that have no place in an integer .tflite.
+
+    Attributes:
+      model: the user's.
+      refusals: what each is and what to do, by layer name.
+    """
+
+    def __init__(self, model: tf_keras.Model, refusals: dict[str, str]):
+        lines = "; ".join(f"layer {name} {what}" for name, what in refusals.items())
+        super().__init__(f"{model.name} cannot become an integer .tflite: {lines}")
+        self.model, self.refusals = model, refusals
+
+
+def unsupported(model: tf_keras.Model) -> dict[str, str]:
+    """Layer name -> what the layer is and what to do, for each layer that has no place in an integer .tflite."""
+    told = {node.layer.name: what for node in calls(model) if (what := _refusal(node))}
+    in_training = "is called with training=True, which a file cannot be; leave the argument out"
+    return told | {layer.name: in_training for layer in called_in_training(model)}
+
+
+def _refusal(node) -> str:
+    layer, kind = node.layer, type(node.layer)
+    if as_layer(node) is not None or is_nothing(layer):
+        return ""
+    if kind not in ROLES and kind not in StudentReading.rewrites:
+        own = "" if kind.__module__.startswith("tf_keras.") else "custom layer "
+        known = ", ".join(sorted(known.__name__ for known in ROLES.keys() | StudentReading.rewrites.keys()))
+        return f"is a {own}{kind.__name__}; {REMEDIES.get(kind.__name__, f'use one of {known}')}"
+    if has_constants(node):
+        return "reads a constant beside tensors of the graph; make it a bias, or Rescaling on pixels"
+    function = activation_name(layer)
+    if function.startswith(("function", "layer", "relu(")):
+        return f"applies {function}; use relu, relu6, swish, sigmoid or a softmax at the end"
+    return ""
+
+
+class StudentReading(Reading):
+    """The first reading of a student: layers that are equal to others, or at inference to none."""
+
+    fused = ACTIVATIONS  # what an integer convolution applies itself
+
+    def __init__(self, model: tf_keras.Model, input_shape: tuple[int, int, int], num_classes: int | None = None):
+        uses = [node.layer for node in calls(model) if node.layer.weights]
+        if again := [layer.name for layer in uses if sum(layer is other for other in uses) > 1]:
+            raise ExperimentError(
+                f"layer {again[0]} is used several times and has weights; give each use its own layer"
+            )
+        super().__init__(model, input_shape, num_classes)
+
+    def call(self, call: Call):
+        if is_nothing(call.layer) and not (type(call.layer) is _layers.Dropout and not call.in_inference):
+            if isinstance(call.layer, TRAINING_ONLY):
+                self.notes.append(f"note: layer {call.layer.name}, a {type(call.layer).__name__}, is left out")
+            return call.inputs[0]
+        return self.depthwise(call) if _is_depthwise(call.layer) else super().call(call)
+
+    def operation(self, call: Call, layer: tf_keras.layers.Layer):
+        if isinstance(layer, _layers.Activation):
+            return self.activation(activation_name(layer), call.name, call.inputs)
+        return super().operation(call, layer)
+
+    def activation(self, function: str, name: str, inputs: list):
+        if function == "linear":
+            return inputs[0]
+        if function == "swish":
+            gate = self.add(_layers.Activation("sigmoid", name=self.free_name(f"{name}_sigmoid")), inputs)
+            return self.add(_layers.Multiply(name=name), [inputs[0], gate])
+        return super().activation(function, name, inputs)
+
+    def activation_layer(self, call: Call):
+        return self.activation(activation_name(call.layer), call.name, call.inputs)
+
+    def softmax(self, call: Call):
+        return self.activation_layer(call) if call.layer.axis == -1 else self.same(call)
+
+    def separable(self, call: Call):
+        """A depthwise convolution, then one of 1x1 that has the bias and the activation."""
+        layer = call.layer
+        config = layer.get_config()
+        depthwise_kernel, pointwise_kernel, *bias = layer.get_weights()
+        kept = ("kernel_size", "strides", "padding", "dilation_rate", "depth_multiplier", "data_format", "trainable")
+        depthwise = _layers.DepthwiseConv2D(
+            **{key: config[key] for key in kept}, use_bias=False, name=self.free_name(f"{call.name}_depthwise")
+        )
+        pointwise = _layers.Conv2D(
+            config["filters"], 1, use_bias=config["use_bias"], trainable=config["trainable"], name=call.name
+        )
+        x = self.add(depthwise, call.inputs, [depthwise_kernel])
+        x = self.add(pointwise, [x], [pointwise_kernel, *bias])
+        function = activation_name(layer)
+        return x if function == "linear" else self.activation(function, self.free_name(f"{call.name}_{function}"), [x])
+
+    def depthwise(self, call: Call):
+        """A depthwise convolution for one that has a group for each channel."""
+        layer = call.layer
+        config, channels = layer.get_config(), call.inputs[0].shape[-1]
+        kernel, *bias = layer.get_weights()
+        kept = ("kernel_size", "strides", "padding", "dilation_rate", "use_bias", "trainable")
+        depthwise = _layers.DepthwiseConv2D(
+            **{key: config[key] for key in kept}, depth_multiplier=layer.filters // channels, name=call.name
+        )
+        x = self.add(depthwise, call.inputs, [kernel.reshape(*kernel.shape[:2], channels, -1), *bias])
+        function = activation_name(layer)
+        return x if function == "linear" else self.activation(function, self.free_name(f"{call.name}_{function}"), [x])
+
+    def batch_norm(self, call: Call):
+        """With a beta, which is where the rounding of the bias goes."""
+        if call.layer.center:
+            return self.same(call)
+        *gamma, mean, variance = call.layer.get_weights()
+        return self.same(call, [*gamma, np.zeros_like(mean), mean, variance], center=True)
+
+    def average_pool(self, call: Call):
+        """Without padding, where "same" has none to add."""
+        layer = call.layer
+        axes = zip(call.inputs[0].shape[1:3], layer.pool_size, layer.strides, strict=True)
+        fits = layer.data_format == "channels_last" and not any(sum(same_padding(*axis)) for axis in axes)
+        return self.same(call, **({"padding": "valid"} if fits else {}))
+
+    def joined(self, call: Call):
+        """Of one tensor, which it hands on, nothing."""
+        return self.same(call) if len(call.inputs) > 1 else call.inputs[0]
+
+    def global_max_pool(self, call: Call):
+        """One window over the whole map."""
+        layer = call.layer
+        height = 1 if layer.data_format == "channels_last" else 2
+        name = call.name if layer.keepdims else self.free_name(f"{call.name}_map")
+        window = tuple(call.inputs[0].shape[height : height + 2])
+        x = self.add(_layers.MaxPooling2D(window, data_format=layer.data_format, name=name), call.inputs)
+        return x if layer.keepdims else self.add(_layers.Flatten(name=call.name), [x])
+
+    rewrites: Mapping[type, Callable] = {
+        **dict.fromkeys((_layers.Add, _layers.Concatenate, _layers.Multiply), joined),
+        _layers.Activation: activation_layer,
+        _layers.AveragePooling2D: average_pool,
+        _layers.BatchNormalization: batch_norm,
+        _layers.GlobalMaxPooling2D: global_max_pool,
+        _layers.Normalization: Copier.same,
+        _layers.SeparableConv2D: separable,
+        _layers.Softmax: softmax,
+    }
+
+
+def _is_depthwise(layer) -> bool:
+    """Whether a Conv2D has a group for each channel, and strides that TensorFlow's depthwise kernels take."""
+    return (
+        isinstance(layer, _layers.Conv2D)
+        and layer.data_format == "channels_last"
+        and layer.groups > 1 == layer.kernel.shape[2]
+        and layer.strides[0] == layer.strides[1]
+    )
+
+
+def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
+    """Rows before and after, or columns, that "same" adds to a map of `size`."""
+    total = max((-(-size // stride) - 1) * stride + window - size, 0)
+    return total // 2, total - total // 2
