@@ -3,8 +3,8 @@
 Small networks on scikit-learn's digits, enlarged to 32 x 32: trained in float by Keras, then self-studying for two
 epochs at many learning rates, batch sizes, bit widths and seeds, once for each bound on an interval's change in a step
 (--interval_max_change). Of each run: intervals at the floor, the largest growth and shrinkage since calibration, and
-whether every picture is given one class. Writes benchmarks/stability/digits.json and prints the table of README.md.
-About half a minute a run on two cores.
+whether every picture is given one class. Writes benchmarks/stability/digits.json and prints it; README.md has the
+summary. About half a minute a run on two cores.
 """
 
 if __name__ == "__main__":
@@ -29,6 +29,7 @@ from qkd_tf.quantization.quantizers import SMALLEST_INTERVAL
 RESULT = pathlib.Path(__file__).parent / "stability" / "digits.json"
 SIDE, NUM_TEST = 32, 360
 FLOAT_EPOCHS, EPOCHS = 8, 2
+LIMIT = 10.0  # of an interval's growth or shrinkage in two epochs
 # Network, bits, learning rate, batch size: each with the seed of its place.
 GRID = [
     (network, bits, rate, batch)
@@ -149,6 +150,22 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def summary(rows: list[dict]) -> str:
+    """Markdown: one line a bound."""
+    titles = ("bound", "runs", "an interval at the floor", "beyond 10 times", "one class for all", "largest change")
+    rates = sorted({row["rate"] for row in rows})
+    titles += tuple(f"top-1 at rate {rate:g}, %" for rate in rates)
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for bound in sorted({row["max_change"] for row in rows}):
+        runs = [row for row in rows if row["max_change"] == bound and "refused" not in row]
+        changes = [max(row["growth"], row["shrinkage"]) for row in runs]
+        told = [bound or "none", len(runs), sum(row["at_floor"] > 0 for row in runs), sum(c > LIMIT for c in changes)]
+        told += [sum(row["num_classes"] == 1 for row in runs), f"{max(changes):.3g}"]
+        told += [f"{np.mean([row['top1'] for row in runs if row['rate'] == rate]):.1f}" for rate in rates]
+        lines.append("| " + " | ".join(map(str, told)) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stability", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=len(GRID), help="How many rows of the grid, the first.")
@@ -161,7 +178,7 @@ def main() -> None:
             RESULT.parent.mkdir(exist_ok=True)
             RESULT.write_text(json.dumps(rows, indent=1) + "\n")
             print(table(rows[-1:]).splitlines()[-1], flush=True)
-    print(table(rows))
+    print(table(rows), summary(rows), sep="\n\n")
 
 
 if __name__ == "__main__":
