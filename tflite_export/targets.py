@@ -10,6 +10,7 @@ from tflite_export.graph import IntegerGraph, Operator, Tensor
 from tflite_export.load import ExportError
 
 WEIGHT_STORAGES = ("auto", "int8", "int4")
+NUM_NAMED = 3  # kernels that a note names; the others are counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,19 +85,25 @@ def store(graph: IntegerGraph, weight_storage: str, target: Target) -> IntegerGr
     if storage == "int8":
         why = target.reason if weight_storage == "auto" else "as asked for"
         return dataclasses.replace(graph, notes=[*graph.notes, f"weights are stored as int8: {why}"])
-    packed, kept = {}, []
+    packed, kept = {}, {}
     for operator, kernel in kernels(graph):
         obstacle = _obstacle(operator, kernel, target)
         if obstacle is None:
             packed[kernel.name] = dataclasses.replace(kernel, dtype="int4")
         else:
-            kept.append(f"{kernel.name} ({obstacle})")
+            kept.setdefault(obstacle, []).append(kernel.name)
     why = target.reason if weight_storage == "auto" else "as asked for"
     number = "1 kernel is" if len(packed) == 1 else f"{len(packed)} kernels are"
-    notes = [f"{number} stored as INT4, two integers a byte: {why}"]
+    notes = [f"{number} stored as INT4, two integers a byte: {why}"] if packed else []
     if kept:
-        notes.append(f"stored as int8: {', '.join(kept)}")
+        told = (f"{_first(names)} ({obstacle})" for obstacle, names in kept.items())
+        notes.append(f"stored as int8: {', '.join(told)}")
     return dataclasses.replace(graph, tensors=graph.tensors | packed, notes=graph.notes + notes)
+
+
+def _first(names: list[str]) -> str:
+    more = len(names) - NUM_NAMED
+    return ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def stored_as(expected: IntegerGraph, found: IntegerGraph, target: Target) -> IntegerGraph:

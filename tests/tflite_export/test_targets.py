@@ -107,3 +107,9 @@ def test_unpacked_graph_is_the_one_before_packing():
 def test_kernels_are_those_of_convolutions_and_dense_layers(residual):
     names = [kernel.name for _, kernel in kernels(residual.graph)]
     assert names == ["stem/kernel", "depthwise/kernel", "linear/kernel", "logits/kernel"]
+
+
+def test_many_kernels_that_are_kept_are_counted():
+    wide = graph(**{name: (WIDE, 1) for name in "abcde"})
+    stored = store(wide, "auto", TARGETS["microcontroller"])
+    assert stored.notes[1:] == ["stored as int8: a, b, c and 2 more (integers beyond 7)"]
