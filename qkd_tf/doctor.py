@@ -27,6 +27,7 @@ MODULES = {  # package -> what is imported of it, where the names differ
     "ai-edge-litert": "ai_edge_litert.interpreter",
     "Jinja2": "jinja2",
     "MarkupSafe": "markupsafe",
+    "pillow": "PIL",
     "scikit-learn": "sklearn",
     "tensorflow-datasets": "tensorflow_datasets",
     "tensorflow-model-optimization": "tensorflow_model_optimization",

@@ -97,6 +97,8 @@ OTHERS = {
     "make widths": "tests; a sample of them in make test",
     "make distributed": "tests; a sample of them in make test",
     "make fuzz": "a test; a sample of it in make test",
+    "make models": "a test; a sample of it in make test",
+    "pytest tests/test_drawn_models.py --drawn_models=500": "make models",
     "make lint": ".ci/run",
     ".ci/run": "the project's check",
     "make docs": "tests/docs hold its pages against the code",

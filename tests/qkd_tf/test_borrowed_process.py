@@ -34,6 +34,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1)).astype(np.uint8)
 SET = IMAGES, np.arange(64) % 3
 OPTIONS = {"batch_size": 16, "max_steps": 2, "crop_padding": 0, "validation_fraction": 0.25}
+OPTIONS |= {"allow_weak_teacher": True}  # of random weights
 
 
 def network(dropout=0.0):

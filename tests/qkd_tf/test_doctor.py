@@ -12,7 +12,7 @@ from qkd_tf.doctor import Finding
 def test_pins_are_those_of_the_requirements():
     pins = doctor.pins()
     assert pins["tensorflow"] == importlib.metadata.version("tensorflow")
-    assert "tflite-micro" not in pins and len(pins) == 16
+    assert "tflite-micro" not in pins and len(pins) == 17
 
 
 def test_packages_of_this_machine_are_the_tested_ones():
