@@ -50,13 +50,13 @@ class Subject:
         """
         batches = [self.fed(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
         try:
-            outputs = [np.asarray(tf.cast(self.given(batch, training=False), tf.float64)) for batch in batches]
+            outputs = _called(self.given, batches)
         except Exception as error:  # whatever a layer makes of itself
             raise ExperimentError(
                 f"the {self.role} {self.given.name} cannot be called on pictures of {images.shape[1:]}, height, width "
                 f"and channels: {reason(error)}; mend the model until tf_keras runs it"
             ) from error
-        return np.concatenate(outputs).reshape(len(images), -1)
+        return outputs.reshape(len(images), -1)
 
 
 def prove(subject: Subject, images: np.ndarray) -> dict:
@@ -110,7 +110,13 @@ def line(subject: Subject, row: dict) -> str:
 
 def _predict(model: tf_keras.Model, images: np.ndarray) -> np.ndarray:
     batches = [tf.constant(images[start : start + BATCH], tf.float32) for start in range(0, len(images), BATCH)]
-    return np.concatenate([np.asarray(model(batch, training=False), np.float64) for batch in batches])
+    return _called(model, batches)
+
+
+def _called(model: tf_keras.Model, batches: list[tf.Tensor]) -> np.ndarray:
+    """In inference mode, as a graph: so it is trained and predicts, and what TensorFlow makes of graphs is in it."""
+    graph = tf.function(lambda batch: tf.cast(model(batch, training=False), tf.float64))
+    return np.concatenate([np.asarray(graph(batch)) for batch in batches])
 
 
 def _precision(model: tf_keras.Model) -> str:
