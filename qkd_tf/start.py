@@ -3,6 +3,7 @@
 It is what tells whether weights, pixels and labels arrived.
 """
 
+import functools
 import math
 import pathlib
 
@@ -73,13 +74,14 @@ class Look:
             ]
         return []
 
+    @functools.cached_property
     def _labels(self) -> np.ndarray:
+        """Of the images that are looked at: to read them again would decode every picture again."""
         return np.concatenate([np.asarray(labels) for _, labels in self._batches])
 
     def _most_frequent(self) -> float:
         """Share of the most frequent class, in percent."""
-        labels = self._labels()
-        return 100 * float(np.bincount(labels).max()) / len(labels)
+        return 100 * float(np.bincount(self._labels).max()) / len(self._labels)
 
     def require_strong_teacher(self) -> None:
         """To be asked after student and teacher were looked at.
@@ -88,7 +90,7 @@ class Look:
           ExperimentError: the teacher is near chance, or far below the student as it came.
         """
         top1, student, most_frequent = self.found["teacher"], self.found["student"], self._most_frequent()
-        seen = f"the teacher is right on {top1:.2f} % of {len(self._labels()):,} validation images"
+        seen = f"the teacher is right on {top1:.2f} % of {len(self._labels):,} validation images"
         remedy = (
             "look at its weights, its pixels (--teacher_pixel_mean, --teacher_pixel_std) and the order of its classes, "
             "or let it teach by --allow_weak_teacher"

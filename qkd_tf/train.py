@@ -77,8 +77,8 @@ def run(
         student = quantize_student(found["student"].model, experiment.quantization, quantizer_form(experiment.training))
         if experiment.teacher:
             found["teacher"] = preflight.teacher(experiment, shape, num_classes, given.teacher)
-    images = preflight.proof_images(experiment.data, source)
-    proof = {role: network.prove(images) for role, network in found.items()}
+    pictures = preflight.proof_images(experiment.data, source)
+    proof = {role: network.prove(pictures) for role, network in found.items()}
     splits = data.pipelines(source, experiment.data)
     devices.require_same(splits.fingerprint, "their images")
     teacher = found["teacher"].model if experiment.teacher else None
