@@ -127,6 +127,7 @@ ALLOWED = {
     ],
     # Distillation: what the optimizer treats apart is handed to it.
     "qkd_tf.distillation": [],
+    "qkd_tf.distillation.collapse": [],
     "qkd_tf.distillation.progress": [EXPERIMENT, "qkd_tf.stop_signals"],
     "qkd_tf.distillation.mixed_precision": [EXPERIMENT],
     "qkd_tf.distillation.summaries": [GRID, "qkd_tf.disk_errors", "qkd_tf.quantization.scheme"],

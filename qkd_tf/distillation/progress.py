@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import tf_keras
 from tqdm import tqdm
@@ -50,6 +50,11 @@ class PhaseProgress(tf_keras.callbacks.Callback):
         """What came of a validation: top-1 in percent by network."""
         self._validation = "; validation: " + ", ".join(f"{name} {value:.2f} %" for name, value in top1.items())
         self._show()
+
+    def tell(self, lines: Iterable[str]) -> None:
+        """Lines that stay, above the bar."""
+        for line in lines:
+            self._bar.write(line)
 
     def close(self) -> None:
         self._bar.close()

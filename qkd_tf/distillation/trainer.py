@@ -12,6 +12,7 @@ import tf_keras
 from qkd_tf import random_state
 from qkd_tf.checkpoints import Checkpoints, restore
 from qkd_tf.data import Splits
+from qkd_tf.distillation import collapse
 from qkd_tf.distillation.distiller import Distiller, ParameterGroup
 from qkd_tf.distillation.learning_rates import CosineDecayFrom
 from qkd_tf.distillation.mixed_precision import training_in
@@ -19,7 +20,7 @@ from qkd_tf.distillation.phases import PHASES, Phase
 from qkd_tf.distillation.progress import BetweenSteps, DivergenceGuard, PhaseProgress, diverged
 from qkd_tf.distillation.summaries import Summaries
 from qkd_tf.distribution import ONE_DEVICE, Distribution
-from qkd_tf.evaluate import top1
+from qkd_tf.evaluate import predict_logits, top1, top1_of
 from qkd_tf.experiment import ExperimentError, TrainingSpec
 from qkd_tf.quantization.batch_norm import BatchNormEstimator
 from qkd_tf.quantization.oscillation import Freezing, cosine, dampening_loss
@@ -177,7 +178,8 @@ class Trainer:
             self._batch_norm.estimate(images for images, _ in batches)
         if phase.quantized and self._freezing:
             row["frozen_weights"] = self._freezing.share()
-        row["validation_top1"] = top1(distiller.student, self._splits.validation)
+        logits, labels = predict_logits(distiller.student, self._splits.validation)
+        row["validation_top1"] = top1_of(logits, labels)
         if distiller.teacher_groups:
             row["teacher_validation_top1"] = top1(distiller.teacher, self._splits.validation)
         row["seconds"] = time.monotonic() - start
@@ -185,6 +187,7 @@ class Trainer:
         scalars = dict(row)
         if phase.quantized:
             row["intervals"] = self._student.intervals()
+            shown.tell(self._collapse_notes(progress, row["intervals"], logits))
         best = progress["best"] if self._spec.keep_epoch == "best" else None
         if best is None or row["validation_top1"] >= best["validation_top1"]:  # of equals, the later
             best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"]}
@@ -196,6 +199,13 @@ class Trainer:
         shown.validated({role: row[name] for role, name in VALIDATED.items() if name in row})
         self._stop.check()
         return progress
+
+    def _collapse_notes(self, progress: dict, intervals: list[float], logits: np.ndarray) -> list[str]:
+        """What is to be said of an epoch whose progress is that before it."""
+        tensors = [f"{layer} {what}" for layer, what, *_ in self._student.coverage()[1:]]
+        first = progress["first_intervals"]
+        before = progress["history"][-1]["intervals"] if progress["history"] else first
+        return collapse.notes(tensors, first, before, intervals, logits)
 
     def _fit_rest_of_epoch(
         self, distiller: Distiller, number: int, progress: dict, start: float, shown: PhaseProgress

@@ -1,5 +1,6 @@
 """Time: order of phases, best epochs, learning rates, divergence, precision, on a net of a few hundred weights."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -261,6 +262,7 @@ def test_mixed_precision_is_for_training_alone(make_run, tmp_path, monkeypatch):
         monkeypatch.setattr(owner, name, noting)
 
     note(PhaseProgress, "begin", "training")
+    note(trainer_module, "predict_logits", "evaluation")
     note(trainer_module, "top1", "evaluation")
     note(BatchNormEstimator, "estimate", "evaluation")
     trainer = make_run(tmp_path / "run", mixed_precision="bfloat16", batch_norm_batches=1)
@@ -268,6 +270,18 @@ def test_mixed_precision_is_for_training_alone(make_run, tmp_path, monkeypatch):
     assert seen["training"] == [True] * 4  # an epoch each
     assert seen["evaluation"] and not any(seen["evaluation"])
     assert {v.dtype for v in trainer._student.model.variables} <= {tf.float32, tf.int32}
+
+
+def test_after_an_epoch_a_note_tells_of_intervals_that_left_and_of_one_class_for_all(tmp_path, make_run, capsys):
+    bound = {"interval_max_change": 0.0, "momentum": 0.0}
+    trainer = make_run(tmp_path / "run", (("self_studying", 2, 1e-12),), **bound)
+    trainer.run()
+    assert "left their range" not in "".join(capsys.readouterr())
+    trainer = make_run(tmp_path / "far", (("self_studying", 2, 100.0),), weight_interval_lr_ratio=100.0, **bound)
+    with contextlib.suppress(ExperimentError):  # of a loss that is no longer finite, later
+        trainer.run()
+    told = "".join(capsys.readouterr())
+    assert "note: intervals left their range: " in told or "note: every validation image is given class" in told
 
 
 def test_no_phases_calibrate_and_train_nothing(tmp_path, make_run):
