@@ -132,7 +132,7 @@ def measure(run_dir: pathlib.Path) -> dict:
         "passed": verification["passed"],
         "failures": verification["failures"],
         "bytes": verification["file"]["bytes"],
-        "chosen": {"interval_init": spec.interval_init, "equalized": experiment.equalizes_channels},
+        "chosen": {"interval_init": spec.interval_init, "equalized": experiment.equalized_spread is not None},
         "variants": [variant(*choice) for choice in VARIANTS],
         "flags": list(CHOSEN),
         "seed": experiment.seed,

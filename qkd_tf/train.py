@@ -91,8 +91,8 @@ def run(
     images = [batch for batch, _ in calibration]
 
     def init_intervals() -> None:
-        if experiment.equalizes_channels:
-            equalize_channels(student.plain)
+        if experiment.equalized_spread is not None:
+            equalize_channels(student.plain, experiment.equalized_spread)
             student.copy_weights_from_plain()
         calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
         look.at("quantized", student.model)

@@ -13,30 +13,34 @@ from qkd_tf.quantization.plan import KERNELS, parents
 MAX_FACTOR = 2.0**20  # smaller channels are nothing beside BatchNormalization's epsilon, and squares must stay finite
 
 
-def equalize_channels(model: tf_keras.Model) -> None:
+def equalize_channels(model: tf_keras.Model, spread: float = 1.0) -> None:
     """Scales the output channels of kernels to the largest weight of their layer. The model's function stays.
 
     Kernels whose output a BatchNormalization with gamma does not read, or not alone, stay as they are; so do channels
-    of zeros.
+    of zeros, and kernels whose channels differ little.
 
     Args:
       model: float, in standard form.
+      spread: only kernels whose largest channel is more than so many times the median one; 1 for all. Channels of
+        zeros do not count.
     """
     for layer in model.layers:
         readers = [reader for reader in model.layers if layer in parents(reader)]
         if type(layer) in KERNELS and len(readers) == 1 and _has_gamma(readers[0]):
-            _equalize(layer, readers[0])
+            _equalize(layer, readers[0], spread)
 
 
 def _has_gamma(layer: tf_keras.layers.Layer) -> bool:
     return isinstance(layer, tf_keras.layers.BatchNormalization) and layer.scale
 
 
-def _equalize(layer: tf_keras.layers.Layer, batch_norm: tf_keras.layers.BatchNormalization) -> None:
+def _equalize(layer: tf_keras.layers.Layer, batch_norm: tf_keras.layers.BatchNormalization, spread: float) -> None:
     kernel, *bias = layer.get_weights()
     num_channels = batch_norm.gamma.shape[0]
     channels = kernel.reshape(-1, num_channels)  # those of a depthwise kernel are its last two axes
     sizes = np.max(np.abs(channels), axis=0).astype(np.float64)
+    if not np.any(sizes) or sizes.max() <= spread * np.median(sizes[sizes > 0]):
+        return
     factors = np.minimum(np.divide(sizes.max(), sizes, out=np.ones_like(sizes), where=sizes > 0), MAX_FACTOR)
     layer.set_weights([(channels * factors).reshape(kernel.shape), *(b * factors for b in bias)])
     variance = batch_norm.moving_variance.numpy().astype(np.float64)

@@ -147,11 +147,11 @@ def test_some_phase_must_quantize():
 
 @pytest.mark.parametrize(
     "asked, phases, expected",
-    [("auto", (), True), ("auto", (SELF_STUDYING,), False), ("on", (SELF_STUDYING,), True), ("off", (), False)],
+    [("auto", (), 1.0), ("auto", (SELF_STUDYING,), 3.0), ("on", (SELF_STUDYING,), 1.0), ("off", (), None)],
 )
-def test_channels_are_equalized_for_calibration_alone_unless_told(asked, phases, expected):
+def test_all_channels_are_equalized_for_calibration_alone_uneven_ones_before_training_unless_told(asked, phases, expected):
     quantization = QuantizationSpec(equalize_channels=asked)
-    assert dataclasses.replace(experiment(phases), quantization=quantization).equalizes_channels == expected
+    assert dataclasses.replace(experiment(phases), quantization=quantization).equalized_spread == expected
 
 
 def test_full_precision_must_have_something_to_train():

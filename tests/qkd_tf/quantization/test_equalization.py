@@ -59,6 +59,19 @@ def test_channels_get_the_size_of_the_largest_and_the_function_stays(uneven, kin
     assert np.all(model.get_layer("bn").moving_variance.numpy() >= 0)
 
 
+@pytest.mark.parametrize("sizes, evened", [([3.1, 1, 1, 0], True), ([2.9, 1, 1, 0], False), ([9, 9, 9, 1], False)])
+def test_below_the_spread_a_kernel_stays_as_it_is(uneven, sizes, evened):
+    """The spread is that of the median channel, and those of zeros do not count."""
+    model = uneven("conv")
+    layer = model.get_layer("compute")
+    layer.set_weights([np.ones_like(layer.get_weights()[0]) * sizes])
+    before = model.get_weights()
+    equalize_channels(model, spread=3.0)
+    assert np.ptp(channel_sizes(model)[:3]) < 1e-5 if evened else True
+    same = all(np.array_equal(now, then) for now, then in zip(model.get_weights(), before, strict=True))
+    assert same != evened
+
+
 def test_equalizing_again_changes_nothing(uneven):
     model = uneven("conv")
     equalize_channels(model)
