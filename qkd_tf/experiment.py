@@ -22,6 +22,7 @@ EQUALIZATIONS = ("auto", "on", "off")
 # Largest channel of a kernel over its median one, beyond which training begins from channels of one size. ResNets'
 # kernels have up to 2.6, and at 2 bits lose by it; MobileNets' depthwise ones 3 to 40, and without it do not train.
 UNEVEN_CHANNELS = 3.0
+BATCH_NORM_STATISTICS = ("auto", "batches", "shift")
 # Beginning of what a model in memory is called, whose weights are those of an earlier training, or are yet to learn.
 IN_MEMORY = "in_memory:"
 TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY = f"{IN_MEMORY}trained:", f"{IN_MEMORY}untrained:"
@@ -335,6 +336,8 @@ class TrainingSpec:
       strategy: which devices train; "default" for one.
       batch_norm_batches: training batches that re-estimate the quantized student's BatchNorm statistics before each
         validation, or after calibration alone; 0 for none, -1 for the default: 20, and none after calibration alone.
+      batch_norm_statistics: what these batches tell: the statistics themselves ("batches"), or how far they are from
+        full precision's ("shift"); "auto" takes the shift of a student that came with weights.
       dampening: what the factor of the dampening loss rises to over the quantized phases; 0 for none.
       freeze_threshold_start, freeze_threshold_end: frequency of oscillation, in changes of direction a step, above
         which a weight is frozen, at the first and at the last step of the quantized phases; start 0 freezes nothing.
@@ -360,6 +363,7 @@ class TrainingSpec:
     steps_per_execution: int = 1
     strategy: str = "default"
     batch_norm_batches: int = -1
+    batch_norm_statistics: str = "auto"
     dampening: float = 0.0
     freeze_threshold_start: float = 0.0
     freeze_threshold_end: float = 0.01
@@ -370,9 +374,19 @@ class TrainingSpec:
     def phase_names(self) -> list[str]:
         return [phase.name for phase in self.phases]
 
+    def shifts_statistics(self, pretrained: frozenset[str]) -> bool:
+        """Whether a quantized student takes the statistics of full precision, moved by what quantization moves.
+
+        Args:
+          pretrained: names, of "student" and "teacher", that came with weights, and so with statistics.
+        """
+        asked = self.batch_norm_statistics
+        return self.batch_norm_batches != 0 and (asked == "shift" or (asked == "auto" and "student" in pretrained))
+
     def __post_init__(self):
         require_known(self.optimizer, OPTIMIZERS, "--optimizer")
         require_known(self.keep_epoch, KEPT_EPOCHS, "--keep_epoch")
+        require_known(self.batch_norm_statistics, BATCH_NORM_STATISTICS, "--batch_norm_statistics")
         require(0 < self.temperature < math.inf, f"--temperature={self.temperature} is not positive and finite")
         require(0 <= self.momentum < 1, f"--momentum={self.momentum} is not in [0, 1)")
         ratios = ("teacher_lr_ratio", "weight_interval_lr_ratio", "activation_interval_lr_ratio")

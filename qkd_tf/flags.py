@@ -163,6 +163,13 @@ FLAGS.DEFINE_integer(
     "Training batches, at most an epoch's, that re-estimate BatchNorm statistics before a quantized student's "
     "validation; 0: never; -1: 20, and 0 without phases.",
 )
+FLAGS.DEFINE_enum(
+    "batch_norm_statistics",
+    "auto",
+    ex.BATCH_NORM_STATISTICS,
+    "What those batches tell: the statistics themselves, or how far they are from full precision's, which is added to "
+    "its own. The shift is also taken behind calibration. auto: the shift where the student came with weights.",
+)
 FLAGS.DEFINE_float(
     "dampening",
     0.0,

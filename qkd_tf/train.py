@@ -35,6 +35,7 @@ from qkd_tf.distillation.trainer import Trainer
 from qkd_tf.distribution import ONE_DEVICE, Distribution
 from qkd_tf.experiment import Experiment, ExperimentError
 from qkd_tf.folder_lock import FolderInUseError, locked
+from qkd_tf.quantization.batch_norm import BatchNormShift
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import equalize_channels
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
@@ -95,6 +96,8 @@ def run(
             equalize_channels(student.plain, experiment.equalized_spread)
             student.copy_weights_from_plain()
         calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
+        if experiment.training.shifts_statistics(experiment.pretrained):
+            BatchNormShift(student).estimate(images)
         look.at("quantized", student.model)
         look.keep()
 

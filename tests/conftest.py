@@ -155,13 +155,14 @@ def make_splits():
 
 @pytest.fixture(scope="session")
 def make_quantized_student(make_residual_student, make_splits):
-    """make_quantized_student(seed): the residual student, quantized to W3A4 and calibrated."""
+    """make_quantized_student(seed, bits): the residual student, quantized, to W3A4 where not told, and calibrated."""
     from qkd_tf.experiment import QuantizationSpec
     from qkd_tf.quantization.calibration import calibrate
     from qkd_tf.quantization.scheme import quantize_student
 
-    def make(seed=0):
-        student = quantize_student(make_residual_student(seed), QuantizationSpec(weight_bits=3, activation_bits=4))
+    def make(seed=0, bits=(3, 4)):
+        spec = QuantizationSpec(weight_bits=bits[0], activation_bits=bits[1])
+        student = quantize_student(make_residual_student(seed), spec)
         calibrate(student, [images for images, _ in make_splits().calibration], "minmax")
         return student
 

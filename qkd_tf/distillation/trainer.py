@@ -22,7 +22,7 @@ from qkd_tf.distillation.summaries import Summaries
 from qkd_tf.distribution import ONE_DEVICE, Distribution
 from qkd_tf.evaluate import predict_logits, top1, top1_of
 from qkd_tf.experiment import ExperimentError, TrainingSpec
-from qkd_tf.quantization.batch_norm import BatchNormEstimator
+from qkd_tf.quantization.batch_norm import BatchNormEstimator, BatchNormShift
 from qkd_tf.quantization.oscillation import Freezing, cosine, dampening_loss
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.run_folder import RunFolder
@@ -76,7 +76,8 @@ class Trainer:
         self._best_student: list[np.ndarray] = []
         self._distribution = distribution
         self._batch_norm_batches = BATCH_NORM_BATCHES if spec.batch_norm_batches < 0 else spec.batch_norm_batches
-        self._batch_norm = BatchNormEstimator(student.model)
+        shifts = spec.shifts_statistics(pretrained)
+        self._batch_norm = BatchNormShift(student) if shifts else BatchNormEstimator(student.model)
         with distribution.scope():
             self._freezing = Freezing(student.weights) if spec.freeze_threshold_start else None
         self._parts = {"plain": student.plain, "student": student.model}

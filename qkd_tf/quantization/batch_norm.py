@@ -2,14 +2,22 @@
 
 Moving statistics are an average over the weights of many steps. Where low-bit weights go to and fro between two
 integers, they fit none of them (Nagel et al. 2022), least of all while learning rates are high.
+
+Quantization shifts what a BatchNormalization reads, and statistics of full precision do not fit that either. Those of
+few pictures are worse still, for they are of those pictures. `BatchNormShift` takes the shift alone from them.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
+
+from qkd_tf.quantization.scheme import QuantizedStudent
+
+
+Statistics = list[tuple[np.ndarray, np.ndarray]]  # mean and variance of each layer
 
 
 class BatchNormEstimator:
@@ -20,14 +28,17 @@ class BatchNormEstimator:
 
     Args:
       model: from pixels [N, H, W, C] to anything; BatchNormalization may be inside of wrappers.
+
+    Attributes:
+      layers: the BatchNormalization that is measured, by name. Frozen layers stay as they are: Keras runs them in
+        inference mode, so that they update nothing.
     """
 
     def __init__(self, model: tf_keras.Model):
         self._model = model
-        # Those of frozen layers stay as they are: Keras runs them in inference mode, so that they update nothing.
-        self._batch_norms = [layer for layer in _of_kind(model, tf_keras.layers.BatchNormalization) if layer.trainable]
+        found = _of_kind(model, tf_keras.layers.BatchNormalization)
+        self.layers = {layer.name: layer for layer in found if layer.trainable}
         self._dropouts = _of_kind(model, tf_keras.layers.Dropout)
-        self._statistics = [v for layer in self._batch_norms for v in (layer.moving_mean, layer.moving_variance)]
         pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
         # A student's layers have no Python control flow on tensors, and to look for it takes time.
         self._traced = tf.function(self._statistics_of, input_signature=[pixels], autograph=False)
@@ -41,19 +52,75 @@ class BatchNormEstimator:
         Raises:
           ValueError: there is no batch.
         """
-        seen = [self._traced(tf.cast(images, tf.float32)) for images in batches]
-        if not seen:
-            raise ValueError("no batch to estimate BatchNorm statistics from; give one or more")
-        for variable, values in zip(self._statistics, zip(*seen, strict=True), strict=True):
-            variable.assign(np.mean([value.numpy() for value in values], axis=0, dtype=np.float64))
+        found = _mean([self.measure(images) for images in batches])
+        for layer, (mean, variance) in zip(self.layers.values(), found, strict=True):
+            layer.moving_mean.assign(mean)
+            layer.moving_variance.assign(variance)
 
-    def _statistics_of(self, images: tf.Tensor) -> list[tf.Tensor]:
-        """Mean and variance of every BatchNormalization in one batch."""
-        for variable in self._statistics:  # from 0 an average of momentum 0 has no rounding of what was there before
+    def measure(self, images: tf.Tensor) -> Statistics:
+        """Mean and variance of each of `layers` in one batch; moving statistics stay."""
+        found = self._traced(tf.cast(images, tf.float32))
+        return [(mean.numpy(), variance.numpy()) for mean, variance in found]
+
+    def _statistics_of(self, images: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        batch_norms = list(self.layers.values())
+        variables = [v for layer in batch_norms for v in (layer.moving_mean, layer.moving_variance)]
+        before = [variable.read_value() for variable in variables]
+        for variable in variables:  # from 0 an average of momentum 0 has no rounding of what was there before
             variable.assign(tf.zeros_like(variable))
-        with _attribute(self._batch_norms, "momentum", 0.0), _attribute(self._dropouts, "rate", 0.0):
+        with _attribute(batch_norms, "momentum", 0.0), _attribute(self._dropouts, "rate", 0.0):
             self._model(images, training=True)
-        return [variable.read_value() for variable in self._statistics]
+        found = [variable.read_value() for variable in variables]
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        return list(zip(found[::2], found[1::2], strict=True))
+
+
+class BatchNormShift:
+    """Gives a quantized student the statistics of its float twin, moved by what quantization and training moved.
+
+    With m and v measured on the batches in the float student, and m' and v' in the quantized one:
+
+      mean = float mean + m' - m,   variance + eps = (float variance + eps) * (v' + eps) / (v + eps)
+
+    What the pictures at hand have of their own is in both, and falls out: a few hundred serve, where statistics that
+    are theirs alone lose ten points. As "bias correction" quantization without training does the like for means
+    (Nagel et al. 2019, arXiv 1906.04721). Statistics of frozen layers stay.
+    """
+
+    def __init__(self, student: QuantizedStudent):
+        self._plain, self._quantized = BatchNormEstimator(student.plain), BatchNormEstimator(student.model)
+
+    def estimate(self, batches: Iterable[tf.Tensor]) -> None:
+        """Sets the quantized student's statistics from those that its float twin has now.
+
+        Args:
+          batches: pixels [N, H, W, C], one batch at least.
+
+        Raises:
+          ValueError: there is no batch.
+        """
+        pairs = [(self._plain.measure(images), self._quantized.measure(images)) for images in batches]
+        before, after = (
+            dict(zip(self._plain.layers, _mean([p for p, _ in pairs]), strict=True)),
+            dict(zip(self._quantized.layers, _mean([q for _, q in pairs]), strict=True)),
+        )
+        for name, layer in self._quantized.layers.items():
+            plain, (mean, variance), (moved, scaled) = self._plain.layers[name], before[name], after[name]
+            factor = (scaled + plain.epsilon) / (variance + plain.epsilon)
+            own = plain.moving_variance.numpy().astype(np.float64) + plain.epsilon
+            layer.moving_mean.assign(plain.moving_mean.numpy() + (moved - mean))
+            layer.moving_variance.assign(np.maximum(own * factor - plain.epsilon, 0.0))
+
+
+def _mean(batches: Sequence[Statistics]) -> Statistics:
+    """Those of all batches, float64."""
+    if not batches:
+        raise ValueError("no batch to estimate BatchNorm statistics from; give one or more")
+    return [
+        tuple(np.mean(values, axis=0, dtype=np.float64) for values in zip(*layer, strict=True))
+        for layer in zip(*batches, strict=True)
+    ]
 
 
 def _of_kind(model: tf_keras.Model, kind: type) -> list[tf_keras.layers.Layer]:

@@ -88,6 +88,7 @@ def test_value_out_of_range_is_told_by_flag_and_value(kind, field, wrong, edges)
         (lambda: QuantizationSpec(equalize_channels="x"), "'x'", "auto, on, off"),
         (lambda: TrainingSpec((SELF_STUDYING,), optimizer="lion"), "'lion'", "sgd, adam"),
         (lambda: TrainingSpec((SELF_STUDYING,), keep_epoch="first"), "'first'", "best, last"),
+        (lambda: TrainingSpec((SELF_STUDYING,), batch_norm_statistics="all"), "'all'", "auto, batches, shift"),
         (lambda: TrainingSpec((SELF_STUDYING,), mixed_precision="fp8"), "'fp8'", "float32, bfloat16, float16"),
         (lambda: PhaseSpec("costudying", 1, 0.1), "'costudying'", "self_studying, co_studying, tutoring"),
     ],
@@ -152,6 +153,22 @@ def test_some_phase_must_quantize():
 def test_all_channels_are_equalized_for_calibration_alone_uneven_ones_before_training_unless_told(asked, phases, expected):
     quantization = QuantizationSpec(equalize_channels=asked)
     assert dataclasses.replace(experiment(phases), quantization=quantization).equalized_spread == expected
+
+
+@pytest.mark.parametrize(
+    "asked, batches, pretrained, expected",
+    [
+        ("auto", -1, {"student"}, True),
+        ("auto", -1, {"teacher"}, False),
+        ("auto", 0, {"student"}, False),
+        ("shift", -1, set(), True),
+        ("shift", 0, set(), False),
+        ("batches", -1, {"student"}, False),
+    ],
+)
+def test_statistics_of_weights_that_came_are_shifted_unless_told(asked, batches, pretrained, expected):
+    spec = TrainingSpec((SELF_STUDYING,), batch_norm_statistics=asked, batch_norm_batches=batches)
+    assert spec.shifts_statistics(frozenset(pretrained)) == expected
 
 
 def test_full_precision_must_have_something_to_train():

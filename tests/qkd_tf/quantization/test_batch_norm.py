@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
-from qkd_tf.quantization.batch_norm import BatchNormEstimator
+from qkd_tf.quantization.batch_norm import BatchNormEstimator, BatchNormShift
 
 
 @pytest.fixture
@@ -199,3 +199,68 @@ def test_network_whose_statistics_are_all_frozen_keeps_every_bit(randomize, batc
 def test_no_batch_is_refused(make_quantized_student):
     with pytest.raises(ValueError, match="no batch"):
         BatchNormEstimator(make_quantized_student().model).estimate([])
+
+
+def means_and_variances(model):
+    """[(mean, variance)] by name of each BatchNormalization."""
+    found = [m for m in model.submodules if isinstance(m, layers.BatchNormalization)]
+    return {layer.name: (layer.moving_mean.numpy(), layer.moving_variance.numpy()) for layer in found}
+
+
+def test_measuring_a_batch_moves_nothing(make_quantized_student, batches):
+    student = make_quantized_student()
+    before = statistics(student.model) | others(student.model)
+    BatchNormEstimator(student.model).measure(batches[0])
+    assert_same_bits(statistics(student.model) | others(student.model), before)
+
+
+def test_shift_is_that_between_both_students_on_the_same_batches(make_quantized_student, batches):
+    """By the equations, from three estimates that are had one after the other."""
+    student = make_quantized_student()
+    own = means_and_variances(student.plain)
+    BatchNormEstimator(student.model).estimate(batches)
+    quantized = means_and_variances(student.model)
+    BatchNormShift(student).estimate(batches)
+    got = means_and_variances(student.model)
+    assert means_and_variances(student.plain).keys() == own.keys()
+    for name, values in means_and_variances(student.plain).items():
+        np.testing.assert_array_equal(values, own[name])  # the float student is as it was
+    BatchNormEstimator(student.plain).estimate(batches)
+    full_precision = means_and_variances(student.plain)
+    for name, (mean, variance) in got.items():
+        epsilon = student.plain.get_layer(name).epsilon
+        (m, v), (m2, v2) = full_precision[name], quantized[name]
+        np.testing.assert_allclose(mean, own[name][0] + m2 - m, rtol=1e-4, atol=1e-4)
+        expected = (own[name][1] + epsilon) * (v2 + epsilon) / (v + epsilon) - epsilon
+        np.testing.assert_allclose(variance, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_student_that_quantization_leaves_alone_keeps_its_statistics_whatever_the_pictures(
+    make_quantized_student, batches
+):
+    """Pictures that are unlike those of the training have no say: nothing moved."""
+    student = make_quantized_student(bits=(8, 8))
+    own = means_and_variances(student.plain)
+    BatchNormShift(student).estimate([np.full_like(batches[0], 255), batches[1] // 8])
+    BatchNormEstimator(student.plain).estimate([np.full_like(batches[0], 255), batches[1] // 8])
+    for name, (mean, _) in means_and_variances(student.model).items():
+        far = np.abs(means_and_variances(student.plain)[name][0] - own[name][0]).max()
+        assert np.abs(mean - own[name][0]).max() < 0.1 * far
+
+
+def test_a_channel_of_zeros_and_frozen_layers_stay_sound(make_quantized_student, batches):
+    student = make_quantized_student()
+    layer = student.plain.get_layer("stem")
+    kernel, *rest = layer.get_weights()
+    kernel[..., 0] = 0.0
+    layer.set_weights([kernel, *rest])
+    student.plain.get_layer("stem_bn").moving_variance.assign(tf.zeros_like(layer.get_weights()[0][0, 0, 0]))
+    student.copy_weights_from_plain()
+    BatchNormShift(student).estimate(batches)
+    for mean, variance in means_and_variances(student.model).values():
+        assert np.all(np.isfinite(mean)) and np.all(variance >= 0) and np.all(np.isfinite(variance))
+
+
+def test_shift_needs_a_batch(make_quantized_student):
+    with pytest.raises(ValueError, match="no batch"):
+        BatchNormShift(make_quantized_student()).estimate([])
