@@ -24,7 +24,7 @@ from ai_edge_litert.interpreter import Interpreter
 from qkd_tf import data, flags, networks
 from qkd_tf.evaluate import predict_logits
 from qkd_tf.experiment import Experiment, NetworkSpec
-from qkd_tf.quantization.batch_norm import BatchNormEstimator
+from qkd_tf.quantization.batch_norm import BatchNormEstimator, BatchNormShift
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import equalize_channels
 from qkd_tf.quantization.scheme import quantize_student
@@ -43,18 +43,29 @@ CHOSEN = (
     f"--batch_size={BATCH}",
     f"--calibration_batches={NUM_CALIBRATION // BATCH}",
 )
-CHOICE = ("interval_init", "equalized", "batch_norm_batches")
+CHOICE = ("interval_init", "equalized", "statistics")
 # What else could have been chosen.
-VARIANTS = (("minmax", True, 0), ("lsq", True, 0), ("mse", True, NUM_CALIBRATION // BATCH), ("mse", False, 0))
+VARIANTS = (
+    ("minmax", True, "shift"),
+    ("lsq", True, "shift"),
+    ("mse", True, "full precision's"),
+    ("mse", True, "batches"),
+    ("mse", False, "shift"),
+    ("mse", False, "full precision's"),
+)
 
 
-def lay_out(pictures: pathlib.Path, root: pathlib.Path) -> None:
-    """Links to the pictures as train, validation and test of a `folder:` set, with all class names in labels.txt."""
+def lay_out(
+    pictures: pathlib.Path, root: pathlib.Path, num_train: int = NUM_CALIBRATION, num_validation: int = 0
+) -> None:
+    """Links to the pictures as train, validation and test of a `folder:` set, with all class names in labels.txt.
+
+    Without pictures of its own validation has one of train's again: there must be one, and nothing looks at it.
+    """
     paths = sorted(pictures.glob("*/*.jpg"))
     order = np.random.default_rng(0).permutation(len(paths))
-    train, test = np.split(order, [NUM_CALIBRATION])
-    # Without phases nothing looks at validation, yet there must be one: a picture of train again.
-    for split, part in (("train", train), ("validation", train[:1]), ("test", test)):
+    train, validation, test = np.split(order, [num_train, num_train + num_validation])
+    for split, part in (("train", train), ("validation", validation if num_validation else train[:1]), ("test", test)):
         for path in (paths[index] for index in part):
             folder = root / split / path.parent.name
             folder.mkdir(parents=True, exist_ok=True)
@@ -89,16 +100,19 @@ def float_logits(experiment: Experiment, splits: data.Splits) -> np.ndarray:
 
 
 def variant_logits(
-    experiment: Experiment, splits: data.Splits, interval_init: str, equalized: bool, batch_norm_batches: int
+    experiment: Experiment, splits: data.Splits, interval_init: str, equalized: bool, statistics: str
 ) -> np.ndarray:
     """[N, K] of the Keras student, calibrated in another way."""
     model, _ = networks.build_student(experiment.student, splits.image_shape, len(splits.label_names))
     if equalized:
         equalize_channels(model)
     student = quantize_student(model, experiment.quantization)
-    calibrate(student, [images for images, _ in splits.calibration], interval_init, experiment.seed)
-    if batch_norm_batches:
-        BatchNormEstimator(student.model).estimate(images for images, _ in splits.train(0).take(batch_norm_batches))
+    images = [images for images, _ in splits.calibration]
+    calibrate(student, images, interval_init, experiment.seed)
+    if statistics == "shift":
+        BatchNormShift(student).estimate(images)
+    if statistics == "batches":
+        BatchNormEstimator(student.model).estimate(images)
     return predict_logits(student.model, splits.test)[0]
 
 
@@ -132,7 +146,13 @@ def measure(run_dir: pathlib.Path) -> dict:
         "passed": verification["passed"],
         "failures": verification["failures"],
         "bytes": verification["file"]["bytes"],
-        "chosen": {"interval_init": spec.interval_init, "equalized": experiment.equalized_spread is not None},
+        "chosen": {
+            "interval_init": spec.interval_init,
+            "equalized": experiment.equalized_spread is not None,
+            "statistics": "shift"
+            if experiment.training.shifts_statistics(experiment.pretrained)
+            else "full precision's",
+        },
         "variants": [variant(*choice) for choice in VARIANTS],
         "flags": list(CHOSEN),
         "seed": experiment.seed,
@@ -158,7 +178,7 @@ def table(numbers: dict) -> list[str]:
         "| MobileNetV2 1.0, 224 pixels | top-1, % | same class as float, % |",
         "|---|---|---|",
         f"| float | {numbers['float']['top1']:.2f} | |",
-        _line(f"Keras student, W8A8 ({_told(**chosen, batch_norm_batches=0)})", numbers["student"]),
+        _line(f"Keras student, W8A8 ({_told(**chosen)})", numbers["student"]),
         _line("**its file on LiteRT**", numbers["file"]),
     ]
     return lines + [
@@ -166,9 +186,12 @@ def table(numbers: dict) -> list[str]:
     ]
 
 
-def _told(interval_init: str, equalized: bool, batch_norm_batches: int) -> str:
-    statistics = f", BatchNorm statistics of {batch_norm_batches} batches" if batch_norm_batches else ""
-    return f"{interval_init}, channels {'' if equalized else 'not '}equalized{statistics}"
+def _told(interval_init: str, equalized: bool, statistics: str) -> str:
+    told = {"shift": "statistics shifted", "batches": "statistics of the batches"}
+    return (
+        f"{interval_init}, channels {'' if equalized else 'not '}equalized, "
+        f"{told.get(statistics, f'statistics {statistics}')}"
+    )
 
 
 def _line(name: str, row: dict) -> str:

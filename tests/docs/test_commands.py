@@ -81,7 +81,7 @@ NOT_RUN = {
     "benchmarks.profile": "minutes, and only worth something while nothing else runs",
     "benchmarks.defaults": "hours: tens of trainings on CIFAR-10",
     "benchmarks.soak": "tests/benchmarks/test_soak.py runs a sample",
-    "benchmarks.deep_files": "published weights, photographs; tests/tflite_export/test_verification.py has a small one",
+    "benchmarks.flagship": "published weights, photographs; tests/tflite_export/test_verification.py has a small one",
     "benchmarks.integer_student": "a minute, and only worth something while nothing else runs",
     "benchmarks.calibration_alone": "published weights, photographs; tests/benchmarks/test_calibration_alone.py",
     "qkd_tf.train --strategy=multi_worker": "several machines; tests/qkd_tf/test_distribution.py has two workers",

@@ -150,7 +150,7 @@ def test_some_phase_must_quantize():
     "asked, phases, expected",
     [("auto", (), 1.0), ("auto", (SELF_STUDYING,), 3.0), ("on", (SELF_STUDYING,), 1.0), ("off", (), None)],
 )
-def test_all_channels_are_equalized_for_calibration_alone_uneven_ones_before_training_unless_told(asked, phases, expected):
+def test_calibration_alone_equalizes_all_channels_and_training_uneven_ones_unless_told(asked, phases, expected):
     quantization = QuantizationSpec(equalize_channels=asked)
     assert dataclasses.replace(experiment(phases), quantization=quantization).equalized_spread == expected
 
