@@ -19,8 +19,8 @@ TARGETS = {"phone": "litert", "microcontroller": "tflm", "ethos_u": "tflm"}
 INTERVAL_INITS = ("minmax", "lsq", "mse")
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")
 EQUALIZATIONS = ("auto", "on", "off")
-# Largest channel of a kernel over its median one, beyond which training begins from channels of one size. ResNets'
-# kernels have up to 2.6, and at 2 bits lose by it; MobileNets' depthwise ones 3 to 40, and without it do not train.
+# Largest channel of a network's kernels over their median one, beyond which training begins from channels of one size.
+# ResNets have up to 2.6, and at 2 bits lose by it; depthwise kernels of MobileNets 3 to 40, which do not train without.
 UNEVEN_CHANNELS = 3.0
 BATCH_NORM_STATISTICS = ("auto", "batches", "shift")
 # Beginning of what a model in memory is called, whose weights are those of an earlier training, or are yet to learn.
@@ -253,8 +253,8 @@ class QuantizationSpec:
 
     Attributes:
       bits_rule: widths of single layers, each as `BitsRule.parse` reads it.
-      equalize_channels: a row of EQUALIZATIONS; "auto": every kernel for calibration alone, before training those
-        whose channels differ by more than UNEVEN_CHANNELS.
+      equalize_channels: a row of EQUALIZATIONS; "auto": for calibration alone, and before training where a kernel's
+        channels differ by more than UNEVEN_CHANNELS.
     """
 
     weight_bits: int = 4
@@ -516,8 +516,10 @@ class Experiment:
 
     @property
     def equalized_spread(self) -> float | None:
-        """Spread of a kernel's channels, largest over median, beyond which they get one size before intervals are
-        chosen; None for never."""
+        """Spread of a kernel's channels, largest over median, beyond which all kernels get channels of one size.
+
+        None for never.
+        """
         asked = self.quantization.equalize_channels
         if asked == "auto":
             return UNEVEN_CHANNELS if self.training.phases else 1.0

@@ -87,8 +87,8 @@ FLAGS.DEFINE_enum(
     "equalize_channels",
     "auto",
     ex.EQUALIZATIONS,
-    "Scale a kernel's channels to one size before its interval is chosen, through BatchNorm. auto: all kernels without "
-    f"phases; else those whose largest channel is more than {ex.UNEVEN_CHANNELS:g} times the median one.",
+    "Scale kernels' channels to one size before intervals are chosen, through BatchNorm. auto: without phases, and "
+    f"where in a kernel the largest channel is more than {ex.UNEVEN_CHANNELS:g} times the median one.",
 )
 FLAGS.DEFINE_enum(
     "interval_gradient_scale", "lsq", ex.INTERVAL_GRADIENT_SCALES, "Factor of dL/dI: 1, or LSQ's 1/sqrt(N*qmax)."

@@ -36,6 +36,8 @@ FLAGS.DEFINE_integer("num_classes", 0, "Classes of a set that is not at hand; wi
 
 BIAS_BYTES = 4
 NUM_PROOF_IMAGES = 32
+# MobileNetV2 at 4 bits lost by rates above the second on fewer pictures than the first.
+FEW_PICTURES, RATE_OF_FEW = 10_000, 0.001
 HEADER = ("layer", "kind", "w bits", "in bits", "output", "parameters", "multiply-adds", "bytes", "")
 _layers = tf_keras.layers
 
@@ -281,6 +283,18 @@ def proof_images(spec: DataSpec, source: data.Source) -> np.ndarray:
     return data.sample(source, spec, NUM_PROOF_IMAGES)[0]
 
 
+def few_pictures_notes(experiment: Experiment, num_train: int) -> list[str]:
+    """What to know of a student that came with weights and is to train on few pictures."""
+    fastest = max((phase.learning_rate for phase in experiment.training.phases), default=0.0)
+    if not experiment.student.has_weights or num_train >= FEW_PICTURES or fastest <= RATE_OF_FEW:
+        return []
+    return [
+        f"note: {num_train:,} training images and a student that came with weights: --learning_rates={fastest:g} takes "
+        f"more from it than so few can give; begin with {RATE_OF_FEW:g} "
+        '(benchmarks/README.md, "The flagship", has what was measured)'
+    ]
+
+
 def look(experiment: Experiment, num_classes: int = 0) -> None:
     """Prints what the networks of an experiment will be; nothing is written or trained.
 
@@ -304,6 +318,8 @@ def look(experiment: Experiment, num_classes: int = 0) -> None:
     print(quantize_student(found[0].model, experiment.quantization).summary())
     if source is not None:
         data.require_enough(source, experiment.data)
+        for note in few_pictures_notes(experiment, source.train.num_examples):
+            print(note)
 
 
 def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], int, np.ndarray, data.Source | None]:

@@ -86,6 +86,7 @@ def run(
     contents = identity.contents(found["student"].model, teacher, splits.fingerprint, experiment.unnamed_weights)
     student, teacher = student.with_models(devices.adopt), teacher and devices.adopt(teacher)
     notes = [note for network in found.values() for note in network.notes]
+    notes += preflight.few_pictures_notes(experiment, splits.num_train)
     print(*experiment.notes, *splits.notes, *notes, student.summary(), sep="\n")
 
     calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)

@@ -16,7 +16,6 @@ import tf_keras
 
 from qkd_tf.quantization.scheme import QuantizedStudent
 
-
 Statistics = list[tuple[np.ndarray, np.ndarray]]  # mean and variance of each layer
 
 

@@ -17,31 +17,44 @@ def equalize_channels(model: tf_keras.Model, spread: float = 1.0) -> None:
     """Scales the output channels of kernels to the largest weight of their layer. The model's function stays.
 
     Kernels whose output a BatchNormalization with gamma does not read, or not alone, stay as they are; so do channels
-    of zeros, and kernels whose channels differ little.
+    of zeros.
 
     Args:
       model: float, in standard form.
-      spread: only kernels whose largest channel is more than so many times the median one; 1 for all. Channels of
-        zeros do not count.
+      spread: nothing is done unless in one of these kernels the largest channel is more than so many times the median
+        one, channels of zeros not counted; 1 for any.
     """
-    for layer in model.layers:
-        readers = [reader for reader in model.layers if layer in parents(reader)]
-        if type(layer) in KERNELS and len(readers) == 1 and _has_gamma(readers[0]):
-            _equalize(layer, readers[0], spread)
+    found = [(layer, reader) for layer in model.layers if (reader := _batch_norm_behind(model, layer))]
+    if any(_spread(_sizes(layer, batch_norm)) > spread for layer, batch_norm in found):
+        for layer, batch_norm in found:
+            _equalize(layer, batch_norm)
+
+
+def _batch_norm_behind(model: tf_keras.Model, layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer | None:
+    """The BatchNormalization with gamma that alone reads a kernel's output."""
+    readers = [reader for reader in model.layers if layer in parents(reader)]
+    return readers[0] if type(layer) in KERNELS and len(readers) == 1 and _has_gamma(readers[0]) else None
 
 
 def _has_gamma(layer: tf_keras.layers.Layer) -> bool:
     return isinstance(layer, tf_keras.layers.BatchNormalization) and layer.scale
 
 
-def _equalize(layer: tf_keras.layers.Layer, batch_norm: tf_keras.layers.BatchNormalization, spread: float) -> None:
+def _sizes(layer: tf_keras.layers.Layer, batch_norm: tf_keras.layers.BatchNormalization) -> np.ndarray:
+    """Largest weight of each channel; those of a depthwise kernel are its last two axes."""
+    channels = layer.get_weights()[0].reshape(-1, batch_norm.gamma.shape[0])
+    return np.max(np.abs(channels), axis=0).astype(np.float64)
+
+
+def _spread(sizes: np.ndarray) -> float:
+    return sizes.max() / np.median(sizes[sizes > 0]) if np.any(sizes) else 0.0
+
+
+def _equalize(layer: tf_keras.layers.Layer, batch_norm: tf_keras.layers.BatchNormalization) -> None:
     kernel, *bias = layer.get_weights()
-    num_channels = batch_norm.gamma.shape[0]
-    channels = kernel.reshape(-1, num_channels)  # those of a depthwise kernel are its last two axes
-    sizes = np.max(np.abs(channels), axis=0).astype(np.float64)
-    if not np.any(sizes) or sizes.max() <= spread * np.median(sizes[sizes > 0]):
-        return
+    sizes = _sizes(layer, batch_norm)
     factors = np.minimum(np.divide(sizes.max(), sizes, out=np.ones_like(sizes), where=sizes > 0), MAX_FACTOR)
+    channels = kernel.reshape(-1, len(sizes))
     layer.set_weights([(channels * factors).reshape(kernel.shape), *(b * factors for b in bias)])
     variance = batch_norm.moving_variance.numpy().astype(np.float64)
     scaled = variance * factors**2

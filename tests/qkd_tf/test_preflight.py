@@ -207,3 +207,29 @@ def test_a_batch_larger_than_the_set_is_refused_behind_what_the_network_is(capsy
         "error: --batch_size=2000 is more than the 1293 training images of digits; give a smaller batch"
     )
     assert "convnet_small: 16,698 parameters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "weights, rates, num_train, told",
+    [
+        (True, "0.01", 600, True),
+        (True, "0.001", 600, False),
+        (True, "0.0001,0.002", 9_999, True),
+        (True, "0.01", 10_000, False),
+        (False, "0.01", 600, False),
+    ],
+)
+def test_rates_too_high_for_few_pictures_are_told_of_weights_that_came(weights, rates, num_train, told):
+    phases = "self_studying" if "," not in rates else "self_studying,tutoring"
+    options = [
+        f"--phases={phases}",
+        f"--epochs={','.join('1' for _ in phases.split(','))}",
+        f"--learning_rates={rates}",
+    ]
+    options += ["--teacher=resnet20", "--teacher_pixel_mean=0", "--teacher_pixel_std=1"]
+    options += ["--student_weights=w.h5", "--student_weights_mean=0", "--student_weights_std=1"] if weights else []
+    with saved_flags():
+        flags.FLAGS(["preflight", "--run_dir=runs/x", *options])
+        experiment = flags.experiment_from_flags()
+    notes = preflight.few_pictures_notes(experiment, num_train)
+    assert len(notes) == told and all(f"{num_train:,} training images" in n and "0.001" in n for n in notes)

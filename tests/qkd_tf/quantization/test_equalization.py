@@ -60,16 +60,33 @@ def test_channels_get_the_size_of_the_largest_and_the_function_stays(uneven, kin
 
 
 @pytest.mark.parametrize("sizes, evened", [([3.1, 1, 1, 0], True), ([2.9, 1, 1, 0], False), ([9, 9, 9, 1], False)])
-def test_below_the_spread_a_kernel_stays_as_it_is(uneven, sizes, evened):
+def test_below_the_spread_nothing_is_done(uneven, sizes, evened):
     """The spread is that of the median channel, and those of zeros do not count."""
     model = uneven("conv")
     layer = model.get_layer("compute")
     layer.set_weights([np.ones_like(layer.get_weights()[0]) * sizes])
     before = model.get_weights()
     equalize_channels(model, spread=3.0)
-    assert np.ptp(channel_sizes(model)[:3]) < 1e-5 if evened else True
     same = all(np.array_equal(now, then) for now, then in zip(model.get_weights(), before, strict=True))
     assert same != evened
+    if evened:
+        np.testing.assert_allclose(channel_sizes(model)[:3], 3.1, rtol=1e-6)
+
+
+def test_one_uneven_kernel_has_all_of_them_equalized(chain, randomize):
+    def make():
+        body = [layers.Conv2D(4, 1, use_bias=False, name="even"), layers.BatchNormalization(name="bn")]
+        body += [layers.DepthwiseConv2D(3, use_bias=False, name="compute"), layers.BatchNormalization(name="bn2")]
+        return randomize(chain(*body, layers.GlobalAveragePooling2D(name="logits")), seed=3)
+
+    for size, evened in ((0.5, False), (0.1, True)):
+        model = make()
+        even, uneven = model.get_layer("even"), model.get_layer("compute")
+        even.set_weights([np.ones_like(even.get_weights()[0]) * [1.0, 0.8, 0.8, 0.8]])
+        uneven.set_weights([np.ones_like(uneven.get_weights()[0]) * np.reshape([1.0, size, size, size], [4, 1])])
+        equalize_channels(model, spread=3.0)
+        for layer in (even, uneven):
+            assert (np.ptp(layer.get_weights()[0]) < 1e-6) == evened
 
 
 def test_equalizing_again_changes_nothing(uneven):
