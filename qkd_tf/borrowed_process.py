@@ -21,6 +21,12 @@ SETTINGS = (
     (mixed_precision.global_policy, mixed_precision.set_global_policy, mixed_precision.Policy("float32")),
     (tf.config.functions_run_eagerly, tf.config.run_functions_eagerly, False),
     (tf.config.optimizer.get_jit, tf.config.optimizer.set_jit, ""),
+    # A GPU's accuracy in TF32 would be that of other numbers than the CPU's, and integers would not be whole.
+    (
+        tf.config.experimental.tensor_float_32_execution_enabled,
+        tf.config.experimental.enable_tensor_float_32_execution,
+        False,
+    ),
 )
 NUMPY_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 LOGGERS = ("absl", "tensorflow")

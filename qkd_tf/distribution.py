@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import tensorflow as tf
 import tf_keras
 
+from qkd_tf import accelerators
 from qkd_tf.archive import first_line
 from qkd_tf.experiment import ExperimentError, require
 
@@ -245,6 +246,7 @@ def start(strategy: str) -> Distribution:
     Raises:
       ExperimentError: no TPU, or no understandable TF_CONFIG.
     """
+    accelerators.grow_memory()
     return Distribution(STRATEGIES[strategy]())
 
 

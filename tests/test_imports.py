@@ -43,7 +43,8 @@ ALLOWED = {
     "qkd_tf.chatter": [],
     "qkd_tf.quiet": ["qkd_tf.chatter"],
     "qkd_tf.checkpoints": [EXPERIMENT, DURABLE, "qkd_tf.disk_errors"],
-    "qkd_tf.distribution": [EXPERIMENT, ARCHIVE],
+    "qkd_tf.accelerators": [],
+    "qkd_tf.distribution": [EXPERIMENT, ARCHIVE, "qkd_tf.accelerators"],
     # Images: what is stored, then what a batch is made of.
     "qkd_tf.data": ["qkd_tf.data.*"],
     "qkd_tf.data.pixels": [EXPERIMENT],
@@ -114,6 +115,7 @@ ALLOWED = {
     ],
     "qkd_tf.quantization.integer_student": [
         GRID,
+        "qkd_tf.accelerators",
         ARITHMETIC,
         "qkd_tf.models.activations",
         "qkd_tf.quantization.plan",
@@ -121,6 +123,7 @@ ALLOWED = {
     ],
     "qkd_tf.quantization.integer_graph": [
         GRID,
+        "qkd_tf.accelerators",
         ARITHMETIC,
         "qkd_tf.quantization.integer_student",
         "qkd_tf.quantization.plan",

@@ -60,7 +60,7 @@ def _conv(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: T
         per_channel = kernel.data.reshape(*kernel.shape[1:3], input_.shape[3], -1)  # [h, w, C, multiplier]
         sums = np.einsum("nhwcij,ijcm->nhwcm", patches, per_channel.astype(np.float64))
         sums = sums.reshape(*sums.shape[:3], -1)
-    sums = sums.astype(np.int64) + bias.data
+    sums = np.rint(sums).astype(np.int64) + bias.data
     return arithmetic.convolution(sums, *_scales(input_, kernel, output)) + output.zero_point
 
 
@@ -72,7 +72,7 @@ def num_groups(input_: Tensor, kernel: Tensor) -> int:
 def _fully_connected(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
     input_, kernel, bias = tensors
     sums = (inputs[0].astype(np.float64) - input_.zero_point) @ kernel.data.T.astype(np.float64)
-    sums = sums.astype(np.int64) + bias.data
+    sums = np.rint(sums).astype(np.int64) + bias.data
     return arithmetic.dense(sums, *_scales(input_, kernel, output)) + output.zero_point
 
 

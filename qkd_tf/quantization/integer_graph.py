@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
+from qkd_tf.accelerators import on_cpu
 from qkd_tf.quantization.grid import AVERAGE_CODE
 from qkd_tf.quantization.integer_student import IntegerStudent, Operator, integer_sums
 from qkd_tf.quantization.plan import parents
@@ -45,7 +46,8 @@ class IntegerGraph:
 
     def __init__(self, student: IntegerStudent, arithmetic: Arithmetic, num_images: int):
         self._student, self._num_images = student, num_images
-        self._builds = [self._build(operator, arithmetic) for operator in student.operators]
+        with on_cpu():
+            self._builds = [self._build(operator, arithmetic) for operator in student.operators]
         shape = student.image_shape
         self._batch = max(1, min(num_images, BATCH_PIXELS // (shape[0] * shape[1])))
         spec = tf.TensorSpec((self._batch, *shape), tf.uint8)
@@ -84,10 +86,11 @@ class IntegerGraph:
     def _stored(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         """int8 [B, ...] by name."""
         student = self._student
-        steps = {student.pixels: tf.cast(pixels, tf.float32) + student.params[student.pixels].grid.qmin}
-        for operator, build in zip(student.operators, self._builds, strict=True):
-            steps[operator.end.name] = build(*(steps[parent.name] for parent in parents(operator.root)))
-        return {name: tf.cast(x + student.params[name].zero_point, tf.int8) for name, x in steps.items()}
+        with on_cpu():
+            steps = {student.pixels: tf.cast(pixels, tf.float32) + student.params[student.pixels].grid.qmin}
+            for operator, build in zip(student.operators, self._builds, strict=True):
+                steps[operator.end.name] = build(*(steps[parent.name] for parent in parents(operator.root)))
+            return {name: tf.cast(x + student.params[name].zero_point, tf.int8) for name, x in steps.items()}
 
     def _build(self, operator: Operator, arithmetic: Arithmetic) -> Callable:
         """What makes the steps of an operator's output, float32, of those of its inputs."""

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from qkd_tf.accelerators import on_cpu
 from qkd_tf.models.activations import activation_name
 from qkd_tf.quantization.grid import AVERAGE_CODE, TensorQuantParams, quantize
 from qkd_tf.quantization.plan import is_sigmoid, parents, producer, role
@@ -125,7 +126,8 @@ class IntegerStudent:
     def compute(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         """Sums of integer products and the rounded bias; BatchNorm is in the scale of each channel."""
         kernel = self.kernels[operator.root.name]
-        sums = integer_sums(operator.root, tf.constant(x.astype(kernel.codes.dtype)), kernel.codes).numpy()
+        with on_cpu():
+            sums = integer_sums(operator.root, tf.constant(x.astype(kernel.codes.dtype)), kernel.codes).numpy()
         sums += kernel.bias
         input_scale, output_scale = self.scales(operator)
         result = rounding(sums, input_scale, kernel.scales, output_scale)
@@ -148,7 +150,9 @@ class IntegerStudent:
         """A depthwise convolution of equal weights, each AVERAGE_CODE."""
         layer = operator.root
         area = layer.pool_size[0] * layer.pool_size[1]
-        sums = np.round(layer(tf.constant(x, tf.float64)).numpy() * area).astype(np.int64) * AVERAGE_CODE
+        with on_cpu():
+            means = layer(tf.constant(x, tf.float64)).numpy()
+        sums = np.round(means * area).astype(np.int64) * AVERAGE_CODE
         input_scale, output_scale = self.scales(operator)
         return rounding(sums, input_scale, np.float32(1 / (AVERAGE_CODE * area)), output_scale)
 
