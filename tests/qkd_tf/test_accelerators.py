@@ -62,7 +62,7 @@ def test_tf32_is_off_in_a_call_and_as_it_was_behind_it():
 
 
 def test_every_operator_of_the_student_in_integers_is_placed_on_the_cpu(make_quantized_student):
-        student = IntegerStudent(make_quantized_student())
+    student = IntegerStudent(make_quantized_student())
     graph = IntegerGraph(student, ARITHMETICS["litert"], 4)
     traced = graph._logits.get_concrete_function().graph
     # Variables are read where they are.
