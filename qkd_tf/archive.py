@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 MAX_BYTES = 4 << 30  # of all arrays of a file, unpacked; the largest network of the zoo has 180 MB of weights
+HEADERS = 1 << 20  # bytes left for those of a file's arrays, which have 128 each
 NUMBERS = "biuf"  # kinds of dtype
 
 
@@ -29,6 +30,11 @@ def load_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
             with archive.open(name) as member:
                 arrays[name.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
         return arrays
+
+
+def holds(num_bytes: int) -> bool:
+    """Whether `load_npz` reads an .npz whose arrays have these bytes."""
+    return num_bytes + HEADERS <= MAX_BYTES
 
 
 def save_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> None:

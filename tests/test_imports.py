@@ -15,6 +15,7 @@ EXPERIMENT = "qkd_tf.experiment"
 DURABLE = "qkd_tf.durable"
 LOCK = "qkd_tf.folder_lock"
 COMMAND_LINE = "qkd_tf.command_line"
+PORTIONS = "qkd_tf.portions"
 
 # Module (first pattern that fits) -> patterns of the project's modules that it may import.
 # "qkd_tf" alone is the package itself, that is its version.
@@ -53,6 +54,7 @@ ALLOWED = {
     "qkd_tf.data.pipeline": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source", "qkd_tf.data.sources"],
     "qkd_tf.data.*": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source"],
     "qkd_tf.evaluate": [],
+    PORTIONS: [],
     # Networks: no quantization in sight.
     "qkd_tf.models.layers": [],
     "qkd_tf.models.grouped": [],
@@ -158,6 +160,7 @@ ALLOWED = {
         "qkd_tf.data",
         "qkd_tf.disk_errors",
         "qkd_tf.evaluate",
+        PORTIONS,
         "qkd_tf.run_folder",
         "qkd_tf.quantization.*",
     ],
@@ -168,6 +171,7 @@ ALLOWED = {
         COMMAND_LINE,
         "qkd_tf.data",
         "qkd_tf.flags",
+        "qkd_tf.handoff",
         "qkd_tf.networks",
         "qkd_tf.random_state",
         "qkd_tf.models.copier",

@@ -38,9 +38,7 @@ class IntegerStudent:
             if role(layer) == "pass":
                 self.params[layer.name] = self.params[parents(layer)[0].name]
         self.operators = [
-            Operator.ending_in(layer, self.params)
-            for layer in self.layers
-            if layer.name in self.params and layer.name != self.pixels
+            Operator.ending_in(layer, self.params) for layer in stored_layers(student) if layer.name != self.pixels
         ]
         self.kernels = {
             operator.root.name: self._kernel(operator, student.weights[operator.root.name])
@@ -162,6 +160,12 @@ class IntegerStudent:
 
     def move(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         return operator.root(tf.constant(x, tf.float32), training=False).numpy().astype(np.int16)
+
+
+def stored_layers(student: QuantizedStudent) -> list:
+    """The layers whose tensors `IntegerStudent` has integers of: those with a grid, and those that move integers."""
+    named = {student.pixels[0], *student.outputs}
+    return [layer for layer in student.plain.layers if layer.name in named or role(layer) == "pass"]
 
 
 KINDS: Mapping[type, str] = {
