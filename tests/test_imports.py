@@ -190,6 +190,7 @@ ALLOWED = {
         DURABLE,
         "qkd_tf.data",
         "qkd_tf.evaluate",
+        PORTIONS,
         "qkd_tf.run_folder",
         "qkd_tf.quantization.scheme",
     ],
