@@ -249,6 +249,7 @@ ALLOWED = {
         DURABLE,
         LOCK,
         ARCHIVE,
+        PORTIONS,
         SAVED_MODEL,
         "tflite_export.*",
     ],
