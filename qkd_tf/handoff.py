@@ -10,7 +10,7 @@ from qkd_tf import archive, disk_errors, durable
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import IntegerTop1, StudentAccuracy, predict_logits, top1_of
 from qkd_tf.experiment import ExperimentError, require
-from qkd_tf.portions import num_images, values_of_image
+from qkd_tf.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.grid import dequantize, quantize, save_params
 from qkd_tf.quantization.integer_graph import IntegerGraph
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
@@ -27,8 +27,10 @@ MAX_CODE_BYTES = 256 << 20
 # Pixels whose logits are predicted in the integers of runtimes that do not judge: all of CIFAR-10's test split, or 204
 # pictures of 224 x 224.
 INTEGER_PIXELS = 10_000 * 32 * 32
-# Pixels that a thread computes at a time: what it has in hand stays in the cache, and memory bounded.
-THREAD_PIXELS = 32 * 32 * 32
+# Of the largest tensor, in 64 bits: what a thread has in hand, near the cache, and what all of them have together where
+# even a single image has more than that.
+THREAD_BYTES = 8 << 20
+THREADS_BYTES = 128 << 20
 NUM_THREADS = 4
 
 
@@ -162,14 +164,22 @@ def _write_predictions(
 
 def _first_codes(student: IntegerStudent, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     """Every tensor's integers by row of ARITHMETICS and name, by the definition: a few images a thread."""
-    size = max(1, THREAD_PIXELS // (images.shape[1] * images.shape[2]))
-    batches = [images[start : start + size] for start in range(0, len(images), size)]
-    with futures.ThreadPoolExecutor(NUM_THREADS) as threads:
-        parts = list(threads.map(lambda batch: student.predict_each(batch, ARITHMETICS.values()), batches))
+    of_image = np.dtype(np.int64).itemsize * student.largest_tensor
+    size = num_images(THREAD_BYTES, of_image)
+    num_threads = min(NUM_THREADS, num_images(THREADS_BYTES, size * of_image))
+    with futures.ThreadPoolExecutor(num_threads) as threads:
+        parts = list(
+            threads.map(lambda batch: student.predict_each(batch, ARITHMETICS.values()), portions(images, size))
+        )
     return {
-        row: {name: np.concatenate([part[i][name] for part in parts]) for name in parts[0][i]}
+        row: {name: _joined([part[i][name] for part in parts]) for name in parts[0][i]}
         for i, row in enumerate(ARITHMETICS)
     }
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """A single part as it is: arithmetics share the large tensors of a single image where they agree on them."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _logits(student: IntegerStudent, row: str, images: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -123,6 +123,7 @@ ALLOWED = {
     "qkd_tf.quantization.integer_student": [
         GRID,
         ARITHMETIC,
+        PORTIONS,
         "qkd_tf.models.activations",
         "qkd_tf.quantization.plan",
         "qkd_tf.quantization.scheme",
@@ -130,6 +131,7 @@ ALLOWED = {
     "qkd_tf.quantization.integer_graph": [
         GRID,
         ARITHMETIC,
+        PORTIONS,
         "qkd_tf.quantization.integer_student",
         "qkd_tf.quantization.plan",
     ],

@@ -14,6 +14,7 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.models.activations import activation_name
+from qkd_tf.portions import values_of_image
 from qkd_tf.quantization.grid import AVERAGE_CODE, TensorQuantParams, quantize
 from qkd_tf.quantization.plan import is_sigmoid, parents, producer, role
 from qkd_tf.quantization.runtime_arithmetic import GROUPED_CONVOLUTION, INT4_MAX, Arithmetic
@@ -25,7 +26,12 @@ _layers = tf_keras.layers
 
 
 class IntegerStudent:
-    """A student that `put_on_integer_steps` has been applied to, ready to compute in integers."""
+    """A student that `put_on_integer_steps` has been applied to, ready to compute in integers.
+
+    Attributes:
+      largest_tensor: numbers, for one image, of the largest that an operator makes. A prediction holds a few copies of
+        it, beside all tensors as int8.
+    """
 
     def __init__(self, student: QuantizedStudent):
         self.layers = student.plain.layers
@@ -40,6 +46,7 @@ class IntegerStudent:
         self.operators = [
             Operator.ending_in(layer, self.params) for layer in stored_layers(student) if layer.name != self.pixels
         ]
+        self.largest_tensor = max(values_of_image([operator.end]) for operator in self.operators)
         self.kernels = {
             operator.root.name: self._kernel(operator, student.weights[operator.root.name])
             for operator in self.operators

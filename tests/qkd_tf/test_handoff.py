@@ -14,6 +14,8 @@ from qkd_tf import archive, durable, handoff
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec
 from qkd_tf.models import zoo
 from qkd_tf.quantization.grid import load_params
+from qkd_tf.quantization.integer_steps import put_on_integer_steps
+from qkd_tf.quantization.integer_student import IntegerStudent
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.run_folder import RunFolder
@@ -227,8 +229,8 @@ def test_graph_that_is_not_exact_is_told_and_no_handoff_is_written(
 
 
 @given(st.integers(1, 40_000))
-def test_codes_have_a_bound_of_bytes_and_only_a_single_image_may_exceed_it(make_quantized_student, max_bytes):
-    student = make_quantized_student()
+def test_codes_have_a_bound_of_bytes_and_only_a_single_image_may_exceed_it(written, max_bytes):
+    _, student, *_ = written
     of_image = handoff.code_bytes_of_image(student)
     with mock.patch.object(handoff, "MAX_CODE_BYTES", max_bytes):
         number = handoff.num_code_images(student)
@@ -250,6 +252,23 @@ def test_codes_that_are_written_have_the_bytes_that_were_reckoned(
     codes = archive.load_npz(folder.handoff / "integer_codes.npz")
     assert {len(values) for values in codes.values()} == {num_images}
     assert sum(values.nbytes for values in codes.values()) == of_image * num_images
+
+
+@pytest.mark.parametrize("num_images, num_threads", [(0, 1), (1, 4), (5, 2)])
+def test_threads_and_their_images_change_no_integer(monkeypatch, make_quantized_student, num_images, num_threads):
+    student = make_quantized_student()
+    put_on_integer_steps(student)
+    integers = IntegerStudent(student)
+    images = np.random.default_rng(0).integers(0, 256, (12, *integers.image_shape)).astype(np.uint8)
+    expected = integers.predict_each(images, ARITHMETICS.values())
+    of_image = 8 * integers.largest_tensor
+    monkeypatch.setattr(handoff, "THREAD_BYTES", of_image * num_images)
+    monkeypatch.setattr(handoff, "THREADS_BYTES", of_image * max(num_images, 1) * num_threads)
+    found = handoff._first_codes(integers, images)
+    for row, tensors in zip(ARITHMETICS, expected, strict=True):
+        assert found[row].keys() == tensors.keys()
+        for name, values in tensors.items():
+            np.testing.assert_array_equal(found[row][name], values)
 
 
 @pytest.mark.parametrize("name, num_images", [("resnet56", 32), ("mobilenet_v2_1.0_cifar", 32)])
@@ -276,7 +295,7 @@ def test_what_could_never_be_read_is_refused_in_a_line_and_all_else_is_read():
 
 
 @given(st.integers(1, 40_000))
-def test_handoff_that_is_taken_before_the_training_is_read_after_it(written, make_quantized_student, max_bytes):
+def test_handoff_that_is_taken_before_the_training_is_read_after_it(written, max_bytes):
     folder, student, *_ = written
     with mock.patch.multiple(archive, MAX_BYTES=max_bytes + archive.HEADERS):
         try:
@@ -287,7 +306,7 @@ def test_handoff_that_is_taken_before_the_training_is_read_after_it(written, mak
             archive.load_npz(folder / name)
 
 
-def test_logits_of_more_images_than_can_be_read_are_refused(monkeypatch, make_quantized_student):
+def test_logits_of_more_images_than_can_be_read_are_refused(make_quantized_student):
     student = make_quantized_student()
     handoff.require_readable(student, 10**6)
     with pytest.raises(ExperimentError, match="the logits, in each arithmetic .* take fewer test images"):
