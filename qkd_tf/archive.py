@@ -3,32 +3,65 @@
 import math
 import pathlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import h5py
 import numpy as np
 
 MAX_BYTES = 4 << 30  # of all arrays of a file, unpacked; the largest network of the zoo has 180 MB of weights
+HEADERS = 1 << 20  # bytes left for those of a file's arrays, which have 128 each
 NUMBERS = "biuf"  # kinds of dtype
 
 
-def load_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz by name.
+class Arrays(Mapping[str, np.ndarray]):
+    """Arrays of an .npz by name: each is read when it is asked for, and not kept. `open_npz` makes one."""
+
+    def __init__(self, archive: zipfile.ZipFile, members: Mapping[str, str]):
+        self._archive, self._members = archive, members
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        with self._archive.open(self._members[name]) as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def rows(self) -> dict[str, "Arrays"]:
+        """Those named "row/name", by row, then by name."""
+        rows: dict[str, dict[str, str]] = {}
+        for path, member in self._members.items():
+            row, _, name = path.partition("/")
+            rows.setdefault(row, {})[name] = member
+        return {row: Arrays(self._archive, members) for row, members in rows.items()}
+
+
+def open_npz(path: pathlib.Path) -> Arrays:
+    """The arrays of an .npz by name, checked and not yet read.
 
     Raises:
       ValueError: no .npz, a name that is there twice, an array of anything but numbers, one whose header declares
         another size than its bytes have, or more than MAX_BYTES in all. Nothing is allocated before that is known.
     """
-    with zipfile.ZipFile(path) as archive:
-        _check_members(archive)
-        arrays = {}
-        for name in archive.namelist():
-            if not name.endswith(".npy"):
-                raise ValueError(f"{name!r} in it is no array")
-            _check_header(archive, name)
-            with archive.open(name) as member:
-                arrays[name.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
-        return arrays
+    archive = zipfile.ZipFile(path)
+    _check_members(archive)
+    for name in archive.namelist():
+        if not name.endswith(".npy"):
+            raise ValueError(f"{name!r} in it is no array")
+        _check_header(archive, name)
+    return Arrays(archive, {name.removesuffix(".npy"): name for name in archive.namelist()})
+
+
+def load_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """All of `open_npz`."""
+    return dict(open_npz(path))
+
+
+def holds(num_bytes: int) -> bool:
+    """Whether `load_npz` reads an .npz whose arrays have these bytes."""
+    return num_bytes + HEADERS <= MAX_BYTES
 
 
 def save_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> None:

@@ -13,13 +13,16 @@ import tf_keras
 from qkd_tf.data import Splits
 from qkd_tf.durable import write_whole
 from qkd_tf.evaluate import predict_logits
+from qkd_tf.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.grid import TensorQuantParams, dequantize, quantize
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.run_folder import RunFolder
 
 FORMAT = 1
 NUM_IMAGES = 32
-BATCH = 4  # every activation of a network is held at once
+# Images that are compared at a time, and what their activations may have, which are held as they are and quantized.
+BATCH = 4
+HELD_BYTES = 512 << 20
 
 
 class TensorError:
@@ -120,8 +123,8 @@ def measure(
     errors = {(name, key): TensorError(student.outputs[name].params()) for name in names for key in references}
     quantized = tf_keras.Model(student.model.inputs, {name: student.tensor(name) for name in names})
     watched = tf_keras.Model(plain.inputs, {name: plain.get_layer(name).output for name in names})
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
+    of_image = 2 * np.dtype(np.float32).itemsize * values_of_image(plain.get_layer(name) for name in names)
+    for batch in portions(images, min(BATCH, num_images(HELD_BYTES, of_image))):
         got = quantized.predict_on_batch(batch)
         for key, weights in references.items():
             plain.set_weights(weights)

@@ -9,22 +9,28 @@ from tqdm import tqdm
 from qkd_tf import archive, disk_errors, durable
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import IntegerTop1, StudentAccuracy, predict_logits, top1_of
-from qkd_tf.experiment import ExperimentError
+from qkd_tf.experiment import ExperimentError, require
+from qkd_tf.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.grid import dequantize, quantize, save_params
 from qkd_tf.quantization.integer_graph import IntegerGraph
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
-from qkd_tf.quantization.integer_student import IntegerStudent
+from qkd_tf.quantization.integer_student import IntegerStudent, stored_layers
 from qkd_tf.quantization.plan import producer
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.run_folder import RunFolder
 
+# Images whose every tensor is handed over, and what their integers may have in all arithmetics together. A single image
+# is handed over whatever it has.
 NUM_CODE_IMAGES = 32
+MAX_CODE_BYTES = 256 << 20
 # Pixels whose logits are predicted in the integers of runtimes that do not judge: all of CIFAR-10's test split, or 204
 # pictures of 224 x 224.
 INTEGER_PIXELS = 10_000 * 32 * 32
-# Pixels that a thread computes at a time: what it has in hand stays in the cache, and memory bounded.
-THREAD_PIXELS = 32 * 32 * 32
+# Of the largest tensor, in 64 bits: what a thread has in hand, near the cache, and what all of them have together where
+# even a single image has more than that.
+THREAD_BYTES = 8 << 20
+THREADS_BYTES = 128 << 20
 NUM_THREADS = 4
 
 
@@ -40,7 +46,7 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder, judge: s
       student_logits.npy     the quantized student's logits on it in real numbers, as stored int8
       integer_logits.npz     the same as each runtime's integer arithmetic makes them, by row of ARITHMETICS; of the
                              whole test split in the judge's, in others of its first INTEGER_PIXELS
-      integer_codes.npz      every tensor's integers on the first images, by "row/tensor"
+      integer_codes.npz      every tensor's integers on the first `num_code_images`, by "row/tensor"
       manifest.json          SHA-256 of each of them
 
     Args:
@@ -82,7 +88,7 @@ def _write(student: QuantizedStudent, splits: Splits, target: pathlib.Path, judg
     (output_name,) = student.plain.output_names
     output = producer(student.plain.get_layer(output_name)).name
     np.save(target / "student_logits.npy", quantize(logits, tensor_params[output]))
-    predicted = _write_predictions(IntegerStudent(student), output_name, splits, target, judge)
+    predicted = _write_predictions(student, output_name, target, judge)
     integers = {row: IntegerTop1(top1_of(found, labels), len(found)) for row, found in predicted.items()}
     return StudentAccuracy(judge, top1_of(logits, labels), integers)
 
@@ -97,38 +103,83 @@ def _write_images(path: pathlib.Path, splits: Splits) -> None:
             file.write(images.tobytes())
 
 
-def num_integer_images(splits: Splits) -> int:
+def code_bytes_of_image(student: QuantizedStudent) -> int:
+    """Of one image in integer_codes.npz: int8 of every tensor, in each arithmetic."""
+    return len(ARITHMETICS) * values_of_image(stored_layers(student))
+
+
+def num_code_images(student: QuantizedStudent) -> int:
+    """Of how many test images every tensor's integers are handed over."""
+    return min(NUM_CODE_IMAGES, num_images(MAX_CODE_BYTES, code_bytes_of_image(student)))
+
+
+def num_integer_images(student: QuantizedStudent, num_test: int) -> int:
     """Of how many test images integer logits are predicted where a runtime does not judge."""
-    height, width, _ = splits.image_shape
-    return min(splits.fingerprint["num_test"], max(NUM_CODE_IMAGES, INTEGER_PIXELS // (height * width)))
+    height, width, _ = student.plain.input_shape[1:]
+    return min(num_test, max(num_code_images(student), INTEGER_PIXELS // (height * width)))
+
+
+def require_readable(student: QuantizedStudent, num_test: int = 0) -> None:
+    """To be asked before the training, which writes in its end what the exporter has to read.
+
+    Args:
+      num_test: images of the test split; 0 where it is not known yet.
+
+    Raises:
+      ExperimentError: a file of the handoff would have more bytes than are ever read.
+    """
+    (logits,) = (student.plain.get_layer(name) for name in student.plain.output_names)
+    num_logits = num_test + (len(ARITHMETICS) - 1) * num_integer_images(student, num_test)
+    for what, num_bytes, remedy in (
+        (
+            "the integers of all tensors of one image",
+            num_code_images(student) * code_bytes_of_image(student),
+            "smaller pictures (--image_size) or a smaller student",
+        ),
+        ("the logits", num_logits * values_of_image([logits]), "fewer test images or a student with fewer logits"),
+    ):
+        require(
+            archive.holds(num_bytes),
+            f"{what}, in each arithmetic of {', '.join(ARITHMETICS)}, would have {num_bytes:,} bytes in the handoff, "
+            f"and {archive.MAX_BYTES:,} are the most that is read of a file; take {remedy}",
+        )
 
 
 def _write_predictions(
-    student: IntegerStudent, output: str, splits: Splits, target: pathlib.Path, judge: str
+    student: QuantizedStudent, output: str, target: pathlib.Path, judge: str
 ) -> dict[str, np.ndarray]:
     """What each runtime is going to compute, from the student alone. Returns the logits by row of ARITHMETICS."""
     images = np.load(target / "test_images.npy", mmap_mode="r")
-    codes = _first_codes(student, images[:NUM_CODE_IMAGES])
+    integer_student = IntegerStudent(student)
+    codes = _first_codes(integer_student, images[: num_code_images(student)])
     named = {f"{row}/{name}": values for row, tensors in codes.items() for name, values in tensors.items()}
     archive.save_npz(target / "integer_codes.npz", named, compressed=True)
     logits = {}
     for row, tensors in codes.items():
-        num_images = len(images) if row == judge else num_integer_images(splits)
-        logits[row] = _logits(student, row, images[:num_images], tensors[output])
+        number = len(images) if row == judge else num_integer_images(student, len(images))
+        logits[row] = _logits(integer_student, row, images[:number], tensors[output])
     archive.save_npz(target / "integer_logits.npz", logits)
     return logits
 
 
 def _first_codes(student: IntegerStudent, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     """Every tensor's integers by row of ARITHMETICS and name, by the definition: a few images a thread."""
-    size = max(1, THREAD_PIXELS // (images.shape[1] * images.shape[2]))
-    batches = [images[start : start + size] for start in range(0, len(images), size)]
-    with futures.ThreadPoolExecutor(NUM_THREADS) as threads:
-        parts = list(threads.map(lambda batch: student.predict_each(batch, ARITHMETICS.values()), batches))
+    of_image = np.dtype(np.int64).itemsize * student.largest_tensor
+    size = num_images(THREAD_BYTES, of_image)
+    num_threads = min(NUM_THREADS, num_images(THREADS_BYTES, size * of_image))
+    with futures.ThreadPoolExecutor(num_threads) as threads:
+        parts = list(
+            threads.map(lambda batch: student.predict_each(batch, ARITHMETICS.values()), portions(images, size))
+        )
     return {
-        row: {name: np.concatenate([part[i][name] for part in parts]) for name in parts[0][i]}
+        row: {name: _joined([part[i][name] for part in parts]) for name in parts[0][i]}
         for i, row in enumerate(ARITHMETICS)
     }
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """A single part as it is: arithmetics share the large tensors of a single image where they agree on them."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _logits(student: IntegerStudent, row: str, images: np.ndarray, first: np.ndarray) -> np.ndarray:

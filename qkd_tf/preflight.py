@@ -15,7 +15,7 @@ import tensorflow as tf
 import tf_keras
 from absl import app
 
-from qkd_tf import command_line, data, flags, networks, random_state
+from qkd_tf import command_line, data, flags, handoff, networks, random_state
 from qkd_tf.experiment import (
     DataSpec,
     Experiment,
@@ -315,7 +315,9 @@ def look(experiment: Experiment, num_classes: int = 0) -> None:
         network.prove(images)
         for note in network.notes:
             print(note)
-    print(quantize_student(found[0].model, experiment.quantization).summary())
+    quantized = quantize_student(found[0].model, experiment.quantization)
+    print(quantized.summary())
+    handoff.require_readable(quantized)
     if source is not None:
         data.require_enough(source, experiment.data)
         for note in few_pictures_notes(experiment, source.train.num_examples):

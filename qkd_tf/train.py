@@ -81,6 +81,7 @@ def run(
     pictures = preflight.proof_images(experiment.data, source)
     proof = {role: network.prove(pictures) for role, network in found.items()}
     splits = data.pipelines(source, experiment.data)
+    handoff.require_readable(student, splits.fingerprint["num_test"])
     devices.require_same(splits.fingerprint, "their images")
     teacher = found["teacher"].model if experiment.teacher else None
     contents = identity.contents(found["student"].model, teacher, splits.fingerprint, experiment.unnamed_weights)

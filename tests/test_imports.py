@@ -15,6 +15,7 @@ EXPERIMENT = "qkd_tf.experiment"
 DURABLE = "qkd_tf.durable"
 LOCK = "qkd_tf.folder_lock"
 COMMAND_LINE = "qkd_tf.command_line"
+PORTIONS = "qkd_tf.portions"
 
 # Module (first pattern that fits) -> patterns of the project's modules that it may import.
 # "qkd_tf" alone is the package itself, that is its version.
@@ -54,6 +55,7 @@ ALLOWED = {
     "qkd_tf.data.pipeline": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source", "qkd_tf.data.sources"],
     "qkd_tf.data.*": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source"],
     "qkd_tf.evaluate": [],
+    PORTIONS: [],
     # Networks: no quantization in sight.
     "qkd_tf.models.layers": [],
     "qkd_tf.models.grouped": [],
@@ -104,7 +106,13 @@ ALLOWED = {
         "qkd_tf.quantization.quantizers",
         "qkd_tf.quantization.quantize_configs",
     ],
-    "qkd_tf.quantization.calibration": [EXPERIMENT, GRID, "qkd_tf.quantization.plan", "qkd_tf.quantization.scheme"],
+    "qkd_tf.quantization.calibration": [
+        EXPERIMENT,
+        GRID,
+        PORTIONS,
+        "qkd_tf.quantization.plan",
+        "qkd_tf.quantization.scheme",
+    ],
     "qkd_tf.quantization.batch_norm": ["qkd_tf.quantization.scheme"],
     "qkd_tf.quantization.equalization": ["qkd_tf.quantization.plan"],
     "qkd_tf.quantization.oscillation": [GRID, "qkd_tf.quantization.scheme"],
@@ -117,6 +125,7 @@ ALLOWED = {
         GRID,
         "qkd_tf.accelerators",
         ARITHMETIC,
+        PORTIONS,
         "qkd_tf.models.activations",
         "qkd_tf.quantization.plan",
         "qkd_tf.quantization.scheme",
@@ -125,6 +134,7 @@ ALLOWED = {
         GRID,
         "qkd_tf.accelerators",
         ARITHMETIC,
+        PORTIONS,
         "qkd_tf.quantization.integer_student",
         "qkd_tf.quantization.plan",
     ],
@@ -161,6 +171,7 @@ ALLOWED = {
         "qkd_tf.data",
         "qkd_tf.disk_errors",
         "qkd_tf.evaluate",
+        PORTIONS,
         "qkd_tf.run_folder",
         "qkd_tf.quantization.*",
     ],
@@ -171,6 +182,7 @@ ALLOWED = {
         COMMAND_LINE,
         "qkd_tf.data",
         "qkd_tf.flags",
+        "qkd_tf.handoff",
         "qkd_tf.networks",
         "qkd_tf.random_state",
         "qkd_tf.models.copier",
@@ -183,6 +195,7 @@ ALLOWED = {
         DURABLE,
         "qkd_tf.data",
         "qkd_tf.evaluate",
+        PORTIONS,
         "qkd_tf.run_folder",
         "qkd_tf.quantization.scheme",
     ],
@@ -241,6 +254,7 @@ ALLOWED = {
         DURABLE,
         LOCK,
         ARCHIVE,
+        PORTIONS,
         SAVED_MODEL,
         "tflite_export.*",
     ],

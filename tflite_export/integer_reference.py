@@ -4,13 +4,16 @@ It executes the graph that `read_back` finds in a file, with the arithmetic of t
 asked for (`qkd_tf.quantization.runtime_arithmetic`): the second derivation of what runtimes compute.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from qkd_tf.portions import num_images, portions
 from qkd_tf.quantization.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic
 from tflite_export.graph import IntegerGraph, Operator, Tensor
 
+HELD_BYTES = 128 << 20  # of an operator's numbers in 64 bits; NumPy makes a few copies of them
 RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
 
 
@@ -32,11 +35,29 @@ def run(graph: IntegerGraph, codes: np.ndarray, arithmetic: Arithmetic) -> dict[
 def run_operator(
     graph: IntegerGraph, operator: Operator, values: Mapping[str, np.ndarray], arithmetic: Arithmetic
 ) -> np.ndarray:
-    """The integers of one operator's output.
+    """The integers of one operator's output, of no more images at a time than HELD_BYTES hold.
 
     Args:
       values: integers of the activations that it reads, [N, ...], by name.
     """
+    read = {name: values[name] for name in operator.inputs if name in values}
+    size = num_images(HELD_BYTES, np.dtype(np.int64).itemsize * _values_of_image(graph, operator))
+    parts = zip(*(portions(integers, size) for integers in read.values()), strict=True)
+    return np.concatenate([_run(graph, operator, dict(zip(read, part, strict=True)), arithmetic) for part in parts])
+
+
+def _values_of_image(graph: IntegerGraph, operator: Operator) -> int:
+    """Numbers that an operator has in hand for one image: what it reads and writes, and a convolution's windows."""
+    input_, *others, output = (graph.tensors[name] for name in (*operator.inputs, operator.output))
+    held = sum(math.prod(tensor.shape) for tensor in (input_, *others, output) if tensor.data is None)
+    if OPERATORS[operator.kind] is _conv:
+        held += math.prod(output.shape[1:3]) * math.prod(others[0].shape[1:3]) * input_.shape[3]
+    return held
+
+
+def _run(
+    graph: IntegerGraph, operator: Operator, values: Mapping[str, np.ndarray], arithmetic: Arithmetic
+) -> np.ndarray:
     inputs = [values.get(name, graph.tensors[name].data) for name in operator.inputs]
     tensors = [graph.tensors[name] for name in operator.inputs]
     output = graph.tensors[operator.output]

@@ -2,13 +2,13 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tf_keras
 
 from qkd_tf import durable
-from qkd_tf.archive import first_line, load_npz, non_finite
+from qkd_tf.archive import first_line, load_npz, non_finite, open_npz
 from qkd_tf.quantization.grid import TensorQuantParams, dequantize, load_params
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 from qkd_tf.saved_model import load_model
@@ -38,7 +38,8 @@ class Handoff:
       student_logits: [N, K] int8: the quantized Keras student's logits, as stored codes.
       integer_logits: the same as each runtime's arithmetic makes them, by row of ARITHMETICS; of the first images
         alone where the test split is large.
-      integer_codes: int8 integers of every tensor on the first images, by row, then by tensor.
+      integer_codes: int8 integers of every tensor on the first images, by row, then by tensor; each is read
+        when it is asked for.
     """
 
     student: tf_keras.Model
@@ -50,11 +51,11 @@ class Handoff:
     test_labels: np.ndarray
     student_logits: np.ndarray
     integer_logits: dict[str, np.ndarray]
-    integer_codes: dict[str, dict[str, np.ndarray]]
+    integer_codes: Mapping[str, Mapping[str, np.ndarray]]
 
 
 def load_handoff(folder: pathlib.Path) -> Handoff:
-    """Opens a handoff; images stay on disk until they are read.
+    """Opens a handoff; images and the integers of tensors stay on disk until they are read.
 
     Raises:
       ExportError: a file of it is missing, was changed or leads out of the folder, the student brings code, or its
@@ -82,13 +83,10 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
 
 
 def _load(folder: pathlib.Path) -> Handoff:
-    integers, integer_logits, all_codes = (load_npz(folder / name) for name in ("weights.npz", *PREDICTIONS))
-    if integer_logits.keys() != ARITHMETICS.keys():
+    integers, integer_logits = (load_npz(folder / name) for name in ("weights.npz", "integer_logits.npz"))
+    integer_codes = open_npz(folder / "integer_codes.npz").rows()
+    if not integer_logits.keys() == integer_codes.keys() == ARITHMETICS.keys():
         raise ExportError(f"{folder} is of another version; run python -m qkd_tf.train again, it writes it anew")
-    integer_codes: dict[str, dict[str, np.ndarray]] = {runtime: {} for runtime in integer_logits}
-    for path, codes in all_codes.items():
-        runtime, _, tensor = path.partition("/")
-        integer_codes[runtime][tensor] = codes
     images, labels, logits = (np.lib.format.open_memmap(folder / name, mode="r") for name in ARRAYS)
     student = load_model(folder / "student.keras")
     weight_params = load_params(folder / "weight_params.json")

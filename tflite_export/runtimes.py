@@ -200,13 +200,13 @@ def infer(name: str, graph: IntegerGraph, content: bytes, images: np.ndarray) ->
 
 def every_tensor(name: str, graph: IntegerGraph, content: bytes, images: np.ndarray) -> dict[str, np.ndarray]:
     """The integers of every operator's output, [N, ...], by tensor name; else as `infer`."""
-    names = [operator.output for operator in graph.operators]
+    outputs = [graph.tensors[operator.output] for operator in graph.operators]
     session = _open(name, graph, content, every_tensor=True)
-    seen = [
-        {tensor: session.read(tensor)[0].copy() for tensor in names}
-        for _ in _invocations(name, session, input_codes(graph, images), [])
-    ]
-    return {tensor: np.stack([row[tensor] for row in seen]) for tensor in names}
+    seen = {tensor.name: np.empty((len(images), *tensor.shape[1:]), tensor.dtype) for tensor in outputs}
+    for index, _ in enumerate(_invocations(name, session, input_codes(graph, images), [])):
+        for tensor, values in seen.items():
+            values[index] = session.read(tensor)[0]
+    return seen
 
 
 def input_codes(graph: IntegerGraph, images: np.ndarray) -> Iterator[np.ndarray]:

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -89,12 +89,12 @@ def examine(
     if not failures:  # a file that is another network is not worth an hour of inference
         for name in RUNTIMES:
             if name == judge or name in runtimes:
-                rows[name], codes, logits = ask(name, content, found, handoff)
-                seen = seen or codes
+                rows[name], integers, logits = ask(name, content, found, handoff)
+                seen = seen or integers
                 if logits is not None:
                     classes[name] = np.argmax(logits, axis=-1).astype(np.int32)
                 failures += shortfalls(name, rows[name], judge, gate)
-                failures += outside_grid(name, codes, handoff)
+                failures += outside_grid(name, integers, handoff)
         notes += remarks(rows, judge, target, len(handoff.test_labels))
     verification = {
         "format": FORMAT,
@@ -140,15 +140,15 @@ def ask(
     """What a runtime makes of the file; where it lacks INT4 kernels, of the same integers stored as int8.
 
     Returns:
-      Its row of verification.json, the integers of every tensor on the handoff's first images, and the logits of
-      the test images; without numbers and None where the runtime is not installed or does not take the file.
+      Its row of verification.json, the different integers of every tensor on the handoff's first images, and the
+      logits of the test images; without numbers and None where the runtime is not installed or does not take the file.
     """
-    row, codes, logits = _ask(name, content, found, handoff)
+    row, integers, logits = _ask(name, content, found, handoff)
     if "not_run" in row and absence(name) is None and any(t.dtype == "int4" for t in found.tensors.values()):
         plain = unpacked(found)
-        row, codes, logits = _ask(name, convert(plain, ""), plain, handoff)
+        row, integers, logits = _ask(name, convert(plain, ""), plain, handoff)
         row["unpacked"] = True
-    return row, codes, logits
+    return row, integers, logits
 
 
 def _ask(
@@ -169,19 +169,19 @@ def _ask(
     except ExportError as error:
         return {**row, "not_run": str(error)}, {}, None
     codes[found.input] = np.concatenate(list(input_codes(found, handoff.test_images[:num_images])))
-    ours = {o.output: run_operator(found, o, codes, RUNTIMES[name].arithmetic) for o in found.operators}
+    ours = ((o.output, run_operator(found, o, codes, RUNTIMES[name].arithmetic)) for o in found.operators)
     row |= {
         "num_images": asked,
         "top1": _percent(np.argmax(logits, axis=-1) == labels),
         "student": agreement(logits, handoff.student_logits[:asked], labels),
         "integer_student": integer_agreement(logits, integer_logits, labels),
         "accuracy": accuracy_of(logits, integer_logits, handoff),
-        "codes": equal_codes({tensor: codes[tensor] for tensor in handoff.tensor_params}, predicted),
-        "operators": equal_codes({tensor: codes[tensor] for tensor in ours}, ours),
+        "codes": equal_codes((tensor, codes[tensor], predicted[tensor]) for tensor in handoff.tensor_params),
+        "operators": equal_codes((tensor, codes[tensor], expected) for tensor, expected in ours),
         "num_code_images": num_images,
         **facts,
     }
-    return row, codes, logits
+    return row, {tensor: np.unique(values) for tensor, values in codes.items()}, logits
 
 
 def num_asked(name: str, handoff: Handoff) -> int:
@@ -231,19 +231,25 @@ def integer_agreement(logits: np.ndarray, expected: np.ndarray, labels: np.ndarr
     }
 
 
-def equal_codes(codes: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict:
-    """Share of equal integers over tensors, and which tensors differ, in the order of execution."""
-    steps = {name: np.abs(values.astype(np.int32) - expected[name]) for name, values in codes.items()}
-    differ = {
-        name: {"equal_codes": _percent(error == 0), "max_step_error": int(error.max())}
-        for name, error in steps.items()
-        if error.any()
-    }
-    total = sum(error.size for error in steps.values())
+def equal_codes(compared: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> dict:
+    """Share of equal integers over tensors, and which tensors differ.
+
+    Args:
+      compared: (tensor, its integers, those that are expected) in the order of execution, 8-bit; one is held at a time.
+    """
+    differ = {}
+    num_tensors = num_equal = num_integers = 0
+    for name, values, expected in compared:
+        error = np.abs(values.astype(np.int16) - expected)
+        if error.any():
+            differ[name] = {"equal_codes": _percent(error == 0), "max_step_error": int(error.max())}
+        num_tensors += 1
+        num_equal += int(np.sum(error == 0))
+        num_integers += error.size
     return {
-        "num_tensors": len(steps),
-        "equal_codes": 100.0 * sum(int(np.sum(error == 0)) for error in steps.values()) / total,
-        "max_step_error": max(int(error.max()) for error in steps.values()),
+        "num_tensors": num_tensors,
+        "equal_codes": 100.0 * num_equal / num_integers,
+        "max_step_error": max((row["max_step_error"] for row in differ.values()), default=0),
         "first_different": next(iter(differ), None),
         "different": differ,
     }
@@ -343,7 +349,7 @@ def _row(tensor: Tensor, handoff: Handoff, seen: dict[str, np.ndarray]) -> dict:
     if tensor.data is not None:
         row["num_levels"] = len(np.unique(tensor.data))
     elif tensor.name in seen:
-        row["num_levels"] = len(np.unique(seen[tensor.name]))
+        row["num_levels"] = len(seen[tensor.name])
     return row
 
 

@@ -3,14 +3,19 @@
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 
 from qkd_tf.experiment import ExperimentError
+from qkd_tf.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.grid import IntegerGrid
 from qkd_tf.quantization.plan import parents, producer
 from qkd_tf.quantization.scheme import QuantizedStudent, QuantizedTensor
 
 SAMPLES_PER_BATCH = 65_536
+# Of all tensors that are looked at together. It takes a batch of 128 of MobileNetV2 at CIFAR's size whole: in parts, a
+# float tensor's last bits may be others.
+WATCHED_BYTES = 1 << 30
 STEPS = 64  # of an output, that one step of an all-zero input may be; operators take some hundred
 MSE_CANDIDATES = 100
 
@@ -38,6 +43,34 @@ def mse_interval(x: np.ndarray, grid: IntegerGrid) -> float:
     return float(min(candidates, key=error))
 
 
+class Sample:
+    """What an init sees of one tensor of a batch, taken part by part: all values of a tensor that has `num_kept` at the
+    most, else so many, drawn with repetition, beside its least and its greatest.
+
+    Args:
+      num_values: of the tensor over the whole batch.
+    """
+
+    def __init__(self, num_values: int, num_kept: int, rng: np.random.Generator):
+        self._is_whole = num_values <= num_kept
+        self._places = np.arange(num_values) if self._is_whole else rng.integers(0, num_values, num_kept)
+        self._picked = np.empty(self._places.shape, np.float32)
+        self._low, self._high = np.float32(np.inf), np.float32(-np.inf)
+        self._num_seen = 0
+
+    def add(self, values: np.ndarray) -> None:
+        """The next values of the tensor, [n] float32."""
+        places = self._places - self._num_seen
+        inside = (0 <= places) & (places < values.size)
+        self._picked[inside] = values[places[inside]]
+        self._low, self._high = np.minimum(self._low, values.min()), np.maximum(self._high, values.max())
+        self._num_seen += values.size
+
+    def values(self) -> np.ndarray:
+        """[n] float32, when all parts were added."""
+        return self._picked if self._is_whole else np.append(self._picked, [self._low, self._high])
+
+
 INITS: Mapping[str, Callable[[np.ndarray, IntegerGrid], float]] = {
     "minmax": minmax_interval,
     "lsq": lsq_interval,
@@ -49,8 +82,9 @@ def calibrate(student: QuantizedStudent, images: Iterable[np.ndarray], init: str
     """Sets every interval from the float student's weights and its activations on `images`.
 
     Args:
-      images: batches [N, H, W, C] of pixels. Min-max sees all values of them; the other
-        inits see SAMPLES_PER_BATCH of each tensor and batch, drawn with `seed`.
+      images: batches [N, H, W, C] of pixels; of a large one no more are computed at a time than WATCHED_BYTES hold.
+        Min-max sees all values of them; the other inits see SAMPLES_PER_BATCH of each tensor and batch, drawn with
+        `seed`.
       init: a key of INITS.
 
     Raises:
@@ -58,18 +92,9 @@ def calibrate(student: QuantizedStudent, images: Iterable[np.ndarray], init: str
     """
     choose = INITS[init]
     kernels = {name: choose(quantized.kernel.numpy(), quantized.grid) for name, quantized in student.weights.items()}
-    names = [name for name, quantized in student.outputs.items() if quantized.interval.trainable]
-    watch = tf_keras.Model(student.plain.inputs, {name: student.plain.get_layer(name).output for name in names})
-    rng = np.random.default_rng(seed)
-    seen: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for batch in images:
-        for name, value in watch.predict_on_batch(batch).items():
-            flat = value.reshape(-1)
-            if flat.size > SAMPLES_PER_BATCH:
-                extremes = [flat.min(), flat.max()]
-                flat = np.append(rng.choice(flat, SAMPLES_PER_BATCH), extremes)
-            seen[name].append(flat)
-    tensors = {name: choose(np.concatenate(seen[name]), student.outputs[name].grid) for name in names}
+    num_kept = 0 if choose is minmax_interval else SAMPLES_PER_BATCH
+    seen = _seen(student, images, num_kept, np.random.default_rng(seed))
+    tensors = {name: choose(values, student.outputs[name].grid) for name, values in seen.items()}
     for found, quantized in ((tensors, student.outputs), (kernels, student.weights)):
         for name, interval in found.items():
             _assign(name, quantized[name], interval)
@@ -77,6 +102,28 @@ def calibrate(student: QuantizedStudent, images: Iterable[np.ndarray], init: str
         _assign(name, student.outputs[name], _of_zeros(student.plain.get_layer(name), student))
     for name in reversed([name for name, interval in kernels.items() if interval == 0]):
         _assign(name, student.weights[name], _of_zero_kernel(student.plain.get_layer(name), student))
+
+
+def _seen(
+    student: QuantizedStudent, images: Iterable[np.ndarray], num_kept: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """`Sample.values` of all batches, by tensor whose interval is learned."""
+    names = [name for name, quantized in student.outputs.items() if quantized.interval.trainable]
+    layers = {name: student.plain.get_layer(name) for name in names}
+    watch = tf.function(
+        tf_keras.Model(student.plain.inputs, {name: layer.output for name, layer in layers.items()}), autograph=False
+    )
+    size = num_images(WATCHED_BYTES, np.dtype(np.float32).itemsize * values_of_image(layers.values()))
+    seen: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for batch in images:
+        samples = {name: Sample(len(batch) * values_of_image([layer]), num_kept, rng) for name, layer in layers.items()}
+        for part in portions(batch, size):
+            tensors = watch(part, training=False)
+            for name, sample in samples.items():
+                sample.add(np.asarray(tensors.pop(name)).ravel())  # in place, and let go before the next
+        for name, sample in samples.items():
+            seen[name].append(sample.values())
+    return {name: np.concatenate(values) for name, values in seen.items()}
 
 
 def _of_zeros(layer, student: QuantizedStudent) -> float:

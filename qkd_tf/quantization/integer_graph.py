@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
+from qkd_tf import portions
 from qkd_tf.accelerators import on_cpu
 from qkd_tf.quantization.grid import AVERAGE_CODE
 from qkd_tf.quantization.integer_student import IntegerStudent, Operator, integer_sums
@@ -31,7 +32,8 @@ from qkd_tf.quantization.runtime_arithmetic import (
     sums_rounded_up_twice,
 )
 
-BATCH_PIXELS = 8 * 224 * 224
+# Of the largest tensor of a batch, of which a graph holds some at a time: 8 images of MobileNetV2 at 224 x 224.
+BATCH_BYTES = 40 << 20
 # Values of a tensor, over all images, from which it pays to have XLA compile how sums are rounded: half a second of
 # TensorFlow's operators one by one, against a sixth of one for compiling.
 COMPILED_VALUES = 2**26
@@ -49,7 +51,8 @@ class IntegerGraph:
         with on_cpu():
             self._builds = [self._build(operator, arithmetic) for operator in student.operators]
         shape = student.image_shape
-        self._batch = max(1, min(num_images, BATCH_PIXELS // (shape[0] * shape[1])))
+        of_image = np.dtype(np.float32).itemsize * student.largest_tensor
+        self._batch = max(1, min(num_images, portions.num_images(BATCH_BYTES, of_image)))
         spec = tf.TensorSpec((self._batch, *shape), tf.uint8)
         self._tensors = tf.function(self._stored, input_signature=[spec], autograph=False)
         self._logits = tf.function(
@@ -78,8 +81,7 @@ class IntegerGraph:
 
     def _batches(self, images: np.ndarray) -> Iterator[tuple[tf.Tensor, int]]:
         """Whole batches, the last one filled up, and how many images of each count: one shape is compiled."""
-        for start in range(0, len(images), self._batch):
-            batch = np.asarray(images[start : start + self._batch])
+        for batch in map(np.asarray, portions.portions(images, self._batch)):
             missing = self._batch - len(batch)
             yield tf.constant(np.pad(batch, ((0, missing), *[(0, 0)] * 3))), len(batch)
 

@@ -15,6 +15,7 @@ import tf_keras
 
 from qkd_tf.accelerators import on_cpu
 from qkd_tf.models.activations import activation_name
+from qkd_tf.portions import values_of_image
 from qkd_tf.quantization.grid import AVERAGE_CODE, TensorQuantParams, quantize
 from qkd_tf.quantization.plan import is_sigmoid, parents, producer, role
 from qkd_tf.quantization.runtime_arithmetic import GROUPED_CONVOLUTION, INT4_MAX, Arithmetic
@@ -26,7 +27,12 @@ _layers = tf_keras.layers
 
 
 class IntegerStudent:
-    """A student that `put_on_integer_steps` has been applied to, ready to compute in integers."""
+    """A student that `put_on_integer_steps` has been applied to, ready to compute in integers.
+
+    Attributes:
+      largest_tensor: numbers, for one image, of the largest that an operator makes. A prediction holds a few copies of
+        it, beside all tensors as int8.
+    """
 
     def __init__(self, student: QuantizedStudent):
         self.layers = student.plain.layers
@@ -39,10 +45,9 @@ class IntegerStudent:
             if role(layer) == "pass":
                 self.params[layer.name] = self.params[parents(layer)[0].name]
         self.operators = [
-            Operator.ending_in(layer, self.params)
-            for layer in self.layers
-            if layer.name in self.params and layer.name != self.pixels
+            Operator.ending_in(layer, self.params) for layer in stored_layers(student) if layer.name != self.pixels
         ]
+        self.largest_tensor = max(values_of_image([operator.end]) for operator in self.operators)
         self.kernels = {
             operator.root.name: self._kernel(operator, student.weights[operator.root.name])
             for operator in self.operators
@@ -166,6 +171,12 @@ class IntegerStudent:
 
     def move(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         return operator.root(tf.constant(x, tf.float32), training=False).numpy().astype(np.int16)
+
+
+def stored_layers(student: QuantizedStudent) -> list:
+    """The layers whose tensors `IntegerStudent` has integers of: those with a grid, and those that move integers."""
+    named = {student.pixels[0], *student.outputs}
+    return [layer for layer in student.plain.layers if layer.name in named or role(layer) == "pass"]
 
 
 KINDS: Mapping[type, str] = {

@@ -78,6 +78,18 @@ def test_arrays_are_saved_whatever_their_names_are(tmp_path, compressed):
     assert kinds == {zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED}
 
 
+def test_arrays_are_read_one_at_a_time(tmp_path):
+    size = 1 << 20
+    arrays = {f"{row}/{name}": np.full(size, 3 * row + name, np.int8) for row in range(3) for name in range(3)}
+    archive.save_npz(tmp_path / "a.npz", arrays, compressed=True)
+    tracemalloc.start()
+    rows = archive.open_npz(tmp_path / "a.npz").rows()
+    assert {row: list(tensors) for row, tensors in rows.items()} == {str(row): ["0", "1", "2"] for row in range(3)}
+    assert [int(rows[row][name][-1]) for row in rows for name in rows[row]] == list(range(9))
+    assert tracemalloc.get_traced_memory()[1] < 3 * size
+    tracemalloc.stop()
+
+
 def test_objects_are_never_saved(tmp_path):
     with pytest.raises(ValueError, match="allow_pickle"):
         archive.save_npz(tmp_path / "a.npz", {"object": np.array([{}])})

@@ -5,6 +5,7 @@ import pytest
 
 from qkd_tf import diagnosis, handoff
 from qkd_tf.diagnosis import TensorError
+from qkd_tf.portions import values_of_image
 from qkd_tf.quantization.grid import activation_params, unsigned_grid
 from qkd_tf.run_folder import RunFolder
 
@@ -80,6 +81,25 @@ def test_every_tensor_has_its_error_against_both_references(tmp_path, make_quant
         if row["tensor"] == "kernel":
             assert unrounded["own_sqnr"] == unrounded["sqnr"]
     assert rows["logits", "output"]["unrounded"]["own_sqnr"] > rows["logits", "output"]["unrounded"]["sqnr"] + 3
+
+
+@pytest.mark.parametrize("num_images, sizes", [(0, [1] * 7), (2, [2, 2, 2, 1]), (100, [4, 3])])
+def test_activations_that_are_held_have_a_bound_of_bytes_which_changes_no_error(
+    monkeypatch, make_quantized_student, num_images, sizes
+):
+    student = make_quantized_student()
+    images = np.random.default_rng(0).integers(0, 256, (7, *student.plain.input_shape[1:])).astype(np.float32)
+    references = {"unrounded": student.plain.get_weights()}
+    expected = diagnosis.measure(student, images, references)
+    held = 2 * 4 * values_of_image(student.plain.get_layer(name) for name in student.outputs)
+    monkeypatch.setattr(diagnosis, "HELD_BYTES", held * num_images)
+    batches, portions = [], diagnosis.portions
+    monkeypatch.setattr(diagnosis, "portions", lambda *given: batches.extend(portions(*given)) or batches)
+    found = diagnosis.measure(student, images, references)
+    assert [len(batch) for batch in batches] == sizes
+    for row, before in zip(found, expected, strict=True):
+        assert (row["layer"], row["tensor"]) == (before["layer"], before["tensor"])
+        assert row["unrounded"] == pytest.approx(before["unrounded"], rel=1e-5)
 
 
 def test_more_bits_have_less_error(tmp_path, make_quantized_student, make_splits):

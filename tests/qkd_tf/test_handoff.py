@@ -1,14 +1,23 @@
 import json
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
+import tf_keras
+from hypothesis import given
+from hypothesis import strategies as st
+from tf_keras import layers
 
 from qkd_tf import archive, durable, handoff
-from qkd_tf.experiment import ExperimentError
+from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec
+from qkd_tf.models import zoo
 from qkd_tf.quantization.grid import load_params
+from qkd_tf.quantization.integer_steps import put_on_integer_steps
+from qkd_tf.quantization.integer_student import IntegerStudent
 from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
+from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.run_folder import RunFolder
 
 FRESH_PROCESS = """
@@ -217,6 +226,91 @@ def test_graph_that_is_not_exact_is_told_and_no_handoff_is_written(
     with pytest.raises(ExperimentError, match="in the arithmetic of litert the student's graph has other logits"):
         handoff.write(make_quantized_student(), make_splits(), folder)
     assert not folder.handoff.exists()
+
+
+@given(st.integers(1, 40_000))
+def test_codes_have_a_bound_of_bytes_and_only_a_single_image_may_exceed_it(written, max_bytes):
+    _, student, *_ = written
+    of_image = handoff.code_bytes_of_image(student)
+    with mock.patch.object(handoff, "MAX_CODE_BYTES", max_bytes):
+        number = handoff.num_code_images(student)
+    assert 1 <= number <= handoff.NUM_CODE_IMAGES
+    assert number == 1 or number * of_image <= max_bytes
+    assert number == handoff.NUM_CODE_IMAGES or (number + 1) * of_image > max_bytes
+
+
+@pytest.mark.parametrize("num_images", [1, 5, 12])
+def test_codes_that_are_written_have_the_bytes_that_were_reckoned(
+    tmp_path, monkeypatch, make_quantized_student, make_splits, num_images
+):
+    student = make_quantized_student()
+    of_image = handoff.code_bytes_of_image(student)
+    monkeypatch.setattr(handoff, "MAX_CODE_BYTES", of_image * num_images)
+    folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
+    folder.claim()
+    handoff.write(student, make_splits(), folder)
+    codes = archive.load_npz(folder.handoff / "integer_codes.npz")
+    assert {len(values) for values in codes.values()} == {num_images}
+    assert sum(values.nbytes for values in codes.values()) == of_image * num_images
+
+
+@pytest.mark.parametrize("num_images, num_threads", [(0, 1), (1, 4), (5, 2)])
+def test_threads_and_their_images_change_no_integer(monkeypatch, make_quantized_student, num_images, num_threads):
+    student = make_quantized_student()
+    put_on_integer_steps(student)
+    integers = IntegerStudent(student)
+    images = np.random.default_rng(0).integers(0, 256, (12, *integers.image_shape)).astype(np.uint8)
+    expected = integers.predict_each(images, ARITHMETICS.values())
+    of_image = 8 * integers.largest_tensor
+    monkeypatch.setattr(handoff, "THREAD_BYTES", of_image * num_images)
+    monkeypatch.setattr(handoff, "THREADS_BYTES", of_image * max(num_images, 1) * num_threads)
+    found = handoff._first_codes(integers, images)
+    for row, tensors in zip(ARITHMETICS, expected, strict=True):
+        assert found[row].keys() == tensors.keys()
+        for name, values in tensors.items():
+            np.testing.assert_array_equal(found[row][name], values)
+
+
+@pytest.mark.parametrize("name, num_images", [("resnet56", 32), ("mobilenet_v2_1.0_cifar", 32)])
+def test_small_networks_hand_over_32_images(name, num_images):
+    model = zoo.build(NetworkSpec(name, PixelNormalization((128.0,), (64.0,))), (32, 32, 3), 10)
+    assert handoff.num_code_images(quantize_student(model, QuantizationSpec())) == num_images
+
+
+def huge_student(side):
+    """A few kernels, and tensors of side x side x 64."""
+    pixels = tf_keras.Input((side, side, 3), name="pixels")
+    x = layers.Conv2D(64, 1, activation="relu")(layers.Rescaling(1 / 64, -2.0)(pixels))
+    logits = layers.Dense(2, name="logits")(layers.GlobalAveragePooling2D()(x))
+    return quantize_student(tf_keras.Model(pixels, logits), QuantizationSpec())
+
+
+def test_what_could_never_be_read_is_refused_in_a_line_and_all_else_is_read():
+    """One image of 3,000 x 3,000 x 64 has more than 256 MiB, and is handed over alone; of 5,000 it is refused."""
+    large = huge_student(3_000)
+    assert handoff.num_code_images(large) == 1 and handoff.code_bytes_of_image(large) > handoff.MAX_CODE_BYTES
+    handoff.require_readable(large, 10_000)
+    with pytest.raises(ExperimentError, match=r"one image, in each .* 6,[0-9,]+ bytes .* 4,294,967,296 .*--image_size"):
+        handoff.require_readable(huge_student(5_000))
+
+
+@given(st.integers(1, 40_000))
+def test_handoff_that_is_taken_before_the_training_is_read_after_it(written, max_bytes):
+    folder, student, *_ = written
+    with mock.patch.multiple(archive, MAX_BYTES=max_bytes + archive.HEADERS):
+        try:
+            handoff.require_readable(student, 12)
+        except ExperimentError:
+            return
+        for name in ("integer_codes.npz", "integer_logits.npz"):
+            archive.load_npz(folder / name)
+
+
+def test_logits_of_more_images_than_can_be_read_are_refused(make_quantized_student):
+    student = make_quantized_student()
+    handoff.require_readable(student, 10**6)
+    with pytest.raises(ExperimentError, match="the logits, in each arithmetic .* take fewer test images"):
+        handoff.require_readable(student, 10**9)
 
 
 def test_float_student_follows_the_quantized_ones_biases(written):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tflite_export import integer_reference
 from tflite_export.convert import convert
 from tflite_export.graph import IntegerGraph, Operator, Tensor, constant
 from tflite_export.integer_reference import run
@@ -33,6 +34,25 @@ def test_every_tensor_of_every_operator_is_the_runtimes(exported, runtime, conte
         differing = {name: int(np.sum(codes != ours[name])) for name, codes in asked.items()}
         assert differing == dict.fromkeys(asked, 0)
         assert any(len(np.unique(codes)) > 2 for codes in asked.values())
+
+
+@pytest.mark.parametrize("held_bytes", [1, 20_000])
+def test_images_that_are_held_have_a_bound_of_bytes_which_changes_no_integer(exported, monkeypatch, held_bytes):
+    codes = np.concatenate(list(input_codes(exported.graph, random_images(exported.graph))))
+    arithmetic = RUNTIMES["tflm"].arithmetic
+    expected = run(exported.graph, codes, arithmetic)
+    monkeypatch.setattr(integer_reference, "HELD_BYTES", held_bytes)
+    numbers, compute = [], integer_reference._run
+
+    def spied(graph, operator, values, arithmetic):
+        numbers.append(len(next(iter(values.values()))))
+        return compute(graph, operator, values, arithmetic)
+
+    monkeypatch.setattr(integer_reference, "_run", spied)
+    found = run(exported.graph, codes, arithmetic)
+    assert set(numbers) == {1} if held_bytes == 1 else min(numbers) < NUM_IMAGES
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
 
 
 def test_keras_student_in_integers_predicts_every_tensor(exported, runtime, contents):

@@ -471,7 +471,7 @@ def test_file_of_every_case_passes_on_every_runtime(exported):
 
 
 def test_file_whose_integers_are_not_those_that_the_student_predicts_is_refused(residual):
-    codes = copy.deepcopy(residual.handoff.integer_codes)
+    codes = {row: dict(tensors) for row, tensors in residual.handoff.integer_codes.items()}
     codes["litert"]["depthwise_relu"][0, 0, 0, :2] += 2
     handoff = dataclasses.replace(residual.handoff, integer_codes=codes)
     (line,) = check(residual, handoff=handoff)["failures"]
@@ -613,7 +613,8 @@ def test_agreement_counts_classes_and_steps():
 
 def test_equal_codes_name_the_first_tensor_that_differs():
     expected = {"a": np.array([1, 2], np.int8), "b": np.array([-128, 0], np.int8), "c": np.array([5], np.int8)}
-    found = equal_codes({"a": expected["a"], "b": np.array([127, 0], np.int8), "c": np.array([4], np.int8)}, expected)
+    codes = {"a": expected["a"], "b": np.array([127, 0], np.int8), "c": np.array([4], np.int8)}
+    found = equal_codes((name, codes[name], expected[name]) for name in codes)
     assert (found["num_tensors"], found["equal_codes"], found["max_step_error"]) == (3, 60, 255)
     assert found["first_different"] == "b"
     assert found["different"]["c"] == {"equal_codes": 0, "max_step_error": 1}

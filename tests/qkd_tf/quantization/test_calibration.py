@@ -1,12 +1,16 @@
+from unittest import mock
+
 import numpy as np
 import pytest
 import tf_keras
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tf_keras import layers
 
-from qkd_tf.experiment import INTERVAL_INITS, QuantizationSpec
+from qkd_tf.experiment import INTERVAL_INITS, NetworkSpec, PixelNormalization, QuantizationSpec
+from qkd_tf.models import zoo
+from qkd_tf.portions import num_images, values_of_image
 from qkd_tf.quantization import calibration
 from qkd_tf.quantization.grid import IntegerGrid, signed_grid, unsigned_grid, weight_grid
 from qkd_tf.quantization.scheme import quantize_student
@@ -187,6 +191,90 @@ def test_sampling_is_repeatable_and_close_to_the_whole(chain):
     assert calibrated(0) == first != calibrated(1)
     # 65,536 draws tell the mean of |x| to about 0.3 %.
     assert first == pytest.approx(calibration.lsq_interval(images, student.outputs["conv"].grid), rel=0.02)
+
+
+def integer_student(chain):
+    """Small whole numbers in every tensor: sums are exact in any order, whatever the size of a batch."""
+    kernel = tf_keras.initializers.Constant(np.arange(-13, 14).reshape(3, 3, 3, 1) % 4 - 1)
+    model = chain(
+        layers.Conv2D(1, 3, kernel_initializer=kernel, name="conv"),
+        layers.ReLU(name="relu"),
+        layers.Flatten(),
+        layers.Dense(2, kernel_initializer="ones", name="logits"),
+    )
+    return quantize_student(model, SPEC)
+
+
+@given(
+    init=st.sampled_from(sorted(calibration.INITS)),
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    watched_bytes=st.integers(1, 5_000),
+    num_samples=st.integers(1, 300),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=25)
+def test_calibration_in_parts_is_calibration_of_whole_batches(chain, init, sizes, watched_bytes, num_samples, seed):
+    student = integer_student(chain)
+    rng = np.random.default_rng(seed)
+    batches = [rng.integers(0, 9, (size, 8, 8, 3)).astype(np.float32) for size in sizes]
+    with mock.patch.object(calibration, "SAMPLES_PER_BATCH", num_samples):
+        calibration.calibrate(student, batches, init, seed)
+        whole = intervals(student)
+        with mock.patch.object(calibration, "WATCHED_BYTES", watched_bytes):
+            calibration.calibrate(student, batches, init, seed)
+    assert intervals(student) == whole
+
+
+@given(
+    values=arrays(np.float32, st.integers(1, 60), elements=st.floats(-100, 100, width=32)),
+    num_kept=st.integers(0, 80),
+    cuts=st.lists(st.integers(1, 20), max_size=8),
+    seed=st.integers(0, 9),
+)
+def test_sample_is_the_choice_from_the_whole_tensor_and_its_extremes(values, num_kept, cuts, seed):
+    sample = calibration.Sample(values.size, num_kept, np.random.default_rng(seed))
+    parts = np.split(values, [cut for cut in np.cumsum(cuts, dtype=int) if cut < values.size])
+    for part in parts:
+        sample.add(part)
+    drawn = np.append(np.random.default_rng(seed).choice(values, num_kept), [values.min(), values.max()])
+    np.testing.assert_array_equal(sample.values(), values if values.size <= num_kept else drawn)
+
+
+@pytest.mark.parametrize("place", [0, 250, 499])
+def test_what_is_not_finite_is_seen_in_any_part_though_no_sample_falls_on_it(place):
+    values = np.zeros(500, np.float32)
+    values[place] = np.nan
+    sample = calibration.Sample(500, 0, np.random.default_rng(0))
+    for part in np.split(values, 5):
+        sample.add(part)
+    assert np.isnan(sample.values()).all()
+
+
+@pytest.mark.parametrize("of_image, parts", [(1, [7]), (2, [5, 2]), (9, [1] * 7), (10**6, [1] * 7)])
+def test_images_are_computed_within_the_bound_and_one_at_a_time_where_it_holds_none(
+    chain, monkeypatch, of_image, parts
+):
+    student = integer_student(chain)
+    watched = 4 * (6 * 6 + 2)  # float32 of ReLU and logits
+    monkeypatch.setattr(calibration, "WATCHED_BYTES", 10 * watched // of_image)
+    seen, function = [], calibration.tf.function
+
+    def spied(model, **options):
+        run = function(model, **options)
+        return lambda part, **arguments: seen.append(len(part)) or run(part, **arguments)
+
+    monkeypatch.setattr(calibration.tf, "function", spied)
+    calibration.calibrate(student, [np.ones((7, 8, 8, 3), np.float32)], "minmax")
+    assert seen == parts
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2_1.0_cifar"])
+def test_batches_of_128_of_cifar_are_computed_whole(name):
+    """Intervals of results that were published stay what they are."""
+    model = zoo.build(NetworkSpec(name, PixelNormalization((128.0,), (64.0,))), (32, 32, 3), 10)
+    student = quantize_student(model, QuantizationSpec())
+    watched = [student.plain.get_layer(name) for name, q in student.outputs.items() if q.interval.trainable]
+    assert num_images(calibration.WATCHED_BYTES, 4 * values_of_image(watched)) >= 128
 
 
 def test_student_with_one_quantized_tensor_is_calibrated(chain):

@@ -148,8 +148,8 @@ def test_every_way_of_the_definition_has_one_here():
 def test_batches_change_no_bit(monkeypatch, make_student):
     student, images = make_student(joined, LOW), pictures(7)
     expected = student.predict(images, ARITHMETICS["tflm"])[student.output]
-    for pixels in (0, 2 * 9 * 8, 100 * 9 * 8):
-        monkeypatch.setattr(integer_graph, "BATCH_PIXELS", pixels)
+    for num_images, sizes in ((0, [1] * 7), (2, [2, 2, 2, 1]), (100, [7])):
+        monkeypatch.setattr(integer_graph, "BATCH_BYTES", num_images * 4 * student.largest_tensor)
         parts = list(IntegerGraph(student, ARITHMETICS["tflm"], 7).logits(images))
-        assert [len(part) for part in parts] == {0: [1] * 7, 144: [2, 2, 2, 1]}.get(pixels, [7])
+        assert [len(part) for part in parts] == sizes
         np.testing.assert_array_equal(np.concatenate(parts), expected)
