@@ -7,13 +7,15 @@ The order of a split is that of its file names, shuffled by a fixed seed: it is 
 import dataclasses
 import functools
 import hashlib
+import itertools
 import os
 import pathlib
+from typing import NoReturn
 
 import numpy as np
 import tensorflow as tf
 
-from qkd_tf.data.looks import look, size_of, within
+from qkd_tf.data.looks import SHA256_BYTES, look, size_of, within
 from qkd_tf.data.pixels import SUFFIXES, decode, shape_notes
 from qkd_tf.data.source import Examples, Source, require_label_names
 from qkd_tf.experiment import DataSpec, ExperimentError, printable, require
@@ -166,10 +168,16 @@ def _cut(files: Files, fraction: float) -> tuple[Files, Files]:
 def _examples(files: Files, channels: int) -> Examples:
     """What is stored, and shuffled, is a path: that costs no memory to speak of."""
 
+    @functools.cache  # of a million paths it takes seconds
+    def stored() -> tuple[tf.Tensor, tf.Tensor]:
+        paths, labels = ([file[column] for file in files] for column in (0, 1))
+        return tf.constant([os.fsencode(path) for path in paths], tf.string), tf.constant(np.array(labels, np.int64))
+
     def read(seed: int | None) -> tf.data.Dataset:
-        order = range(len(files)) if seed is None else np.random.default_rng(seed).permutation(len(files))
-        paths = tf.constant([os.fsencode(files[index][0]) for index in order], tf.string)
-        return tf.data.Dataset.from_tensor_slices((paths, tf.constant([files[i][1] for i in order], tf.int64)))
+        if seed is None:
+            return tf.data.Dataset.from_tensor_slices(stored())
+        order = np.random.default_rng(seed).permutation(len(files))
+        return tf.data.Dataset.from_tensor_slices(tuple(tf.gather(column, order) for column in stored()))
 
     return Examples(len(files), read, lambda path: decode(tf.io.read_file(path), channels))
 
@@ -193,37 +201,46 @@ def _scan(spec: DataSpec, root: pathlib.Path, files: dict[str, Files], source: S
         "mend or remove them, or leave them out by --skip_broken_images",
     )
     sound = np.flatnonzero([path not in broken for path in paths])
-    sizes, examples = np.unique(rows["size"][sound], axis=0, return_index=True)
+    sizes, examples, counts = np.unique(rows["size"][sound], axis=0, return_index=True, return_counts=True)
     if not spec.image_size and len(sizes) > 1:
-        told_sizes = [
-            f"{within(paths[sound[example]], root)} has {height}x{width}"
-            for (height, width), example in list(zip(sizes, examples, strict=True))[:2]
-        ]
-        raise ExperimentError(
-            f"images of {root} differ in size: {', '.join(told_sizes)} (height x width); "
-            "give --image_size, for instance --image_size=224"
+        _raise_sizes(root, [paths[sound[example]] for example in examples], sizes)
+    left = files
+    if broken:
+        left = {name: [file for file in part if file[0] not in broken] for name, part in files.items()}
+        source = dataclasses.replace(
+            source, **{name: _examples(part, source.image_shape[2]) for name, part in left.items()}
         )
-    left = {name: [file for file in part if file[0] not in broken] for name, part in files.items()}
     gone = {label for _, label in files["train"]} - {label for _, label in left["train"]}
     require(not gone, f"no image of class {_first([source.label_names[label] for label in gone])} can be decoded")
     turned = [within(paths[index], root) for index in np.flatnonzero(rows["is_turned"])]
+    digits, size = rows["sha256"].tobytes().hex(), 2 * SHA256_BYTES
+    digests = {path: digits[index * size : (index + 1) * size] for index, path in enumerate(paths)}
     return dataclasses.replace(
         source,
-        **{name: _examples(part, source.image_shape[2]) for name, part in left.items()},
         notes=source.notes
         + _notes("left out, since it cannot be decoded", told)
         + _notes("taken as stored, not turned as their EXIF data say", turned)
-        + shape_notes(spec, *rows["size"][sound].tolist()),
-        content_sha256=_content(left, dict(zip(paths, rows["sha256"], strict=True)), root, source.label_names),
+        + shape_notes(spec, *itertools.chain(*map(itertools.repeat, sizes.tolist(), counts.tolist()))),
+        content_sha256=_content(left, digests, root, source.label_names),
         scan=None,
     )
 
 
-def _content(files: dict[str, Files], digests: dict[str, np.ndarray], root: pathlib.Path, names: list[str]) -> str:
+def _raise_sizes(root: pathlib.Path, examples: list[str], sizes: np.ndarray) -> NoReturn:
+    """Tells of the first two of several sizes, with a picture of each."""
+    told = [
+        f"{within(path, root)} has {height}x{width}"
+        for path, (height, width) in itertools.islice(zip(examples, sizes, strict=True), 2)
+    ]
+    raise ExperimentError(
+        f"images of {root} differ in size: {', '.join(told)} (height x width); "
+        "give --image_size, for instance --image_size=224"
+    )
+
+
+def _content(files: dict[str, Files], digests: dict[str, str], root: pathlib.Path, names: list[str]) -> str:
     lines = [
-        f"{split} {label} {digests[path].tobytes().hex()} {within(path, root)}"
-        for split, part in files.items()
-        for path, label in part
+        f"{split} {label} {digests[path]} {within(path, root)}" for split, part in files.items() for path, label in part
     ]
     listing = [f"class {name}".encode() for name in names] + sorted(map(os.fsencode, lines))
     return hashlib.sha256(b"\n".join(listing)).hexdigest()

@@ -6,6 +6,7 @@ where it cannot be written nothing is remembered, and one that is damaged or of 
 
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import io
 import os
@@ -124,7 +125,12 @@ def _key(path: str, root: pathlib.Path) -> bytes:
 
 def within(path: str, root: pathlib.Path) -> str:
     """A path that was listed under `root`, seen from there."""
-    return path.removeprefix(os.path.join(root, ""))
+    return path.removeprefix(_prefix(root))
+
+
+@functools.lru_cache
+def _prefix(root: pathlib.Path) -> str:
+    return os.path.join(root, "")
 
 
 def _found(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
