@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import tempfile
 
 import hypothesis
 import numpy as np
@@ -15,6 +16,10 @@ hypothesis.settings.load_profile("fast")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; more threads would wait for one another
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker has this from the process that started it
+    CACHE = tempfile.TemporaryDirectory(prefix="qkd_tf_cache")
+    os.environ["XDG_CACHE_HOME"] = CACHE.name  # what tests have seen of pictures is no memory of the user's
 
 # Files that take longest, longest first: none of them is left to one worker in the end.
 LONG_FILES = (
@@ -137,7 +142,7 @@ def make_splits():
 
         return Splits(
             **{
-                "train": lambda epoch: batches(np.random.default_rng(epoch).permutation(24)),
+                "train": lambda epoch, step=0: batches(np.random.default_rng(epoch).permutation(24)).skip(step),
                 "calibration": batches(np.arange(24)),
                 "validation": batches(np.arange(24, 35)),
                 "test": batches(np.arange(35, 47)),

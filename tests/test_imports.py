@@ -50,6 +50,8 @@ ALLOWED = {
     "qkd_tf.data": ["qkd_tf.data.*"],
     "qkd_tf.data.pixels": [EXPERIMENT],
     "qkd_tf.data.source": [EXPERIMENT],
+    "qkd_tf.data.looks": [DURABLE, "qkd_tf.data.pixels"],
+    "qkd_tf.data.folder": [EXPERIMENT, "qkd_tf.data.looks", "qkd_tf.data.pixels", "qkd_tf.data.source"],
     "qkd_tf.data.prepare": ["qkd_tf.quiet"],
     "qkd_tf.data.sources": [EXPERIMENT, "qkd_tf.data.*"],
     "qkd_tf.data.pipeline": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source", "qkd_tf.data.sources"],

@@ -4,20 +4,18 @@ Classes are those of train, sorted by name, or the lines of ROOT/labels.txt, in 
 The order of a split is that of its file names, shuffled by a fixed seed: it is the data set's, not the run's.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
-import io
 import itertools
 import os
 import pathlib
+from typing import NoReturn
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
-from tqdm import tqdm
 
+from qkd_tf.data.looks import SHA256_BYTES, look, size_of, within
 from qkd_tf.data.pixels import SUFFIXES, decode, shape_notes
 from qkd_tf.data.source import Examples, Source, require_label_names
 from qkd_tf.experiment import DataSpec, ExperimentError, printable, require
@@ -30,26 +28,8 @@ UNREAD = (".tif", ".tiff", ".heic", ".heif", ".jp2", ".j2k", ".ico", ".tga", ".p
 UNREAD += (".svg", ".psd", ".exr", ".hdr", ".dds", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 # Folders that systems leave behind, beside those that begin with a dot.
 LEFT_BEHIND = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__pycache__")
-ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 
 Files = list[tuple[str, int]]  # path and label of each picture
-
-
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """What was seen of a picture's file.
-
-    Attributes:
-      problem: why it cannot be decoded, "" if it can.
-      size: height and width.
-      sha256: of the file.
-      is_turned: whether its EXIF data say that it is not upright.
-    """
-
-    problem: str = ""
-    size: tuple[int, int] = (0, 0)
-    sha256: bytes = b""
-    is_turned: bool = False
 
 
 def open_source(spec: DataSpec) -> Source:
@@ -80,7 +60,7 @@ def open_source(spec: DataSpec) -> Source:
         f"{root / 'train'} has {len(label_names)} class folders{': '.join(['', *label_names])}; two or more are needed",
     )
     files = {name: _listed(root / name, label_names, strange, given is not None) for name in used}
-    known_by = [os.path.relpath(path, root) for name in sorted(used) for path, _ in files[name]]
+    known_by = [within(path, root) for name in sorted(used) for path, _ in files[name]]
     listing = "\n".join([*known_by, *(f"{LABELS}: {name}" for name in given or ())])
     files = {name: _shuffled(listed) for name, listed in files.items()}
     train, test = files["train"], files[test_name]
@@ -188,97 +168,86 @@ def _cut(files: Files, fraction: float) -> tuple[Files, Files]:
 def _examples(files: Files, channels: int) -> Examples:
     """What is stored, and shuffled, is a path: that costs no memory to speak of."""
 
+    @functools.cache  # of a million paths it takes seconds
+    def stored() -> tuple[tf.Tensor, tf.Tensor]:
+        paths, labels = ([file[column] for file in files] for column in (0, 1))
+        return tf.constant([os.fsencode(path) for path in paths], tf.string), tf.constant(np.array(labels, np.int64))
+
     def read(seed: int | None) -> tf.data.Dataset:
-        order = range(len(files)) if seed is None else np.random.default_rng(seed).permutation(len(files))
-        paths = tf.constant([os.fsencode(files[index][0]) for index in order], tf.string)
-        return tf.data.Dataset.from_tensor_slices((paths, tf.constant([files[i][1] for i in order], tf.int64)))
+        if seed is None:
+            return tf.data.Dataset.from_tensor_slices(stored())
+        order = np.random.default_rng(seed).permutation(len(files))
+        return tf.data.Dataset.from_tensor_slices(tuple(tf.gather(column, order) for column in stored()))
 
     return Examples(len(files), read, lambda path: decode(tf.io.read_file(path), channels))
 
 
 def _first_size(files: Files, root: pathlib.Path) -> tuple[int, int]:
     """Of the first picture that can be decoded; whether the others are like it, the scan will tell."""
-    size = next((look.size for look in (_look(path) for path, _ in files) if not look.problem), None)
+    size = next((size for size in (size_of(path) for path, _ in files) if size), None)
     require(size is not None, f"not one image of {root / 'train'} can be decoded")
     return size
 
 
-def _look(path: str) -> Look:
-    try:
-        encoded = pathlib.Path(path).read_bytes()
-        if not encoded:
-            return Look("0 bytes")
-        size = tuple(decode(tf.constant(encoded)).shape[:2])
-    except tf.errors.OpError as error:
-        return Look(error.message.splitlines()[0].split("}} ")[-1].split(" [Op:")[0][:100])
-    except OSError as error:
-        return Look(error.strerror)
-    return Look("", size, hashlib.sha256(encoded).digest(), _is_turned(encoded))
-
-
-def _is_turned(encoded: bytes) -> bool:
-    """Whether a viewer turns the picture, as decoders do not."""
-    if b"Exif" not in encoded[: 1 << 16] and b"eXIf" not in encoded[: 1 << 16]:
-        return False
-    try:
-        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "WEBP")) as picture:
-            return picture.getexif().get(ORIENTATION, 1) not in (0, 1)
-    except Exception:  # EXIF data of strangers, which nothing here needs
-        return False
-
-
 def _scan(spec: DataSpec, root: pathlib.Path, files: dict[str, Files], source: Source) -> Source:
-    """Reads and decodes every picture once."""
-    paths = [path for part in files.values() for path, _ in part]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(_look, paths)
-        looks = dict(zip(paths, tqdm(found, "looking at images", len(paths), unit="image", mininterval=1), strict=True))
-    broken = {path: look.problem for path, look in looks.items() if look.problem}
-    told = [f"{os.path.relpath(path, root)} ({reason})" for path, reason in broken.items()]
+    """Looks at every picture that was not seen at an earlier start."""
+    paths = list(dict.fromkeys(path for part in files.values() for path, _ in part))
+    rows, problems = look(root, paths)
+    broken = {paths[index]: problem for index, problem in problems.items()}
+    told = [f"{within(path, root)} ({reason})" for path, reason in broken.items()]
     require(
         not broken or spec.skip_broken_images,
         f"{len(broken)} of {len(paths)} images of {root} cannot be decoded: {_first(told)}; "
         "mend or remove them, or leave them out by --skip_broken_images",
     )
-    examples_of_sizes = {look.size: path for path, look in looks.items() if path not in broken}
-    if not spec.image_size and len(examples_of_sizes) > 1:
-        told_sizes = [
-            f"{os.path.relpath(path, root)} has {height}x{width}"
-            for (height, width), path in itertools.islice(examples_of_sizes.items(), 2)
-        ]
-        raise ExperimentError(
-            f"images of {root} differ in size: {', '.join(told_sizes)} (height x width); "
-            "give --image_size, for instance --image_size=224"
+    sound = np.flatnonzero([path not in broken for path in paths])
+    sizes, examples, counts = np.unique(rows["size"][sound], axis=0, return_index=True, return_counts=True)
+    if not spec.image_size and len(sizes) > 1:
+        _raise_sizes(root, [paths[sound[example]] for example in examples], sizes)
+    left = files
+    if broken:
+        left = {name: [file for file in part if file[0] not in broken] for name, part in files.items()}
+        source = dataclasses.replace(
+            source, **{name: _examples(part, source.image_shape[2]) for name, part in left.items()}
         )
-    left = {name: [file for file in part if file[0] not in broken] for name, part in files.items()}
     gone = {label for _, label in files["train"]} - {label for _, label in left["train"]}
     require(not gone, f"no image of class {_first([source.label_names[label] for label in gone])} can be decoded")
-    turned = [os.path.relpath(path, root) for path, look in looks.items() if look.is_turned]
+    turned = [within(paths[index], root) for index in np.flatnonzero(rows["is_turned"])]
+    digits, size = rows["sha256"].tobytes().hex(), 2 * SHA256_BYTES
+    digests = {path: digits[index * size : (index + 1) * size] for index, path in enumerate(paths)}
     return dataclasses.replace(
         source,
-        **{name: _examples(part, source.image_shape[2]) for name, part in left.items()},
         notes=source.notes
         + _notes("left out, since it cannot be decoded", told)
         + _notes("taken as stored, not turned as their EXIF data say", turned)
-        + shape_notes(spec, *(look.size for path, look in looks.items() if path not in broken)),
-        content_sha256=_content(left, looks, root, source.label_names),
+        + shape_notes(spec, *itertools.chain(*map(itertools.repeat, sizes.tolist(), counts.tolist()))),
+        content_sha256=_content(left, digests, root, source.label_names),
         scan=None,
     )
 
 
-def _content(files: dict[str, Files], looks: dict[str, Look], root: pathlib.Path, label_names: list[str]) -> str:
-    lines = [
-        b"%s %d %s %s"
-        % (split.encode(), label, looks[path].sha256.hex().encode(), os.fsencode(os.path.relpath(path, root)))
-        for split, part in files.items()
-        for path, label in part
+def _raise_sizes(root: pathlib.Path, examples: list[str], sizes: np.ndarray) -> NoReturn:
+    """Tells of the first two of several sizes, with a picture of each."""
+    told = [
+        f"{within(path, root)} has {height}x{width}"
+        for path, (height, width) in itertools.islice(zip(examples, sizes, strict=True), 2)
     ]
-    names = [f"class {name}".encode() for name in label_names]
-    return hashlib.sha256(b"\n".join(names + sorted(lines))).hexdigest()
+    raise ExperimentError(
+        f"images of {root} differ in size: {', '.join(told)} (height x width); "
+        "give --image_size, for instance --image_size=224"
+    )
+
+
+def _content(files: dict[str, Files], digests: dict[str, str], root: pathlib.Path, names: list[str]) -> str:
+    lines = [
+        f"{split} {label} {digests[path]} {within(path, root)}" for split, part in files.items() for path, label in part
+    ]
+    listing = [f"class {name}".encode() for name in names] + sorted(map(os.fsencode, lines))
+    return hashlib.sha256(b"\n".join(listing)).hexdigest()
 
 
 def _notes(what: str, names: list[str], root: pathlib.Path | None = None) -> tuple[str, ...]:
-    told = [printable(os.path.relpath(name, root) if root else name) for name in names]
+    told = [printable(within(name, root) if root else name) for name in names]
     return (f"note: {what} ({len(told)}): {_first(told)}",) if told else ()
 
 

@@ -3,10 +3,12 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from qkd_tf.data.pixels import recolour, shape_notes
 from qkd_tf.data.source import Examples, PictureDigest, Source, in_memory
@@ -14,6 +16,7 @@ from qkd_tf.experiment import DataSpec, ExperimentError, require
 
 BATCH = 256  # examples that are looked at together
 COMPARED = 100  # first examples of a set that must come again in the same order
+HELD_BYTES = 1 << 30  # of a tf.data set's pixels: a smaller one is run through once and held in memory
 BUFFER_BYTES = 512 << 20  # of a set's decoded examples that are shuffled at a time
 DARK = 128  # pixels of 0 to 255 that are no whole numbers have a brighter one than this; else their range is unknown
 
@@ -186,14 +189,18 @@ def _stream(given: tf.data.Dataset, name: str, spec: DataSpec) -> _Stream:
     require(spec.image_size or is_sized, f"{name}: {_SIZES}")
     _require_numbers(pixels.dtype.as_numpy_dtype, name)
     scale, digest, labels = _Scale(pixels.dtype.as_numpy_dtype), PictureDigest(), [np.zeros(0, np.int64)]
-    num_bytes, is_one_hot = 0, False
-    for images, found in (given if batched else dataset.batch(BATCH if is_sized else 1)).as_numpy_iterator():
+    held, first, num_bytes, is_one_hot = [], [], 0, False
+    for images, found in _shown(given if batched else dataset.batch(BATCH if is_sized else 1), name, dataset):
         labels.append(_class_numbers(found, name))
         is_one_hot = found.ndim == 2 and found.shape[1] > 1
         scale.look(images)
         whole = _whole(images)
         digest.add(whole, labels[-1])
         num_bytes += whole.nbytes
+        first.extend(itertools.islice(zip(whole, labels[-1], strict=True), COMPARED - len(first)))
+        held.append(whole)
+        if not is_sized or num_bytes > HELD_BYTES:
+            held.clear()
     labels = np.concatenate(labels)
     notes = scale.notes(name, "tf.cast({}, tf.uint8)", "tf.round")
 
@@ -203,14 +210,25 @@ def _stream(given: tf.data.Dataset, name: str, spec: DataSpec) -> _Stream:
         return tf.cast(tf.round(image) if image.dtype.is_floating else image, tf.uint8), tf.cast(label, tf.int64)
 
     dataset = dataset.map(example)
-    first, again = (list(dataset.take(COMPARED).as_numpy_iterator()) for _ in range(2))
-    same = all(np.array_equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(first, again, strict=True))
+    again = list(dataset.take(COMPARED).as_numpy_iterator())
     require(
-        same,
+        len(first) == len(again)
+        and all(np.array_equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(first, again, strict=True)),
         f"{name}: the set comes in another order each time; leave its shuffle out (shuffle=False of "
         "image_dataset_from_directory), training shuffles itself",
     )
+    if held:
+        dataset = tf.data.Dataset.from_tensor_slices((np.concatenate(held), labels))
     return _Stream(dataset, labels, digest.hexdigest(), notes, max(1, num_bytes // max(1, len(labels))))
+
+
+def _shown(batches: tf.data.Dataset, name: str, examples: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The batches, with a bar where they take longer than a moment."""
+    number = int(examples.cardinality())  # negative where it is not known
+    with tqdm(None, f"looking at {name}", max(0, number) or None, unit="image", mininterval=1, delay=1) as bar:
+        for images, labels in batches.as_numpy_iterator():
+            yield images, labels
+            bar.update(len(labels))
 
 
 _SIZES = (

@@ -30,7 +30,8 @@ class Splits:
     """The three splits of a data set, as batches of (pixels [N, H, W, C] uint8, labels [N] int64).
 
     Attributes:
-      train: epoch number -> augmented batches of that epoch, the same for the same seed and epoch.
+      train: epoch number, first step -> augmented batches of that epoch from that step on (0: all), the same for the
+        same seed and epoch. What is streamed is not decoded before that step.
       calibration: training images without augmentation.
       validation, test: in the order of the data set, the last batch may be short.
       fingerprint: what was read: data set, version, numbers of images, SHA-256 of the first `digested` images of
@@ -40,7 +41,7 @@ class Splits:
       max_steps: batches that end an epoch early; 0 for none.
     """
 
-    train: Callable[[int], tf.data.Dataset]
+    train: Callable[[int, int], tf.data.Dataset]
     calibration: tf.data.Dataset
     validation: tf.data.Dataset
     test: tf.data.Dataset
@@ -103,11 +104,12 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return dataset.batch(spec.batch_size).prefetch(PARALLEL_CALLS)
 
-    def epoch_batches(epoch: int) -> tf.data.Dataset:
+    def epoch_batches(epoch: int, first_step: int = 0) -> tf.data.Dataset:
         seed = spec.seed * 100_003 + epoch
-        batches = pictures["train"].shuffled(seed).batch(spec.batch_size, drop_remainder=True).enumerate()
+        examples = pictures["train"].shuffled(seed, first_step * spec.batch_size)
+        batches = examples.batch(spec.batch_size, drop_remainder=True).enumerate(first_step)
         if spec.max_steps:
-            batches = batches.take(spec.max_steps)
+            batches = batches.take(spec.max_steps - first_step)
         return batches.map(
             lambda step, batch: (pixels.augment(batch[0], shape, spec, tf.stack([seed, step])), batch[1]),
             num_parallel_calls=PARALLEL_CALLS,
@@ -216,11 +218,12 @@ class Pictures:
         """In the order of the data set."""
         return self._decoded(self._examples.read(None)) if self._kept is None else self._kept
 
-    def shuffled(self, seed: int) -> tf.data.Dataset:
-        """In an order that depends on the seed alone."""
+    def shuffled(self, seed: int, first: int = 0) -> tf.data.Dataset:
+        """In an order that depends on the seed alone, from example number `first` of it on."""
         if self._kept is not None:
-            return self._shuffled(self._kept, self._examples.num_examples, seed)
-        return self._decoded(self._shuffled(self._examples.read(seed), self._examples.buffer, seed))
+            return self._shuffled(self._kept, self._examples.num_examples, seed).skip(first)
+        stored = self._shuffled(self._examples.read(seed), self._examples.buffer, seed)
+        return self._decoded(stored.skip(first))
 
     def head(self) -> tf.data.Dataset:
         """What is looked at before training: all that is kept, the first DIGESTED of what is streamed."""

@@ -223,7 +223,7 @@ class Trainer:
 
         with training_in(self._spec.mixed_precision):
             distiller.fit(
-                self._distribution.divide(self._splits.train(number).skip(done)),
+                self._distribution.divide(self._splits.train(number, done)),
                 steps_per_epoch=steps - done,
                 verbose=0,
                 callbacks=[

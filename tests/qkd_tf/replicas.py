@@ -82,7 +82,7 @@ def splits() -> Splits:
         return tf.data.Dataset.from_tensor_slices((pictures[part], labels[part])).batch(BATCH_SIZE)
 
     return Splits(
-        train=lambda epoch: batches(np.random.default_rng(epoch).permutation(BATCH_SIZE * STEPS)),
+        train=lambda epoch, step=0: batches(np.random.default_rng(epoch).permutation(BATCH_SIZE * STEPS)).skip(step),
         calibration=batches(np.arange(48)),
         validation=batches(np.arange(48, 63)),
         test=batches(np.arange(63, 80)),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from qkd_tf.data import pipelines
+from qkd_tf.data import pipeline, pipelines
 from qkd_tf.data.given import source_of
 from qkd_tf.experiment import DataSpec, ExperimentError
 
@@ -306,6 +306,46 @@ def test_arrays_come_in_the_order_of_the_seed_and_a_set_in_its_own():
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[3])
     stream = source_of(as_set(IMAGES, np.sort(LABELS)), arrays(8), None, SPEC, None).train
     assert [int(image[0, 0, 0]) for image, _ in stream.read(1)] == orders[0]
+
+
+def counted(given, log):
+    """The same set, which leaves a mark in `log` for each example that is asked of it."""
+
+    def mark(image, label):
+        tf.py_function(lambda: log.append(1), [], [])
+        return image, label
+
+    return tf.data.Dataset.from_tensor_slices(given).map(mark).batch(32)
+
+
+@pytest.mark.parametrize("limit", [pipeline.CACHE_BYTES, 0], ids=["kept", "streamed"])
+def test_a_set_that_fits_in_memory_is_run_through_once(monkeypatch, limit):
+    """And is the same to the bit as one that does not; the first of it are asked for again, for their order."""
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", limit)
+    monkeypatch.setattr(pipeline, "DIGESTED", 20)
+    spec = DataSpec("in_memory:x", batch_size=40, validation_fraction=0.25, crop_padding=1)
+    train, test, log = arrays(400), arrays(200), []
+
+    def batches(held):
+        monkeypatch.setattr("qkd_tf.data.given.HELD_BYTES", held)
+        log.clear()
+        splits = pipelines(source_of(counted(train, log), counted(test, log), None, spec, None), spec)
+        parts = (splits.train(0), splits.validation, splits.train(1), splits.validation, splits.test)
+        return [array for part in parts for batch in part.as_numpy_iterator() for array in batch]
+
+    once = batches(400 * 36)
+    assert len(log) < 2 * 600
+    for found, expected in zip(batches(400 * 36 - 1), once, strict=True):  # the training set is a byte too large
+        np.testing.assert_array_equal(found, expected)
+    assert len(log) > 2 * 600
+
+
+def test_a_set_that_gives_nothing_the_second_time_is_told():
+    examples = iter(zip(*arrays(), strict=True))
+    signature = (tf.TensorSpec((6, 6, 1), tf.uint8), tf.TensorSpec((), tf.int64))
+    spent = tf.data.Dataset.from_generator(lambda: examples, output_signature=signature)
+    with pytest.raises(ExperimentError, match="train: the set comes in another order each time"):
+        source_of(spent, arrays(8), None, SPEC, None)
 
 
 def of_many(labels):

@@ -156,6 +156,19 @@ def test_an_epoch_ends_after_the_steps_that_were_asked_for(digits):
     assert load(max_steps=1000).steps_per_epoch == len(list(digits.train(0))) == 1293 // 64
 
 
+@pytest.mark.parametrize("limit", [pipeline.CACHE_BYTES, 0], ids=["kept", "streamed"])
+@pytest.mark.parametrize("first_step, max_steps", [(0, 0), (1, 0), (19, 0), (20, 0), (2, 5), (5, 5)])
+def test_an_epoch_goes_on_at_any_step_to_the_bit(monkeypatch, limit, first_step, max_steps):
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", limit)
+    splits = load(max_steps=max_steps)
+    whole = list(splits.train(3).as_numpy_iterator())
+    rest = list(splits.train(3, first_step).as_numpy_iterator())
+    assert len(whole) == splits.steps_per_epoch and len(rest) == len(whole) - first_step
+    for expected, found in zip(whole[first_step:], rest, strict=True):
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
 def test_first_images_of_validation_and_test_are_taken(digits):
     splits = load(max_eval_images=50)
     for name in ("validation", "test"):
@@ -262,20 +275,34 @@ def test_files_of_a_streamed_set_are_read_in_another_order_each_epoch(imagenet_d
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[3])
 
 
+def counting(examples, decoded):
+    """The same examples, which leave a mark in `decoded` for each that is decoded."""
+
+    def decode(image):
+        tf.py_function(lambda: decoded.append(1), [], [])
+        return examples.decode(image)
+
+    return dataclasses.replace(examples, decode=decode)
+
+
+@pytest.mark.usefixtures("streaming")
+@pytest.mark.parametrize("first_step", [0, 2, 3])
+def test_what_was_trained_before_a_resume_is_not_decoded_again(imagenet_dir, first_step):
+    decoded = []
+    source, spec = data.open_source(imagenet(imagenet_dir)), imagenet(imagenet_dir)
+    splits = data.pipelines(dataclasses.replace(source, train=counting(source.train, decoded)), spec)
+    assert len(list(splits.train(0, first_step))) == 4 - first_step
+    assert len(decoded) == 8 * (4 - first_step)
+
+
 @pytest.mark.usefixtures("streaming")
 def test_a_streamed_set_is_not_read_to_be_counted(imagenet_dir, monkeypatch):
     monkeypatch.setattr(pipeline, "DIGESTED", 5)
     decoded = []
     source = data.open_source(imagenet(imagenet_dir))
-
-    def counting(examples):
-        def decode(image):
-            tf.py_function(lambda: decoded.append(1), [], [])
-            return examples.decode(image)
-
-        return dataclasses.replace(examples, decode=decode)
-
-    counted = dataclasses.replace(source, train=counting(source.train), validation=counting(source.validation))
+    counted = dataclasses.replace(
+        source, train=counting(source.train, decoded), validation=counting(source.validation, decoded)
+    )
     splits = data.pipelines(counted, imagenet(imagenet_dir))
     assert decoded == []
     next(iter(splits.validation))

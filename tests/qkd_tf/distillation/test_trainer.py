@@ -145,13 +145,13 @@ def nan_at(make_splits, epoch, step):
     """Splits whose training batch of that epoch and step, both from 1, is all NaN."""
     splits = make_splits()
 
-    def train(number):
+    def train(number, first_step=0):
         def spoil(index, batch):
             images = tf.cast(batch[0], tf.float32)
             broken = tf.logical_and(index == step - 1, number == epoch - 1)
             return tf.where(broken, np.nan, images), batch[1]
 
-        return splits.train(number).enumerate().map(spoil)
+        return splits.train(number, first_step).enumerate(first_step).map(spoil)
 
     return dataclasses.replace(splits, train=train)
 
@@ -183,9 +183,9 @@ def test_intervals_are_kept_from_calibration_to_the_last_epoch(tmp_path, make_ru
 def test_results_tell_of_every_epoch_and_two_checkpoints_are_kept(tmp_path, make_run, make_splits):
     whole, asked = make_splits(), []
 
-    def train(epoch):
+    def train(epoch, first_step=0):
         asked.append(epoch)
-        return whole.train(epoch)
+        return whole.train(epoch, first_step)
 
     splits = dataclasses.replace(whole, train=train)
     phases = (("self_studying", 2), ("co_studying", 1))
