@@ -83,17 +83,21 @@ class Subject:
         """On the validation split, in percent, with these bits rules after those of the run."""
         spec = dataclasses.replace(self._spec, bits_rule=self._spec.bits_rule + rules)
         student = quantize_student(self.plain, spec)
-        calibrate(student, self._images, spec.interval_init, self._seed)
-        self._take_trained_intervals(student)
+        calibrate(student, self._images, spec.interval_init, self._seed, only=self._take_trained_intervals(student))
+        self._take_trained_intervals(student)  # of a kernel whose layer hands on another tensor, or the reverse
         return top1(student.model, self._splits.validation)
 
-    def _take_trained_intervals(self, student: QuantizedStudent) -> None:
-        """Where the grid is the trained one."""
+    def _take_trained_intervals(self, student: QuantizedStudent) -> set[str]:
+        """Where the grid is the trained one. Returns the names of layers of which a grid is another."""
+        others = set()
         pairs = ((student.weights, self._trained_kernels), (student.outputs, self._trained_tensors))
         for tensors, trained in pairs:
-            for name in tensors.keys() & trained.keys():
-                if tensors[name].grid == trained[name].grid:
-                    tensors[name].interval.assign(trained[name].scale)
+            for name, tensor in tensors.items():
+                if name in trained and tensor.grid == trained[name].grid:
+                    tensor.interval.assign(trained[name].scale)
+                else:
+                    others.add(name)
+        return others
 
     def saved_bytes(self, layer: str, num_bits: int) -> float:
         kernel = tf.size(self.plain.get_layer(layer).get_weights()[0]).numpy()

@@ -115,7 +115,7 @@ ALLOWED = {
         "qkd_tf.quantization.plan",
         "qkd_tf.quantization.scheme",
     ],
-    "qkd_tf.quantization.batch_norm": ["qkd_tf.quantization.scheme"],
+    "qkd_tf.quantization.batch_norm": [PORTIONS, "qkd_tf.quantization.scheme"],
     "qkd_tf.quantization.equalization": ["qkd_tf.quantization.plan"],
     "qkd_tf.quantization.oscillation": [GRID, "qkd_tf.quantization.scheme"],
     "qkd_tf.quantization.integer_steps": [

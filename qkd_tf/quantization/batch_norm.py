@@ -14,7 +14,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from qkd_tf.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.scheme import QuantizedStudent
+
+# Of a network's largest tensor, of which a few are held at a time: where a batch has more it is measured in parts.
+TENSOR_BYTES = 1 << 28
 
 Statistics = list[tuple[np.ndarray, np.ndarray]]  # mean and variance of each layer
 
@@ -89,6 +93,8 @@ class BatchNormShift:
 
     def __init__(self, student: QuantizedStudent):
         self._plain, self._quantized = BatchNormEstimator(student.plain), BatchNormEstimator(student.model)
+        largest = max(values_of_image([layer]) for layer in student.plain.layers)
+        self._size = num_images(TENSOR_BYTES, np.dtype(np.float32).itemsize * largest)
 
     def estimate(self, batches: Iterable[tf.Tensor]) -> None:
         """Sets the quantized student's statistics from those that its float twin has now.
@@ -99,11 +105,10 @@ class BatchNormShift:
         Raises:
           ValueError: there is no batch.
         """
-        pairs = [(self._plain.measure(images), self._quantized.measure(images)) for images in batches]
-        before, after = (
-            dict(zip(self._plain.layers, _mean([p for p, _ in pairs]), strict=True)),
-            dict(zip(self._quantized.layers, _mean([q for _, q in pairs]), strict=True)),
-        )
+        parts = (part for images in batches for part in portions(images, self._size))
+        pairs = [(self._plain.measure(part), self._quantized.measure(part)) for part in parts]
+        before = dict(zip(self._plain.layers, _mean([plain for plain, _ in pairs]), strict=True))
+        after = dict(zip(self._quantized.layers, _mean([quantized for _, quantized in pairs]), strict=True))
         for name, layer in self._quantized.layers.items():
             plain, (mean, variance), (moved, scaled) = self._plain.layers[name], before[name], after[name]
             factor = (scaled + plain.epsilon) / (variance + plain.epsilon)

@@ -1,6 +1,6 @@
 """First intervals, from the weights and from a few batches of activations."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -78,7 +78,13 @@ INITS: Mapping[str, Callable[[np.ndarray, IntegerGrid], float]] = {
 }
 
 
-def calibrate(student: QuantizedStudent, images: Iterable[np.ndarray], init: str, seed: int = 0) -> None:
+def calibrate(
+    student: QuantizedStudent,
+    images: Iterable[np.ndarray],
+    init: str,
+    seed: int = 0,
+    only: Collection[str] | None = None,
+) -> None:
     """Sets every interval from the float student's weights and its activations on `images`.
 
     Args:
@@ -86,14 +92,20 @@ def calibrate(student: QuantizedStudent, images: Iterable[np.ndarray], init: str
         Min-max sees all values of them; the other inits see SAMPLES_PER_BATCH of each tensor and batch, drawn with
         `seed`.
       init: a key of INITS.
+      only: names of the layers whose intervals are set, to what they would be if all were; None for all. What the
+        others have by then counts where a tensor is all zeros.
 
     Raises:
       ExperimentError: weights or activations that are not finite; the layer is named.
     """
     choose = INITS[init]
-    kernels = {name: choose(quantized.kernel.numpy(), quantized.grid) for name, quantized in student.weights.items()}
+    kernels = {
+        name: choose(quantized.kernel.numpy(), quantized.grid)
+        for name, quantized in student.weights.items()
+        if only is None or name in only
+    }
     num_kept = 0 if choose is minmax_interval else SAMPLES_PER_BATCH
-    seen = _seen(student, images, num_kept, np.random.default_rng(seed))
+    seen = _seen(student, images, num_kept, np.random.default_rng(seed), only)
     tensors = {name: choose(values, student.outputs[name].grid) for name, values in seen.items()}
     for found, quantized in ((tensors, student.outputs), (kernels, student.weights)):
         for name, interval in found.items():
@@ -105,10 +117,21 @@ def calibrate(student: QuantizedStudent, images: Iterable[np.ndarray], init: str
 
 
 def _seen(
-    student: QuantizedStudent, images: Iterable[np.ndarray], num_kept: int, rng: np.random.Generator
+    student: QuantizedStudent,
+    images: Iterable[np.ndarray],
+    num_kept: int,
+    rng: np.random.Generator,
+    only: Collection[str] | None,
 ) -> dict[str, np.ndarray]:
-    """`Sample.values` of all batches, by tensor whose interval is learned."""
-    names = [name for name, quantized in student.outputs.items() if quantized.interval.trainable]
+    """`Sample.values` of all batches, by tensor whose interval is learned.
+
+    Samples are drawn for those that are not looked at, too: each tensor's are the same whichever others are.
+    """
+    learned = [name for name, quantized in student.outputs.items() if quantized.interval.trainable]
+    names = [name for name in learned if only is None or name in only]
+    if not names:
+        return {}
+    num_values = {name: values_of_image([student.plain.get_layer(name)]) for name in learned}
     layers = {name: student.plain.get_layer(name) for name in names}
     watch = tf.function(
         tf_keras.Model(student.plain.inputs, {name: layer.output for name, layer in layers.items()}), autograph=False
@@ -116,7 +139,8 @@ def _seen(
     size = num_images(WATCHED_BYTES, np.dtype(np.float32).itemsize * values_of_image(layers.values()))
     seen: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for batch in images:
-        samples = {name: Sample(len(batch) * values_of_image([layer]), num_kept, rng) for name, layer in layers.items()}
+        drawn = {name: Sample(len(batch) * number, num_kept, rng) for name, number in num_values.items()}
+        samples = {name: drawn[name] for name in names}
         for part in portions(batch, size):
             tensors = watch(part, training=False)
             for name, sample in samples.items():
