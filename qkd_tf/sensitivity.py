@@ -18,12 +18,14 @@ import pathlib
 import re
 import sys
 
+import numpy as np
 import tensorflow as tf
+import tf_keras
 from absl import app
 from tqdm import tqdm
 
 from qkd_tf import command_line, data, durable, flags
-from qkd_tf.evaluate import top1
+from qkd_tf.evaluate import top1_of
 from qkd_tf.experiment import Experiment, ExperimentError, require, require_bits
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.grid import load_params
@@ -85,7 +87,15 @@ class Subject:
         student = quantize_student(self.plain, spec)
         calibrate(student, self._images, spec.interval_init, self._seed, only=self._take_trained_intervals(student))
         self._take_trained_intervals(student)  # of a kernel whose layer hands on another tensor, or the reverse
-        return top1(student.model, self._splits.validation)
+        return self._top1(student.model)
+
+    def _top1(self, model: tf_keras.Model) -> float:
+        """`evaluate.top1`, traced once for batches of any size and without a look for control flow, of which there is
+        none: to trace a student takes longer than to run it."""
+        pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)
+        predict = tf.function(lambda x: model(x, training=False), input_signature=[pixels], autograph=False)
+        seen = [(predict(images).numpy(), np.asarray(labels)) for images, labels in self._splits.validation]
+        return top1_of(*(np.concatenate(part) for part in zip(*seen, strict=True)))
 
     def _take_trained_intervals(self, student: QuantizedStudent) -> set[str]:
         """Where the grid is the trained one. Returns the names of layers of which a grid is another."""
