@@ -10,7 +10,6 @@ if __name__ == "__main__":
 
 # isort: split
 import argparse
-import json
 import os
 import pathlib
 import subprocess
@@ -22,6 +21,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from benchmarks import subjects
+from benchmarks.memory import resident_bytes
 from qkd_tf import diagnosis, handoff, networks
 from qkd_tf.experiment import NetworkSpec, QuantizationSpec
 from qkd_tf.quantization.calibration import calibrate
@@ -99,23 +99,22 @@ STEPS: Mapping[str, Callable] = {
 }
 
 
-def measure(network: str, step: str, batch: int, folder: pathlib.Path) -> str:
-    """A row of the table, from a process of its own."""
+def row(network: str, step: str, batch: int, folder: pathlib.Path) -> str:
+    """Of the table, for a step of this process."""
+    run, before = STEPS[step](network, batch, folder), resident_bytes("VmRSS")
+    start = time.perf_counter()
+    run()
+    seconds, peak = time.perf_counter() - start, resident_bytes("VmHWM")
+    return f"| {network}, {NETWORKS[network]} | {step} | {peak / 1e9:.2f} | {before / 1e9:.2f} | {seconds:.0f} |"
+
+
+def in_child(network: str, step: str, batch: int, folder: pathlib.Path) -> str:
+    """`row` of a process of its own."""
     command = [sys.executable, "-m", "benchmarks.scale", f"--batch={batch}", f"--folder={folder}"]
-    child = subprocess.Popen([*command, f"--network={network}", f"--step={step}"], stdout=subprocess.PIPE, text=True)
-    told = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        return f"| {network}, {NETWORKS[network]} | {step} | failed: {os.waitstatus_to_exitcode(status)} | | |"
-    found = json.loads(told.splitlines()[-1])
-    return (
-        f"| {network}, {NETWORKS[network]} | {step} | {usage.ru_maxrss * 1024 / 1e9:.2f} | "
-        f"{found['before'] / 1e9:.2f} | {found['seconds']:.0f} |"
-    )
-
-
-def resident_bytes() -> int:
-    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    done = subprocess.run([*command, f"--network={network}", f"--step={step}"], capture_output=True, text=True)
+    if done.returncode:
+        return f"| {network}, {NETWORKS[network]} | {step} | {done.stderr.splitlines()[-1]} | | |"
+    return done.stdout.splitlines()[-1]
 
 
 def main(arguments: list[str]) -> None:
@@ -127,15 +126,12 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     folder = given.folder or pathlib.Path(tempfile.mkdtemp())
     if given.network and given.step:
-        run, before = STEPS[given.step](given.network, given.batch, folder), resident_bytes()
-        start = time.perf_counter()
-        run()
-        print(json.dumps({"before": before, "seconds": time.perf_counter() - start}))
+        print(row(given.network, given.step, given.batch, folder))
         return
     print(f"batch {given.batch}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n{HEADER}")
     for network in [given.network] if given.network else NETWORKS:
         for step in [given.step] if given.step else STEPS:
-            print(measure(network, step, given.batch, folder / network), flush=True)
+            print(in_child(network, step, given.batch, folder / network), flush=True)
 
 
 if __name__ == "__main__":

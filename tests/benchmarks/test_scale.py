@@ -1,7 +1,5 @@
 """Each step of the measurement on a small network; what is measured is too large for a test."""
 
-import json
-
 import pytest
 from tf_keras import layers
 
@@ -27,12 +25,14 @@ def test_every_step_runs_and_the_file_has_every_integer_that_was_predicted(small
         step("small", 4, tmp_path / "small")()
 
 
-def test_child_tells_what_it_had_before_the_step_and_how_long_that_took(small, tmp_path, capsys):
+def test_row_tells_the_peak_and_what_was_there_before_the_step(small, tmp_path, capsys):
     scale.main(["--network=small", "--step=calibration", "--batch=4", f"--folder={tmp_path}"])
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told["before"] > 50e6 and told["seconds"] > 0
+    *_, network, step, peak, before, _, _ = capsys.readouterr().out.splitlines()[-1].split("|")
+    assert (network.strip(), step.strip()) == ("small, 8", "calibration")
+    assert 0 < float(before) <= float(peak)
 
 
-def test_step_that_failed_is_told_as_failed(tmp_path, monkeypatch):
+def test_step_that_failed_is_told_with_its_last_line(tmp_path, monkeypatch):
     monkeypatch.setitem(scale.NETWORKS, "NoNetwork", 8)  # of which the child knows nothing
-    assert scale.measure("NoNetwork", "calibration", 4, tmp_path) == "| NoNetwork, 8 | calibration | failed: 2 | | |"
+    line = scale.in_child("NoNetwork", "calibration", 4, tmp_path)
+    assert line.startswith("| NoNetwork, 8 | calibration | ") and "invalid choice: 'NoNetwork'" in line

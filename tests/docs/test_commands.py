@@ -83,6 +83,7 @@ NOT_RUN = {
     "benchmarks.soak": "tests/benchmarks/test_soak.py runs a sample",
     "benchmarks.flagship": "published weights, photographs; tests/tflite_export/test_verification.py has a small one",
     "benchmarks.integer_student": "a minute, and only worth something while nothing else runs",
+    "benchmarks.scale": "half an hour; tests/benchmarks/test_scale.py takes its steps",
     "benchmarks.calibration_alone": "published weights, photographs; tests/benchmarks/test_calibration_alone.py",
     "qkd_tf.train --strategy=multi_worker": "several machines; tests/qkd_tf/test_distribution.py has two workers",
     "qkd_tf.ablation --run_dir=runs/cifar10_mobilenet_v2": "no file holds a MobileNetV2 of one step: empty channels",
