@@ -1,9 +1,11 @@
 """Writes what the exporter needs: a plain Keras student, integers, and what they mean."""
 
 import pathlib
+from collections.abc import Iterator
 from concurrent import futures
 
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
 from qkd_tf import archive, disk_errors, durable
@@ -82,8 +84,7 @@ def _write(student: QuantizedStudent, splits: Splits, target: pathlib.Path, judg
     save_params(target / "tensor_params.json", tensor_params)
     (target / "labels.txt").write_text("\n".join(splits.label_names) + "\n")
 
-    logits, labels = predict_logits(student.model, splits.test)
-    _write_images(target / "test_images.npy", splits)
+    logits, labels = predict_logits(student.model, _writing_images(target / "test_images.npy", splits))
     np.save(target / "test_labels.npy", labels)
     (output_name,) = student.plain.output_names
     output = producer(student.plain.get_layer(output_name)).name
@@ -93,14 +94,15 @@ def _write(student: QuantizedStudent, splits: Splits, target: pathlib.Path, judg
     return StudentAccuracy(judge, top1_of(logits, labels), integers)
 
 
-def _write_images(path: pathlib.Path, splits: Splits) -> None:
-    """Batch by batch: the test split need not fit in memory."""
+def _writing_images(path: pathlib.Path, splits: Splits) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """The test split's batches, each written to `path` as it passes: it need not fit in memory, and is decoded once."""
     shape = (splits.fingerprint["num_test"], *splits.image_shape)
     with open(path, "wb") as file:  # not a memory map, which dies without a word where the disk is full
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for images, _ in splits.test.as_numpy_iterator():
-            file.write(images.tobytes())
+        for images, labels in splits.test:
+            file.write(np.asarray(images).tobytes())
+            yield images, labels
 
 
 def code_bytes_of_image(student: QuantizedStudent) -> int:
