@@ -28,9 +28,9 @@ NETWORK = (
     "--student_pixel_std=127.5",
 )
 TEACHER = ("--teacher=mobilenet_v2_1.0", "--teacher_pixel_mean=127.5", "--teacher_pixel_std=127.5")
-TRAINING = ("--phases=tutoring", "--learning_rates=0.001", "--batch_size=32", "--keep_epoch=last")
+TRAINING = ("--phases=tutoring", "--learning_rates=0.0001", "--batch_size=32", "--keep_epoch=last")
 # A validation of 60 pictures cannot tell epochs apart, so the last one's student is kept. Few bits take longer.
-EPOCHS = {8: 2, 6: 4, 4: 10}
+EPOCHS = {8: 2, 6: 3, 4: 8}
 KINDS = {
     "calibration": ("--phases=", "--batch_size=25"),
     "trained": TRAINING,
