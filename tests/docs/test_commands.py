@@ -114,6 +114,7 @@ OTHERS = {
     "pip install '.[micro]' -c constraints.txt": "the network",
     "pip install -r requirements-micro.txt": "the network",
     "python -m pip install -r requirements.txt -c constraints.txt": "the network",
+    "python -m pip install 'tensorflow[and-cuda]' -c constraints.txt": "the network",
     "tensorboard --logdir=RUN/logs": "a server",
     "export TF_USE_LEGACY_KERAS=1": "a setting",
     "make -f tensorflow/lite/micro/tools/make/Makefile microlite": "TFLM's sources",
