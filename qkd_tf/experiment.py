@@ -20,7 +20,8 @@ INTERVAL_INITS = ("minmax", "lsq", "mse")
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")
 EQUALIZATIONS = ("auto", "on", "off")
 # Largest channel of a network's kernels over their median one, beyond which training begins from channels of one size.
-# ResNets have up to 2.6, and at 2 bits lose by it; depthwise kernels of MobileNets 3 to 40, which do not train without.
+# ResNets have up to 2.6, and ResNet-8 lost by it at 2 bits; depthwise kernels of MobileNets have 3 to 40, and lose all
+# without it at 4 bits.
 UNEVEN_CHANNELS = 3.0
 BATCH_NORM_STATISTICS = ("auto", "batches", "shift")
 # Beginning of what a model in memory is called, whose weights are those of an earlier training, or are yet to learn.
