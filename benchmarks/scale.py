@@ -124,14 +124,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--network", choices=NETWORKS)
     parser.add_argument("--step", choices=STEPS)
     given = parser.parse_args(arguments)
-    folder = given.folder or pathlib.Path(tempfile.mkdtemp())
-    if given.network and given.step:
-        print(row(given.network, given.step, given.batch, folder))
-        return
-    print(f"batch {given.batch}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n{HEADER}")
-    for network in [given.network] if given.network else NETWORKS:
-        for step in [given.step] if given.step else STEPS:
-            print(in_child(network, step, given.batch, folder / network), flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or pathlib.Path(temporary)
+        if given.network and given.step:
+            print(row(given.network, given.step, given.batch, folder))
+            return
+        print(f"batch {given.batch}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n{HEADER}")
+        for network in [given.network] if given.network else NETWORKS:
+            for step in [given.step] if given.step else STEPS:
+                print(in_child(network, step, given.batch, folder / network), flush=True)
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ from sklearn import datasets
 from tf_keras import layers
 
 from qkd_tf import fit
+from qkd_tf.distillation.collapse import LEFT
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.quantization.quantizers import SMALLEST_INTERVAL
 
 RESULT = pathlib.Path(__file__).parent / "stability" / "digits.json"
 SIDE, NUM_TEST = 32, 360
 FLOAT_EPOCHS, EPOCHS = 8, 2
-LIMIT = 10.0  # of an interval's growth or shrinkage in two epochs
 # Network, bits, learning rate, batch size: each with the seed of its place.
 GRID = [
     (network, bits, rate, batch)
@@ -159,7 +159,7 @@ def summary(rows: list[dict]) -> str:
     for bound in sorted({row["max_change"] for row in rows}):
         runs = [row for row in rows if row["max_change"] == bound and "refused" not in row]
         changes = [max(row["growth"], row["shrinkage"]) for row in runs]
-        told = [bound or "none", len(runs), sum(row["at_floor"] > 0 for row in runs), sum(c > LIMIT for c in changes)]
+        told = [bound or "none", len(runs), sum(row["at_floor"] > 0 for row in runs), sum(c > LEFT for c in changes)]
         told += [sum(row["num_classes"] == 1 for row in runs), f"{max(changes):.3g}"]
         told += [f"{np.mean([row['top1'] for row in runs if row['rate'] == rate]):.1f}" for rate in rates]
         lines.append("| " + " | ".join(map(str, told)) + " |")

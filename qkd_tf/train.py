@@ -95,11 +95,15 @@ def run(
 
     def init_intervals() -> None:
         if experiment.equalized_spread is not None:
-            equalize_channels(student.plain, experiment.equalized_spread)
+            if equalize_channels(student.plain, experiment.equalized_spread):
+                print("kernels begin with channels of one size (--equalize_channels)")
             student.copy_weights_from_plain()
         calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
         if experiment.training.shifts_statistics(experiment.pretrained):
             BatchNormShift(student).estimate(images)
+            print(
+                "BatchNorm statistics are full precision's, moved by what quantization moves (--batch_norm_statistics)"
+            )
         look.at("quantized", student.model)
         look.keep()
 

@@ -13,7 +13,7 @@ from qkd_tf.quantization.plan import KERNELS, parents
 MAX_FACTOR = 2.0**20  # smaller channels are nothing beside BatchNormalization's epsilon, and squares must stay finite
 
 
-def equalize_channels(model: tf_keras.Model, spread: float = 1.0) -> None:
+def equalize_channels(model: tf_keras.Model, spread: float = 1.0) -> bool:
     """Scales the output channels of kernels to the largest weight of their layer. The model's function stays.
 
     Kernels whose output a BatchNormalization with gamma does not read, or not alone, stay as they are; so do channels
@@ -23,11 +23,15 @@ def equalize_channels(model: tf_keras.Model, spread: float = 1.0) -> None:
       model: float, in standard form.
       spread: nothing is done unless in one of these kernels the largest channel is more than so many times the median
         one, channels of zeros not counted; 1 for any.
+
+    Returns:
+      Whether anything was done.
     """
     found = [(layer, reader) for layer in model.layers if (reader := _batch_norm_behind(model, layer))]
-    if any(_spread(_sizes(layer, batch_norm)) > spread for layer, batch_norm in found):
-        for layer, batch_norm in found:
-            _equalize(layer, batch_norm)
+    is_uneven = any(_spread(_sizes(layer, batch_norm)) > spread for layer, batch_norm in found)
+    for layer, batch_norm in found if is_uneven else ():
+        _equalize(layer, batch_norm)
+    return is_uneven
 
 
 def _batch_norm_behind(model: tf_keras.Model, layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer | None:

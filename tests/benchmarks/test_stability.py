@@ -7,7 +7,7 @@ def test_default_rate_leaves_trained_intervals_near_their_calibration():
     """Without a bound the first kernel's interval grew 361 times here, and every picture was given one class."""
     row = stability.measure("plain", "w8a8", rate=0.01, batch=32, seed=0, max_change=0.02)
     assert row["at_floor"] == 0
-    assert max(row["growth"], row["shrinkage"]) < stability.LIMIT
+    assert max(row["growth"], row["shrinkage"]) < stability.LEFT
     assert row["num_classes"] > 1 and row["top1"] > 80
 
 

@@ -1,14 +1,18 @@
 """Channels of one size: nothing else of a network may move."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from tf_keras import layers
 
-from qkd_tf.experiment import QuantizationSpec
+from qkd_tf import networks
+from qkd_tf.experiment import UNEVEN_CHANNELS, NetworkSpec, PixelNormalization, QuantizationSpec
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import MAX_FACTOR, equalize_channels
 from qkd_tf.quantization.scheme import quantize_student
 
+MODELS = pathlib.Path(__file__).parents[4] / "shared" / "models"
 COMPUTE = {
     "conv": lambda use_bias: layers.Conv2D(4, 3, use_bias=use_bias, name="compute"),
     "groups": lambda use_bias: layers.Conv2D(4, 3, groups=2, use_bias=use_bias, name="compute"),
@@ -66,7 +70,7 @@ def test_below_the_spread_nothing_is_done(uneven, sizes, evened):
     layer = model.get_layer("compute")
     layer.set_weights([np.ones_like(layer.get_weights()[0]) * sizes])
     before = model.get_weights()
-    equalize_channels(model, spread=3.0)
+    assert equalize_channels(model, spread=3.0) == evened
     same = all(np.array_equal(now, then) for now, then in zip(model.get_weights(), before, strict=True))
     assert same != evened
     if evened:
@@ -147,3 +151,19 @@ def test_one_interval_keeps_what_it_would_have_lost(uneven):
 
     np.testing.assert_array_equal(integers(False)[:, 2], 0)
     np.testing.assert_array_equal(np.abs(integers(True)).max(axis=0), [7, 7, 7, 0])
+
+
+@pytest.mark.parametrize(
+    "name, file, side, num_classes, evened",
+    [
+        ("resnet20", "resnet20.npz", 32, 10, False),
+        ("mobilenet_v2_1.0", "mobilenet_v2_1.0_224_qat8.npz", 224, 1000, True),
+    ],
+)
+def test_published_resnet_is_even_and_mobilenet_is_not(name, file, side, num_classes, evened):
+    if not (MODELS / file).exists():
+        pytest.skip(f"no published weights: {MODELS / file}")
+    pixels = PixelNormalization((128.0,), (64.0,))
+    network = NetworkSpec(name, pixels, str(MODELS / file), pixels)
+    model = networks.build_student(network, (side, side, 3), num_classes).model
+    assert equalize_channels(model, UNEVEN_CHANNELS) == evened
