@@ -30,7 +30,7 @@ docs: .venv/installed  ## docs/flags.md from the code, tables and pictures from 
 	$(BIN)/python -m docs.pictures
 
 micro: .venv/installed build/tflm  ## the microcontroller bundle of every operator, compiled with TFLM's C++ and run
-	$(BIN)/python -m pytest tests/tflite_export/test_micro_bundle.py
+	$(BIN)/python -m pytest tests/tflite_export/bundles/test_micro_bundle.py
 
 bench: .venv/installed  ## speed and memory against full precision and the stock file, in one run
 	$(BIN)/python -m benchmarks.bench

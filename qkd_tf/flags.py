@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from absl import flags
 
 from qkd_tf import experiment as ex
-from qkd_tf.command_line import CommandFlags
+from qkd_tf.console.command_line import CommandFlags
 
 FLAGS = CommandFlags()
 

@@ -1,7 +1,7 @@
 """What a student will be, layer by layer, before anything is trained: python -m qkd_tf.preflight --flagfile=FILE."""
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import copy
@@ -15,7 +15,8 @@ import tensorflow as tf
 import tf_keras
 from absl import app
 
-from qkd_tf import command_line, data, flags, handoff, networks, random_state
+from qkd_tf import data, flags, networks
+from qkd_tf.console import command_line
 from qkd_tf.experiment import (
     DataSpec,
     Experiment,
@@ -27,6 +28,8 @@ from qkd_tf.experiment import (
 )
 from qkd_tf.models.copier import leaves
 from qkd_tf.networks import Network
+from qkd_tf.outcome import handoff
+from qkd_tf.process import random_state
 from qkd_tf.quantization.plan import KERNELS, QuantizationPlan, make_plan, parents, problems, role
 from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.quantization.student_reading import UnsupportedLayers

@@ -1,7 +1,7 @@
 """Trains a low-bit student by QKD: python -m qkd_tf.train --flagfile=configs/NAME.flags."""
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import contextlib
@@ -14,33 +14,25 @@ from collections.abc import Iterator
 import tf_keras
 from absl import app
 
-from qkd_tf import (
-    borrowed_process,
-    command_line,
-    data,
-    diagnosis,
-    distribution,
-    durable,
-    flags,
-    handoff,
-    identity,
-    networks,
-    preflight,
-    results,
-    start,
-)
-from qkd_tf.checkpoints import Checkpoints
+from qkd_tf import data, flags, networks, preflight
+from qkd_tf.console import command_line
+from qkd_tf.distillation import distribution
+from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
 from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.trainer import Trainer
-from qkd_tf.distribution import ONE_DEVICE, Distribution
 from qkd_tf.experiment import Experiment, ExperimentError
-from qkd_tf.folder_lock import FolderInUseError, locked
+from qkd_tf.models import identity
+from qkd_tf.outcome import diagnosis, handoff, results, start
+from qkd_tf.process import borrowed_process
+from qkd_tf.process.stop_signals import Stopped, StopSignals
 from qkd_tf.quantization.batch_norm import BatchNormShift
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import equalize_channels
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
-from qkd_tf.run_folder import RunFolder
-from qkd_tf.stop_signals import Stopped, StopSignals
+from qkd_tf.storage import durable
+from qkd_tf.storage.checkpoints import Checkpoints
+from qkd_tf.storage.folder_lock import FolderInUseError, locked
+from qkd_tf.storage.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,14 +8,14 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-GRID = "qkd_tf.quantization.grid"
-ARCHIVE, SAVED_MODEL = "qkd_tf.archive", "qkd_tf.saved_model"
-ARITHMETIC = "qkd_tf.quantization.runtime_arithmetic"
+GRID = "qkd_tf.integers.grid"
+ARCHIVE, SAVED_MODEL = "qkd_tf.storage.archive", "qkd_tf.storage.saved_model"
+ARITHMETIC = "qkd_tf.integers.runtime_arithmetic"
 EXPERIMENT = "qkd_tf.experiment"
-DURABLE = "qkd_tf.durable"
-LOCK = "qkd_tf.folder_lock"
-COMMAND_LINE = "qkd_tf.command_line"
-PORTIONS = "qkd_tf.portions"
+DURABLE = "qkd_tf.storage.durable"
+LOCK = "qkd_tf.storage.folder_lock"
+COMMAND_LINE = "qkd_tf.console.command_line"
+PORTIONS = "qkd_tf.process.portions"
 
 # Module (first pattern that fits) -> patterns of the project's modules that it may import.
 # "qkd_tf" alone is the package itself, that is its version.
@@ -30,29 +30,29 @@ ALLOWED = {
     "qkd_tf.distillation.learning_rates": [],
     DURABLE: [],
     LOCK: [],
-    "qkd_tf.disk_errors": [],
-    "qkd_tf.stop_signals": [],
-    "qkd_tf.random_state": [],
-    "qkd_tf.borrowed_process": ["qkd_tf.random_state"],
-    "qkd_tf.archive": [],
-    "qkd_tf.saved_model": [ARCHIVE],
+    "qkd_tf.storage.disk_errors": [],
+    "qkd_tf.process.stop_signals": [],
+    "qkd_tf.process.random_state": [],
+    "qkd_tf.process.borrowed_process": ["qkd_tf.process.random_state"],
+    "qkd_tf.storage.archive": [],
+    "qkd_tf.storage.saved_model": [ARCHIVE],
     # Flags and places.
-    "qkd_tf.command_line": [],
+    "qkd_tf.console.command_line": [],
     "qkd_tf.flags": [EXPERIMENT, COMMAND_LINE],
-    "qkd_tf.run_folder": [EXPERIMENT, DURABLE, LOCK],
-    "qkd_tf.page": [],
-    "qkd_tf.chatter": [],
-    "qkd_tf.quiet": ["qkd_tf.chatter"],
-    "qkd_tf.checkpoints": [EXPERIMENT, DURABLE, "qkd_tf.disk_errors"],
-    "qkd_tf.accelerators": [],
-    "qkd_tf.distribution": [EXPERIMENT, ARCHIVE, "qkd_tf.accelerators"],
+    "qkd_tf.storage.run_folder": [EXPERIMENT, DURABLE, LOCK],
+    "qkd_tf.console.page": [],
+    "qkd_tf.console.chatter": [],
+    "qkd_tf.console.quiet": ["qkd_tf.console.chatter"],
+    "qkd_tf.storage.checkpoints": [EXPERIMENT, DURABLE, "qkd_tf.storage.disk_errors"],
+    "qkd_tf.process.accelerators": [],
+    "qkd_tf.distillation.distribution": [EXPERIMENT, ARCHIVE, "qkd_tf.process.accelerators"],
     # Images: what is stored, then what a batch is made of.
     "qkd_tf.data": ["qkd_tf.data.*"],
     "qkd_tf.data.pixels": [EXPERIMENT],
     "qkd_tf.data.source": [EXPERIMENT],
     "qkd_tf.data.looks": [DURABLE, "qkd_tf.data.pixels"],
     "qkd_tf.data.folder": [EXPERIMENT, "qkd_tf.data.looks", "qkd_tf.data.pixels", "qkd_tf.data.source"],
-    "qkd_tf.data.prepare": ["qkd_tf.quiet"],
+    "qkd_tf.data.prepare": ["qkd_tf.console.quiet"],
     "qkd_tf.data.sources": [EXPERIMENT, "qkd_tf.data.*"],
     "qkd_tf.data.pipeline": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source", "qkd_tf.data.sources"],
     "qkd_tf.data.*": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source"],
@@ -78,14 +78,14 @@ ALLOWED = {
         "qkd_tf.models.normalization",
         "qkd_tf.models.reading",
     ],
-    "qkd_tf.models.weights": [EXPERIMENT, ARCHIVE, SAVED_MODEL, "qkd_tf.models.copier", "qkd_tf.random_state"],
+    "qkd_tf.models.weights": [EXPERIMENT, ARCHIVE, SAVED_MODEL, "qkd_tf.models.copier", "qkd_tf.process.random_state"],
     "qkd_tf.models.own": [EXPERIMENT, ARCHIVE, SAVED_MODEL, "qkd_tf.models.copier", "qkd_tf.models.weights"],
     "qkd_tf.models.zoo": [EXPERIMENT, "qkd_tf.models.*"],
     "qkd_tf.models": [],
     "qkd_tf.models.*": [EXPERIMENT, "qkd_tf.models.layers"],
     "qkd_tf.networks": [EXPERIMENT, "qkd_tf.models", "qkd_tf.models.*", "qkd_tf.quantization.standard_form"],
-    "qkd_tf.identity": ["qkd_tf", "qkd_tf.models.copier"],
-    "qkd_tf.start": [EXPERIMENT, DURABLE, "qkd_tf.data", "qkd_tf.evaluate"],
+    "qkd_tf.models.identity": ["qkd_tf", "qkd_tf.models.copier"],
+    "qkd_tf.outcome.start": [EXPERIMENT, DURABLE, "qkd_tf.data", "qkd_tf.evaluate"],
     # Quantization, upwards from the grid.
     "qkd_tf.quantization": [],
     "qkd_tf.quantization.fake_quant": [GRID],
@@ -119,13 +119,13 @@ ALLOWED = {
     "qkd_tf.quantization.equalization": ["qkd_tf.quantization.plan"],
     "qkd_tf.quantization.oscillation": [GRID, "qkd_tf.quantization.scheme"],
     "qkd_tf.quantization.integer_steps": [
-        "qkd_tf.quantization.grid",
+        "qkd_tf.integers.grid",
         "qkd_tf.quantization.plan",
         "qkd_tf.quantization.scheme",
     ],
     "qkd_tf.quantization.integer_student": [
         GRID,
-        "qkd_tf.accelerators",
+        "qkd_tf.process.accelerators",
         ARITHMETIC,
         PORTIONS,
         "qkd_tf.models.activations",
@@ -134,7 +134,7 @@ ALLOWED = {
     ],
     "qkd_tf.quantization.integer_graph": [
         GRID,
-        "qkd_tf.accelerators",
+        "qkd_tf.process.accelerators",
         ARITHMETIC,
         PORTIONS,
         "qkd_tf.quantization.integer_student",
@@ -143,9 +143,9 @@ ALLOWED = {
     # Distillation: what the optimizer treats apart is handed to it.
     "qkd_tf.distillation": [],
     "qkd_tf.distillation.collapse": [],
-    "qkd_tf.distillation.progress": [EXPERIMENT, "qkd_tf.stop_signals"],
+    "qkd_tf.distillation.progress": [EXPERIMENT, "qkd_tf.process.stop_signals"],
     "qkd_tf.distillation.mixed_precision": [EXPERIMENT],
-    "qkd_tf.distillation.summaries": [GRID, "qkd_tf.disk_errors", "qkd_tf.quantization.scheme"],
+    "qkd_tf.distillation.summaries": [GRID, "qkd_tf.storage.disk_errors", "qkd_tf.quantization.scheme"],
     "qkd_tf.distillation.distiller": [
         "qkd_tf.distillation.losses",
         "qkd_tf.distillation.mixed_precision",
@@ -153,82 +153,82 @@ ALLOWED = {
     ],
     "qkd_tf.distillation.trainer": [
         EXPERIMENT,
-        "qkd_tf.checkpoints",
+        "qkd_tf.storage.checkpoints",
         "qkd_tf.data",
-        "qkd_tf.distribution",
+        "qkd_tf.distillation.distribution",
         "qkd_tf.evaluate",
-        "qkd_tf.random_state",
-        "qkd_tf.run_folder",
-        "qkd_tf.stop_signals",
+        "qkd_tf.process.random_state",
+        "qkd_tf.storage.run_folder",
+        "qkd_tf.process.stop_signals",
         "qkd_tf.distillation.*",
         "qkd_tf.quantization.batch_norm",
         "qkd_tf.quantization.oscillation",
         "qkd_tf.quantization.scheme",
     ],
     # Top.
-    "qkd_tf.handoff": [
+    "qkd_tf.outcome.handoff": [
         EXPERIMENT,
         ARCHIVE,
         DURABLE,
         "qkd_tf.data",
-        "qkd_tf.disk_errors",
+        "qkd_tf.storage.disk_errors",
         "qkd_tf.evaluate",
         PORTIONS,
-        "qkd_tf.run_folder",
+        "qkd_tf.storage.run_folder",
         "qkd_tf.quantization.*",
     ],
     "qkd_tf.preflight": [
         "qkd_tf",
-        "qkd_tf.quiet",
+        "qkd_tf.console.quiet",
         EXPERIMENT,
         COMMAND_LINE,
         "qkd_tf.data",
         "qkd_tf.flags",
-        "qkd_tf.handoff",
+        "qkd_tf.outcome.handoff",
         "qkd_tf.networks",
-        "qkd_tf.random_state",
+        "qkd_tf.process.random_state",
         "qkd_tf.models.copier",
         "qkd_tf.quantization.plan",
         "qkd_tf.quantization.scheme",
         "qkd_tf.quantization.student_reading",
     ],
-    "qkd_tf.diagnosis": [
+    "qkd_tf.outcome.diagnosis": [
         GRID,
         DURABLE,
         "qkd_tf.data",
         "qkd_tf.evaluate",
         PORTIONS,
-        "qkd_tf.run_folder",
+        "qkd_tf.storage.run_folder",
         "qkd_tf.quantization.scheme",
     ],
-    "qkd_tf.finished_runs": [EXPERIMENT],
-    "qkd_tf.compare": [EXPERIMENT, COMMAND_LINE, DURABLE, "qkd_tf.finished_runs", "qkd_tf.page"],
-    "qkd_tf.results": [
+    "qkd_tf.outcome.finished_runs": [EXPERIMENT],
+    "qkd_tf.compare": [EXPERIMENT, COMMAND_LINE, DURABLE, "qkd_tf.outcome.finished_runs", "qkd_tf.console.page"],
+    "qkd_tf.outcome.results": [
         "qkd_tf",
         EXPERIMENT,
         DURABLE,
         "qkd_tf.data",
         "qkd_tf.evaluate",
-        "qkd_tf.run_folder",
+        "qkd_tf.storage.run_folder",
         "qkd_tf.quantization.scheme",
     ],
     "qkd_tf.train": ["qkd_tf", "qkd_tf.*"],
     "qkd_tf.api": [
         "qkd_tf",
-        "qkd_tf.borrowed_process",
+        "qkd_tf.process.borrowed_process",
         EXPERIMENT,
         DURABLE,
         "qkd_tf.data.given",
         "qkd_tf.flags",
         "qkd_tf.models.copier",
-        "qkd_tf.stop_signals",
+        "qkd_tf.process.stop_signals",
         "qkd_tf.train",
     ],
-    "qkd_tf.ablation": [EXPERIMENT, COMMAND_LINE, DURABLE, "qkd_tf.flags", "qkd_tf.run_folder"],
-    "qkd_tf.doctor": ["qkd_tf.chatter"],
+    "qkd_tf.ablation": [EXPERIMENT, COMMAND_LINE, DURABLE, "qkd_tf.flags", "qkd_tf.storage.run_folder"],
+    "qkd_tf.doctor": ["qkd_tf.console.chatter"],
     "qkd_tf.sensitivity": [
         "qkd_tf",
-        "qkd_tf.quiet",
+        "qkd_tf.console.quiet",
         EXPERIMENT,
         COMMAND_LINE,
         DURABLE,
@@ -246,10 +246,10 @@ ALLOWED = {
     "tflite_export": [],
     "tflite_export.*": [
         "qkd_tf",
-        "qkd_tf.page",
-        "qkd_tf.chatter",
-        "qkd_tf.quiet",
-        "qkd_tf.borrowed_process",
+        "qkd_tf.console.page",
+        "qkd_tf.console.chatter",
+        "qkd_tf.console.quiet",
+        "qkd_tf.process.borrowed_process",
         COMMAND_LINE,
         GRID,
         ARITHMETIC,
@@ -261,7 +261,7 @@ ALLOWED = {
         "tflite_export.*",
     ],
 }
-STANDARD_LIBRARY_ONLY = ["qkd_tf.chatter", EXPERIMENT, DURABLE, LOCK, "qkd_tf.stop_signals"]
+STANDARD_LIBRARY_ONLY = ["qkd_tf.console.chatter", EXPERIMENT, DURABLE, LOCK, "qkd_tf.process.stop_signals"]
 NUMPY_ONLY = [GRID, ARITHMETIC]
 
 

@@ -6,21 +6,23 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
-from qkd_tf import __version__, durable
-from qkd_tf.borrowed_process import borrowed
-from qkd_tf.folder_lock import locked
-from tflite_export import micro_bundle, phone_bundle, report
-from tflite_export.bundle import Delivery
-from tflite_export.compress import compress
-from tflite_export.convert import convert
-from tflite_export.graph import IntegerGraph
+from qkd_tf import __version__
+from qkd_tf.process.borrowed_process import borrowed
+from qkd_tf.storage import durable
+from qkd_tf.storage.folder_lock import locked
+from tflite_export.bundles import micro_bundle, phone_bundle
+from tflite_export.bundles.bundle import Delivery
+from tflite_export.flatbuffer.compress import compress
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.graph import IntegerGraph
+from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.inference.runtimes import RUNTIMES, absence, check_names
 from tflite_export.load import ExportError, Handoff, load_handoff
-from tflite_export.read_back import read_back
-from tflite_export.rebuild import rebuild
-from tflite_export.runtimes import RUNTIMES, absence, check_names
+from tflite_export.proof.verdict import print_verdict
+from tflite_export.proof.verification import Gate, examine, verify_compressed
+from tflite_export.rebuilding.rebuild import rebuild
+from tflite_export.reporting import report
 from tflite_export.targets import TARGETS, Target, store
-from tflite_export.verdict import print_verdict
-from tflite_export.verification import Gate, examine, verify_compressed
 
 BUNDLE_FOLDERS = (micro_bundle.FOLDER, phone_bundle.FOLDER)
 

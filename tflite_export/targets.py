@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from qkd_tf.quantization.runtime_arithmetic import INT4_MAX
-from tflite_export import micro_bundle, phone_bundle
-from tflite_export.bundle import Delivery
-from tflite_export.graph import IntegerGraph, Operator, Tensor
+from qkd_tf.integers.runtime_arithmetic import INT4_MAX
+from tflite_export.bundles import micro_bundle, phone_bundle
+from tflite_export.bundles.bundle import Delivery
+from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
 from tflite_export.load import ExportError
 
 WEIGHT_STORAGES = ("auto", "int8", "int4")
@@ -86,7 +86,7 @@ def store(graph: IntegerGraph, weight_storage: str, target: Target) -> IntegerGr
         why = target.reason if weight_storage == "auto" else "as asked for"
         return dataclasses.replace(graph, notes=[*graph.notes, f"weights are stored as int8: {why}"])
     packed, kept = {}, {}
-    for operator, kernel in kernels(graph):
+    for operator, kernel in graph.kernels():
         obstacle = _obstacle(operator, kernel, target)
         if obstacle is None:
             packed[kernel.name] = dataclasses.replace(kernel, dtype="int4")
@@ -110,7 +110,7 @@ def stored_as(expected: IntegerGraph, found: IntegerGraph, target: Target) -> In
     """`expected` with INT4 for the kernels that a file stores so, where they fit and the target takes them."""
     packed = {
         kernel.name: dataclasses.replace(kernel, dtype="int4")
-        for operator, kernel in kernels(expected)
+        for operator, kernel in expected.kernels()
         if kernel.name in found.tensors
         and found.tensors[kernel.name].dtype == "int4"
         and _obstacle(operator, kernel, target) is None
@@ -122,11 +122,6 @@ def unpacked(graph: IntegerGraph) -> IntegerGraph:
     """The graph with every kernel stored as int8."""
     plain = {n: dataclasses.replace(t, dtype="int8") for n, t in graph.tensors.items() if t.dtype == "int4"}
     return dataclasses.replace(graph, tensors=graph.tensors | plain)
-
-
-def kernels(graph: IntegerGraph) -> list[tuple[Operator, Tensor]]:
-    """Each operator that has a kernel, with that kernel."""
-    return [(o, graph.tensors[o.inputs[1]]) for o in graph.operators if o.kind in TARGETS["phone"].int4]
 
 
 def _obstacle(operator: Operator, kernel: Tensor, target: Target) -> str | None:

@@ -7,8 +7,8 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.portions import num_images, portions, values_of_image
-from qkd_tf.quantization.grid import IntegerGrid
+from qkd_tf.integers.grid import IntegerGrid
+from qkd_tf.process.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.plan import parents, producer
 from qkd_tf.quantization.scheme import QuantizedStudent, QuantizedTensor
 

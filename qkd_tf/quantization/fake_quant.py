@@ -18,7 +18,7 @@ examples, both over the same ones: their difference is small beside either of th
 
 import tensorflow as tf
 
-from qkd_tf.quantization.grid import IntegerGrid
+from qkd_tf.integers.grid import IntegerGrid
 
 
 def fake_quantize(

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 import tf_keras
 
 from qkd_tf.experiment import ExperimentError, QuantizationSpec
-from qkd_tf.models.activations import activation_name
-from qkd_tf.quantization.grid import (
+from qkd_tf.integers.grid import (
     MAX_BITS,
     IntegerGrid,
     TensorQuantParams,
@@ -23,7 +22,8 @@ from qkd_tf.quantization.grid import (
     unsigned_grid,
     weight_grid,
 )
-from qkd_tf.quantization.runtime_arithmetic import LOGISTIC_STEPS
+from qkd_tf.integers.runtime_arithmetic import LOGISTIC_STEPS
+from qkd_tf.models.activations import activation_name
 
 LOGITS_BITS = 8
 SIGMOID_GRID = unsigned_grid(8)

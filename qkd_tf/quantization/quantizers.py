@@ -6,8 +6,8 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.quantization.keras import quantizers
 
+from qkd_tf.integers.grid import IntegerGrid
 from qkd_tf.quantization.fake_quant import carry_interval, fake_quantize, fake_quantize_fused
-from qkd_tf.quantization.grid import IntegerGrid
 
 SMALLEST_INTERVAL = 1e-6
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")

@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from tflite_export.graph import IntegerGraph, Operator, constant
+from tflite_export.flatbuffer.graph import IntegerGraph, Operator, constant
+from tflite_export.inference.runtimes import RUNTIMES
 from tflite_export.load import ExportError
-from tflite_export.rebuild import INPUT_TYPES
-from tflite_export.runtimes import RUNTIMES
-from tflite_export.targets import TARGETS, WEIGHT_STORAGES, kernels, store, stored_as, unpacked
+from tflite_export.rebuilding.rebuild import INPUT_TYPES
+from tflite_export.targets import TARGETS, WEIGHT_STORAGES, store, stored_as, unpacked
 
 NARROW, WIDE = np.array([[-7, 0], [3, 7]], np.int8), np.array([[-8, 0], [3, 7]], np.int8)
 

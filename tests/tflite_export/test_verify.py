@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tflite_export.convert import convert
-from tflite_export.rebuild import rebuild
-from tflite_export.runtimes import RUNTIMES, absence
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.inference.runtimes import RUNTIMES, absence
+from tflite_export.rebuilding.rebuild import rebuild
 from tflite_export.targets import TARGETS, store
 
 

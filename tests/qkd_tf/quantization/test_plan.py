@@ -8,9 +8,9 @@ import tf_keras
 from tf_keras import layers
 
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec
+from qkd_tf.integers.grid import IntegerGrid
 from qkd_tf.models import zoo
 from qkd_tf.models.resnet import build_resnet
-from qkd_tf.quantization.grid import IntegerGrid
 from qkd_tf.quantization.plan import activation_name, make_plan, parents, pixel_params, problems, role
 
 NORMALIZATION = PixelNormalization((128.0,), (64.0,))
