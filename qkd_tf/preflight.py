@@ -30,7 +30,9 @@ from qkd_tf.models.copier import leaves
 from qkd_tf.networks import Network
 from qkd_tf.outcome import handoff
 from qkd_tf.process import random_state
-from qkd_tf.quantization.plan import KERNELS, QuantizationPlan, make_plan, parents, problems, role
+from qkd_tf.quantization.plan import QuantizationPlan, make_plan
+from qkd_tf.quantization.refusals import problems
+from qkd_tf.quantization.roles import KERNELS, parents, role
 from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.quantization.student_reading import UnsupportedLayers
 

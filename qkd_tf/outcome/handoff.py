@@ -17,7 +17,7 @@ from qkd_tf.process.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.integer_graph import IntegerGraph
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
 from qkd_tf.quantization.integer_student import IntegerStudent, stored_layers
-from qkd_tf.quantization.plan import producer
+from qkd_tf.quantization.roles import producer
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.storage import archive, disk_errors, durable
 from qkd_tf.storage.run_folder import RunFolder

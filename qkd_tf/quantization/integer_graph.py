@@ -30,7 +30,7 @@ from qkd_tf.integers.runtime_arithmetic import (
 from qkd_tf.process import portions
 from qkd_tf.process.accelerators import on_cpu
 from qkd_tf.quantization.integer_student import IntegerStudent, Operator, integer_sums
-from qkd_tf.quantization.plan import parents
+from qkd_tf.quantization.roles import parents
 
 # Of the largest tensor of a batch, of which a graph holds some at a time: 8 images of MobileNetV2 at 224 x 224.
 BATCH_BYTES = 40 << 20

@@ -18,7 +18,7 @@ from qkd_tf.integers.runtime_arithmetic import GROUPED_CONVOLUTION, INT4_MAX, Ar
 from qkd_tf.models.activations import activation_name
 from qkd_tf.process.accelerators import on_cpu
 from qkd_tf.process.portions import values_of_image
-from qkd_tf.quantization.plan import is_sigmoid, parents, producer, role
+from qkd_tf.quantization.roles import is_sigmoid, parents, producer, role
 from qkd_tf.quantization.scheme import QuantizedStudent
 
 INT32_MAX = 2**31 - 1

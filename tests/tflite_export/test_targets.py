@@ -105,7 +105,7 @@ def test_unpacked_graph_is_the_one_before_packing():
 
 
 def test_kernels_are_those_of_convolutions_and_dense_layers(residual):
-    names = [kernel.name for _, kernel in kernels(residual.graph)]
+    names = [kernel.name for _, kernel in residual.graph.kernels()]
     assert names == ["stem/kernel", "depthwise/kernel", "linear/kernel", "logits/kernel"]
 
 
