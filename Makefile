@@ -23,6 +23,7 @@ distributed: .venv/installed  ## what several replicas do when things go wrong: 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo --config pyproject.toml
 
 docs: .venv/installed  ## docs/flags.md from the code, tables and pictures from the results
 	$(BIN)/python -m docs.flags

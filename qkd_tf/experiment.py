@@ -457,6 +457,10 @@ class TargetSpec:
         return self.target == "microcontroller"
 
 
+# MobileNetV2 at 4 bits lost by rates above the second on fewer pictures than the first.
+FEW_PICTURES, RATE_OF_FEW = 10_000, 0.001
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """Everything that decides the outcome of a run, and the folder it is written to."""
@@ -513,6 +517,17 @@ class Experiment:
             "or put full_precision before it in --phases"
             for role, network, phases in random
             if network and phases and network.starts_by_chance
+        ]
+
+    def notes_on(self, num_train: int) -> list[str]:
+        """What to know of a student that came with weights and is to train on few pictures, a line each."""
+        fastest = max((phase.learning_rate for phase in self.training.phases), default=0.0)
+        if not self.student.has_weights or num_train >= FEW_PICTURES or fastest <= RATE_OF_FEW:
+            return []
+        return [
+            f"note: {num_train:,} training images and a student that came with weights: --learning_rates={fastest:g} "
+            f"takes more from it than so few can give; begin with {RATE_OF_FEW:g} "
+            '(benchmarks/README.md, "The flagship", has what was measured)'
         ]
 
     @property

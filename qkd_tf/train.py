@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import tf_keras
 from absl import app
 
-from qkd_tf import data, flags, networks, preflight
+from qkd_tf import data, flags, networks
 from qkd_tf.console import command_line
 from qkd_tf.distillation import distribution
 from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
@@ -65,12 +65,14 @@ def run(
     """
     source = given.source or data.open_source(experiment.data)
     shape, num_classes = source.image_shape, len(source.label_names)
-    found = {"student": preflight.student(experiment, shape, num_classes, given.student)}
+    network, plan = networks.checked_student(experiment, shape, num_classes, given.student)
+    found = {"student": network}
     with devices.scope():
-        student = quantize_student(found["student"].model, experiment.quantization, quantizer_form(experiment.training))
+        form = quantizer_form(experiment.training)
+        student = quantize_student(network.model, experiment.quantization, form, plan)
         if experiment.teacher:
-            found["teacher"] = preflight.teacher(experiment, shape, num_classes, given.teacher)
-    pictures = preflight.proof_images(experiment.data, source)
+            found["teacher"] = networks.checked_teacher(experiment, shape, num_classes, given.teacher)
+    pictures = networks.proof_images(experiment.data, source)
     proof = {role: network.prove(pictures) for role, network in found.items()}
     splits = data.pipelines(source, experiment.data)
     handoff.require_readable(student, splits.fingerprint["num_test"])
@@ -79,7 +81,7 @@ def run(
     contents = identity.contents(found["student"].model, teacher, splits.fingerprint, experiment.unnamed_weights)
     student, teacher = student.with_models(devices.adopt), teacher and devices.adopt(teacher)
     notes = [note for network in found.values() for note in network.notes]
-    notes += preflight.few_pictures_notes(experiment, splits.num_train)
+    notes += experiment.notes_on(splits.num_train)
     print(*experiment.notes, *splits.notes, *notes, student.summary(), sep="\n")
 
     calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)

@@ -12,8 +12,8 @@ from small tensors next door, since each is what those would get for a common fa
 * conv(x_hat, W) is linear in x_hat and in W: sum g * x_hat = sum over the readers of sum dL/dW * W
 * x is linear in (gamma, beta):               sum d * x     = sum dL/dgamma * gamma + sum dL/dbeta * beta
 
-`with_interval_gradient` wraps those small tensors, the neighbors. Elsewhere the sums are taken over a share of the batch's
-examples, both over the same ones: their difference is small beside either of them.
+`with_interval_gradient` wraps those small tensors, the neighbors. Elsewhere the sums are taken over a share of the
+batch's examples, both over the same ones: their difference is small beside either of them.
 """
 
 import tensorflow as tf

@@ -81,11 +81,11 @@ NOT_RUN = {
     "benchmarks.profile": "minutes, and only worth something while nothing else runs",
     "benchmarks.defaults": "hours: tens of trainings on CIFAR-10",
     "benchmarks.soak": "tests/benchmarks/test_soak.py runs a sample",
-    "benchmarks.flagship": "published weights, photographs; tests/tflite_export/proof/test_verification.py has a small one",
+    "benchmarks.flagship": "published weights, photographs; small in tests/tflite_export/proof/test_verification.py",
     "benchmarks.integer_student": "a minute, and only worth something while nothing else runs",
     "benchmarks.scale": "half an hour; tests/benchmarks/test_scale.py takes its steps",
     "benchmarks.calibration_alone": "published weights, photographs; tests/benchmarks/test_calibration_alone.py",
-    "qkd_tf.train --strategy=multi_worker": "several machines; tests/qkd_tf/distillation/test_distribution.py has two workers",
+    "qkd_tf.train --strategy=multi_worker": "several machines; two workers in tests/qkd_tf/distillation",
     "qkd_tf.ablation --run_dir=runs/cifar10_mobilenet_v2": "no file holds a MobileNetV2 of one step: empty channels",
     "qkd_tf.doctor": "tests/qkd_tf/test_doctor.py runs it, in a process of its own",
 }
@@ -124,7 +124,7 @@ OTHERS = {
 }
 OTHERS_BEGIN = {  # beginning of a line -> the same
     "export TF_CONFIG=": "several machines; tests/qkd_tf/distillation/test_distribution.py",
-    "g++ -std=c++17": "TFLM's sources; tests/tflite_export/bundles/test_micro_bundle.py compiles with those of `make micro`",
+    "g++ -std=c++17": "TFLM's sources; tests/tflite_export/bundles/test_micro_bundle.py compiles with `make micro`'s",
 }
 NAMES_ONLY = ("python -m …", "python -m …: …")
 
