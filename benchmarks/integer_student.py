@@ -18,8 +18,8 @@ from concurrent import futures
 import numpy as np
 
 from benchmarks import subjects
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, Arithmetic
 from qkd_tf.experiment import QuantizationSpec
-from qkd_tf.integers.runtime_arithmetic import ARITHMETICS, Arithmetic
 from qkd_tf.outcome.handoff import NUM_THREADS
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.integer_graph import IntegerGraph

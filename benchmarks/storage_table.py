@@ -16,14 +16,15 @@ import sys
 
 import numpy as np
 
+from qkd_tf.contract.targets import TARGETS
 from tflite_export.flatbuffer.compress import compress
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.inference.runtimes import infer
 from tflite_export.load import load_handoff
-from tflite_export.proof.verification import arithmetic_of
+from tflite_export.proof.asking import arithmetic_of
 from tflite_export.rebuilding.rebuild import rebuild
-from tflite_export.targets import TARGETS, store
 
 RESULTS = pathlib.Path(__file__).parent / "storage"
 NUM_IMAGES = 200  # the first of the test split, shared out among the turns

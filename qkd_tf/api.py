@@ -9,14 +9,7 @@ import tf_keras
 
 from qkd_tf import flags
 from qkd_tf.data.given import GivenSet, source_of
-from qkd_tf.experiment import (
-    IN_MEMORY,
-    TRAINED_IN_MEMORY,
-    UNTRAINED_IN_MEMORY,
-    ExperimentError,
-    bit_widths,
-    require,
-)
+from qkd_tf.experiment import IN_MEMORY, TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY, ExperimentError, bit_widths, require
 from qkd_tf.models.copier import is_graph
 from qkd_tf.process.borrowed_process import borrowed
 from qkd_tf.process.stop_signals import Stopped

@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterable
 
+from qkd_tf.contract.targets import TARGETS
+
 PHASES = ("full_precision", "self_studying", "co_studying", "tutoring")
 TEACHER_PHASES = ("co_studying", "tutoring")
 OPTIMIZERS = ("sgd", "adam")
@@ -14,8 +16,6 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 MAX_SIDE = 8_192  # pixels
 RESIZES = ("crop", "squash")
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
-# Target -> the runtime that judges its file, by the name that ARITHMETICS has for it.
-TARGETS = {"phone": "litert", "microcontroller": "tflm", "ethos_u": "tflm"}
 INTERVAL_INITS = ("minmax", "lsq", "mse")
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")
 EQUALIZATIONS = ("auto", "on", "off")
@@ -449,12 +449,12 @@ class TargetSpec:
     @property
     def judge(self) -> str:
         """The row of ARITHMETICS in which the student counts."""
-        return TARGETS[self.target]
+        return TARGETS[self.target].judges[0]
 
     @property
     def packs_int4(self) -> bool:
         """Whether kernels that fit INT4 are stored two a byte there."""
-        return self.target == "microcontroller"
+        return TARGETS[self.target].auto == "int4"
 
 
 # MobileNetV2 at 4 bits lost by rates above the second on fewer pictures than the first.

@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from qkd_tf import data, flags
 from qkd_tf.console import command_line
+from qkd_tf.contract.grid import load_params
 from qkd_tf.evaluate import top1_of
 from qkd_tf.experiment import Experiment, ExperimentError, require, require_bits
-from qkd_tf.integers.grid import load_params
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student
 from qkd_tf.quantization.standard_form import standard_form

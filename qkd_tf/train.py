@@ -16,7 +16,7 @@ from absl import app
 
 from qkd_tf import data, flags, networks
 from qkd_tf.console import command_line
-from qkd_tf.distillation import distribution
+from qkd_tf.distillation import strategies
 from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
 from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.trainer import Trainer
@@ -175,7 +175,7 @@ def train(experiment: Experiment, flag_lines: list[str], given: Given = Given())
         networks.check_name(experiment.teacher, "--teacher")
     check_device(experiment.training.mixed_precision)
     folder = RunFolder(experiment.run_dir, flag_lines)
-    devices = distribution.start(experiment.training.strategy)
+    devices = strategies.start(experiment.training.strategy)
     devices.require_divides(experiment.data.batch_size)
     process = borrowed_process.borrowed(experiment.seed, experiment.training.deterministic)
     with StopSignals() as stop, process, data.reading(experiment.data), devices.losses_named():

@@ -3,8 +3,8 @@
 import pytest
 
 from qkd_tf import experiment
+from qkd_tf.contract import grid
 from qkd_tf.distillation import mixed_precision, phases, trainer
-from qkd_tf.integers import grid
 from qkd_tf.quantization import calibration, quantizers
 
 

@@ -2,12 +2,13 @@
 
 import pathlib
 
+from qkd_tf.contract.targets import TARGETS
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.load import ExportError, load_handoff
-from tflite_export.proof.verification import Gate, verify
+from tflite_export.proof.gate import Gate
+from tflite_export.proof.verification import verify
 from tflite_export.rebuilding.rebuild import INPUT_TYPES, rebuild
-from tflite_export.targets import TARGETS
 
 MAX_SHARE, MAX_DESCRIPTION = 4, 1 << 20  # a larger file is not even read: so many times what is expected, and bytes
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import tf_keras
 
-from qkd_tf.integers.grid import TensorQuantParams, dequantize, load_params
-from qkd_tf.integers.runtime_arithmetic import ARITHMETICS
+from qkd_tf.contract.grid import TensorQuantParams, dequantize, load_params
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.storage import durable
 from qkd_tf.storage.archive import first_line, load_npz, non_finite, open_npz
 from qkd_tf.storage.saved_model import load_model

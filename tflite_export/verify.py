@@ -12,12 +12,12 @@ from absl import app
 
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.contract.targets import TARGETS
 from qkd_tf.storage import durable
 from tflite_export.check import check
 from tflite_export.inference.runtimes import RUNTIMES, RUNTIMES_HELP, check_names
 from tflite_export.load import ExportError
 from tflite_export.proof.verdict import print_verdict
-from tflite_export.targets import TARGETS
 
 FLAGS = CommandFlags()
 FLAGS.DEFINE_string("tflite", None, "The file to check.")

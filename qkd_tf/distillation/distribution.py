@@ -1,4 +1,4 @@
-"""Training on several devices or machines: the strategies of tf.distribute, a row each, and what a run asks of them.
+"""Training on several devices or machines: what a run asks of them.
 
 Every worker runs the same program on the same batches, of which each replica takes its part. In a training step
 gradients, BatchNormalization's statistics and metrics are summed over all of them; whatever stands beside
@@ -6,17 +6,15 @@ training (calibration, evaluation, handoff) runs on one replica, with nothing to
 """
 
 import contextlib
-import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 import tf_keras
 
+from qkd_tf.distillation.global_batch_norm import GlobalBatchNorm, equal_on_all_replicas
 from qkd_tf.experiment import ExperimentError, require
-from qkd_tf.process import accelerators
-from qkd_tf.storage.archive import first_line
 
 
 class Distribution:
@@ -55,7 +53,7 @@ class Distribution:
         if self._strategy is None:
             yield
         else:
-            with self._strategy.scope(), tf.variable_creator_scope(_equal_on_all_replicas):
+            with self._strategy.scope(), tf.variable_creator_scope(equal_on_all_replicas):
                 yield
 
     def adopt(self, model: tf_keras.Model) -> tf_keras.Model:
@@ -75,7 +73,7 @@ class Distribution:
                     list(module.axis) == [module.input_spec.ndim - 1],
                     f"{module.name} normalizes axis {module.axis}; of several devices the last axis is expected",
                 )
-                module.call = _GlobalBatchNorm(module, module.call)
+                module.call = GlobalBatchNorm(module, module.call)
         return tf_keras.Model(model.inputs, model.outputs, name=model.name)
 
     def divide(self, batches: tf.data.Dataset) -> Iterable:
@@ -144,110 +142,6 @@ class Distribution:
 
 
 _TASK = re.compile(r"/job:(\w+)(?:/replica:\d+)?/task:(\d+)")  # as TensorFlow's errors name one
-
-
-class _GlobalBatchNorm:
-    """What a BatchNormalization does in training: it normalizes by the batch of all replicas.
-
-    As on one device the moving variance of pictures is that of n - 1, where Keras' `synchronized` has n.
-
-    Args:
-      layer: its axis is the last one.
-      alone: its own call, for inference.
-    """
-
-    def __init__(self, layer: tf_keras.layers.BatchNormalization, alone: Callable):
-        self._layer, self._alone = layer, alone
-
-    def __call__(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        layer, context = self._layer, tf.distribute.get_replica_context()
-        if not training or not layer.trainable:
-            return self._alone(inputs, training=training)
-        # Replicas take turns at every sum, and a wrapper may have put something else in their place by then.
-        gamma, beta = layer.gamma, layer.beta
-        axes = list(range(inputs.shape.rank - 1))
-        num_values = tf.cast(tf.size(inputs) // inputs.shape[-1] * context.num_replicas_in_sync, inputs.dtype)
-
-        def mean_of(values: tf.Tensor) -> tf.Tensor:
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(values, axes)) / num_values
-
-        mean = mean_of(inputs)
-        variance = mean_of(tf.square(inputs - mean))
-        unbiased = variance * num_values / (num_values - 1.0) if inputs.shape.rank == 4 else variance
-        for average, value in ((layer.moving_mean, mean), (layer.moving_variance, unbiased)):
-            average.assign_sub((1.0 - layer.momentum) * (average - value))
-        return tf.nn.batch_normalization(inputs, mean, variance, beta, gamma, layer.epsilon)
-
-
-def _equal_on_all_replicas(next_creator: Callable, **kwargs) -> tf.Variable:
-    """Keeps moving statistics as weights are kept.
-
-    Keras would have each replica go its own way, and average them whenever they are read, for which all workers
-    would have to read at once. `_GlobalBatchNorm` gives every replica the same.
-    """
-    if kwargs.get("aggregation") == tf.VariableAggregation.MEAN:
-        kwargs["aggregation"] = tf.VariableAggregation.NONE
-        kwargs["synchronization"] = tf.VariableSynchronization.ON_WRITE
-    return next_creator(**kwargs)
-
-
-def _multi_worker() -> tf.distribute.Strategy:
-    require(
-        "TF_CONFIG" in os.environ,
-        "--strategy=multi_worker needs TF_CONFIG, the addresses of all workers and which of them this is; "
-        "use --strategy=mirrored for the devices of one machine",
-    )
-    try:
-        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-        if not resolver.cluster_spec():
-            raise ValueError("it names no worker")
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
-    except tf.errors.OpError as error:
-        raise ExperimentError(
-            f"TF_CONFIG={os.environ['TF_CONFIG']}: this worker did not come up ({first_line(error, 120)}); "
-            "give an address of this machine whose port is free"
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ExperimentError(
-            f"TF_CONFIG={os.environ['TF_CONFIG']} is not understood ({first_line(error, 120)}); "
-            """give {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}"""
-        ) from error
-
-
-def _tpu() -> tf.distribute.Strategy:
-    name = os.environ.get("TPU_NAME", "local")
-    try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
-        if name != "local":
-            tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (ValueError, tf.errors.OpError) as error:
-        raise ExperimentError(
-            f"--strategy=tpu finds no TPU by the name {name} ({first_line(error, 120)}); "
-            "start it on a TPU machine, or name one by TPU_NAME"
-        ) from error
-    return tf.distribute.TPUStrategy(resolver)
-
-
-STRATEGIES: Mapping[str, Callable[[], tf.distribute.Strategy | None]] = {
-    "default": lambda: None,
-    "mirrored": tf.distribute.MirroredStrategy,
-    "multi_worker": _multi_worker,
-    "tpu": _tpu,
-}
-
-
-def start(strategy: str) -> Distribution:
-    """Joins the other devices and machines; before anything else that TensorFlow does.
-
-    Args:
-      strategy: a key of STRATEGIES.
-
-    Raises:
-      ExperimentError: no TPU, or no understandable TF_CONFIG.
-    """
-    accelerators.grow_memory()
-    return Distribution(STRATEGIES[strategy]())
 
 
 ONE_DEVICE = Distribution()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from qkd_tf.integers.grid import quantize
+from qkd_tf.contract.grid import quantize
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.storage import disk_errors
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tf_keras
 
+from qkd_tf.contract.grid import TensorQuantParams, dequantize, quantize
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import predict_logits
-from qkd_tf.integers.grid import TensorQuantParams, dequantize, quantize
 from qkd_tf.process.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.storage.durable import write_whole

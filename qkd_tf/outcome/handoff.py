@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from qkd_tf.contract.grid import dequantize, quantize, save_params
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import IntegerTop1, StudentAccuracy, predict_logits, top1_of
 from qkd_tf.experiment import ExperimentError, require
-from qkd_tf.integers.grid import dequantize, quantize, save_params
-from qkd_tf.integers.runtime_arithmetic import ARITHMETICS
 from qkd_tf.process.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.integer_graph import IntegerGraph
 from qkd_tf.quantization.integer_steps import put_on_integer_steps

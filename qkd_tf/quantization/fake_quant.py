@@ -18,7 +18,7 @@ batch's examples, both over the same ones: their difference is small beside eith
 
 import tensorflow as tf
 
-from qkd_tf.integers.grid import IntegerGrid
+from qkd_tf.contract.grid import IntegerGrid
 
 
 def fake_quantize(

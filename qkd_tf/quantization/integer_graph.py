@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
-from qkd_tf.integers.grid import AVERAGE_CODE
-from qkd_tf.integers.runtime_arithmetic import (
+from qkd_tf.contract.grid import AVERAGE_CODE
+from qkd_tf.contract.runtime_arithmetic import (
     Arithmetic,
     float_sums,
     num_in_blocks,

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import tf_keras
 
-from qkd_tf.experiment import ExperimentError, QuantizationSpec
-from qkd_tf.integers.grid import (
+from qkd_tf.contract.grid import (
     MAX_BITS,
     IntegerGrid,
     TensorQuantParams,
@@ -22,7 +21,8 @@ from qkd_tf.integers.grid import (
     unsigned_grid,
     weight_grid,
 )
-from qkd_tf.integers.runtime_arithmetic import LOGISTIC_STEPS
+from qkd_tf.contract.logistic import LOGISTIC_STEPS
+from qkd_tf.experiment import ExperimentError, QuantizationSpec
 from qkd_tf.quantization.layer_graph import LayerGraph
 from qkd_tf.quantization.refusals import UnsupportedLayers, problems
 from qkd_tf.quantization.roles import is_sigmoid, scales_channels

@@ -6,11 +6,11 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.quantization.keras import quantizers
 
-from qkd_tf.integers.grid import IntegerGrid
+from qkd_tf.contract.grid import IntegerGrid
+from qkd_tf.experiment import INTERVAL_GRADIENT_SCALES
 from qkd_tf.quantization.fake_quant import fake_quantize, fake_quantize_fused, with_interval_gradient
 
 SMALLEST_INTERVAL = 1e-6
-INTERVAL_GRADIENT_SCALES = ("none", "lsq")
 
 
 @tf_keras.utils.register_keras_serializable("qkd_tf")

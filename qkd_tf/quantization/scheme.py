@@ -13,8 +13,8 @@ from tensorflow_model_optimization.python.core.quantization.keras import (
 )
 from tensorflow_model_optimization.quantization.keras import quantize_annotate_layer, quantize_apply, quantize_scope
 
+from qkd_tf.contract.grid import IntegerGrid, TensorQuantParams, activation_params, weight_params
 from qkd_tf.experiment import QuantizationSpec, TrainingSpec
-from qkd_tf.integers.grid import IntegerGrid, TensorQuantParams, activation_params, weight_params
 from qkd_tf.models.activations import activation_name
 from qkd_tf.models.grouped import without_xla
 from qkd_tf.quantization.plan import QuantizationPlan, make_plan, pixel_params

@@ -18,6 +18,7 @@ import tf_keras
 from ai_edge_litert import schema_py_generated as schema
 from tf_keras import layers
 
+from qkd_tf.contract.targets import TARGETS
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import StudentAccuracy
 from qkd_tf.experiment import (
@@ -36,9 +37,9 @@ from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.storage.run_folder import RunFolder
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
+from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.load import Handoff, load_handoff
 from tflite_export.rebuilding.rebuild import rebuild
-from tflite_export.targets import TARGETS, store
 
 LOW = QuantizationSpec(weight_bits=3, activation_bits=4)
 NUM_IMAGES = 32

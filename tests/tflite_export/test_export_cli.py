@@ -17,7 +17,7 @@ from tflite_export.exporter import export
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.inference.runtimes import RUNTIMES, absence, infer
 from tflite_export.load import ExportError
-from tflite_export.proof.verification import Gate
+from tflite_export.proof.gate import Gate
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import shutil
 import numpy as np
 import pytest
 
-from qkd_tf.integers.grid import unsigned_grid, weight_grid
-from qkd_tf.integers.runtime_arithmetic import ARITHMETICS
+from qkd_tf.contract.grid import unsigned_grid, weight_grid
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.storage import durable
 from tflite_export.load import ExportError, load_handoff
 

@@ -11,7 +11,7 @@ from qkd_tf.experiment import QuantizationSpec
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.inference.runtimes import RUNTIMES, absence, every_tensor
-from tflite_export.proof.verification import arithmetic_of
+from tflite_export.proof.asking import arithmetic_of
 from tflite_export.rebuilding.rebuild import rebuild
 
 WIDTHS = range(2, 9)

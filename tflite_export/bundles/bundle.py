@@ -7,11 +7,11 @@ import jinja2
 import numpy as np
 
 from qkd_tf import __version__
+from qkd_tf.contract.pictures import resized_side
 from tflite_export.flatbuffer.graph import IntegerGraph, Tensor
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.load import Handoff
 
-RESIZE_RATIO = 256 / 224  # of the shorter side to the crop, as qkd_tf/data/pixels.py resizes
 BYTES_A_LINE = 20
 
 
@@ -57,7 +57,7 @@ class Delivery:
             "labels": self.handoff.label_names,
             "image_size": self.image_size,
             "squashes": self.squashes,
-            "room": round(self.image_size * RESIZE_RATIO),
+            "room": resized_side(self.image_size),
         }
 
 

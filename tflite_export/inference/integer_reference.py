@@ -1,7 +1,7 @@
 """An integer interpreter in NumPy: what a .tflite computes, integer for integer, without a runtime.
 
 It executes the graph that `read_back` finds in a file, with the arithmetic of the runtime that is
-asked for (`qkd_tf.integers.runtime_arithmetic`): the second derivation of what runtimes compute.
+asked for (`qkd_tf.contract.runtime_arithmetic`): the second derivation of what runtimes compute.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from qkd_tf.integers.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic
+from qkd_tf.contract.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic
 from qkd_tf.process.portions import num_images, portions
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
 

@@ -15,7 +15,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tqdm import tqdm
 
 from qkd_tf.console.chatter import quiet
-from qkd_tf.integers.runtime_arithmetic import ARITHMETICS, Arithmetic
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, Arithmetic
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
 from tflite_export.load import ExportError

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tf_keras
 
-from qkd_tf.integers.grid import AVERAGE_CODE, INT8_MIN, TensorQuantParams
+from qkd_tf.contract.grid import AVERAGE_CODE, INT8_MIN, TensorQuantParams
 from qkd_tf.storage.archive import first_line
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor, constant
 from tflite_export.load import ExportError, Handoff

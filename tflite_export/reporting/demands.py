@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tflite_export.proof.verification import Gate
+from tflite_export.proof.gate import Gate
 
 ORIGINS = {
     "trained": "trained in this run",

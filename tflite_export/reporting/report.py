@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from qkd_tf.console import page
-from qkd_tf.integers.grid import TensorQuantParams, load_params
+from qkd_tf.contract.grid import TensorQuantParams, load_params
 from qkd_tf.storage import durable
 from tflite_export.reporting import demands, figures, mistakes
 from tflite_export.reporting.demands import OLDER

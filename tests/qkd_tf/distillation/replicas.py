@@ -1,4 +1,4 @@
-"""Trains two small networks, for test_distribution.py: python tests/qkd_tf/replicas.py CASE FOLDER STRATEGY ...
+"""Trains two small networks: python tests/qkd_tf/distillation/replicas.py CASE FOLDER STRATEGY ...
 
 Each strategy leaves FOLDER/STRATEGY/checkpoints and FOLDER/STRATEGY.json, what `Trainer.run` returned. The CPU stands
 for two devices, where there is no TF_CONFIG.
@@ -17,7 +17,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
-from qkd_tf.distillation import distribution
+from qkd_tf.distillation import strategies
 from qkd_tf.data import Splits
 from qkd_tf.distillation import distiller
 from qkd_tf.distillation.mixed_precision import LossScale
@@ -95,7 +95,7 @@ def splits() -> Splits:
 
 
 def train(case: str, folder: pathlib.Path, strategy: str) -> None:
-    devices = distribution.start(strategy)
+    devices = strategies.start(strategy)
     tf_keras.utils.set_random_seed(0)
     spec, data = TrainingSpec(**CASES[case], strategy=strategy), splits()
     quantization = QuantizationSpec(weight_bits=3, interval_gradient_share=1.0)

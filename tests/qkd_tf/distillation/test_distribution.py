@@ -14,8 +14,9 @@ import pytest
 import tensorflow as tf
 from tf_keras import layers
 
-from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution, start
-from qkd_tf.distillation.distribution import STRATEGIES as MADE
+from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
+from qkd_tf.distillation.strategies import STRATEGIES as MADE
+from qkd_tf.distillation.strategies import start
 from qkd_tf.experiment import STRATEGIES, ExperimentError
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -198,7 +199,8 @@ def test_a_port_that_is_taken_is_one_line():
         taken.listen()
         worker = f"localhost:{taken.getsockname()[1]}"
         config = json.dumps({"cluster": {"worker": [worker]}, "task": {"type": "worker", "index": 0}})
-        code = "from qkd_tf import distribution as d, experiment as e\ntry: d.start('multi_worker')\n"
+        code = "from qkd_tf import experiment as e\nfrom qkd_tf.distillation import strategies\n"
+        code += "try: strategies.start('multi_worker')\n"
         code += "except e.ExperimentError as error: print(error)"
         environment = {**os.environ, "TF_CONFIG": config}
         output = subprocess.check_output([sys.executable, "-c", code], env=environment, cwd=ROOT, text=True)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from qkd_tf.contract.grid import weight_grid
 from qkd_tf.distillation.mixed_precision import LossScale, check_device, training_in
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.integers.grid import weight_grid
 from qkd_tf.quantization.fake_quant import fake_quantize
 
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from qkd_tf.integers.grid import activation_params, unsigned_grid
+from qkd_tf.contract.grid import activation_params, unsigned_grid
 from qkd_tf.outcome import diagnosis, handoff
 from qkd_tf.outcome.diagnosis import TensorError
 from qkd_tf.process.portions import values_of_image

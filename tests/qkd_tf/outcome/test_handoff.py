@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tf_keras import layers
 
+from qkd_tf.contract.grid import load_params
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec
-from qkd_tf.integers.grid import load_params
-from qkd_tf.integers.runtime_arithmetic import ARITHMETICS
 from qkd_tf.models import zoo
 from qkd_tf.outcome import handoff
 from qkd_tf.quantization.integer_steps import put_on_integer_steps

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from qkd_tf.integers.runtime_arithmetic import ARITHMETICS
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.process import accelerators
 from qkd_tf.process.borrowed_process import borrowed
 from qkd_tf.quantization.integer_graph import IntegerGraph

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qkd_tf.integers import grid as grids
+from qkd_tf.contract import grid as grids
 from qkd_tf.quantization.fake_quant import fake_quantize, fake_quantize_fused, with_interval_gradient
 
 BITS = range(grids.MIN_BITS, grids.MAX_BITS + 1)

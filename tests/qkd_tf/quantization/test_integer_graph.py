@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tf_keras import layers
 
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.experiment import QuantizationSpec
-from qkd_tf.integers.runtime_arithmetic import ARITHMETICS
 from qkd_tf.quantization import integer_graph
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.integer_graph import BUILDS, RESCALES, IntegerGraph

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tf_keras import layers
 
+from qkd_tf.contract.grid import quantize, signed_grid
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, LITERT_REFERENCE, TFLM, XNNPACK
 from qkd_tf.experiment import QuantizationSpec
-from qkd_tf.integers.grid import quantize, signed_grid
-from qkd_tf.integers.runtime_arithmetic import ARITHMETICS, LITERT_REFERENCE, TFLM, XNNPACK
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
 from qkd_tf.quantization.integer_student import FLOAT32_EXACT, IntegerStudent, _float_type, integer_sums

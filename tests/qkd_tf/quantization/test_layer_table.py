@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from tf_keras import layers
 
-from qkd_tf.experiment import TARGETS, NetworkSpec, PixelNormalization, QuantizationSpec, TargetSpec
+from qkd_tf.contract.targets import TARGETS
+from qkd_tf.experiment import NetworkSpec, PixelNormalization, QuantizationSpec, TargetSpec
 from qkd_tf.models import zoo
 from qkd_tf.quantization import layer_table
 from qkd_tf.quantization.plan import make_plan

@@ -7,8 +7,8 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
+from qkd_tf.contract.grid import IntegerGrid
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec
-from qkd_tf.integers.grid import IntegerGrid
 from qkd_tf.models import zoo
 from qkd_tf.models.activations import activation_name
 from qkd_tf.models.resnet import build_resnet

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
-from qkd_tf.integers.grid import unsigned_grid, weight_grid
+from qkd_tf.contract.grid import unsigned_grid, weight_grid
 from qkd_tf.quantization.quantize_configs import BatchNormConfig, LearnedIntervalConfig
 from qkd_tf.quantization.quantizers import ActivationQuantizer, LearnedIntervalQuantizer
 

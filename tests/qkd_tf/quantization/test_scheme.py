@@ -7,8 +7,8 @@ import tf_keras
 from tensorflow_model_optimization.quantization.keras import quantize_scope
 from tf_keras import layers
 
+from qkd_tf.contract.grid import activation_params, weight_params
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec
-from qkd_tf.integers.grid import activation_params, weight_params
 from qkd_tf.models import zoo
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.plan import make_plan

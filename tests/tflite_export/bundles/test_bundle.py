@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from qkd_tf.data import pixels
 from tflite_export.bundles import bundle
-
-
-def test_resizing_is_that_of_training():
-    assert bundle.RESIZE_RATIO == pixels.RESIZE_RATIO
 
 
 @pytest.mark.parametrize("scale", [0.0078125, 1 / 255, 0.1, 3e-7, 12345.678])

@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 from tf_keras import layers
 
+from qkd_tf.contract.targets import TARGETS
 from qkd_tf.experiment import QuantizationSpec
 from tflite_export.bundles import micro_bundle
 from tflite_export.bundles.bundle import Delivery
 from tflite_export.exporter import export
 from tflite_export.flatbuffer import convert
 from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.inference.runtimes import absence, input_codes
-from tflite_export.proof.verification import Gate, verify
-from tflite_export.targets import TARGETS, store
+from tflite_export.proof.gate import Gate
+from tflite_export.proof.verification import verify
 
 ROOT = pathlib.Path(__file__).parents[3]
 TFLM = ROOT / "build" / "tflm" / "xmos_ai_tools"

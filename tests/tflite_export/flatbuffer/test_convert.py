@@ -5,11 +5,12 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
+from qkd_tf.contract.targets import TARGETS
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, constant
 from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.rebuilding.rebuild import rebuild
-from tflite_export.targets import TARGETS, store
 
 
 def constants(content: bytes) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.inference import integer_reference
 from tflite_export.inference.integer_reference import run
 from tflite_export.inference.runtimes import RUNTIMES, absence, every_tensor, input_codes
-from tflite_export.proof.verification import arithmetic_of
+from tflite_export.proof.asking import arithmetic_of
 
 NUM_IMAGES = 100
 

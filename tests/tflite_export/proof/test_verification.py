@@ -10,17 +10,20 @@ import tf_keras
 from ai_edge_litert import schema_py_generated as schema
 from tf_keras import layers
 
+from qkd_tf.contract.grid import IntegerGrid, TensorQuantParams
+from qkd_tf.contract.targets import TARGETS
 from qkd_tf.experiment import NetworkSpec, PixelNormalization, QuantizationSpec
-from qkd_tf.integers.grid import IntegerGrid, TensorQuantParams
 from qkd_tf.models import zoo
 from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.inference import runtimes as runtimes_module
 from tflite_export.inference.runtimes import RUNTIMES, absence
 from tflite_export.load import ExportError
 from tflite_export.proof import verification as verification_module
-from tflite_export.proof.verification import Gate, agreement, equal_codes, verify
+from tflite_export.proof.asking import agreement, equal_codes
+from tflite_export.proof.gate import Gate
+from tflite_export.proof.verification import verify
 from tflite_export.rebuilding.rebuild import rebuild
-from tflite_export.targets import TARGETS, store
 
 GATE = Gate()
 PHONE = TARGETS["phone"]

@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from tflite_export.proof.verification import Gate, examine, verify
+from qkd_tf.contract.targets import TARGETS
+from tflite_export.proof.gate import Gate
+from tflite_export.proof.verification import examine, verify
 from tflite_export.reporting import figures, report
-from tflite_export.targets import TARGETS
 
 
 class Page(html.parser.HTMLParser):

@@ -21,8 +21,16 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from qkd_tf.contract.fixed_point import (
+    multiply_rounding_once,
+    multiply_rounding_twice,
+    multiply_rounding_up_twice,
+    quantize_multiplier,
+    round_half_away,
+)
+from qkd_tf.contract.logistic import fixed_point_logistic, tabled_logistic
+
 ADD_LEFT_SHIFT = 20
-LOGISTIC_STEPS = 256
 MEAN_FRACTION_BITS = 32
 GROUPED_CONVOLUTION = "CONV_2D in groups"
 BLOCK_CHANNELS = 8  # of a vector in LiteRT's own depthwise kernels
@@ -56,63 +64,6 @@ class Arithmetic:
     def of(self, kind: str, int4: bool) -> "Arithmetic":
         """That of one operator: its TFLite name, or GROUPED_CONVOLUTION; and whether its kernel is stored as INT4."""
         return self.int4.get(kind, self) if int4 else self
-
-
-def quantize_multiplier(real) -> tuple[np.ndarray, np.ndarray]:
-    """real = fixed * 2^(shift - 31) with fixed in [2^30, 2^31): TFLite's QuantizeMultiplier.
-
-    Args:
-      real: float64, any shape, not negative.
-
-    Returns:
-      (fixed, shift), int64.
-    """
-    fraction, shift = np.frexp(np.asarray(real, np.float64))
-    fixed = round_half_away(fraction * 2.0**31).astype(np.int64)
-    carried = fixed == 2**31
-    fixed, shift = np.where(carried, 2**30, fixed), np.where(carried, shift + 1, shift).astype(np.int64)
-    vanishes = shift < -31
-    return np.where(vanishes, 0, fixed), np.where(vanishes, 0, shift)
-
-
-def multiply_rounding_twice(x: np.ndarray, fixed, shift) -> np.ndarray:
-    """x * fixed * 2^(shift - 31), TFLite's MultiplyByQuantizedMultiplier for int32.
-
-    First SaturatingRoundingDoublingHighMul (half up), then RoundingDivideByPOT (half away from zero).
-    x * 2^shift must fit int32.
-    """
-    exponent = np.maximum(-shift, 0)
-    result = x.astype(np.int64)  # a copy: each step below is one pass over it
-    result *= fixed << np.maximum(shift, 0)
-    result += 2**30
-    result >>= 31
-    result -= (result < 0) & (exponent > 0)  # what is half and negative goes down
-    result += np.where(exponent > 0, np.int64(1) << np.maximum(exponent - 1, 0), 0)
-    result >>= exponent
-    return result
-
-
-def multiply_rounding_up_twice(x: np.ndarray, fixed, shift) -> np.ndarray:
-    """The same product, half up both times: ruy's kernels."""
-    exponent = np.maximum(-shift, 0)
-    result = x.astype(np.int64)
-    result *= fixed << np.maximum(shift, 0)
-    result += 2**30
-    result >>= 31
-    result += np.where(exponent > 0, np.int64(1) << np.maximum(exponent - 1, 0), 0)
-    result >>= exponent
-    return result
-
-
-def multiply_rounding_once(x: np.ndarray, fixed, shift) -> np.ndarray:
-    """The same product, half up."""
-    exponent = 31 - shift
-    return (x.astype(np.int64) * fixed + (np.int64(1) << (exponent - 1))) >> exponent
-
-
-def round_half_away(x):
-    """C's round()."""
-    return np.sign(x) * np.floor(np.abs(x) + 0.5)
 
 
 def _double(scale) -> np.ndarray:
@@ -221,75 +172,6 @@ def _requantize_in_256ths(x, input_scale, output_scale):
     return (x.astype(np.int64) * fixed + 128) >> 8
 
 
-def _tabled_logistic(x, input_scale):
-    """A table of 256 rounded values; none of them is a tie but that of 0."""
-    real = np.asarray(x, np.float32) * _single(input_scale)
-    steps = np.round(LOGISTIC_STEPS / (1.0 + np.exp(np.minimum(-real.astype(np.float64), 700.0))))
-    return np.minimum(steps, LOGISTIC_STEPS - 1).astype(np.int64)
-
-
-def _fixed_point_logistic(x, input_scale):
-    """gemmlowp's: 1 / (1 + exp(-|x|)) in fixed point, a Q4.27 in, a Q0.31 out, rounded to 8 bits."""
-    fixed, shift = quantize_multiplier(_double(input_scale) * 2.0**_Q4_FRACTION)
-    saturates = int(np.floor((2**4 - 1) * 2.0 ** (_Q4_FRACTION - int(shift))))  # steps from which 0 or 1 is taken
-    x = np.asarray(x, np.int64)
-    real = multiply_rounding_twice(np.clip(x, -saturates, saturates), fixed, shift)
-    above = _one_over_one_plus(_exp_of_negative(-np.abs(real)))
-    result = np.where(real > 0, above, _ONE - above)
-    result = np.where(real == 0, 2**30, result)
-    steps = np.minimum(_round_shift(result, 31 - 8), LOGISTIC_STEPS - 1)
-    return np.where(x <= -saturates, 0, np.where(x >= saturates, LOGISTIC_STEPS - 1, steps))
-
-
-_ONE = 2**31 - 1  # of a Q0.31
-_Q4_FRACTION = 27
-
-
-def _exp_of_negative(x: np.ndarray) -> np.ndarray:
-    """exp(x) as a Q0.31 of a Q4.27 that is not positive.
-
-    exp of the part in [-1/4, 0) by a Taylor series about -1/8, times exp(-2^e) for each bit that is left.
-    """
-    quarter = 1 << (_Q4_FRACTION - 2)
-    part = (x & (quarter - 1)) - quarter
-    left = part - x
-    t = (part << 4) + 2**28
-    t2 = _high_product(t, t)
-    t3, t4 = _high_product(t2, t), _high_product(t2, t2)
-    series = t + _round_shift(_high_product(_round_shift(t4, 2) + t3, _fixed(1 / 3)) + t2, 1)
-    at_center = _fixed(np.exp(-1 / 8))
-    result = np.minimum(at_center + _high_product(at_center, series), _ONE)
-    for exponent in range(-2, 4):
-        bit = (left >> (_Q4_FRACTION + exponent)) & 1
-        result = np.where(bit == 1, _high_product(result, _fixed(np.exp(-(2.0**exponent)))), result)
-    return np.where(x == 0, _ONE, result)
-
-
-def _one_over_one_plus(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + x) of a Q0.31 in [0, 1]: Newton's division of half the denominator, in Q2.29."""
-    half = (x + _ONE + 1) >> 1
-    result = _fixed(48 / 17, 29) + _high_product(half, -_fixed(32 / 17, 29))
-    for _ in range(3):
-        result = result + (_high_product(result, (1 << 29) - _high_product(half, result)) << 2)
-    return np.clip(result << 1, -(2**31), _ONE)
-
-
-def _fixed(real: float, fraction_bits: int = 31) -> int:
-    return int(np.round(real * 2.0**fraction_bits))
-
-
-def _high_product(a, b) -> np.ndarray:
-    """SaturatingRoundingDoublingHighMul: a * b / 2^31 to the nearest, half up."""
-    product = np.asarray(a, np.int64) * b
-    nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
-    return np.sign(nudged) * (np.abs(nudged) >> 31)
-
-
-def _round_shift(x: np.ndarray, exponent: int) -> np.ndarray:
-    """RoundingDivideByPOT: half away from zero."""
-    return (x >> exponent) + ((x & ((1 << exponent) - 1)) > ((1 << exponent) - 1 >> 1) + (x < 0))
-
-
 def _limit_half_even(value: float, output_scale):
     return np.int64(np.round(np.float32(value) / _single(output_scale)))
 
@@ -304,7 +186,7 @@ XNNPACK = Arithmetic(
     add=_shifted_add,
     multiply=_float_multiply,
     mean=_float_mean,
-    logistic=_tabled_logistic,
+    logistic=tabled_logistic,
     requantize=_requantize_in_256ths,
     limit=_limit_half_even,
 )
@@ -314,19 +196,17 @@ TFLM = Arithmetic(
     add=_fixed_point_add,
     multiply=_fixed_point_multiply,
     mean=_fixed_point_mean,
-    logistic=_fixed_point_logistic,
+    logistic=fixed_point_logistic,
     requantize=_fixed_point_requantize,
     limit=_limit_half_away,
 )
-LITERT_REFERENCE = dataclasses.replace(TFLM, dense=sums_rounded_once, logistic=_tabled_logistic)
+LITERT_REFERENCE = dataclasses.replace(TFLM, dense=sums_rounded_once, logistic=tabled_logistic)
 
 RUY = dataclasses.replace(TFLM, convolution=sums_rounded_up_twice)
 RUY_DEPTHWISE = dataclasses.replace(TFLM, convolution=sums_rounded_in_blocks)
 LITERT_INT4 = dataclasses.replace(
     XNNPACK, int4={"CONV_2D": RUY, GROUPED_CONVOLUTION: TFLM, "DEPTHWISE_CONV_2D": RUY_DEPTHWISE}
 )
-
-INT4_MAX = 7  # kernels with integers up to here can be stored as INT4
 
 # Runtime, and where that matters how it is given kernels that fit INT4 -> its arithmetic.
 ARITHMETICS: Mapping[str, Arithmetic] = {

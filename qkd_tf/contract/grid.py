@@ -13,6 +13,7 @@ import numpy as np
 MIN_BITS = 2
 MAX_BITS = 8
 INT4_BITS = 4
+INT4_MAX = 7  # kernels with integers up to here can be stored as INT4
 AVERAGE_CODE = 64  # each weight of an average over windows; a power of two, so that only its scale rounds
 INT8_MIN = -128
 INT8_MAX = 127

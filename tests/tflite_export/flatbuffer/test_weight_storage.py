@@ -6,11 +6,12 @@ import sys
 import numpy as np
 import pytest
 
+from qkd_tf.contract.targets import TARGETS
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, constant
+from tflite_export.flatbuffer.weight_storage import WEIGHT_STORAGES, store, stored_as, unpacked
 from tflite_export.inference.runtimes import RUNTIMES
 from tflite_export.load import ExportError
 from tflite_export.rebuilding.rebuild import INPUT_TYPES
-from tflite_export.targets import TARGETS, WEIGHT_STORAGES, store, stored_as, unpacked
 
 NARROW, WIDE = np.array([[-7, 0], [3, 7]], np.int8), np.array([[-8, 0], [3, 7]], np.int8)
 

@@ -1,73 +1,14 @@
-"""What each target can run, and how its weights are stored: a row each."""
+"""In which type each kernel is stored."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
 
-from qkd_tf.integers.runtime_arithmetic import INT4_MAX
-from tflite_export.bundles import micro_bundle, phone_bundle
-from tflite_export.bundles.bundle import Delivery
+from qkd_tf.contract.grid import INT4_MAX
+from qkd_tf.contract.targets import Target
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
 from tflite_export.load import ExportError
 
 WEIGHT_STORAGES = ("auto", "int8", "int4")
 NUM_NAMED = 3  # kernels that a note names; the others are counted
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """A kind of device.
-
-    Attributes:
-      title: for people.
-      judges: runtimes that decide whether a file passes; the first that is installed.
-      input_type: "uint8" takes pixels, "int8" pixel - 128.
-      int4: operators that take INT4 weights -> whether with one scale a channel, too.
-      auto: how weights that fit INT4 are stored unless a user says otherwise.
-      reason: why so.
-      compressed: whether weights are also written at their true width, under lookup tables.
-      bundle: what goes to an engineer with a file that passed -> files by path below export/; None for the file alone.
-    """
-
-    title: str
-    judges: tuple[str, ...]
-    input_type: str
-    int4: Mapping[str, bool]
-    auto: str
-    reason: str
-    compressed: bool = False
-    bundle: Callable[[Delivery], dict[str, bytes]] | None = None
-
-
-TARGETS: Mapping[str, Target] = {
-    "phone": Target(
-        "a phone with LiteRT",
-        judges=("litert",),
-        input_type="uint8",
-        int4={"CONV_2D": True, "DEPTHWISE_CONV_2D": True, "FULLY_CONNECTED": True},
-        auto="int8",
-        reason="LiteRT runs INT4 convolutions outside XNNPACK, and slower; "
-        "--weight_storage=int4 trades that for half the bytes",
-        bundle=phone_bundle.files,
-    ),
-    "microcontroller": Target(
-        "a microcontroller with TensorFlow Lite for Microcontrollers",
-        judges=("tflm", "litert_reference"),
-        input_type="int8",
-        int4={"CONV_2D": True, "DEPTHWISE_CONV_2D": True, "FULLY_CONNECTED": False},
-        auto="int4",
-        reason="flash is what is short there; TFLM unpacks INT4 weights in its arena",
-        compressed=True,
-        bundle=micro_bundle.files,
-    ),
-    "ethos_u": Target(
-        "an Ethos-U NPU",
-        judges=("tflm", "litert_reference"),
-        input_type="int8",
-        int4={},
-        auto="int8",
-        reason="Arm's compiler for it, Vela, takes no INT4, and compresses weights itself",
-    ),
-}
 
 
 def store(graph: IntegerGraph, weight_storage: str, target: Target) -> IntegerGraph:

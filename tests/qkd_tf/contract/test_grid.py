@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qkd_tf.integers import grid as g
+from qkd_tf.contract import grid as g
 
 BITS = range(g.MIN_BITS, g.MAX_BITS + 1)
 FULL = [g.weight_grid(bits, narrow_range=False) for bits in BITS]

@@ -10,18 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qkd_tf.integers.runtime_arithmetic import (
-    ARITHMETICS,
-    GROUPED_CONVOLUTION,
-    LITERT_REFERENCE,
-    TFLM,
-    XNNPACK,
+from qkd_tf.contract.fixed_point import (
     multiply_rounding_once,
     multiply_rounding_twice,
     multiply_rounding_up_twice,
     quantize_multiplier,
     round_half_away,
 )
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, GROUPED_CONVOLUTION, LITERT_REFERENCE, TFLM, XNNPACK
 
 int32 = st.integers(-(2**24), 2**24)
 ratios = st.floats(2.0**-20, 0.999)
