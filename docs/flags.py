@@ -17,6 +17,7 @@ from typing import NamedTuple
 from absl import flags
 
 from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.flags import OPTIONS
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "flags.md"
@@ -82,10 +83,9 @@ def rows(module: str) -> list[Row]:
 
 def names(module: str) -> set[str]:
     """Those of the flags that a module defines itself."""
-    path = path_of(module)
-    if calls := _declaring_calls(ast.parse(path.read_text())):
-        return {call.args[0].value.removeprefix("--") for call in calls}
-    return set(_absl_flags(path).sections) if "FLAGS.DEFINE_" in path.read_text() else set()
+    source = path_of(module).read_text()
+    written = re.findall(r'(?:DEFINE_\w+|add_argument)\(\s*"(?:--)?(\w+)"', source)
+    return {*written, *(option.name for option in OPTIONS if module == "qkd_tf.flags")}
 
 
 def _absl_flags(path: pathlib.Path) -> CommandFlags:

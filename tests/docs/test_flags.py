@@ -64,5 +64,9 @@ def test_arguments_of_argparse_are_flags_too(module):
 
 def test_every_module_that_defines_flags_has_a_table():
     modules = [path for package in ("qkd_tf", "tflite_export") for path in (flags.ROOT / package).rglob("*.py")]
-    declaring = {path for path in modules if re.search(r"FLAGS\.DEFINE_|\.add_argument\(", path.read_text())}
+    declaring = {
+        path
+        for path in modules
+        if re.search(r"^( {4})?FLAGS\.DEFINE_|\.add_argument\(", path.read_text(), re.MULTILINE)
+    }
     assert declaring == {flags.path_of(module) for module, _ in flags.TABLES.values()}
