@@ -10,6 +10,7 @@ import tf_keras
 
 from qkd_tf.archive import check_hdf5, first_line, load_npz, non_finite
 from qkd_tf.experiment import ExperimentError, NetworkSpec
+from qkd_tf.keras3 import door
 from qkd_tf.models.copier import leaves
 from qkd_tf.random_state import seeded
 from qkd_tf.saved_model import load_model
@@ -155,7 +156,7 @@ def _v3_layers(root) -> list[LayerWeights]:
 
 def _read_keras(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
     with seeded(0, None):  # the model is made, and what it draws shall change nothing of the network's own chance
-        model = load_model(path, trust_code)
+        model = door.of_file(path).in_tf_keras()[0] if door.is_file(path) else load_model(path, trust_code)
     return [_layer_weights(layer) for layer in leaves(model) if layer.weights]
 
 
