@@ -76,7 +76,8 @@ def fit(
     thread should draw random numbers or change them meanwhile.
 
     Args:
-      student: float model of tf_keras or Keras 3 from pixels to logits or probabilities, left as it is; or what --student takes.
+      student: float model of tf_keras or Keras 3 from pixels to logits or probabilities, left as it is; or what
+        --student takes.
       train_set, test_set, validation_set: as `data.given.source_of` takes them. Without a validation set a part of the
         training set chooses the best epoch (`validation_fraction`). A name is what --dataset takes, and is all three.
       run_dir: new folder, or that of the same call before.
@@ -125,8 +126,9 @@ def fit(
         require(test_set is not None, "there is no test set; the file is proven on it: give (images, labels)")
         spec = flags.experiment_from_flags(flags.flags_of(options)).data
         label_names = label_names or getattr(train_set, "class_names", None)  # of image_dataset_from_directory
-        if label_names is None and "student" in given:
-            num_outputs = student.outputs[0].shape[-1]  # one sigmoid is two classes; what is none, the pre-flight tells
+        outputs = getattr(student, "outputs", None)  # a model that is not built yet has none
+        if label_names is None and outputs:
+            num_outputs = outputs[0].shape[-1]  # one sigmoid is two classes; what is none, the pre-flight tells
             label_names = num_outputs and [str(label) for label in range(max(2, num_outputs))]
         given["source"] = source_of(train_set, test_set, validation_set, spec, label_names)
         options["dataset"] = IN_MEMORY + given["source"].version

@@ -1,6 +1,7 @@
 """The arrays of a model of Keras 3, by layer: from its files, or from the model in memory."""
 
 import collections
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 
@@ -27,7 +28,7 @@ def of_weights_file(file: h5py.Group, config: Mapping, named: bool) -> Arrays:
         variables = group.get("vars", {})
         told = getattr(variables, "attrs", {}).get("name", path[-1])  # files of before Keras 3.6 tell no names
         if named and told != path[-1]:
-            raise RefusalError(f"its arrays of {group.name} are of a layer {told}, its configuration has {path[-1]} there")
+            raise RefusalError(f"whose arrays in {group.name} are of {told}, where its configuration has {path[-1]}")
         found[path] = [variables[str(number)][()] for number in range(len(variables))]
     return found
 
@@ -37,7 +38,7 @@ def _groups(file: h5py.Group, config: Mapping, outer: Path, place: str) -> Itera
     for part in config["config"]["layers"]:
         class_name, name = part["class_name"], part["config"]["name"]
         first_of_sequential = class_name == "InputLayer" and config["class_name"] == "Sequential"
-        if part["module"].startswith("keras.src.ops") or first_of_sequential:
+        if part["module"].startswith("keras.src.ops.") or first_of_sequential:
             continue
         snake = _snake_case(class_name)
         number, used[snake] = used[snake], used[snake] + 1
@@ -66,7 +67,7 @@ def of_whole_file(root: h5py.Group, config: Mapping) -> Arrays:
         name = part["config"]["name"]
         if name not in root:
             continue
-        names = [text(one) for one in root[name].attrs.get("weight_names", ())]
+        names = _weight_names(root[name])
         arrays = [root[name][one][()] for one in names]
         if "layers" not in part["config"]:
             found[name,] = arrays
@@ -79,9 +80,17 @@ def of_whole_file(root: h5py.Group, config: Mapping) -> Arrays:
             *_, layer, variable = ("", *array_name.split("/"))
             number, seen[layer, variable] = seen[layer, variable], seen[layer, variable] + 1
             if number >= len(leaves[layer]):
-                raise RefusalError(f"its array {array_name} is of no layer of {name}")
+                raise RefusalError(f"whose array {array_name} is of no layer of {name}")
             found.setdefault(leaves[layer][number], []).append(array)
     return found
+
+
+def _weight_names(group: h5py.Group) -> list[str]:
+    """The arrays of a group in order; of many the list is in several parts."""
+    found = list(group.attrs.get("weight_names", ()))
+    for number in itertools.takewhile(lambda number: f"weight_names{number}" in group.attrs, itertools.count()):
+        found += list(group.attrs[f"weight_names{number}"])
+    return [text(name) for name in found]
 
 
 def _leaves(part: Mapping, path: Path) -> Iterator[Path]:
@@ -101,7 +110,7 @@ def of_model(model, path: Path = ()) -> Arrays:
     """Those of a model of Keras 3 in memory, which is left as it is."""
     found = {}
     for layer in model.layers:
-        if type(layer).__name__ in ("Functional", "Sequential"):
+        if hasattr(layer, "layers"):
             found |= of_model(layer, (*path, layer.name))
         else:
             found[*path, layer.name] = layer.get_weights()

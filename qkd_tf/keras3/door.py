@@ -1,11 +1,12 @@
 """Where models of Keras 3 come in: from a file, or from memory."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import h5py
 import tf_keras
@@ -15,7 +16,8 @@ from qkd_tf.keras3 import arrays
 from qkd_tf.keras3.config import checked
 from qkd_tf.keras3.conversion import convert
 from qkd_tf.keras3.proof import keras3, prove, rebuilt
-from qkd_tf.keras3.refusal import RefusalError
+from qkd_tf.keras3.refusal import WIDTH, RefusalError
+from qkd_tf.models.copier import valid_name
 from qkd_tf.random_state import seeded
 
 VERSION = "keras_version"
@@ -27,8 +29,8 @@ class Keras3Model:
 
     Attributes:
       config: as `config.checked` gives it.
-      arrays: of each layer, when they are asked for.
-      original: the model of Keras 3 that the proof asks; from Keras.
+      arrays: gives those of each layer.
+      original: from Keras 3 to the model that the proof compares.
     """
 
     config: Mapping
@@ -48,11 +50,12 @@ class Keras3Model:
             model = convert(self.config, self.arrays())
             keras = keras3()
             if keras is None:
-                note = "Keras 3 is not installed, so that outputs of both were not compared"
+                note = "Keras 3 cannot be imported here, so their outputs were not compared"
             else:
                 difference = prove(self.original(keras), model, input_shape)
                 note = f"outputs differ by {difference:.1g} of the largest one"
-        return model, [f"note: {model.name} is a model of Keras 3, built anew in tf_keras: {note}"]
+        notes = [f"note: {model.name} is a model of Keras 3, built anew in tf_keras: {note}"]
+        return model, notes + _renamed(self.config)
 
     def with_weights(self, path: pathlib.Path) -> "Keras3Model":
         """The same layers with the arrays of a file that Keras 3 wrote."""
@@ -60,7 +63,7 @@ class Keras3Model:
 
 
 def is_file(path: pathlib.Path) -> bool:
-    """Whether a file is a model that Keras 3 saved, or weights of one beside the name of a layer."""
+    """Whether a file is a whole model that Keras 3 saved."""
     try:
         return int(_version(path).split(".")[0]) >= 3
     except Exception:  # of a file that is damaged another reader tells more
@@ -78,7 +81,7 @@ def _version(path: pathlib.Path) -> str:
 
 
 def is_model(model: object) -> bool:
-    """Whether it is a model of Keras 3, or of a class that was made of one."""
+    """Whether it is a model of Keras 3."""
     keras = sys.modules.get("keras")  # a program that has such a model has imported it
     return keras is not None and hasattr(keras, "Model") and isinstance(model, keras.Model)
 
@@ -106,6 +109,19 @@ def of_model(model) -> Keras3Model:
         return Keras3Model(config, lambda: arrays.of_model(model), lambda keras: model)
 
 
+def _renamed(config: Mapping) -> list[str]:
+    """A note on names that tf_keras cannot have; the first one for all."""
+    others = [name for name in _names(config) if valid_name(name) != name]
+    more = f", and {len(others) - 1} more are changed" if len(others) > 1 else ""
+    return [f"note: tf_keras cannot have the name {others[0]!r}: it is {valid_name(others[0])}{more}"] if others else []
+
+
+def _names(config: Mapping) -> Iterator[str]:
+    yield config["config"]["name"]
+    for part in config["config"].get("layers", ()):
+        yield from _names(part)
+
+
 def _filled(config: Mapping, path: pathlib.Path, named: bool) -> Keras3Model:
     return Keras3Model(config, lambda: _arrays(path, config, named), lambda keras: rebuilt(keras, config, path))
 
@@ -124,12 +140,13 @@ def _arrays(path: pathlib.Path, config: Mapping, named: bool) -> arrays.Arrays:
         return arrays.of_whole_file(file.get("model_weights", file), config)
 
 
-class _one_line:
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
     """A context that tells whatever is raised in it in one line."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback) -> None:
-        if isinstance(error, Exception) and not isinstance(error, RefusalError):
-            raise RefusalError(f"it is of Keras 3, and cannot be read: {type(error).__name__}: {first_line(error)}") from error
+    try:
+        yield
+    except RefusalError:
+        raise
+    except Exception as error:  # whatever a damaged file makes of its readers
+        reason = f"{type(error).__name__}: {first_line(error, WIDTH)}"
+        raise RefusalError(f"which cannot be read: {reason}; save it anew") from error

@@ -24,8 +24,10 @@ class LayerRow:
     ignored: tuple[str, ...] = ()
 
 
-# Arguments that tf_keras lacks -> the values under which they change nothing.
+# Arguments that are not taken over -> the values under which they change nothing.
 NEUTRAL: Mapping[str, tuple] = {
+    "data_format": ("channels_last",),
+    "antialias": (False,),
     "quantization_config": (None,),
     "lora_rank": (None,),
     "lora_alpha": (None,),
@@ -36,8 +38,10 @@ NEUTRAL: Mapping[str, tuple] = {
     "ragged": (False,),
     "optional": (False,),
 }
-# Arguments that matter only beside one of those that are refused.
-UNUSED = ("renorm_clipping", "renorm_momentum")
+# Arguments that matter only beside one of NEUTRAL with another value.
+UNUSED = ("renorm_clipping", "renorm_momentum", "fill_mode", "fill_value")
+# What tf_keras takes too, and a network that is to become integer cannot have.
+_REFUSED = {"renorm", "renorm_clipping", "renorm_momentum"}
 
 _SAME = (
     "Activation ActivityRegularization Add AlphaDropout Average AveragePooling1D AveragePooling2D BatchNormalization "
@@ -54,7 +58,12 @@ _RANDOM = "RandomBrightness RandomContrast RandomCrop RandomFlip RandomRotation 
 def _arguments(kind: type) -> frozenset[str]:
     classes = [cls for cls in kind.__mro__ if issubclass(cls, layers.Layer) and cls is not layers.Layer]
     found = {name for cls in classes for name in inspect.signature(cls.__init__).parameters}
-    return frozenset(found - {"self", "args", "kwargs"}) | {"name", "dtype", "trainable", "activity_regularizer"}
+    return frozenset(found - {"self", "args", "kwargs"} - _REFUSED) | {
+        "name",
+        "dtype",
+        "trainable",
+        "activity_regularizer",
+    }
 
 
 def _row(name: str, **options) -> LayerRow:
@@ -68,4 +77,6 @@ LAYERS: Mapping[str, LayerRow] = {
     **{name: _row(name, ignored=("data_format", "value_range")) for name in _RANDOM},
     "LeakyReLU": _row("LeakyReLU", renamed={"negative_slope": "alpha"}),
 }
+# Those that another layer may have for its activation: they have no arrays.
+ACTIVATIONS = ("Activation", "ELU", "LeakyReLU", "ReLU", "Softmax")
 INPUT = LayerRow(layers.InputLayer, frozenset({"batch_shape", "dtype", "name"}))

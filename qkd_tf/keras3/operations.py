@@ -59,8 +59,7 @@ def _item(config: Mapping, name: str, inputs: list):
     return tensor[tuple(key) if isinstance(key, list) else key]
 
 
-# Class in keras.src.ops, or in keras.src.applications -> what it is in tf_keras.
-OPERATIONS: Mapping[str, Make] = {
+_NUMPY: Mapping[str, Make] = {
     "Add": _of_two(tf.math.add, layers.Add),
     "Subtract": _of_two(tf.math.subtract, layers.Subtract),
     "Multiply": _of_two(tf.math.multiply, layers.Multiply),
@@ -77,6 +76,19 @@ OPERATIONS: Mapping[str, Make] = {
     "Exp": _function(tf.math.exp),
     "Log": _function(tf.math.log),
     "Tanh": _function(tf.math.tanh),
+    "Clip": _function(tf.clip_by_value, clip_value_min="x_min", clip_value_max="x_max"),
+    "Mean": _function(tf.math.reduce_mean, axis="axis", keepdims="keepdims"),
+    "Sum": _function(tf.math.reduce_sum, axis="axis", keepdims="keepdims"),
+    "Max": _function(tf.math.reduce_max, axis="axis", keepdims="keepdims"),
+    "Min": _function(tf.math.reduce_min, axis="axis", keepdims="keepdims"),
+    "Reshape": _function(tf.reshape, shape="newshape"),
+    "Transpose": _function(tf.transpose, perm="axes"),
+    "ExpandDims": _function(tf.expand_dims, axis="axis"),
+    "Squeeze": _function(tf.squeeze, axis="axis"),
+    "Concatenate": _layer(layers.Concatenate, axis="axis"),
+    "GetItem": _item,
+}
+_NN: Mapping[str, Make] = {
     "Sigmoid": _function(tf.math.sigmoid),
     "Relu": _function(tf.nn.relu),
     "Relu6": _function(tf.nn.relu6),
@@ -91,19 +103,20 @@ OPERATIONS: Mapping[str, Make] = {
     "LeakyRelu": _layer(layers.LeakyReLU, alpha="negative_slope"),
     "HardSigmoid": lambda config, name, inputs: hard_sigmoid(*inputs, name),
     "HardSilu": lambda config, name, inputs: hard_silu(*inputs, name),
-    "Clip": _function(tf.clip_by_value, clip_value_min="x_min", clip_value_max="x_max"),
-    "Mean": _function(tf.math.reduce_mean, axis="axis", keepdims="keepdims"),
-    "Sum": _function(tf.math.reduce_sum, axis="axis", keepdims="keepdims"),
-    "Max": _function(tf.math.reduce_max, axis="axis", keepdims="keepdims"),
-    "Min": _function(tf.math.reduce_min, axis="axis", keepdims="keepdims"),
-    "Reshape": _function(tf.reshape, shape="newshape"),
-    "Transpose": _function(tf.transpose, perm="axes"),
-    "ExpandDims": _function(tf.expand_dims, axis="axis"),
-    "Squeeze": _function(tf.squeeze, axis="axis"),
-    "Concatenate": _layer(layers.Concatenate, axis="axis"),
-    "Cast": _function(tf.cast, dtype="dtype"),
-    "GetItem": _item,
-    "CustomScaleLayer": _scaled_sum,
 }
+# Where Keras 3 has them -> class -> what it is in tf_keras.
+MODULES: Mapping[str, Mapping[str, Make]] = {
+    "keras.src.ops.numpy": _NUMPY,
+    "keras.src.ops.nn": _NN,
+    "keras.src.ops.core": {"Cast": _function(tf.cast, dtype="dtype")},
+    "keras.src.applications.inception_resnet_v2": {"CustomScaleLayer": _scaled_sum},
+}
+
+
+def module_of(class_name: str) -> str | None:
+    """Where an operation lives; None for what is none. An .h5 has its class alone."""
+    return next((module for module, rows in MODULES.items() if class_name in rows), None)
+
+
 # Their arguments that are not passed on -> the values under which they change nothing; None for any.
 NEUTRAL: Mapping[str, tuple | None] = {"initial": (None,), "trainable": None}

@@ -17,7 +17,9 @@ from qkd_tf.saved_model import load_model
 def build(
     spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int, given: tf_keras.Model | None = None
 ) -> tuple[tf_keras.Model, list[str]]:
-    """The user's model as it is, one of Keras 3 built anew in tf_keras, with the weights of `spec.weights` where there are any, `given` then as a copy.
+    """The user's model as it is, with the weights of `spec.weights` where there are any, `given` then as a copy.
+
+    A model of Keras 3 is built anew in tf_keras.
 
     A builder is called as builder(input_shape, num_classes); one with the parameters `weights` and `classes`, as
     those of tf_keras.applications have, as builder(input_shape=..., classes=..., weights=None).
@@ -106,7 +108,7 @@ def _load(name: str, trust_code: bool) -> tf_keras.Model | pathlib.Path:
 def _in_tf_keras(
     name: str, model: object | pathlib.Path, weights_file: str, input_shape: tuple[int, int, int]
 ) -> tuple[tf_keras.Model, list[str]]:
-    """A model of Keras 3 in tf_keras, with arrays of a file where one is named; what a user should know, a line each."""
+    """A model of Keras 3 in tf_keras, with the arrays of a file if one is named, and notes, a line each."""
     require(not weights_file or pathlib.Path(weights_file).is_file(), f"weights file {weights_file} does not exist")
     try:
         brought = door.of_file(model) if isinstance(model, pathlib.Path) else door.of_model(model)
