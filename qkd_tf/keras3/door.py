@@ -77,7 +77,7 @@ def _version(path: pathlib.Path) -> str:
             return json.loads(archive.read("metadata.json"))[VERSION]
     check_hdf5(path)
     with h5py.File(path) as file:
-        return arrays.text(file.attrs[VERSION])
+        return arrays.text(file.attrs[VERSION]) if "model_config" in file.attrs else ""
 
 
 def is_model(model: object) -> bool:

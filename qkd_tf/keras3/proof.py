@@ -20,7 +20,7 @@ from qkd_tf.keras3.refusal import WIDTH, RefusalError
 TOLERANCES = {"float32": 1e-5, "backend": 1e-3, "float16": 0.02, "bfloat16": 0.15}
 # Deep networks of random weights make of rounding what they like: NUDGE of the pixels, as a share, tells how much, and
 # of NUDGES times as much no difference is made. On a range of pixels where that is above CHAOS nothing is compared.
-NUDGE, NUDGES, CHAOS = 2.0**-22, 10, 1e-3
+NUDGE, NUDGES, CHAOS = 2.0**-22, 10, 0.1
 RANGES = ((0, 255), (0, 1), (-1, 1))  # of pixels: what one range saturates is seen in another
 NUM_PICTURES = 2  # of each range
 PROBABILITIES = ("softmax", "sigmoid")  # names of functions
@@ -88,7 +88,7 @@ def prove(model, converted: tf_keras.Model, input_shape: tuple[int, ...] | None 
         if own <= CHAOS or tolerance > CHAOS:
             rows.append((_difference(*outputs[:2]), max(tolerance, own)))
     if len(rows) == 1:
-        raise RefusalError("which makes so much of rounding that nothing can be compared; begin it with Rescaling")
+        raise RefusalError("which makes so much of rounding that nothing can be compared; give it trained weights")
     for difference, allowed in rows:
         if not difference <= allowed:
             raise RefusalError(

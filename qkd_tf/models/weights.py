@@ -122,8 +122,11 @@ def _read_npz(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
 def _read_h5(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
     """A model or its weights, in the older format or in Keras' V3; the file tells which, not its name.
 
-    Arrays alone are read, so a model's code is of no account.
+    Arrays alone are read, so a model's code is of no account. A model of Keras 3 is asked for its layers, whose arrays it
+    calls alike.
     """
+    if door.is_file(path):
+        return _read_keras(path, trust_code)
     check_hdf5(path)
     with h5py.File(path) as file:
         for name in ("layers", "_layer_checkpoint_dependencies"):

@@ -16,7 +16,16 @@ FEW = {"MobileNetV3Small": 32, "EfficientNetB0": 32}
 MANY = {
     **{
         name: 32
-        for name in ("MobileNet", "MobileNetV2", "VGG16", "MobileNetV3Large", "ResNet50", "ResNet50V2", "DenseNet121", "EfficientNetV2B0")
+        for name in (
+            "MobileNet",
+            "MobileNetV2",
+            "VGG16",
+            "MobileNetV3Large",
+            "ResNet50",
+            "ResNet50V2",
+            "DenseNet121",
+            "EfficientNetV2B0",
+        )
     },
     **{"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71, "NASNetMobile": 224},
 }
