@@ -122,8 +122,8 @@ def _read_npz(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
 def _read_h5(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
     """A model or its weights, in the older format or in Keras' V3; the file tells which, not its name.
 
-    Arrays alone are read, so a model's code is of no account. A model of Keras 3 is asked for its layers, whose arrays it
-    calls alike.
+    Arrays alone are read, so a model's code is of no account. Of a model of Keras 3 its layers are read too: arrays of
+    several kinds have one name there.
     """
     if door.is_file(path):
         return _read_keras(path, trust_code)
