@@ -18,7 +18,7 @@ widths: .venv/installed  ## every pair of bit widths, from student to file, on e
 	$(BIN)/python -m pytest -m "widths or not distributed" $(addprefix tests/tflite_export/test_,widths.py rebuild.py compress.py)
 
 applications: .venv/installed  ## networks of keras.applications as Keras 3 builds them, each compared with what is read: a minute
-	$(BIN)/python -m pytest -m "applications or not distributed" tests/qkd_tf/keras3/test_conversion.py
+	$(BIN)/python -m pytest -m "applications or not distributed" tests/qkd_tf/models/keras3/test_conversion.py
 
 distributed: .venv/installed  ## what several replicas do when things go wrong: some minutes
 	$(BIN)/python -m pytest -m distributed -s
@@ -26,6 +26,7 @@ distributed: .venv/installed  ## what several replicas do when things go wrong: 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo --config pyproject.toml
 
 docs: .venv/installed  ## docs/flags.md from the code, tables and pictures from the results
 	$(BIN)/python -m docs.flags
@@ -33,7 +34,7 @@ docs: .venv/installed  ## docs/flags.md from the code, tables and pictures from 
 	$(BIN)/python -m docs.pictures
 
 micro: .venv/installed build/tflm  ## the microcontroller bundle of every operator, compiled with TFLM's C++ and run
-	$(BIN)/python -m pytest tests/tflite_export/test_micro_bundle.py
+	$(BIN)/python -m pytest tests/tflite_export/bundles/test_micro_bundle.py
 
 bench: .venv/installed  ## speed and memory against full precision and the stock file, in one run
 	$(BIN)/python -m benchmarks.bench

@@ -6,7 +6,7 @@ file, written and proven on LiteRT. Half an hour on two cores, and more than a g
 """
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import argparse
@@ -22,16 +22,19 @@ import numpy as np
 
 from benchmarks import subjects
 from benchmarks.memory import resident_bytes
-from qkd_tf import diagnosis, handoff, networks
+from qkd_tf import networks
+from qkd_tf.contract.targets import TARGETS
 from qkd_tf.experiment import NetworkSpec, QuantizationSpec
+from qkd_tf.outcome import diagnosis, handoff
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student
-from qkd_tf.run_folder import RunFolder
-from tflite_export.convert import convert
+from qkd_tf.storage.run_folder import RunFolder
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.load import load_handoff
-from tflite_export.rebuild import rebuild
-from tflite_export.targets import TARGETS, store
-from tflite_export.verification import Gate, examine
+from tflite_export.proof.gate import Gate
+from tflite_export.proof.verification import examine
+from tflite_export.rebuilding.rebuild import rebuild
 
 NETWORKS = {"MobileNetV2": 224, "ResNet50": 224, "EfficientNetB2": 260}  # and the side of their pictures
 NUM_CLASSES, NUM_TEST = 1000, 32

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from qkd_tf.contract.pictures import resized_side
 from qkd_tf.experiment import DataSpec
 
 # What `decode` reads -> how names of such files end. TensorFlow reads JPEG, JPEG XL, PNG and GIF, Pillow the others.
@@ -28,7 +29,6 @@ SHAPES = {
 DIB_HEADS = [size.to_bytes(4, "little") for size in (12, 40, 64, 108, 124)]  # of a BMP without the file's header
 LUMA = (0.299, 0.587, 0.114)  # of RGB (BT.601, as JPEG's)
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> Pillow's name
-RESIZE_RATIO = 256 / 224  # of the shorter side to the crop (LSQ, EfficientNet and others on ImageNet)
 
 
 def decode(encoded: tf.Tensor, channels: int = 3) -> tf.Tensor:
@@ -90,8 +90,8 @@ def recolour(image: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Shorter side to `room(image_size)`, then the centre square; pixels stay whole numbers."""
-    side = room(image_size)
+    """Shorter side to `resized_side(image_size)`, then the centre square; pixels stay whole numbers."""
+    side = resized_side(image_size)
     shape = tf.cast(tf.shape(image)[:2], tf.float32)
     size = tf.cast(tf.round(shape * side / tf.reduce_min(shape)), tf.int32)
     image = tf.image.resize(image, size, antialias=True)
@@ -118,11 +118,6 @@ def shape_notes(spec: DataSpec, *sizes: tuple[int | None, int | None]) -> tuple[
     return (f"note: {which} not square: {SHAPES[spec.resize]}",)
 
 
-def room(image_size: int) -> int:
-    """Side of the resized square, in pixels, out of which `image_size` is cropped."""
-    return round(image_size * RESIZE_RATIO)
-
-
 def augment(images: tf.Tensor, image_shape: tuple[int, int, int], spec: DataSpec, seed: tf.Tensor) -> tf.Tensor:
     """Random crop out of black padding and random mirror, by `seed` [2] alone.
 
@@ -133,7 +128,7 @@ def augment(images: tf.Tensor, image_shape: tuple[int, int, int], spec: DataSpec
       [N, H, W, C] uint8.
     """
     height, width, channels = image_shape
-    pad = 0 if spec.has_room else spec.crop_padding
+    pad = 0 if spec.crops_larger else spec.crop_padding
     images = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
     n, padded_height, padded_width, _ = tf.unstack(tf.shape(images))
     spare = tf.stack([padded_height - height, padded_width - width])

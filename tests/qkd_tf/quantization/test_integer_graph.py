@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tf_keras import layers
 
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization import integer_graph
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.integer_graph import BUILDS, RESCALES, IntegerGraph
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
 from qkd_tf.quantization.integer_student import OPERATORS, SIGMOID, WINDOWS, IntegerStudent
-from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 from qkd_tf.quantization.scheme import quantize_student
 
 LOW = QuantizationSpec(weight_bits=3, activation_bits=4)
@@ -97,6 +97,22 @@ def test_every_tensor_is_the_definitions(monkeypatch, make_student, body, spec, 
     student = make_student(body, spec)
     for arithmetic in ARITHMETICS:
         assert_equal(student, arithmetic, pictures(5))
+
+
+@pytest.mark.parametrize(
+    "moving", [layers.Flatten(name="end"), layers.Reshape((5,), name="end"), layers.Dropout(0.5, name="end")]
+)
+def test_logits_that_are_moved_in_the_end_have_the_shape_of_the_students_output(make_student, moving):
+    """MobileNet of keras.applications ends in a Reshape."""
+
+    def body(x):
+        x = layers.GlobalAveragePooling2D(keepdims=True)(layers.Conv2D(6, 3, name="first")(x))
+        return moving(layers.Conv2D(5, 1, name="last")(x))
+
+    student = make_student(body, HIGH)
+    (logits,) = IntegerGraph(student, ARITHMETICS["litert"], 5).logits(pictures(5))
+    assert student.output == "end" and logits.shape[1:] == moving.output_shape[1:]
+    assert_equal(student, "litert", pictures(5))
 
 
 def test_sums_that_float32_does_not_hold_are_there(make_student):
