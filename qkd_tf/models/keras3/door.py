@@ -48,6 +48,9 @@ class Keras3Model:
         """
         with _one_line(), seeded(0, None):  # what is drawn for first weights changes nothing of a run's chance
             model = convert(self.config, self.arrays())
+            num_inputs, num_outputs = len(model.inputs), len(model.outputs)
+            if (num_inputs, num_outputs) != (1, 1):
+                raise RefusalError(f"with {num_inputs} inputs and {num_outputs} outputs; one of each is expected")
             keras = keras3()
             if keras is None:
                 note = "Keras 3 cannot be imported here, so their outputs were not compared"

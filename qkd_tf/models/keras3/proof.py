@@ -5,6 +5,7 @@ import copy
 import importlib
 import itertools
 import pathlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 
@@ -129,7 +130,9 @@ def _pictures(model: tf_keras.Model, input_shape: tuple[int, ...] | None) -> np.
 
 
 def _called(model: Callable, pictures: np.ndarray):
-    output = model(pictures, training=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras warns where a batch stands for a list of one
+        output = model(pictures, training=False)
     return output[0] if isinstance(output, list | tuple) else output
 
 

@@ -122,6 +122,24 @@ def test_classes_of_a_users_own_are_refused_by_name(keras):
         door.of_model(Net())
 
 
+def test_models_of_several_inputs_or_outputs_are_refused(keras):
+    one, other = keras.Input((4,), name="one"), keras.Input((4,), name="other")
+    both = keras.layers.Add()([one, other])
+    for model, told in (
+        (keras.Model([one, other], both), "2 inputs and 1 outputs"),
+        (keras.Model({"one": one, "other": other}, both), "2 inputs and 1 outputs"),
+        (keras.Model(one, [one, keras.layers.ReLU()(one)]), "1 inputs and 2 outputs"),
+    ):
+        with pytest.raises(RefusalError, match=told):
+            door.of_model(model).in_tf_keras()
+
+
+def test_one_input_and_one_output_in_lists_are_one_of_each(keras):
+    pixels = keras.Input((4, 4, 3), name="pixels")
+    model = keras.Model([pixels], [keras.layers.Conv2D(2, 1)(pixels)])
+    assert door.of_model(model).in_tf_keras()[0].input_shape == (None, 4, 4, 3)
+
+
 def members(path):
     with zipfile.ZipFile(path) as file:
         return {name: file.read(name) for name in file.namelist()}
