@@ -13,7 +13,7 @@ from tests.in_process import start
 DIGITS = load_digits()
 IMAGES = np.round(DIGITS.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
 NUM_TRAIN = 1_400
-SHORT = {"batch_size": 64, "max_steps": 3, "crop_padding": 0, "horizontal_flip": False, "learning_rates": "0.001"}
+SHORT = {"batch_size": 64, "max_steps": 2, "crop_padding": 0, "horizontal_flip": False, "learning_rates": "0.001"}
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,14 @@ def networks():
             [keras.Input((8, 8, 1)), layers.Rescaling(1 / 64, -1), layers.Conv2D(width, 3, padding="same")], name="stem"
         )
         x = stem(layers.RandomTranslation(0.05, 0.05, seed=0)(pixels))
-        x = block(block(block(x, width), 2 * width, 2), 2 * width)
+        x = block(block(x, 2 * width, 2), 2 * width)
         x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
         return keras.Model(pixels, layers.Dense(10, activation="softmax")(x), name=name)
 
     found = {"student": build(8, "student"), "teacher": build(16, "teacher")}
     for model in found.values():
         model.compile(keras.optimizers.Adam(0.005), "sparse_categorical_crossentropy", metrics=["accuracy"])
-        model.fit(IMAGES[:NUM_TRAIN], DIGITS.target[:NUM_TRAIN], epochs=10, batch_size=64, verbose=0)
+        model.fit(IMAGES[:NUM_TRAIN], DIGITS.target[:NUM_TRAIN], epochs=8, batch_size=64, verbose=0)
     return found
 
 
