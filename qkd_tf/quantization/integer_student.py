@@ -18,7 +18,7 @@ from qkd_tf.contract.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic
 from qkd_tf.models.activations import activation_name
 from qkd_tf.process.accelerators import on_cpu
 from qkd_tf.process.portions import values_of_image
-from qkd_tf.quantization.roles import is_sigmoid, parents, role
+from qkd_tf.quantization.roles import batch_norm_of, is_sigmoid, parents, role
 from qkd_tf.quantization.scheme import QuantizedStudent
 
 INT32_MAX = 2**31 - 1
@@ -251,9 +251,7 @@ class Operator:
             b = self.root.bias.numpy().astype(np.float64)
         for layer in self.chain[1:]:
             if isinstance(layer, _layers.BatchNormalization):
-                gamma = layer.gamma.numpy() if layer.scale else np.ones(channels)
-                a = gamma.astype(np.float64) / np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
-                b = layer.beta.numpy() + a * (b - layer.moving_mean.numpy())
+                a, b = batch_norm_of(layer).affine(b)
         return a, b
 
     def computation(self) -> tuple[str, Callable]:

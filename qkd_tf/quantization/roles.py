@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import tf_keras
 
+from qkd_tf.contract.batch_norm import BatchNorm
 from qkd_tf.models.activations import activation_name
 
 # What a layer is to the integer graph:
@@ -71,3 +73,10 @@ def producer(layer):
 def scales_channels(layer) -> bool:
     """Whether a layer is a depthwise convolution of 1x1: a scale for each channel."""
     return isinstance(layer, _layers.DepthwiseConv2D) and tuple(layer.kernel_size) == (1, 1)
+
+
+def batch_norm_of(layer: tf_keras.layers.BatchNormalization) -> BatchNorm:
+    """What a layer with a beta normalizes by, as it is now."""
+    beta = layer.beta.numpy()
+    gamma = layer.gamma.numpy() if layer.scale else np.ones_like(beta)
+    return BatchNorm(gamma, beta, layer.moving_mean.numpy(), layer.moving_variance.numpy(), layer.epsilon)
