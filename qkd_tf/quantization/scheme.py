@@ -21,7 +21,7 @@ from qkd_tf.models.grouped import without_xla
 from qkd_tf.quantization.plan import QuantizationPlan, make_plan, pixel_params
 from qkd_tf.quantization.quantize_configs import BatchNormConfig, LearnedIntervalConfig
 from qkd_tf.quantization.quantizers import ActivationQuantizer, KernelQuantizer, LearnedIntervalQuantizer
-from qkd_tf.quantization.roles import KERNELS, parents, producer, role
+from qkd_tf.quantization.roles import LAYERS, parents, producer, role
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
             weight = self.weights.get(layer.name)
             output = self.outputs.get(layer.name) if layer.name not in batch_norms else None
             if weight or output:
-                kernel = KERNELS[type(layer)] if weight else None
+                kernel = LAYERS[type(layer)].kernel if weight else None
                 self.configs[layer.name] = LearnedIntervalConfig(kernel, weight, output)
 
     def supports(self, layer) -> bool:
