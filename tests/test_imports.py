@@ -55,6 +55,13 @@ ALLOWED = {
     "qkd_tf.data.prepare": ["qkd_tf.quiet"],
     "qkd_tf.data.sources": [EXPERIMENT, "qkd_tf.data.*"],
     "qkd_tf.data.pipeline": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source", "qkd_tf.data.sources"],
+    "qkd_tf.data.rereading": [
+        EXPERIMENT,
+        PORTIONS,
+        "qkd_tf.data.pipeline",
+        "qkd_tf.data.reading",
+        "qkd_tf.data.sources",
+    ],
     "qkd_tf.data.*": [EXPERIMENT, "qkd_tf.data.pixels", "qkd_tf.data.source"],
     "qkd_tf.evaluate": [],
     PORTIONS: [],
@@ -166,6 +173,7 @@ ALLOWED = {
         "qkd_tf.quantization.scheme",
     ],
     # Top.
+    "qkd_tf.handed_split": [DURABLE, "qkd_tf.data"],
     "qkd_tf.handoff": [
         EXPERIMENT,
         ARCHIVE,
@@ -173,6 +181,7 @@ ALLOWED = {
         "qkd_tf.data",
         "qkd_tf.disk_errors",
         "qkd_tf.evaluate",
+        "qkd_tf.handed_split",
         PORTIONS,
         "qkd_tf.run_folder",
         "qkd_tf.quantization.*",
@@ -242,8 +251,9 @@ ALLOWED = {
         SAVED_MODEL,
     ],
     # The exporter: a folder on disk, how it is kept and read, the grid, the runtimes' arithmetic, the look of a
-    # page and the version are all it knows of training.
+    # page and the version are all it knows of training. One module knows how a large test split is read again.
     "tflite_export": [],
+    "tflite_export.test_split": [EXPERIMENT, DURABLE, "qkd_tf.data"],
     "tflite_export.*": [
         "qkd_tf",
         "qkd_tf.page",
@@ -323,6 +333,13 @@ def test_models_and_the_mechanism_of_distillation_never_import_quantization():
     for name in PATHS:
         if name in mechanism or name.startswith("qkd_tf.models"):
             assert [m for m in reachable(name) if m.startswith("qkd_tf.quantization")] == [], name
+
+
+def test_the_exporter_reaches_of_training_nothing_but_how_pictures_are_read():
+    reached = {m for name in PATHS if name.startswith("tflite_export") for m in reachable(name)}
+    of_training = ("qkd_tf.distillation", "qkd_tf.models", "qkd_tf.networks", "qkd_tf.train", "qkd_tf.quantization")
+    allowed = {"qkd_tf.quantization", GRID, ARITHMETIC}
+    assert [m for m in sorted(reached) if m.startswith(of_training) and m not in allowed] == []
 
 
 def reachable(name, seen=()):

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from qkd_tf.data import pixels
 from qkd_tf.data.source import Examples, Source
-from qkd_tf.data.sources import open_source
+from qkd_tf.data.sources import lasting, open_source
 from qkd_tf.experiment import DataSpec, ExperimentError, require
 
 CACHE_BYTES = 4 << 30  # of decoded images that are kept in memory; what does not fit is streamed
@@ -39,6 +39,7 @@ class Splits:
         every picture and label of all splits as they are stored.
       notes: what a user should know, a line each.
       max_steps: batches that end an epoch early; 0 for none.
+      spec: what reads them again, in another process too; None where nothing does.
     """
 
     train: Callable[[int, int], tf.data.Dataset]
@@ -52,6 +53,7 @@ class Splits:
     fingerprint: dict
     notes: tuple[str, ...] = ()
     max_steps: int = 0
+    spec: DataSpec | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -77,11 +79,7 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     shapes = {"test": shape, "validation": shape, "train": shape}  # memory is given out in this order
     if spec.has_room:
         shapes["train"] = (pixels.room(spec.image_size),) * 2 + shape[2:]  # for the random crop
-    fit, crop = _transforms(source, spec)
-
-    def fit_and_crop(image: tf.Tensor) -> tf.Tensor:
-        return crop(fit(image))
-
+    fit, crop, fit_and_crop = _transforms(source, spec)
     examples = {name: getattr(source, name) for name in shapes}
     transforms = {"test": fit_and_crop, "validation": fit_and_crop, "train": fit}
     kept = _fitting({name: examples[name].num_examples * math.prod(shapes[name]) for name in shapes})
@@ -135,7 +133,14 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
         },
         notes=source.notes + notes + _streaming_notes(spec.name, [name for name in shapes if name not in kept]),
         max_steps=spec.max_steps,
+        spec=lasting(spec),
     )
+
+
+def pictures_of_test(source: Source, spec: DataSpec) -> "Pictures":
+    """The test split of `pipelines` alone, of a source that was scanned or need not be: none of it is kept."""
+    *_, fit_and_crop = _transforms(source, spec)
+    return Pictures(source.test, fit_and_crop, kept=False, checked=lambda label: label)
 
 
 def require_enough(source: Source, spec: DataSpec) -> None:
@@ -171,11 +176,11 @@ def sample(source: Source, spec: DataSpec, number: int) -> tuple[np.ndarray, np.
     Raises:
       ExperimentError: not one picture can be used.
     """
-    fit, crop = _transforms(source, spec)
+    *_, fit_and_crop = _transforms(source, spec)
     images, labels = [], []
     for stored, label in source.train.read(SAMPLE_SEED):
         with contextlib.suppress(tf.errors.OpError, ValueError):  # ValueError: another shape than the set's
-            images.append(crop(fit(source.train.decode(stored))).numpy())
+            images.append(fit_and_crop(source.train.decode(stored)).numpy())
             labels.append(label.numpy())
         if len(images) == number:
             break
@@ -184,12 +189,16 @@ def sample(source: Source, spec: DataSpec, number: int) -> tuple[np.ndarray, np.
 
 
 def _transforms(source: Source, spec: DataSpec) -> tuple[Callable[[tf.Tensor], tf.Tensor], ...]:
-    """Stored size -> what training crops of, and that -> the centre of a network's size."""
+    """Stored size -> what training crops of; that -> the centre of a network's size; and both in one."""
     shape = source.image_shape
     fit = functools.partial(tf.ensure_shape, shape=shape)
     if spec.image_size:
         fit = functools.partial(RESIZES[spec.resize], image_size=spec.image_size)
-    return fit, lambda image: tf.image.resize_with_crop_or_pad(image, *shape[:2])
+
+    def crop(image: tf.Tensor) -> tf.Tensor:
+        return tf.image.resize_with_crop_or_pad(image, *shape[:2])
+
+    return fit, crop, lambda image: crop(fit(image))
 
 
 class Pictures:
@@ -214,9 +223,9 @@ class Pictures:
         self._checked = (lambda label: label) if kept else checked
         self._kept = self._decoded(examples.read(None)).cache() if kept else None
 
-    def ordered(self) -> tf.data.Dataset:
-        """In the order of the data set."""
-        return self._decoded(self._examples.read(None)) if self._kept is None else self._kept
+    def ordered(self, first: int = 0) -> tf.data.Dataset:
+        """In the order of the data set, from example number `first` on."""
+        return self._decoded(self._examples.read(None).skip(first)) if self._kept is None else self._kept.skip(first)
 
     def shuffled(self, seed: int, first: int = 0) -> tf.data.Dataset:
         """In an order that depends on the seed alone, from example number `first` of it on."""

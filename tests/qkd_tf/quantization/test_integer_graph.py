@@ -86,7 +86,7 @@ def assert_equal(student: IntegerStudent, arithmetic: str, images: np.ndarray) -
     for name, stored in expected.items():
         assert found[name].dtype == np.int8
         np.testing.assert_array_equal(found[name], stored, f"{arithmetic}/{name}")
-    np.testing.assert_array_equal(np.concatenate(list(graph.logits(images))), expected[student.output])
+    np.testing.assert_array_equal(np.concatenate(list(graph.logits([images]))), expected[student.output])
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["one by one", "compiled"])
@@ -150,6 +150,6 @@ def test_batches_change_no_bit(monkeypatch, make_student):
     expected = student.predict(images, ARITHMETICS["tflm"])[student.output]
     for num_images, sizes in ((0, [1] * 7), (2, [2, 2, 2, 1]), (100, [7])):
         monkeypatch.setattr(integer_graph, "BATCH_BYTES", num_images * 4 * student.largest_tensor)
-        parts = list(IntegerGraph(student, ARITHMETICS["tflm"], 7).logits(images))
+        parts = list(IntegerGraph(student, ARITHMETICS["tflm"], 7).logits([images]))
         assert [len(part) for part in parts] == sizes
         np.testing.assert_array_equal(np.concatenate(parts), expected)
