@@ -204,8 +204,6 @@ ALLOWED = {
     "qkd_tf.diagnosis": [
         GRID,
         DURABLE,
-        "qkd_tf.data",
-        "qkd_tf.evaluate",
         PORTIONS,
         "qkd_tf.run_folder",
         "qkd_tf.quantization.scheme",

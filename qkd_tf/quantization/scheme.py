@@ -178,6 +178,12 @@ class QuantizedStudent:
         """The same with models that are made of its own, of the same layers."""
         return dataclasses.replace(self, plain=change(self.plain), model=change(self.model))
 
+    def float_copy(self) -> tf_keras.Model:
+        """`plain` as it is at this moment, with variables of its own."""
+        copy = without_xla(tf_keras.models.clone_model(self.plain))
+        copy.set_weights(self.plain.get_weights())
+        return copy
+
     def copy_weights_from_plain(self) -> None:
         for plain, latent in self._twins:
             latent.assign(plain)

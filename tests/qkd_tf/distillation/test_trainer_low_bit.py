@@ -170,7 +170,7 @@ def test_statistics_are_estimated_before_each_validation_of_a_quantized_student(
     """What validation, checkpoint and the next phase see are those of the epoch's first batches and of its weights."""
     splits, phases = make_splits(), (("full_precision", 1), ("self_studying", 2))
     trainer = make_run(tmp_path / "run", phases, splits=splits, batch_norm_batches=2)
-    seen = script_validation(monkeypatch, splits, [30.0, 90.0, 50.0], trainer._teacher)
+    seen = script_validation(monkeypatch, splits, [30.0, 90.0, 50.0])
     calls, original = [], BatchNormEstimator.estimate
 
     def estimate(self, batches):
