@@ -12,12 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from qkd_tf.data import pixels
+from qkd_tf.data.mixing import is_mixed
 from qkd_tf.data.source import Examples, Source
 from qkd_tf.data.sources import lasting, open_source
 from qkd_tf.experiment import DataSpec, ExperimentError, require
 
 CACHE_BYTES = 4 << 30  # of decoded images that are kept in memory; what does not fit is streamed
-SORTED = 0.2  # share of what a buffer holds that is of other classes than the set, above what chance brings
 DIGESTED = 1_000  # examples that stand for a streamed split in the fingerprint
 SAMPLE_SEED = 0
 RESIZES = {"crop": pixels.resize, "squash": pixels.squash}
@@ -294,23 +294,12 @@ def _require_mixed(examples: Examples, spec: DataSpec) -> None:
     if examples.labels_as_read is None or examples.num_examples <= examples.buffer:
         return
     labels = examples.labels_as_read()
-    apart = _apart(labels, examples.buffer)
-    by_chance = _apart(np.random.default_rng(0).permutation(labels), examples.buffer)
     require(
-        apart < by_chance + SORTED,
+        is_mixed(labels, examples.buffer),
         f"the {len(labels):,} training images of {spec.name} come sorted by class: they pass a buffer of "
         f"{examples.buffer:,}, which sees some of the classes at a time; shuffle once what the set is made of, such as "
         "its list of files, in an order that stays the same",
     )
-
-
-def _apart(labels: np.ndarray, buffer: int) -> float:
-    """Largest distance, 0 to 1, between the shares of classes in `buffer` examples in a row and in all of them."""
-    _, labels = np.unique(labels, return_inverse=True)
-    whole = np.bincount(labels) / len(labels)
-    starts = [*range(0, len(labels) - buffer, buffer), len(labels) - buffer]
-    shares = (np.bincount(labels[start : start + buffer], minlength=len(whole)) / buffer for start in starts)
-    return max(np.abs(share - whole).sum() / 2 for share in shares)
 
 
 def _class_notes(labels: np.ndarray, source: Source, spec: DataSpec) -> tuple[str, ...]:

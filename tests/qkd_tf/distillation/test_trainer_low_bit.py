@@ -195,7 +195,7 @@ def test_estimated_statistics_leave_every_other_bit_of_the_training(tmp_path, mo
         splits = make_splits()
         trainer = make_run(tmp_path / name, (("self_studying", 2), ("co_studying", 1)), splits=splits, **options)
         with monkeypatch.context() as patch:
-            script_validation(patch, splits, [1.0, 2.0, 3.0], trainer._teacher)
+            script_validation(patch, splits, [1.0, 2.0, 3.0])
             results = trainer.run()
         model = trainer._student.model
         rest = [v.numpy() for v in model.variables if "moving" not in v.name] + values(trainer._teacher)
