@@ -23,6 +23,7 @@ distributed: .venv/installed  ## what several replicas do when things go wrong: 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo --config pyproject.toml
 
 docs: .venv/installed  ## docs/flags.md from the code, tables and pictures from the results
 	$(BIN)/python -m docs.flags
@@ -30,7 +31,7 @@ docs: .venv/installed  ## docs/flags.md from the code, tables and pictures from 
 	$(BIN)/python -m docs.pictures
 
 micro: .venv/installed build/tflm  ## the microcontroller bundle of every operator, compiled with TFLM's C++ and run
-	$(BIN)/python -m pytest tests/tflite_export/test_micro_bundle.py
+	$(BIN)/python -m pytest tests/tflite_export/bundles/test_micro_bundle.py
 
 bench: .venv/installed  ## speed and memory against full precision and the stock file, in one run
 	$(BIN)/python -m benchmarks.bench

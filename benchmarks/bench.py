@@ -4,7 +4,7 @@ Ratios are to the same work in full precision, or to the stock file. Nothing els
 """
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import json

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from absl import app
 from absl import flags as absl_flags
 
-from qkd_tf.durable import write_whole
 from qkd_tf.experiment import ExperimentError, bit_widths, require
-from qkd_tf.run_folder import what_matters
+from qkd_tf.storage.durable import write_whole
+from qkd_tf.storage.run_folder import what_matters
 
 QAT = ("--phases=self_studying", "--epochs=3")
 LONG_QAT = ("--phases=self_studying", "--epochs=6")

@@ -1,7 +1,7 @@
 """Designs of the quantizer, side by side: python -m benchmarks.designs [NETWORK]. Results: benchmarks/README.md."""
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import sys

@@ -5,7 +5,7 @@ benchmarks/fidelity/NAME.json and prints a table of all that lie there. Minutes 
 """
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import json

@@ -9,13 +9,14 @@ from ai_edge_litert.interpreter import Interpreter
 
 from benchmarks import subjects
 from benchmarks.turns import measure, ratio
-from tflite_export.comparison import refusals
-from tflite_export.convert import convert
+from qkd_tf.contract.targets import TARGETS
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.flatbuffer.weight_storage import store
+from tflite_export.inference.runtimes import delegated_operators
 from tflite_export.load import load_handoff
-from tflite_export.read_back import read_back
-from tflite_export.rebuild import rebuild
-from tflite_export.runtimes import delegated_operators
-from tflite_export.targets import TARGETS, store
+from tflite_export.proof.comparison import refusals
+from tflite_export.rebuilding.rebuild import rebuild
 
 NUM_TURNS = 9
 CALLS_A_TURN = 60

@@ -7,7 +7,7 @@ where a file is refused. Half an hour on two cores; --folder keeps pictures and 
 """
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import argparse

@@ -6,7 +6,7 @@ compiled is told apart. A minute; say what else ran.
 """
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import argparse
@@ -18,13 +18,13 @@ from concurrent import futures
 import numpy as np
 
 from benchmarks import subjects
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, Arithmetic
 from qkd_tf.experiment import QuantizationSpec
-from qkd_tf.handoff import NUM_THREADS
+from qkd_tf.outcome.handoff import NUM_THREADS
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.integer_graph import IntegerGraph
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
 from qkd_tf.quantization.integer_student import IntegerStudent
-from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS, Arithmetic
 from qkd_tf.quantization.scheme import quantize_student
 
 SHAPE, NUM_CLASSES = (224, 224, 3), 1000

@@ -1,7 +1,7 @@
 """Peak memory of a few training steps, each kind in a process of its own: python -m benchmarks.memory NETWORK KIND."""
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import pathlib

@@ -5,7 +5,7 @@ on all cores, so that they add up to more than the step. FOLDER keeps the traces
 """
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import collections

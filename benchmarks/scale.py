@@ -10,7 +10,7 @@ folder a class, the pictures are drawn.
 """
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import argparse
@@ -28,21 +28,25 @@ import numpy as np
 
 from benchmarks import scale_pictures, subjects
 from benchmarks.memory import resident_bytes
-from qkd_tf import data, diagnosis, handoff, networks, results
+from qkd_tf import data, networks
+from qkd_tf.contract.targets import TARGETS
 from qkd_tf.data import looks, pipeline
 from qkd_tf.evaluate import predict_logits
 from qkd_tf.experiment import DataSpec, Experiment, NetworkSpec, QuantizationSpec, TrainingSpec
+from qkd_tf.outcome import diagnosis, handoff, results
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student
-from qkd_tf.run_folder import RunFolder
-from tflite_export import report
-from tflite_export.convert import convert
+from qkd_tf.storage.run_folder import RunFolder
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.flatbuffer.weight_storage import store
+from tflite_export.inference.runtimes import infer
 from tflite_export.load import load_handoff
-from tflite_export.read_back import read_back
-from tflite_export.rebuild import rebuild
-from tflite_export.runtimes import infer
-from tflite_export.targets import TARGETS, store
-from tflite_export.verification import SLOW_PIXELS, Gate, examine
+from tflite_export.proof.asking import SLOW_PIXELS
+from tflite_export.proof.gate import Gate
+from tflite_export.proof.verification import examine
+from tflite_export.rebuilding.rebuild import rebuild
+from tflite_export.reporting import report
 
 NETWORKS = {"MobileNetV2": 224, "ResNet50": 224, "EfficientNetB2": 260}  # and the side of their pictures
 NUM_CLASSES, NUM_TEST = 1000, 32

@@ -7,7 +7,7 @@ DIR/parts.json: the campaign goes on where it was stopped. Disks are filled on a
 """
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import functools
@@ -27,10 +27,10 @@ from absl import flags as absl_flags
 
 from benchmarks import damage
 from benchmarks.soak_subject import SAMPLE_FLAGS, Child, End, export_it, flag_lines, outcome, train_it
-from qkd_tf import durable
-from qkd_tf.checkpoints import Checkpoints
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.run_folder import PLACE_FLAGS, RunFolder
+from qkd_tf.storage import durable
+from qkd_tf.storage.checkpoints import Checkpoints
+from qkd_tf.storage.run_folder import PLACE_FLAGS, RunFolder
 from tflite_export.exporter import results_of
 from tflite_export.load import ExportError, load_handoff
 

@@ -16,7 +16,8 @@ from collections.abc import Callable
 import tf_keras
 from tf_keras import layers
 
-from qkd_tf import durable, flags, train
+from qkd_tf import flags, train
+from qkd_tf.storage import durable
 from tflite_export.exporter import export
 
 # All that a checkpoint has to hold: four phases, Dropout, frozen weights, estimated statistics, momentum.

@@ -7,7 +7,7 @@ nothing else runs.
 """
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import json
@@ -16,14 +16,15 @@ import sys
 
 import numpy as np
 
-from tflite_export.compress import compress
-from tflite_export.convert import convert
+from qkd_tf.contract.targets import TARGETS
+from tflite_export.flatbuffer.compress import compress
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.flatbuffer.weight_storage import store
+from tflite_export.inference.runtimes import infer
 from tflite_export.load import load_handoff
-from tflite_export.read_back import read_back
-from tflite_export.rebuild import rebuild
-from tflite_export.runtimes import infer
-from tflite_export.targets import TARGETS, store
-from tflite_export.verification import arithmetic_of
+from tflite_export.proof.asking import arithmetic_of
+from tflite_export.rebuilding.rebuild import rebuild
 
 RESULTS = pathlib.Path(__file__).parent / "storage"
 NUM_IMAGES = 200  # the first of the test split, shared out among the turns

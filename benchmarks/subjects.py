@@ -9,14 +9,15 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.quantization.keras import quantize_annotate_layer, quantize_apply
 
-from qkd_tf import data, handoff
+from qkd_tf import data
 from qkd_tf.distillation.distiller import Distiller, ParameterGroup
 from qkd_tf.distillation.phases import PHASES
 from qkd_tf.experiment import DataSpec, NetworkSpec, PixelNormalization, QuantizationSpec
 from qkd_tf.models import zoo
+from qkd_tf.outcome import handoff
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student
-from qkd_tf.run_folder import RunFolder
+from qkd_tf.storage.run_folder import RunFolder
 
 PIXELS = PixelNormalization((128.0,), (64.0,))
 BATCH = 128

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
 from docs.results import NAMES
-from qkd_tf import ablation, page
+from qkd_tf import ablation
+from qkd_tf.console import page
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "pictures"

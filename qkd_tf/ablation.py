@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping
 
 from absl import app
 
-from qkd_tf import command_line, flags
-from qkd_tf.durable import write_whole
+from qkd_tf import flags
+from qkd_tf.console import command_line
 from qkd_tf.experiment import Experiment, ExperimentError, bit_widths, require, require_known
-from qkd_tf.run_folder import differing_flags, what_matters
+from qkd_tf.storage.durable import write_whole
+from qkd_tf.storage.run_folder import differing_flags, what_matters
 
 PLAN = ("self_studying", "co_studying", "tutoring")
 # Row -> the phase that takes the plan's epochs of self-studying, of co-studying, of tutoring.

@@ -7,19 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 import tf_keras
 
-from qkd_tf import durable, flags
-from qkd_tf.borrowed_process import borrowed
+from qkd_tf import flags
 from qkd_tf.data.given import GivenSet, source_of
-from qkd_tf.experiment import (
-    IN_MEMORY,
-    TRAINED_IN_MEMORY,
-    UNTRAINED_IN_MEMORY,
-    ExperimentError,
-    bit_widths,
-    require,
-)
+from qkd_tf.experiment import IN_MEMORY, TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY, ExperimentError, bit_widths, require
 from qkd_tf.models.copier import is_graph
-from qkd_tf.stop_signals import Stopped
+from qkd_tf.process.borrowed_process import borrowed
+from qkd_tf.process.stop_signals import Stopped
+from qkd_tf.storage import durable
 from qkd_tf.train import Given, train
 
 # Flags that `fit` has another argument for.

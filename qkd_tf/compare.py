@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import markupsafe
 from matplotlib import ticker
 
-from qkd_tf import command_line
-from qkd_tf.command_line import CommandFlags
-from qkd_tf.durable import write_whole
+from qkd_tf.console import command_line
+from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.console.page import COLOURS, axes, in_style, render, svg
 from qkd_tf.experiment import ExperimentError, require
-from qkd_tf.finished_runs import Run, groups, load
-from qkd_tf.page import COLOURS, axes, in_style, render, svg
+from qkd_tf.outcome.finished_runs import Run, groups, load
+from qkd_tf.storage.durable import write_whole
 
 FLAGS = CommandFlags()
 TEMPLATE = pathlib.Path(__file__).with_name("compare.html.j2")

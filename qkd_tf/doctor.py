@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
-from qkd_tf.chatter import quiet, raise_threshold
+from qkd_tf.console.chatter import quiet, raise_threshold
 
 ROOT = pathlib.Path(__file__).parents[1]
 PYTHON = (3, 11)
@@ -108,7 +108,7 @@ def devices() -> Iterator[Finding]:
     config = importlib.import_module("tensorflow").config
     gpus = config.list_physical_devices("GPU")
     yield Finding(None, f"{os.cpu_count()} CPU cores, {len(gpus)} GPU" + ("" if len(gpus) == 1 else "s"))
-    yield Finding(None, importlib.import_module("qkd_tf.accelerators").use(len(gpus)))
+    yield Finding(None, importlib.import_module("qkd_tf.process.accelerators").use(len(gpus)))
     if not gpus and pathlib.Path("/dev/nvidia0").exists():
         yield Finding(False, "there is an NVIDIA device, and TensorFlow sees no GPU", "see tensorflow.org/install/pip")
 

@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterable
 
+from qkd_tf.contract.targets import TARGETS
+
 PHASES = ("full_precision", "self_studying", "co_studying", "tutoring")
 TEACHER_PHASES = ("co_studying", "tutoring")
 OPTIMIZERS = ("sgd", "adam")
@@ -14,8 +16,6 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 MAX_SIDE = 8_192  # pixels
 RESIZES = ("crop", "squash")
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
-# Target -> the runtime that judges its file, by the name that ARITHMETICS has for it.
-TARGETS = {"phone": "litert", "microcontroller": "tflm", "ethos_u": "tflm"}
 INTERVAL_INITS = ("minmax", "lsq", "mse")
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")
 EQUALIZATIONS = ("auto", "on", "off")
@@ -449,12 +449,16 @@ class TargetSpec:
     @property
     def judge(self) -> str:
         """The row of ARITHMETICS in which the student counts."""
-        return TARGETS[self.target]
+        return TARGETS[self.target].judges[0]
 
     @property
     def packs_int4(self) -> bool:
         """Whether kernels that fit INT4 are stored two a byte there."""
-        return self.target == "microcontroller"
+        return TARGETS[self.target].auto == "int4"
+
+
+# MobileNetV2 at 4 bits lost by rates above the second on fewer pictures than the first.
+FEW_PICTURES, RATE_OF_FEW = 10_000, 0.001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -513,6 +517,17 @@ class Experiment:
             "or put full_precision before it in --phases"
             for role, network, phases in random
             if network and phases and network.starts_by_chance
+        ]
+
+    def notes_on(self, num_train: int) -> list[str]:
+        """What to know of a student that came with weights and is to train on few pictures, a line each."""
+        fastest = max((phase.learning_rate for phase in self.training.phases), default=0.0)
+        if not self.student.has_weights or num_train >= FEW_PICTURES or fastest <= RATE_OF_FEW:
+            return []
+        return [
+            f"note: {num_train:,} training images and a student that came with weights: --learning_rates={fastest:g} "
+            f"takes more from it than so few can give; begin with {RATE_OF_FEW:g} "
+            '(benchmarks/README.md, "The flagship", has what was measured)'
         ]
 
     @property

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from absl import flags
 
 from qkd_tf import experiment as ex
-from qkd_tf.command_line import CommandFlags
+from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.contract.targets import TARGETS
 
 FLAGS = CommandFlags()
 
@@ -206,7 +207,7 @@ FLAGS.DEFINE_enum(
 )
 
 # Target
-FLAGS.DEFINE_enum("target", "phone", list(ex.TARGETS), "What the file is for; the pre-flight looks at its limits.")
+FLAGS.DEFINE_enum("target", "phone", list(TARGETS), "What the file is for; the pre-flight looks at its limits.")
 FLAGS.DEFINE_integer("max_flash_bytes", 0, "Room for weights on the target, in bytes; 0: no limit.")
 FLAGS.DEFINE_integer("max_ram_bytes", 0, "Room for activations on the target, in bytes; 0: no limit.")
 

@@ -8,15 +8,21 @@ import numpy as np
 import tf_keras
 from tf_keras import layers
 
-from qkd_tf.experiment import NetworkSpec, require
+from qkd_tf import data
+from qkd_tf.experiment import DataSpec, Experiment, NetworkSpec, QuantizationSpec, TargetSpec, require
 from qkd_tf.models import likeness, own, weights, zoo
 from qkd_tf.models.copier import leaves, valid_name
 from qkd_tf.models.layers import Logarithm, scale_and_offset
 from qkd_tf.models.likeness import Subject
 from qkd_tf.models.normalization import Affine, normalizes
 from qkd_tf.models.reading import Reading
+from qkd_tf.process import random_state
+from qkd_tf.quantization import layer_table
+from qkd_tf.quantization.plan import QuantizationPlan, make_plan
+from qkd_tf.quantization.refusals import UnsupportedLayers
 from qkd_tf.quantization.standard_form import standard_form
 
+NUM_PROOF_IMAGES = 32
 NUM_NOISE = 8  # pictures of noise on which probabilities are told from logits
 SUM_TOLERANCE = 0.02  # of probabilities in half precision
 
@@ -130,6 +136,85 @@ def build_teacher(
     teacher = tf_keras.Model(pixels, logits, name=valid_name(model.name))
     notes += reading.notes + _regularizers(model, "teacher") + _frozen(model, "teacher")
     return Network(teacher, notes, dataclasses.replace(subject, ours=teacher, trains=teacher))
+
+
+def checked_student(
+    experiment: Experiment, input_shape: tuple[int, int, int], num_classes: int, given: tf_keras.Model | None = None
+) -> tuple[Network, QuantizationPlan]:
+    """An experiment's float student and what quantization is going to make of it, which is printed as a table.
+
+    Args:
+      given: as of `build_student`.
+
+    Raises:
+      ExperimentError: a layer that cannot become an integer operator, or a limit of the target; a network or weights
+        that do not fit; nothing in it that may be trained.
+    """
+    try:
+        network = build_student(experiment.student, input_shape, num_classes, given)
+        plan = checked_plan(network.model, experiment.quantization, experiment.target)
+    except UnsupportedLayers as error:
+        print(layer_table.text(layer_table.refused_rows(error.model, error.refusals)))
+        raise
+    model = network.model
+    depthwise = any(isinstance(layer, layers.DepthwiseConv2D) for layer in leaves(model))
+    if depthwise and experiment.training.mixed_precision == "bfloat16":
+        network.notes.append(
+            f"note: {model.name} has depthwise convolutions, on which --mixed_precision=bfloat16 is slower than float32"
+        )
+    _require_compilable(experiment, model)
+    trains = not experiment.student.has_weights and "full_precision" in experiment.training.phase_names
+    require(
+        not trains or bool(model.trainable_variables),
+        f"the student {model.name} is frozen, trainable = False, and full_precision trains it; set trainable = True",
+    )
+    return network, plan
+
+
+def checked_plan(model: tf_keras.Model, spec: QuantizationSpec, target: TargetSpec) -> QuantizationPlan:
+    """The plan of a student in standard form, whose table is printed.
+
+    Raises:
+      ExperimentError: as `make_plan`; a limit of the target.
+    """
+    plan = make_plan(model, spec)
+    table = layer_table.rows(model, plan)
+    print(layer_table.text(table), layer_table.totals(table, model, target), sep="\n")
+    found = layer_table.limits(table, model, target)
+    require(not found, "; ".join(found))
+    return plan
+
+
+def checked_teacher(
+    experiment: Experiment, input_shape: tuple[int, int, int], num_classes: int, given: tf_keras.Model | None = None
+) -> Network:
+    """An experiment's teacher, as `checked_student`."""
+    network = build_teacher(experiment.teacher, input_shape, num_classes, given)
+    _require_compilable(experiment, network.model)
+    trains = {"co_studying"} | ({"full_precision"} if not experiment.teacher.has_weights else set())
+    phases = [name for name in experiment.training.phase_names if name in trains]
+    require(
+        not phases or bool(network.model.trainable_variables),
+        f"the teacher {network.model.name} is frozen, trainable = False, and {' and '.join(phases)} would train it; "
+        "set teacher.trainable = True, or leave that phase out of --phases",
+    )
+    return network
+
+
+def _require_compilable(experiment: Experiment, model: tf_keras.Model) -> None:
+    """XLA has no deterministic gradient of a maximum over windows."""
+    training = experiment.training
+    pools = [layer.name for layer in leaves(model) if isinstance(layer, layers.MaxPooling2D)]
+    require(
+        not (pools and training.jit_compile and random_state.is_deterministic(training.deterministic)),
+        f"layer {pools[0] if pools else ''} of {model.name} is a MaxPooling2D, which XLA cannot train "
+        "deterministically; leave --jit_compile out, or give --nodeterministic",
+    )
+
+
+def proof_images(spec: DataSpec, source: data.Source) -> np.ndarray:
+    """Training pictures [N, H, W, C] uint8 on which networks are compared with those that came."""
+    return data.sample(source, spec, NUM_PROOF_IMAGES)[0]
 
 
 def _require_readable(model: tf_keras.Model, feed: Affine | None, role: str) -> None:

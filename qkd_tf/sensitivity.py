@@ -7,7 +7,7 @@ way.
 """
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import copy
@@ -23,14 +23,16 @@ import tensorflow as tf
 from absl import app
 from tqdm import tqdm
 
-from qkd_tf import command_line, data, durable, flags
+from qkd_tf import data, flags
+from qkd_tf.console import command_line
+from qkd_tf.contract.grid import load_params
 from qkd_tf.evaluate import top1_of
 from qkd_tf.experiment import Experiment, ExperimentError, require, require_bits
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.forward import QuantizedForward, quantized_forward
-from qkd_tf.quantization.grid import load_params
 from qkd_tf.quantization.standard_form import standard_form
-from qkd_tf.saved_model import load_model
+from qkd_tf.storage import durable
+from qkd_tf.storage.saved_model import load_model
 
 FLAGS = copy.deepcopy(flags.FLAGS)  # those of the training, and its own
 FLAGS.DEFINE_list("try_bits", ["4", "2"], "Bit widths to try on each layer, 2..8, a list.")

@@ -1,7 +1,7 @@
 """Trains a low-bit student by QKD: python -m qkd_tf.train --flagfile=configs/NAME.flags."""
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import contextlib
@@ -14,33 +14,25 @@ from collections.abc import Iterator
 import tf_keras
 from absl import app
 
-from qkd_tf import (
-    borrowed_process,
-    command_line,
-    data,
-    diagnosis,
-    distribution,
-    durable,
-    flags,
-    handoff,
-    identity,
-    networks,
-    preflight,
-    results,
-    start,
-)
-from qkd_tf.checkpoints import Checkpoints
+from qkd_tf import data, flags, networks
+from qkd_tf.console import command_line
+from qkd_tf.distillation import strategies
+from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
 from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.trainer import Trainer
-from qkd_tf.distribution import ONE_DEVICE, Distribution
 from qkd_tf.experiment import Experiment, ExperimentError
-from qkd_tf.folder_lock import FolderInUseError, locked
+from qkd_tf.models import identity
+from qkd_tf.outcome import diagnosis, handoff, results, start
+from qkd_tf.process import borrowed_process
+from qkd_tf.process.stop_signals import Stopped, StopSignals
 from qkd_tf.quantization.batch_norm import BatchNormShift
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import equalize_channels
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
-from qkd_tf.run_folder import RunFolder
-from qkd_tf.stop_signals import Stopped, StopSignals
+from qkd_tf.storage import durable
+from qkd_tf.storage.checkpoints import Checkpoints
+from qkd_tf.storage.folder_lock import FolderInUseError, locked
+from qkd_tf.storage.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +65,14 @@ def run(
     """
     source = given.source or data.open_source(experiment.data)
     shape, num_classes = source.image_shape, len(source.label_names)
-    found = {"student": preflight.student(experiment, shape, num_classes, given.student)}
+    network, plan = networks.checked_student(experiment, shape, num_classes, given.student)
+    found = {"student": network}
     with devices.scope():
-        student = quantize_student(found["student"].model, experiment.quantization, quantizer_form(experiment.training))
+        form = quantizer_form(experiment.training)
+        student = quantize_student(network.model, experiment.quantization, form, plan)
         if experiment.teacher:
-            found["teacher"] = preflight.teacher(experiment, shape, num_classes, given.teacher)
-    pictures = preflight.proof_images(experiment.data, source)
+            found["teacher"] = networks.checked_teacher(experiment, shape, num_classes, given.teacher)
+    pictures = networks.proof_images(experiment.data, source)
     proof = {role: network.prove(pictures) for role, network in found.items()}
     splits = data.pipelines(source, experiment.data)
     handoff.require_readable(student, splits.fingerprint["num_test"])
@@ -87,7 +81,7 @@ def run(
     contents = identity.contents(found["student"].model, teacher, splits.fingerprint, experiment.unnamed_weights)
     student, teacher = student.with_models(devices.adopt), teacher and devices.adopt(teacher)
     notes = [note for network in found.values() for note in network.notes]
-    notes += preflight.few_pictures_notes(experiment, splits.num_train)
+    notes += experiment.notes_on(splits.num_train)
     print(*experiment.notes, *splits.notes, *notes, student.summary(), sep="\n")
 
     calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
@@ -180,7 +174,7 @@ def train(experiment: Experiment, flag_lines: list[str], given: Given = Given())
         networks.check_name(experiment.teacher, "--teacher")
     check_device(experiment.training.mixed_precision)
     folder = RunFolder(experiment.run_dir, flag_lines)
-    devices = distribution.start(experiment.training.strategy)
+    devices = strategies.start(experiment.training.strategy)
     devices.require_divides(experiment.data.batch_size)
     process = borrowed_process.borrowed(experiment.seed, experiment.training.deterministic)
     with StopSignals() as stop, process, data.reading(experiment.data), devices.losses_named():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from unittest import mock
 
 from docs import flags as pages_of_flags
-from qkd_tf.command_line import CommandFlags
+from qkd_tf.console.command_line import CommandFlags
 from tests.saved_flags import saved_flags
 
 

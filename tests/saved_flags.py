@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from absl.testing import flagsaver
 
 from qkd_tf import flags
-from qkd_tf.command_line import CommandFlags
+from qkd_tf.console.command_line import CommandFlags
 
 
 @contextlib.contextmanager

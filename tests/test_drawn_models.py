@@ -29,7 +29,7 @@ import qkd_tf
 import tflite_export
 from qkd_tf import networks, preflight
 from qkd_tf.experiment import TRAINED_IN_MEMORY, ExperimentError, NetworkSpec, PixelNormalization
-from qkd_tf.quantization.plan import KERNELS
+from qkd_tf.quantization.roles import KERNELS
 from tests.drawn_models import PROBABILITIES, Drawn, models, pictures, settle
 
 PIXELS = PixelNormalization((128.0,), (64.0,))

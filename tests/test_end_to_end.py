@@ -13,7 +13,8 @@ from tf_keras import layers
 
 import tflite_export
 from qkd_tf import ablation, fit
-from qkd_tf.experiment import TARGETS, ExperimentError
+from qkd_tf.contract.targets import TARGETS
+from qkd_tf.experiment import ExperimentError
 
 ROOT = pathlib.Path(__file__).parents[1]
 

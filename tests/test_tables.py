@@ -3,8 +3,9 @@
 import pytest
 
 from qkd_tf import experiment
+from qkd_tf.contract import grid
 from qkd_tf.distillation import mixed_precision, phases, trainer
-from qkd_tf.quantization import calibration, grid, quantizers
+from qkd_tf.quantization import calibration, quantizers
 
 
 def test_words_of_the_experiment_are_the_rows_of_the_tables():

@@ -1,21 +1,22 @@
 """Exports and verifies a trained student: python -m tflite_export --run_dir=runs/NAME."""
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import sys
 
 from absl import app
 
-from qkd_tf import command_line
-from qkd_tf.command_line import CommandFlags
+from qkd_tf.console import command_line
+from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.contract.targets import TARGETS
 from tflite_export.exporter import export
+from tflite_export.flatbuffer.weight_storage import WEIGHT_STORAGES
+from tflite_export.inference.runtimes import RUNTIMES, RUNTIMES_HELP
 from tflite_export.load import ExportError
-from tflite_export.rebuild import INPUT_TYPES
-from tflite_export.runtimes import RUNTIMES, RUNTIMES_HELP
-from tflite_export.targets import TARGETS, WEIGHT_STORAGES
-from tflite_export.verification import Gate
+from tflite_export.proof.gate import Gate
+from tflite_export.rebuilding.rebuild import INPUT_TYPES
 
 FLAGS = CommandFlags()
 FLAGS.DEFINE_string("run_dir", None, "Folder of a finished training run; export/ and report.html are written there.")

@@ -2,12 +2,13 @@
 
 import pathlib
 
-from tflite_export.convert import convert
+from qkd_tf.contract.targets import TARGETS
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.load import ExportError, load_handoff
-from tflite_export.read_back import read_back
-from tflite_export.rebuild import INPUT_TYPES, rebuild
-from tflite_export.targets import TARGETS
-from tflite_export.verification import Gate, verify
+from tflite_export.proof.gate import Gate
+from tflite_export.proof.verification import verify
+from tflite_export.rebuilding.rebuild import INPUT_TYPES, rebuild
 
 MAX_SHARE, MAX_DESCRIPTION = 4, 1 << 20  # a larger file is not even read: so many times what is expected, and bytes
 

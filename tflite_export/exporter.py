@@ -6,23 +6,27 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
-from qkd_tf import __version__, durable
-from qkd_tf.borrowed_process import borrowed
-from qkd_tf.folder_lock import locked
-from tflite_export import micro_bundle, phone_bundle, report
-from tflite_export.bundle import Delivery
-from tflite_export.compress import compress
-from tflite_export.convert import convert
-from tflite_export.graph import IntegerGraph
+from qkd_tf import __version__
+from qkd_tf.contract.targets import TARGETS
+from qkd_tf.process.borrowed_process import borrowed
+from qkd_tf.storage import durable
+from qkd_tf.storage.folder_lock import locked
+from tflite_export.bundles import micro_bundle, phone_bundle
+from tflite_export.bundles.bundle import Delivery
+from tflite_export.flatbuffer.compress import compress
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.graph import IntegerGraph
+from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.flatbuffer.weight_storage import store
+from tflite_export.inference.runtimes import RUNTIMES, absence, check_names
 from tflite_export.load import ExportError, Handoff, load_handoff
-from tflite_export.read_back import read_back
-from tflite_export.rebuild import rebuild
-from tflite_export.runtimes import RUNTIMES, absence, check_names
-from tflite_export.targets import TARGETS, Target, store
-from tflite_export.verdict import print_verdict
-from tflite_export.verification import Gate, examine, verify_compressed
+from tflite_export.proof.gate import Gate
+from tflite_export.proof.verdict import print_verdict
+from tflite_export.proof.verification import examine, verify_compressed
+from tflite_export.rebuilding.rebuild import rebuild
+from tflite_export.reporting import report
 
-BUNDLE_FOLDERS = (micro_bundle.FOLDER, phone_bundle.FOLDER)
+BUNDLES = {"phone": phone_bundle, "microcontroller": micro_bundle}  # by target; an NPU's engineer gets the file alone
 
 
 @borrowed()
@@ -58,7 +62,9 @@ def export(
     """
     run_dir = pathlib.Path(run_dir)
     results = results_of(run_dir)
-    chosen = _target(target or results["experiment"]["target"]["target"])
+    name = target or results["experiment"]["target"]["target"]
+    if name not in TARGETS:
+        raise ExportError(f"unknown target {name!r}; known are {', '.join(TARGETS)}")
     check_names(runtimes)
     with locked(run_dir):
         handoff = load_handoff(run_dir / "handoff")
@@ -66,15 +72,9 @@ def export(
             raise ExportError(
                 f"{run_dir}: results.json tells of another handoff; run python -m qkd_tf.train to its end"
             )
-        verification = _export(run_dir, handoff, results, chosen, weight_storage, input_type, gate, runtimes)
+        verification = _export(run_dir, handoff, results, name, weight_storage, input_type, gate, runtimes)
     print_verdict(verification, run_dir / "export" / "model.tflite")
     return verification
-
-
-def _target(name: str) -> Target:
-    if name not in TARGETS:
-        raise ExportError(f"unknown target {name!r}; known are {', '.join(TARGETS)}")
-    return TARGETS[name]
 
 
 def results_of(run_dir: pathlib.Path) -> dict:
@@ -95,12 +95,13 @@ def _export(
     run_dir: pathlib.Path,
     handoff: Handoff,
     results: dict,
-    target: Target,
+    target_name: str,
     weight_storage: str,
     input_type: str | None,
     gate: Gate | None,
     runtimes: Sequence[str],
 ) -> dict:
+    target = TARGETS[target_name]
     try:
         rebuilt = rebuild(handoff, input_type or target.input_type)
     except ExportError as error:  # nothing was written that could be verified, and yet the report tells why
@@ -113,10 +114,10 @@ def _export(
     if target.compressed and verification["passed"]:
         compressed = _compress(rebuilt, content, handoff, verification)
         files |= {"model.compressed.tflite": compressed} if compressed else {}
-    if target.bundle and verification["passed"]:
+    if target_name in BUNDLES and verification["passed"]:
         trained = results["experiment"]["data"]
         squashes = trained.get("resize") == "squash"  # earlier versions had no such flag
-        files |= target.bundle(
+        files |= BUNDLES[target_name].files(
             Delivery(
                 run_dir.name,
                 content,
@@ -131,8 +132,8 @@ def _export(
     folder.mkdir(exist_ok=True)
     for name in ("verification.json", "model.compressed.tflite"):  # of an earlier export
         (folder / name).unlink(missing_ok=True)
-    for name in BUNDLE_FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
+    for bundle in BUNDLES.values():
+        shutil.rmtree(folder / bundle.FOLDER, ignore_errors=True)
     for name, data in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         durable.write_whole(folder / name, data)

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import tf_keras
 
-from qkd_tf import durable
-from qkd_tf.archive import first_line, load_npz, non_finite, open_npz
-from qkd_tf.quantization.grid import TensorQuantParams, dequantize, load_params
-from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
-from qkd_tf.saved_model import load_model
+from qkd_tf.contract.grid import TensorQuantParams, dequantize, load_params
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
+from qkd_tf.storage import durable
+from qkd_tf.storage.archive import first_line, load_npz, non_finite, open_npz
+from qkd_tf.storage.saved_model import load_model
 from tflite_export.test_split import Reread, UnreadableError, file_of, pixels, prove
 
 NAMES = ("student.keras", "weights.npz", "weight_params.json", "tensor_params.json", "labels.txt")

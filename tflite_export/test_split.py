@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 from tqdm import tqdm
 
-from qkd_tf import durable
 from qkd_tf.data import PictureDigest, Rereading
 from qkd_tf.experiment import DataSpec, ExperimentError
+from qkd_tf.storage import durable
 
 COPY, RECORD = "test_images.npy", "test_split.json"
 # Data sets that a handoff, which may be a stranger's, may name: what is prepared here. TFDS downloads others by name.

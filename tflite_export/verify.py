@@ -1,7 +1,7 @@
 """Checks a .tflite against a handoff any time: python -m tflite_export.verify --tflite=F --handoff=DIR."""
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import json
@@ -10,13 +10,14 @@ import sys
 
 from absl import app
 
-from qkd_tf import command_line, durable
-from qkd_tf.command_line import CommandFlags
+from qkd_tf.console import command_line
+from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.contract.targets import TARGETS
+from qkd_tf.storage import durable
 from tflite_export.check import check
+from tflite_export.inference.runtimes import RUNTIMES, RUNTIMES_HELP, check_names
 from tflite_export.load import ExportError
-from tflite_export.runtimes import RUNTIMES, RUNTIMES_HELP, check_names
-from tflite_export.targets import TARGETS
-from tflite_export.verdict import print_verdict
+from tflite_export.proof.verdict import print_verdict
 
 FLAGS = CommandFlags()
 FLAGS.DEFINE_string("tflite", None, "The file to check.")

@@ -20,8 +20,8 @@ import tensorflow as tf
 from PIL import Image
 from tqdm import tqdm
 
-from qkd_tf import durable
 from qkd_tf.data.pixels import decode
+from qkd_tf.storage import durable
 
 ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 # Of a file: what it is known by (see `_key`), height and width, its SHA-256, and whether its EXIF data say that it

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from qkd_tf.contract.pictures import resized_side
 from qkd_tf.experiment import DataSpec
 
 # What `decode` reads -> how names of such files end. TensorFlow reads JPEG, JPEG XL, PNG and GIF, Pillow the others.
@@ -28,7 +29,6 @@ SHAPES = {
 DIB_HEADS = [size.to_bytes(4, "little") for size in (12, 40, 64, 108, 124)]  # of a BMP without the file's header
 LUMA = (0.299, 0.587, 0.114)  # of RGB (BT.601, as JPEG's)
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> Pillow's name
-RESIZE_RATIO = 256 / 224  # of the shorter side to the crop (LSQ, EfficientNet and others on ImageNet)
 
 
 def decode(encoded: tf.Tensor, channels: int = 3) -> tf.Tensor:
@@ -90,8 +90,8 @@ def recolour(image: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Shorter side to `room(image_size)`, then the centre square; pixels stay whole numbers."""
-    side = room(image_size)
+    """Shorter side to `resized_side(image_size)`, then the centre square; pixels stay whole numbers."""
+    side = resized_side(image_size)
     shape = tf.cast(tf.shape(image)[:2], tf.float32)
     size = tf.cast(tf.round(shape * side / tf.reduce_min(shape)), tf.int32)
     image = tf.image.resize(image, size, antialias=True)
@@ -116,11 +116,6 @@ def shape_notes(spec: DataSpec, *sizes: tuple[int | None, int | None]) -> tuple[
         return ()
     which = f"{num_other:,} of {len(sizes):,} pictures are" if len(sizes) > 1 else "pictures are"
     return (f"note: {which} not square: {SHAPES[spec.resize]}",)
-
-
-def room(image_size: int) -> int:
-    """Side of the resized square, in pixels, out of which `image_size` is cropped."""
-    return round(image_size * RESIZE_RATIO)
 
 
 def augment(images: tf.Tensor, image_shape: tuple[int, int, int], spec: DataSpec, seed: tf.Tensor) -> tf.Tensor:

@@ -4,7 +4,7 @@ TFDS's own command, `tfds build`, needs Apache Beam also for sets that do not.
 """
 
 if __name__ == "__main__":
-    from qkd_tf import quiet  # noqa: F401  before anything that imports TensorFlow
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
 import argparse

@@ -9,7 +9,7 @@ from qkd_tf.data.pipeline import pictures_of_test
 from qkd_tf.data.reading import reading
 from qkd_tf.data.sources import open_source
 from qkd_tf.experiment import DataSpec
-from qkd_tf.portions import num_images
+from qkd_tf.process.portions import num_images
 
 BATCH_BYTES = 16 << 20  # of pixels: a hundred pictures of 224 x 224
 

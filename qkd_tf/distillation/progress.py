@@ -8,7 +8,7 @@ import tf_keras
 from tqdm import tqdm
 
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.stop_signals import StopSignals
+from qkd_tf.process.stop_signals import StopSignals
 
 
 class PhaseProgress(tf_keras.callbacks.Callback):

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from qkd_tf import disk_errors
-from qkd_tf.quantization.grid import quantize
+from qkd_tf.contract.grid import quantize
 from qkd_tf.quantization.scheme import QuantizedStudent
+from qkd_tf.storage import disk_errors
 
 
 class Summaries:

@@ -9,24 +9,24 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from qkd_tf import random_state
-from qkd_tf.checkpoints import Checkpoints, restore
 from qkd_tf.data import Splits
 from qkd_tf.distillation import collapse
 from qkd_tf.distillation.distiller import Distiller, ParameterGroup
+from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
 from qkd_tf.distillation.learning_rates import CosineDecayFrom
 from qkd_tf.distillation.mixed_precision import training_in
 from qkd_tf.distillation.phases import PHASES, Phase
 from qkd_tf.distillation.progress import BetweenSteps, DivergenceGuard, PhaseProgress, diverged
 from qkd_tf.distillation.summaries import Summaries
-from qkd_tf.distribution import ONE_DEVICE, Distribution
 from qkd_tf.evaluate import predict_each, top1_of
 from qkd_tf.experiment import ExperimentError, TrainingSpec
+from qkd_tf.process import random_state
+from qkd_tf.process.stop_signals import StopSignals
 from qkd_tf.quantization.batch_norm import BatchNormEstimator, BatchNormShift
 from qkd_tf.quantization.oscillation import Freezing, cosine, dampening_loss
 from qkd_tf.quantization.scheme import QuantizedStudent
-from qkd_tf.run_folder import RunFolder
-from qkd_tf.stop_signals import StopSignals
+from qkd_tf.storage.checkpoints import Checkpoints, restore
+from qkd_tf.storage.run_folder import RunFolder
 
 
 class Trainer:

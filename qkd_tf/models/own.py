@@ -6,11 +6,11 @@ import pathlib
 
 import tf_keras
 
-from qkd_tf.archive import check_hdf5, first_line, non_finite
 from qkd_tf.experiment import ExperimentError, NetworkSpec, require
 from qkd_tf.models import weights
 from qkd_tf.models.copier import is_graph
-from qkd_tf.saved_model import load_model
+from qkd_tf.storage.archive import check_hdf5, first_line, non_finite
+from qkd_tf.storage.saved_model import load_model
 
 
 def build(

@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 import tf_keras
 
-from qkd_tf.archive import check_hdf5, first_line, load_npz, non_finite
 from qkd_tf.experiment import ExperimentError, NetworkSpec
 from qkd_tf.models.copier import leaves
-from qkd_tf.random_state import seeded
-from qkd_tf.saved_model import load_model
+from qkd_tf.process.random_state import seeded
+from qkd_tf.storage.archive import check_hdf5, first_line, load_npz, non_finite
+from qkd_tf.storage.saved_model import load_model
 
 # The words that files use for the variables of a layer, and ours. A BatchNormalization is told by its statistics.
 _STATISTICS = {

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from qkd_tf.portions import num_images, portions, values_of_image
+from qkd_tf.process.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.scheme import QuantizedStudent
 
 # Of a network's largest tensor, of which a few are held at a time: where a batch has more it is measured in parts.

@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from qkd_tf.contract.grid import IntegerGrid
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.portions import num_images, portions, values_of_image
-from qkd_tf.quantization.grid import IntegerGrid
-from qkd_tf.quantization.plan import parents, producer
+from qkd_tf.process.portions import num_images, portions, values_of_image
+from qkd_tf.quantization.roles import parents, producer
 from qkd_tf.quantization.scheme import PlannedStudent, QuantizedTensor
 
 SAMPLES_PER_BATCH = 65_536

@@ -8,7 +8,7 @@ channel would give (Krishnamoorthi 2018, arXiv 1806.08342) are had with one inte
 import numpy as np
 import tf_keras
 
-from qkd_tf.quantization.plan import KERNELS, parents
+from qkd_tf.quantization.roles import KERNELS, parents
 
 MAX_FACTOR = 2.0**20  # smaller channels are nothing beside BatchNormalization's epsilon, and squares must stay finite
 

@@ -12,13 +12,13 @@ from small tensors next door, since each is what those would get for a common fa
 * conv(x_hat, W) is linear in x_hat and in W: sum g * x_hat = sum over the readers of sum dL/dW * W
 * x is linear in (gamma, beta):               sum d * x     = sum dL/dgamma * gamma + sum dL/dbeta * beta
 
-`carry_interval` wraps those small tensors. Elsewhere the sums are taken over a share of the batch's
-examples, both over the same ones: their difference is small beside either of them.
+`with_interval_gradient` wraps those small tensors, the neighbors. Elsewhere the sums are taken over a share of the
+batch's examples, both over the same ones: their difference is small beside either of them.
 """
 
 import tensorflow as tf
 
-from qkd_tf.quantization.grid import IntegerGrid
+from qkd_tf.contract.grid import IntegerGrid
 
 
 def fake_quantize(
@@ -85,7 +85,7 @@ def fake_quantize_fused(
     grid: IntegerGrid,
     gradient_scale: float = 1.0,
     gradient_share: float = 1.0,
-    carried: bool = False,
+    gradient_from_neighbors: bool = False,
 ) -> tf.Tensor:
     """`fake_quantize` in few passes over `x`, for activations. Not for XLA, which fuses the definition by itself.
 
@@ -97,7 +97,7 @@ def fake_quantize_fused(
       x: [N, ...], float32.
       gradient_share: dL/dI is the definition's over the first max(1, round(share * N)) examples, scaled up to
         all N. 1.0 is exact.
-      carried: dL/dI is left to small tensors (see the module's text), and 0 here.
+      gradient_from_neighbors: dL/dI is left to small tensors (see the module's text), and 0 here.
     """
 
     low, high = float(grid.qmin) * interval, float(grid.qmax) * interval
@@ -120,7 +120,7 @@ def fake_quantize_fused(
             masked, _, _ = tf.raw_ops.QuantizeAndDequantizeV4Grad(
                 gradients=upstream, input=x, input_min=low, input_max=high
             )
-            if carried:
+            if gradient_from_neighbors:
                 return masked, tf.zeros_like(interval)
             num_examples = tf.cast(tf.shape(x)[0], x.dtype)
             num_seen = tf.maximum(1.0, tf.round(gradient_share * num_examples))
@@ -134,7 +134,7 @@ def fake_quantize_fused(
     return straight_through(x, interval)
 
 
-def carry_interval(weight: tf.Tensor, interval: tf.Tensor, factor: float) -> tf.Tensor:
+def with_interval_gradient(weight: tf.Tensor, interval: tf.Tensor, factor: float) -> tf.Tensor:
     """`weight` itself, with a gradient for the interval of a tensor beside it (see the module's text).
 
         dL/dI = factor * sum g * weight / I
@@ -146,10 +146,10 @@ def carry_interval(weight: tf.Tensor, interval: tf.Tensor, factor: float) -> tf.
     """
 
     @tf.custom_gradient
-    def carry(weight, interval):
+    def identity(weight, interval):
         def gradient(upstream):
             return upstream, factor * tf.reduce_sum(upstream * weight) / interval
 
         return tf.identity(weight), gradient
 
-    return carry(weight, interval)
+    return identity(weight, interval)

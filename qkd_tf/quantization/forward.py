@@ -14,7 +14,8 @@ import tf_keras
 
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.models.grouped import without_xla
-from qkd_tf.quantization.plan import KERNELS, QuantizationPlan, make_plan, parents
+from qkd_tf.quantization.plan import QuantizationPlan, make_plan
+from qkd_tf.quantization.roles import KERNELS, parents
 from qkd_tf.quantization.scheme import (
     PlannedStudent,
     QuantizedTensor,

@@ -15,12 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
-from qkd_tf import portions
-from qkd_tf.accelerators import on_cpu
-from qkd_tf.quantization.grid import AVERAGE_CODE
-from qkd_tf.quantization.integer_student import IntegerStudent, Operator, integer_sums
-from qkd_tf.quantization.plan import parents
-from qkd_tf.quantization.runtime_arithmetic import (
+from qkd_tf.contract.grid import AVERAGE_CODE
+from qkd_tf.contract.runtime_arithmetic import (
     Arithmetic,
     float_sums,
     num_in_blocks,
@@ -31,6 +27,10 @@ from qkd_tf.quantization.runtime_arithmetic import (
     sums_rounded_twice,
     sums_rounded_up_twice,
 )
+from qkd_tf.process import portions
+from qkd_tf.process.accelerators import on_cpu
+from qkd_tf.quantization.integer_student import IntegerStudent, Operator, integer_sums
+from qkd_tf.quantization.roles import parents
 
 # Of the largest tensor of a batch, of which a graph holds some at a time: 8 images of MobileNetV2 at 224 x 224.
 BATCH_BYTES = 40 << 20

@@ -14,8 +14,9 @@ Rounding it at export alone would make the file another network than the one tha
 import numpy as np
 import tf_keras
 
-from qkd_tf.quantization.grid import TensorQuantParams
-from qkd_tf.quantization.plan import REQUANTIZE_SUFFIX, is_sigmoid, parents, producer
+from qkd_tf.contract.grid import TensorQuantParams
+from qkd_tf.quantization.plan import REQUANTIZE_SUFFIX
+from qkd_tf.quantization.roles import is_sigmoid, parents, producer
 from qkd_tf.quantization.scheme import QuantizedStudent, QuantizedTensor
 
 INT32_MAX = 2**31 - 1

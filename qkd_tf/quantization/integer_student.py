@@ -13,12 +13,12 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from qkd_tf.accelerators import on_cpu
+from qkd_tf.contract.grid import AVERAGE_CODE, INT4_MAX, TensorQuantParams, quantize
+from qkd_tf.contract.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic
 from qkd_tf.models.activations import activation_name
-from qkd_tf.portions import values_of_image
-from qkd_tf.quantization.grid import AVERAGE_CODE, TensorQuantParams, quantize
-from qkd_tf.quantization.plan import is_sigmoid, parents, producer, role
-from qkd_tf.quantization.runtime_arithmetic import GROUPED_CONVOLUTION, INT4_MAX, Arithmetic
+from qkd_tf.process.accelerators import on_cpu
+from qkd_tf.process.portions import values_of_image
+from qkd_tf.quantization.roles import is_sigmoid, parents, producer, role
 from qkd_tf.quantization.scheme import QuantizedStudent
 
 INT32_MAX = 2**31 - 1

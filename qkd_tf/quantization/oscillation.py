@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from qkd_tf.quantization.grid import IntegerGrid
+from qkd_tf.contract.grid import IntegerGrid
 from qkd_tf.quantization.scheme import QuantizedTensor
 
 MOMENTUM = 0.01  # of both running averages (Nagel et al. 2022)

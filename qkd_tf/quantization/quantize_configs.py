@@ -1,9 +1,9 @@
-"""TFMOT quantize configs: which quantizers a layer carries."""
+"""TFMOT quantize configs: which quantizers a layer has."""
 
 import tf_keras
 from tensorflow_model_optimization.quantization.keras import QuantizeConfig
 
-from qkd_tf.quantization.quantizers import ActivationQuantizer, IntervalCarrier, LearnedIntervalQuantizer
+from qkd_tf.quantization.quantizers import ActivationQuantizer, IntervalGradient, LearnedIntervalQuantizer
 
 _pack = tf_keras.utils.serialize_keras_object
 _unpack = tf_keras.utils.deserialize_keras_object
@@ -61,22 +61,22 @@ class LearnedIntervalConfig(QuantizeConfig):
 
 
 @tf_keras.utils.register_keras_serializable("qkd_tf")
-class CarryingBatchNormConfig(LearnedIntervalConfig):
-    """A learned interval for the output of a BatchNormalization whose gamma and beta carry a part of its gradient.
+class BatchNormConfig(LearnedIntervalConfig):
+    """A learned interval for the output of a BatchNormalization whose gamma and beta give a part of its gradient.
 
-    A copy by config is a `LearnedIntervalConfig`: carriers need their counterparts in other layers.
+    A copy by config is a `LearnedIntervalConfig`: the parts need their counterparts in other layers.
     """
 
-    CARRIERS = ("gamma", "beta")
+    WEIGHTS = ("gamma", "beta")
 
     def __init__(self, output_quantizer: ActivationQuantizer):
         super().__init__(output_quantizer=output_quantizer)
 
     def get_weights_and_quantizers(self, layer):
-        return [(getattr(layer, name), IntervalCarrier(self.output_quantizer)) for name in self.CARRIERS]
+        return [(getattr(layer, name), IntervalGradient(self.output_quantizer)) for name in self.WEIGHTS]
 
     def set_quantize_weights(self, layer, quantize_weights):
-        for name, weight in zip(self.CARRIERS, quantize_weights, strict=True):
+        for name, weight in zip(self.WEIGHTS, quantize_weights, strict=True):
             setattr(layer, name, weight)
 
     @classmethod

@@ -6,11 +6,11 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.quantization.keras import quantizers
 
-from qkd_tf.quantization.fake_quant import carry_interval, fake_quantize, fake_quantize_fused
-from qkd_tf.quantization.grid import IntegerGrid
+from qkd_tf.contract.grid import IntegerGrid
+from qkd_tf.experiment import INTERVAL_GRADIENT_SCALES
+from qkd_tf.quantization.fake_quant import fake_quantize, fake_quantize_fused, with_interval_gradient
 
 SMALLEST_INTERVAL = 1e-6
-INTERVAL_GRADIENT_SCALES = ("none", "lsq")
 
 
 @tf_keras.utils.register_keras_serializable("qkd_tf")
@@ -111,25 +111,28 @@ class ActivationQuantizer(LearnedIntervalQuantizer):
     """The same for an activation, in few passes over it.
 
     Args:
-      gradient_share: share of the batch's examples that dL/dI is taken from, where nothing carries it.
-
-    Attributes:
-      carried: dL/dI is left to the BatchNormalization that made the tensor (`IntervalCarrier`) and to
-        the kernels that read it (`KernelQuantizer.read`). A copy by config is not carried.
+      gradient_share: share of the batch's examples that dL/dI is taken from, where it is not left to neighbors.
+      gradient_from_neighbors: dL/dI is left to the BatchNormalization that made the tensor (`IntervalGradient`) and to
+        the kernels that read it (`KernelQuantizer`). A copy by config takes it itself.
     """
 
-    def __init__(self, grid: IntegerGrid, gradient_share: float = 1.0, **kwargs):
+    def __init__(self, grid: IntegerGrid, gradient_share: float = 1.0, gradient_from_neighbors: bool = False, **kwargs):
         super().__init__(grid, **kwargs)
         if self.ewgs_scale:
             raise ValueError(
                 f"ewgs_scale is {self.ewgs_scale}, and the fused form has no such term; use the definition"
             )
         self.gradient_share = gradient_share
-        self.carried = False
+        self.gradient_from_neighbors = gradient_from_neighbors
 
     def __call__(self, inputs, training, weights, **kwargs) -> tf.Tensor:
         return fake_quantize_fused(
-            inputs, weights["interval"], self.grid, self.gradient_scale, self.gradient_share, self.carried
+            inputs,
+            weights["interval"],
+            self.grid,
+            self.gradient_scale,
+            self.gradient_share,
+            self.gradient_from_neighbors,
         )
 
     def get_config(self) -> dict:
@@ -138,30 +141,37 @@ class ActivationQuantizer(LearnedIntervalQuantizer):
 
 @tf_keras.utils.register_keras_serializable("qkd_tf")
 class KernelQuantizer(LearnedIntervalQuantizer):
-    """The same for a kernel, which may carry a part of the gradient of its layer's input interval.
+    """The same for a kernel, which may give a part of the gradient of its input's interval.
 
-    Attributes:
-      read: quantizer of the layer's input, where that is carried.
+    Args:
+      input_quantizer: of the layer's input, where that leaves its gradient to neighbors. A copy by config has none.
     """
 
-    read: ActivationQuantizer | None = None
+    def __init__(self, grid: IntegerGrid, *args, input_quantizer: ActivationQuantizer | None = None, **kwargs):
+        super().__init__(grid, *args, **kwargs)
+        self.input_quantizer = input_quantizer
 
     def __call__(self, inputs, training, weights, **kwargs) -> tf.Tensor:
-        kernel = super().__call__(inputs, training, weights)
-        return kernel if self.read is None else carry_interval(kernel, self.read.interval, self.read.gradient_scale)
+        kernel, source = super().__call__(inputs, training, weights), self.input_quantizer
+        return kernel if source is None else with_interval_gradient(kernel, source.interval, source.gradient_scale)
 
 
-class IntervalCarrier(quantizers.Quantizer):
-    """Leaves gamma or beta as it is, and has it carry a part of the gradient of an interval."""
+class IntervalGradient(quantizers.Quantizer):
+    """Leaves gamma or beta as it is, and has it give a part of the gradient of an interval.
 
-    def __init__(self, made: ActivationQuantizer):
-        self.made = made
+    Args:
+      output_quantizer: of the tensor that the BatchNormalization makes.
+    """
+
+    def __init__(self, output_quantizer: ActivationQuantizer):
+        self._output_quantizer = output_quantizer
 
     def build(self, tensor_shape, name, layer) -> dict[str, tf.Variable]:
         return {}
 
     def __call__(self, inputs, training, weights, **kwargs) -> tf.Tensor:
-        return carry_interval(inputs, self.made.interval, -self.made.gradient_scale)
+        made = self._output_quantizer
+        return with_interval_gradient(inputs, made.interval, -made.gradient_scale)
 
     def get_config(self) -> dict:
         return {}

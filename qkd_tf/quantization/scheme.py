@@ -13,21 +13,14 @@ from tensorflow_model_optimization.python.core.quantization.keras import (
 )
 from tensorflow_model_optimization.quantization.keras import quantize_annotate_layer, quantize_apply, quantize_scope
 
+from qkd_tf.contract.grid import IntegerGrid, TensorQuantParams, activation_params, weight_params
 from qkd_tf.experiment import QuantizationSpec, TrainingSpec
 from qkd_tf.models.activations import activation_name
 from qkd_tf.models.grouped import without_xla
-from qkd_tf.quantization.grid import IntegerGrid, TensorQuantParams, activation_params, weight_params
-from qkd_tf.quantization.plan import (
-    KERNELS,
-    QuantizationPlan,
-    make_plan,
-    parents,
-    pixel_params,
-    producer,
-    role,
-)
-from qkd_tf.quantization.quantize_configs import CarryingBatchNormConfig, LearnedIntervalConfig
+from qkd_tf.quantization.plan import QuantizationPlan, make_plan, pixel_params
+from qkd_tf.quantization.quantize_configs import BatchNormConfig, LearnedIntervalConfig
 from qkd_tf.quantization.quantizers import ActivationQuantizer, KernelQuantizer, LearnedIntervalQuantizer
+from qkd_tf.quantization.roles import KERNELS, parents, producer, role
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,21 +29,21 @@ class QuantizerForm:
 
     Attributes:
       fused: by TensorFlow's own kernels in few passes, not by the definition.
-      carried: gradients of intervals are had from small tensors where that is possible.
+      gradient_from_neighbors: gradients of intervals are taken from small tensors where that is possible.
     """
 
     fused: bool
-    carried: bool
+    gradient_from_neighbors: bool
 
     def __post_init__(self):
-        if self.carried and not self.fused:
-            raise ValueError("the definition takes every sum itself: carried needs fused")
+        if self.gradient_from_neighbors and not self.fused:
+            raise ValueError("the definition takes every sum itself: gradient_from_neighbors needs fused")
 
 
-FLOAT32_FORM = QuantizerForm(fused=True, carried=True)
+FLOAT32_FORM = QuantizerForm(fused=True, gradient_from_neighbors=True)
 # The two sums of dL/dI nearly cancel, and those of small tensors would have come through half precision apart.
-MIXED_PRECISION_FORM = QuantizerForm(fused=True, carried=False)
-XLA_FORM = QuantizerForm(fused=False, carried=False)  # XLA fuses the definition, and has no such kernel
+MIXED_PRECISION_FORM = QuantizerForm(fused=True, gradient_from_neighbors=False)
+XLA_FORM = QuantizerForm(fused=False, gradient_from_neighbors=False)  # XLA fuses the definition, and has no such kernel
 
 
 def quantizer_form(training: TrainingSpec) -> QuantizerForm:
@@ -78,40 +71,43 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
     """
 
     def __init__(self, plan: QuantizationPlan, spec: QuantizationSpec, layers: list, form: QuantizerForm):
-        self.weights = {
-            name: KernelQuantizer(
-                grid, spec.mask_weight_gradient, spec.interval_gradient_scale, ewgs_scale=spec.ewgs_scale
-            )
-            for name, grid in plan.weight_grids.items()
-        }
+        batch_norms = plan.batch_norms if form.gradient_from_neighbors else {}
         self.outputs: dict[str, LearnedIntervalQuantizer] = {}
         for layer in layers:
             if layer.name in plan.output_grids and role(layer) != "pixels":
-                fixed = plan.fixed.get(layer.name)
+                fused = {
+                    "gradient_share": spec.interval_gradient_share,
+                    "gradient_from_neighbors": layer.name in batch_norms,
+                }
                 ends_at_6 = layer.name in plan.clipped_by_grid and activation_name(layer) == "relu6"
-                fused, defined = {"gradient_share": spec.interval_gradient_share}, {"ewgs_scale": spec.ewgs_scale}
-                options = fused if form.fused else defined
                 self.outputs[layer.name] = (ActivationQuantizer if form.fused else LearnedIntervalQuantizer)(
                     plan.output_grids[layer.name],
                     interval_gradient_scale=spec.interval_gradient_scale,
                     largest_value=6.0 if ends_at_6 else None,
-                    fixed_interval=fixed,
-                    **options,
+                    fixed_interval=plan.fixed.get(layer.name),
+                    **(fused if form.fused else {"ewgs_scale": spec.ewgs_scale}),
+                )
+        self.weights: dict[str, KernelQuantizer] = {}
+        for layer in layers:
+            if layer.name in plan.weight_grids:
+                source = producer(parents(layer)[0]).name
+                self.weights[layer.name] = KernelQuantizer(
+                    plan.weight_grids[layer.name],
+                    spec.mask_weight_gradient,
+                    spec.interval_gradient_scale,
+                    ewgs_scale=spec.ewgs_scale,
+                    input_quantizer=self.outputs[source] if source in batch_norms else None,
                 )
 
-        self.configs: dict[str, LearnedIntervalConfig] = {}
-        carried = plan.carried if form.carried else {}
-        for name, batch_norm in carried.items():
-            self.outputs[name].carried = True
-            self.configs[batch_norm] = CarryingBatchNormConfig(self.outputs[name])
+        self.configs: dict[str, LearnedIntervalConfig] = {
+            batch_norm: BatchNormConfig(self.outputs[name]) for name, batch_norm in batch_norms.items()
+        }
         for layer in layers:
             weight = self.weights.get(layer.name)
-            output = self.outputs.get(layer.name) if layer.name not in carried else None
+            output = self.outputs.get(layer.name) if layer.name not in batch_norms else None
             if weight or output:
                 kernel = KERNELS[type(layer)] if weight else None
                 self.configs[layer.name] = LearnedIntervalConfig(kernel, weight, output)
-            if weight and (source := producer(parents(layer)[0]).name) in carried:
-                weight.read = self.outputs[source]
 
     def supports(self, layer) -> bool:
         return layer.name in self.configs
@@ -278,7 +274,10 @@ def insert_requantize_layers(model: tf_keras.Model, plan: QuantizationPlan) -> t
 
 @tf.autograph.experimental.do_not_convert  # Keras would look through every quantizer for control flow on tensors
 def quantize_student(
-    model: tf_keras.Model, spec: QuantizationSpec, form: QuantizerForm = FLOAT32_FORM
+    model: tf_keras.Model,
+    spec: QuantizationSpec,
+    form: QuantizerForm = FLOAT32_FORM,
+    plan: QuantizationPlan | None = None,
 ) -> QuantizedStudent:
     """Puts a learned interval on every kernel and tensor that the plan names. `model` is left as it is.
 
@@ -287,11 +286,12 @@ def quantize_student(
     Args:
       form: how the activations' quantizers are computed. With an interval_gradient_share of 1 all forms mean the same;
         the definition takes all examples in any case. It alone has EWGS, so an ewgs_scale takes it whatever the form.
+      plan: what `make_plan` makes of the model, where a caller has it.
 
     Raises:
-      ExperimentError: a layer that cannot become an integer operator.
+      ExperimentError: as `make_plan`.
     """
-    plan = make_plan(model, spec)
+    plan = plan or make_plan(model, spec)
     plain = insert_requantize_layers(model, plan)
     registry = registry_of(plan, spec, plain, form)
 

@@ -17,8 +17,9 @@ from qkd_tf.models.activations import activation_name
 from qkd_tf.models.copier import Call, Copier, maker, readers
 from qkd_tf.models.normalization import NORMALIZING, TAKING_UP, Affine, front, pixels, scale_and_offset
 from qkd_tf.models.reading import Reading
-from qkd_tf.quantization.plan import KERNELS
-from qkd_tf.quantization.student_reading import StudentReading, UnsupportedLayers, same_padding, unsupported
+from qkd_tf.quantization.refusals import UnsupportedLayers
+from qkd_tf.quantization.roles import KERNELS
+from qkd_tf.quantization.student_reading import StudentReading, same_padding, unsupported
 
 _layers = tf_keras.layers
 
@@ -68,7 +69,7 @@ def standard_form(
         of which nobody said how its pixels are normalised.
     """
     if found := unsupported(model):
-        raise UnsupportedLayers(model, found)
+        raise UnsupportedLayers(model, [f"layer {name} {what}" for name, what in found.items()])
     reading = StudentReading(model, input_shape, num_classes)
     _, inside = front(reading.model)
     feed = None

@@ -15,7 +15,7 @@ from qkd_tf.models.copier import Call, Copier, called_in_training, calls, has_co
 from qkd_tf.models.normalization import TRAINING_ONLY, is_nothing
 from qkd_tf.models.operations import as_layer
 from qkd_tf.models.reading import Reading
-from qkd_tf.quantization.plan import ACTIVATIONS, ROLES
+from qkd_tf.quantization.roles import ACTIVATIONS, ROLES
 
 _layers = tf_keras.layers
 _AUGMENTATION = "leave it out: pictures are cropped and mirrored by --crop_padding and --horizontal_flip"
@@ -32,20 +32,6 @@ REMEDIES: Mapping[str, str] = {
     "Resizing": "leave it out: --image_size resizes pictures",
     "Subtract": "use Add, with the sign in the weights",
 }
-
-
-class UnsupportedLayers(ExperimentError):
-    """Layers that have no place in an integer .tflite.
-
-    Attributes:
-      model: the user's.
-      refusals: what each is and what to do, by layer name.
-    """
-
-    def __init__(self, model: tf_keras.Model, refusals: dict[str, str]):
-        lines = "; ".join(f"layer {name} {what}" for name, what in refusals.items())
-        super().__init__(f"{model.name} cannot become an integer .tflite: {lines}")
-        self.model, self.refusals = model, refusals
 
 
 def unsupported(model: tf_keras.Model) -> dict[str, str]:

@@ -10,7 +10,7 @@ from benchmarks.scale import CORES, GPU_IMAGES, Cost, Setting
 from qkd_tf.data import pipeline
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization.scheme import quantize_student
-from tflite_export.runtimes import absence
+from tflite_export.inference.runtimes import absence
 
 FEW, MANY = 4, 12
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import damage
-from qkd_tf import durable
+from qkd_tf.storage import durable
 
 ROOT = pathlib.Path(__file__).parents[2]
 

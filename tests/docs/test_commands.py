@@ -81,11 +81,11 @@ NOT_RUN = {
     "benchmarks.profile": "minutes, and only worth something while nothing else runs",
     "benchmarks.defaults": "hours: tens of trainings on CIFAR-10",
     "benchmarks.soak": "tests/benchmarks/test_soak.py runs a sample",
-    "benchmarks.flagship": "published weights, photographs; tests/tflite_export/test_verification.py has a small one",
+    "benchmarks.flagship": "published weights, photographs; small in tests/tflite_export/proof/test_verification.py",
     "benchmarks.integer_student": "a minute, and only worth something while nothing else runs",
     "benchmarks.scale": "half an hour; tests/benchmarks/test_scale.py takes its steps",
     "benchmarks.calibration_alone": "published weights, photographs; tests/benchmarks/test_calibration_alone.py",
-    "qkd_tf.train --strategy=multi_worker": "several machines; tests/qkd_tf/test_distribution.py has two workers",
+    "qkd_tf.train --strategy=multi_worker": "several machines; two workers in tests/qkd_tf/distillation",
     "qkd_tf.ablation --run_dir=runs/cifar10_mobilenet_v2": "no file holds a MobileNetV2 of one step: empty channels",
     "qkd_tf.doctor": "tests/qkd_tf/test_doctor.py runs it, in a process of its own",
 }
@@ -107,9 +107,9 @@ OTHERS = {
     "make networks": "hours; tests/benchmarks/test_networks_table.py",
     "make networks FLAGS='--dataset=imagenet2012 --data_dir=DIR'": "make networks",
     "make soak": "an hour; tests/benchmarks/test_soak.py runs a sample",
-    "make micro": "needs a package of XMOS; tests/tflite_export/test_micro_bundle.py",
+    "make micro": "needs a package of XMOS; tests/tflite_export/bundles/test_micro_bundle.py",
     "pytest tests/tflite_export/test_mutations.py": "make test",
-    "pytest -s tests/qkd_tf/test_distribution.py": "make test",
+    "pytest -s tests/qkd_tf/distillation/test_distribution.py": "make test",
     "pip install . -c constraints.txt": "the network",
     "pip install '.[micro]' -c constraints.txt": "the network",
     "pip install -r requirements-micro.txt": "the network",
@@ -123,8 +123,8 @@ OTHERS = {
     'idf.py add-dependency "espressif/esp-tflite-micro"': "ESP-IDF",
 }
 OTHERS_BEGIN = {  # beginning of a line -> the same
-    "export TF_CONFIG=": "several machines; tests/qkd_tf/test_distribution.py",
-    "g++ -std=c++17": "TFLM's sources; tests/tflite_export/test_micro_bundle.py compiles with those of `make micro`",
+    "export TF_CONFIG=": "several machines; tests/qkd_tf/distillation/test_distribution.py",
+    "g++ -std=c++17": "TFLM's sources; tests/tflite_export/bundles/test_micro_bundle.py compiles with `make micro`'s",
 }
 NAMES_ONLY = ("python -m …", "python -m …: …")
 

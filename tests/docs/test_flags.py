@@ -5,7 +5,7 @@ import pytest
 from docs import flags
 
 SOURCE = '''"""A command."""
-from qkd_tf.command_line import CommandFlags
+from qkd_tf.console.command_line import CommandFlags
 
 FLAGS = CommandFlags()
 # Not a section

@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from qkd_tf import flags
 from qkd_tf.experiment import (
     BitsRule,
     DataSpec,
@@ -14,6 +15,7 @@ from qkd_tf.experiment import (
     QuantizationSpec,
     TrainingSpec,
 )
+from tests.saved_flags import saved_flags
 
 PIXELS = PixelNormalization((128.0,), (64.0,))
 SELF_STUDYING = PhaseSpec("self_studying", 1, 0.01)
@@ -311,3 +313,29 @@ def test_weights_of_chance_count_where_the_seed_repeats_them(name, weights, unna
     made = experiment((PhaseSpec("tutoring", 1, 0.01),), teacher)
     assert made.unnamed_weights == ({"teacher"} if unnamed else set())
     assert teacher.starts_by_chance == by_chance
+
+
+@pytest.mark.parametrize(
+    "weights, rates, num_train, told",
+    [
+        (True, "0.01", 600, True),
+        (True, "0.001", 600, False),
+        (True, "0.0001,0.002", 9_999, True),
+        (True, "0.01", 10_000, False),
+        (False, "0.01", 600, False),
+    ],
+)
+def test_rates_too_high_for_few_pictures_are_told_of_weights_that_came(weights, rates, num_train, told):
+    phases = "self_studying" if "," not in rates else "self_studying,tutoring"
+    options = [
+        f"--phases={phases}",
+        f"--epochs={','.join('1' for _ in phases.split(','))}",
+        f"--learning_rates={rates}",
+    ]
+    options += ["--teacher=resnet20", "--teacher_pixel_mean=0", "--teacher_pixel_std=1"]
+    options += ["--student_weights=w.h5", "--student_weights_mean=0", "--student_weights_std=1"] if weights else []
+    with saved_flags():
+        flags.FLAGS(["preflight", "--run_dir=runs/x", *options])
+        experiment = flags.experiment_from_flags()
+    notes = experiment.notes_on(num_train)
+    assert len(notes) == told and all(f"{num_train:,} training images" in n and "0.001" in n for n in notes)

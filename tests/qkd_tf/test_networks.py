@@ -1,6 +1,7 @@
 """Networks that are ready to train, and what their user is told of them."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers, regularizers
 
-from qkd_tf import networks
-from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization
+from qkd_tf import flags, networks
+from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec, TargetSpec
 from qkd_tf.models import zoo
+from tests.saved_flags import saved_flags
 
+SPEC = QuantizationSpec(weight_bits=3, activation_bits=4)
 PIXELS = PixelNormalization((128.0,), (64.0,))
 OTHERS = PixelNormalization((100.0,), (50.0,))
 IMAGENET = PixelNormalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -344,3 +347,81 @@ def test_means_of_other_channels_than_the_pictures_have_are_refused(build):
     spec = NetworkSpec("in_memory:trained:user", PIXELS, weights_normalization=IMAGENET)
     with pytest.raises(ExperimentError, match="for 3 channels, the images have 1"):
         build(spec, (8, 8, 1), 5, model)
+
+
+@pytest.mark.parametrize(
+    "target, message",
+    [
+        (TargetSpec("microcontroller", max_flash_bytes=100), "--max_flash_bytes=100"),
+        (TargetSpec("microcontroller", max_ram_bytes=100), "--max_ram_bytes=100"),
+    ],
+)
+def test_limit_of_the_target_is_an_error(make_residual_student, target, message, capsys):
+    with pytest.raises(ExperimentError, match=message):
+        networks.checked_plan(make_residual_student(), SPEC, target)
+    assert "depthwise" in capsys.readouterr().out
+
+
+def test_limits_that_hold_pass(make_residual_student, capsys):
+    networks.checked_plan(make_residual_student(), SPEC, TargetSpec("microcontroller", 10_000, 10_000))
+    printed = capsys.readouterr().out
+    assert "stem" in printed and "multiply-adds" in printed and "REFUSED" not in printed
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        ([layers.Activation("tanh", name="bad")], "layer bad is .*tanh|layer bad has activation tanh"),
+        (
+            [layers.BatchNormalization(name="bn"), layers.Conv2D(4, 3, name="bad", data_format="channels_first")],
+            "layer bad has data_format",
+        ),
+    ],
+)
+def test_layer_that_is_refused_is_marked_in_the_table(chain, capsys, body, message):
+    model = chain(
+        layers.Rescaling(1 / 255),
+        layers.Conv2D(4, 3, name="conv"),
+        *body,
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(5),
+    )
+    with pytest.raises(ExperimentError, match=message):
+        networks.checked_student(in_memory(), (8, 8, 3), 5, model)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("bad")]
+    assert "REFUSED" in line
+
+
+def in_memory(*options):
+    """An experiment whose student Python hands over."""
+    with saved_flags():
+        flags.FLAGS(["train", "--run_dir=x", "--phases=", *options])
+        experiment = flags.experiment_from_flags()
+    given = dataclasses.replace(experiment.student, name="in_memory:trained:chain")
+    return dataclasses.replace(experiment, student=given)
+
+
+@pytest.mark.parametrize(
+    "network, precision, told",
+    [
+        ("mobilenet_v2_0.25_cifar", "bfloat16", True),
+        ("mobilenet_v2_0.25_cifar", "float32", False),
+        ("resnet8", "bfloat16", False),
+    ],
+)
+def test_bfloat16_on_depthwise_convolutions_is_noted_as_slower(network, precision, told):
+    with saved_flags():
+        flags.FLAGS(["train", "--run_dir=x", f"--student={network}", f"--mixed_precision={precision}", "--phases="])
+        experiment = flags.experiment_from_flags()
+    network, _ = networks.checked_student(experiment, (32, 32, 3), 10)
+    assert any("slower" in note for note in network.notes) == told
+
+
+@pytest.mark.parametrize("options, refused", [([], True), (["--nodeterministic"], False)])
+def test_maximum_that_xla_cannot_train_deterministically_is_refused(chain, options, refused):
+    model = chain(layers.Rescaling(1 / 255), layers.MaxPooling2D(name="pool"), layers.Flatten(), layers.Dense(5))
+    experiment = in_memory("--jit_compile", *options)
+    with (
+        pytest.raises(ExperimentError, match="pool of .* MaxPooling2D.*--nodeterministic") if refused else nullcontext()
+    ):
+        networks.checked_student(experiment, (8, 8, 3), 5, model)

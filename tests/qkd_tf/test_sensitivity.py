@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from qkd_tf import handoff, sensitivity
+from qkd_tf import sensitivity
 from qkd_tf.evaluate import top1
 from qkd_tf.experiment import (
     DataSpec,
@@ -15,10 +15,11 @@ from qkd_tf.experiment import (
     QuantizationSpec,
     TrainingSpec,
 )
+from qkd_tf.outcome import handoff
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student
-from qkd_tf.run_folder import RunFolder
 from qkd_tf.sensitivity import Sensitivity
+from qkd_tf.storage.run_folder import RunFolder
 from tests.saved_flags import saved_flags
 
 

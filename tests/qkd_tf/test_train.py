@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from qkd_tf import data, flags, folder_lock, train
+from qkd_tf import data, flags, train
 from qkd_tf.data import pipeline
 from qkd_tf.experiment import DataSpec, NetworkSpec, PixelNormalization
 from qkd_tf.models import weights, zoo
-from qkd_tf.saved_model import load_model
+from qkd_tf.storage import folder_lock
+from qkd_tf.storage.saved_model import load_model
 from tests.saved_flags import saved_flags
 
 DIGITS = ("--dataset=digits", "--student=convnet_small", "--student_pixel_mean=0", "--student_pixel_std=128")

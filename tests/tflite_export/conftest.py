@@ -18,8 +18,7 @@ import tf_keras
 from ai_edge_litert import schema_py_generated as schema
 from tf_keras import layers
 
-from qkd_tf import handoff as handoff_writer
-from qkd_tf import results
+from qkd_tf.contract.targets import TARGETS
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import StudentAccuracy
 from qkd_tf.experiment import (
@@ -31,14 +30,16 @@ from qkd_tf.experiment import (
     QuantizationSpec,
     TrainingSpec,
 )
+from qkd_tf.outcome import handoff as handoff_writer
+from qkd_tf.outcome import results
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student
-from qkd_tf.run_folder import RunFolder
-from tflite_export.convert import convert
-from tflite_export.graph import IntegerGraph
+from qkd_tf.storage.run_folder import RunFolder
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.graph import IntegerGraph
+from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.load import Handoff, load_handoff
-from tflite_export.rebuild import rebuild
-from tflite_export.targets import TARGETS, store
+from tflite_export.rebuilding.rebuild import rebuild
 
 LOW = QuantizationSpec(weight_bits=3, activation_bits=4)
 NUM_IMAGES = 32
@@ -532,7 +533,7 @@ def edit():
 # Runs a command for each list of arguments and tells how it ended: one start of TensorFlow serves all.
 DRIVER = """
 import contextlib, importlib, io, json, sys
-from qkd_tf import command_line
+from qkd_tf.console import command_line
 command = importlib.import_module(sys.argv[1])
 
 ends = []

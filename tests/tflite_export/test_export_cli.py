@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from tf_keras import layers
 
-from qkd_tf import durable, folder_lock
 from qkd_tf.experiment import QuantizationSpec
+from qkd_tf.storage import durable, folder_lock
 from tflite_export import exporter
 from tflite_export.exporter import export
+from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.inference.runtimes import RUNTIMES, absence, infer
 from tflite_export.load import ExportError
-from tflite_export.read_back import read_back
-from tflite_export.runtimes import RUNTIMES, absence, infer
-from tflite_export.verification import Gate
+from tflite_export.proof.gate import Gate
 
 
 @pytest.fixture(scope="module")

@@ -17,16 +17,17 @@ import pytest
 import tf_keras
 from ai_edge_litert import schema_py_generated as schema
 
-from qkd_tf import durable
-from tflite_export import runtimes
+from qkd_tf.contract.targets import TARGETS
+from qkd_tf.storage import durable
 from tflite_export.check import check
-from tflite_export.convert import convert
-from tflite_export.footprint import check_footprint
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.footprint import check_footprint
+from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.inference import runtimes
 from tflite_export.load import ExportError, load_handoff
-from tflite_export.read_back import read_back
-from tflite_export.rebuild import rebuild
-from tflite_export.targets import TARGETS
-from tflite_export.verification import Gate, unlike, verify
+from tflite_export.proof.gate import Gate
+from tflite_export.proof.verification import unlike, verify
+from tflite_export.rebuilding.rebuild import rebuild
 
 PHONE = TARGETS["phone"]
 HANDOFF_SHARE = 0.1  # of the inputs; each loads a Keras model

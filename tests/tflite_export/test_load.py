@@ -4,9 +4,9 @@ import shutil
 import numpy as np
 import pytest
 
-from qkd_tf import durable
-from qkd_tf.quantization.grid import unsigned_grid, weight_grid
-from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
+from qkd_tf.contract.grid import unsigned_grid, weight_grid
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
+from qkd_tf.storage import durable
 from tflite_export.load import ExportError, load_handoff
 
 FILES = (

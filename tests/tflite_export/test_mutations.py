@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.comparison import refusals
-from tflite_export.convert import convert
-from tflite_export.graph import IntegerGraph
-from tflite_export.read_back import read_back
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.graph import IntegerGraph
+from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.proof.comparison import refusals
 
 MUTATIONS_A_FILE = 24
 CODES = sorted(v for n, v in vars(schema.BuiltinOperator).items() if not n.startswith("_"))

@@ -9,20 +9,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qkd_tf import data, durable, handed_split, handoff, results
+from qkd_tf import data
+from qkd_tf.contract.targets import TARGETS
 from qkd_tf.data.rereading import Rereading
 from qkd_tf.experiment import DataSpec, Experiment, NetworkSpec, PixelNormalization, QuantizationSpec, TrainingSpec
+from qkd_tf.outcome import handed_split, handoff, results
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student
-from qkd_tf.run_folder import RunFolder
+from qkd_tf.storage import durable
+from qkd_tf.storage.run_folder import RunFolder
 from tflite_export import test_split
-from tflite_export.convert import convert
 from tflite_export.exporter import export
+from tflite_export.flatbuffer.convert import convert
 from tflite_export.load import ExportError, load_handoff
-from tflite_export.rebuild import rebuild
-from tflite_export.targets import TARGETS
+from tflite_export.proof.gate import Gate
+from tflite_export.proof.verification import examine
+from tflite_export.rebuilding.rebuild import rebuild
 from tflite_export.test_split import Reread, UnreadableError
-from tflite_export.verification import Gate, examine
 
 PHONE = TARGETS["phone"]
 LOW = QuantizationSpec(weight_bits=3, activation_bits=4)

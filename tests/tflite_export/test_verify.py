@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from tflite_export.convert import convert
-from tflite_export.rebuild import rebuild
-from tflite_export.runtimes import RUNTIMES, absence
-from tflite_export.targets import TARGETS, store
+from qkd_tf.contract.targets import TARGETS
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.weight_storage import store
+from tflite_export.inference.runtimes import RUNTIMES, absence
+from tflite_export.rebuilding.rebuild import rebuild
 
 
 @pytest.fixture(scope="module")

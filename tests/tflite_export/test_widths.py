@@ -8,11 +8,11 @@ import tf_keras
 from tf_keras import layers
 
 from qkd_tf.experiment import QuantizationSpec
-from tflite_export.convert import convert
-from tflite_export.read_back import read_back
-from tflite_export.rebuild import rebuild
-from tflite_export.runtimes import RUNTIMES, absence, every_tensor
-from tflite_export.verification import arithmetic_of
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.inference.runtimes import RUNTIMES, absence, every_tensor
+from tflite_export.proof.asking import arithmetic_of
+from tflite_export.rebuilding.rebuild import rebuild
 
 WIDTHS = range(2, 9)
 

@@ -9,7 +9,7 @@ from qkd_tf.distillation.trainer import Trainer
 from qkd_tf.experiment import PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
-from qkd_tf.run_folder import RunFolder
+from qkd_tf.storage.run_folder import RunFolder
 from tests.qkd_tf.distillation.runs import PHASES, all_values, values
 
 QUANTIZATION = QuantizationSpec(weight_bits=3, interval_gradient_share=1.0)

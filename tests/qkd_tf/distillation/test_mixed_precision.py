@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from qkd_tf.contract.grid import weight_grid
 from qkd_tf.distillation.mixed_precision import LossScale, check_device, training_in
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.quantization.fake_quant import fake_quantize
-from qkd_tf.quantization.grid import weight_grid
 
 
 def test_float32_and_what_the_device_has_are_taken():

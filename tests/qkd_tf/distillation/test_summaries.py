@@ -3,10 +3,10 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from qkd_tf.contract.grid import quantize
 from qkd_tf.distillation.summaries import Summaries
 from qkd_tf.experiment import PixelNormalization, QuantizationSpec
 from qkd_tf.models.convnet import build_convnet
-from qkd_tf.quantization.grid import quantize
 from qkd_tf.quantization.scheme import quantize_student
 
 

@@ -15,7 +15,7 @@ from qkd_tf.experiment import ExperimentError, PhaseSpec, QuantizationSpec, Trai
 from qkd_tf.quantization.batch_norm import BatchNormEstimator
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
-from qkd_tf.run_folder import RunFolder
+from qkd_tf.storage.run_folder import RunFolder
 from tests.qkd_tf.distillation.runs import (
     all_values,
     assert_same_bits,

@@ -6,12 +6,13 @@ import signal
 import numpy as np
 import pytest
 
-from qkd_tf import durable, random_state
 from qkd_tf.distillation import trainer as trainer_module
 from qkd_tf.distillation.progress import DivergenceGuard, PhaseProgress
 from qkd_tf.distillation.trainer import Trainer
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.stop_signals import Stopped
+from qkd_tf.process import random_state
+from qkd_tf.process.stop_signals import Stopped
+from qkd_tf.storage import durable
 from tests.qkd_tf.distillation.runs import (
     Killed,
     all_values,

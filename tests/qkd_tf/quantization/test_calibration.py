@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tf_keras import layers
 
+from qkd_tf.contract.grid import IntegerGrid, signed_grid, unsigned_grid, weight_grid
 from qkd_tf.experiment import INTERVAL_INITS, NetworkSpec, PixelNormalization, QuantizationSpec
 from qkd_tf.models import zoo
-from qkd_tf.portions import num_images, values_of_image
+from qkd_tf.process.portions import num_images, values_of_image
 from qkd_tf.quantization import calibration
-from qkd_tf.quantization.grid import IntegerGrid, signed_grid, unsigned_grid, weight_grid
 from qkd_tf.quantization.scheme import quantize_student
 
 GRIDS = [make(b) for b in range(2, 9) for make in (weight_grid, unsigned_grid, signed_grid)]

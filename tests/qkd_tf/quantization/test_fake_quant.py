@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qkd_tf.quantization import grid as grids
-from qkd_tf.quantization.fake_quant import carry_interval, fake_quantize, fake_quantize_fused
+from qkd_tf.contract import grid as grids
+from qkd_tf.quantization.fake_quant import fake_quantize, fake_quantize_fused, with_interval_gradient
 
 BITS = range(grids.MIN_BITS, grids.MAX_BITS + 1)
 GRIDS = [make(b) for b in BITS for make in (grids.weight_grid, grids.unsigned_grid, grids.signed_grid)]
@@ -300,31 +300,33 @@ def test_share_of_the_examples_is_the_definition_over_those_scaled_up():
     np.testing.assert_allclose(one[2], 16 * value_and_gradients(x[:1], 0.2, grid, upstream[:1])[2], rtol=1e-4)
 
 
-def test_carried_interval_has_no_gradient_of_its_own():
-    values = fused_value_and_gradients([[0.3, 9.0]], 0.2, grids.unsigned_grid(4), [[1.0, 2.0]], carried=True)
+def test_interval_whose_gradient_neighbors_give_has_no_gradient_of_its_own():
+    values = fused_value_and_gradients(
+        [[0.3, 9.0]], 0.2, grids.unsigned_grid(4), [[1.0, 2.0]], gradient_from_neighbors=True
+    )
     assert values[1].tolist() == [[1.0, 0.0]]
     assert values[2] == 0.0
 
 
 @pytest.mark.parametrize("grid", [grids.unsigned_grid(b) for b in BITS] + [grids.signed_grid(b) for b in BITS], ids=str)
-def test_carriers_give_the_gradient_that_the_sums_over_the_tensor_give(grid):
+def test_neighbors_give_the_gradient_that_the_sums_over_the_tensor_give(grid):
     """Conv - BatchNormalization - quantizer - conv: dL/dI from gamma, beta and the next kernel."""
     rng = np.random.default_rng(grid.num_bits)
     c, kernel = (tf.constant(rng.normal(size=s), tf.float32) for s in ((8, 6, 6, 5), (3, 3, 5, 4)))
     gamma, beta = (tf.constant(rng.normal(size=5), tf.float32) for _ in range(2))
     interval, scale = tf.constant(1.5 / grid.qmax), 0.125
 
-    def loss(carried):
+    def loss(gradient_from_neighbors):
         with tf.GradientTape() as tape:
             tape.watch([c, gamma, beta, kernel, interval])
             g, b, k = gamma, beta, kernel
-            if carried:
-                g, b = (carry_interval(v, interval, -scale) for v in (gamma, beta))
-                k = carry_interval(kernel, interval, scale)
+            if gradient_from_neighbors:
+                g, b = (with_interval_gradient(v, interval, -scale) for v in (gamma, beta))
+                k = with_interval_gradient(kernel, interval, scale)
             x, *_ = tf.compat.v1.nn.fused_batch_norm(c, g, b, epsilon=1e-3)
-            x_hat = fake_quantize_fused(x, interval, grid, scale, carried=carried)
+            x_hat = fake_quantize_fused(x, interval, grid, scale, gradient_from_neighbors=gradient_from_neighbors)
             y = tf.reduce_sum(tf.sin(tf.nn.conv2d(x_hat, k, 2, "SAME")))
         return tape.gradient(y, [c, gamma, beta, kernel, interval])
 
-    for ours, expected in zip(loss(carried=True), loss(carried=False), strict=True):
+    for ours, expected in zip(loss(gradient_from_neighbors=True), loss(gradient_from_neighbors=False), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())

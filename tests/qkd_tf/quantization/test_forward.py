@@ -8,7 +8,7 @@ from tf_keras import layers
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.forward import quantized_forward
-from qkd_tf.quantization.plan import KERNELS
+from qkd_tf.quantization.roles import KERNELS
 from qkd_tf.quantization.scheme import quantize_student
 
 PICTURES = np.random.default_rng(7).integers(0, 256, (9, 9, 8, 3)).astype(np.uint8)

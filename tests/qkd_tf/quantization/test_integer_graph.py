@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tf_keras import layers
 
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization import integer_graph
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.integer_graph import BUILDS, RESCALES, IntegerGraph
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
 from qkd_tf.quantization.integer_student import OPERATORS, SIGMOID, WINDOWS, IntegerStudent
-from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS
 from qkd_tf.quantization.scheme import quantize_student
 
 LOW = QuantizationSpec(weight_bits=3, activation_bits=4)

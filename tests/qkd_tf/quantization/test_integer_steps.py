@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tf_keras import layers
 
+from qkd_tf.contract.grid import activation_params, pixel_grid, signed_grid, unsigned_grid
 from qkd_tf.experiment import ExperimentError, QuantizationSpec
 from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.grid import activation_params, pixel_grid, signed_grid, unsigned_grid
 from qkd_tf.quantization.integer_steps import TIE_SHADE, round_biases, round_requantizations, whole_ratio
 from qkd_tf.quantization.scheme import quantize_student
 

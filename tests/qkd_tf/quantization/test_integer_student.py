@@ -1,6 +1,6 @@
 """The student in integers: against the quantized Keras student, and against sums worked out by hand.
 
-That a file computes the same integers is shown in tests/tflite_export/test_integer_reference.py.
+That a file computes the same integers is shown in tests/tflite_export/inference/test_integer_reference.py.
 """
 
 import numpy as np
@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tf_keras import layers
 
+from qkd_tf.contract.grid import quantize, signed_grid
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, LITERT_REFERENCE, TFLM, XNNPACK
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.grid import quantize, signed_grid
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
 from qkd_tf.quantization.integer_student import FLOAT32_EXACT, IntegerStudent, _float_type, integer_sums
-from qkd_tf.quantization.runtime_arithmetic import ARITHMETICS, LITERT_REFERENCE, TFLM, XNNPACK
 from qkd_tf.quantization.scheme import quantize_student
 
 

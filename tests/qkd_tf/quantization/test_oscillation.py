@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qkd_tf.quantization import grid as grids
+from qkd_tf.contract import grid as grids
 from qkd_tf.quantization.oscillation import (
     MOMENTUM,
     Freezing,

@@ -7,11 +7,14 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
+from qkd_tf.contract.grid import IntegerGrid
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec
 from qkd_tf.models import zoo
+from qkd_tf.models.activations import activation_name
 from qkd_tf.models.resnet import build_resnet
-from qkd_tf.quantization.grid import IntegerGrid
-from qkd_tf.quantization.plan import activation_name, make_plan, parents, pixel_params, problems, role
+from qkd_tf.quantization.plan import make_plan, pixel_params
+from qkd_tf.quantization.refusals import problems
+from qkd_tf.quantization.roles import parents, role
 
 NORMALIZATION = PixelNormalization((128.0,), (64.0,))
 # Every width differs, so that no two can be mixed up unnoticed.
@@ -570,16 +573,16 @@ def test_relu_is_left_to_an_unsigned_grid_and_relu6_to_one_that_a_batch_norm_and
     plan = make_plan(build("resnet8"), SPEC)
     relus = {f"stage{s}_block1_relu{n}" for s in (1, 2, 3) for n in (1, 2)} | {"stem_relu"}
     assert plan.clipped_by_grid == relus
-    assert plan.carried == {f"stage{s}_block1_relu1": f"stage{s}_block1_bn1" for s in (1, 2, 3)}
+    assert plan.batch_norms == {f"stage{s}_block1_relu1": f"stage{s}_block1_bn1" for s in (1, 2, 3)}
     plan = make_plan(build("mobilenet_v2_0.35", size=32), SPEC)
     assert "out_relu" not in plan.clipped_by_grid  # an average reads it: its grid may be widened beyond 6
-    assert plan.carried["block_1_expand_relu"] == "block_1_expand_BN"
-    assert plan.carried["block_16_project_BN"] == "block_16_project_BN"  # a linear bottleneck without an addition
-    assert "block_2_project_BN" not in plan.carried
+    assert plan.batch_norms["block_1_expand_relu"] == "block_1_expand_BN"
+    assert plan.batch_norms["block_16_project_BN"] == "block_16_project_BN"  # a linear bottleneck without an addition
+    assert "block_2_project_BN" not in plan.batch_norms
 
 
 @pytest.mark.parametrize(
-    "body, carried",
+    "body, batch_norms",
     [
         ([layers.BatchNormalization(name="bn"), layers.ReLU(name="end")], {"end": "bn"}),
         ([layers.BatchNormalization(name="bn"), layers.ReLU(6.0, name="end")], {"end": "bn"}),
@@ -592,10 +595,10 @@ def test_relu_is_left_to_an_unsigned_grid_and_relu6_to_one_that_a_batch_norm_and
     ],
     ids=["relu", "relu6", "activation", "linear", "through pooling", "no gamma", "no batch norm", "average reads"],
 )
-def test_interval_is_carried_where_batch_norm_made_the_tensor_and_kernels_alone_read_it(chain, body, carried):
+def test_batch_norms_are_those_whose_tensor_kernels_alone_read(chain, body, batch_norms):
     model = chain(conv("first"), *body, conv("second"), layers.Flatten(), dense())
-    found = make_plan(model, SPEC).carried
-    assert {name: bn for name, bn in found.items() if bn in ("bn",)} == carried
+    found = make_plan(model, SPEC).batch_norms
+    assert {name: bn for name, bn in found.items() if bn in ("bn",)} == batch_norms
 
 
 def _gated(other):

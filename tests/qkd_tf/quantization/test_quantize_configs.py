@@ -6,8 +6,8 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
-from qkd_tf.quantization.grid import unsigned_grid, weight_grid
-from qkd_tf.quantization.quantize_configs import CarryingBatchNormConfig, LearnedIntervalConfig
+from qkd_tf.contract.grid import unsigned_grid, weight_grid
+from qkd_tf.quantization.quantize_configs import BatchNormConfig, LearnedIntervalConfig
 from qkd_tf.quantization.quantizers import ActivationQuantizer, LearnedIntervalQuantizer
 
 WEIGHTS = LearnedIntervalQuantizer(weight_grid(3), mask_gradient=False, interval_gradient_scale="lsq")
@@ -92,7 +92,7 @@ def test_wrapped_layer_computes_with_the_rounded_kernel_and_rounds_its_output():
 def test_batch_norm_that_carries_computes_as_before_and_rounds_its_output():
     output = ActivationQuantizer(unsigned_grid(2))
     layer = tf_keras.layers.BatchNormalization(name="bn", epsilon=0.0)
-    wrapped = quantize_wrapper.QuantizeWrapperV2(layer, CarryingBatchNormConfig(output))
+    wrapped = quantize_wrapper.QuantizeWrapperV2(layer, BatchNormConfig(output))
     wrapped.build(tf.TensorShape((None, 1, 1, 2)))
     gamma, beta = layer.gamma, layer.beta
     gamma.assign([2.0, 1.0])
@@ -103,7 +103,7 @@ def test_batch_norm_that_carries_computes_as_before_and_rounds_its_output():
 
 def test_copy_of_a_carrying_config_carries_nothing_and_takes_its_own_sums():
     output = ActivationQuantizer(unsigned_grid(4), gradient_share=0.5)
-    output.carried = True
-    copy = CarryingBatchNormConfig.from_config(json.loads(json.dumps(CarryingBatchNormConfig(output).get_config())))
+    output.gradient_from_neighbors = True
+    copy = BatchNormConfig.from_config(json.loads(json.dumps(BatchNormConfig(output).get_config())))
     assert type(copy) is LearnedIntervalConfig
-    assert (copy.output_quantizer.carried, copy.output_quantizer.gradient_share) == (False, 0.5)
+    assert (copy.output_quantizer.gradient_from_neighbors, copy.output_quantizer.gradient_share) == (False, 0.5)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from qkd_tf.quantization.grid import signed_grid, unsigned_grid, weight_grid
+from qkd_tf.contract.grid import signed_grid, unsigned_grid, weight_grid
 from qkd_tf.quantization.quantizers import (
     SMALLEST_INTERVAL,
     ActivationQuantizer,

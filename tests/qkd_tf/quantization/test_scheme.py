@@ -7,10 +7,10 @@ import tf_keras
 from tensorflow_model_optimization.quantization.keras import quantize_scope
 from tf_keras import layers
 
+from qkd_tf.contract.grid import activation_params, weight_params
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec
 from qkd_tf.models import zoo
 from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.grid import activation_params, weight_params
 from qkd_tf.quantization.plan import make_plan
 from qkd_tf.quantization.quantizers import PositiveInterval
 from qkd_tf.quantization.scheme import (
@@ -386,7 +386,7 @@ def test_fast_forms_give_every_gradient_of_the_definition(network, images):
         return logits.numpy(), kernels, np.array([by_ref[v.ref()].numpy() for v in intervals])
 
     defined = gradients(XLA_FORM)
-    for title, form in (("carried", FLOAT32_FORM), ("not carried", MIXED_PRECISION_FORM)):
+    for title, form in (("by neighbors", FLOAT32_FORM), ("by itself", MIXED_PRECISION_FORM)):
         ours, of_intervals = gradients(form), 2e-3 * np.abs(defined[2]).max()
         np.testing.assert_allclose(ours[0], defined[0], atol=1e-3 * np.abs(defined[0]).max(), err_msg=title)
         for name, expected in defined[1].items():
@@ -410,9 +410,9 @@ def test_interval_that_stands_for_a_relu6_never_passes_6(images, randomize, chai
     assert all(float(q.interval) * q.grid.qmax <= 6.00001 for q in bounded)
 
 
-def test_carried_needs_the_fused_form():
-    with pytest.raises(ValueError, match="carried needs fused"):
-        QuantizerForm(fused=False, carried=True)
+def test_gradients_from_neighbors_need_the_fused_form():
+    with pytest.raises(ValueError, match="gradient_from_neighbors needs fused"):
+        QuantizerForm(fused=False, gradient_from_neighbors=True)
 
 
 @pytest.mark.parametrize("form", [FLOAT32_FORM, MIXED_PRECISION_FORM, XLA_FORM])

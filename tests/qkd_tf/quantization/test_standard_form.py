@@ -5,7 +5,8 @@ from tf_keras import layers
 
 from qkd_tf.experiment import ExperimentError, PixelNormalization, QuantizationSpec
 from qkd_tf.models.copier import leaves
-from qkd_tf.quantization.plan import make_plan, problems
+from qkd_tf.quantization.plan import make_plan
+from qkd_tf.quantization.refusals import problems
 from qkd_tf.quantization.standard_form import standard_form
 from qkd_tf.quantization.student_reading import unsupported
 

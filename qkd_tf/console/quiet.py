@@ -1,0 +1,21 @@
+"""TensorFlow, imported without its chatter.
+
+A command, and nothing that a user's program imports, imports this module before any that imports TensorFlow:
+
+    if __name__ == "__main__":
+        from qkd_tf.console import quiet
+
+    # isort: split
+"""
+
+from absl import logging
+
+from qkd_tf.console.chatter import quiet, raise_threshold
+
+raise_threshold()
+with quiet():
+    import tensorflow
+
+# Notes of Python's side, too; --verbosity=0 lets them through.
+logging.set_verbosity(logging.ERROR)
+tensorflow.get_logger().setLevel("ERROR")

@@ -1,0 +1,1 @@
+"""What training and export agree upon: integers and their meaning, how runtimes round, what devices take."""

@@ -1,0 +1,155 @@
+"""Integer grids and quantization parameters: the door between training and export.
+
+NumPy only. Training writes integers and parameters with `save_params`, the exporter
+reads them with `load_params`; neither side needs to know the other's rounding.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+MIN_BITS = 2
+MAX_BITS = 8
+INT4_BITS = 4
+INT4_MAX = 7  # kernels with integers up to here can be stored as INT4
+AVERAGE_CODE = 64  # each weight of an average over windows; a power of two, so that only its scale rounds
+INT8_MIN = -128
+INT8_MAX = 127
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerGrid:
+    """The integers that a tensor of `num_bits` bits may hold: qmin, qmin + 1, ..., qmax."""
+
+    num_bits: int
+    qmin: int
+    qmax: int
+
+    def __post_init__(self):
+        if not MIN_BITS <= self.num_bits <= MAX_BITS:
+            raise ValueError(f"a bit width of {self.num_bits} was asked for; {MIN_BITS} to {MAX_BITS} are possible")
+        if not self.qmin <= 0 < self.qmax:
+            raise ValueError(f"a grid must hold 0 and a positive integer, but [{self.qmin}, {self.qmax}] does not")
+        if self.num_levels > 2**self.num_bits:
+            raise ValueError(f"[{self.qmin}, {self.qmax}] has more than 2^{self.num_bits} levels")
+
+    @property
+    def num_levels(self) -> int:
+        return self.qmax - self.qmin + 1
+
+    @property
+    def activation_zero_point(self) -> int:
+        """The int8 that means 0.0 when the grid's top is put on int8's top, 127.
+
+        The upper clip is then int8 saturation, whatever the bit width; and for an
+        unsigned grid the lower clip is a fused RELU. No operator is needed for either.
+        """
+        return INT8_MAX - self.qmax
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether no negative integer lacks its opposite, which a kernel needs behind a negative BatchNorm scale."""
+        return -self.qmin <= self.qmax
+
+    @property
+    def fits_int4(self) -> bool:
+        """As a kernel. The lowest integer of a full range may be turned round, and then no int4 holds it."""
+        return self.is_narrow and self.num_bits <= INT4_BITS
+
+    @property
+    def weight_shift(self) -> int:
+        """Bits by which weights are stored to the left: up to the top of int4, or of int8 where int4 is too small.
+
+        q * 2^shift in steps of scale / 2^shift is the same number. But sums of products come 2^shift
+        finer, and that is what keeps runtimes that round twice near those that round once. A full range needs a
+        bit more, for its lowest integer turned round.
+        """
+        if not self.is_narrow:
+            return MAX_BITS - 1 - self.num_bits
+        return (INT4_BITS if self.num_bits <= INT4_BITS else MAX_BITS) - self.num_bits
+
+
+def weight_grid(num_bits: int, narrow_range: bool = True) -> IntegerGrid:
+    """Narrow range as QKD's: 2 bits are ternary. Else -2^(b-1) too, as LSQ's, but at 8 bits: TFLite ends at -127."""
+    qmax = 2 ** (num_bits - 1) - 1
+    return IntegerGrid(num_bits, -qmax if narrow_range or num_bits == MAX_BITS else -qmax - 1, qmax)
+
+
+def unsigned_grid(num_bits: int) -> IntegerGrid:
+    """For activations that are never negative: [0, 2^b - 1]."""
+    return IntegerGrid(num_bits, 0, 2**num_bits - 1)
+
+
+def signed_grid(num_bits: int) -> IntegerGrid:
+    """For activations of both signs: narrow range, but all of int8 at 8 bits, where saturation is the clip."""
+    qmax = 2 ** (num_bits - 1) - 1
+    return IntegerGrid(num_bits, INT8_MIN if num_bits == MAX_BITS else -qmax, qmax)
+
+
+def pixel_grid(zero_pixel: int) -> IntegerGrid:
+    """8-bit pixels 0..255 of which `zero_pixel` reads 0.0."""
+    if not 0 <= zero_pixel < 255:
+        raise ValueError(f"zero_pixel must lie in 0..254, got {zero_pixel}")
+    return IntegerGrid(8, -zero_pixel, 255 - zero_pixel)
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorQuantParams:
+    """real value = scale * q = scale * (stored - zero_point), q in `grid`, stored in int8."""
+
+    grid: IntegerGrid
+    scale: float
+    zero_point: int
+
+    def __post_init__(self):
+        if not (np.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(f"a scale must be positive and finite, got {self.scale}")
+        if self.stored_min < INT8_MIN or self.stored_max > INT8_MAX:
+            raise ValueError(f"[{self.stored_min}, {self.stored_max}] does not fit int8")
+
+    @property
+    def stored_min(self) -> int:
+        return self.grid.qmin + self.zero_point
+
+    @property
+    def stored_max(self) -> int:
+        return self.grid.qmax + self.zero_point
+
+
+def activation_params(grid: IntegerGrid, scale: float) -> TensorQuantParams:
+    return TensorQuantParams(grid, float(np.float32(scale)), grid.activation_zero_point)
+
+
+def weight_params(grid: IntegerGrid, scale: float) -> TensorQuantParams:
+    return TensorQuantParams(grid, float(np.float32(scale)), 0)
+
+
+def quantize(x: np.ndarray, params: TensorQuantParams) -> np.ndarray:
+    """Real values to stored int8: round(x / scale), half to even, clipped to the grid."""
+    z = np.clip(np.asarray(x, np.float32) / np.float32(params.scale), params.grid.qmin, params.grid.qmax)
+    return (np.round(z) + params.zero_point).astype(np.int8)
+
+
+def dequantize(stored: np.ndarray, params: TensorQuantParams) -> np.ndarray:
+    """Stored int8 to float32 real values."""
+    return (np.asarray(stored, np.int32) - params.zero_point).astype(np.float32) * np.float32(params.scale)
+
+
+def fake_quantize(x: np.ndarray, params: TensorQuantParams) -> np.ndarray:
+    """The nearest point of the grid, as a real value."""
+    return dequantize(quantize(x, params), params)
+
+
+def save_params(path: pathlib.Path, params: dict[str, TensorQuantParams]) -> None:
+    """Writes {tensor name: parameters} as JSON; float32 scales survive the round trip exactly."""
+    path.write_text(json.dumps({name: dataclasses.asdict(p) for name, p in params.items()}, indent=1) + "\n")
+
+
+def load_params(path: pathlib.Path) -> dict[str, TensorQuantParams]:
+    rows = json.loads(path.read_text())
+    return {
+        name: TensorQuantParams(IntegerGrid(**row["grid"]), row["scale"], row["zero_point"])
+        for name, row in rows.items()
+    }

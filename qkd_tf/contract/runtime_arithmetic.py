@@ -1,0 +1,217 @@
+"""The integer arithmetic of each runtime: how it brings sums of integer products to the steps of an output.
+
+NumPy only. Training predicts with it what the exported file will compute (`integer_student`), the
+exporter executes files with it (`integer_reference`). Four schools:
+
+* XNNPACK, LiteRT's default kernels: a sum is multiplied by a float32 and rounded once, half to even. A MEAN's
+  zero points are taken off in float32, too.
+* TFLM: a sum is multiplied by a 32-bit fixed-point number, then shifted right, and each of the two
+  rounds. At few bits the first rounding is coarse: a value a little below a half goes up.
+* LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, and LOGISTIC is a table.
+* ruy: as TFLM, but the second rounding is half up, too. LiteRT's default kernels take it for CONV_2D with INT4
+  kernels, and for DEPTHWISE_CONV_2D with such in whole blocks of eight channels, with TFLM's arithmetic for the
+  channels that are left; XNNPACK leaves both to them. Grouped ones with INT4 kernels go to the reference kernels.
+
+Sources: gemmlowp's fixedpoint.h (Jacob et al. 2018, section 2.2), TFLite's kernels, XNNPACK's operator
+set-up. Tests hold each row against its runtime, tensor by tensor.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from qkd_tf.contract.fixed_point import (
+    multiply_rounding_once,
+    multiply_rounding_twice,
+    multiply_rounding_up_twice,
+    quantize_multiplier,
+    round_half_away,
+)
+from qkd_tf.contract.logistic import fixed_point_logistic, tabled_logistic
+
+ADD_LEFT_SHIFT = 20
+MEAN_FRACTION_BITS = 32
+GROUPED_CONVOLUTION = "CONV_2D in groups"
+BLOCK_CHANNELS = 8  # of a vector in LiteRT's own depthwise kernels
+
+
+@dataclasses.dataclass(frozen=True)
+class Arithmetic:
+    """One runtime's arithmetic. All integers are without zero points; results are int64 steps of the output.
+
+    Attributes:
+      convolution, dense: (sums [..., C], input scale, kernel scales [C] or [1], output scale).
+      add: (a, b, their scales, output scale).
+      multiply: (a, b, their scales, output scale).
+      mean: (sums, number of terms, input scale, output scale, zero points that were taken off: input's, output's).
+      logistic: (x, input scale) -> steps of 1 / LOGISTIC_STEPS, the output scale that TFLite prescribes.
+      requantize: (x, input scale, output scale).
+      limit: (real value, output scale): where a fused activation clips.
+      int4: kinds of operators that compute in another arithmetic where their kernels are stored as INT4.
+    """
+
+    convolution: Callable
+    dense: Callable
+    add: Callable
+    multiply: Callable
+    mean: Callable
+    logistic: Callable
+    requantize: Callable
+    limit: Callable
+    int4: Mapping[str, "Arithmetic"] = dataclasses.field(default_factory=dict)
+
+    def of(self, kind: str, int4: bool) -> "Arithmetic":
+        """That of one operator: its TFLite name, or GROUPED_CONVOLUTION; and whether its kernel is stored as INT4."""
+        return self.int4.get(kind, self) if int4 else self
+
+
+def _double(scale) -> np.ndarray:
+    return np.asarray(scale, np.float32).astype(np.float64)
+
+
+def _single(scale) -> np.ndarray:
+    return np.asarray(scale, np.float32)
+
+
+def sums_multiplier(input_scale, kernel_scales, output_scale) -> tuple[np.ndarray, np.ndarray]:
+    """What a fixed-point number of sums is made of, (fixed, shift), one a channel."""
+    return quantize_multiplier(_double(input_scale) * _double(kernel_scales) / _double(output_scale))
+
+
+def sums_rounded_twice(sums, input_scale, kernel_scales, output_scale):
+    return multiply_rounding_twice(sums, *sums_multiplier(input_scale, kernel_scales, output_scale))
+
+
+def sums_rounded_up_twice(sums, input_scale, kernel_scales, output_scale):
+    return multiply_rounding_up_twice(sums, *sums_multiplier(input_scale, kernel_scales, output_scale))
+
+
+def sums_rounded_once(sums, input_scale, kernel_scales, output_scale):
+    return multiply_rounding_once(sums, *sums_multiplier(input_scale, kernel_scales, output_scale))
+
+
+def num_in_blocks(num_channels: int) -> int:
+    """How many of the channels, from the first on, are in whole blocks of LiteRT's own depthwise kernels."""
+    return num_channels - num_channels % BLOCK_CHANNELS
+
+
+def sums_rounded_in_blocks(sums, input_scale, kernel_scales, output_scale):
+    """Vectors of eight channels round half up twice; a loop over the channels that are left rounds as TFLM does."""
+    num_channels = sums.shape[-1]
+    scales = np.broadcast_to(kernel_scales, num_channels)
+    left = num_in_blocks(num_channels)
+    parts = (sums_rounded_up_twice, slice(None, left)), (sums_rounded_twice, slice(left, None))
+    return np.concatenate(
+        [rescale(sums[..., part], input_scale, scales[part], output_scale) for rescale, part in parts], axis=-1
+    )
+
+
+def _fixed_point_add(a, b, a_scale, b_scale, output_scale):
+    """Both terms in 2^20ths of twice the larger scale, then their sum in steps of the output."""
+    twice = 2.0 * np.maximum(_double(a_scale), _double(b_scale))
+    terms = [
+        multiply_rounding_twice(x.astype(np.int64) << ADD_LEFT_SHIFT, *quantize_multiplier(_double(scale) / twice))
+        for x, scale in ((a, a_scale), (b, b_scale))
+    ]
+    real = twice / (2.0**ADD_LEFT_SHIFT * _double(output_scale))
+    return multiply_rounding_twice(terms[0] + terms[1], *quantize_multiplier(real))
+
+
+def _fixed_point_multiply(a, b, a_scale, b_scale, output_scale):
+    real = _double(a_scale) * _double(b_scale) / _double(output_scale)
+    return multiply_rounding_twice(a.astype(np.int64) * b, *quantize_multiplier(real))
+
+
+def _fixed_point_mean(sums, count: int, input_scale, output_scale, input_zero_point, output_zero_point):
+    """The division by `count` goes into the fixed-point number, with as many bits as leave it an int32."""
+    fixed, shift = quantize_multiplier(_double(input_scale) / _double(output_scale))
+    room = np.minimum(min(int(count).bit_length() - 1, MEAN_FRACTION_BITS), 31 + shift)
+    return multiply_rounding_twice(sums, (fixed << room) // count, shift - room)
+
+
+def _fixed_point_requantize(x, input_scale, output_scale):
+    return multiply_rounding_twice(x, *quantize_multiplier(_double(input_scale) / _double(output_scale)))
+
+
+def sums_ratio(input_scale, kernel_scales, output_scale) -> np.ndarray:
+    """What a float32 of sums is, one a channel."""
+    return _single(input_scale) * _single(kernel_scales) / _single(output_scale)
+
+
+def float_sums(sums, input_scale, kernel_scales, output_scale):
+    ratio = sums_ratio(input_scale, kernel_scales, output_scale)
+    return np.round(sums.astype(np.float32) * ratio).astype(np.int64)
+
+
+def _float_multiply(a, b, a_scale, b_scale, output_scale):
+    ratio = _single(a_scale) * _single(b_scale) / _single(output_scale)
+    return np.round((a.astype(np.int64) * b).astype(np.float32) * ratio).astype(np.int64)
+
+
+def _shifted_add(a, b, a_scale, b_scale, output_scale):
+    """Both ratios as integers of at most 21 bits under one shift; half up."""
+    ratios = [_single(scale) / _single(output_scale) for scale in (a_scale, b_scale)]
+    # Ratios that would leave no shift are beyond what the kernel takes: the exporter refuses them by the tensor's name.
+    shift = max(1, ADD_LEFT_SHIFT + 1 - int(np.frexp(max(ratios))[1]))
+    a_fixed, b_fixed = (np.int64(np.round(np.ldexp(np.float64(ratio), shift))) for ratio in ratios)
+    return (a.astype(np.int64) * a_fixed + b.astype(np.int64) * b_fixed + (1 << (shift - 1))) >> shift
+
+
+def _float_mean(sums, count: int, input_scale, output_scale, input_zero_point, output_zero_point):
+    """The sum of stored integers; what their zero points add to it is taken off in float32, which moves near ties."""
+    ratio = _single(input_scale) / _single(output_scale) * (np.float32(1) / np.float32(count))
+    zero_points = np.int64(count) * input_zero_point
+    offset = np.float32(output_zero_point) - np.float32(zero_points) * ratio
+    return np.round((sums + zero_points).astype(np.float32) * ratio + offset).astype(np.int64) - output_zero_point
+
+
+def _requantize_in_256ths(x, input_scale, output_scale):
+    """The ratio is a whole number of 256ths; half up."""
+    fixed = np.int64(np.round(np.float32(256) * (_single(input_scale) / _single(output_scale))))
+    return (x.astype(np.int64) * fixed + 128) >> 8
+
+
+def _limit_half_even(value: float, output_scale):
+    return np.int64(np.round(np.float32(value) / _single(output_scale)))
+
+
+def _limit_half_away(value: float, output_scale):
+    return np.int64(round_half_away(np.float32(value) / _single(output_scale)))
+
+
+XNNPACK = Arithmetic(
+    convolution=float_sums,
+    dense=float_sums,
+    add=_shifted_add,
+    multiply=_float_multiply,
+    mean=_float_mean,
+    logistic=tabled_logistic,
+    requantize=_requantize_in_256ths,
+    limit=_limit_half_even,
+)
+TFLM = Arithmetic(
+    convolution=sums_rounded_twice,
+    dense=sums_rounded_twice,
+    add=_fixed_point_add,
+    multiply=_fixed_point_multiply,
+    mean=_fixed_point_mean,
+    logistic=fixed_point_logistic,
+    requantize=_fixed_point_requantize,
+    limit=_limit_half_away,
+)
+LITERT_REFERENCE = dataclasses.replace(TFLM, dense=sums_rounded_once, logistic=tabled_logistic)
+
+RUY = dataclasses.replace(TFLM, convolution=sums_rounded_up_twice)
+RUY_DEPTHWISE = dataclasses.replace(TFLM, convolution=sums_rounded_in_blocks)
+LITERT_INT4 = dataclasses.replace(
+    XNNPACK, int4={"CONV_2D": RUY, GROUPED_CONVOLUTION: TFLM, "DEPTHWISE_CONV_2D": RUY_DEPTHWISE}
+)
+
+# Runtime, and where that matters how it is given kernels that fit INT4 -> its arithmetic.
+ARITHMETICS: Mapping[str, Arithmetic] = {
+    "litert": XNNPACK,
+    "litert_int4": LITERT_INT4,
+    "litert_reference": LITERT_REFERENCE,
+    "tflm": TFLM,
+}

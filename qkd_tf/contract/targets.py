@@ -1,0 +1,57 @@
+"""Kinds of devices, a row each: who judges a file for one, and how it stores weights."""
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A kind of device.
+
+    Attributes:
+      title: for people.
+      judges: runtimes that decide whether a file passes; the first that is installed.
+      input_type: "uint8" takes pixels, "int8" pixel - 128.
+      int4: operators that take INT4 weights -> whether with one scale a channel, too.
+      auto: how weights that fit INT4 are stored unless a user says otherwise.
+      reason: why so.
+      compressed: whether weights are also written at their true width, under lookup tables.
+    """
+
+    title: str
+    judges: tuple[str, ...]
+    input_type: str
+    int4: Mapping[str, bool]
+    auto: str
+    reason: str
+    compressed: bool = False
+
+
+TARGETS: Mapping[str, Target] = {
+    "phone": Target(
+        "a phone with LiteRT",
+        judges=("litert",),
+        input_type="uint8",
+        int4={"CONV_2D": True, "DEPTHWISE_CONV_2D": True, "FULLY_CONNECTED": True},
+        auto="int8",
+        reason="LiteRT runs INT4 convolutions outside XNNPACK, and slower; "
+        "--weight_storage=int4 trades that for half the bytes",
+    ),
+    "microcontroller": Target(
+        "a microcontroller with TensorFlow Lite for Microcontrollers",
+        judges=("tflm", "litert_reference"),
+        input_type="int8",
+        int4={"CONV_2D": True, "DEPTHWISE_CONV_2D": True, "FULLY_CONNECTED": False},
+        auto="int4",
+        reason="flash is what is short there; TFLM unpacks INT4 weights in its arena",
+        compressed=True,
+    ),
+    "ethos_u": Target(
+        "an Ethos-U NPU",
+        judges=("tflm", "litert_reference"),
+        input_type="int8",
+        int4={},
+        auto="int8",
+        reason="Arm's compiler for it, Vela, takes no INT4, and compresses weights itself",
+    ),
+}

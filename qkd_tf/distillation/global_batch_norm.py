@@ -1,0 +1,51 @@
+"""BatchNormalization over the batch of all replicas."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+import tf_keras
+
+
+class GlobalBatchNorm:
+    """What a BatchNormalization does in training: it normalizes by the batch of all replicas.
+
+    As on one device the moving variance of pictures is that of n - 1, where Keras' `synchronized` has n.
+
+    Args:
+      layer: its axis is the last one.
+      alone: its own call, for inference.
+    """
+
+    def __init__(self, layer: tf_keras.layers.BatchNormalization, alone: Callable):
+        self._layer, self._alone = layer, alone
+
+    def __call__(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        layer, context = self._layer, tf.distribute.get_replica_context()
+        if not training or not layer.trainable:
+            return self._alone(inputs, training=training)
+        # Replicas take turns at every sum, and a wrapper may have put something else in their place by then.
+        gamma, beta = layer.gamma, layer.beta
+        axes = list(range(inputs.shape.rank - 1))
+        num_values = tf.cast(tf.size(inputs) // inputs.shape[-1] * context.num_replicas_in_sync, inputs.dtype)
+
+        def mean_of(values: tf.Tensor) -> tf.Tensor:
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(values, axes)) / num_values
+
+        mean = mean_of(inputs)
+        variance = mean_of(tf.square(inputs - mean))
+        unbiased = variance * num_values / (num_values - 1.0) if inputs.shape.rank == 4 else variance
+        for average, value in ((layer.moving_mean, mean), (layer.moving_variance, unbiased)):
+            average.assign_sub((1.0 - layer.momentum) * (average - value))
+        return tf.nn.batch_normalization(inputs, mean, variance, beta, gamma, layer.epsilon)
+
+
+def equal_on_all_replicas(next_creator: Callable, **kwargs) -> tf.Variable:
+    """Keeps moving statistics as weights are kept.
+
+    Keras would have each replica go its own way, and average them whenever they are read, for which all workers
+    would have to read at once. `GlobalBatchNorm` gives every replica the same.
+    """
+    if kwargs.get("aggregation") == tf.VariableAggregation.MEAN:
+        kwargs["aggregation"] = tf.VariableAggregation.NONE
+        kwargs["synchronization"] = tf.VariableSynchronization.ON_WRITE
+    return next_creator(**kwargs)

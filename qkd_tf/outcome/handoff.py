@@ -1,0 +1,254 @@
+"""Writes what the exporter needs: a plain Keras student, integers, and what they mean."""
+
+import collections
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from qkd_tf.contract.grid import dequantize, quantize, save_params
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
+from qkd_tf.data import Splits
+from qkd_tf.evaluate import IntegerTop1, StudentAccuracy, top1_of
+from qkd_tf.experiment import ExperimentError, require
+from qkd_tf.outcome import handed_split
+from qkd_tf.process.portions import num_images, portions, values_of_image
+from qkd_tf.quantization.integer_graph import IntegerGraph
+from qkd_tf.quantization.integer_steps import put_on_integer_steps
+from qkd_tf.quantization.integer_student import IntegerStudent, stored_layers
+from qkd_tf.quantization.roles import producer
+from qkd_tf.quantization.scheme import QuantizedStudent
+from qkd_tf.storage import archive, disk_errors, durable
+from qkd_tf.storage.run_folder import RunFolder
+
+# Images whose every tensor is handed over, and what their integers may have in all arithmetics together. A single image
+# is handed over whatever it has.
+NUM_CODE_IMAGES = 32
+MAX_CODE_BYTES = 256 << 20
+# Pixels whose logits are predicted in the integers of runtimes that do not judge: all of CIFAR-10's test split, or 204
+# pictures of 224 x 224.
+INTEGER_PIXELS = 10_000 * 32 * 32
+# Of the largest tensor, in 64 bits: what a thread has in hand, near the cache, and what all of them have together where
+# even a single image has more than that.
+THREAD_BYTES = 8 << 20
+THREADS_BYTES = 128 << 20
+NUM_THREADS = 4
+
+
+def write(
+    student: QuantizedStudent,
+    splits: Splits,
+    folder: RunFolder,
+    judge: str = "litert",
+    onlooker: Callable[[tf.Tensor, tf.Tensor], None] = lambda images, labels: None,
+) -> StudentAccuracy:
+    """Puts the student on integer steps and writes `folder.handoff`, whole or not at all:
+
+      student.keras          float model of standard Keras layers, kernels on their grid
+      weights.npz            integer kernels, int8, by layer name, in Keras' layout
+      weight_params.json     quantization parameters of each kernel
+      tensor_params.json     parameters of each tensor, by name of the layer that hands it on
+      labels.txt             class names, one a line
+      test_images.npy        the test split's pixels, uint8; of a large one instead
+      test_split.json        what reads it again, and the SHA-256 that proves it (`handed_split`)
+      test_labels.npy        its labels
+      student_logits.npy     the quantized student's logits on it in real numbers, as stored int8
+      integer_logits.npz     the same as each runtime's integer arithmetic makes them, by row of ARITHMETICS; of the
+                             whole test split in the judge's, in others of its first INTEGER_PIXELS
+      integer_codes.npz      every tensor's integers on the first `num_code_images`, by "row/tensor"
+      manifest.json          SHA-256 of each of them
+
+    The test split is read once, and never held: whoever else has to see it looks on.
+
+    Args:
+      judge: row of ARITHMETICS in which the file is going to be judged.
+      onlooker: is shown each batch of the test split, pixels [n, H, W, C] and labels [n].
+
+    Returns:
+      What the student is worth on the test split: in the judge's integers, and beside that in others.
+
+    Raises:
+      OSError: it cannot be written; the handoff of before is kept.
+      ExperimentError: TensorFlow does not compute whole numbers exactly on this machine.
+    """
+    with durable.whole_folder(folder.handoff) as target:
+        return _write(student, splits, target, judge, onlooker)
+
+
+def _write(
+    student: QuantizedStudent, splits: Splits, target: pathlib.Path, judge: str, onlooker: Callable
+) -> StudentAccuracy:
+    put_on_integer_steps(student)
+    integers, weight_params = {}, {}
+    for name, quantized in student.weights.items():
+        params = quantized.params()
+        integers[name] = quantize(quantized.kernel.numpy(), params)
+        weight_params[name] = params
+        layer = student.plain.get_layer(name)
+        kernel, *rest = layer.get_weights()
+        layer.set_weights([dequantize(integers[name], params).reshape(kernel.shape), *rest])
+    with disk_errors.writing(target):
+        student.plain.save(target / "student.keras")
+    archive.save_npz(target / "weights.npz", integers)
+    save_params(target / "weight_params.json", weight_params)
+    pixels_name, pixel_params = student.pixels
+    tensor_params = {pixels_name: pixel_params, **{name: q.params() for name, q in student.outputs.items()}}
+    save_params(target / "tensor_params.json", tensor_params)
+    (target / "labels.txt").write_text("\n".join(splits.label_names) + "\n")
+
+    look = _Look(student, handed_split.passing(splits, target), splits.fingerprint["num_test"], onlooker)
+    predicted = _write_predictions(student, look, target, judge)
+    logits, labels = np.concatenate(look.logits), np.concatenate(look.labels)
+    np.save(target / "test_labels.npy", labels)
+    output = producer(student.plain.get_layer(look.output_name)).name
+    np.save(target / "student_logits.npy", quantize(logits, tensor_params[output]))
+    integers = {row: IntegerTop1(top1_of(found, labels), len(found)) for row, found in predicted.items()}
+    return StudentAccuracy(judge, top1_of(logits, labels), integers)
+
+
+class _Look:
+    """The one look at the test split: what the student in real numbers makes of each batch as it passes.
+
+    Args:
+      batches: of (pixels [n, H, W, C] uint8, labels [n]).
+      num_images: of all of them.
+
+    Attributes:
+      logits, labels: of the batches that have passed.
+      first: images of those, in parts, up to the number that runtimes which do not judge are predicted on.
+    """
+
+    def __init__(self, student: QuantizedStudent, batches: handed_split.Batches, num_images: int, onlooker: Callable):
+        self._model, self._batches, self._onlooker = student.model, batches, onlooker
+        self._num_first = num_integer_images(student, num_images)
+        (self.output_name,) = student.plain.output_names
+        self.num_images = num_images
+        self.logits: list[np.ndarray] = []
+        self.labels: list[np.ndarray] = []
+        self.first: list[np.ndarray] = []
+
+    def images(self) -> Iterator[np.ndarray]:
+        """Those of each batch; to be asked for once, to the end."""
+        num_left = self._num_first
+        for images, labels in self._batches:
+            self.logits.append(self._model.predict_on_batch(images))
+            self.labels.append(np.asarray(labels))
+            self._onlooker(images, labels)
+            images = np.asarray(images)
+            if num_left:
+                self.first.append(images[:num_left])
+                num_left -= len(self.first[-1])
+            yield images
+
+
+def code_bytes_of_image(student: QuantizedStudent) -> int:
+    """Of one image in integer_codes.npz: int8 of every tensor, in each arithmetic."""
+    return len(ARITHMETICS) * values_of_image(stored_layers(student))
+
+
+def num_code_images(student: QuantizedStudent) -> int:
+    """Of how many test images every tensor's integers are handed over."""
+    return min(NUM_CODE_IMAGES, num_images(MAX_CODE_BYTES, code_bytes_of_image(student)))
+
+
+def num_integer_images(student: QuantizedStudent, num_test: int) -> int:
+    """Of how many test images integer logits are predicted where a runtime does not judge."""
+    height, width, _ = student.plain.input_shape[1:]
+    return min(num_test, max(num_code_images(student), INTEGER_PIXELS // (height * width)))
+
+
+def require_readable(student: QuantizedStudent, num_test: int = 0) -> None:
+    """To be asked before the training, which writes in its end what the exporter has to read.
+
+    Args:
+      num_test: images of the test split; 0 where it is not known yet.
+
+    Raises:
+      ExperimentError: a file of the handoff would have more bytes than are ever read.
+    """
+    (logits,) = (student.plain.get_layer(name) for name in student.plain.output_names)
+    num_logits = num_test + (len(ARITHMETICS) - 1) * num_integer_images(student, num_test)
+    for what, num_bytes, remedy in (
+        (
+            "the integers of all tensors of one image",
+            num_code_images(student) * code_bytes_of_image(student),
+            "smaller pictures (--image_size) or a smaller student",
+        ),
+        ("the logits", num_logits * values_of_image([logits]), "fewer test images or a student with fewer logits"),
+    ):
+        require(
+            archive.holds(num_bytes),
+            f"{what}, in each arithmetic of {', '.join(ARITHMETICS)}, would have {num_bytes:,} bytes in the handoff, "
+            f"and {archive.MAX_BYTES:,} are the most that is read of a file; take {remedy}",
+        )
+
+
+def _write_predictions(
+    student: QuantizedStudent, look: _Look, target: pathlib.Path, judge: str
+) -> dict[str, np.ndarray]:
+    """What each runtime is going to compute, from the student alone. Returns the logits by row of ARITHMETICS."""
+    integer_student = IntegerStudent(student)
+    num_codes = min(num_code_images(student), look.num_images)
+    judged = _logits(integer_student, judge, look.images(), look.num_images, num_codes)
+    first = np.concatenate(look.first)
+    codes = _first_codes(integer_student, first[:num_codes])
+    named = {f"{row}/{name}": values for row, tensors in codes.items() for name, values in tensors.items()}
+    archive.save_npz(target / "integer_codes.npz", named, compressed=True)
+    logits = {}
+    for row, tensors in codes.items():
+        found = judged if row == judge else _logits(integer_student, row, [first], len(first), num_codes)
+        logits[row] = _checked(row, found, tensors[look.output_name])
+    archive.save_npz(target / "integer_logits.npz", logits)
+    return logits
+
+
+def _first_codes(student: IntegerStudent, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Every tensor's integers by row of ARITHMETICS and name, by the definition: a few images a thread."""
+    of_image = np.dtype(np.int64).itemsize * student.largest_tensor
+    size = num_images(THREAD_BYTES, of_image)
+    num_threads = min(NUM_THREADS, num_images(THREADS_BYTES, size * of_image))
+    with futures.ThreadPoolExecutor(num_threads) as threads:
+        parts = list(
+            threads.map(lambda batch: student.predict_each(batch, ARITHMETICS.values()), portions(images, size))
+        )
+    return {
+        row: {name: _joined([part[i][name] for part in parts]) for name in parts[0][i]}
+        for i, row in enumerate(ARITHMETICS)
+    }
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """A single part as it is: arithmetics share the large tensors of a single image where they agree on them."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _logits(
+    student: IntegerStudent, row: str, parts: Iterable[np.ndarray], num_images: int, num_codes: int
+) -> list[np.ndarray]:
+    """Those of all images in one arithmetic, by the graph, in batches; none where the definition gives them all."""
+    if num_images == num_codes:
+        collections.deque(parts, maxlen=0)  # they pass all the same
+        return []
+    found = []
+    with tqdm(desc=f"student in integers: {row}", total=num_images, unit="image", mininterval=1) as bar:
+        for logits in IntegerGraph(student, ARITHMETICS[row], num_images).logits(parts):
+            found.append(logits)
+            bar.update(len(logits))
+    return found
+
+
+def _checked(row: str, found: list[np.ndarray], first: np.ndarray) -> np.ndarray:
+    """The logits of all images. The graph has to agree with the definition on the first ones."""
+    if not found:
+        return first
+    logits = np.concatenate(found)
+    if not np.array_equal(logits[: len(first)], first):
+        raise ExperimentError(
+            f"TensorFlow does not sum whole numbers exactly on this machine: in the arithmetic of {row} the student's "
+            "graph has other logits than its definition in NumPy; report it with the processor's name, and let another "
+            "machine finish the run"
+        )
+    return logits

@@ -1,0 +1,58 @@
+"""results.json: what was run, on what, with what outcome."""
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+
+from qkd_tf import __version__
+from qkd_tf.data import Splits
+from qkd_tf.evaluate import StudentAccuracy
+from qkd_tf.experiment import Experiment
+from qkd_tf.quantization.scheme import QuantizedStudent
+from qkd_tf.storage import durable
+from qkd_tf.storage.run_folder import RunFolder
+
+PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "tensorflow-datasets", "ai-edge-litert", "numpy")
+
+
+def write(
+    folder: RunFolder,
+    experiment: Experiment,
+    splits: Splits,
+    student: QuantizedStudent,
+    phases: list[dict],
+    accuracy: StudentAccuracy,
+    full_precision: dict | None = None,
+    proof: dict | None = None,
+    start: dict | None = None,
+) -> None:
+    """Writes results.json, which knows its own SHA-256 and that of the handoff's manifest.
+
+    Args:
+      phases: what `Trainer.run` returned.
+      accuracy: what `handoff.write` returned.
+      full_precision: what `diagnosis.write` returned.
+      proof: what `Network.prove` returned, by role.
+      start: top-1 in percent before training, as `start.Look` found it.
+    """
+    results = {
+        "student_test_top1": accuracy.top1,
+        "student": dataclasses.asdict(accuracy),
+        "full_precision": full_precision,
+        "as_given": proof,
+        "start_top1": start,
+        "phases": phases,
+        "seconds": sum(phase["seconds"] for phase in phases),
+        "experiment": dataclasses.asdict(experiment),
+        "seed": experiment.seed,
+        "data": splits.fingerprint,
+        "coverage": [
+            {"layer": layer, "tensor": tensor, "num_bits": num_bits, "interval": interval}
+            for layer, tensor, num_bits, interval in student.coverage()
+        ],
+        "versions": {"qkd_tf": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
+        "handoff": durable.digest(folder.handoff / durable.MANIFEST),
+        "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()},
+    }
+    durable.write_json(folder.results, results)

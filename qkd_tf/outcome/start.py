@@ -1,0 +1,117 @@
+"""Where training starts: top-1 on validation images of the networks as they came, told before the first phase.
+
+It is what tells whether weights, pixels and labels arrived.
+"""
+
+import functools
+import math
+import pathlib
+
+import numpy as np
+import tf_keras
+
+from qkd_tf.data import Splits
+from qkd_tf.evaluate import predict_logits
+from qkd_tf.experiment import ExperimentError, require
+from qkd_tf.storage import durable
+
+MAX_IMAGES = 2_000  # of validation, the first: a look, no measurement
+POINTS_BELOW = 10.0  # that a teacher may be below its student
+POINTS_LOST = 2.0  # of validation that training may lose without a word
+
+
+class Look:
+    """Looks at networks on the same validation images, once in a run.
+
+    Args:
+      path: start.json, which keeps what was found for a start that goes on.
+
+    Raises:
+      ExperimentError: that file is damaged.
+
+    Attributes:
+      found: top-1 in percent by what was looked at.
+    """
+
+    def __init__(self, splits: Splits, path: pathlib.Path):
+        self._batches = splits.validation.take(math.ceil(MAX_IMAGES / splits.batch_size))
+        self._path = path
+        try:
+            self.found: dict[str, float] = durable.read_json(path)["top1"] if path.exists() else {}
+        except durable.DamageError as damage:
+            raise ExperimentError(f"{damage}; remove that file, and networks are looked at again") from damage
+
+    def at(self, what: str, model: tf_keras.Model, by_chance: bool = False) -> None:
+        """Prints the top-1 of a network that was not looked at yet.
+
+        Args:
+          what: row of TITLES.
+          by_chance: whether its weights are of no training.
+        """
+        if what in self.found:
+            return
+        logits, labels = predict_logits(model, self._batches)
+        self.found[what] = 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))
+        chance = ", of random weights" if by_chance else ""
+        print(f"top-1 on {len(labels):,} validation images: {TITLES[what]}{chance}: {self.found[what]:.2f} %")
+
+    def keep(self) -> None:
+        """Writes what was found; the folder has to be the run's own."""
+        durable.write_json(self._path, {"top1": self.found})
+
+    def notes_on_end(self, top1: float) -> list[str]:
+        """What a user should know of a student that has `top1` % of validation images after its last phase."""
+        start = self.found.get("quantized", 0.0)
+        if top1 <= near_chance(self._most_frequent()):
+            return [
+                f"note: the student is right on {top1:.2f} % of validation images, hardly more than by naming one "
+                "class for all: look at labels and pixels, at --learning_rates, and at --epochs"
+            ]
+        if top1 < start - POINTS_LOST:
+            return [
+                f"note: training took more than it gave: {start:.2f} % of validation images after calibration, "
+                f"{top1:.2f} % now; lower --learning_rates (a tenth), or leave it at calibration (--phases=)"
+            ]
+        return []
+
+    @functools.cached_property
+    def _labels(self) -> np.ndarray:
+        """Of the images that are looked at: to read them again would decode every picture again."""
+        return np.concatenate([np.asarray(labels) for _, labels in self._batches])
+
+    def _most_frequent(self) -> float:
+        """Share of the most frequent class, in percent."""
+        return 100 * float(np.bincount(self._labels).max()) / len(self._labels)
+
+    def require_strong_teacher(self) -> None:
+        """To be asked after student and teacher were looked at.
+
+        Raises:
+          ExperimentError: the teacher is near chance, or far below the student as it came.
+        """
+        top1, student, most_frequent = self.found["teacher"], self.found["student"], self._most_frequent()
+        seen = f"the teacher is right on {top1:.2f} % of {len(self._labels):,} validation images"
+        remedy = (
+            "look at its weights, its pixels (--teacher_pixel_mean, --teacher_pixel_std) and the order of its classes, "
+            "or let it teach by --allow_weak_teacher"
+        )
+        require(
+            top1 > near_chance(most_frequent), f"{seen}, one class for all of them on {most_frequent:.2f} %; {remedy}"
+        )
+        require(top1 >= student - POINTS_BELOW, f"{seen}, the student as it came on {student:.2f} %; {remedy}")
+
+
+def near_chance(most_frequent: float) -> float:
+    """Top-1 in percent up to which a network has hardly learned: a tenth of the way from chance to being always right.
+
+    Args:
+      most_frequent: share of the most frequent class, in percent, which is what naming it for all pictures gives.
+    """
+    return most_frequent + 0.1 * (100 - most_frequent)
+
+
+TITLES = {
+    "student": "student in float, before training",
+    "quantized": "student quantized by calibration",
+    "teacher": "teacher, before training",
+}

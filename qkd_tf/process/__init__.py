@@ -1,0 +1,1 @@
+"""The process that trains: its memory, devices, random state and signals."""

@@ -1,0 +1,188 @@
+"""What a student will be, layer by layer: bits, multiply-adds and bytes, and what its target has no room for."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+import tf_keras
+
+from qkd_tf.experiment import TargetSpec
+from qkd_tf.models.copier import leaves
+from qkd_tf.quantization.plan import QuantizationPlan
+from qkd_tf.quantization.roles import KERNELS, parents, role
+
+BIAS_BYTES = 4
+HEADER = ("layer", "kind", "w bits", "in bits", "output", "parameters", "multiply-adds", "bytes", "")
+_layers = tf_keras.layers
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerRow:
+    """One layer of the table.
+
+    Attributes:
+      weight_bits, input_bits: of its kernel and of the tensor that it reads; None where there is none.
+      output_shape: of one example.
+      parameters: trained ones that the file holds: kernel and bias, with BatchNorm folded into both.
+      multiply_adds: of one example.
+      num_bytes: of kernel at its width and int32 bias.
+      fits_int4: whether its kernel can be stored as INT4.
+      problem: what keeps it from becoming integer and what to do, "" if nothing.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int | None, ...]
+    weight_bits: int | None = None
+    input_bits: int | None = None
+    parameters: int = 0
+    multiply_adds: int = 0
+    num_bytes: int = 0
+    fits_int4: bool = False
+    problem: str = ""
+
+    def cells(self) -> tuple[str, ...]:
+        numbers = [f"{n:,}" if n else "" for n in (self.parameters, self.multiply_adds, self.num_bytes)]
+        bits = ["" if b is None else str(b) for b in (self.weight_bits, self.input_bits)]
+        shape = "x".join(str(d) for d in self.output_shape)
+        return (self.name, self.kind, *bits, shape, *numbers, self.problem and f"REFUSED: {self.problem}")
+
+
+def refused_rows(model: tf_keras.Model, refusals: Mapping[str, str]) -> list[LayerRow]:
+    """The layers of a model that cannot be planned, `refusals` by layer name."""
+    return [
+        LayerRow(layer.name, type(layer).__name__, _shape(layer), problem=refusals.get(layer.name, ""))
+        for layer in leaves(model)
+    ]
+
+
+def rows(model: tf_keras.Model, plan: QuantizationPlan) -> list[LayerRow]:
+    """The layers of a model in standard form, with what the plan makes of them."""
+    bits = _bits_handed_on(model, plan)
+    found = []
+    for layer in model.layers:
+        (before, *_) = [*parents(layer), None]
+        input_bits = None if before is None else bits[plan.requantized.get((before.name, layer.name), before.name)]
+        row = LayerRow(layer.name, type(layer).__name__, _shape(layer), input_bits=input_bits)
+        if role(layer) == "compute":
+            kernel = math.prod(getattr(layer, KERNELS[type(layer)]).shape)
+            bias = layer.output_shape[-1]
+            grid = plan.weight_grids[layer.name]
+            weight_bits = grid.num_bits
+            row = dataclasses.replace(
+                row,
+                weight_bits=weight_bits,
+                parameters=kernel + bias,
+                multiply_adds=MULTIPLY_ADDS[type(layer)](layer),
+                num_bytes=-(-kernel * weight_bits // 8) + BIAS_BYTES * bias,
+                fits_int4=grid.fits_int4,
+            )
+        elif role(layer) in ("fold", "pass", "pixels"):
+            row = dataclasses.replace(row, input_bits=None)
+        found.append(row)
+    return found
+
+
+def _bits_handed_on(model: tf_keras.Model, plan: QuantizationPlan) -> dict[str, int | None]:
+    """Bit width of the tensor that a layer hands on, requantized ones included; None inside of an operator."""
+    bits: dict[str, int | None] = {name: grid.num_bits for name, grid in plan.output_grids.items()}
+    for layer in model.layers:
+        if layer.name not in bits:
+            before = parents(layer)
+            bits[layer.name] = None
+            if role(layer) == "pass":
+                (before,) = before
+                bits[layer.name] = bits[plan.requantized.get((before.name, layer.name), before.name)]
+    return bits
+
+
+def _kernel_size(layer) -> int:
+    return math.prod(getattr(layer, KERNELS[type(layer)]).shape)
+
+
+def _map_size(layer) -> int:
+    return math.prod(layer.output_shape[1:3])
+
+
+MULTIPLY_ADDS: Mapping[type, Callable] = {
+    _layers.Conv2D: lambda layer: _kernel_size(layer) * _map_size(layer),
+    _layers.DepthwiseConv2D: lambda layer: _kernel_size(layer) * _map_size(layer),
+    _layers.Dense: _kernel_size,
+}
+
+
+def _shape(layer) -> tuple[int | None, ...]:
+    """Of the first output where it is used first, without the batch."""
+    return tuple(tf.nest.flatten(layer.inbound_nodes[0].outputs)[0].shape[1:])
+
+
+def peak_activation_bytes(model: tf_keras.Model) -> int:
+    """Largest sum of int8 tensors that must be there at once, layers in their order: a lower bound of the arena."""
+    last_use = {p.name: index for index, layer in enumerate(model.layers) for p in parents(layer)}
+    live, peak = {}, 0
+    for index, layer in enumerate(model.layers):
+        if role(layer) in ("fold", "pass"):  # writes where its input lies, or is a part of the operator before it
+            before = parents(layer)[0].name
+            live.pop(before, None) if last_use[before] == index else None
+        live[layer.name] = math.prod(_shape(layer))
+        peak = max(peak, sum(live.values()))
+        for name in [name for name in live if last_use.get(name, len(model.layers)) <= index]:
+            del live[name]
+    return peak
+
+
+def weight_bytes(table: list[LayerRow], target: TargetSpec) -> int:
+    """Bytes of kernels and biases as the target stores them: whole bytes, or INT4 where that is its way."""
+    total = 0
+    for row in table:
+        if row.weight_bits is not None:
+            bias = row.output_shape[-1]
+            packed = target.packs_int4 and row.fits_int4
+            total += -(-(row.parameters - bias) // (2 if packed else 1)) + BIAS_BYTES * bias
+    return total
+
+
+def limits(table: list[LayerRow], model: tf_keras.Model, target: TargetSpec) -> list[str]:
+    """What the target has no room for, or cannot run, a line each."""
+    found = []
+    flash, ram = weight_bytes(table, target), peak_activation_bytes(model)
+    for flag, needed, limit, remedy in (
+        ("max_flash_bytes", flash, target.max_flash_bytes, "a narrower student or fewer bits (--bits_rule)"),
+        ("max_ram_bytes", ram, target.max_ram_bytes, "smaller pictures (--image_size) or a narrower student"),
+    ):
+        if limit and needed > limit:
+            found.append(f"the student needs {needed:,} bytes or more, --{flag}={limit}; take {remedy}")
+    if target.target == "ethos_u":
+        found += [
+            f"layer {layer.name} has strides {layer.strides}; an Ethos-U takes 1 to 3"
+            for layer in model.layers
+            if role(layer) == "compute" and max(getattr(layer, "strides", (1,))) > 3
+        ]
+    return found
+
+
+def text(table: list[LayerRow]) -> str:
+    """The table for a terminal."""
+    cells = [HEADER, *(row.cells() for row in table)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADER))]
+    right = range(5, 8)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    )
+
+
+def totals(table: list[LayerRow], model: tf_keras.Model, target: TargetSpec) -> str:
+    """The sums of the table, for a terminal."""
+    parameters, multiply_adds, num_bytes = (
+        sum(getattr(row, field) for row in table) for field in ("parameters", "multiply_adds", "num_bytes")
+    )
+    return (
+        f"{model.name}: {parameters:,} parameters, {multiply_adds:,} multiply-adds, {num_bytes:,} bytes at these bits; "
+        f"for {target.target} {weight_bytes(table, target):,} bytes of weights, "
+        f"{peak_activation_bytes(model):,} bytes of activations at once"
+    )

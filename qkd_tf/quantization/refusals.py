@@ -1,0 +1,106 @@
+"""What keeps a model in standard form from becoming an integer .tflite, and what to do about it."""
+
+import tf_keras
+
+from qkd_tf.experiment import ExperimentError
+from qkd_tf.models.activations import activation_name
+from qkd_tf.models.copier import leaves
+from qkd_tf.quantization.layer_graph import LayerGraph
+from qkd_tf.quantization.roles import ACTIVATIONS, HINTS, ROLES, is_sigmoid, role
+
+_layers = tf_keras.layers
+
+
+class UnsupportedLayers(ExperimentError):
+    """Layers that have no place in an integer .tflite.
+
+    Args:
+      lines: "layer NAME …", what each is and what to do; a line that begins in another way is of the model as a whole.
+
+    Attributes:
+      model: in which they are.
+      refusals: what each is and what to do, by layer name.
+    """
+
+    def __init__(self, model: tf_keras.Model, lines: list[str]):
+        super().__init__(f"{model.name} cannot become an integer .tflite: {'; '.join(lines)}")
+        self.model = model
+        names = (layer.name for layer in leaves(model))
+        self.refusals = {name: line for name in names for line in lines if line.startswith(f"layer {name} ")}
+
+
+def problems(model: tf_keras.Model) -> list[str]:
+    """What keeps a model from becoming an integer .tflite, a line each, with what to do."""
+    found = []
+    if isinstance(model, tf_keras.Sequential):
+        return ["the model is Sequential; build it with the functional API, tf_keras.Model(inputs, outputs)"]
+    for layer in model.layers:
+        if type(layer) not in ROLES:
+            known = ", ".join(kind.__name__ for kind in ROLES)
+            found.append(f"layer {layer.name} is a {type(layer).__name__}; use one of {known}")
+        elif len(layer.inbound_nodes) > 1:
+            found.append(f"layer {layer.name} is used {len(layer.inbound_nodes)} times; give each use its own layer")
+    if found:
+        return found
+    if len(model.outputs) != 1 or len(model.inputs) != 1:
+        return [f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is expected"]
+    graph = LayerGraph(model)
+    for layer in model.layers:
+        found += [f"layer {layer.name} {problem}" for problem in _layer_problems(graph, layer)]
+    return found
+
+
+def _layer_problems(graph: LayerGraph, layer) -> list[str]:
+    found = []
+    activation = activation_name(layer)
+    if activation not in ACTIVATIONS and not is_sigmoid(layer):
+        found.append(f"has activation {activation}; {HINTS.get(activation, 'use relu or relu6')}")
+    if getattr(layer, "data_format", "channels_last") != "channels_last" and not isinstance(
+        layer,
+        _layers.ZeroPadding2D,  # padding of channels is written that way
+    ):
+        found.append("has data_format channels_first; use channels_last")
+    if isinstance(layer, _layers.Dense) and len(layer.input_shape) != 2:
+        found.append(f"reads a tensor of shape {layer.input_shape}; put Flatten or pooling before Dense")
+    if role(layer) == "compute" and any(_pads_channels(graph.by_name[n]) for n in graph.moved_by(layer.name)):
+        found.append("reads channels that a ZeroPadding2D makes, which TensorFlow cannot run; pad after it")
+    if isinstance(layer, _layers.Add) and len(graph.parents[layer.name]) != 2:
+        found.append(f"adds {len(graph.parents[layer.name])} tensors; add two at a time")
+    if isinstance(layer, _layers.Multiply) and (problem := _multiply_problem(layer)):
+        found.append(problem)
+    if isinstance(layer, _layers.AveragePooling2D) and layer.padding != "valid":
+        found.append(f"has padding {layer.padding}; use valid")
+    if isinstance(layer, _layers.BatchNormalization) and list(layer.axis) != [len(layer.input_shape) - 1]:
+        found.append(f"normalises axis {list(layer.axis)}; use the last axis, the channels")
+    if isinstance(layer, _layers.ReLU) and (layer.negative_slope or layer.threshold):
+        found.append("has a negative slope or a threshold; use plain ReLU")
+    if isinstance(layer, _layers.Rescaling):
+        (source,) = graph.parents[layer.name]
+        if not isinstance(graph.by_name[source], _layers.InputLayer) or len(graph.consumers[source]) > 1:
+            found.append("must be the one reader of the network's input: it normalises the pixels")
+    if graph.role(layer.name) == "fold":
+        chain = graph.operator(layer.name)
+        root, before = graph.by_name[chain[0]], [graph.by_name[n] for n in chain[:-1]]
+        if isinstance(layer, _layers.BatchNormalization):
+            if len(before) != 1 or role(root) != "compute" or activation_name(root) != "linear":
+                found.append("does not directly follow a convolution or Dense layer, so it cannot be folded")
+            if not layer.center:
+                found.append("has no beta, which takes up the rounding of the bias; use center=True")
+        if any(len(graph.consumers[b.name]) > 1 for b in before):
+            found.append(f"reads {before[-1].name}, whose output is read elsewhere too; it cannot be folded")
+    return found
+
+
+def _multiply_problem(layer) -> str | None:
+    """Of two tensors that are multiplied one has the shape of the product, the other that or one value a channel."""
+    if len(layer.input_shape) != 2:
+        return f"multiplies {len(layer.input_shape)} tensors; multiply two at a time"
+    shape = layer.output_shape
+    gate = (None, *[1] * (len(shape) - 2), shape[-1])
+    if any(s not in (shape, gate) for s in layer.input_shape) or shape not in layer.input_shape:
+        return f"multiplies shapes {layer.input_shape}; one of them may have one value a channel, {gate}"
+    return None
+
+
+def _pads_channels(layer) -> bool:
+    return isinstance(layer, _layers.ZeroPadding2D) and layer.data_format == "channels_first"

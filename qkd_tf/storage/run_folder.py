@@ -1,0 +1,145 @@
+"""The folder of one run: what lies where, and whose it is."""
+
+import hashlib
+import pathlib
+import shutil
+from collections.abc import Mapping
+
+from qkd_tf.experiment import ExperimentError
+from qkd_tf.storage.durable import PART, DamageError, read_json, write_json, write_whole
+from qkd_tf.storage.folder_lock import LOCK
+
+# Flags that may differ between two starts of the same experiment: they say where and how safely, not what.
+PLACE_FLAGS = ("run_dir", "data_dir", "checkpoint_every_steps", "allow_weak_teacher")
+FLAGS_FILE = "flags.txt"
+IDENTITY_FILE = "identity.json"
+
+
+class RunFolder:
+    """Paths of a run, and the flags that it belongs to.
+
+    Making the object only looks; `claim` makes the folder. So a start that fails before training
+    leaves nothing behind.
+
+    Args:
+      path: the folder, there or not.
+      flag_lines: the flags of this start, one "--name=value" a line.
+
+    Raises:
+      ExperimentError: the folder holds another experiment, or something that is not a run.
+
+    Attributes:
+      experiment: digest of the flags that decide what comes out.
+    """
+
+    def __init__(self, path: str, flag_lines: list[str]):
+        self.path = pathlib.Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.logs = self.path / "logs"
+        self.full_precision = self.path / "full_precision"
+        self.handoff = self.path / "handoff"
+        self.results = self.path / "results.json"
+        self.diagnosis = self.path / "diagnosis.json"
+        self.start = self.path / "start.json"
+        self._flags = self.path / FLAGS_FILE
+        self._identity = self.path / IDENTITY_FILE
+        self._flag_lines = flag_lines
+        deciding = {name: values for name, values in _by_flag(flag_lines).items() if _decides(name)}
+        self.experiment = hashlib.sha256(repr(sorted(deciding.items())).encode()).hexdigest()
+        for ancestor in (self.path, *self.path.parents):
+            if ancestor.exists() and not ancestor.is_dir():
+                raise ExperimentError(f"--run_dir={path}: {ancestor} is a file; give a folder")
+        self._require_own()
+
+    def claim(self, contents: Mapping[str, str] = {}, words: Mapping[str, str] = {}) -> None:
+        """Makes the folder and writes flags.txt and identity.json, where an earlier start has not done so.
+
+        Args:
+          contents: what the experiment is made of, beside its flags.
+          words: how a person calls each of `contents`.
+
+        Raises:
+          ExperimentError: another experiment has taken the folder meanwhile, or it began with other contents.
+          OSError: it cannot be written.
+        """
+        self._require_own()
+        if self._flags.exists():
+            self._require_same(contents, words)
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self._flags.exists():  # before anything else but the identity: it is what makes the folder a run
+            write_json(self._identity, {"contents": dict(contents)})
+            write_whole(self._flags, "\n".join(self._flag_lines) + "\n")
+        self.checkpoints.mkdir(exist_ok=True)
+
+    def copy(self, path: str) -> "RunFolder":
+        """A run in the empty folder `path` that goes on where this one stopped."""
+        if self.checkpoints.exists():
+            shutil.copytree(self.checkpoints, pathlib.Path(path) / self.checkpoints.name)
+            shutil.copy(self._flags, path)
+            shutil.copy(self._identity, path)
+        return RunFolder(path, self._flag_lines)
+
+    def _require_own(self) -> None:
+        if self._flags.exists():
+            written = self._flags.read_text(errors="replace").splitlines()
+            differing = differing_flags(written, self._flag_lines)
+            if differing:
+                raise ExperimentError(
+                    f"--run_dir={self.path} holds another experiment, which differs in {', '.join(differing)}; "
+                    "give another --run_dir, or move that folder away"
+                )
+        elif self.path.exists() and any(entry.name not in _OF_A_CLAIM for entry in self.path.iterdir()):
+            raise ExperimentError(f"--run_dir={self.path} is not empty and has no flags.txt; give a new folder")
+
+    def _require_same(self, contents: Mapping[str, str], words: Mapping[str, str]) -> None:
+        remedy = "give another --run_dir, or move that folder away"
+        if not self._identity.exists():
+            raise ExperimentError(
+                f"--run_dir={self.path} was begun by an earlier version of qkd_tf, which did not write down what "
+                f"networks, weights and pictures it began with; {remedy}"
+            )
+        try:
+            begun = read_json(self._identity)["contents"]
+        except DamageError as damage:
+            raise ExperimentError(f"{damage}; {remedy}") from damage
+        changed = [words.get(name, name) for name in [*words, *contents] if begun.get(name) != contents.get(name)]
+        if changed:
+            raise ExperimentError(
+                f"--run_dir={self.path} began with other contents, changed since: {', '.join(dict.fromkeys(changed))}; "
+                + remedy
+            )
+
+
+# What a start that was killed in `claim` may have left.
+_OF_A_CLAIM = (LOCK, FLAGS_FILE + PART, IDENTITY_FILE, IDENTITY_FILE + PART)
+
+
+def _decides(flag: str) -> bool:
+    """Whether a flag, "--name" or, of a truth value that is false, "--noname", says what and not where."""
+    name = flag.removeprefix("--")
+    return name not in PLACE_FLAGS and name.removeprefix("no") not in PLACE_FLAGS
+
+
+def what_matters(lines: list[str]) -> list[str]:
+    """A start's flags without those that say where things lie; weights by the name of their file."""
+    pairs = [line.partition("=") for line in lines if _decides(line.partition("=")[0])]
+    return [f"{n}{equals}{pathlib.Path(v).name if n.endswith('_weights') else v}" for n, equals, v in pairs]
+
+
+def differing_flags(old: list[str], new: list[str]) -> list[str]:
+    """Names of the flags, as "--name", in which two starts differ, but for those that say where."""
+    old_values, new_values = _by_flag(old), _by_flag(new)
+    return [
+        name
+        for name in sorted(old_values.keys() | new_values.keys())
+        if old_values.get(name) != new_values.get(name) and _decides(name)
+    ]
+
+
+def _by_flag(lines: list[str]) -> dict[str, list[str]]:
+    """Values by flag name, in their order: a flag may be repeated."""
+    values: dict[str, list[str]] = {}
+    for line in "\n".join(lines).splitlines():
+        name, _, value = line.partition("=")
+        values.setdefault(name, []).append(value)
+    return values

@@ -1,0 +1,118 @@
+"""Flags of commands beside those of a program that imports the packages."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from qkd_tf.console.command_line import CommandFlags
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+# Imports every module beside a user's flags, which were defined before or are defined after; prints their values.
+BESIDE = """
+import importlib, json, pathlib, sys
+from absl import flags
+mine = {"batch_size": 7, "seed": 8, "student": 9, "tflite": 10, "target": 11, "output": 12}
+
+def define(names):
+    for name in names:
+        flags.DEFINE_integer(name, mine[name], "mine")
+
+define(list(mine)[:3])
+from qkd_tf import fit
+from tflite_export import export
+known = {
+    ".".join(path.with_suffix("").parts)
+    for package in ("qkd_tf", "tflite_export")
+    for path in pathlib.Path(package).rglob("*.py")
+    if path.name != "__init__.py"
+}
+modules = [importlib.import_module(name) for name in sorted(known)]
+define(list(mine)[3:])
+flags.FLAGS(["program", "--seed=5"])
+ours = [name for name, found in flags.FLAGS.flags_by_module_dict().items() if name.startswith(("qkd_tf", "tflite_e"))]
+print(json.dumps([len(modules), ours, [flags.FLAGS[name].value for name in mine]]))
+"""
+
+
+def test_importing_defines_no_flag_of_the_program():
+    done = subprocess.run([sys.executable, "-c", BESIDE], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    num_modules, ours, values = json.loads(done.stdout.splitlines()[-1])
+    assert num_modules > 50 and ours == []
+    assert values == [7, 5, 9, 10, 11, 12]
+
+
+# A command; it prints what it reads.
+COMMAND = """
+from absl import flags
+from qkd_tf.console import command_line
+FLAGS = command_line.CommandFlags()
+FLAGS.DEFINE_bool("fast", True, "Hurry.")
+FLAGS.DEFINE_multi_string("rule", [], "A rule.")
+
+def main(argv):
+    print(FLAGS.fast, FLAGS.rule, argv[1:], flags.FLAGS.verbosity)
+
+if __name__ == "__main__":
+    command_line.run(main, FLAGS)
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """told(*arguments): exit code, out and err of a command."""
+    folder = tmp_path_factory.mktemp("command")
+    (folder / "command.py").write_text(COMMAND)
+    (folder / "lines.flags").write_text("--rule=a\n--nofast\n")
+
+    def told(*arguments):
+        done = subprocess.run(
+            [sys.executable, "command.py", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env={"PYTHONPATH": str(ROOT)},
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return told
+
+
+@pytest.mark.parametrize(
+    "arguments, line",
+    [
+        ((), "True [] [] 0"),
+        (("--nofast", "x", "--rule=a", "--rule=b"), "False ['a', 'b'] ['x'] 0"),
+        (("--flagfile=lines.flags", "--rule=b", "--fast"), "True ['a', 'b'] [] 0"),
+        (("--verbosity=1",), "True [] [] 1"),
+        (("--undefok=slow", "--slow=3"), "True [] [] 0"),
+    ],
+)
+def test_command_has_its_flags_and_those_of_absl(told, arguments, line):
+    assert told(*arguments) == (0, line + "\n", "")
+
+
+def test_help_shows_the_flags_of_the_command(told):
+    for argument in ("--help", "--helpshort"):
+        code, out, _ = told(argument)
+        assert code == 1 and "--[no]fast: Hurry." in out and "(default: 'true')" in out
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [("--rules=a", "Unknown command line flag 'rules'. Did you mean: rule"), ("--fast=x", "flag --fast=x: ")],
+)
+def test_mistake_is_told_as_absl_tells_it(told, argument, message):
+    code, _, err = told(argument)
+    assert code == 1 and err.startswith("FATAL Flags parsing error:") and message in err
+
+
+def test_flags_of_two_commands_may_have_one_name():
+    first, second = CommandFlags(), CommandFlags()
+    first.DEFINE_string("run_dir", "a", "One.")
+    second.DEFINE_string("run_dir", "b", "Another.")
+    assert [values(["command"]) and values.run_dir for values in (first, second)] == ["a", "b"]

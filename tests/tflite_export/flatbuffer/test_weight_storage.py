@@ -1,0 +1,116 @@
+import dataclasses
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from qkd_tf.contract.targets import TARGETS
+from tflite_export.flatbuffer.graph import IntegerGraph, Operator, constant
+from tflite_export.flatbuffer.weight_storage import WEIGHT_STORAGES, store, stored_as, unpacked
+from tflite_export.inference.runtimes import RUNTIMES
+from tflite_export.load import ExportError
+from tflite_export.rebuilding.rebuild import INPUT_TYPES
+
+NARROW, WIDE = np.array([[-7, 0], [3, 7]], np.int8), np.array([[-8, 0], [3, 7]], np.int8)
+
+
+def graph(**dense) -> IntegerGraph:
+    """Dense kernels by name: (codes, number of scales)."""
+    found = IntegerGraph(notes=["of before"])
+    for name, (codes, num_scales) in dense.items():
+        axis = 0 if num_scales > 1 else None
+        found.add_tensor(constant(name, codes, [0.5] * num_scales, axis=axis))
+        found.operators.append(Operator("FULLY_CONNECTED", ("x", name, "b"), f"{name}_y"))
+    return found
+
+
+def types(stored: IntegerGraph) -> dict[str, str]:
+    return {name: tensor.dtype for name, tensor in stored.tensors.items()}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_rows_name_what_there_is(name):
+    target = TARGETS[name]
+    assert set(target.judges) <= set(RUNTIMES) and target.judges
+    assert target.input_type in INPUT_TYPES and target.auto in WEIGHT_STORAGES
+    assert target.auto == "int8" or target.int4
+
+
+@pytest.mark.parametrize(
+    "target, storage, expected",
+    [
+        ("phone", "auto", {"narrow": "int8", "channels": "int8", "wide": "int8"}),
+        ("phone", "int4", {"narrow": "int4", "channels": "int4", "wide": "int8"}),
+        ("microcontroller", "auto", {"narrow": "int4", "channels": "int8", "wide": "int8"}),
+        ("microcontroller", "int8", {"narrow": "int8", "channels": "int8", "wide": "int8"}),
+        ("ethos_u", "auto", {"narrow": "int8", "channels": "int8", "wide": "int8"}),
+    ],
+)
+def test_kernels_are_stored_as_target_and_user_have_it(target, storage, expected):
+    plain = graph(narrow=(NARROW, 1), channels=(NARROW, 2), wide=(WIDE, 1))
+    stored = store(plain, storage, TARGETS[target])
+    assert types(stored) == expected
+    for name, tensor in stored.tensors.items():
+        np.testing.assert_array_equal(tensor.data, plain.tensors[name].data)
+    assert stored.notes[0] == "of before" and plain.notes == ["of before"]
+
+
+def test_vela_puts_every_operator_on_the_npu(exported, tmp_path):
+    """Arm's compiler for Ethos-U: what it does not take it leaves to the processor beside the NPU."""
+    (tmp_path / "model.tflite").write_bytes(exported.content)
+    vela = [sys.executable, "-c", "from ethosu.vela.vela import main; main()", str(tmp_path / "model.tflite")]
+    done = subprocess.run([*vela, f"--output-dir={tmp_path}"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^CPU operators = 0 \(0.0%\)$", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_int4_that_a_target_does_not_take_is_refused_in_one_line():
+    with pytest.raises(ExportError, match="an Ethos-U NPU does not take it .* use --weight_storage=int8") as caught:
+        store(graph(narrow=(NARROW, 1)), "int4", TARGETS["ethos_u"])
+    assert "\n" not in str(caught.value)
+
+
+def test_notes_say_what_stays_int8_and_why():
+    stored = store(graph(narrow=(NARROW, 1), channels=(NARROW, 2), wide=(WIDE, 1)), "auto", TARGETS["microcontroller"])
+    assert stored.notes[1].startswith("1 kernel is stored as INT4, two integers a byte: flash is")
+    reason = "no INT4 FULLY_CONNECTED with a scale for each channel there"
+    assert stored.notes[2] == f"stored as int8: channels ({reason}), wide (integers beyond 7)"
+
+
+def test_file_may_store_as_int4_what_fits_and_nothing_else():
+    expected = graph(narrow=(NARROW, 1), wide=(WIDE, 1))
+    packed = {name: dataclasses.replace(t, dtype="int4") for name, t in expected.tensors.items()}
+    found = dataclasses.replace(expected, tensors=packed)
+    assert types(stored_as(expected, found, TARGETS["phone"])) == {"narrow": "int4", "wide": "int8"}
+    assert types(stored_as(expected, expected, TARGETS["phone"])) == {"narrow": "int8", "wide": "int8"}
+
+
+@pytest.mark.parametrize("target", ["phone", "microcontroller"])
+def test_dense_kernels_of_an_odd_number_of_inputs_stay_int8(target):
+    """LiteRT rounds twice there, and only there."""
+    plain = graph(odd=(NARROW[:, :1], 1), even=(NARROW, 1))
+    stored = store(plain, "int4", TARGETS[target])
+    assert types(stored) == {"odd": "int8", "even": "int4"}
+    assert stored.notes[2] == "stored as int8: odd (an odd number of inputs)"
+    packed = {name: dataclasses.replace(t, dtype="int4") for name, t in plain.tensors.items()}
+    found = dataclasses.replace(plain, tensors=packed)
+    assert types(stored_as(plain, found, TARGETS[target])) == {"odd": "int8", "even": "int4"}
+    assert set(types(stored_as(plain, found, TARGETS["ethos_u"])).values()) == {"int8"}
+
+
+def test_unpacked_graph_is_the_one_before_packing():
+    plain = graph(narrow=(NARROW, 1), wide=(WIDE, 1))
+    assert types(unpacked(store(plain, "int4", TARGETS["phone"]))) == types(plain)
+
+
+def test_kernels_are_those_of_convolutions_and_dense_layers(residual):
+    names = [kernel.name for _, kernel in residual.graph.kernels()]
+    assert names == ["stem/kernel", "depthwise/kernel", "linear/kernel", "logits/kernel"]
+
+
+def test_many_kernels_that_are_kept_are_counted():
+    wide = graph(**{name: (WIDE, 1) for name in "abcde"})
+    stored = store(wide, "auto", TARGETS["microcontroller"])
+    assert stored.notes[1:] == ["stored as int8: a, b, c and 2 more (integers beyond 7)"]

@@ -1,0 +1,97 @@
+"""The NumPy interpreter against each runtime: every operator, every tensor, bit for bit."""
+
+import numpy as np
+import pytest
+
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor, constant
+from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.inference import integer_reference
+from tflite_export.inference.integer_reference import run
+from tflite_export.inference.runtimes import RUNTIMES, absence, every_tensor, input_codes
+from tflite_export.proof.asking import arithmetic_of
+
+NUM_IMAGES = 100
+
+
+def random_images(graph) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (NUM_IMAGES, *graph.tensors[graph.input].shape[1:]), np.uint8)
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request) -> str:
+    if reason := absence(request.param):
+        pytest.skip(reason)
+    return request.param
+
+
+def test_every_tensor_of_every_operator_is_the_runtimes(exported, runtime, contents):
+    for content in contents(exported.graph, runtime):
+        graph = read_back(content)
+        images = random_images(graph)
+        asked = every_tensor(runtime, graph, content, images)
+        ours = run(graph, np.concatenate(list(input_codes(graph, images))), RUNTIMES[runtime].arithmetic)
+        differing = {name: int(np.sum(codes != ours[name])) for name, codes in asked.items()}
+        assert differing == dict.fromkeys(asked, 0)
+        assert any(len(np.unique(codes)) > 2 for codes in asked.values())
+
+
+@pytest.mark.parametrize("held_bytes", [1, 20_000])
+def test_images_that_are_held_have_a_bound_of_bytes_which_changes_no_integer(exported, monkeypatch, held_bytes):
+    codes = np.concatenate(list(input_codes(exported.graph, random_images(exported.graph))))
+    arithmetic = RUNTIMES["tflm"].arithmetic
+    expected = run(exported.graph, codes, arithmetic)
+    monkeypatch.setattr(integer_reference, "HELD_BYTES", held_bytes)
+    numbers, compute = [], integer_reference._run
+
+    def spied(graph, operator, values, arithmetic):
+        numbers.append(len(next(iter(values.values()))))
+        return compute(graph, operator, values, arithmetic)
+
+    monkeypatch.setattr(integer_reference, "_run", spied)
+    found = run(exported.graph, codes, arithmetic)
+    assert set(numbers) == {1} if held_bytes == 1 else min(numbers) < NUM_IMAGES
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_keras_student_in_integers_predicts_every_tensor(exported, runtime, contents):
+    """The integer-faithful mode knows of no file; the file knows of no Keras."""
+    for content in contents(exported.graph, runtime):
+        graph = read_back(content)
+        predicted = exported.handoff.integer_codes[arithmetic_of(runtime, graph)]
+        images = exported.handoff.test_images[: len(next(iter(predicted.values())))]
+        ours = run(graph, np.concatenate(list(input_codes(graph, images))), RUNTIMES[runtime].arithmetic)
+        differing = {name: int(np.sum(codes != ours[name])) for name, codes in predicted.items() if name in ours}
+        assert differing == dict.fromkeys(exported.handoff.tensor_params, 0) | dict.fromkeys(differing, 0)
+
+
+@pytest.mark.parametrize("count, step, zero_points", [(64, 153, (-128, -128)), (49, 90, (-20, -60)), (100, 7, (0, 31))])
+def test_means_within_some_ulps_of_a_tie_are_the_runtimes(runtime, count, step, zero_points):
+    """One sum each; the input scale goes through the float32s about the one at which that mean is step + 1/2."""
+    rng = np.random.default_rng(count)
+    side = int(np.sqrt(count))
+    seen = set()
+    for _ in range(5):
+        sum_, output_scale = int(rng.integers(count * 2, count * 90)), np.float32(rng.uniform(0.01, 0.1))
+        tie = np.float32((step + 0.5) * np.float64(output_scale) * count / sum_)
+        image = np.full((1, side, side, 2), zero_points[0] + 128 + sum_ // count)
+        image.reshape(-1, 2)[: sum_ % count] += 1
+        for ulps in range(-4, 5):
+            scales = (tie.view(np.int32) + np.int32(ulps)).view(np.float32), output_scale
+            graph = mean_graph(image.shape, scales, zero_points)
+            asked = every_tensor(runtime, graph, convert(graph, ""), image.astype(np.uint8))["y"]
+            codes = np.concatenate(list(input_codes(graph, image)))
+            np.testing.assert_array_equal(run(graph, codes, RUNTIMES[runtime].arithmetic)["y"], asked)
+            seen |= set(asked.ravel().tolist())
+    above = step + zero_points[1] + 1
+    assert above in seen <= {above - 1, above}  # kernels that round twice may take each of these means up
+
+
+def mean_graph(shape: tuple[int, ...], scales: tuple[np.float32, ...], zero_points: tuple[int, ...]) -> IntegerGraph:
+    graph = IntegerGraph("x", "y")
+    graph.add_tensor(Tensor("x", shape, "int8", np.array(scales[:1]), zero_points[0]))
+    graph.add_tensor(constant("axes", np.array([1, 2], np.int32)))
+    graph.add_tensor(Tensor("y", (1, shape[-1]), "int8", np.array(scales[1:]), zero_points[1]))
+    graph.operators.append(Operator("MEAN", ("x", "axes"), "y", {"keep_dims": False}))
+    return graph

@@ -1,0 +1,78 @@
+import pathlib
+
+import pytest
+
+from tflite_export.proof.verdict import print_verdict, runtime_line
+
+PATH = pathlib.Path("export/model.tflite")
+ROW = {
+    "num_images": 204,
+    "num_code_images": 32,
+    "student": {"top1_agreement": 69.06},
+    "integer_student": {"num_images": 204, "equal_logits": 100.0},
+    "operators": {"equal_codes": 100.0},
+    "codes": {"equal_codes": 100.0},
+    "accuracy": {"num_images": 10_000, "top1": 79.128, "student_top1": 79.07},
+    "median_seconds": 0.00123,
+}
+PASSED = {
+    "passed": True,
+    "failures": [],
+    "notes": ["weights are stored as int8: as asked for"],
+    "num_images": 10_000,
+    "judge": "litert",
+    "file": {"bytes": 90_128},
+    "runtimes": {"litert": ROW, "tflm": {"not_run": "tflite-micro is not installed"}},
+}
+
+
+def test_row_of_a_runtime_is_one_line():
+    assert runtime_line(ROW) == (
+        "computes what was predicted for it: 100.00 % (all tensors of 32 images, the logits of 204); it names the "
+        "class that training's arithmetic names on 69.06 % of 204 images; 1.23 ms an image here"
+    )
+
+
+@pytest.mark.parametrize("key", ["operators", "codes", "integer_student"])
+def test_least_share_of_equal_integers_is_told(key):
+    part = {name: 98.5 if name in ("equal_codes", "equal_logits") else value for name, value in ROW[key].items()}
+    assert runtime_line({**ROW, key: part}).startswith("computes what was predicted for it: 98.50 % (")
+
+
+def test_passed_file_has_notes_its_size_and_a_line_for_each_runtime_that_ran(capsys):
+    assert print_verdict(PASSED, PATH) is True
+    out, err = capsys.readouterr()
+    note, size, runtime = out.splitlines()
+    assert note == "note: weights are stored as int8: as asked for"
+    assert size == (
+        f"{PATH}: 90,128 bytes; top-1 79.13 % on 10,000 test images as litert computes it; the student in real numbers "
+        "has 79.07 %"
+    )
+    assert runtime.startswith("litert: computes what was predicted for it: 100.00 %")
+    assert err == ""
+
+
+@pytest.mark.parametrize("extra", [{}, {"runtimes": {}, "notes": []}])
+def test_refused_file_has_a_line_on_stderr_for_each_reason_and_no_accuracy(capsys, extra):
+    refused = {"passed": False, "failures": ["tensor a/kernel has 1 other integers", "tensor b is missing"], **extra}
+    assert print_verdict(refused, PATH) is False
+    out, err = capsys.readouterr()
+    assert err.splitlines() == ["FAILED: tensor a/kernel has 1 other integers", "FAILED: tensor b is missing"]
+    assert out == ""
+
+
+def test_names_of_a_strangers_tensors_are_shown_on_one_line_of_bounded_length(capsys):
+    failures = ["tensor \x1b[2Ja\nb is missing", "x" * 5_000, *["tensor c is missing"] * 500]
+    print_verdict({"passed": False, "failures": failures}, PATH)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "FAILED: tensor \ufffd[2Ja\ufffdb is missing"
+    assert lines[1] == f"FAILED: {'x' * 1_000}…"
+    assert len(lines) == 101 and lines[-1] == "FAILED: 402 more"
+
+
+def test_lookup_tables_are_told_of_under_their_own_name(capsys):
+    compressed = {"file": {"bytes": 37_472}, "equal_logits": 100.0, "num_images": 200}
+    print_verdict({**PASSED, "compressed": compressed}, PATH)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "export/model.compressed.tflite: 37,472 bytes, 100.00 % of the plain file's logits on 200 images"
+    )

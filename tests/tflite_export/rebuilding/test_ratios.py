@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor, constant
+from tflite_export.load import ExportError
+from tflite_export.rebuilding.ratios import LIMITS, check_ratios, ratios
+
+
+def graph(kind: str, *input_scales: float, kernel=None, output_scale=1.0) -> IntegerGraph:
+    found = IntegerGraph()
+    for i, scale in enumerate(input_scales):
+        found.add_tensor(Tensor(f"x{i}", (1, 2), "int8", np.array([scale], np.float32)))
+    if kernel:
+        found.add_tensor(constant("kernel", np.zeros((2, 2), np.int8), kernel, axis=0))
+        found.add_tensor(constant("bias", np.zeros(2, np.int32), kernel, axis=0))
+    found.add_tensor(Tensor("y", (1, 2), "int8", np.array([output_scale], np.float32)))
+    found.operators.append(Operator(kind, tuple(name for name in found.tensors if name != "y"), "y"))
+    return found
+
+
+@pytest.mark.parametrize(
+    "made, expected",
+    [
+        (graph("QUANTIZE", 0.5, output_scale=2.0), [0.25]),
+        (graph("ADD", 4.0, 0.5), [4.0, 0.5]),
+        (graph("CONV_2D", 0.5, kernel=[4.0, 16.0], output_scale=2.0), [4.0]),
+    ],
+)
+def test_ratio_is_that_of_the_largest_step(made, expected):
+    assert ratios(made, made.operators[0]) == expected
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        graph("QUANTIZE", 1 / 257),
+        graph("QUANTIZE", 256.0),
+        graph("ADD", 1.0, 256.0),
+        graph("MEAN", 128.0),
+        graph("FULLY_CONNECTED", 2.0, kernel=[1.0, 128.0]),
+    ],
+)
+def test_ratio_that_no_kernel_holds_is_refused_by_the_tensor_and_in_one_line(made):
+    with pytest.raises(ExportError, match="^tensor y: one step of its inputs is .* of its own; ") as caught:
+        check_ratios(made)
+    assert "\n" not in str(caught.value)
+
+
+def test_ratios_at_the_limits_pass():
+    check_ratios(graph("QUANTIZE", 1 / 256))
+    check_ratios(graph("ADD", 255.0, 1e-9))
+    check_ratios(graph("CONV_2D", 2.0, kernel=[1.0, 127.0]))
+    check_ratios(graph("RESHAPE", 1e9))
+
+
+def test_operators_that_rescale_have_a_row(exported):
+    for operator in exported.graph.operators:
+        if any(ratio != 1 for ratio in ratios(exported.graph, operator)):
+            assert operator.kind in LIMITS

@@ -1,0 +1,1 @@
+"""What goes to an engineer with a file that passed."""

@@ -1,0 +1,103 @@
+"""What goes to an engineer with a file that passed: facts of it, and templates filled with them."""
+
+import dataclasses
+import pathlib
+
+import jinja2
+import numpy as np
+
+from qkd_tf import __version__
+from qkd_tf.contract.pictures import resized_side
+from tflite_export.flatbuffer.graph import IntegerGraph, Tensor
+from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.load import Handoff
+
+BYTES_A_LINE = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Delivery:
+    """A file that passed, and where it comes from.
+
+    Attributes:
+      name: of the run.
+      content: model.tflite.
+      compressed: the same with lookup tables, where there is one.
+      handoff: of the run; label names and test images are taken from it.
+      verification: of the file.
+      image_size: side that training resized images to, in pixels; 0 where it took them as they are stored.
+      squashes: whether both sides became that, instead of the shorter one, which is cropped.
+    """
+
+    name: str
+    content: bytes
+    compressed: bytes | None
+    handoff: Handoff
+    verification: dict
+    image_size: int
+    squashes: bool = False
+
+    @property
+    def graph(self) -> IntegerGraph:
+        return read_back(self.content)
+
+    @property
+    def facts(self) -> dict:
+        """What the templates of every bundle may name."""
+        graph = self.graph
+        entry = graph.tensors[graph.input]
+        return {
+            "title": f"model.tflite of {self.name}",
+            "version": __version__,
+            "sha256": self.verification["file"]["sha256"],
+            "content": self.content,
+            "input": entry,
+            "output": graph.tensors[graph.output],
+            "pixel_offset": pixel_offset(entry),
+            "labels": self.handoff.label_names,
+            "image_size": self.image_size,
+            "squashes": self.squashes,
+            "room": resized_side(self.image_size),
+        }
+
+
+def pixel_offset(entry: Tensor) -> int:
+    """What is taken off a pixel to make it the file's integer."""
+    return 128 if entry.dtype == "int8" else 0
+
+
+def render(template: str, **values) -> bytes:
+    """A template of templates/, filled; UTF-8."""
+    return (_environment().get_template(template).render(**values).strip("\n") + "\n").encode()
+
+
+def c_array(integers) -> str:
+    """Integers, or bytes, as lines of a C initialiser."""
+    values = np.frombuffer(integers, np.uint8) if isinstance(integers, bytes) else np.asarray(integers).ravel()
+    texts = [str(value) for value in values.tolist()]
+    return "\n".join(", ".join(texts[i : i + BYTES_A_LINE]) + "," for i in range(0, len(texts), BYTES_A_LINE))
+
+
+def c_string(text: str) -> str:
+    """A C string literal of the text's UTF-8."""
+    safe = set(range(32, 127)) - set(b'"\\?')  # ? for the sake of trigraphs
+    return '"' + "".join(chr(byte) if byte in safe else f"\\{byte:03o}" for byte in text.encode()) + '"'
+
+
+def number(scales: np.ndarray) -> str:
+    """A tensor's one scale, in digits that give the same float32 again."""
+    return repr(float(scales[0]))
+
+
+def c_float(scales: np.ndarray) -> str:
+    return f"{number(scales)}f"
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(  # nothing is escaped: no HTML, but C++, Kotlin, Swift and Markdown
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"c_array": c_array, "c_string": c_string, "c_float": c_float, "number": number}
+    return environment

@@ -1,0 +1,87 @@
+"""export/micro/: a file as C++ for TensorFlow Lite for Microcontrollers, with golden images that check a board."""
+
+import collections
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_export.bundles.bundle import Delivery, render
+from tflite_export.flatbuffer.read_back import OPERATORS
+from tflite_export.inference.runtimes import absence, infer, input_codes
+
+FOLDER = "micro"
+SOURCES = ("model.h", "model.cc", "classifier.h", "classifier.cc", "golden.h", "golden.cc", "main.cc", "README.md")
+MAX_GOLDEN_IMAGES = 4
+GOLDEN_BYTES = 1 << 16  # of images, which lie in flash while a board is checked; one image goes in at any size
+ARENA_MARGIN = 1.25  # a vendor's kernels may ask for buffers that the reference kernels have no use for
+ARENA_PREPARATION = 1024  # TFLM allocates more for a moment when it prepares operators, which shows in small arenas
+ARENA_STEP = 1024
+RUNTIME = "tflm"
+
+
+def files(delivery: Delivery) -> dict[str, bytes]:
+    """The bundle, by path below export/; none, with a note, where TFLM is not installed to give golden logits."""
+    if reason := absence(RUNTIME):
+        delivery.verification["notes"].append(f"export/{FOLDER}/ was not written: {reason}")
+        return {}
+    graph, content = delivery.graph, delivery.content
+    images = delivery.handoff.test_images[: num_golden(graph.tensors[graph.input].shape)]
+    logits, _ = infer(RUNTIME, graph, content, images)
+    measured = delivery.verification["runtimes"][RUNTIME]["arena_bytes"]
+    values = delivery.facts | {
+        "output_size": logits[0].size,
+        "operators": operators(content),
+        "int4": sum(tensor.dtype == "int4" for tensor in graph.tensors.values()),
+        "per_channel_dense": any(
+            operator.kind == "FULLY_CONNECTED" and graph.tensors[operator.inputs[1]].axis is not None
+            for operator in graph.operators
+        ),
+        "measured_arena": measured,
+        "arena": arena(measured),
+        "golden": [
+            {"input": codes[0], "logits": row, "label": int(label.flat[0])}
+            for codes, row, label in zip(
+                input_codes(graph, images), logits, np.asarray(delivery.handoff.test_labels), strict=False
+            )
+        ],
+        "compressed": _compressed(delivery),
+    }
+    names = SOURCES + (("model_compressed.cc",) if delivery.compressed else ())
+    return {f"{FOLDER}/{name}": render(f"{FOLDER}/{name}.j2", **values) for name in names}
+
+
+def num_golden(shape: tuple[int, ...]) -> int:
+    """How many test images of a shape go into a bundle."""
+    return max(1, min(MAX_GOLDEN_IMAGES, GOLDEN_BYTES // int(np.prod(shape))))
+
+
+def arena(measured: int) -> int:
+    """Bytes to reserve where `measured` were used."""
+    return -int(-(measured * ARENA_MARGIN + ARENA_PREPARATION) // ARENA_STEP) * ARENA_STEP
+
+
+def operators(content: bytes) -> list[dict]:
+    """Each kind of operator in a file, in its order: "kind", the highest "version", and the resolver's "function"."""
+    versions: dict[str, int] = collections.defaultdict(int)
+    for code in schema.ModelT.InitFromObj(schema.Model.GetRootAs(content)).operatorCodes:
+        kind = OPERATORS[code.builtinCode]
+        versions[kind] = max(versions[kind], code.version)
+    return [{"kind": k, "version": v, "function": resolver_function(k)} for k, v in versions.items()]
+
+
+def resolver_function(kind: str) -> str:
+    """The function of TFLM's MicroMutableOpResolver that adds a builtin: "CONV_2D" -> "AddConv2D"."""
+    return "Add" + kind.title().replace("_", "")
+
+
+def _compressed(delivery: Delivery) -> dict | None:
+    if delivery.compressed is None:
+        return None
+    row = delivery.verification["compressed"]
+    return {
+        "content": delivery.compressed,
+        "size": len(delivery.compressed),
+        "measured_arena": row["arena_bytes"],
+        "arena": arena(row["arena_bytes"]),
+        "num_images": row["num_images"],
+    }

@@ -1,0 +1,1 @@
+"""The graph of integer tensors, and its .tflite file, both ways."""

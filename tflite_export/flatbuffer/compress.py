@@ -1,0 +1,60 @@
+"""Weights at their true width for microcontrollers: TFLM's lookup tables, which only TFLM reads.
+
+A kernel becomes indices of as many bits as its integers need and a table of these integers, one
+for each channel that has a scale of its own; TFLM puts the integers back when it runs.
+"""
+
+import contextlib
+import importlib
+import io
+
+import numpy as np
+
+from tflite_export.flatbuffer.graph import IntegerGraph, Tensor
+
+PACKAGE = "tflite_micro.tensorflow.lite.micro.compression"
+MAX_INDEX_BITS = 7
+DECODE_BYTES = 256  # what a DECODE operator with its tensors adds to a file, about
+
+
+def compress(graph: IntegerGraph, content: bytes) -> tuple[bytes, dict[str, int]]:
+    """Compresses each kernel that becomes smaller by it.
+
+    Args:
+      graph: what `read_back` finds in the file; kernels int8.
+      content: the file.
+
+    Returns:
+      The compressed file and the bits of an index by kernel; the file as it was where nothing becomes smaller.
+    """
+    widths = {kernel.name: index_bits(kernel) for _, kernel in graph.kernels() if gain(kernel) > 0}
+    if not widths:
+        return content, {}
+    builder = importlib.import_module(f"{PACKAGE}.spec_builder").SpecBuilder()
+    spec = importlib.import_module(f"{PACKAGE}.spec")
+    for index, (name, tensor) in enumerate(graph.tensors.items()):
+        if name in widths:
+            mode = spec.PerTensor() if tensor.axis is None else spec.PerChannel(tensor.axis)
+            builder.add_tensor(0, index).with_lut(widths[name], mode)
+    compressor = importlib.import_module(f"{PACKAGE}.compress")
+    with contextlib.redirect_stderr(io.StringIO()):  # it tells of tables that could be narrower still
+        return bytes(compressor.compress(content, builder.build())), widths
+
+
+def index_bits(kernel: Tensor) -> int:
+    """Bits of an index into the kernel's largest table."""
+    return max(1, (_table_length(kernel) - 1).bit_length())
+
+
+def gain(kernel: Tensor) -> int:
+    """Bytes that lookup tables save, negative where they cost; 8-bit kernels have no index."""
+    bits = index_bits(kernel)
+    if bits > MAX_INDEX_BITS:
+        return -kernel.data.size
+    num_tables = 1 if kernel.axis is None else kernel.shape[kernel.axis]
+    return kernel.data.size - -(-kernel.data.size * bits // 8) - num_tables * _table_length(kernel) - DECODE_BYTES
+
+
+def _table_length(kernel: Tensor) -> int:
+    channels = [kernel.data] if kernel.axis is None else np.moveaxis(kernel.data, kernel.axis, 0)
+    return max(len(np.unique(channel)) for channel in channels)

@@ -1,0 +1,192 @@
+"""Writes an integer graph as a .tflite flatbuffer.
+
+The file is written operator by operator, not through TensorFlow's converter: the converter
+derives integers anew from fake-quantized floats and drops or rewrites what it does not expect
+(BUILD.md lists the traps), while here every integer is one that training handed over.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
+
+SCHEMA_VERSION = 3
+FILE_IDENTIFIER = b"TFL3"
+BUFFER_ALIGNMENT = 16  # bytes; kernels on microcontrollers read int32 in place
+DTYPES = {
+    "int4": schema.TensorType.INT4,
+    "int8": schema.TensorType.INT8,
+    "uint8": schema.TensorType.UINT8,
+    "int32": schema.TensorType.INT32,
+}
+ACTIVATIONS = {
+    "NONE": schema.ActivationFunctionType.NONE,
+    "RELU": schema.ActivationFunctionType.RELU,
+    "RELU6": schema.ActivationFunctionType.RELU6,
+}
+PADDINGS = {"SAME": schema.Padding.SAME, "VALID": schema.Padding.VALID}
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorRow:
+    """How an operator is written.
+
+    Attributes:
+      version: lowest one that takes int8.
+      options: options class of the schema; None for an operator without options.
+      fields: our option -> its field.
+      variants: lowest version for what its kernel may be beyond one scale and int8.
+    """
+
+    version: int
+    options: Callable | None
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    variants: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def options_type(self) -> int:
+        return getattr(schema.BuiltinOptions, self.options.__name__.removesuffix("T") if self.options else "NONE")
+
+
+_WINDOW = {"padding": "padding", "stride_h": "strideH", "stride_w": "strideW", "activation": "fusedActivationFunction"}
+_CONV = {**_WINDOW, "dilation_h": "dilationHFactor", "dilation_w": "dilationWFactor"}
+_DEPTHWISE = {**_CONV, "depth_multiplier": "depthMultiplier"}
+_ACTIVATION = {"activation": "fusedActivationFunction"}
+OPERATORS: Mapping[str, OperatorRow] = {
+    "ADD": OperatorRow(2, schema.AddOptionsT, _ACTIVATION),
+    "CONCATENATION": OperatorRow(2, schema.ConcatenationOptionsT, {**_ACTIVATION, "axis": "axis"}),
+    "CONV_2D": OperatorRow(3, schema.Conv2DOptionsT, _CONV, {"int4": 7}),
+    "DEPTHWISE_CONV_2D": OperatorRow(3, schema.DepthwiseConv2DOptionsT, _DEPTHWISE, {"int4": 7}),
+    "FULLY_CONNECTED": OperatorRow(4, schema.FullyConnectedOptionsT, _ACTIVATION, {"int4": 10, "per_channel": 12}),
+    "LOGISTIC": OperatorRow(2, None),
+    "MAXIMUM": OperatorRow(2, schema.MaximumMinimumOptionsT),
+    "MAX_POOL_2D": OperatorRow(
+        2, schema.Pool2DOptionsT, {**_WINDOW, "filter_h": "filterHeight", "filter_w": "filterWidth"}
+    ),
+    "MEAN": OperatorRow(2, schema.ReducerOptionsT, {"keep_dims": "keepDims"}),
+    "MUL": OperatorRow(2, schema.MulOptionsT, _ACTIVATION),
+    "PAD": OperatorRow(2, schema.PadOptionsT),
+    "QUANTIZE": OperatorRow(2, schema.QuantizeOptionsT),
+    "RESHAPE": OperatorRow(1, schema.ReshapeOptionsT),
+}
+
+
+class _AlignedBuffer(schema.BufferT):
+    """The generated `Pack` aligns data to one byte; the schema asks for 16."""
+
+    def Pack(self, builder):
+        if self.data is None:
+            return super().Pack(builder)
+        raw = self.data.tobytes()
+        builder.StartVector(1, len(raw), BUFFER_ALIGNMENT)
+        builder.head -= len(raw)
+        builder.Bytes[builder.head : builder.head + len(raw)] = raw
+        data = builder.EndVector()
+        schema.BufferStart(builder)
+        schema.BufferAddData(builder, data)
+        return schema.BufferEnd(builder)
+
+
+def convert(graph: IntegerGraph, description: str, outputs: Sequence[str] | None = None) -> bytes:
+    """The bytes of a .tflite with one subgraph and the graph's signatures.
+
+    Args:
+      outputs: tensors that the file gives out, where that is not the graph's one output.
+    """
+    index = {name: i for i, name in enumerate(graph.tensors)}
+    buffers = [_AlignedBuffer()]
+    tensors = []
+    for tensor in graph.tensors.values():
+        buffer = 0
+        if tensor.data is not None:
+            buffer = len(buffers)
+            buffers.append(_AlignedBuffer(data=_pack_int4(tensor.data) if tensor.dtype == "int4" else tensor.data))
+        tensors.append(_tensor(tensor, buffer))
+    versions = [(operator.kind, _version(operator, graph)) for operator in graph.operators]
+    codes = list(dict.fromkeys(versions))
+    subgraph = schema.SubGraphT(
+        tensors=tensors,
+        inputs=[index[graph.input]],
+        outputs=[index[name] for name in outputs or [graph.output]],
+        operators=[
+            _operator(operator, codes.index(version), index)
+            for operator, version in zip(graph.operators, versions, strict=True)
+        ],
+        name="main",
+    )
+    model = schema.ModelT(
+        version=SCHEMA_VERSION,
+        operatorCodes=[_operator_code(kind, version) for kind, version in codes],
+        subgraphs=[subgraph],
+        description=description,
+        buffers=buffers,
+        signatureDefs=_signatures(graph, index),
+    )
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _signatures(graph: IntegerGraph, index: dict[str, int]) -> list[schema.SignatureDefT]:
+    """The names under which an app finds input and output, by signature key."""
+    signatures: dict[str, schema.SignatureDefT] = {}
+    for path, tensor in graph.signature.items():
+        key, _, name = path.partition("/")
+        signature = signatures.setdefault(
+            key, schema.SignatureDefT(inputs=[], outputs=[], signatureKey=key, subgraphIndex=0)
+        )
+        entries = signature.inputs if tensor == graph.input else signature.outputs
+        entries.append(schema.TensorMapT(name=name, tensorIndex=index[tensor]))
+    return list(signatures.values())
+
+
+def _tensor(tensor: Tensor, buffer: int) -> schema.TensorT:
+    quantization = schema.QuantizationParametersT()
+    if tensor.scales.size:
+        quantization.scale = tensor.scales.astype(np.float32)
+        quantization.zeroPoint = np.full(tensor.scales.size, tensor.zero_point, np.int64)
+        quantization.quantizedDimension = tensor.axis or 0
+    return schema.TensorT(
+        shape=list(tensor.shape),
+        type=DTYPES[tensor.dtype],
+        buffer=buffer,
+        name=tensor.name,
+        quantization=quantization,
+        hasRank=True,
+    )
+
+
+def _operator(operator: Operator, opcode_index: int, index: dict[str, int]) -> schema.OperatorT:
+    row = OPERATORS[operator.kind]
+    options = row.options() if row.options else None
+    for name, value in operator.options.items():
+        setattr(options, row.fields[name], {**ACTIVATIONS, **PADDINGS}.get(value, value))
+    return schema.OperatorT(
+        opcodeIndex=opcode_index,
+        inputs=[index[name] for name in operator.inputs],
+        outputs=[index[operator.output]],
+        builtinOptionsType=row.options_type,
+        builtinOptions=options,
+    )
+
+
+def _version(operator: Operator, graph: IntegerGraph) -> int:
+    row = OPERATORS[operator.kind]
+    kernels = [graph.tensors[name] for name in operator.inputs[1:2]]
+    properties = {kernel.dtype for kernel in kernels} | {"per_channel" for k in kernels if k.axis is not None}
+    return max([row.version, *(row.variants.get(name, 0) for name in properties)])
+
+
+def _pack_int4(codes: np.ndarray) -> np.ndarray:
+    """Two integers a byte, the first in the lower half; an odd one out leaves the last upper half 0."""
+    nibbles = np.append(codes.ravel(), np.zeros(codes.size % 2, np.int8)).astype(np.uint8) & 0xF
+    return nibbles[0::2] | nibbles[1::2] << 4
+
+
+def _operator_code(kind: str, version: int) -> schema.OperatorCodeT:
+    code = getattr(schema.BuiltinOperator, kind)
+    return schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=version)

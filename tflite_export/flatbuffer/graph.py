@@ -1,0 +1,67 @@
+"""An integer graph as values: what a .tflite holds, without the flatbuffer around it."""
+
+import dataclasses
+
+import numpy as np
+
+KERNEL_KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # operators whose second input is a kernel
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor of the integer graph.
+
+    Attributes:
+      name: unique in the graph.
+      shape: batch first, 1.
+      dtype: "int4", "int8", "uint8" or "int32"; int4 data is kept as int8 here, and packed in the file.
+      scales: float32, one value, or one a channel of `axis`; empty for shapes, paddings and axes.
+      zero_point: the integer that means 0.0.
+      axis: the channel axis of `scales` where there are several, else None.
+      data: the integers of a constant, None for an activation.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scales: np.ndarray
+    zero_point: int = 0
+    axis: int | None = None
+    data: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """One TFLite operator: builtin name, tensors by name, and the options that decide its meaning."""
+
+    kind: str
+    inputs: tuple[str, ...]
+    output: str
+    options: dict[str, int | bool | str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class IntegerGraph:
+    """Operators in the order of execution, the tensors they name, and what a user should know of them."""
+
+    input: str = ""
+    output: str = ""
+    signature: dict[str, str] = dataclasses.field(default_factory=dict)  # "key/name" for an app -> tensor
+    tensors: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    operators: list[Operator] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def add_tensor(self, tensor: Tensor) -> str:
+        if tensor.name in self.tensors:
+            raise ValueError(f"two tensors are named {tensor.name}")
+        self.tensors[tensor.name] = tensor
+        return tensor.name
+
+    def kernels(self) -> list[tuple[Operator, Tensor]]:
+        """Each operator that has a kernel, with that kernel."""
+        return [(o, self.tensors[o.inputs[1]]) for o in self.operators if o.kind in KERNEL_KINDS]
+
+
+def constant(name: str, data: np.ndarray, scales=(), zero_point: int = 0, axis: int | None = None) -> Tensor:
+    """A tensor with data."""
+    return Tensor(name, data.shape, data.dtype.name, np.asarray(scales, np.float32), zero_point, axis, data)

@@ -1,0 +1,1 @@
+"""Who computes a graph: the runtimes, and their arithmetic in NumPy."""

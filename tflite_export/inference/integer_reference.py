@@ -1,0 +1,195 @@
+"""An integer interpreter in NumPy: what a .tflite computes, integer for integer, without a runtime.
+
+It executes the graph that `read_back` finds in a file, with the arithmetic of the runtime that is
+asked for (`qkd_tf.contract.runtime_arithmetic`): the second derivation of what runtimes compute.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from qkd_tf.contract.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic
+from qkd_tf.process.portions import num_images, portions
+from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
+
+HELD_BYTES = 128 << 20  # of an operator's numbers in 64 bits; NumPy makes a few copies of them
+RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
+
+
+def run(graph: IntegerGraph, codes: np.ndarray, arithmetic: Arithmetic) -> dict[str, np.ndarray]:
+    """Executes a graph.
+
+    Args:
+      codes: the input tensor's integers, [N, H, W, C].
+
+    Returns:
+      The integers of each tensor that is not a constant, int8 or uint8, [N, ...], by name.
+    """
+    values = {graph.input: codes}
+    for operator in graph.operators:
+        values[operator.output] = run_operator(graph, operator, values, arithmetic)
+    return values
+
+
+def run_operator(
+    graph: IntegerGraph, operator: Operator, values: Mapping[str, np.ndarray], arithmetic: Arithmetic
+) -> np.ndarray:
+    """The integers of one operator's output, of no more images at a time than HELD_BYTES hold.
+
+    Args:
+      values: integers of the activations that it reads, [N, ...], by name.
+    """
+    read = {name: values[name] for name in operator.inputs if name in values}
+    size = num_images(HELD_BYTES, np.dtype(np.int64).itemsize * _values_of_image(graph, operator))
+    parts = zip(*(portions(integers, size) for integers in read.values()), strict=True)
+    return np.concatenate([_run(graph, operator, dict(zip(read, part, strict=True)), arithmetic) for part in parts])
+
+
+def _values_of_image(graph: IntegerGraph, operator: Operator) -> int:
+    """Numbers that an operator has in hand for one image: what it reads and writes, and a convolution's windows."""
+    input_, *others, output = (graph.tensors[name] for name in (*operator.inputs, operator.output))
+    held = sum(math.prod(tensor.shape) for tensor in (input_, *others, output) if tensor.data is None)
+    if OPERATORS[operator.kind] is _conv:
+        held += math.prod(output.shape[1:3]) * math.prod(others[0].shape[1:3]) * input_.shape[3]
+    return held
+
+
+def _run(
+    graph: IntegerGraph, operator: Operator, values: Mapping[str, np.ndarray], arithmetic: Arithmetic
+) -> np.ndarray:
+    inputs = [values.get(name, graph.tensors[name].data) for name in operator.inputs]
+    tensors = [graph.tensors[name] for name in operator.inputs]
+    output = graph.tensors[operator.output]
+    grouped = operator.kind == "CONV_2D" and num_groups(*tensors[:2]) > 1
+    kind = GROUPED_CONVOLUTION if grouped else operator.kind
+    arithmetic = arithmetic.of(kind, any(tensor.dtype == "int4" for tensor in tensors))
+    result = OPERATORS[operator.kind](arithmetic, operator, tensors, inputs, output)
+    return np.clip(result, *_clip(arithmetic, operator, output)).astype(output.dtype)
+
+
+def _conv(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    """Sums over windows are taken in float64, where products of 8-bit integers are exact."""
+    input_, kernel, bias = tensors
+    patches = _windows(inputs[0], kernel.shape[1:3], operator.options, input_.zero_point)  # [N, H, W, C, h, w]
+    patches = patches.astype(np.float64) - input_.zero_point
+    if operator.kind == "CONV_2D":
+        groups = num_groups(input_, kernel)
+        parts = zip(np.split(patches, groups, axis=3), np.split(kernel.data.astype(np.float64), groups), strict=True)
+        sums = np.concatenate([np.tensordot(x, w, ((4, 5, 3), (1, 2, 3))) for x, w in parts], axis=-1)
+    else:
+        per_channel = kernel.data.reshape(*kernel.shape[1:3], input_.shape[3], -1)  # [h, w, C, multiplier]
+        sums = np.einsum("nhwcij,ijcm->nhwcm", patches, per_channel.astype(np.float64))
+        sums = sums.reshape(*sums.shape[:3], -1)
+    sums = np.rint(sums).astype(np.int64) + bias.data
+    return arithmetic.convolution(sums, *_scales(input_, kernel, output)) + output.zero_point
+
+
+def num_groups(input_: Tensor, kernel: Tensor) -> int:
+    """Of a CONV_2D: a filter reads one group of the input's channels, and TFLite tells their number by that alone."""
+    return input_.shape[3] // kernel.shape[3]
+
+
+def _fully_connected(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    input_, kernel, bias = tensors
+    sums = (inputs[0].astype(np.float64) - input_.zero_point) @ kernel.data.T.astype(np.float64)
+    sums = np.rint(sums).astype(np.int64) + bias.data
+    return arithmetic.dense(sums, *_scales(input_, kernel, output)) + output.zero_point
+
+
+def _add(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    a, b = (x.astype(np.int64) - tensor.zero_point for x, tensor in zip(inputs, tensors, strict=True))
+    return arithmetic.add(a, b, *_scales(*tensors, output)) + output.zero_point
+
+
+def _multiply(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    a, b = (x.astype(np.int64) - tensor.zero_point for x, tensor in zip(inputs, tensors, strict=True))
+    return arithmetic.multiply(a, b, *_scales(*tensors, output)) + output.zero_point
+
+
+def _logistic(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    x = inputs[0].astype(np.int64) - tensors[0].zero_point
+    return arithmetic.logistic(x, tensors[0].scales[0]) + output.zero_point
+
+
+def _mean(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    axes = tuple(tensors[1].data.tolist())
+    x = inputs[0].astype(np.int64) - tensors[0].zero_point
+    sums = x.sum(axis=axes, keepdims=operator.options["keep_dims"])
+    zero_points = tensors[0].zero_point, output.zero_point
+    return arithmetic.mean(sums, x.size // sums.size, *_scales(tensors[0], output), *zero_points) + output.zero_point
+
+
+def _quantize(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    x = inputs[0].astype(np.int64) - tensors[0].zero_point
+    return arithmetic.requantize(x, *_scales(tensors[0], output)) + output.zero_point
+
+
+def _maximum(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    return np.maximum(*inputs)
+
+
+def _max_pool(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    window = operator.options["filter_h"], operator.options["filter_w"]
+    return _windows(inputs[0], window, operator.options, RANGES["int8"][0]).max(axis=(4, 5))
+
+
+def _pad(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    return np.pad(inputs[0], tensors[1].data, constant_values=output.zero_point)
+
+
+def _reshape(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    return inputs[0].reshape(-1, *output.shape[1:])
+
+
+def _concatenation(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+    return np.concatenate(inputs, axis=operator.options["axis"])
+
+
+OPERATORS: Mapping[str, Callable] = {
+    "ADD": _add,
+    "CONCATENATION": _concatenation,
+    "CONV_2D": _conv,
+    "DEPTHWISE_CONV_2D": _conv,
+    "FULLY_CONNECTED": _fully_connected,
+    "LOGISTIC": _logistic,
+    "MAXIMUM": _maximum,
+    "MAX_POOL_2D": _max_pool,
+    "MEAN": _mean,
+    "MUL": _multiply,
+    "PAD": _pad,
+    "QUANTIZE": _quantize,
+    "RESHAPE": _reshape,
+}
+
+
+def _windows(x: np.ndarray, window: tuple[int, int], options: dict, padding_value: int) -> np.ndarray:
+    """[N, H, W, C, window height, window width]; 'same' pads less before than after, as TensorFlow does."""
+    pads, slices, dilated = [(0, 0)], [slice(None)], []
+    for size, taps, axis in zip(x.shape[1:3], window, "hw", strict=True):
+        stride, dilation = options[f"stride_{axis}"], options.get(f"dilation_{axis}", 1)
+        extent = (taps - 1) * dilation + 1
+        total = max((-(-size // stride) - 1) * stride + extent - size, 0) if options["padding"] == "SAME" else 0
+        pads.append((total // 2, total - total // 2))
+        slices.append(slice(None, None, stride))
+        dilated.append((extent, slice(None, None, dilation)))
+    padded = np.pad(x, [*pads, (0, 0)], constant_values=padding_value)
+    (height, rows), (width, columns) = dilated
+    views = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    return views[(*slices, slice(None), rows, columns)]
+
+
+def _clip(arithmetic: Arithmetic, operator: Operator, output: Tensor) -> tuple[int, int]:
+    """The integers that the output's type and the fused activation leave."""
+    low, high = RANGES[output.dtype]
+    activation = operator.options.get("activation", "NONE")
+    if activation in ("RELU", "RELU6"):
+        low = max(low, output.zero_point)
+    if activation == "RELU6":
+        high = min(high, output.zero_point + arithmetic.limit(6.0, output.scales[0]))
+    return low, high
+
+
+def _scales(*tensors: Tensor) -> list:
+    """One scale each, or the kernel's one a channel."""
+    return [tensor.scales if tensor.scales.size > 1 else tensor.scales[0] for tensor in tensors]

@@ -1,0 +1,253 @@
+"""The runtimes that a file is asked on, a row each: LiteRT's default and reference kernels, and TFLM."""
+
+import dataclasses
+import importlib
+import math
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from tqdm import tqdm
+
+from qkd_tf.console.chatter import quiet
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, Arithmetic
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.graph import IntegerGraph
+from tflite_export.load import ExportError
+
+TFLM_MODULE = "tflite_micro.python.tflite_micro.runtime"
+ARENA_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
+
+
+class LiteRTSession:
+    """A file in the LiteRT interpreter, one thread."""
+
+    def __init__(self, graph: IntegerGraph, content: bytes, every_tensor: bool, resolver: OpResolverType):
+        self._graph = graph
+        if every_tensor:  # the default kernels keep inner tensors to themselves unless they are outputs
+            content = convert(graph, "", outputs=[operator.output for operator in graph.operators])
+        self._interpreter = Interpreter(model_content=content, experimental_op_resolver_type=resolver)
+        with quiet():
+            self._interpreter.allocate_tensors()
+        details = self._interpreter.get_tensor_details()
+        self._index = {detail["name"]: detail["index"] for detail in details}
+
+    def set_input(self, codes: np.ndarray) -> None:
+        self._interpreter.set_tensor(self._index[self._graph.input], codes)
+
+    def invoke(self) -> None:
+        self._interpreter.invoke()
+
+    def output(self) -> np.ndarray:
+        return self.read(self._graph.output)
+
+    def read(self, name: str) -> np.ndarray:
+        return self._interpreter.get_tensor(self._index[name])
+
+    def facts(self) -> dict:
+        return {"delegated_operators": delegated_operators(self._interpreter)}
+
+
+class TFLMSession:
+    """A file in TensorFlow Lite for Microcontrollers, as its Python package runs it on this machine."""
+
+    def __init__(self, graph: IntegerGraph, content: bytes, every_tensor: bool):
+        runtime = importlib.import_module(TFLM_MODULE)
+        config = runtime.InterpreterConfig
+        self._graph, self._records = graph, not every_tensor
+        self._interpreter = runtime.Interpreter.from_bytes(
+            content,
+            arena_size=_room(graph, content),
+            intrepreter_config=config.kPreserveAllTensors if every_tensor else config.kAllocationRecording,
+        )
+        self._index = {name: index for index, name in enumerate(graph.tensors)}
+
+    def set_input(self, codes: np.ndarray) -> None:
+        self._interpreter.set_input(codes, 0)
+
+    def invoke(self) -> None:
+        self._interpreter.invoke()
+
+    def output(self) -> np.ndarray:
+        return self._interpreter.get_output(0)
+
+    def read(self, name: str) -> np.ndarray:
+        shape = self._graph.tensors[name].shape
+        return np.asarray(self._interpreter.GetTensor(self._index[name], 0)["tensor_data"]).reshape(shape)
+
+    def facts(self) -> dict:
+        """The arena that the interpreter allocated, in bytes; it can only be printed."""
+        if not self._records:
+            return {}
+        total = ARENA_TOTAL.search(_printed(self._interpreter.print_allocations))
+        return {"arena_bytes": int(total[1])} if total else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """One way to run a file.
+
+    Attributes:
+      title: for people.
+      arithmetic: what it computes with, as far as we know it.
+      session: (graph of the file, content, whether every tensor is to be read) -> session.
+    """
+
+    title: str
+    arithmetic: Arithmetic
+    session: Callable
+
+
+def _room(graph: IntegerGraph, content: bytes) -> int:
+    """An arena in bytes that holds every activation at once: in one that is too small TFLM ends the process.
+
+    TFLM's own default is the ten bytes for each of the file; it forgets large pictures, and tiny files.
+    """
+    activations = sum(math.prod(tensor.shape) for tensor in graph.tensors.values() if tensor.data is None)
+    return 2**20 + 10 * len(content) + activations
+
+
+def _litert(resolver: OpResolverType) -> Callable:
+    return lambda graph, content, every_tensor: LiteRTSession(graph, content, every_tensor, resolver)
+
+
+RUNTIMES: Mapping[str, Runtime] = {
+    "litert": Runtime("LiteRT, default kernels (XNNPACK)", ARITHMETICS["litert_int4"], _litert(OpResolverType.AUTO)),
+    "litert_reference": Runtime(
+        "LiteRT, reference kernels", ARITHMETICS["litert_reference"], _litert(OpResolverType.BUILTIN_REF)
+    ),
+    "tflm": Runtime("TensorFlow Lite for Microcontrollers", ARITHMETICS["tflm"], TFLMSession),
+}
+
+RUNTIMES_HELP = (
+    "Runtimes to ask; the target's judge is always asked. litert gets the whole test split, the others its first "
+    "10.24 million pixels: 10,000 pictures of 32 x 32, 204 of 224 x 224."
+)
+
+
+def delegated_operators(interpreter: Interpreter) -> float:
+    """Which share of a file's operators a delegate took, in percent."""
+    operators = interpreter._get_ops_details()
+    made_by = {int(o["outputs"][0]): o for o in operators if o["op_name"] != "DELEGATE"}
+    taken = set()
+    for delegate in (o for o in operators if o["op_name"] == "DELEGATE"):
+        ends, waiting = set(delegate["inputs"].tolist()), delegate["outputs"].tolist()
+        while waiting:
+            tensor = waiting.pop()
+            if tensor in made_by and tensor not in ends and tensor not in taken:
+                taken.add(tensor)
+                waiting += made_by[tensor]["inputs"].tolist()
+    return 100.0 * len(taken) / len(made_by)
+
+
+def absence(name: str) -> str | None:
+    """Why a runtime cannot be asked here, None if it can."""
+    if name != "tflm":
+        return None
+    try:
+        importlib.import_module(TFLM_MODULE)
+    except ImportError:
+        return "tflite-micro is not installed; pip install -r requirements-micro.txt"
+    return None
+
+
+def invalid(content: bytes) -> str | None:
+    """What LiteRT's verifier of flatbuffers says against a file, whatever kernels it asks for; None if nothing."""
+    try:
+        Interpreter(model_content=content)
+    except (RuntimeError, ValueError) as error:
+        return f"not a .tflite that LiteRT takes: {str(error).splitlines()[0]}"
+    return None
+
+
+def check_names(names: list[str]) -> list[str]:
+    """The names as they are.
+
+    Raises:
+      ExportError: one that is none of a runtime.
+    """
+    if unknown := [name for name in names if name not in RUNTIMES]:
+        raise ExportError(f"--runtimes has {', '.join(unknown)}; choose from {', '.join(RUNTIMES)}")
+    return names
+
+
+def infer(name: str, graph: IntegerGraph, content: bytes, images: np.ndarray) -> tuple[np.ndarray, dict]:
+    """Runs a file on images, one at a time.
+
+    Args:
+      graph: what `read_back` finds in the file.
+      images: [N, H, W, C] uint8 pixels.
+
+    Returns:
+      Logits as the file's integers, [N, K], and facts of the run: "median_seconds" of an image, and what
+      the session tells.
+
+    Raises:
+      ExportError: the runtime does not take the file.
+    """
+    logits, seconds = [], []
+    session = _open(name, graph, content, every_tensor=False)
+    bar = tqdm(input_codes(graph, images), f"verify: {name}", len(images), unit="image", mininterval=1)
+    for _ in _invocations(name, session, bar, seconds):
+        logits.append(session.output()[0].copy())
+    return np.stack(logits), {"median_seconds": float(np.median(seconds)), **session.facts()}
+
+
+def every_tensor(name: str, graph: IntegerGraph, content: bytes, images: np.ndarray) -> dict[str, np.ndarray]:
+    """The integers of every operator's output, [N, ...], by tensor name; else as `infer`."""
+    outputs = [graph.tensors[operator.output] for operator in graph.operators]
+    session = _open(name, graph, content, every_tensor=True)
+    seen = {tensor.name: np.empty((len(images), *tensor.shape[1:]), tensor.dtype) for tensor in outputs}
+    for index, _ in enumerate(_invocations(name, session, input_codes(graph, images), [])):
+        for tensor, values in seen.items():
+            values[index] = session.read(tensor)[0]
+    return seen
+
+
+def input_codes(graph: IntegerGraph, images: np.ndarray) -> Iterator[np.ndarray]:
+    """Each image as the integers [1, H, W, C] that the file's input takes."""
+    dtype = graph.tensors[graph.input].dtype
+    for image in images:
+        yield (image.astype(np.int16) - (128 if dtype == "int8" else 0)).astype(dtype)[np.newaxis]
+
+
+def _open(name: str, graph: IntegerGraph, content: bytes, every_tensor: bool):
+    try:
+        return RUNTIMES[name].session(graph, content, every_tensor)
+    except (RuntimeError, ValueError) as error:
+        raise ExportError(f"{name} does not take the file: {str(error).splitlines()[0]}") from error
+
+
+def _invocations(name: str, session, codes, seconds: list[float]) -> Iterator[None]:
+    """Runs image after image; yields after each, when tensors can be read."""
+    for image in codes:
+        session.set_input(image)
+        start = time.perf_counter()
+        try:
+            session.invoke()
+        except RuntimeError as error:
+            raise ExportError(f"{name} stopped: {str(error).splitlines()[0]}") from error
+        seconds.append(time.perf_counter() - start)
+        yield
+
+
+def _printed(function: Callable) -> str:
+    """What native code prints during the call, to either stream."""
+    saved = [os.dup(1), os.dup(2)]
+    sys.stdout.flush(), sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            function()
+        finally:
+            for stream, copy in enumerate(saved, 1):
+                os.dup2(copy, stream)
+                os.close(copy)
+        file.seek(0)
+        return file.read().decode(errors="replace")

@@ -1,0 +1,143 @@
+"""What a runtime makes of a file, beside what is predicted for it."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.graph import IntegerGraph
+from tflite_export.flatbuffer.weight_storage import unpacked
+from tflite_export.inference.integer_reference import run_operator
+from tflite_export.inference.runtimes import RUNTIMES, absence, every_tensor, infer, input_codes
+from tflite_export.load import ExportError, Handoff
+from tflite_export.proof.accuracy import paired
+
+# Pixels that LiteRT's reference kernels and TFLM are asked for, which take a second for a picture of 224 x 224: all of
+# CIFAR-10's test split, or 204 such pictures.
+SLOW_PIXELS = 10_000 * 32 * 32
+
+
+def ask(
+    name: str, content: bytes, found: IntegerGraph, handoff: Handoff
+) -> tuple[dict, dict[str, np.ndarray], np.ndarray | None]:
+    """What a runtime makes of the file; where it lacks INT4 kernels, of the same integers stored as int8.
+
+    Returns:
+      Its row of verification.json, the different integers of every tensor on the handoff's first images, and the
+      logits of the test images; without numbers and None where the runtime is not installed or does not take the file.
+    """
+    row, integers, logits = _ask(name, content, found, handoff)
+    if "not_run" in row and absence(name) is None and any(t.dtype == "int4" for t in found.tensors.values()):
+        plain = unpacked(found)
+        row, integers, logits = _ask(name, convert(plain, ""), plain, handoff)
+        row["unpacked"] = True
+    return row, integers, logits
+
+
+def _ask(
+    name: str, content: bytes, found: IntegerGraph, handoff: Handoff
+) -> tuple[dict, dict[str, np.ndarray], np.ndarray | None]:
+    arithmetic = arithmetic_of(name, found)
+    row: dict = {"title": RUNTIMES[name].title, "arithmetic": arithmetic}
+    predicted = handoff.integer_codes[arithmetic]
+    num_images = len(next(iter(predicted.values())))
+    integer_logits = handoff.integer_logits[arithmetic]
+    asked = num_asked(name, handoff)
+    labels = handoff.test_labels[:asked]
+    try:
+        if reason := absence(name):
+            raise ExportError(reason)
+        codes = every_tensor(name, found, content, handoff.test_images[:num_images])
+        logits, facts = infer(name, found, content, handoff.test_images[:asked])
+    except ExportError as error:
+        return {**row, "not_run": str(error)}, {}, None
+    codes[found.input] = np.concatenate(list(input_codes(found, handoff.test_images[:num_images])))
+    ours = ((o.output, run_operator(found, o, codes, RUNTIMES[name].arithmetic)) for o in found.operators)
+    row |= {
+        "num_images": asked,
+        "top1": percent(np.argmax(logits, axis=-1) == labels),
+        "student": agreement(logits, handoff.student_logits[:asked], labels),
+        "integer_student": integer_agreement(logits, integer_logits, labels),
+        "accuracy": accuracy_of(logits, integer_logits, handoff),
+        "codes": equal_codes((tensor, codes[tensor], predicted[tensor]) for tensor in handoff.tensor_params),
+        "operators": equal_codes((tensor, codes[tensor], expected) for tensor, expected in ours),
+        "num_code_images": num_images,
+        **facts,
+    }
+    return row, {tensor: np.unique(values) for tensor, values in codes.items()}, logits
+
+
+def num_asked(name: str, handoff: Handoff) -> int:
+    """How many of the test images a runtime is given: all of them LiteRT's default kernels, others what they can."""
+    num_images, (height, width, _) = len(handoff.test_labels), handoff.test_images.shape[1:]
+    num_codes = len(next(iter(handoff.integer_codes[name].values())))
+    return num_images if name == "litert" else min(num_images, max(num_codes, SLOW_PIXELS // (height * width)))
+
+
+def accuracy_of(logits: np.ndarray, predicted: np.ndarray, handoff: Handoff) -> dict:
+    """The file beside the student in real numbers: its own logits, and what is predicted for images beyond them.
+
+    A file whose integers are those predicted on every image that it ran is taken by its prediction on the others.
+    """
+    known = np.concatenate([logits, predicted[len(logits) :]])
+    return paired(known, handoff.student_logits[: len(known)], handoff.test_labels[: len(known)])
+
+
+def arithmetic_of(name: str, found: IntegerGraph) -> str:
+    """The row of ARITHMETICS that a runtime computes the file in: INT4 convolutions are not XNNPACK's."""
+    packed = any(kernel.dtype == "int4" for operator, kernel in found.kernels() if operator.kind != "FULLY_CONNECTED")
+    return "litert_int4" if name == "litert" and packed else name
+
+
+def agreement(logits: np.ndarray, expected: np.ndarray, labels: np.ndarray) -> dict:
+    """Top-1 of the expected logits, and how far [N, ..., K] integers agree with them."""
+    steps = np.abs(logits.astype(np.int32) - expected)
+    runner_up, first = np.moveaxis(np.sort(expected.astype(np.int32), axis=-1)[..., -2:], -1, 0)
+    other = np.argmax(logits, axis=-1) != np.argmax(expected, axis=-1)
+    return {
+        "top1": percent(np.argmax(expected, axis=-1) == labels),
+        "top1_agreement": percent(~other),
+        "other_top1": int(np.sum(other)),
+        "close_calls": int(np.sum(other & (first - runner_up <= 1))),
+        "equal_logits": percent(steps == 0),
+        "off_by_one": percent(steps == 1),
+        "max_step_error": int(steps.max()),
+    }
+
+
+def integer_agreement(logits: np.ndarray, expected: np.ndarray, labels: np.ndarray) -> dict:
+    """The same with the integers that were predicted, on the images that have both: the first ones where not all."""
+    num_images = min(len(logits), len(expected))
+    return {
+        "num_images": num_images,
+        **agreement(logits[:num_images], expected[:num_images], labels[:num_images]),
+    }
+
+
+def equal_codes(compared: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> dict:
+    """Share of equal integers over tensors, and which tensors differ.
+
+    Args:
+      compared: (tensor, its integers, those that are expected) in the order of execution, 8-bit; one is held at a time.
+    """
+    differ = {}
+    num_tensors = num_equal = num_integers = 0
+    for name, values, expected in compared:
+        error = np.abs(values.astype(np.int16) - expected)
+        if error.any():
+            differ[name] = {"equal_codes": percent(error == 0), "max_step_error": int(error.max())}
+        num_tensors += 1
+        num_equal += int(np.sum(error == 0))
+        num_integers += error.size
+    return {
+        "num_tensors": num_tensors,
+        "equal_codes": 100.0 * num_equal / num_integers,
+        "max_step_error": max((row["max_step_error"] for row in differ.values()), default=0),
+        "first_different": next(iter(differ), None),
+        "different": differ,
+    }
+
+
+def percent(hits: np.ndarray) -> float:
+    """Of an array of truths."""
+    return 100.0 * float(np.mean(hits))

@@ -1,0 +1,176 @@
+"""Proves that a .tflite is what was trained: read back, compared tensor by tensor, and run on every runtime."""
+
+import collections
+import dataclasses
+import hashlib
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from qkd_tf.contract.targets import Target
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.graph import IntegerGraph, Tensor
+from tflite_export.flatbuffer.read_back import description, read_back
+from tflite_export.flatbuffer.weight_storage import stored_as
+from tflite_export.inference.runtimes import RUNTIMES, absence, infer, invalid
+from tflite_export.load import Handoff
+from tflite_export.proof.asking import ask, percent
+from tflite_export.proof.comparison import refusals
+from tflite_export.proof.gate import Gate, outside_grid, shortfalls
+
+FORMAT = 3
+NUM_COMPRESSED_IMAGES = 200
+
+
+def verify(
+    content: bytes,
+    expected: IntegerGraph,
+    handoff: Handoff,
+    gate: Gate,
+    target: Target,
+    runtimes: Sequence[str] = tuple(RUNTIMES),
+) -> dict:
+    """Checks a file against the handoff: `examine`, without the classes."""
+    return examine(content, expected, handoff, gate, target, runtimes)[0]
+
+
+def examine(
+    content: bytes,
+    expected: IntegerGraph,
+    handoff: Handoff,
+    gate: Gate,
+    target: Target,
+    runtimes: Sequence[str] = tuple(RUNTIMES),
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """Checks a file against the handoff.
+
+    Args:
+      content: the .tflite.
+      expected: the graph that `rebuild` makes of the handoff; kernels may be stored in the file as INT4.
+      runtimes: names of those to ask. The target's judge is always asked.
+
+    Returns:
+      The verification as JSON values, described in docs/verification.md; and by runtime the class that the file
+      gives each test image there, int32 [N, ...].
+    """
+    start = time.monotonic()
+    try:
+        found = read_back(content)
+    except ValueError as error:
+        return {"format": FORMAT, "passed": False, "failures": [str(error)]}, {}
+    failures = unlike(content, found, expected, handoff, target)
+    if not failures and (reason := invalid(content)):
+        failures = [reason]
+    judge = next((name for name in target.judges if absence(name) is None), target.judges[-1])
+    rows, classes, seen, notes = {}, {}, {}, list(expected.notes)
+    if not failures:  # a file that is another network is not worth an hour of inference
+        for name in RUNTIMES:
+            if name == judge or name in runtimes:
+                rows[name], integers, logits = ask(name, content, found, handoff)
+                seen = seen or integers
+                if logits is not None:
+                    classes[name] = np.argmax(logits, axis=-1).astype(np.int32)
+                failures += shortfalls(name, rows[name], judge, gate)
+                failures += outside_grid(name, integers, handoff)
+        notes += remarks(rows, judge, target, len(handoff.test_labels))
+    verification = {
+        "format": FORMAT,
+        "passed": not failures,
+        "failures": failures,
+        "notes": notes,
+        "gate": dataclasses.asdict(gate),
+        "target": target.title,
+        "judge": judge,
+        "num_images": len(handoff.test_labels),
+        "student": {"top1": percent(np.argmax(handoff.student_logits, axis=-1) == handoff.test_labels)},
+        "runtimes": rows,
+        "file": _file(content),
+        "operators": dict(collections.Counter(operator.kind for operator in found.operators)),
+        "tensors": [_row(tensor, handoff, seen) for tensor in found.tensors.values()],
+        "seconds": time.monotonic() - start,
+    }
+    return verification, classes
+
+
+def unlike(content: bytes, found: IntegerGraph, expected: IntegerGraph, handoff: Handoff, target: Target) -> list[str]:
+    """A line for each way in which a file is not what the exporter writes of the handoff.
+
+    Only bytes that are the exporter's own, but for the description, ever reach an interpreter: those are native code,
+    which a stranger's flatbuffer may crash.
+
+    Args:
+      found: what `read_back` finds in `content`.
+    """
+    stored = stored_as(expected, found, target)
+    lines = refusals(stored, found, handoff)
+    if not lines and content != convert(stored, description(content)):
+        lines = [
+            "every tensor and operator is as expected, and yet the bytes are not as the exporter packs them; "
+            "where another version exported the file, export it again"
+        ]
+    return lines
+
+
+def remarks(rows: dict, judge: str, target: Target, num_images: int) -> list[str]:
+    """What a user should know of the runtimes beyond the verdict."""
+    lines = []
+    if judge != target.judges[0]:
+        lines.append(f"{judge} judged the file in the place of {target.judges[0]}, which could not be asked")
+    for name, row in rows.items():
+        if "not_run" in row:
+            lines.append(f"{name} tells nothing of the file: {row['not_run']}")
+        elif "unpacked" in row:
+            lines.append(f"{name} lacks INT4 kernels that the file needs; it was asked with the same integers as int8")
+        if row.get("num_images", num_images) < num_images:
+            lines.append(
+                f"{name} was given the first {row['num_images']:,} of the {num_images:,} test images: it is slow here"
+            )
+    row = rows[judge]
+    if row["arithmetic"] != "litert" and "not_run" not in row:
+        found = row["accuracy"]
+        lines.append(
+            f"{judge} rounds twice where training rounds once: on {found['num_images']:,} images the student's top-1 "
+            f"is {found['student_top1']:.2f} % in training's arithmetic and {found['top1']:.2f} % in {judge}'s"
+        )
+    return lines
+
+
+def verify_compressed(content: bytes, plain: bytes, handoff: Handoff) -> dict:
+    """Whether a lookup-table file makes the integers of the plain one on TFLM."""
+    images = handoff.test_images[:NUM_COMPRESSED_IMAGES]
+    found = read_back(plain)
+    (expected, _), (logits, facts) = (infer("tflm", found, file, images) for file in (plain, content))
+    steps = np.abs(logits.astype(np.int32) - expected)
+    return {
+        "passed": not steps.any(),
+        "num_images": len(images),
+        "equal_logits": percent(steps == 0),
+        **facts,
+        "file": _file(content),
+    }
+
+
+def _row(tensor: Tensor, handoff: Handoff, seen: dict[str, np.ndarray]) -> dict:
+    """What verification.json says of a tensor."""
+    layer = tensor.name.removesuffix("/kernel")
+    params = handoff.tensor_params.get(tensor.name) or handoff.weight_params.get(layer)
+    row = {
+        "name": tensor.name,
+        "type": tensor.dtype,
+        "shape": list(tensor.shape),
+        "scale": [float(s) for s in tensor.scales],
+        "zero_point": tensor.zero_point,
+        "axis": tensor.axis,
+    }
+    if params is not None:
+        row["num_bits"] = params.grid.num_bits
+    if tensor.data is not None:
+        row["num_levels"] = len(np.unique(tensor.data))
+    elif tensor.name in seen:
+        row["num_levels"] = len(seen[tensor.name])
+    return row
+
+
+def _file(content: bytes) -> dict:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

@@ -1,0 +1,92 @@
+"""What a run was asked for, and what came of it."""
+
+import numpy as np
+
+from tflite_export.proof.gate import Gate
+
+ORIGINS = {
+    "trained": "trained in this run",
+    "weights": "with the weights that it came with",
+    "builder": "as its builder gave it",
+}
+OLDER = "this run was trained by a version that did not keep it; train again to have it here"
+
+
+def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> list[dict]:
+    """Rows of `what`, `asked`, `came` and whether it was `met`, None where nothing was asked.
+
+    Args:
+      results, verification: results.json and verification.json.
+      integers: kernels by layer name.
+    """
+    asked, target = results["experiment"]["quantization"], results["experiment"].get("target") or {}
+    runtimes = {name: row for name, row in verification.get("runtimes", {}).items() if "not_run" not in row}
+    bits = f"W{asked['weight_bits']}A{asked['activation_bits']}"
+    bits += f", first layer {asked['first_layer_bits']}, last {asked['last_layer_bits']}"
+    bits += f", residual tensors {asked['residual_bits']}" + "".join(f", {r}" for r in asked.get("bits_rule", ()))
+    kernels = [row["num_bits"] for row in results["coverage"] if row["tensor"] == "kernel"]
+    counts = [f"{kernels.count(n)} kernels at {n} bits" for n in sorted(set(kernels))]
+    found = [_demand("bit widths", bits, ", ".join(counts))]
+
+    reference = results.get("full_precision")
+    if reference is None:
+        found.append(_demand("full precision, top-1", "", f"not known: {OLDER}"))
+    elif reference["test_top1"] is None:
+        found.append(_demand("full precision, top-1", "", "none: the student was quantized from a random start"))
+    else:
+        origin = ORIGINS[reference["origin"]]
+        found.append(_demand("full precision, top-1", "", f"{reference['test_top1']:.2f} %, the student {origin}"))
+    teachers = [phase["teacher_test_top1"] for phase in results["phases"] if "teacher_test_top1" in phase]
+    if teachers:
+        found.append(_demand("teacher, top-1", "", f"{teachers[-1]:.2f} %, when it taught last"))
+    student = results["student_test_top1"]
+    lost = ""
+    if reference and reference["test_top1"] is not None:
+        lost = f", {student - reference['test_top1']:+.2f} points from full precision"
+    trained = results.get("student")  # earlier versions knew of real numbers alone
+    numbers = f"in the integers of {trained['judge']}" if trained else "in real numbers"
+    found.append(_demand(f"student {numbers}, top-1", "", f"{student:.2f} %{lost}"))
+    if trained:
+        found.append(
+            _demand("student in real numbers, top-1", "", f"{trained['real_numbers_top1']:.2f} %, a yardstick")
+        )
+    for name, row in runtimes.items():
+        demand, met = "", None
+        if name == verification["judge"]:
+            gate = Gate(**verification["gate"])
+            demand = f"not below real numbers by more than {gate.max_top1_difference:g} points and beyond chance"
+            met = not gate.finds_worse(row["accuracy"])
+        came = f"{row['accuracy']['top1']:.2f} % of {row['accuracy']['num_images']:,} images"
+        if met is not None:
+            came += f", p = {row['accuracy']['p']:.2g}"
+        found.append(_demand(f"file on {row['title']}, top-1", demand, came, met))
+
+    if "file" in verification:
+        size, limit = verification["file"]["bytes"], target.get("max_flash_bytes")
+        floats = 4 * sum(codes.size for codes in integers.values())
+        came = f"{size:,} bytes; the kernels alone in float32 are {floats:,}"
+        found.append(_demand("size", _limit(limit), came, size <= limit if limit else None))
+        if "compressed" in verification:
+            size = verification["compressed"]["file"]["bytes"]
+            found.append(_demand("size with lookup tables", _limit(limit), f"{size:,} bytes"))
+        arenas = [row["arena_bytes"] for row in runtimes.values() if "arena_bytes" in row]
+        limit = target.get("max_ram_bytes")
+        met = arenas[0] <= limit if arenas and limit else None
+        came = f"{arenas[0]:,} bytes on TensorFlow Lite for Microcontrollers" if arenas else _no_arena(verification)
+        found.append(_demand("arena", _limit(limit), came, met))
+    for row in runtimes.values():
+        found.append(_demand(f"latency on {row['title']}", "", f"{1000 * row['median_seconds']:.3g} ms an image, here"))
+    return found
+
+
+def _demand(what: str, asked: str, came: str, met: bool | None = None) -> dict:
+    return {"what": what, "asked": asked, "came": came, "met": met}
+
+
+def _limit(num_bytes: int | None) -> str:
+    return f"at most {num_bytes:,} bytes" if num_bytes else ""
+
+
+def _no_arena(verification: dict) -> str:
+    row = verification["runtimes"].get("tflm", {"not_run": "it was not asked"})
+    return f"not known, TensorFlow Lite for Microcontrollers did not run: {row.get('not_run', 'it tells nothing')}"

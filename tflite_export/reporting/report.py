@@ -1,0 +1,195 @@
+"""report.html: one file that opens offline and says what was trained, and whether the .tflite is that."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from qkd_tf.console import page
+from qkd_tf.contract.grid import TensorQuantParams, load_params
+from qkd_tf.storage import durable
+from tflite_export import test_split
+from tflite_export.reporting import demands, figures, mistakes
+from tflite_export.reporting.demands import OLDER
+
+TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
+DIAGNOSIS_FORMAT = 1
+NUM_WORST = 10
+KINDS = {"activations": "output", "kernels": "kernel"}
+
+
+def write(run_dir: pathlib.Path, verification: dict, classes: Mapping[str, np.ndarray] | None = None) -> None:
+    """Writes `run_dir`/report.html from what training and verification left.
+
+    What a run does not have, for whatever reason, its section says.
+
+    Args:
+      verification: as in verification.json.
+      classes: by runtime the class that the file gives each test image, as `verification.examine` returns it.
+    """
+    results = json.loads((run_dir / "results.json").read_text())
+    handoff = run_dir / "handoff"
+    diagnosis = _diagnosis(run_dir / "diagnosis.json")
+    with np.load(handoff / "weights.npz", allow_pickle=False) as weights:
+        integers = {name: weights[name] for name in weights.files}
+    params = load_params(handoff / "tensor_params.json")
+    judge = verification.get("runtimes", {}).get(verification.get("judge"), {})
+    html = page.render(
+        TEMPLATE,
+        name=run_dir.name,
+        results=results,
+        verification=verification,
+        flags=(run_dir / "flags.txt").read_text(errors="replace").splitlines(),
+        demands=demands.rows(results, verification, integers),
+        mistakes=_mistakes(handoff, verification, classes or {}, diagnosis),
+        beginnings=_beginnings(results),
+        training=_training(results["phases"]),
+        intervals=_intervals(results),
+        errors=_errors(diagnosis, results["coverage"], judge),
+        weights=_weights(integers, load_params(handoff / "weight_params.json")),
+        ranges=_ranges(diagnosis, params, verification.get("tensors", [])),
+    )
+    durable.write_whole(run_dir / "report.html", html)
+
+
+def _diagnosis(path: pathlib.Path) -> dict | None:
+    """What training measured; None where it did not, or in a form of another version."""
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError:  # damaged: the report does without
+        return None
+    return found if isinstance(found, dict) and found.get("format") == DIAGNOSIS_FORMAT else None
+
+
+def _mistakes(handoff: pathlib.Path, verification: dict, classes: Mapping[str, np.ndarray], diagnosis) -> dict:
+    """Confusion matrix and pictures of the judging runtime, or why there are none."""
+    judge = verification.get("judge")
+    if judge not in classes:
+        return {"missing": "The file was not run, so there is nothing to say of its mistakes."}
+    answers, labels = classes[judge], np.load(handoff / "test_labels.npy")
+    if answers.ndim != 1 or labels.ndim != 1:
+        shape = "×".join(map(str, answers.shape[1:]))
+        return {"missing": f"The logits are a map, {shape} answers an image: there is no single class."}
+    labels, names = labels[: len(answers)], (handoff / "labels.txt").read_text(encoding="utf-8").splitlines()
+    found = {
+        "title": verification["runtimes"][judge]["title"],
+        "num_images": len(answers),
+        "confusion": mistakes.confusion(labels, answers, names),
+    }
+    full_precision = diagnosis["full_precision"]["classes"] if diagnosis else None
+    if full_precision is None:
+        random = diagnosis and diagnosis["full_precision"]["origin"] == "random"
+        reason = "the student was quantized from a random start" if random else OLDER
+        return {**found, "compared": None, "no_reference": f"There is no full precision to compare with: {reason}."}
+    compared = mistakes.against_full_precision(labels, answers, np.array(full_precision[: len(answers)]))
+    images = test_split.pixels(handoff)
+    shown = [
+        {"number": i, "png": mistakes.picture(images[i]), "is": names[labels[i]], "says": names[answers[i]]}
+        for i in compared["lost"][: mistakes.NUM_SHOWN]
+    ]
+    return {**found, "compared": compared, "pictures": shown}
+
+
+BEGINNINGS = {"student": "student, in float", "quantized": "student, quantized by calibration", "teacher": "teacher"}
+
+
+def _beginnings(results: dict) -> dict:
+    """A row for each network that training began with."""
+    top1, proofs = results.get("start_top1"), results.get("as_given")
+    if top1 is None or proofs is None:
+        return {"missing": f"What training began with is not known: {OLDER}."}
+    rows = [
+        {"what": what, "top1": top1[name], "proof": proofs.get(name)}
+        for name, what in BEGINNINGS.items()
+        if name in top1
+    ]
+    return {"rows": rows}
+
+
+def _training(phases: list[dict]) -> dict | None:
+    return {"losses": figures.losses(phases), "validation": figures.validation(phases)} if phases else None
+
+
+def _intervals(results: dict) -> dict:
+    """The figure of all intervals, and a row for each."""
+    phases, tensors = results["phases"], [row for row in results["coverage"] if row["tensor"] != "input"]
+    if not phases:
+        return {"missing": "Nothing was trained: intervals are those of calibration."}
+    kept = [rows for phase in phases if len(rows := figures.interval_rows(phase))]
+    if not kept:
+        return {"missing": f"How the intervals moved is not known: {OLDER}."}
+    values = np.concatenate(kept)
+    rows = []
+    for tensor, series in zip(tensors, values.T, strict=True):
+        ratio = float(series[-1] / series[0])
+        name = f"{tensor['layer']} {tensor['tensor']}"
+        text = f"{name}: interval {series[0]:.3g} at first, {series[-1]:.3g} at last"
+        rows.append(
+            {**tensor, "first": series[0], "last": series[-1], "ratio": ratio, "spark": figures.spark(series, text)}
+        )
+    moved = sorted(rows, key=lambda row: -abs(np.log(row["ratio"])))[:3]
+    drawn = [
+        figures.intervals(phases, [row["tensor"] == kind for row in tensors], what) for what, kind in KINDS.items()
+    ]
+    return {"figures": drawn, "rows": rows, "moved": moved}
+
+
+def _errors(diagnosis: dict | None, coverage: list[dict], judge: dict) -> dict:
+    """Rows of every tensor, first the one whose own grid has the greatest error."""
+    if diagnosis is None:
+        return {"missing": f"The error of each layer is not known: {OLDER}."}
+    bits = {(row["layer"], row["tensor"]): row["num_bits"] for row in coverage}
+    different = judge["codes"]["different"] if "codes" in judge else None
+    rows = []
+    for row in diagnosis["tensors"]:
+        equal = None
+        if different is not None and row["tensor"] == "output":
+            equal = different.get(row["layer"], {"equal_codes": 100.0})["equal_codes"]
+        rows.append(
+            {"full_precision": None, **row, "num_bits": bits[row["layer"], row["tensor"]], "equal_codes": equal}
+        )
+    own = [np.inf if row["unrounded"]["own_sqnr"] is None else row["unrounded"]["own_sqnr"] for row in rows]
+    worst = [rows[k] for k in np.argsort(own, kind="stable")]
+    return {
+        "num_images": diagnosis["num_images"],
+        "referenced": any(row["full_precision"] for row in rows),
+        "worst": worst[:NUM_WORST],
+        "others": worst[NUM_WORST:],
+        "figures": [
+            figures.errors([row for row in diagnosis["tensors"] if row["tensor"] == kind], what)
+            for what, kind in KINDS.items()
+        ],
+    }
+
+
+def _weights(integers: dict[str, np.ndarray], params: dict[str, TensorQuantParams]) -> list[dict]:
+    """A histogram for each kernel, over the whole of its grid."""
+    rows = []
+    for name, codes in integers.items():
+        grid = params[name].grid
+        counts = np.bincount(codes.ravel().astype(np.int64) - grid.qmin, minlength=grid.num_levels)
+        used, zeros = int(np.sum(counts > 0)), 100.0 * counts[-grid.qmin] / codes.size
+        ends = 100.0 * (counts[0] + counts[-1]) / codes.size
+        text = f"{name}: {used} of {grid.num_levels} integers occur, {zeros:.0f} % are 0, {ends:.1f} % at the ends"
+        row = {"name": name, "num_bits": grid.num_bits, "size": codes.size, "used": used, "levels": grid.num_levels}
+        rows.append({**row, "zeros": zeros, "ends": ends, "figure": figures.histogram(counts, text)})
+    return rows
+
+
+def _ranges(diagnosis: dict | None, params: dict[str, TensorQuantParams], tensors: list[dict]) -> dict:
+    """What each activation's grid can hold, and what was seen on the first images."""
+    if diagnosis is None:
+        return {"missing": f"The values that activations took are not known: {OLDER}."}
+    levels = {row["name"]: row.get("num_levels") for row in tensors}
+    rows = []
+    for row in (row for row in diagnosis["tensors"] if row["tensor"] == "output"):
+        name, error = row["layer"], row["unrounded"]
+        grid = params[name].grid
+        holds = (grid.qmin * params[name].scale, grid.qmax * params[name].scale)
+        seen = (error["lowest"], error["highest"])
+        text = f"{name}: the grid holds {holds[0]:.3g} to {holds[1]:.3g}, seen were {seen[0]:.3g} to {seen[1]:.3g}"
+        found = {"name": name, "num_bits": grid.num_bits, "holds": holds, "seen": seen, "clipped": error["clipped"]}
+        found |= {"used": levels.get(name), "levels": grid.num_levels, "figure": figures.ranges(holds, seen, text)}
+        rows.append(found)
+    return {"rows": rows, "num_images": diagnosis["num_images"]}
