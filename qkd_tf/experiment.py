@@ -135,7 +135,7 @@ class DataSpec:
         require_count(self.max_eval_images, "max_eval_images", highest=10**9, why="0 is for all")
 
     @property
-    def has_room(self) -> bool:
+    def crops_larger(self) -> bool:
         """Whether resized training images are larger than what is cropped of them."""
         return self.image_size > 0 and self.resize == "crop"
 

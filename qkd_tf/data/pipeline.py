@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from qkd_tf.contract.pictures import resized_side
 from qkd_tf.data import pixels
 from qkd_tf.data.mixing import is_mixed
 from qkd_tf.data.source import Examples, Source
@@ -77,8 +78,8 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     require_enough(source, spec)
     shape = source.image_shape
     shapes = {"test": shape, "validation": shape, "train": shape}  # memory is given out in this order
-    if spec.has_room:
-        shapes["train"] = (pixels.room(spec.image_size),) * 2 + shape[2:]  # for the random crop
+    if spec.crops_larger:
+        shapes["train"] = (resized_side(spec.image_size),) * 2 + shape[2:]  # for the random crop
     fit, crop, fit_and_crop = _transforms(source, spec)
     examples = {name: getattr(source, name) for name in shapes}
     transforms = {"test": fit_and_crop, "validation": fit_and_crop, "train": fit}

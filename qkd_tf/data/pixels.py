@@ -128,7 +128,7 @@ def augment(images: tf.Tensor, image_shape: tuple[int, int, int], spec: DataSpec
       [N, H, W, C] uint8.
     """
     height, width, channels = image_shape
-    pad = 0 if spec.has_room else spec.crop_padding
+    pad = 0 if spec.crops_larger else spec.crop_padding
     images = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
     n, padded_height, padded_width, _ = tf.unstack(tf.shape(images))
     spare = tf.stack([padded_height - height, padded_width - width])

@@ -18,7 +18,7 @@ from qkd_tf.contract.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic
 from qkd_tf.models.activations import activation_name
 from qkd_tf.process.accelerators import on_cpu
 from qkd_tf.process.portions import values_of_image
-from qkd_tf.quantization.roles import is_sigmoid, parents, producer, role
+from qkd_tf.quantization.roles import is_sigmoid, parents, role
 from qkd_tf.quantization.scheme import QuantizedStudent
 
 INT32_MAX = 2**31 - 1
@@ -37,8 +37,7 @@ class IntegerStudent:
     def __init__(self, student: QuantizedStudent):
         self.layers = student.plain.layers
         self.image_shape = student.plain.input_shape[1:]
-        (output,) = student.plain.output_names
-        self.output = producer(student.plain.get_layer(output)).name
+        (self.output,) = student.plain.output_names
         self.pixels = student.pixels[0]
         self.params = {self.pixels: student.pixels[1]} | {name: q.params() for name, q in student.outputs.items()}
         for layer in self.layers:  # a layer that only moves integers hands its input's parameters on

@@ -99,6 +99,22 @@ def test_every_tensor_is_the_definitions(monkeypatch, make_student, body, spec, 
         assert_equal(student, arithmetic, pictures(5))
 
 
+@pytest.mark.parametrize(
+    "moving", [layers.Flatten(name="end"), layers.Reshape((5,), name="end"), layers.Dropout(0.5, name="end")]
+)
+def test_logits_that_are_moved_in_the_end_have_the_shape_of_the_students_output(make_student, moving):
+    """MobileNet of keras.applications ends in a Reshape."""
+
+    def body(x):
+        x = layers.GlobalAveragePooling2D(keepdims=True)(layers.Conv2D(6, 3, name="first")(x))
+        return moving(layers.Conv2D(5, 1, name="last")(x))
+
+    student = make_student(body, HIGH)
+    (logits,) = IntegerGraph(student, ARITHMETICS["litert"], 5).logits(pictures(5))
+    assert student.output == "end" and logits.shape[1:] == moving.output_shape[1:]
+    assert_equal(student, "litert", pictures(5))
+
+
 def test_sums_that_float32_does_not_hold_are_there(make_student):
     student = make_student(dense, HIGH)
     assert {kernel.codes.dtype.name for kernel in student.kernels.values()} == {"float32", "float64"}
