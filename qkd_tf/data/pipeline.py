@@ -21,6 +21,7 @@ from qkd_tf.experiment import DataSpec, ExperimentError, require
 CACHE_BYTES = 4 << 30  # of decoded images that are kept in memory; what does not fit is streamed
 DIGESTED = 1_000  # examples that stand for a streamed split in the fingerprint
 SAMPLE_SEED = 0
+WHOLE = (0, 1)  # the share of a batch that is all of it
 RESIZES = {"crop": pixels.resize, "squash": pixels.squash}
 PARALLEL_CALLS = 2  # batches at work; 256 of 224x224 are 38 MB
 DECODE_CALLS = os.cpu_count() or 1
@@ -31,8 +32,9 @@ class Splits:
     """The three splits of a data set, as batches of (pixels [N, H, W, C] uint8, labels [N] int64).
 
     Attributes:
-      train: epoch number, first step -> augmented batches of that epoch from that step on (0: all), the same for the
-        same seed and epoch. What is streamed is not decoded before that step.
+      train: epoch number, first step, share -> augmented batches of that epoch from that step on (0: all), the same for
+        the same seed and epoch. A share (index, number) is that one of so many equal parts of each batch; WHOLE is all
+        of it. What is streamed is not decoded before that step, and of others' shares not at all.
       calibration: training images without augmentation.
       validation, test: in the order of the data set, the last batch may be short.
       fingerprint: what was read: data set, version, numbers of images, SHA-256 of the first `digested` images of
@@ -43,7 +45,7 @@ class Splits:
       spec: what reads them again, in another process too; None where nothing does.
     """
 
-    train: Callable[[int, int], tf.data.Dataset]
+    train: Callable[[int, int, tuple[int, int]], tf.data.Dataset]
     calibration: tf.data.Dataset
     validation: tf.data.Dataset
     test: tf.data.Dataset
@@ -103,16 +105,21 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return dataset.batch(spec.batch_size).prefetch(PARALLEL_CALLS)
 
-    def epoch_batches(epoch: int, first_step: int = 0) -> tf.data.Dataset:
+    num_whole = source.train.num_examples // spec.batch_size
+    num_steps = min(num_whole, spec.max_steps or num_whole)
+
+    def epoch_batches(epoch: int, first_step: int = 0, share: tuple[int, int] = WHOLE) -> tf.data.Dataset:
         seed = spec.seed * 100_003 + epoch
-        examples = pictures["train"].shuffled(seed, first_step * spec.batch_size)
-        batches = examples.batch(spec.batch_size, drop_remainder=True).enumerate(first_step)
-        if spec.max_steps:
-            batches = batches.take(spec.max_steps - first_step)
-        return batches.map(
-            lambda step, batch: (pixels.augment(batch[0], shape, spec, tf.stack([seed, step])), batch[1]),
-            num_parallel_calls=PARALLEL_CALLS,
-        ).prefetch(PARALLEL_CALLS)
+        examples = pictures["train"].shuffled(seed, first_step * spec.batch_size, _rows(spec.batch_size, share))
+        batches = examples.batch(spec.batch_size // share[1], drop_remainder=True).enumerate(first_step)
+        return (
+            batches.take(num_steps - first_step)
+            .map(
+                lambda step, batch: (pixels.augment(batch[0], shape, spec, tf.stack([seed, step]), share), batch[1]),
+                num_parallel_calls=PARALLEL_CALLS,
+            )
+            .prefetch(PARALLEL_CALLS)
+        )
 
     centred = pictures["train"].shuffled(spec.seed).map(lambda image, label: (crop(image), label))
     return Splits(
@@ -228,12 +235,17 @@ class Pictures:
         """In the order of the data set, from example number `first` on."""
         return self._decoded(self._examples.read(None).skip(first)) if self._kept is None else self._kept.skip(first)
 
-    def shuffled(self, seed: int, first: int = 0) -> tf.data.Dataset:
-        """In an order that depends on the seed alone, from example number `first` of it on."""
+    def shuffled(
+        self,
+        seed: int,
+        first: int = 0,
+        part: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda all_of_it: all_of_it,
+    ) -> tf.data.Dataset:
+        """In an order that depends on the seed alone, from example number `first` of it on; of those `part`."""
         if self._kept is not None:
-            return self._shuffled(self._kept, self._examples.num_examples, seed).skip(first)
+            return part(self._shuffled(self._kept, self._examples.num_examples, seed).skip(first))
         stored = self._shuffled(self._examples.read(seed), self._examples.buffer, seed)
-        return self._decoded(stored.skip(first))
+        return self._decoded(part(stored.skip(first)))
 
     def head(self) -> tf.data.Dataset:
         """What is looked at before training: all that is kept, the first DIGESTED of what is streamed."""
@@ -254,6 +266,20 @@ class Pictures:
             num_parallel_calls=DECODE_CALLS,
             deterministic=True,
         ).with_options(_options())
+
+
+def _rows(batch_size: int, share: tuple[int, int]) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+    """What is left of examples, the first of which begins a batch, of a share of each batch."""
+    index, number = share
+    size = batch_size // number
+
+    def part(examples: tf.data.Dataset) -> tf.data.Dataset:
+        if number == 1:
+            return examples
+        mine = examples.enumerate().filter(lambda at, _: at % batch_size // size == index)
+        return mine.map(lambda _, example: example)
+
+    return part
 
 
 def _fitting(num_bytes: dict[str, int]) -> set[str]:

@@ -1,6 +1,7 @@
 """Time: phases in order, epochs, optimizers and their schedules, checkpoints, resume."""
 
 import contextlib
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -226,7 +227,7 @@ class Trainer:
 
         with training_in(self._spec.mixed_precision):
             distiller.fit(
-                self._distribution.divide(self._splits.train(number, done)),
+                self._distribution.divide(functools.partial(self._splits.train, number, done)),
                 steps_per_epoch=steps - done,
                 verbose=0,
                 callbacks=[

@@ -143,7 +143,7 @@ def nan_at(make_splits, epoch, step):
     """Splits whose training batch of that epoch and step, both from 1, is all NaN."""
     splits = make_splits()
 
-    def train(number, first_step=0):
+    def train(number, first_step=0, share=(0, 1)):
         def spoil(index, batch):
             images = tf.cast(batch[0], tf.float32)
             broken = tf.logical_and(index == step - 1, number == epoch - 1)
@@ -181,7 +181,7 @@ def test_intervals_are_kept_from_calibration_to_the_last_epoch(tmp_path, make_ru
 def test_results_tell_of_every_epoch_and_two_checkpoints_are_kept(tmp_path, make_run, make_splits):
     whole, asked = make_splits(), []
 
-    def train(epoch, first_step=0):
+    def train(epoch, first_step=0, share=(0, 1)):
         asked.append(epoch)
         return whole.train(epoch, first_step)
 
