@@ -110,7 +110,7 @@ def test_logits_that_are_moved_in_the_end_have_the_shape_of_the_students_output(
         return moving(layers.Conv2D(5, 1, name="last")(x))
 
     student = make_student(body, HIGH)
-    (logits,) = IntegerGraph(student, ARITHMETICS["litert"], 5).logits(pictures(5))
+    (logits,) = IntegerGraph(student, ARITHMETICS["litert"], 5).logits([pictures(5)])
     assert student.output == "end" and logits.shape[1:] == moving.output_shape[1:]
     assert_equal(student, "litert", pictures(5))
 
