@@ -16,6 +16,9 @@ from typing import NamedTuple
 
 from absl import flags
 
+from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.flags import OPTIONS
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "flags.md"
 
@@ -52,15 +55,8 @@ said of wrong values.
 """
 
 
-class Declaration(NamedTuple):
-    """A flag as the source declares it; `section` is the last comment that stands right above a flag, "" if none."""
-
-    name: str
-    section: str
-
-
 class Row(NamedTuple):
-    """A flag as a user sees it; `section` as in `Declaration`."""
+    """A flag as a user sees it."""
 
     section: str
     name: str
@@ -76,25 +72,25 @@ def path_of(module: str) -> pathlib.Path:
     return package if package.is_file() else path.with_suffix(".py")
 
 
-def declarations(source: str) -> list[Declaration]:
-    """The flags that a module defines itself, in order, found without running it."""
-    lines, found, section = source.splitlines(), [], ""
-    for call in _declaring_calls(ast.parse(source)):
-        above = lines[call.lineno - 2]
-        section = above[2:] if above.startswith("# ") else section
-        found.append(Declaration(call.args[0].value.removeprefix("--"), section))
-    return found
-
-
 def rows(module: str) -> list[Row]:
     """The flags that a module defines itself, of absl or of argparse."""
     path = path_of(module)
-    source = path.read_text()
-    sections = {declared.name: declared.section for declared in declarations(source)}
-    calls = _declaring_calls(ast.parse(source))
-    if calls and ast.unparse(calls[0].func).endswith("add_argument"):
+    if calls := _declaring_calls(ast.parse(path.read_text())):
         return [_of_argparse(action) for action in _actions(calls)]
-    return [_of_absl(flag, sections[flag.name]) for flag in _defined(source, path)]
+    values = _absl_flags(path)
+    return [_of_absl(values[name], section) for name, section in values.sections.items()]
+
+
+def names(module: str) -> set[str]:
+    """Those of the flags that a module defines itself."""
+    source = path_of(module).read_text()
+    written = re.findall(r'(?:DEFINE_\w+|add_argument)\(\s*"(?:--)?(\w+)"', source)
+    return {*written, *(option.name for option in OPTIONS if module == "qkd_tf.flags")}
+
+
+def _absl_flags(path: pathlib.Path) -> CommandFlags:
+    """absl's flags of a module, which is run for that under another name."""
+    return runpy.run_path(str(path), run_name=f"docs.{path.stem}")["FLAGS"]
 
 
 def page() -> str:
@@ -112,16 +108,9 @@ def page() -> str:
 
 
 def _declaring_calls(tree: ast.Module) -> list[ast.Call]:
-    """Calls such as flags.DEFINE_string(...) and parser.add_argument(...), in the order of the source."""
+    """Calls such as parser.add_argument(...), in the order of the source."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
-    declaring = [call for call in calls if call.func.attr.startswith("DEFINE_") or call.func.attr == "add_argument"]
-    return sorted(declaring, key=lambda call: call.lineno)
-
-
-def _defined(source: str, path: pathlib.Path) -> list[flags.Flag]:
-    """absl's flags of a module, which is run for that under another name."""
-    values = runpy.run_path(str(path), run_name=f"docs.{path.stem}")["FLAGS"]
-    return [values[declared.name] for declared in declarations(source)]
+    return sorted((call for call in calls if call.func.attr == "add_argument"), key=lambda call: call.lineno)
 
 
 def _of_absl(flag: flags.Flag, section: str) -> Row:

@@ -6,7 +6,6 @@ says which phase takes the epochs of each of the three, so that a student trains
 become a small file in --results_dir as soon as they are there, and a cell that has one is not run again.
 """
 
-import copy
 import itertools
 import json
 import pathlib
@@ -35,7 +34,7 @@ ROWS: Mapping[str, tuple[str, str, str]] = {
 OVERRIDDEN = ("run_dir", "seed", "weight_bits", "activation_bits", "phases", "epochs", "learning_rates")
 BASELINE = "qat"  # what the other rows are compared with, seed by seed
 
-FLAGS = copy.deepcopy(flags.FLAGS)  # those of the training, and its own
+FLAGS = flags.FLAGS.extended()  # those of the training, and its own
 FLAGS.DEFINE_list("rows", list(ROWS), f"Rows to run, of {', '.join(ROWS)}.")
 FLAGS.DEFINE_list("bits", ["w4a4"], "Bit widths of weights and activations, as w2a2, a list.")
 FLAGS.DEFINE_list("seeds", ["0", "1", "2"], "Seeds, a list of whole numbers.")

@@ -4,7 +4,6 @@ if __name__ == "__main__":
     from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
-import copy
 import sys
 
 import numpy as np
@@ -16,7 +15,7 @@ from qkd_tf.experiment import DataSpec, Experiment, ExperimentError, require, re
 from qkd_tf.outcome import handoff
 from qkd_tf.quantization.scheme import quantize_student
 
-FLAGS = copy.deepcopy(flags.FLAGS)  # those of the training, and its own
+FLAGS = flags.FLAGS.extended()  # those of the training, and its own
 FLAGS.DEFINE_integer("num_classes", 0, "Classes of a set that is not at hand; with --image_size and --image_channels.")
 
 

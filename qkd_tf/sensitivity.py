@@ -10,7 +10,6 @@ if __name__ == "__main__":
     from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
-import copy
 import dataclasses
 import itertools
 import json
@@ -34,7 +33,7 @@ from qkd_tf.quantization.standard_form import standard_form
 from qkd_tf.storage import durable
 from qkd_tf.storage.saved_model import load_model
 
-FLAGS = copy.deepcopy(flags.FLAGS)  # those of the training, and its own
+FLAGS = flags.FLAGS.extended()  # those of the training, and its own
 FLAGS.DEFINE_list("try_bits", ["4", "2"], "Bit widths to try on each layer, 2..8, a list.")
 FLAGS.DEFINE_integer("max_weight_bytes", 0, "Bytes of all kernels at their widths, to suggest rules for; 0: none.")
 

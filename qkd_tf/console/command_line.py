@@ -4,20 +4,46 @@ A module of a command has `FLAGS = CommandFlags()` and defines by `FLAGS.DEFINE_
 `flags.DEFINE_integer(...)`, which would define for every program that imports it.
 """
 
+import copy
 import functools
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags
 
+flags.disclaim_key_flags()  # flags are those of the module that defines them here
+
 
 class CommandFlags(flags.FlagValues):
-    """Flags of their own, with absl's DEFINE functions as methods."""
+    """Flags of their own, with absl's DEFINE functions as methods.
+
+    Attributes:
+      sections: section, of a table for people, by name of a flag, in the order in which they are defined.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.__dict__["sections"] = {}
+        self.begin("")
+
+    def extended(self) -> "CommandFlags":
+        """A copy, to which a command adds its own, which alone have sections there."""
+        extended = copy.deepcopy(self)
+        extended.__dict__.update(sections={}, section="")
+        return extended
+
+    def begin(self, section: str) -> None:
+        """Puts what is defined from now on in a section."""
+        self.__dict__["section"] = section
 
     def __getattr__(self, name: str):
         if name.startswith("DEFINE_"):
-            return functools.partial(getattr(flags, name), flag_values=self)
+            return functools.partial(self._define, getattr(flags, name))
         return super().__getattr__(name)
+
+    def _define(self, define: Callable, name: str, *args, **kwargs):
+        self.__dict__["sections"][name] = self.__dict__["section"]
+        return define(name, *args, flag_values=self, **kwargs)
 
 
 def run(main: Callable[[list[str]], None], values: CommandFlags, argv: Sequence[str] | None = None) -> None:

@@ -28,8 +28,8 @@ def anchors(page):
 def flags_of(module):
     """Names of the flags that a command takes."""
     source = flags.path_of(module).read_text()
-    own = {declared.name for declared in flags.declarations(source)}
-    takes_those_of_training = re.search(r"(run\(main, |deepcopy\()flags\.FLAGS\)", source)
+    own = flags.names(module)
+    takes_those_of_training = re.search(r"run\(main, flags\.FLAGS\)|flags\.FLAGS\.extended\(\)", source)
     return own | OF_ABSL | (flags_of("qkd_tf.flags") if takes_those_of_training else set())
 
 

@@ -1,0 +1,80 @@
+"""An experiment as a value: frozen, checked once, handed down. Standard library only."""
+
+from qkd_tf.experiment.checks import (
+    ExperimentError,
+    bit_widths,
+    printable,
+    require,
+    require_bits,
+    require_count,
+    require_factor,
+    require_known,
+)
+from qkd_tf.experiment.data import MAX_SIDE, RESIZES, DataSpec
+from qkd_tf.experiment.experiment import Experiment
+from qkd_tf.experiment.network import (
+    IN_MEMORY,
+    TRAINED_IN_MEMORY,
+    UNTRAINED_IN_MEMORY,
+    NetworkSpec,
+    PixelNormalization,
+)
+from qkd_tf.experiment.option import Option, options
+from qkd_tf.experiment.quantization import (
+    EQUALIZATIONS,
+    INTERVAL_GRADIENT_SCALES,
+    INTERVAL_INITS,
+    UNEVEN_CHANNELS,
+    BitsRule,
+    QuantizationSpec,
+)
+from qkd_tf.experiment.target import TargetSpec
+from qkd_tf.experiment.training import (
+    BATCH_NORM_STATISTICS,
+    KEPT_EPOCHS,
+    OPTIMIZERS,
+    PHASES,
+    PRECISIONS,
+    STRATEGIES,
+    TEACHER_PHASES,
+    PhaseSpec,
+    TrainingSpec,
+)
+
+__all__ = [
+    "BATCH_NORM_STATISTICS",
+    "EQUALIZATIONS",
+    "INTERVAL_GRADIENT_SCALES",
+    "INTERVAL_INITS",
+    "IN_MEMORY",
+    "KEPT_EPOCHS",
+    "MAX_SIDE",
+    "OPTIMIZERS",
+    "PHASES",
+    "PRECISIONS",
+    "RESIZES",
+    "STRATEGIES",
+    "TEACHER_PHASES",
+    "TRAINED_IN_MEMORY",
+    "UNEVEN_CHANNELS",
+    "UNTRAINED_IN_MEMORY",
+    "BitsRule",
+    "DataSpec",
+    "Experiment",
+    "ExperimentError",
+    "NetworkSpec",
+    "Option",
+    "PhaseSpec",
+    "PixelNormalization",
+    "QuantizationSpec",
+    "TargetSpec",
+    "TrainingSpec",
+    "bit_widths",
+    "options",
+    "printable",
+    "require",
+    "require_bits",
+    "require_count",
+    "require_factor",
+    "require_known",
+]

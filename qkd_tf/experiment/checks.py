@@ -1,0 +1,54 @@
+"""A user's mistake, and how it is told."""
+
+import math
+import re
+from collections.abc import Iterable
+
+
+class ExperimentError(ValueError):
+    """A user's mistake, told in one line: what came, what was expected, how to mend it."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))  # values of flags may have lines
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ExperimentError(message)
+
+
+def printable(name: str) -> str:
+    """A name as the system has it, whose bytes need not be UTF-8, with escapes for those that are not."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def require_known(value: str, known: Iterable[str], what: str) -> None:
+    require(value in known, f"unknown {what} {value!r}; known are {', '.join(known)}")
+
+
+def require_count(value: int, flag: str, lowest: int = 0, highest: int = 1_000_000, why: str = "") -> None:
+    """Whole numbers have an end, too: TensorFlow's are of 64 bits, and memory is finite."""
+    expected = f"{lowest:,} to {highest:,} are possible{why and '; '}{why}"
+    require(lowest <= value <= highest, f"--{flag}={value} is out of range; {expected}")
+
+
+def require_factor(value: float, flag: str, why: str = "") -> None:
+    require(0 <= value < math.inf, f"--{flag}={value} is no factor; 0 or a positive, finite number is expected{why}")
+
+
+def require_bits(value: int, flag: str) -> None:
+    require(2 <= value <= 8, f"--{flag}={value} is out of range; bit widths of 2 to 8 are possible")
+
+
+def bit_widths(text: str, name: str) -> tuple[int, int]:
+    """Bit widths of weights and activations of "w2a2".
+
+    Args:
+      name: what the user calls it.
+
+    Raises:
+      ExperimentError: other text.
+    """
+    found = re.fullmatch(r"w(\d+)a(\d+)", text)
+    require(found is not None, f"{name}={text}: widths are written as w4a4")
+    return int(found[1]), int(found[2])

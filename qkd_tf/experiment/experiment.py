@@ -1,0 +1,133 @@
+"""Everything that decides the outcome of a run."""
+
+import dataclasses
+import itertools
+
+from qkd_tf.experiment.checks import require, require_count
+from qkd_tf.experiment.data import DataSpec
+from qkd_tf.experiment.network import NetworkSpec
+from qkd_tf.experiment.option import option
+from qkd_tf.experiment.quantization import UNEVEN_CHANNELS, QuantizationSpec
+from qkd_tf.experiment.target import TargetSpec
+from qkd_tf.experiment.training import TEACHER_PHASES, TrainingSpec
+
+# MobileNetV2 at 4 bits lost by rates above the second on fewer pictures than the first.
+FEW_PICTURES, RATE_OF_FEW = 10_000, 0.001
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides the outcome of a run, and the folder it is written to."""
+
+    run_dir: str = option(
+        None, "Folder of the run, for instance runs/my_run; it goes on where it stopped.", required=True
+    )
+    seed: int = option(0, "Seed of weights, shuffling and augmentation.", required=True)
+    data: DataSpec
+    student: NetworkSpec
+    teacher: NetworkSpec | None
+    quantization: QuantizationSpec
+    training: TrainingSpec
+    target: TargetSpec = TargetSpec()
+
+    def __post_init__(self):
+        require(bool(self.run_dir.strip()), "--run_dir is empty; give a folder for the run, such as runs/my_run")
+        longest = max(len(part.encode(errors="surrogateescape")) for part in self.run_dir.split("/"))
+        require(longest <= 255, f"--run_dir has a name of {longest} bytes in it; a folder's name has at most 255")
+        require_count(self.seed, "seed", highest=2**32 - 1)
+        mean = self.student.normalization.mean
+        require(
+            self.student.normalization.fits_input,
+            f"--student_pixel_mean={','.join(map(str, mean))} must be one whole number in 0..254: "
+            "it becomes the zero point of the .tflite input, which all channels share",
+        )
+        for phase in self.training.phases:
+            require(
+                self.teacher is not None or phase.name not in TEACHER_PHASES,
+                f"phase {phase.name} in --phases needs a teacher; give --teacher, or leave the phase out of --phases",
+            )
+            given = [network.has_weights for network in (self.student, self.teacher) if network]
+            require(
+                phase.name != "full_precision" or not all(given),
+                "phase full_precision has nothing to train: every network came with weights; leave it out of --phases",
+            )
+        require(
+            not self.training.phases or any(phase.name != "full_precision" for phase in self.training.phases),
+            "--phases=full_precision alone trains no quantized student; add self_studying, co_studying or tutoring",
+        )
+        require(
+            self.quantization.ewgs_scale == 0 or self.training.mixed_precision == "float32",
+            f"--ewgs_scale={self.quantization.ewgs_scale} and --mixed_precision={self.training.mixed_precision} "
+            "do not go together: activations would be rounded in half precision; leave one of them out",
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What is allowed and yet seldom meant, a line each."""
+        names = [phase.name for phase in self.training.phases]
+        before = names[: names.index("full_precision")] if "full_precision" in names else names
+        random = [("student", self.student, before)]
+        random.append(("teacher", self.teacher, [name for name in before if name in TEACHER_PHASES]))
+        return [
+            f"note: {phases[0]} starts with a {role} of random weights; give --{role}_weights, "
+            "or put full_precision before it in --phases"
+            for role, network, phases in random
+            if network and phases and network.starts_by_chance
+        ]
+
+    def notes_on(self, num_train: int) -> list[str]:
+        """What to know of a student that came with weights and is to train on few pictures, a line each."""
+        fastest = max((phase.learning_rate for phase in self.training.phases), default=0.0)
+        if not self.student.has_weights or num_train >= FEW_PICTURES or fastest <= RATE_OF_FEW:
+            return []
+        return [
+            f"note: {num_train:,} training images and a student that came with weights: --learning_rates={fastest:g} "
+            f"takes more from it than so few can give; begin with {RATE_OF_FEW:g} "
+            '(benchmarks/README.md, "The flagship", has what was measured)'
+        ]
+
+    @property
+    def equalized_spread(self) -> float | None:
+        """Spread of a kernel's channels, largest over median, beyond which all kernels get channels of one size.
+
+        None for never.
+        """
+        asked = self.quantization.equalize_channels
+        if asked == "auto":
+            return UNEVEN_CHANNELS if self.training.phases else 1.0
+        return {"on": 1.0, "off": None}[asked]
+
+    @property
+    def full_precision_origin(self) -> str:
+        """Where the float student that is quantized has its weights from.
+
+        "trained" here; "weights", which came with it; "builder", which may have given it some; or "random".
+        """
+        if self.student.has_weights:
+            return "weights"
+        if any(phase.name == "full_precision" for phase in self.training.phases):
+            return "trained"
+        return "builder" if self.student.is_builder else "random"
+
+    @property
+    def teacher_begins(self) -> bool:
+        """Whether the teacher teaches as it came, before any phase full_precision."""
+        before = list(itertools.takewhile(lambda name: name != "full_precision", self.training.phase_names))
+        trained_here = len(before) < len(self.training.phases) and not (self.teacher and self.teacher.has_weights)
+        return self.teacher is not None and any(
+            name in TEACHER_PHASES for name in (before if trained_here else self.training.phase_names)
+        )
+
+    @property
+    def unnamed_weights(self) -> frozenset[str]:
+        """Which of "student" and "teacher" begin with weights of chance that another start need not repeat."""
+        networks = {"student": self.student, "teacher": self.teacher}
+        return frozenset(
+            name for name, network in networks.items() if network and network.is_in_memory and not network.has_weights
+        )
+
+    @property
+    def pretrained(self) -> frozenset[str]:
+        """Which of "student" and "teacher" came with weights."""
+        networks = {"student": self.student, "teacher": self.teacher}
+        return frozenset(name for name, network in networks.items() if network and network.has_weights)

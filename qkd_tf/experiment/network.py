@@ -1,0 +1,78 @@
+"""A network, and where its first weights come from."""
+
+import dataclasses
+import math
+
+from qkd_tf.experiment.checks import require
+
+# Beginning of what a model in memory is called, whose weights are those of an earlier training, or are yet to learn.
+IN_MEMORY = "in_memory:"
+TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY = f"{IN_MEMORY}trained:", f"{IN_MEMORY}untrained:"
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelNormalization:
+    """x = (pixel - mean) / std, pixels 0..255; one value for all channels, or one a channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self):
+        require(
+            len(self.mean) == len(self.std) and len(self.mean) > 0,
+            f"pixel mean {self.mean} and std {self.std} must have the same number of values",
+        )
+        require(all(0 < s < math.inf for s in self.std), f"pixel std {self.std} must be positive and finite")
+        require(all(math.isfinite(m) for m in self.mean), f"pixel mean {self.mean} must be finite")
+
+    @property
+    def fits_input(self) -> bool:
+        """Whether one zero point and one scale of an input of 8 bits can be it."""
+        return len(self.mean) == 1 and float(self.mean[0]).is_integer() and 0 <= self.mean[0] < 255
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSpec:
+    """A network, its own input normalisation, and where its first weights come from.
+
+    Attributes:
+      name: of the zoo; "package.module:builder"; a .keras or .h5 file or a folder (with a "/") that tf_keras saved; or
+        what a model is called that Python hands over, "in_memory:…".
+      weights: .h5, .keras, .weights.h5 or .npz file; "" for a random start.
+      weights_normalization: the normalisation that its weights, of whatever origin, were trained under; None where
+        nobody said.
+      trust_code: load saved models that bring code of their own, such as a Lambda layer.
+    """
+
+    name: str
+    normalization: PixelNormalization
+    weights: str = ""
+    weights_normalization: PixelNormalization | None = None
+    trust_code: bool = False
+
+    @property
+    def is_in_memory(self) -> bool:
+        return self.name.startswith(IN_MEMORY)
+
+    @property
+    def is_builder(self) -> bool:
+        return ":" in self.name and not self.is_in_memory
+
+    @property
+    def is_saved(self) -> bool:
+        return self.name.endswith((".keras", ".h5")) or ("/" in self.name and ":" not in self.name)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a user's, and none of the zoo."""
+        return self.is_in_memory or self.is_builder or self.is_saved
+
+    @property
+    def starts_by_chance(self) -> bool:
+        """Whether its first weights are random; a builder may give it others."""
+        return not self.has_weights and not self.is_builder
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it comes with weights of an earlier training, as far as can be told."""
+        return bool(self.weights) or self.is_saved or self.name.startswith(TRAINED_IN_MEMORY)

@@ -1,0 +1,112 @@
+"""Bit widths, and how intervals are chosen and learned."""
+
+import dataclasses
+import re
+
+from qkd_tf.experiment.checks import ExperimentError, require, require_bits, require_count, require_known
+from qkd_tf.experiment.option import option
+
+INTERVAL_INITS = ("minmax", "lsq", "mse")
+INTERVAL_GRADIENT_SCALES = ("none", "lsq")
+EQUALIZATIONS = ("auto", "on", "off")
+# Largest channel of a network's kernels over their median one, beyond which training begins from channels of one size.
+# ResNets have up to 2.6, and ResNet-8 lost by it at 2 bits; depthwise kernels of MobileNets have 3 to 40, and lose all
+# without it at 4 bits.
+UNEVEN_CHANNELS = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class BitsRule:
+    """Bit widths of the layers whose whole name fits a regular expression; None leaves a width as it is."""
+
+    pattern: str
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "BitsRule":
+        """Reads "block_1_.*=w4a8", "stem=w8" or "logits=a6".
+
+        Raises:
+          ExperimentError: another form, no regular expression, or bit widths that there are not.
+        """
+        pattern, _, widths = text.rpartition("=")
+        found = re.fullmatch(r"(?:w(\d{1,4}))?(?:a(\d{1,4}))?", widths)
+        require(
+            bool(pattern and widths and found),
+            f"--bits_rule={text} has another form than 'regex=w4a8'; either of w4 and a8 may be left out",
+        )
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ExperimentError(f"--bits_rule={text}: {pattern} is no regular expression: {error}") from None
+        numbers = [int(digits) if digits else None for digits in found.groups()]
+        for number in numbers:
+            require_bits(8 if number is None else number, f"bits_rule={text}: bits")
+        return cls(pattern, *numbers)
+
+    def __str__(self) -> str:
+        parts = (("w", self.weight_bits), ("a", self.activation_bits))
+        return f"{self.pattern}=" + "".join(f"{letter}{bits}" for letter, bits in parts if bits is not None)
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationSpec:
+    """Bit widths and the options of the learned intervals (flags of the same names say more)."""
+
+    weight_bits: int = option(4, "Bit width of kernels, 2..8, but for the first and last layer.")
+    activation_bits: int = option(4, "Bit width of the inputs of layers, 2..8, but for the first and last.")
+    first_layer_bits: int = option(8, "Bit width, weights and input, of the first layer (QKD: 8).")
+    last_layer_bits: int = option(8, "Bit width, weights and input, of the last layer (QKD: 8).")
+    residual_bits: int = option(8, "Bit width of tensors that an addition, concatenation or average reads.")
+    bits_rule: tuple[str, ...] = option(
+        (),
+        "Bit widths of the layers whose whole name fits a regular expression, 'regex=w4a8', w or a alone too; may be "
+        "repeated, later rules go before earlier ones, and all before the widths above.",
+    )
+    interval_init: str = option("mse", "First interval: min-max, LSQ's mean, or least MSE.", choices=INTERVAL_INITS)
+    equalize_channels: str = option(
+        "auto",
+        "Scale kernels' channels to one size before intervals are chosen, through BatchNorm. auto: without phases, and "
+        f"where in a kernel the largest channel is more than {UNEVEN_CHANNELS:g} times the median one.",
+        choices=EQUALIZATIONS,
+    )
+    interval_gradient_scale: str = option(
+        "lsq", "Factor of dL/dI: 1, or LSQ's 1/sqrt(N*qmax).", choices=INTERVAL_GRADIENT_SCALES
+    )
+    interval_gradient_share: float = option(
+        0.125,
+        "Share of a batch's examples, in (0, 1], that gives dL/dI of activations: of residual tensors and of what is "
+        "requantized from them, with --mixed_precision of all; 1 is exact, less is faster.",
+    )
+    narrow_range: bool = option(
+        True,
+        "Kernels of b bits hold 2^b - 1 integers about 0 (QKD: 2 bits are ternary); else one more, -2^(b-1), below "
+        "8 bits (LSQ), and none is stored as INT4.",
+    )
+    mask_weight_gradient: bool = option(True, "Zero a weight's gradient outside its range (LSQ); QKD's authors don't.")
+    ewgs_scale: float = option(
+        0.0, "Scale of a gradient by its value's rounding error, in [0, 1); 0: plain straight-through (EWGS: 1e-3)."
+    )
+    calibration_batches: int = option(8, "Training batches that choose the first activation intervals.")
+
+    def __post_init__(self):
+        require_known(self.equalize_channels, EQUALIZATIONS, "--equalize_channels")
+        for field in ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits", "residual_bits"):
+            require_bits(getattr(self, field), field)
+        _ = self.rules  # a rule that cannot be read is told at once
+        require_known(self.interval_init, INTERVAL_INITS, "--interval_init")
+        require_known(self.interval_gradient_scale, INTERVAL_GRADIENT_SCALES, "--interval_gradient_scale")
+        require_count(self.calibration_batches, "calibration_batches", 1)
+        require(
+            0 < self.interval_gradient_share <= 1,
+            f"--interval_gradient_share={self.interval_gradient_share} is not in (0, 1]; 1 takes all examples",
+        )
+        require(
+            0 <= self.ewgs_scale < 1,
+            f"--ewgs_scale={self.ewgs_scale} is not in [0, 1); 0 is the plain straight-through gradient",
+        )
+
+    @property
+    def rules(self) -> list[BitsRule]:
+        return [BitsRule.parse(text) for text in self.bits_rule]
