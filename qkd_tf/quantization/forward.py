@@ -15,7 +15,7 @@ import tf_keras
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.models.grouped import without_xla
 from qkd_tf.quantization.plan import QuantizationPlan, make_plan
-from qkd_tf.quantization.roles import KERNELS, parents
+from qkd_tf.quantization.roles import LAYERS, parents
 from qkd_tf.quantization.scheme import (
     PlannedStudent,
     QuantizedTensor,
@@ -52,7 +52,7 @@ def quantized_forward(model: tf_keras.Model, spec: QuantizationSpec) -> Quantize
     weights, outputs = {}, {}
     for name, quantizer in registry.weights.items():
         layer = plain.get_layer(name)
-        kernel = getattr(layer, KERNELS[type(layer)])
+        kernel = getattr(layer, LAYERS[type(layer)].kernel)
         quantizer.build(kernel.shape, name, intervals)
         weights[name] = QuantizedTensor(quantizer, kernel)
     for name, quantizer in registry.outputs.items():
@@ -104,7 +104,7 @@ def _rounded(layer: tf_keras.layers.Layer, weight: QuantizedTensor | None) -> It
     if weight is None:
         yield
         return
-    attribute = KERNELS[type(layer)]
+    attribute = LAYERS[type(layer)].kernel
     object.__setattr__(layer, attribute, _quantize(weight.kernel, weight))
     try:
         yield

@@ -8,7 +8,7 @@ from tf_keras import layers
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.forward import quantized_forward
-from qkd_tf.quantization.roles import KERNELS
+from qkd_tf.quantization.roles import LAYERS, has_kernel
 from qkd_tf.quantization.scheme import quantize_student
 
 PICTURES = np.random.default_rng(7).integers(0, 256, (9, 9, 8, 3)).astype(np.uint8)
@@ -77,7 +77,7 @@ def test_layers_keep_their_own_kernels(make_residual_student):
     found = quantized_forward(model, SPECS["low"])
     found.logits(PICTURES[:, :8])
     for layer in found.plain.layers:
-        if type(layer) in KERNELS:
-            assert getattr(layer, KERNELS[type(layer)]) is layer.weights[0] is found.weights[layer.name].kernel
+        if has_kernel(layer):
+            assert getattr(layer, LAYERS[type(layer)].kernel) is layer.weights[0] is found.weights[layer.name].kernel
     for ours, theirs in zip(found.plain.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
