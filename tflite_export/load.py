@@ -12,7 +12,7 @@ from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.storage import durable
 from qkd_tf.storage.archive import first_line, load_npz, non_finite, open_npz
 from qkd_tf.storage.saved_model import load_model
-from tflite_export.test_split import Reread, UnreadableError, file_of, pixels, prove
+from tflite_export.split import Reread, UnreadableError, file_of, pixels, prove
 
 NAMES = ("student.keras", "weights.npz", "weight_params.json", "tensor_params.json", "labels.txt")
 PREDICTIONS = ("integer_logits.npz", "integer_codes.npz")

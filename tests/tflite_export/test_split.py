@@ -18,14 +18,14 @@ from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.storage import durable
 from qkd_tf.storage.run_folder import RunFolder
-from tflite_export import test_split
+from tflite_export import split
 from tflite_export.exporter import export
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.load import ExportError, load_handoff
 from tflite_export.proof.gate import Gate
 from tflite_export.proof.verification import examine
 from tflite_export.rebuilding.rebuild import rebuild
-from tflite_export.test_split import Reread, UnreadableError
+from tflite_export.split import Reread, UnreadableError
 
 PHONE = TARGETS["phone"]
 LOW = QuantizationSpec(weight_bits=3, activation_bits=4)
@@ -83,17 +83,17 @@ def moved(runs, pictures, tmp_path):
 
 
 def recorded(folder):
-    return durable.read_json(folder / test_split.RECORD)
+    return durable.read_json(folder / split.RECORD)
 
 
 def change_record(folder, **changes):
-    durable.write_json(folder / test_split.RECORD, recorded(folder) | changes)
+    durable.write_json(folder / split.RECORD, recorded(folder) | changes)
     durable.seal(folder)
 
 
 def test_both_handoffs_have_the_same_files_but_for_the_pictures(runs):
     copied, reread = ({path.name: path for path in run.handoff.iterdir()} for run in runs)
-    assert copied.keys() - reread.keys() == {"test_images.npy"} and reread.keys() - copied.keys() == {"test_split.json"}
+    assert copied.keys() - reread.keys() == {"test_images.npy"} and reread.keys() - copied.keys() == {"split.json"}
     for name in copied.keys() & reread.keys() - {"manifest.json", "student.keras"}:  # a .keras has the time in it
         assert copied[name].read_bytes() == reread[name].read_bytes(), name
     assert set(recorded(runs[1].handoff)) == {"shape", "content_sha256", "data"}
