@@ -164,11 +164,11 @@ def handing_over(setting: Setting) -> Run:
 
     def run(number: int) -> None:
         splits = subjects.random_splits(NUM_TEST, number, setting.shape, NUM_CLASSES)
-        accuracy = handoff.write(student, splits, run_folder)
+        handed_over = handoff.write(student, splits, run_folder)
         network = NetworkSpec(setting.network, subjects.PIXELS)
         spec, training = DataSpec("random", image_size=setting.side), TrainingSpec(phases=())
         experiment = Experiment(str(run_folder.path), 0, spec, network, None, QuantizationSpec(), training)
-        results.write(run_folder, experiment, splits, student, [], accuracy)
+        results.write(run_folder, experiment, splits, handed_over, [])
 
     return run
 

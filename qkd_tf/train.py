@@ -19,7 +19,8 @@ from qkd_tf.console import command_line
 from qkd_tf.distillation import strategies
 from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
 from qkd_tf.distillation.mixed_precision import check_device
-from qkd_tf.distillation.trainer import Trainer
+from qkd_tf.distillation.phase_setup import Networks
+from qkd_tf.distillation.trainer import Events, Place, Trainer
 from qkd_tf.experiment import Experiment, ExperimentError
 from qkd_tf.models import identity
 from qkd_tf.outcome import diagnosis, handoff, results, start
@@ -118,27 +119,17 @@ def run(
     with locked(folder.path):
         folder.claim(contents, identity.WORDS)
         look.keep()
-        trainer = Trainer(
-            experiment.training,
-            student,
-            teacher,
-            experiment.pretrained,
-            splits,
-            folder,
-            init_intervals,
-            stop,
-            devices,
-            keep_full_precision,
-        )
-        phases = trainer.run()
+        trained = Networks(student, teacher, experiment.pretrained)
+        events = Events(init_intervals, keep_full_precision)
+        phases = Trainer(experiment.training, trained, splits, Place(folder, stop, devices), events).run()
         for note in look.notes_on_end(phases[-1]["best_validation_top1"]) if phases else ():
             print(note)
         if devices.is_chief:
-            reference = diagnosis.Reference(student, experiment.full_precision_origin)  # the handoff leaves integers
-            accuracy = handoff.write(student, splits, folder, experiment.target.judge, reference.look)
-            print(f"on the steps that integer operators can hold: test: {accuracy}")
-            facts = diagnosis.write(student, reference, folder)
-            results.write(folder, experiment, splits, student, phases, accuracy, facts, proof, look.found)
+            reference = diagnosis.Reference(student, experiment.full_precision_origin)
+            handed_over = handoff.write(student, splits, folder, experiment.target.judge, reference.look)
+            print(f"on the steps that integer operators can hold: test: {handed_over.accuracy}")
+            facts = diagnosis.write(handed_over, reference, folder)
+            results.write(folder, experiment, splits, handed_over, phases, facts, proof, look.found)
     devices.wait()
 
 

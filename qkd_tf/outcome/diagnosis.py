@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.contract.grid import TensorQuantParams, dequantize, quantize
+from qkd_tf.outcome.handoff import HandedOver
 from qkd_tf.process.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.storage.durable import write_whole
@@ -110,8 +111,8 @@ class Reference:
         return 100.0 * float(np.mean(np.concatenate(self._right))) if self._right else None
 
 
-def write(student: QuantizedStudent, reference: Reference, folder: RunFolder) -> dict:
-    """Writes `folder.diagnosis`, of a student that was handed over; leaves the latent weights in `student.plain`.
+def write(handed_over: HandedOver, reference: Reference, folder: RunFolder) -> dict:
+    """Writes `folder.diagnosis`.
 
     Each kernel and each activation, on the first images of the test split, is compared twice: with that of the same
     weights without rounding, and with that of the full precision that quantization began from.
@@ -122,7 +123,7 @@ def write(student: QuantizedStudent, reference: Reference, folder: RunFolder) ->
     Returns:
       `origin`, and the `test_top1` of full precision in percent, None of a random start.
     """
-    student.copy_weights_to_plain()
+    student = handed_over.student
     weights = {"unrounded": student.plain.get_weights()}
     if reference.origin != "random":
         weights["full_precision"] = reference.weights
@@ -133,7 +134,6 @@ def write(student: QuantizedStudent, reference: Reference, folder: RunFolder) ->
         "num_images": len(reference.images),
         "tensors": measure(student, reference.images, weights),
     }
-    student.copy_weights_to_plain()
     write_whole(folder.diagnosis, json.dumps(content) + "\n")
     return facts
 
@@ -151,7 +151,7 @@ def measure(
       A row for each kernel and activation, in the order of the model: `layer`, `tensor`, and by the name of each
       reference what `TensorError.row` tells.
     """
-    plain, names = student.plain, list(student.outputs)
+    plain, names = student.float_copy(), list(student.outputs)
     errors = {(name, key): TensorError(student.outputs[name].params()) for name in names for key in references}
     quantized = tf_keras.Model(student.model.inputs, {name: student.tensor(name) for name in names})
     watched = tf_keras.Model(plain.inputs, {name: plain.get_layer(name).output for name in names})

@@ -1,6 +1,7 @@
 """Writes what the exporter needs: a plain Keras student, integers, and what they mean."""
 
 import collections
+import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
@@ -38,13 +39,26 @@ THREADS_BYTES = 128 << 20
 NUM_THREADS = 4
 
 
+@dataclasses.dataclass(frozen=True)
+class HandedOver:
+    """A student on integer steps, of which there is a handoff: what comes after may look at it, and not change it.
+
+    Attributes:
+      student: latent weights in `student.plain` too.
+      accuracy: on the test split, in the judge's integers, and beside that in others.
+    """
+
+    student: QuantizedStudent
+    accuracy: StudentAccuracy
+
+
 def write(
     student: QuantizedStudent,
     splits: Splits,
     folder: RunFolder,
     judge: str = "litert",
     onlooker: Callable[[tf.Tensor, tf.Tensor], None] = lambda images, labels: None,
-) -> StudentAccuracy:
+) -> HandedOver:
     """Puts the student on integer steps and writes `folder.handoff`, whole or not at all:
 
       student.keras          float model of standard Keras layers, kernels on their grid
@@ -67,31 +81,29 @@ def write(
       judge: row of ARITHMETICS in which the file is going to be judged.
       onlooker: is shown each batch of the test split, pixels [n, H, W, C] and labels [n].
 
-    Returns:
-      What the student is worth on the test split: in the judge's integers, and beside that in others.
-
     Raises:
       OSError: it cannot be written; the handoff of before is kept.
       ExperimentError: TensorFlow does not compute whole numbers exactly on this machine.
     """
     with durable.whole_folder(folder.handoff) as target:
-        return _write(student, splits, target, judge, onlooker)
+        return HandedOver(student, _write(student, splits, target, judge, onlooker))
 
 
 def _write(
     student: QuantizedStudent, splits: Splits, target: pathlib.Path, judge: str, onlooker: Callable
 ) -> StudentAccuracy:
     put_on_integer_steps(student)
+    saved = student.float_copy()
     integers, weight_params = {}, {}
     for name, quantized in student.weights.items():
         params = quantized.params()
         integers[name] = quantize(quantized.kernel.numpy(), params)
         weight_params[name] = params
-        layer = student.plain.get_layer(name)
+        layer = saved.get_layer(name)
         kernel, *rest = layer.get_weights()
         layer.set_weights([dequantize(integers[name], params).reshape(kernel.shape), *rest])
     with disk_errors.writing(target):
-        student.plain.save(target / "student.keras")
+        saved.save(target / "student.keras")
     archive.save_npz(target / "weights.npz", integers)
     save_params(target / "weight_params.json", weight_params)
     pixels_name, pixel_params = student.pixels

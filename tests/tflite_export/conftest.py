@@ -32,6 +32,7 @@ from qkd_tf.experiment import (
 )
 from qkd_tf.outcome import handoff as handoff_writer
 from qkd_tf.outcome import results
+from qkd_tf.outcome.handoff import HandedOver
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.storage.run_folder import RunFolder
@@ -97,7 +98,7 @@ def _write_results(
         "seconds": 2.0,
         "history": [epoch, {**epoch, "validation_top1": 41.0}],
     }
-    results.write(folder, experiment, splits, student, [phase], accuracy)
+    results.write(folder, experiment, splits, HandedOver(student, accuracy), [phase])
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ def write(run_dir, root, student):
     folder.claim()
     quantized = quantize_student(student, LOW)
     calibrate(quantized, [images for images, _ in splits.calibration], "minmax")
-    accuracy = handoff.write(quantized, splits, folder)
+    handed_over = handoff.write(quantized, splits, folder)
     experiment = Experiment(
         run_dir=str(run_dir),
         seed=0,
@@ -61,7 +61,7 @@ def write(run_dir, root, student):
         quantization=LOW,
         training=TrainingSpec(phases=()),
     )
-    results.write(folder, experiment, splits, quantized, [], accuracy)
+    results.write(folder, experiment, splits, handed_over, [])
     return folder
 
 

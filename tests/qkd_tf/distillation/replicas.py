@@ -21,7 +21,8 @@ from qkd_tf.distillation import strategies
 from qkd_tf.data import Splits
 from qkd_tf.distillation import distiller
 from qkd_tf.distillation.mixed_precision import LossScale
-from qkd_tf.distillation.trainer import Trainer
+from qkd_tf.distillation.phase_setup import Networks
+from qkd_tf.distillation.trainer import Events, Place, Trainer
 from qkd_tf.experiment import PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
@@ -113,7 +114,7 @@ def train(case: str, folder: pathlib.Path, strategy: str) -> None:
     run_folder.claim()
     images = [batch for batch, _ in data.calibration]
     first = functools.partial(calibrate, student, images, "mse")
-    trainer = Trainer(spec, student, teacher, frozenset(), data, run_folder, first, distribution=devices)
+    trainer = Trainer(spec, Networks(student, teacher), data, Place(run_folder, distribution=devices), Events(first))
     (folder / f"{name}.json").write_text(json.dumps(trainer.run()))
     devices.wait()
 

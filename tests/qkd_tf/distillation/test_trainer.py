@@ -9,8 +9,9 @@ import tensorflow as tf
 from tf_keras import layers
 
 from qkd_tf.distillation import trainer as trainer_module
+from qkd_tf.distillation.phase_setup import Networks
 from qkd_tf.distillation.progress import PhaseProgress
-from qkd_tf.distillation.trainer import Trainer
+from qkd_tf.distillation.trainer import Events, Place, Trainer
 from qkd_tf.experiment import ExperimentError, PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.batch_norm import BatchNormEstimator
 from qkd_tf.quantization.calibration import calibrate
@@ -203,7 +204,7 @@ def test_results_tell_of_every_epoch_and_two_checkpoints_are_kept(tmp_path, make
 def test_learning_rate_falls_to_zero_by_a_cosine_over_each_phase(tmp_path, make_run):
     phases = (("self_studying", 1), ("co_studying", 2))
     trainer = make_run(tmp_path / "run", phases, one_cosine=False, teacher_lr_ratio=0.5)
-    distiller = trainer._distiller(1)
+    distiller = trainer._setup.distiller(1)
     for groups, rate in ((distiller.student_groups, 0.05), (distiller.teacher_groups, 0.025)):
         for group in groups:
             schedule = group.optimizer._learning_rate  # 2 epochs of 3 batches
@@ -220,7 +221,7 @@ def test_one_cosine_goes_over_all_quantized_phases_and_leaves_float_ones_their_o
     np.testing.assert_allclose([rates[1](0), rates[1](3)], whole[:2], atol=1e-8)
     np.testing.assert_allclose([rates[2](0), rates[2](3), rates[2](6)], whole[1:4], atol=1e-8)
     np.testing.assert_allclose([rates[3](0), rates[3](3)], whole[3:], atol=1e-8)
-    of_teacher = trainer._distiller(2).teacher_groups[0].optimizer._learning_rate
+    of_teacher = trainer._setup.distiller(2).teacher_groups[0].optimizer._learning_rate
     np.testing.assert_allclose([of_teacher(0), of_teacher(6)], [whole[1] / 2, whole[3] / 2], atol=1e-8)
 
 
@@ -316,12 +317,10 @@ def run_with(chain, randomize, make_splits, tmp_path):
         images = [images for images, _ in splits.calibration]
         return Trainer(
             spec,
-            quantized,
-            network(4, teacher),
-            frozenset(),
+            Networks(quantized, network(4, teacher)),
             splits,
-            folder,
-            lambda: calibrate(quantized, images, "mse"),
+            Place(folder),
+            Events(lambda: calibrate(quantized, images, "mse")),
         )
 
     return make

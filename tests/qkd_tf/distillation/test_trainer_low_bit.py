@@ -133,7 +133,7 @@ def test_dampening_and_threshold_go_by_the_steps_of_all_quantized_phases(tmp_pat
     phases = (("full_precision", 1), ("self_studying", 1), ("tutoring", 2))
     options = {"dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02}
     trainer = make_run(tmp_path / "run", phases, **options)
-    trainer._calibrate()
+    trainer._events.calibrate()
     thresholds = []
     monkeypatch.setattr(Freezing, "update", lambda self, weights, threshold: thresholds.append(float(threshold)))
     way = 0.0
@@ -142,13 +142,15 @@ def test_dampening_and_threshold_go_by_the_steps_of_all_quantized_phases(tmp_pat
         z = np.clip(w / interval, grid.qmin, grid.qmax)
         way += np.sum((interval * (np.round(z) - z)) ** 2)
     for index, step, done in ((1, 0, 0), (1, 2, 2), (2, 0, 3), (2, 4, 7), (2, 6, 9)):
-        distiller = trainer._distiller(index)
+        distiller = trainer._setup.distiller(index)
         distiller.student_groups[0].optimizer.iterations.assign(step)
         risen = (1 - np.cos(np.pi * done / 9)) / 2
         np.testing.assert_allclose(distiller._student_penalty(), 0.1 * risen * way, rtol=1e-4, atol=1e-9)
         distiller._after_student_step()
         np.testing.assert_allclose(thresholds[-1], 0.2 - 0.18 * risen, rtol=1e-5)
-    assert trainer._distiller(0)._student_penalty is None and trainer._distiller(0)._after_student_step is None
+    assert (
+        trainer._setup.distiller(0)._student_penalty is None and trainer._setup.distiller(0)._after_student_step is None
+    )
 
 
 def test_dampened_weights_end_nearer_to_their_integers(tmp_path, make_run):

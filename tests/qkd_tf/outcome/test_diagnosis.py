@@ -45,8 +45,8 @@ def write(tmp_path, student, splits, origin):
     folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
     folder.claim()
     reference = diagnosis.Reference(student, origin)
-    handoff.write(student, splits, folder, onlooker=reference.look)
-    facts = diagnosis.write(student, reference, folder)
+    handed_over = handoff.write(student, splits, folder, onlooker=reference.look)
+    facts = diagnosis.write(handed_over, reference, folder)
     return facts, json.loads(folder.diagnosis.read_text())
 
 

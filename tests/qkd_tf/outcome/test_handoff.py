@@ -39,7 +39,7 @@ def written(tmp_path_factory, make_quantized_student, make_splits):
     run_folder = RunFolder(str(tmp_path_factory.mktemp("handoff") / "run"), ["--student=tiny"])
     run_folder.claim()
     student, splits = make_quantized_student(), make_splits()
-    accuracy = handoff.write(student, splits, run_folder)
+    accuracy = handoff.write(student, splits, run_folder).accuracy
     return run_folder.handoff, student, splits, accuracy
 
 
@@ -206,7 +206,7 @@ def test_judge_gets_the_whole_test_split_and_others_their_pixels(
     monkeypatch.setattr(handoff, "INTEGER_PIXELS", 5 * 8 * 8)
     folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
     folder.claim()
-    accuracy = handoff.write(make_quantized_student(), make_splits(), folder, judge)
+    accuracy = handoff.write(make_quantized_student(), make_splits(), folder, judge).accuracy
     with np.load(folder.handoff / "integer_logits.npz") as found, np.load(written[0] / "integer_logits.npz") as all_:
         assert {row: len(found[row]) for row in found} == {row: 12 if row == judge else 5 for row in ARITHMETICS}
         for row in found:
