@@ -23,7 +23,7 @@ class PhaseSpec:
     epochs: int
     learning_rate: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_known(self.name, PHASES, "phase in --phases")
         require(
             0 < self.epochs <= 1_000_000,
@@ -140,7 +140,7 @@ class TrainingSpec:
         asked = self.batch_norm_statistics
         return self.batch_norm_batches != 0 and (asked == "shift" or (asked == "auto" and "student" in pretrained))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_known(self.optimizer, OPTIMIZERS, "--optimizer")
         require_known(self.keep_epoch, KEPT_EPOCHS, "--keep_epoch")
         require_known(self.batch_norm_statistics, BATCH_NORM_STATISTICS, "--batch_norm_statistics")
