@@ -78,7 +78,7 @@ OPERATORS: Mapping[str, OperatorRow] = {
 class _AlignedBuffer(schema.BufferT):
     """The generated `Pack` aligns data to one byte; the schema asks for 16."""
 
-    def Pack(self, builder):
+    def Pack(self, builder: flatbuffers.Builder) -> int:
         if self.data is None:
             return super().Pack(builder)
         raw = self.data.tobytes()

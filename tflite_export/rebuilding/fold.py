@@ -65,7 +65,7 @@ def fold(
     """
     codes = codes.astype(np.int32)
     if batch_norm is None:
-        multiplier, bias, scales = 1.0, bias.astype(np.float64), np.array([scale], np.float32)
+        bias, scales = bias.astype(np.float64), np.array([scale], np.float32)
     else:
         multiplier = batch_norm.gamma.astype(np.float64) / np.sqrt(batch_norm.variance + batch_norm.epsilon)
         bias = batch_norm.beta + multiplier * (bias - batch_norm.mean)
