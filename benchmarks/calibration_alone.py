@@ -150,7 +150,7 @@ def measure(run_dir: pathlib.Path) -> dict:
             "interval_init": spec.interval_init,
             "equalized": experiment.equalized_spread is not None,
             "statistics": "shift"
-            if experiment.training.shifts_statistics(experiment.pretrained)
+            if experiment.training.shifts_calibrated_statistics(experiment.pretrained)
             else "full precision's",
         },
         "variants": [variant(*choice) for choice in VARIANTS],

@@ -93,7 +93,7 @@ def run(
                 print("kernels begin with channels of one size (--equalize_channels)")
             student.copy_weights_from_plain()
         calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
-        if experiment.training.shifts_statistics(experiment.pretrained):
+        if experiment.training.shifts_calibrated_statistics(experiment.pretrained):
             BatchNormShift(student).estimate(images)
             print(
                 "BatchNorm statistics are full precision's, moved by what quantization moves (--batch_norm_statistics)"

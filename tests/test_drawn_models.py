@@ -29,7 +29,7 @@ import qkd_tf
 import tflite_export
 from qkd_tf import networks, preflight
 from qkd_tf.experiment import TRAINED_IN_MEMORY, ExperimentError, NetworkSpec, PixelNormalization
-from qkd_tf.quantization.roles import KERNELS
+from qkd_tf.quantization.roles import has_kernel
 from tests.drawn_models import PROBABILITIES, Drawn, models, pictures, settle
 
 PIXELS = PixelNormalization((128.0,), (64.0,))
@@ -176,7 +176,7 @@ def of_student(drawn: Drawn, folder: pathlib.Path) -> Outcome:
     written = json.loads((folder / "export" / "verification.json").read_text())
     assert verification["passed"] and written["passed"], f"the file failed: {verification['failures']}"
     got = head(file_logits(folder / "export" / "model.tflite", drawn.pictures))
-    num_kernels = sum(type(layer) in KERNELS for layer in subject.trains.layers)
+    num_kernels = sum(has_kernel(layer) for layer in subject.trains.layers)
     if trains or drawn.bits != "w8a8" or not drawn.shallow or num_kernels > SHALLOW:
         return Outcome("equal")
     error = share_of_all(got, head(float_outputs(subject.trains, drawn.pictures)))

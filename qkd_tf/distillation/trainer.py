@@ -76,7 +76,7 @@ class Trainer:
         self._best_student: list[np.ndarray] = []
         self._distribution = distribution
         self._batch_norm_batches = BATCH_NORM_BATCHES if spec.batch_norm_batches < 0 else spec.batch_norm_batches
-        shifts = spec.shifts_statistics(pretrained)
+        shifts = spec.shifts_trained_statistics(pretrained, splits.num_train)
         self._batch_norm = BatchNormShift(student) if shifts else BatchNormEstimator(student.model)
         with distribution.scope():
             self._freezing = Freezing(student.weights) if spec.freeze_threshold_start else None

@@ -9,10 +9,9 @@ from qkd_tf.experiment.network import NetworkSpec
 from qkd_tf.experiment.option import as_flag
 from qkd_tf.experiment.quantization import UNEVEN_CHANNELS, QuantizationSpec
 from qkd_tf.experiment.target import TargetSpec
-from qkd_tf.experiment.training import TEACHER_PHASES, TrainingSpec
+from qkd_tf.experiment.training import FEW_PICTURES, TEACHER_PHASES, TrainingSpec
 
-# MobileNetV2 at 4 bits lost by rates above the second on fewer pictures than the first.
-FEW_PICTURES, RATE_OF_FEW = 10_000, 0.001
+RATE_OF_FEW = 0.001  # MobileNetV2 at 4 bits lost by higher ones on few pictures
 
 
 @dataclasses.dataclass(frozen=True)

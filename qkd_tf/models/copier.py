@@ -14,7 +14,8 @@ from tf_keras.src.engine.functional import Functional
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.models.grouped import without_xla
 
-RESERVED = re.compile(r"quant_|.*_requantize$")  # names that quantization gives to layers of its own
+QUANTIZED, REQUANTIZED = "quant_", "_requantize"  # names that quantization gives to layers of its own begin or end so
+RESERVED = re.compile(rf"{QUANTIZED}|.*{REQUANTIZED}$")
 NUM_NAMED = 5  # layers that a note names; the others are counted
 
 
@@ -122,6 +123,11 @@ def reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     line = lines[min(1, len(lines) - 1)] if lines[0].startswith("Exception encountered when calling") else lines[0]
     return re.sub(r"^{{function_node \S+}} ", "", line)
+
+
+def is_symbolic(value: object) -> bool:
+    """Whether it is a tensor of a graph, which a layer made."""
+    return hasattr(value, "_keras_history")
 
 
 def maker(tensor):

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf import __version__
-from qkd_tf.models.copier import walk
+from qkd_tf.models.copier import is_symbolic, walk
 
 # What identity.json has -> how a person calls it.
 WORDS: Mapping[str, str] = {
@@ -48,7 +48,7 @@ def of_layers(model: tf_keras.Model) -> str:
 
     def apply(node, given: list) -> list:
         outputs = [next(counter) for _ in tf.nest.flatten(node.outputs)]
-        constants = [value for value in tf.nest.flatten((node.call_args, node.call_kwargs)) if not _is_symbolic(value)]
+        constants = [value for value in tf.nest.flatten((node.call_args, node.call_kwargs)) if not is_symbolic(value)]
         kind, number = type(node.layer), numbers.setdefault(id(node.layer), len(numbers))  # one layer may be used twice
         rows.append([f"{kind.__module__}.{kind.__qualname__}", number, _config(node.layer), given, outputs, constants])
         return outputs
@@ -75,10 +75,6 @@ def _without_names(config):
     if isinstance(config, dict):
         return {key: _without_names(value) for key, value in config.items() if key != "name"}
     return [_without_names(value) for value in config] if isinstance(config, list | tuple) else config
-
-
-def _is_symbolic(value) -> bool:
-    return hasattr(value, "_keras_history")
 
 
 def _plain(value) -> str:

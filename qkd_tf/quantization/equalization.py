@@ -8,7 +8,7 @@ channel would give (Krishnamoorthi 2018, arXiv 1806.08342) are had with one inte
 import numpy as np
 import tf_keras
 
-from qkd_tf.quantization.roles import KERNELS, parents
+from qkd_tf.quantization.roles import has_kernel, parents
 
 MAX_FACTOR = 2.0**20  # smaller channels are nothing beside BatchNormalization's epsilon, and squares must stay finite
 
@@ -37,7 +37,7 @@ def equalize_channels(model: tf_keras.Model, spread: float = 1.0) -> bool:
 def _batch_norm_behind(model: tf_keras.Model, layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer | None:
     """The BatchNormalization with gamma that alone reads a kernel's output."""
     readers = [reader for reader in model.layers if layer in parents(reader)]
-    return readers[0] if type(layer) in KERNELS and len(readers) == 1 and _has_gamma(readers[0]) else None
+    return readers[0] if has_kernel(layer) and len(readers) == 1 and _has_gamma(readers[0]) else None
 
 
 def _has_gamma(layer: tf_keras.layers.Layer) -> bool:

@@ -15,8 +15,8 @@ import numpy as np
 import tf_keras
 
 from qkd_tf.contract.grid import TensorQuantParams
-from qkd_tf.quantization.plan import REQUANTIZE_SUFFIX
-from qkd_tf.quantization.roles import is_sigmoid, parents, producer
+from qkd_tf.models.copier import REQUANTIZED
+from qkd_tf.quantization.roles import batch_norm_of, is_sigmoid, parents, producer
 from qkd_tf.quantization.scheme import QuantizedStudent, QuantizedTensor
 
 INT32_MAX = 2**31 - 1
@@ -44,7 +44,7 @@ def round_requantizations(student: QuantizedStudent) -> None:
     unary = [layer for layer in student.plain.layers if _only_requantizes(layer, student)]
     # A target's own interval must be settled before its source is fitted to it: last layers first.
     others = [la for la in student.plain.layers if isinstance(la, tf_keras.layers.Concatenate) or la in unary]
-    requantize = [layer for layer in unary if layer.name.endswith(REQUANTIZE_SUFFIX)]
+    requantize = [layer for layer in unary if layer.name.endswith(REQUANTIZED)]
     for layer in requantize + [la for la in others[::-1] if la not in requantize]:
         target = student.outputs[layer.name].params()
         for parent in parents(layer):
@@ -117,12 +117,9 @@ def round_biases(student: QuantizedStudent) -> None:
 
 def _round_beta(batch_norm, layer, step: float) -> None:
     """beta such that beta + a * (bias - mean) is a multiple of step * |a|, a = gamma / sqrt(variance + epsilon)."""
-    mean = batch_norm.moving_mean.numpy().astype(np.float64)
-    gamma = batch_norm.gamma.numpy() if batch_norm.scale else 1.0
-    a = gamma / np.sqrt(batch_norm.moving_variance.numpy().astype(np.float64) + batch_norm.epsilon)
-    constant = a * ((layer.bias.numpy() if layer.use_bias else 0.0) - mean)
-    folded = batch_norm.beta.numpy() + constant
-    batch_norm.beta.assign(_nearest(folded, step * np.abs(a)) - constant)
+    bias = layer.bias.numpy() if layer.use_bias else np.zeros(layer.output_shape[-1])
+    a, folded = batch_norm_of(batch_norm).affine(bias)
+    batch_norm.beta.assign(batch_norm.beta.numpy() + (_nearest(folded, step * np.abs(a)) - folded))
 
 
 def _nearest(bias: np.ndarray, step: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from qkd_tf.contract.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic
 from qkd_tf.models.activations import activation_name
 from qkd_tf.process.accelerators import on_cpu
 from qkd_tf.process.portions import values_of_image
-from qkd_tf.quantization.roles import is_sigmoid, parents, role
+from qkd_tf.quantization.roles import LAYERS, batch_norm_of, is_sigmoid, parents, role
 from qkd_tf.quantization.scheme import QuantizedStudent
 
 INT32_MAX = 2**31 - 1
@@ -178,11 +178,6 @@ def stored_layers(student: QuantizedStudent) -> list:
     return [layer for layer in student.plain.layers if layer.name in named or role(layer) == "pass"]
 
 
-KINDS: Mapping[type, str] = {
-    _layers.Conv2D: "CONV_2D",
-    _layers.DepthwiseConv2D: "DEPTHWISE_CONV_2D",
-    _layers.Dense: "FULLY_CONNECTED",
-}
 # The row of Arithmetic by which an operator rounds, and what computes it.
 OPERATORS: Mapping[type, tuple[str, Callable]] = {
     _layers.Conv2D: ("convolution", IntegerStudent.compute),
@@ -251,9 +246,7 @@ class Operator:
             b = self.root.bias.numpy().astype(np.float64)
         for layer in self.chain[1:]:
             if isinstance(layer, _layers.BatchNormalization):
-                gamma = layer.gamma.numpy() if layer.scale else np.ones(channels)
-                a = gamma.astype(np.float64) / np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
-                b = layer.beta.numpy() + a * (b - layer.moving_mean.numpy())
+                a, b = batch_norm_of(layer).affine(b)
         return a, b
 
     def computation(self) -> tuple[str, Callable]:
@@ -279,7 +272,7 @@ class Operator:
 
 def _kind(layer) -> str:
     """What Arithmetic calls the operator of a compute layer."""
-    return GROUPED_CONVOLUTION if getattr(layer, "groups", 1) > 1 else KINDS[type(layer)]
+    return GROUPED_CONVOLUTION if getattr(layer, "groups", 1) > 1 else LAYERS[type(layer)].operator
 
 
 def integer_sums(layer, x: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:

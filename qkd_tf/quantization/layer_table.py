@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import tensorflow as tf
 import tf_keras
@@ -10,7 +10,7 @@ import tf_keras
 from qkd_tf.experiment import TargetSpec
 from qkd_tf.models.copier import leaves
 from qkd_tf.quantization.plan import QuantizationPlan
-from qkd_tf.quantization.roles import KERNELS, parents, role
+from qkd_tf.quantization.roles import kernel_size, parents, role
 
 BIAS_BYTES = 4
 HEADER = ("layer", "kind", "w bits", "in bits", "output", "parameters", "multiply-adds", "bytes", "")
@@ -66,7 +66,7 @@ def rows(model: tf_keras.Model, plan: QuantizationPlan) -> list[LayerRow]:
         input_bits = None if before is None else bits[plan.requantized.get((before.name, layer.name), before.name)]
         row = LayerRow(layer.name, type(layer).__name__, _shape(layer), input_bits=input_bits)
         if role(layer) == "compute":
-            kernel = math.prod(getattr(layer, KERNELS[type(layer)]).shape)
+            kernel = kernel_size(layer)
             bias = layer.output_shape[-1]
             grid = plan.weight_grids[layer.name]
             weight_bits = grid.num_bits
@@ -74,7 +74,7 @@ def rows(model: tf_keras.Model, plan: QuantizationPlan) -> list[LayerRow]:
                 row,
                 weight_bits=weight_bits,
                 parameters=kernel + bias,
-                multiply_adds=MULTIPLY_ADDS[type(layer)](layer),
+                multiply_adds=multiply_adds(layer),
                 num_bytes=-(-kernel * weight_bits // 8) + BIAS_BYTES * bias,
                 fits_int4=grid.fits_int4,
             )
@@ -97,19 +97,9 @@ def _bits_handed_on(model: tf_keras.Model, plan: QuantizationPlan) -> dict[str, 
     return bits
 
 
-def _kernel_size(layer) -> int:
-    return math.prod(getattr(layer, KERNELS[type(layer)]).shape)
-
-
-def _map_size(layer) -> int:
-    return math.prod(layer.output_shape[1:3])
-
-
-MULTIPLY_ADDS: Mapping[type, Callable] = {
-    _layers.Conv2D: lambda layer: _kernel_size(layer) * _map_size(layer),
-    _layers.DepthwiseConv2D: lambda layer: _kernel_size(layer) * _map_size(layer),
-    _layers.Dense: _kernel_size,
-}
+def multiply_adds(layer) -> int:
+    """Of a compute layer, on one example: each weight once at each position of the output."""
+    return kernel_size(layer) * math.prod(layer.output_shape[1:-1])
 
 
 def _shape(layer) -> tuple[int | None, ...]:

@@ -23,6 +23,7 @@ from qkd_tf.contract.grid import (
 )
 from qkd_tf.contract.logistic import LOGISTIC_STEPS
 from qkd_tf.experiment import ExperimentError, QuantizationSpec
+from qkd_tf.models.copier import REQUANTIZED
 from qkd_tf.quantization.layer_graph import LayerGraph
 from qkd_tf.quantization.refusals import UnsupportedLayers, problems
 from qkd_tf.quantization.roles import is_sigmoid, scales_channels
@@ -30,7 +31,6 @@ from qkd_tf.quantization.roles import is_sigmoid, scales_channels
 LOGITS_BITS = 8
 SIGMOID_GRID = unsigned_grid(8)
 SIGMOID_INTERVAL = 1 / LOGISTIC_STEPS  # TFLite's LOGISTIC has no other
-REQUANTIZE_SUFFIX = "_requantize"
 _layers = tf_keras.layers
 
 
@@ -188,7 +188,7 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
             handed_on[name] = output_grids[name].num_bits
         narrower = widths.narrower(name, handed_on[name])
         for num_bits, consumers in narrower.items():
-            requantize = name + (REQUANTIZE_SUFFIX if len(narrower) == 1 else f"_{num_bits}bit{REQUANTIZE_SUFFIX}")
+            requantize = name + (REQUANTIZED if len(narrower) == 1 else f"_{num_bits}bit{REQUANTIZED}")
             output_grids[requantize] = make_grid(name, num_bits)
             requantized.update({(name, consumer): requantize for consumer in consumers})
 

@@ -6,7 +6,7 @@ from qkd_tf.experiment import ExperimentError
 from qkd_tf.models.activations import activation_name
 from qkd_tf.models.copier import leaves
 from qkd_tf.quantization.layer_graph import LayerGraph
-from qkd_tf.quantization.roles import ACTIVATIONS, HINTS, ROLES, is_sigmoid, role
+from qkd_tf.quantization.roles import ACTIVATIONS, HINTS, LAYERS, is_sigmoid, role
 
 _layers = tf_keras.layers
 
@@ -35,8 +35,8 @@ def problems(model: tf_keras.Model) -> list[str]:
     if isinstance(model, tf_keras.Sequential):
         return ["the model is Sequential; build it with the functional API, tf_keras.Model(inputs, outputs)"]
     for layer in model.layers:
-        if type(layer) not in ROLES:
-            known = ", ".join(kind.__name__ for kind in ROLES)
+        if type(layer) not in LAYERS:
+            known = ", ".join(kind.__name__ for kind in LAYERS)
             found.append(f"layer {layer.name} is a {type(layer).__name__}; use one of {known}")
         elif len(layer.inbound_nodes) > 1:
             found.append(f"layer {layer.name} is used {len(layer.inbound_nodes)} times; give each use its own layer")

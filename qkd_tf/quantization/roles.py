@@ -1,42 +1,57 @@
 """What each kind of layer is to the integer graph."""
 
+import dataclasses
+import math
 from collections.abc import Mapping
 
+import numpy as np
 import tf_keras
 
+from qkd_tf.contract.batch_norm import BatchNorm
 from qkd_tf.models.activations import activation_name
 
-# What a layer is to the integer graph:
-#   pixels     the network's input and its normalisation
-#   compute    has a quantized kernel and reads its input at the activation bit width
-#   fold       disappears into the operator before it
-#   arithmetic computes on residual tensors and makes a new one
-#   pass       moves integers about without changing them
 _layers = tf_keras.layers
-ROLES: Mapping[type, str] = {
-    _layers.InputLayer: "pixels",
-    _layers.Rescaling: "pixels",
-    _layers.Conv2D: "compute",
-    _layers.DepthwiseConv2D: "compute",
-    _layers.Dense: "compute",
-    _layers.BatchNormalization: "fold",
-    _layers.ReLU: "fold",
-    _layers.Activation: "fold",
-    _layers.Add: "arithmetic",
-    _layers.Multiply: "arithmetic",
-    _layers.Concatenate: "arithmetic",
-    _layers.AveragePooling2D: "arithmetic",
-    _layers.GlobalAveragePooling2D: "arithmetic",
-    _layers.MaxPooling2D: "pass",
-    _layers.ZeroPadding2D: "pass",
-    _layers.Flatten: "pass",
-    _layers.Reshape: "pass",
-    _layers.Dropout: "pass",
-}
-KERNELS: Mapping[type, str] = {
-    _layers.Conv2D: "kernel",
-    _layers.DepthwiseConv2D: "depthwise_kernel",
-    _layers.Dense: "kernel",
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerKind:
+    """What a kind of layer is to the integer graph.
+
+    Attributes:
+      role: one of
+        pixels      the network's input and its normalisation
+        compute     has a quantized kernel and reads its input at the activation bit width
+        fold        disappears into the operator before it
+        arithmetic  computes on residual tensors and makes a new one
+        pass        moves integers about without changing them
+      kernel: attribute that holds the kernel of a compute layer.
+      operator: TFLite's name of the operator that has it.
+    """
+
+    role: str
+    kernel: str = ""
+    operator: str = ""
+
+
+LAYERS: Mapping[type, LayerKind] = {
+    _layers.InputLayer: LayerKind("pixels"),
+    _layers.Rescaling: LayerKind("pixels"),
+    _layers.Conv2D: LayerKind("compute", "kernel", "CONV_2D"),
+    _layers.DepthwiseConv2D: LayerKind("compute", "depthwise_kernel", "DEPTHWISE_CONV_2D"),
+    _layers.Dense: LayerKind("compute", "kernel", "FULLY_CONNECTED"),
+    _layers.BatchNormalization: LayerKind("fold"),
+    _layers.ReLU: LayerKind("fold"),
+    _layers.Activation: LayerKind("fold"),
+    _layers.Add: LayerKind("arithmetic"),
+    _layers.Multiply: LayerKind("arithmetic"),
+    _layers.Concatenate: LayerKind("arithmetic"),
+    _layers.AveragePooling2D: LayerKind("arithmetic"),
+    _layers.GlobalAveragePooling2D: LayerKind("arithmetic"),
+    _layers.MaxPooling2D: LayerKind("pass"),
+    _layers.ZeroPadding2D: LayerKind("pass"),
+    _layers.Flatten: LayerKind("pass"),
+    _layers.Reshape: LayerKind("pass"),
+    _layers.Dropout: LayerKind("pass"),
 }
 ACTIVATIONS = ("linear", "relu", "relu6")
 HINTS: Mapping[str, str] = {
@@ -53,7 +68,16 @@ def parents(layer) -> list:
 
 
 def role(layer) -> str:
-    return "arithmetic" if is_sigmoid(layer) else ROLES[type(layer)]
+    return "arithmetic" if is_sigmoid(layer) else LAYERS[type(layer)].role
+
+
+def has_kernel(layer) -> bool:
+    return type(layer) in LAYERS and bool(LAYERS[type(layer)].kernel)
+
+
+def kernel_size(layer) -> int:
+    """Number of weights of a compute layer's kernel."""
+    return math.prod(getattr(layer, LAYERS[type(layer)].kernel).shape)
 
 
 def is_sigmoid(layer) -> bool:
@@ -71,3 +95,10 @@ def producer(layer):
 def scales_channels(layer) -> bool:
     """Whether a layer is a depthwise convolution of 1x1: a scale for each channel."""
     return isinstance(layer, _layers.DepthwiseConv2D) and tuple(layer.kernel_size) == (1, 1)
+
+
+def batch_norm_of(layer: tf_keras.layers.BatchNormalization) -> BatchNorm:
+    """What a layer with a beta normalizes by, as it is now."""
+    beta = layer.beta.numpy()
+    gamma = layer.gamma.numpy() if layer.scale else np.ones_like(beta)
+    return BatchNorm(gamma, beta, layer.moving_mean.numpy(), layer.moving_variance.numpy(), layer.epsilon)

@@ -16,11 +16,12 @@ from tensorflow_model_optimization.quantization.keras import quantize_annotate_l
 from qkd_tf.contract.grid import IntegerGrid, TensorQuantParams, activation_params, weight_params
 from qkd_tf.experiment import QuantizationSpec, TrainingSpec
 from qkd_tf.models.activations import activation_name
+from qkd_tf.models.copier import QUANTIZED
 from qkd_tf.models.grouped import without_xla
 from qkd_tf.quantization.plan import QuantizationPlan, make_plan, pixel_params
 from qkd_tf.quantization.quantize_configs import BatchNormConfig, LearnedIntervalConfig
 from qkd_tf.quantization.quantizers import ActivationQuantizer, KernelQuantizer, LearnedIntervalQuantizer
-from qkd_tf.quantization.roles import KERNELS, parents, producer, role
+from qkd_tf.quantization.roles import LAYERS, parents, producer, role
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
             weight = self.weights.get(layer.name)
             output = self.outputs.get(layer.name) if layer.name not in batch_norms else None
             if weight or output:
-                kernel = KERNELS[type(layer)] if weight else None
+                kernel = LAYERS[type(layer)].kernel if weight else None
                 self.configs[layer.name] = LearnedIntervalConfig(kernel, weight, output)
 
     def supports(self, layer) -> bool:
@@ -186,7 +187,7 @@ class QuantizedStudent:
     def tensor(self, name: str) -> tf.Tensor:
         """The symbolic tensor of `model` that stands for the output of layer `name` of `plain`."""
         layers = {layer.name: layer for layer in self.model.layers}
-        layer = layers.get(f"quant_{name}") or layers[name]
+        layer = layers.get(f"{QUANTIZED}{name}") or layers[name]
         return layer.get_output_at(-1)  # TFMOT reuses layers that it does not wrap: the last use is the model's
 
     @property
@@ -294,7 +295,7 @@ def quantize_student(
     weights, twins = {}, []
     for layer in plain.layers:
         config = registry.configs.get(layer.name)
-        twin = student.get_layer(f"quant_{layer.name}" if config else layer.name)
+        twin = student.get_layer(f"{QUANTIZED}{layer.name}" if config else layer.name)
         latent = _by_role(twin.variables)
         twins += [(variable, latent[_role(variable)]) for variable in layer.variables]
         if layer.name in registry.weights:

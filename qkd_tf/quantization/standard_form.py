@@ -18,7 +18,7 @@ from qkd_tf.models.copier import Call, Copier, maker, readers
 from qkd_tf.models.normalization import NORMALIZING, TAKING_UP, Affine, front, pixels, scale_and_offset
 from qkd_tf.models.reading import Reading
 from qkd_tf.quantization.refusals import UnsupportedLayers
-from qkd_tf.quantization.roles import KERNELS
+from qkd_tf.quantization.roles import has_kernel
 from qkd_tf.quantization.student_reading import StudentReading, same_padding, unsupported
 
 _layers = tf_keras.layers
@@ -222,7 +222,7 @@ class _Shaped(Copier):
     def _batch_norm(self, call: Call):
         (before,) = call.layer.inbound_nodes[0].keras_inputs
         before = maker(before)
-        if type(before) in KERNELS and activation_name(before) == "linear" and len(self._readers(before)) == 1:
+        if has_kernel(before) and activation_name(before) == "linear" and len(self._readers(before)) == 1:
             *trained, mean, variance = call.layer.get_weights()
             return self.same(call, [*trained, mean - self._shifts.get(before.name, np.float32(0)), variance])
         return self._as_map(call.name, call.inputs[0], lambda x: self._batch_norm_alone(call, x))

@@ -15,7 +15,7 @@ from qkd_tf.models.copier import Call, Copier, called_in_training, calls, has_co
 from qkd_tf.models.normalization import TRAINING_ONLY, is_nothing
 from qkd_tf.models.operations import as_layer
 from qkd_tf.models.reading import Reading
-from qkd_tf.quantization.roles import ACTIVATIONS, ROLES
+from qkd_tf.quantization.roles import ACTIVATIONS, LAYERS
 
 _layers = tf_keras.layers
 _AUGMENTATION = "leave it out: pictures are cropped and mirrored by --crop_padding and --horizontal_flip"
@@ -45,9 +45,9 @@ def _refusal(node) -> str:
     layer, kind = node.layer, type(node.layer)
     if as_layer(node) is not None or is_nothing(layer):
         return ""
-    if kind not in ROLES and kind not in StudentReading.rewrites:
+    if kind not in LAYERS and kind not in StudentReading.rewrites:
         own = "" if kind.__module__.startswith("tf_keras.") else "custom layer "
-        known = ", ".join(sorted(known.__name__ for known in ROLES.keys() | StudentReading.rewrites.keys()))
+        known = ", ".join(sorted(known.__name__ for known in LAYERS.keys() | StudentReading.rewrites.keys()))
         return f"is a {own}{kind.__name__}; {REMEDIES.get(kind.__name__, f'use one of {known}')}"
     if has_constants(node):
         return "reads a constant beside tensors of the graph; make it a bias, or Rescaling on pixels"

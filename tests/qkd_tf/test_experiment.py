@@ -15,6 +15,7 @@ from qkd_tf.experiment import (
     QuantizationSpec,
     TrainingSpec,
 )
+from qkd_tf.experiment.training import FEW_PICTURES
 from tests.saved_flags import saved_flags
 
 PIXELS = PixelNormalization((128.0,), (64.0,))
@@ -158,19 +159,25 @@ def test_calibration_alone_equalizes_all_channels_and_training_uneven_ones_unles
 
 
 @pytest.mark.parametrize(
-    "asked, batches, pretrained, expected",
+    "asked, batches, pretrained, calibrated, on_few, on_many",
     [
-        ("auto", -1, {"student"}, True),
-        ("auto", -1, {"teacher"}, False),
-        ("auto", 0, {"student"}, False),
-        ("shift", -1, set(), True),
-        ("shift", 0, set(), False),
-        ("batches", -1, {"student"}, False),
+        ("auto", -1, {"student"}, True, True, False),
+        ("auto", -1, {"teacher"}, False, False, False),
+        ("auto", 0, {"student"}, False, False, False),
+        ("shift", -1, set(), True, True, True),
+        ("shift", 0, set(), False, False, False),
+        ("batches", -1, {"student"}, False, False, False),
     ],
 )
-def test_statistics_of_weights_that_came_are_shifted_unless_told(asked, batches, pretrained, expected):
+def test_statistics_of_weights_that_came_are_shifted_after_calibration_and_on_few_pictures_unless_told(
+    asked, batches, pretrained, calibrated, on_few, on_many
+):
     spec = TrainingSpec((SELF_STUDYING,), batch_norm_statistics=asked, batch_norm_batches=batches)
-    assert spec.shifts_statistics(frozenset(pretrained)) == expected
+    came = frozenset(pretrained)
+    assert spec.shifts_calibrated_statistics(came) == calibrated
+    assert spec.shifts_trained_statistics(came, FEW_PICTURES - 1) == on_few
+    assert spec.shifts_trained_statistics(came, FEW_PICTURES) == on_many
+    assert dataclasses.replace(spec, phases=()).shifts_trained_statistics(came, FEW_PICTURES) == calibrated
 
 
 def test_full_precision_must_have_something_to_train():

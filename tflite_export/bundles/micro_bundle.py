@@ -6,7 +6,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.bundles.bundle import Delivery, render
-from tflite_export.flatbuffer.read_back import OPERATORS
+from tflite_export.flatbuffer.read_back import BUILTINS
 from tflite_export.inference.runtimes import absence, infer, input_codes
 
 FOLDER = "micro"
@@ -64,7 +64,7 @@ def operators(content: bytes) -> list[dict]:
     """Each kind of operator in a file, in its order: "kind", the highest "version", and the resolver's "function"."""
     versions: dict[str, int] = collections.defaultdict(int)
     for code in schema.ModelT.InitFromObj(schema.Model.GetRootAs(content)).operatorCodes:
-        kind = OPERATORS[code.builtinCode]
+        kind = BUILTINS[code.builtinCode]
         versions[kind] = max(versions[kind], code.version)
     return [{"kind": k, "version": v, "function": resolver_function(k)} for k, v in versions.items()]
 

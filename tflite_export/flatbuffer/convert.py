@@ -5,14 +5,14 @@ derives integers anew from fake-quantized floats and drops or rewrites what it d
 (BUILD.md lists the traps), while here every integer is one that training handed over.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
+from tflite_export.flatbuffer.operators import OPERATORS
 
 SCHEMA_VERSION = 3
 FILE_IDENTIFIER = b"TFL3"
@@ -29,50 +29,6 @@ ACTIVATIONS = {
     "RELU6": schema.ActivationFunctionType.RELU6,
 }
 PADDINGS = {"SAME": schema.Padding.SAME, "VALID": schema.Padding.VALID}
-
-
-@dataclasses.dataclass(frozen=True)
-class OperatorRow:
-    """How an operator is written.
-
-    Attributes:
-      version: lowest one that takes int8.
-      options: options class of the schema; None for an operator without options.
-      fields: our option -> its field.
-      variants: lowest version for what its kernel may be beyond one scale and int8.
-    """
-
-    version: int
-    options: Callable | None
-    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    variants: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-    @property
-    def options_type(self) -> int:
-        return getattr(schema.BuiltinOptions, self.options.__name__.removesuffix("T") if self.options else "NONE")
-
-
-_WINDOW = {"padding": "padding", "stride_h": "strideH", "stride_w": "strideW", "activation": "fusedActivationFunction"}
-_CONV = {**_WINDOW, "dilation_h": "dilationHFactor", "dilation_w": "dilationWFactor"}
-_DEPTHWISE = {**_CONV, "depth_multiplier": "depthMultiplier"}
-_ACTIVATION = {"activation": "fusedActivationFunction"}
-OPERATORS: Mapping[str, OperatorRow] = {
-    "ADD": OperatorRow(2, schema.AddOptionsT, _ACTIVATION),
-    "CONCATENATION": OperatorRow(2, schema.ConcatenationOptionsT, {**_ACTIVATION, "axis": "axis"}),
-    "CONV_2D": OperatorRow(3, schema.Conv2DOptionsT, _CONV, {"int4": 7}),
-    "DEPTHWISE_CONV_2D": OperatorRow(3, schema.DepthwiseConv2DOptionsT, _DEPTHWISE, {"int4": 7}),
-    "FULLY_CONNECTED": OperatorRow(4, schema.FullyConnectedOptionsT, _ACTIVATION, {"int4": 10, "per_channel": 12}),
-    "LOGISTIC": OperatorRow(2, None),
-    "MAXIMUM": OperatorRow(2, schema.MaximumMinimumOptionsT),
-    "MAX_POOL_2D": OperatorRow(
-        2, schema.Pool2DOptionsT, {**_WINDOW, "filter_h": "filterHeight", "filter_w": "filterWidth"}
-    ),
-    "MEAN": OperatorRow(2, schema.ReducerOptionsT, {"keep_dims": "keepDims"}),
-    "MUL": OperatorRow(2, schema.MulOptionsT, _ACTIVATION),
-    "PAD": OperatorRow(2, schema.PadOptionsT),
-    "QUANTIZE": OperatorRow(2, schema.QuantizeOptionsT),
-    "RESHAPE": OperatorRow(1, schema.ReshapeOptionsT),
-}
 
 
 class _AlignedBuffer(schema.BufferT):
@@ -175,10 +131,7 @@ def _operator(operator: Operator, opcode_index: int, index: dict[str, int]) -> s
 
 
 def _version(operator: Operator, graph: IntegerGraph) -> int:
-    row = OPERATORS[operator.kind]
-    kernels = [graph.tensors[name] for name in operator.inputs[1:2]]
-    properties = {kernel.dtype for kernel in kernels} | {"per_channel" for k in kernels if k.axis is not None}
-    return max([row.version, *(row.variants.get(name, 0) for name in properties)])
+    return OPERATORS[operator.kind].version_with([graph.tensors[name] for name in operator.inputs[1:2]])
 
 
 def _pack_int4(codes: np.ndarray) -> np.ndarray:

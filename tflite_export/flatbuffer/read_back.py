@@ -12,13 +12,14 @@ from numpy.typing import ArrayLike
 from qkd_tf.storage.archive import first_line
 from tflite_export.flatbuffer.footprint import check_footprint
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
+from tflite_export.flatbuffer.operators import OPERATORS
 
 
 def _names(enum: type) -> dict[int, str]:
     return {value: name for name, value in vars(enum).items() if not name.startswith("_")}
 
 
-OPERATORS = _names(schema.BuiltinOperator)
+BUILTINS = _names(schema.BuiltinOperator)
 TENSOR_TYPES = {value: name.lower() for value, name in _names(schema.TensorType).items()}
 ACTIVATIONS = _names(schema.ActivationFunctionType)
 PADDINGS = _names(schema.Padding)
@@ -27,40 +28,8 @@ NUMPY_TYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "bool")
 
 SCHEMA_VERSION = 3
 
-# Our builtins -> what a runtime goes by to read their options, and the lowest version that takes int8.
-BUILTINS = {
-    "ADD": ("AddOptions", 2),
-    "CONCATENATION": ("ConcatenationOptions", 2),
-    "CONV_2D": ("Conv2DOptions", 3),
-    "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", 3),
-    "FULLY_CONNECTED": ("FullyConnectedOptions", 4),
-    "LOGISTIC": ("NONE", 2),
-    "MAXIMUM": ("MaximumMinimumOptions", 2),
-    "MAX_POOL_2D": ("Pool2DOptions", 2),
-    "MEAN": ("ReducerOptions", 2),
-    "MUL": ("MulOptions", 2),
-    "PAD": ("PadOptions", 2),
-    "QUANTIZE": ("QuantizeOptions", 2),
-    "RESHAPE": ("ReshapeOptions", 1),
-}
-# The first version that knows INT4 kernels, and the first that knows kernels with a scale for each channel.
-INT4_VERSIONS = {"CONV_2D": 7, "DEPTHWISE_CONV_2D": 7, "FULLY_CONNECTED": 10}
-PER_CHANNEL_VERSIONS = {"FULLY_CONNECTED": 12}
-
-# Flatbuffer field -> our option. A field that is not listed here must have its default, or it is told.
-OPTIONS = {
-    "padding": "padding",
-    "strideH": "stride_h",
-    "strideW": "stride_w",
-    "dilationHFactor": "dilation_h",
-    "dilationWFactor": "dilation_w",
-    "depthMultiplier": "depth_multiplier",
-    "filterHeight": "filter_h",
-    "filterWidth": "filter_w",
-    "fusedActivationFunction": "activation",
-    "axis": "axis",
-    "keepDims": "keep_dims",
-}
+# Flatbuffer field -> our option. A field that is not among these must have its default, or it is told.
+OPTIONS = {field: option for row in OPERATORS.values() for option, field in row.fields.items()}
 ABSENT = "(absent)"  # an optional input that is left out
 WORDS = {"padding": PADDINGS, "activation": ACTIVATIONS}
 
@@ -133,7 +102,7 @@ def _operator(
     operator: schema.OperatorT, code: schema.OperatorCodeT, names: dict[int, str], graph: IntegerGraph
 ) -> Operator:
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    kind = OPERATORS.get(number, f"operator code {number}")
+    kind = BUILTINS.get(number, f"operator code {number}")
     inputs = tuple(names[i] if i != -1 else ABSENT for i in operator.inputs)
     outputs = [names[i] for i in operator.outputs]
     options = _options(operator.builtinOptions)
@@ -141,15 +110,11 @@ def _operator(
     options |= _others(code, "deprecatedBuiltinCode builtinCode version")
     if len(outputs) > 1:
         options["outputs"] = outputs
-    if kind in BUILTINS:
-        options_type, version = BUILTINS[kind]
-        if operator.builtinOptionsType != getattr(schema.BuiltinOptions, options_type):
+    if kind in OPERATORS:
+        row = OPERATORS[kind]
+        if operator.builtinOptionsType != row.options_type:
             options["builtinOptionsType"] = OPTIONS_TYPES.get(operator.builtinOptionsType, operator.builtinOptionsType)
-        kernels = [graph.tensors[name] for name in inputs[1:2] if name != ABSENT]
-        if any(kernel.dtype == "int4" for kernel in kernels):
-            version = max(version, INT4_VERSIONS.get(kind, version))
-        if any(kernel.axis is not None for kernel in kernels):
-            version = max(version, PER_CHANNEL_VERSIONS.get(kind, version))
+        version = row.version_with([graph.tensors[name] for name in inputs[1:2] if name != ABSENT])
         if code.version != version:
             options["version"] = code.version
     return Operator(kind, inputs, outputs[0], options)

@@ -4,20 +4,10 @@ import dataclasses
 
 import numpy as np
 
+from qkd_tf.contract.batch_norm import BatchNorm
 from tflite_export.load import ExportError
 
 INT32_MAX = 2**31 - 1
-
-
-@dataclasses.dataclass(frozen=True)
-class BatchNorm:
-    """y = gamma * (x - mean) / sqrt(variance + epsilon) + beta, each [C]."""
-
-    gamma: np.ndarray
-    beta: np.ndarray
-    mean: np.ndarray
-    variance: np.ndarray
-    epsilon: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +39,8 @@ def fold(
 ) -> FoldedKernel:
     """Folds a BatchNorm into per-channel scales and the bias.
 
-    With a = gamma / sqrt(variance + epsilon): scale[c] = scale * |a[c]|, codes change sign where a < 0
-    (no stored code is -128), bias = beta + a * (bias - mean), rounded to the int32 grid.
+    With a, b of `BatchNorm.affine`: scale[c] = scale * |a[c]|, codes change sign where a < 0
+    (no stored code is -128), bias = b, rounded to the int32 grid.
 
     Where a[c] is 0, or so small that the bias leaves int32, the channel is a constant to within one
     step of its output: its codes become 0 and its scale one that holds the bias.
@@ -67,8 +57,7 @@ def fold(
     if batch_norm is None:
         bias, scales = bias.astype(np.float64), np.array([scale], np.float32)
     else:
-        multiplier = batch_norm.gamma.astype(np.float64) / np.sqrt(batch_norm.variance + batch_norm.epsilon)
-        bias = batch_norm.beta + multiplier * (bias - batch_norm.mean)
+        multiplier, bias = batch_norm.affine(bias)
         scales = (scale * np.abs(multiplier)).astype(np.float32)
         codes = codes * np.where(multiplier < 0, -1, 1)
 

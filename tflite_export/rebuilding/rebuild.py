@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tf_keras
 
+from qkd_tf.contract.batch_norm import BatchNorm
 from qkd_tf.contract.grid import AVERAGE_CODE, INT8_MIN, TensorQuantParams
 from qkd_tf.storage.archive import first_line
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor, constant
 from tflite_export.load import ExportError, Handoff
-from tflite_export.rebuilding.fold import BatchNorm, fold
+from tflite_export.rebuilding.fold import fold
 from tflite_export.rebuilding.ratios import check_ratios
 
 SIGNATURE_KEY = "serving_default"

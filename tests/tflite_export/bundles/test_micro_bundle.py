@@ -18,7 +18,8 @@ from qkd_tf.experiment import QuantizationSpec
 from tflite_export.bundles import micro_bundle
 from tflite_export.bundles.bundle import Delivery
 from tflite_export.exporter import export
-from tflite_export.flatbuffer import convert
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.operators import OPERATORS
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.inference.runtimes import absence, input_codes
@@ -174,7 +175,7 @@ def test_every_operator_gives_its_logits_on_tflm(exported, tmp_path):
     one; the golden images find that out.
     """
     graph = store(exported.graph, "auto", TARGETS["microcontroller"])
-    content = convert.convert(graph, "")
+    content = convert(graph, "")
     verification = verify(content, graph, exported.handoff, Gate(), TARGETS["microcontroller"], ())
     assert verification["passed"], verification["failures"]
     files = micro_bundle.files(Delivery(exported.name, content, None, exported.handoff, verification, 0))
@@ -203,13 +204,13 @@ def test_every_operator_gives_its_logits_on_tflm(exported, tmp_path):
     ],
 )
 def test_resolver_functions_are_named_as_tflm_names_them(kind, function):
-    assert kind in convert.OPERATORS
+    assert kind in OPERATORS
     assert micro_bundle.resolver_function(kind) == function
 
 
 def test_every_operator_that_we_write_is_in_the_table_above():
     (mark,) = (m for m in test_resolver_functions_are_named_as_tflm_names_them.pytestmark if m.name == "parametrize")
-    assert {kind for kind, _ in mark.args[1]} == set(convert.OPERATORS)
+    assert {kind for kind, _ in mark.args[1]} == set(OPERATORS)
 
 
 @pytest.mark.parametrize("measured, reserved", [(1, 2048), (819, 2048), (820, 3072), (13184, 18432)])

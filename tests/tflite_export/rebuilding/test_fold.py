@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qkd_tf.contract.batch_norm import BatchNorm
 from tflite_export.load import ExportError
-from tflite_export.rebuilding.fold import BatchNorm, fold
+from tflite_export.rebuilding.fold import fold
 
 INPUT_SCALE, OUTPUT_SCALE = 0.125, 0.5
 

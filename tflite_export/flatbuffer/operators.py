@@ -1,0 +1,60 @@
+"""The operators of a file, a row each: how they are written, and so how they are to be found in it.
+
+Writing and reading share these rows: whether a runtime agrees with them, the runtimes tell.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_export.flatbuffer.graph import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorRow:
+    """How an operator stands in a file.
+
+    Attributes:
+      version: lowest one that takes int8.
+      options: options class of the schema; None for an operator without options.
+      fields: our option -> its field.
+      variants: lowest version for what its kernel may be beyond one scale and int8.
+    """
+
+    version: int
+    options: Callable | None
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    variants: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def version_with(self, kernels: Sequence[Tensor]) -> int:
+        """The lowest version that takes an operator's kernels, of which there are none or one."""
+        properties = {kernel.dtype for kernel in kernels} | {"per_channel" for k in kernels if k.axis is not None}
+        return max([self.version, *(self.variants.get(name, 0) for name in properties)])
+
+    @property
+    def options_type(self) -> int:
+        return getattr(schema.BuiltinOptions, self.options.__name__.removesuffix("T") if self.options else "NONE")
+
+
+_WINDOW = {"padding": "padding", "stride_h": "strideH", "stride_w": "strideW", "activation": "fusedActivationFunction"}
+_CONV = {**_WINDOW, "dilation_h": "dilationHFactor", "dilation_w": "dilationWFactor"}
+_DEPTHWISE = {**_CONV, "depth_multiplier": "depthMultiplier"}
+_ACTIVATION = {"activation": "fusedActivationFunction"}
+OPERATORS: Mapping[str, OperatorRow] = {
+    "ADD": OperatorRow(2, schema.AddOptionsT, _ACTIVATION),
+    "CONCATENATION": OperatorRow(2, schema.ConcatenationOptionsT, {**_ACTIVATION, "axis": "axis"}),
+    "CONV_2D": OperatorRow(3, schema.Conv2DOptionsT, _CONV, {"int4": 7}),
+    "DEPTHWISE_CONV_2D": OperatorRow(3, schema.DepthwiseConv2DOptionsT, _DEPTHWISE, {"int4": 7}),
+    "FULLY_CONNECTED": OperatorRow(4, schema.FullyConnectedOptionsT, _ACTIVATION, {"int4": 10, "per_channel": 12}),
+    "LOGISTIC": OperatorRow(2, None),
+    "MAXIMUM": OperatorRow(2, schema.MaximumMinimumOptionsT),
+    "MAX_POOL_2D": OperatorRow(
+        2, schema.Pool2DOptionsT, {**_WINDOW, "filter_h": "filterHeight", "filter_w": "filterWidth"}
+    ),
+    "MEAN": OperatorRow(2, schema.ReducerOptionsT, {"keep_dims": "keepDims"}),
+    "MUL": OperatorRow(2, schema.MulOptionsT, _ACTIVATION),
+    "PAD": OperatorRow(2, schema.PadOptionsT),
+    "QUANTIZE": OperatorRow(2, schema.QuantizeOptionsT),
+    "RESHAPE": OperatorRow(1, schema.ReshapeOptionsT),
+}
