@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test commands widths lint docs bench networks soak fuzz models micro distributed clean
+.PHONY: demo test commands widths applications lint docs bench networks soak fuzz models micro distributed clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -16,6 +16,9 @@ commands: .venv/installed  ## every command of README and docs, cut short, and t
 
 widths: .venv/installed  ## every pair of bit widths, from student to file, on every runtime, and their tables: some minutes
 	$(BIN)/python -m pytest -m "widths or not distributed" $(addprefix tests/tflite_export/test_,widths.py rebuild.py compress.py)
+
+applications: .venv/installed  ## networks of keras.applications as Keras 3 builds them, each compared with what is read: a minute
+	$(BIN)/python -m pytest -m "applications or not distributed" tests/qkd_tf/models/keras3/test_conversion.py
 
 distributed: .venv/installed  ## what several replicas do when things go wrong: some minutes
 	$(BIN)/python -m pytest -m distributed -s

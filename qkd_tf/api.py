@@ -11,6 +11,7 @@ from qkd_tf import flags
 from qkd_tf.data.given import GivenSet, source_of
 from qkd_tf.experiment import IN_MEMORY, TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY, ExperimentError, bit_widths, require
 from qkd_tf.models.copier import is_graph
+from qkd_tf.models.keras3 import door
 from qkd_tf.process.borrowed_process import borrowed
 from qkd_tf.process.stop_signals import Stopped
 from qkd_tf.storage import durable
@@ -69,7 +70,8 @@ def fit(
     thread should draw random numbers or change them meanwhile.
 
     Args:
-      student: float tf_keras model from pixels to logits or probabilities, left as it is; or what --student takes.
+      student: float model of tf_keras or Keras 3 from pixels to logits or probabilities, left as it is; or what
+        --student takes.
       train_set, test_set, validation_set: as `data.given.source_of` takes them. Without a validation set a part of the
         training set chooses the best epoch (`validation_fraction`). A name is what --dataset takes, and is all three.
       run_dir: new folder, or that of the same call before.
@@ -100,11 +102,11 @@ def fit(
             options[role] = model
         elif model is not None:
             require(
-                isinstance(model, tf_keras.Model),
-                f"{role} is a {type(model).__name__}; a model of tf_keras is expected (import tf_keras, not keras)",
+                isinstance(model, tf_keras.Model) or door.is_model(model),
+                f"{role} is a {type(model).__name__}; a model of Keras is expected",
             )
             require(
-                is_graph(model),
+                is_graph(model) or door.is_model(model),
                 f"{role} {model.name} is a {type(model).__name__} whose layers cannot be seen; expected is a "
                 "functional model, or a Sequential one that begins with tf_keras.Input, without a call of its own",
             )
@@ -118,8 +120,9 @@ def fit(
         require(test_set is not None, "there is no test set; the file is proven on it: give (images, labels)")
         spec = flags.experiment_from_flags(flags.flags_of(options)).data
         label_names = label_names or getattr(train_set, "class_names", None)  # of image_dataset_from_directory
-        if label_names is None and isinstance(student, tf_keras.Model):
-            num_outputs = student.outputs[0].shape[-1]  # one sigmoid is two classes; what is none, the pre-flight tells
+        outputs = getattr(student, "outputs", None)  # a model that is not built yet has none
+        if label_names is None and outputs:
+            num_outputs = outputs[0].shape[-1]  # one sigmoid is two classes; what is none, the pre-flight tells
             label_names = num_outputs and [str(label) for label in range(max(2, num_outputs))]
         given["source"] = source_of(train_set, test_set, validation_set, spec, label_names)
         options["dataset"] = IN_MEMORY + given["source"].version

@@ -1,4 +1,4 @@
-"""Networks by what a user calls them: of the zoo, by a builder of their own, saved by tf_keras, or in memory."""
+"""Networks by what a user calls them: of the zoo, by a builder of their own, saved by Keras, or in memory."""
 
 import dataclasses
 import pathlib

@@ -134,12 +134,11 @@ def run(
         for note in look.notes_on_end(phases[-1]["best_validation_top1"]) if phases else ():
             print(note)
         if devices.is_chief:
-            full_precision = student.plain.get_weights()  # the handoff puts integers in their place
-            accuracy = handoff.write(student, splits, folder, experiment.target.judge)
+            reference = diagnosis.Reference(student, experiment.full_precision_origin)  # the handoff leaves integers
+            accuracy = handoff.write(student, splits, folder, experiment.target.judge, reference.look)
             print(f"on the steps that integer operators can hold: test: {accuracy}")
-            origin = experiment.full_precision_origin
-            reference = diagnosis.write(student, full_precision, origin, splits, folder)
-            results.write(folder, experiment, splits, student, phases, accuracy, reference, proof, look.found)
+            facts = diagnosis.write(student, reference, folder)
+            results.write(folder, experiment, splits, student, phases, accuracy, facts, proof, look.found)
     devices.wait()
 
 

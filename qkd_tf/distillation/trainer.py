@@ -1,6 +1,7 @@
 """Time: phases in order, epochs, optimizers and their schedules, checkpoints, resume."""
 
 import contextlib
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from qkd_tf.distillation.mixed_precision import training_in
 from qkd_tf.distillation.phases import PHASES, Phase
 from qkd_tf.distillation.progress import BetweenSteps, DivergenceGuard, PhaseProgress, diverged
 from qkd_tf.distillation.summaries import Summaries
-from qkd_tf.evaluate import predict_logits, top1, top1_of
+from qkd_tf.evaluate import predict_each, top1_of
 from qkd_tf.experiment import ExperimentError, TrainingSpec
 from qkd_tf.process import random_state
 from qkd_tf.process.stop_signals import StopSignals
@@ -144,21 +145,23 @@ class Trainer:
         self._restore_best_student()
         if not phase.quantized:
             self._after_full_precision()
+        networks = {"student": distiller.student, "teacher": distiller.teacher}
+        tested = _top1_each({role: model for role, model in networks.items() if model is not None}, self._splits.test)
         result = {
             "phase": phase.name,
             "epochs": phase_spec.epochs,
             "learning_rate": phase_spec.learning_rate,
             "best_epoch": progress["best"]["epoch"],
             "best_validation_top1": progress["best"]["validation_top1"],
-            "student_test_top1": top1(distiller.student, self._splits.test),
+            "student_test_top1": tested["student"],
             "seconds": sum(row["seconds"] for row in progress["history"]),
             "history": progress["history"],
         }
         if phase.quantized:
             result["batch_norm_batches"] = self._batch_norm_batches
             result["first_intervals"] = progress["first_intervals"]
-        if distiller.teacher is not None:
-            result["teacher_test_top1"] = top1(distiller.teacher, self._splits.test)
+        if "teacher" in tested:
+            result["teacher_test_top1"] = tested["teacher"]
         print(_line(result))
         return result
 
@@ -179,16 +182,17 @@ class Trainer:
             self._batch_norm.estimate(images for images, _ in batches)
         if phase.quantized and self._freezing:
             row["frozen_weights"] = self._freezing.share()
-        logits, labels = predict_logits(distiller.student, self._splits.validation)
-        row["validation_top1"] = top1_of(logits, labels)
-        if distiller.teacher_groups:
-            row["teacher_validation_top1"] = top1(distiller.teacher, self._splits.validation)
+        networks = {"student": distiller.student}
+        if distiller.teacher_groups:  # else it is as it was
+            networks["teacher"] = distiller.teacher
+        logits, labels = predict_each(networks, self._splits.validation)
+        row |= {VALIDATED[role]: top1_of(found, labels) for role, found in logits.items()}
         row["seconds"] = time.monotonic() - start
         self._require_finite(phase.name, epoch)
         scalars = dict(row)
         if phase.quantized:
             row["intervals"] = self._student.intervals()
-            shown.tell(self._collapse_notes(progress, row["intervals"], logits))
+            shown.tell(self._collapse_notes(progress, row["intervals"], logits["student"]))
         best = progress["best"] if self._spec.keep_epoch == "best" else None
         if best is None or row["validation_top1"] >= best["validation_top1"]:  # of equals, the later
             best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"]}
@@ -223,7 +227,7 @@ class Trainer:
 
         with training_in(self._spec.mixed_precision):
             distiller.fit(
-                self._distribution.divide(self._splits.train(number, done)),
+                self._distribution.divide(functools.partial(self._splits.train, number, done)),
                 steps_per_epoch=steps - done,
                 verbose=0,
                 callbacks=[
@@ -362,6 +366,12 @@ BATCH_NORM_BATCHES = 20  # where the flag leaves it open
 
 # Network -> its name in a row of the history.
 VALIDATED = {"student": "validation_top1", "teacher": "teacher_validation_top1"}
+
+
+def _top1_each(models: dict[str, tf_keras.Model], batches: tf.data.Dataset) -> dict[str, float]:
+    """Percent by name, in one pass."""
+    logits, labels = predict_each(models, batches)
+    return {name: top1_of(found, labels) for name, found in logits.items()}
 
 
 def _within_phase(progress: dict) -> bool:

@@ -36,7 +36,7 @@ class NetworkSpec:
     """A network, its own input normalisation, and where its first weights come from.
 
     Attributes:
-      name: of the zoo; "package.module:builder"; a .keras or .h5 file or a folder (with a "/") that tf_keras saved; or
+      name: of the zoo; "package.module:builder"; a .keras or .h5 file or a folder (with a "/") that Keras saved; or
         what a model is called that Python hands over, "in_memory:…".
       weights: .h5, .keras, .weights.h5 or .npz file; "" for a random start.
       weights_normalization: the normalisation that its weights, of whatever origin, were trained under; None where

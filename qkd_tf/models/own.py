@@ -1,4 +1,4 @@
-"""A user's own network: a builder by "package.module:function", a model that tf_keras saved, or one in memory."""
+"""A user's own network: a builder by "package.module:function", a model that Keras saved, or one in memory."""
 
 import importlib
 import inspect
@@ -9,6 +9,7 @@ import tf_keras
 from qkd_tf.experiment import ExperimentError, NetworkSpec, require
 from qkd_tf.models import weights
 from qkd_tf.models.copier import is_graph
+from qkd_tf.models.keras3 import door
 from qkd_tf.storage.archive import check_hdf5, first_line, non_finite
 from qkd_tf.storage.saved_model import load_model
 
@@ -17,6 +18,8 @@ def build(
     spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int, given: tf_keras.Model | None = None
 ) -> tuple[tf_keras.Model, list[str]]:
     """The user's model as it is, with the weights of `spec.weights` where there are any, `given` then as a copy.
+
+    A model of Keras 3 is built anew in tf_keras.
 
     A builder is called as builder(input_shape, num_classes); one with the parameters `weights` and `classes`, as
     those of tf_keras.applications have, as builder(input_shape=..., classes=..., weights=None).
@@ -29,10 +32,14 @@ def build(
     name, model = spec.name if given is None else f"the model {given.name}", given
     if model is None:
         model = _call(name, input_shape, num_classes) if spec.is_builder else _load(name, spec.trust_code)
+    notes, is_filled = [], not spec.weights
+    if door.is_model(model) or isinstance(model, pathlib.Path):
+        is_filled = is_filled or spec.weights.endswith(".h5")
+        model, notes = _in_tf_keras(name, model, spec.weights if is_filled else "", input_shape)
     require(
         is_graph(model),
-        f"{name} gives a {type(model).__name__}; a functional or Sequential model of tf_keras is expected "
-        "(import tf_keras, not keras; begin it with tf_keras.Input, and leave a call of your own out)",
+        f"{name} gives a {type(model).__name__}; a functional or Sequential model of Keras is expected "
+        "(begin it with Input, and leave a call of your own out)",
     )
     require(
         len(model.inputs) == len(model.outputs) == 1,
@@ -59,10 +66,9 @@ def build(
         f"{name} tells {logits[-1]} classes apart, the data set has {num_classes}; "
         "a folder of pictures may name classes that it has no picture of in its labels.txt",
     )
-    notes = []
-    if spec.weights:
-        model = model if given is None else _copy(given)
-        notes = _load_weights(model, spec)
+    if not is_filled:
+        model = _copy(given) if model is given else model
+        notes += _load_weights(model, spec)
     broken = non_finite({weight.name: weight.numpy() for weight in model.weights})
     require(not broken, f"{spec.weights or name}: {broken}; give weights of a training that did not diverge")
     return model, notes
@@ -89,13 +95,27 @@ def _call(name: str, input_shape, num_classes: int):
     return builder(*call.args, **call.kwargs)
 
 
-def _load(name: str, trust_code: bool) -> tf_keras.Model:
+def _load(name: str, trust_code: bool) -> tf_keras.Model | pathlib.Path:
+    """The model, or the path itself where Keras 3 saved it."""
     path = pathlib.Path(name)
     require(path.exists(), f"no model at {name}; give a .keras or .h5 file, or the folder of a SavedModel")
     try:
-        return load_model(path, trust_code)
+        return path if door.is_file(path) else load_model(path, trust_code)
     except ValueError as error:
         raise ExperimentError(f"{name} cannot be loaded by tf_keras: {error}") from error
+
+
+def _in_tf_keras(
+    name: str, model: object | pathlib.Path, weights_file: str, input_shape: tuple[int, int, int]
+) -> tuple[tf_keras.Model, list[str]]:
+    """A model of Keras 3 in tf_keras, with the arrays of a file if one is named, and notes, a line each."""
+    require(not weights_file or pathlib.Path(weights_file).is_file(), f"weights file {weights_file} does not exist")
+    try:
+        brought = door.of_file(model) if isinstance(model, pathlib.Path) else door.of_model(model)
+        brought = brought.with_weights(pathlib.Path(weights_file)) if weights_file else brought
+        return brought.in_tf_keras(input_shape)
+    except ValueError as error:
+        raise ExperimentError(f"{weights_file or name} cannot be taken over: {error}") from error
 
 
 def _copy(model: tf_keras.Model) -> tf_keras.Model:

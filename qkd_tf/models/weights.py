@@ -10,6 +10,7 @@ import tf_keras
 
 from qkd_tf.experiment import ExperimentError, NetworkSpec
 from qkd_tf.models.copier import leaves
+from qkd_tf.models.keras3 import door
 from qkd_tf.process.random_state import seeded
 from qkd_tf.storage.archive import check_hdf5, first_line, load_npz, non_finite
 from qkd_tf.storage.saved_model import load_model
@@ -121,8 +122,11 @@ def _read_npz(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
 def _read_h5(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
     """A model or its weights, in the older format or in Keras' V3; the file tells which, not its name.
 
-    Arrays alone are read, so a model's code is of no account.
+    Arrays alone are read, so a model's code is of no account. Of a model of Keras 3 its layers are read too: arrays of
+    several kinds have one name there.
     """
+    if door.is_file(path):
+        return _read_keras(path, trust_code)
     check_hdf5(path)
     with h5py.File(path) as file:
         for name in ("layers", "_layer_checkpoint_dependencies"):
@@ -155,7 +159,7 @@ def _v3_layers(root) -> list[LayerWeights]:
 
 def _read_keras(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
     with seeded(0, None):  # the model is made, and what it draws shall change nothing of the network's own chance
-        model = load_model(path, trust_code)
+        model = door.of_file(path).in_tf_keras()[0] if door.is_file(path) else load_model(path, trust_code)
     return [_layer_weights(layer) for layer in leaves(model) if layer.weights]
 
 

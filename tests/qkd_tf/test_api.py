@@ -158,7 +158,7 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
         ({"student": network(rescaling=False)}, "normalis"),
         ({"sets": (SETS[0],)}, "there is no test set"),
         ({"student": "resnet9"}, "unknown --student 'resnet9'"),
-        ({"student": object()}, "student is a object; a model of tf_keras is expected"),
+        ({"student": object()}, "student is a object; a model of Keras is expected"),
         ({"sets": ("digits", SETS[1])}, "digits has its own test and validation images"),
         ({"student": tf_keras.Sequential([layers.Input((9, 9, 1)), layers.Flatten(), layers.Dense(10)])}, "reads pict"),
     ],

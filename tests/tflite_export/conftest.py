@@ -54,7 +54,7 @@ def _splits(image_shape, output_shape) -> Splits:
     labels = rng.integers(0, num_classes, (NUM_IMAGES, *[1] * (len(output_shape) - 2)))
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(20)  # the last batch is short
     return Splits(
-        train=lambda epoch, first_step=0: batches.skip(first_step),
+        train=lambda epoch, first_step=0, share=(0, 1): batches.skip(first_step),
         calibration=batches,
         validation=batches,
         test=batches,

@@ -9,6 +9,7 @@ import numpy as np
 from qkd_tf.console import page
 from qkd_tf.contract.grid import TensorQuantParams, load_params
 from qkd_tf.storage import durable
+from tflite_export import split
 from tflite_export.reporting import demands, figures, mistakes
 from tflite_export.reporting.demands import OLDER
 
@@ -84,7 +85,7 @@ def _mistakes(
         reason = "the student was quantized from a random start" if random else OLDER
         return {**found, "compared": None, "no_reference": f"There is no full precision to compare with: {reason}."}
     compared = mistakes.against_full_precision(labels, answers, np.array(full_precision[: len(answers)]))
-    images = np.load(handoff / "test_images.npy", mmap_mode="r")
+    images = split.pixels(handoff)
     shown = [
         {"number": i, "png": mistakes.picture(images[i]), "is": names[labels[i]], "says": names[answers[i]]}
         for i in compared["lost"][: mistakes.NUM_SHOWN]

@@ -324,20 +324,51 @@ def test_a_set_that_fits_in_memory_is_run_through_once(monkeypatch, limit):
     monkeypatch.setattr(pipeline, "CACHE_BYTES", limit)
     monkeypatch.setattr(pipeline, "DIGESTED", 20)
     spec = DataSpec("in_memory:x", batch_size=40, validation_fraction=0.25, crop_padding=1)
-    train, test, log = arrays(400), arrays(200), []
+    train, test, validation, log = arrays(400), arrays(200), arrays(100), []
 
     def batches(held):
         monkeypatch.setattr("qkd_tf.data.given.HELD_BYTES", held)
         log.clear()
-        splits = pipelines(source_of(counted(train, log), counted(test, log), None, spec, None), spec)
+        sets = (counted(given, log) for given in (train, test, validation))
+        splits = pipelines(source_of(*sets, spec, None), spec)
         parts = (splits.train(0), splits.validation, splits.train(1), splits.validation, splits.test)
         return [array for part in parts for batch in part.as_numpy_iterator() for array in batch]
 
     once = batches(400 * 36)
-    assert len(log) < 2 * 600
+    assert len(log) < 2 * 700
     for found, expected in zip(batches(400 * 36 - 1), once, strict=True):  # the training set is a byte too large
         np.testing.assert_array_equal(found, expected)
-    assert len(log) > 2 * 600
+    assert len(log) > 2 * 700
+
+
+@pytest.mark.usefixtures("streaming")
+def test_validation_on_a_part_of_a_large_set_reads_no_more_than_that_part(monkeypatch):
+    """One pass looks at the set, and nothing else reads it whole before training does."""
+    monkeypatch.setattr("qkd_tf.data.given.HELD_BYTES", 0)
+    monkeypatch.setattr("qkd_tf.data.given.COMPARED", 5)
+    monkeypatch.setattr(pipeline, "DIGESTED", 20)
+    spec = DataSpec("in_memory:x", batch_size=40, validation_fraction=0.1, crop_padding=1)
+    given, log = of_many(np.random.default_rng(1).integers(0, 4, 4_000)), []
+    splits = pipelines(source_of(counted(given, log), arrays(8, side=1), None, spec, None), spec)
+    assert len(log) < 4_000 + 400 + 5 * 32  # the first training pictures stand behind those of validation
+    log.clear()
+    labels = np.concatenate([labels for _, labels in splits.validation.as_numpy_iterator()])
+    assert len(labels) == 400 and splits.num_train == 3_600
+    assert len(log) < 420 + 3 * 32
+    assert len(set(labels.tolist())) == 4
+
+
+@pytest.mark.parametrize("held", [0, 1 << 30], ids=["streamed", "held"])
+def test_validation_on_a_part_is_the_foremost_only_of_a_large_set_in_disorder(monkeypatch, held):
+    monkeypatch.setattr("qkd_tf.data.given.HELD_BYTES", held)
+    labels = np.arange(200) % 10
+    for order, foremost in ((labels, not held), (np.sort(labels), False)):
+        images = np.arange(200, dtype=np.uint8)[:, None, None, None]
+        source = source_of(as_set(images, order), arrays(8, side=1), None, SPEC, None)
+        validation = [number for number, _ in read(source.validation)]
+        assert len(validation) == 50 and (validation == list(range(10, 60))) == foremost
+        assert sorted(validation + [number for number, _ in read(source.train)]) == list(range(200))
+        assert {label for _, label in read(source.validation)} == set(range(10))
 
 
 def test_a_set_that_gives_nothing_the_second_time_is_told():

@@ -81,8 +81,13 @@ def splits() -> Splits:
     def batches(part) -> tf.data.Dataset:
         return tf.data.Dataset.from_tensor_slices((pictures[part], labels[part])).batch(BATCH_SIZE)
 
+    def train(epoch, step=0, share=(0, 1)) -> tf.data.Dataset:
+        order = np.random.default_rng(epoch).permutation(BATCH_SIZE * STEPS).reshape(STEPS, share[1], -1)
+        size = BATCH_SIZE // share[1]
+        return batches(order[:, share[0]].ravel()).unbatch().batch(size).skip(step)
+
     return Splits(
-        train=lambda epoch, step=0: batches(np.random.default_rng(epoch).permutation(BATCH_SIZE * STEPS)).skip(step),
+        train=train,
         calibration=batches(np.arange(48)),
         validation=batches(np.arange(48, 63)),
         test=batches(np.arange(63, 80)),

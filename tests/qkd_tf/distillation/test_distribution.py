@@ -214,7 +214,7 @@ def test_every_strategy_of_the_command_line_can_be_made():
 def test_default_is_one_device_and_changes_nothing(chain, make_splits):
     devices, model, batches = start("default"), chain(layers.Flatten()), make_splits().calibration
     assert (devices.num_replicas, devices.is_chief) == (1, True)
-    assert devices.adopt(model) is model and devices.divide(batches) is batches
+    assert devices.adopt(model) is model and devices.divide({(0, 1): batches}.get) is batches
     devices.wait()
 
 

@@ -60,9 +60,7 @@ def test_quantized_phase_starts_from_what_the_float_one_learnt(tmp_path, make_ru
 def test_student_of_the_best_epoch_goes_on_and_the_teacher_of_the_last(tmp_path, monkeypatch, make_run, make_splits):
     splits = make_splits()
     trainer = make_run(tmp_path / "run", (("co_studying", 4),), splits=splits)
-    seen = script_validation(
-        monkeypatch, splits, [50.0, 90.0, 90.0, 40.0], trainer._teacher
-    )  # of two equals, the later
+    seen = script_validation(monkeypatch, splits, [50.0, 90.0, 90.0, 40.0])  # of two equals, the later
     teacher_at_epochs = []
     original = Trainer._save
 
@@ -82,7 +80,7 @@ def test_student_of_the_best_epoch_goes_on_and_the_teacher_of_the_last(tmp_path,
 def test_student_of_the_last_epoch_goes_on_where_that_is_asked_for(tmp_path, monkeypatch, make_run, make_splits):
     splits = make_splits()
     trainer = make_run(tmp_path / "run", (("self_studying", 3),), splits=splits, keep_epoch="last")
-    seen = script_validation(monkeypatch, splits, [50.0, 90.0, 40.0], trainer._teacher)
+    seen = script_validation(monkeypatch, splits, [50.0, 90.0, 40.0])
     (result,) = trainer.run()
     assert (result["best_epoch"], result["best_validation_top1"]) == (3, 40.0)
     assert_same_bits(values(trainer._student.model), seen[2])
@@ -145,7 +143,7 @@ def nan_at(make_splits, epoch, step):
     """Splits whose training batch of that epoch and step, both from 1, is all NaN."""
     splits = make_splits()
 
-    def train(number, first_step=0):
+    def train(number, first_step=0, share=(0, 1)):
         def spoil(index, batch):
             images = tf.cast(batch[0], tf.float32)
             broken = tf.logical_and(index == step - 1, number == epoch - 1)
@@ -183,7 +181,7 @@ def test_intervals_are_kept_from_calibration_to_the_last_epoch(tmp_path, make_ru
 def test_results_tell_of_every_epoch_and_two_checkpoints_are_kept(tmp_path, make_run, make_splits):
     whole, asked = make_splits(), []
 
-    def train(epoch, first_step=0):
+    def train(epoch, first_step=0, share=(0, 1)):
         asked.append(epoch)
         return whole.train(epoch, first_step)
 
@@ -262,8 +260,7 @@ def test_mixed_precision_is_for_training_alone(make_run, tmp_path, monkeypatch):
         monkeypatch.setattr(owner, name, noting)
 
     note(PhaseProgress, "begin", "training")
-    note(trainer_module, "predict_logits", "evaluation")
-    note(trainer_module, "top1", "evaluation")
+    note(trainer_module, "predict_each", "evaluation")
     note(BatchNormEstimator, "estimate", "evaluation")
     trainer = make_run(tmp_path / "run", mixed_precision="bfloat16", batch_norm_batches=1)
     trainer.run()

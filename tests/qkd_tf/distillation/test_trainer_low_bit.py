@@ -170,7 +170,7 @@ def test_statistics_are_estimated_before_each_validation_of_a_quantized_student(
     """What validation, checkpoint and the next phase see are those of the epoch's first batches and of its weights."""
     splits, phases = make_splits(), (("full_precision", 1), ("self_studying", 2))
     trainer = make_run(tmp_path / "run", phases, splits=splits, batch_norm_batches=2)
-    seen = script_validation(monkeypatch, splits, [30.0, 90.0, 50.0], trainer._teacher)
+    seen = script_validation(monkeypatch, splits, [30.0, 90.0, 50.0])
     calls, original = [], BatchNormEstimator.estimate
 
     def estimate(self, batches):
@@ -195,7 +195,7 @@ def test_estimated_statistics_leave_every_other_bit_of_the_training(tmp_path, mo
         splits = make_splits()
         trainer = make_run(tmp_path / name, (("self_studying", 2), ("co_studying", 1)), splits=splits, **options)
         with monkeypatch.context() as patch:
-            script_validation(patch, splits, [1.0, 2.0, 3.0], trainer._teacher)
+            script_validation(patch, splits, [1.0, 2.0, 3.0])
             results = trainer.run()
         model = trainer._student.model
         rest = [v.numpy() for v in model.variables if "moving" not in v.name] + values(trainer._teacher)

@@ -128,11 +128,11 @@ def test_signal_is_obeyed_at_the_end_of_the_step_and_the_run_goes_on_from_there(
 def test_signal_during_validation_waits_until_the_epoch_is_saved(tmp_path, monkeypatch, make_run):
     trainer = make_run(tmp_path / "run", (("self_studying", 2),))
 
-    def predict_logits(*_):
+    def predict_each(*_):
         os.kill(os.getpid(), signal.SIGINT)
-        return np.eye(2), np.array([0, 1])
+        return {"student": np.eye(2)}, np.array([0, 1])
 
-    monkeypatch.setattr(trainer_module, "predict_logits", predict_logits)
+    monkeypatch.setattr(trainer_module, "predict_each", predict_each)
     with pytest.raises(Stopped, match="SIGINT"), trainer._stop:
         trainer.run()
     assert checkpoints(tmp_path / "run") == {"phase0_epoch1_step0"}

@@ -213,3 +213,83 @@ def test_pictures_of_another_shape_are_told_which_flag_makes_them_so(shape, reme
     pixels = tf_keras.Input(shape)
     with pytest.raises(ExperimentError, match=remedy):
         in_memory(pixels, layers.Dense(5)(layers.Flatten()(pixels)))
+
+
+OF_KERAS_3 = """
+import keras
+def build(input_shape, num_classes):
+    pixels = keras.Input(input_shape)
+    x = keras.layers.Conv2D(4, 3, activation="hard_silu")(keras.layers.Rescaling(1 / 64)(pixels))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(pixels, keras.layers.Dense(num_classes)(x), name="net")
+def subclassed(input_shape, num_classes):
+    class Net(keras.Model):
+        def call(self, x):
+            return x
+    return Net(name="net")
+"""
+
+
+@pytest.fixture
+def of_keras_3(package):
+    """A builder of Keras 3, mine:build."""
+    pytest.importorskip("keras", "3")
+    package(OF_KERAS_3)
+    from mine import build
+
+    return build
+
+
+def of_images(model):
+    images = np.random.default_rng(0).uniform(0, 255, (2, *SHAPE)).astype(np.float32)
+    return np.asarray(model(images, training=False))
+
+
+def test_builder_of_keras_3_is_taken_over_and_proven(of_keras_3):
+    model, (note,) = own.build(network("mine:build"), SHAPE, 7)
+    assert isinstance(model, tf_keras.Model) and model.output_shape == (None, 7)
+    assert "net is a model of Keras 3, built anew in tf_keras: outputs differ by" in note
+
+
+def test_networks_of_keras_applications_have_names_of_keras_3_too():
+    model, _ = own.build(network("keras.applications:MobileNetV3Small"), (32, 32, 3), 7)
+    assert (model.input_shape, model.output_shape) == ((None, 32, 32, 3), (None, 7))
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5", ".weights.h5"])
+def test_files_of_keras_3_are_models_and_weights(tmp_path, of_keras_3, ending):
+    original, path = of_keras_3(SHAPE, 5), str(tmp_path / f"mine{ending}")
+    (original.save_weights if "weights" in ending else original.save)(path)
+    if "weights" not in ending:
+        saved, (note,) = own.build(network(path), SHAPE, 5)
+        np.testing.assert_allclose(of_images(saved), of_images(original), rtol=1e-5, atol=1e-6)
+        assert "is a model of Keras 3" in note
+    if ending == ".h5":
+        return  # whose arrays are found by names, and Keras numbers those of each builder's call
+    built, _ = own.build(network("mine:build", weights=path), SHAPE, 5)
+    np.testing.assert_allclose(of_images(built), of_images(original), rtol=1e-5, atol=1e-6)
+
+
+def test_weights_that_do_not_fit_a_model_of_keras_3_are_one_line(tmp_path, of_keras_3):
+    of_keras_3(SHAPE, 6).save_weights(path := tmp_path / "six.weights.h5")
+    with pytest.raises(
+        ExperimentError, match=r"six.weights.h5 cannot be taken over: .*a Dense, .*\(4, 5\) is expected"
+    ):
+        own.build(network("mine:build", weights=str(path)), SHAPE, 5)
+    with pytest.raises(ExperimentError, match="weights file absent.weights.h5 does not exist"):
+        own.build(network("mine:build", weights="absent.weights.h5"), SHAPE, 5)
+
+
+def test_what_is_not_taken_over_of_keras_3_is_one_line(tmp_path, of_keras_3):
+    import keras
+
+    with pytest.raises(ExperimentError, match="mine:subclassed cannot be taken over: it is a model of Keras 3, a Net"):
+        own.build(network("mine:subclassed"), SHAPE, 5)
+    pixels = keras.Input(SHAPE)
+    x = keras.layers.Lambda(lambda x: x, name="mine")(keras.layers.Flatten()(pixels))
+    keras.Model(pixels, keras.layers.Dense(5)(x)).save(tmp_path / "code.keras")
+    for trusted in (False, True):  # the file's code is for Keras 3, and runs in no case
+        with pytest.raises(
+            ExperimentError, match="code.keras cannot be taken over: .*layer mine, a Lambda, is not conv"
+        ):
+            own.build(network(str(tmp_path / "code.keras"), trust_code=trusted), SHAPE, 5)

@@ -278,3 +278,23 @@ def test_what_does_fit_is_not_complained_about(make_network, tmp_path):
     message = complaint(make_network(2), save(make_network(1, classes=5), tmp_path, ".npz"))
     problems = re.split("; ", message.partition(": ")[2])
     assert len(problems) == 2 == len(set(problems))
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5", ".weights.h5"])
+def test_files_of_keras_3_are_weights_of_a_known_architecture(chain, tmp_path, ending):
+    keras = pytest.importorskip("keras", "3")
+
+    def kinds(library):
+        convs = [library.Conv2D(3, 1, use_bias=False) for _ in range(12)]
+        head = [library.DepthwiseConv2D(3), library.GlobalAveragePooling2D(), library.Dense(2)]
+        return [*convs, library.BatchNormalization(), *head]
+
+    target = chain(*kinds(layers))
+    source = keras.Sequential([keras.Input(target.input_shape[1:]), *kinds(keras.layers)])
+    rng = np.random.default_rng(0)
+    source.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in source.weights])
+    path = tmp_path / f"theirs{ending}"
+    (source.save_weights if "weights" in ending else source.save)(path)
+    weights.load(target, NetworkSpec("mine", UNIT, str(path)))
+    for got, expected in zip(target.get_weights(), source.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, expected)

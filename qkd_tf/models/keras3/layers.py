@@ -1,0 +1,82 @@
+"""The layers of Keras 3 that tf_keras has an equal for, and what is called otherwise there."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+
+from tf_keras import layers
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerRow:
+    """A layer of Keras 3 in tf_keras.
+
+    Attributes:
+      make: the layer, from arguments of tf_keras.
+      arguments: those that Keras 3 has and tf_keras takes.
+      renamed: argument in Keras 3 -> in tf_keras.
+      ignored: arguments of training alone, which tf_keras lacks.
+    """
+
+    make: Callable[..., layers.Layer]
+    arguments: frozenset[str]
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+
+# Arguments that are not taken over -> the values under which they change nothing.
+NEUTRAL: Mapping[str, tuple] = {
+    "data_format": ("channels_last",),
+    "antialias": (False,),
+    "quantization_config": (None,),
+    "lora_rank": (None,),
+    "lora_alpha": (None,),
+    "renorm": (False,),
+    "rms_scaling": (False,),
+    "pad_to_aspect_ratio": (False,),
+    "sparse": (False,),
+    "ragged": (False,),
+    "optional": (False,),
+}
+# Arguments that matter only beside one of NEUTRAL with another value.
+UNUSED = ("renorm_clipping", "renorm_momentum", "fill_mode", "fill_value")
+# What tf_keras takes too, and a network that is to become integer cannot have.
+_REFUSED = {"renorm", "renorm_clipping", "renorm_momentum"}
+
+_SAME = (
+    "Activation ActivityRegularization Add AlphaDropout Average AveragePooling1D AveragePooling2D BatchNormalization "
+    "CenterCrop Concatenate Conv1D Conv1DTranspose Conv2D Conv2DTranspose Cropping1D Cropping2D Dense DepthwiseConv1D "
+    "DepthwiseConv2D Dot Dropout ELU Flatten GaussianDropout GaussianNoise GlobalAveragePooling1D "
+    "GlobalAveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D GroupNormalization Identity LayerNormalization "
+    "MaxPooling1D MaxPooling2D Maximum Minimum Multiply Normalization PReLU Permute ReLU RepeatVector Rescaling "
+    "Reshape Resizing SeparableConv1D SeparableConv2D Softmax SpatialDropout1D SpatialDropout2D Subtract "
+    "UnitNormalization UpSampling1D UpSampling2D ZeroPadding1D ZeroPadding2D"
+).split()
+_RANDOM = "RandomBrightness RandomContrast RandomCrop RandomFlip RandomRotation RandomTranslation RandomZoom".split()
+
+
+def _arguments(kind: type) -> frozenset[str]:
+    classes = [cls for cls in kind.__mro__ if issubclass(cls, layers.Layer) and cls is not layers.Layer]
+    found = {name for cls in classes for name in inspect.signature(cls.__init__).parameters}
+    return frozenset(found - {"self", "args", "kwargs"} - _REFUSED) | {
+        "name",
+        "dtype",
+        "trainable",
+        "activity_regularizer",
+    }
+
+
+def _row(name: str, **options) -> LayerRow:
+    kind = getattr(layers, name)
+    return LayerRow(kind, _arguments(kind) | options.get("renamed", {}).keys(), **options)
+
+
+LAYERS: Mapping[str, LayerRow] = {
+    **{name: _row(name) for name in _SAME},
+    # What they do to pictures in training is chance, and at inference they do nothing.
+    **{name: _row(name, ignored=("data_format", "value_range")) for name in _RANDOM},
+    "LeakyReLU": _row("LeakyReLU", renamed={"negative_slope": "alpha"}),
+}
+# Those that another layer may have for its activation: they have no arrays.
+ACTIVATIONS = ("Activation", "ELU", "LeakyReLU", "ReLU", "Softmax")
+INPUT = LayerRow(layers.InputLayer, frozenset({"batch_shape", "dtype", "name"}))

@@ -1,0 +1,150 @@
+"""The proof that a model of Keras 3 and what was made of it in tf_keras are one function."""
+
+import contextlib
+import copy
+import importlib
+import itertools
+import pathlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from qkd_tf.models.keras3.refusal import WIDTH, RefusalError
+from qkd_tf.storage.archive import first_line
+
+# Largest difference of outputs, as a share of the largest one: where both compute by TensorFlow's kernels, where Keras
+# 3 has another backend, whose sums have another order, and of models of fewer bits.
+TOLERANCES = {"float32": 1e-5, "backend": 1e-3, "float16": 0.02, "bfloat16": 0.15}
+# Deep networks of random weights make of rounding what they like: NUDGE of the pixels, as a share, tells how much, and
+# of NUDGES times as much no difference is made. On a range of pixels where that is above CHAOS nothing is compared.
+NUDGE, NUDGES, CHAOS = 2.0**-22, 10, 0.1
+RANGES = ((0, 255), (0, 1), (-1, 1))  # of pixels: what one range saturates is seen in another
+NUM_PICTURES = 2  # of each range
+PROBABILITIES = ("softmax", "sigmoid")  # names of functions
+SIDE = 96  # of pictures of a model that takes any; the deepest of keras.applications need 75
+
+
+def keras3() -> ModuleType | None:
+    """Keras 3, or None where it cannot be imported."""
+    try:
+        keras = importlib.import_module("keras")
+    except (ImportError, ValueError):  # it is not there, or its backend is not
+        return None
+    return keras if int(keras.__version__.split(".")[0]) >= 3 else None
+
+
+def rebuilt(keras: ModuleType, config: Mapping, path: pathlib.Path):
+    """The model of Keras 3 of a checked configuration, with the arrays that Keras 3 itself reads from a file.
+
+    The file's own configuration is never given to Keras 3, so that its safe mode is not relied upon.
+
+    Raises:
+      RefusalError: Keras 3 cannot read it, in its own words.
+    """
+    try:
+        model = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)  # which changes it
+        model.load_weights(path)
+    except Exception as error:  # whatever Keras makes of a stranger's file
+        reason = first_line(error, WIDTH)
+        raise RefusalError(f"which Keras {keras.__version__} itself cannot read: {reason}; save it anew") from error
+    return model
+
+
+def prove(model, converted: tf_keras.Model, input_shape: tuple[int, ...] | None = None) -> float:
+    """Largest difference of outputs on random pixels, as a share of the largest output.
+
+    A softmax or sigmoid at the end is compared by itself: behind large logits it hides differences, or makes one of
+    their rounding.
+
+    Args:
+      model: of Keras 3; it is left as it is.
+      input_shape: of a picture, where a model takes any.
+
+    Raises:
+      RefusalError: they differ, or Keras 3 cannot call the model.
+    """
+    pictures, keras = _pictures(converted, input_shape), keras3()
+
+    def array(outputs) -> np.ndarray:
+        return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32")))
+
+    try:
+        with _open_ended(model, keras.activations.linear) as theirs:
+            expected = array(_called(model, pictures))
+    except Exception as error:  # whatever the model makes of itself
+        reason = first_line(error, WIDTH)
+        raise RefusalError(f"which Keras 3 cannot call on pictures of {pictures.shape[1:]}: {reason}") from error
+    with _open_ended(converted, tf_keras.activations.linear) as ours:
+        got = np.asarray(_called(converted, pictures), np.float32)
+        nudged = np.asarray(_called(converted, (pictures * (1 + NUDGE)).astype(pictures.dtype)), np.float32)
+    tolerance = _tolerance(keras.backend.backend(), converted)
+    ending = np.asarray(ours(tf.constant(expected))), array(theirs(keras.ops.convert_to_tensor(expected)))
+    rows = [(_difference(*ending), tolerance)]
+    for outputs in zip(*(np.split(one, len(RANGES)) for one in (got, expected, nudged)), strict=True):
+        own = NUDGES * _difference(outputs[2], outputs[0])
+        if own <= CHAOS or tolerance > CHAOS:
+            rows.append((_difference(*outputs[:2]), max(tolerance, own)))
+    if len(rows) == 1:
+        raise RefusalError("which makes so much of rounding that nothing can be compared; give it trained weights")
+    for difference, allowed in rows:
+        if not difference <= allowed:
+            raise RefusalError(
+                f"and what was made of it in tf_keras is another: outputs differ by {difference:.2g} of the largest, "
+                f"{allowed:.2g} is rounding; build it with tf_keras, and please report it"
+            )
+    return max(difference for difference, _ in rows)
+
+
+@contextlib.contextmanager
+def _open_ended(model, linear: Callable) -> Iterator[Callable]:
+    """A context in which the layer that a model of either library ends in applies no softmax and no sigmoid.
+
+    Gives the function that it applies else.
+    """
+    last = model
+    while hasattr(last, "layers"):
+        last = last.outputs[0]._keras_history[0]
+    function = getattr(last, "activation", None)
+    if getattr(function, "__name__", None) not in PROBABILITIES:
+        yield linear
+        return
+    last.activation = linear
+    try:
+        yield function
+    finally:
+        last.activation = function
+
+
+def _pictures(model: tf_keras.Model, input_shape: tuple[int, ...] | None) -> np.ndarray:
+    """[len(RANGES) * NUM_PICTURES, H, W, C] in order of RANGES."""
+    sides = model.input_shape[1:]
+    shape = [side or data or SIDE for side, data in itertools.zip_longest(sides, (input_shape or ())[: len(sides)])]
+    rng = np.random.default_rng(0)
+    pictures = np.concatenate([rng.uniform(*ends, (NUM_PICTURES, *shape)) for ends in RANGES])
+    dtype = model.inputs[0].dtype
+    return pictures.astype(dtype.as_numpy_dtype) if dtype.is_floating else np.abs(pictures).astype(dtype.as_numpy_dtype)
+
+
+def _called(model: Callable, pictures: np.ndarray):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras warns where a batch stands for a list of one
+        output = model(pictures, training=False)
+    return output[0] if isinstance(output, list | tuple) else output
+
+
+def _difference(got: np.ndarray, expected: np.ndarray) -> float:
+    if got.shape != expected.shape or not np.array_equal(np.isfinite(got), np.isfinite(expected)):
+        return np.inf
+    finite = np.isfinite(expected)
+    largest = np.max(np.abs(expected), initial=0.0, where=finite)
+    return float(np.max(np.abs(got - expected), initial=0.0, where=finite) / (largest or 1.0))
+
+
+def _tolerance(backend: str, model: tf_keras.Model) -> float:
+    found = {getattr(layer, "compute_dtype", "float32") for layer in model.submodules}
+    found |= {"float32" if backend == "tensorflow" else "backend"}
+    return max(value for key, value in TOLERANCES.items() if key in found)
