@@ -25,6 +25,14 @@ TFLM_MODULE = "tflite_micro.python.tflite_micro.runtime"
 ARENA_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
 
 
+class Images(Protocol):
+    """[N, H, W, C] uint8 pixels that are iterated: an array, or what decodes them again."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+
 class Session(Protocol):
     """A file that is open in a runtime."""
 
@@ -194,7 +202,7 @@ def check_names(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
-def infer(name: str, graph: IntegerGraph, content: bytes, images: np.ndarray) -> tuple[np.ndarray, dict]:
+def infer(name: str, graph: IntegerGraph, content: bytes, images: Images) -> tuple[np.ndarray, dict]:
     """Runs a file on images, one at a time.
 
     Args:
@@ -217,7 +225,7 @@ def infer(name: str, graph: IntegerGraph, content: bytes, images: np.ndarray) ->
     return np.stack(logits), {"median_seconds": float(np.median(seconds)), **session.facts()}
 
 
-def every_tensor(name: str, graph: IntegerGraph, content: bytes, images: np.ndarray) -> dict[str, np.ndarray]:
+def every_tensor(name: str, graph: IntegerGraph, content: bytes, images: Images) -> dict[str, np.ndarray]:
     """The integers of every operator's output, [N, ...], by tensor name; else as `infer`."""
     outputs = [graph.tensors[operator.output] for operator in graph.operators]
     session = _open(name, graph, content, every_tensor=True)
@@ -228,7 +236,7 @@ def every_tensor(name: str, graph: IntegerGraph, content: bytes, images: np.ndar
     return seen
 
 
-def input_codes(graph: IntegerGraph, images: np.ndarray) -> Iterator[np.ndarray]:
+def input_codes(graph: IntegerGraph, images: Images) -> Iterator[np.ndarray]:
     """Each image as the integers [1, H, W, C] that the file's input takes."""
     dtype = graph.tensors[graph.input].dtype
     for image in images:
