@@ -7,7 +7,8 @@ exporter executes files with it (`integer_reference`). Four schools:
   zero points are taken off in float32, too.
 * TFLM: a sum is multiplied by a 32-bit fixed-point number, then shifted right, and each of the two
   rounds. At few bits the first rounding is coarse: a value a little below a half goes up.
-* LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, and LOGISTIC is a table.
+* LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, LOGISTIC is a table, and
+  MUL's ratio of scales is a float32.
 * ruy: as TFLM, but the second rounding is half up, too. LiteRT's default kernels take it for CONV_2D with INT4
   kernels, and for DEPTHWISE_CONV_2D with such in whole blocks of eight channels, with TFLM's arithmetic for the
   channels that are left; XNNPACK leaves both to them. Grouped ones with INT4 kernels go to the reference kernels.
@@ -137,6 +138,14 @@ def _fixed_point_multiply(
     return multiply_rounding_twice(a.astype(np.int64) * b, *quantize_multiplier(real))
 
 
+def _fixed_point_multiply_of_single(
+    a: np.ndarray, b: np.ndarray, a_scale: Scale, b_scale: Scale, output_scale: Scale
+) -> np.ndarray:
+    """LiteRT's MUL takes the ratio of the scales in float32, before it makes a fixed-point number of it."""
+    real = _single(a_scale) * _single(b_scale) / _single(output_scale)
+    return multiply_rounding_twice(a.astype(np.int64) * b, *quantize_multiplier(real))
+
+
 def _fixed_point_mean(
     sums: np.ndarray,
     count: int,
@@ -228,7 +237,9 @@ TFLM = Arithmetic(
     requantize=_fixed_point_requantize,
     limit=_limit_half_away,
 )
-LITERT_REFERENCE = dataclasses.replace(TFLM, dense=sums_rounded_once, logistic=tabled_logistic)
+LITERT_REFERENCE = dataclasses.replace(
+    TFLM, dense=sums_rounded_once, logistic=tabled_logistic, multiply=_fixed_point_multiply_of_single
+)
 
 RUY = dataclasses.replace(TFLM, convolution=sums_rounded_up_twice)
 RUY_DEPTHWISE = dataclasses.replace(TFLM, convolution=sums_rounded_in_blocks)

@@ -36,9 +36,9 @@ NUM_TEST = 35
 def pictures(tmp_path_factory):
     """A folder of 5 classes, 8 x 8 pixels: 10 pictures for training, 35 for the test."""
     root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    for split, number in (("train", 10), ("test", NUM_TEST)):
+    for part, number in (("train", 10), ("test", NUM_TEST)):
         for index in range(number):
-            folder = root / split / f"class {index % 5}"
+            folder = root / part / f"class {index % 5}"
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / f"{index}.png")
     return root
@@ -93,7 +93,7 @@ def change_record(folder, **changes):
 
 def test_both_handoffs_have_the_same_files_but_for_the_pictures(runs):
     copied, reread = ({path.name: path for path in run.handoff.iterdir()} for run in runs)
-    assert copied.keys() - reread.keys() == {"test_images.npy"} and reread.keys() - copied.keys() == {"split.json"}
+    assert copied.keys() - reread.keys() == {"test_images.npy"} and reread.keys() - copied.keys() == {"test_split.json"}
     for name in copied.keys() & reread.keys() - {"manifest.json", "student.keras"}:  # a .keras has the time in it
         assert copied[name].read_bytes() == reread[name].read_bytes(), name
     assert set(recorded(runs[1].handoff)) == {"shape", "content_sha256", "data"}
