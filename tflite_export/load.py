@@ -142,12 +142,12 @@ def _demands(handoff: Handoff) -> Iterator[tuple[str, object, object]]:
     found = handoff.student_logits
     yield "student_logits.npy has", (found.dtype.name, found.shape), ("int8", (num_images, *logits))
     for row, found in handoff.integer_logits.items():
-        expected = min(max(1, len(found)), num_images)
-        yield f"{row} of integer_logits.npz has", (found.dtype.name, found.shape), ("int8", (expected, *logits))
-    first = next(iter(handoff.integer_codes["litert"].values()), [])
+        num_logits = min(max(1, len(found)), num_images)
+        yield f"{row} of integer_logits.npz has", (found.dtype.name, found.shape), ("int8", (num_logits, *logits))
+    first = next(iter(handoff.integer_codes["litert"].values()), np.zeros(0, np.int8))
     num_codes = min(max(1, len(first)), num_images)
-    for row, codes in handoff.integer_codes.items():
-        yield f"{row} of integer_codes.npz lacks", sorted(handoff.tensor_params.keys() - codes.keys()), []
-        for name, found in codes.items():
+    for row, tensors in handoff.integer_codes.items():
+        yield f"{row} of integer_codes.npz lacks", sorted(handoff.tensor_params.keys() - tensors.keys()), []
+        for name, found in tensors.items():
             expected = ("int8", (num_codes, *student.get_layer(name).output.shape[1:]))
             yield f"{row}/{name} of integer_codes.npz has", (found.dtype.name, found.shape), expected

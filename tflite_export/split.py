@@ -7,6 +7,7 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Iterator
+from typing import overload
 
 import numpy as np
 from tqdm import tqdm
@@ -48,6 +49,12 @@ class Reread:
 
     def __len__(self) -> int:
         return len(self.part)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Reread": ...
 
     def __getitem__(self, index: int | slice) -> "np.ndarray | Reread":
         if isinstance(index, slice):

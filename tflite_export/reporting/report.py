@@ -62,9 +62,11 @@ def _diagnosis(path: pathlib.Path) -> dict | None:
     return found if isinstance(found, dict) and found.get("format") == DIAGNOSIS_FORMAT else None
 
 
-def _mistakes(handoff: pathlib.Path, verification: dict, classes: Mapping[str, np.ndarray], diagnosis) -> dict:
+def _mistakes(
+    handoff: pathlib.Path, verification: dict, classes: Mapping[str, np.ndarray], diagnosis: dict | None
+) -> dict:
     """Confusion matrix and pictures of the judging runtime, or why there are none."""
-    judge = verification.get("judge")
+    judge = verification.get("judge", "")
     if judge not in classes:
         return {"missing": "The file was not run, so there is nothing to say of its mistakes."}
     answers, labels = classes[judge], np.load(handoff / "test_labels.npy")
@@ -116,7 +118,7 @@ def _intervals(results: dict) -> dict:
     phases, tensors = results["phases"], [row for row in results["coverage"] if row["tensor"] != "input"]
     if not phases:
         return {"missing": "Nothing was trained: intervals are those of calibration."}
-    kept = [rows for phase in phases if len(rows := figures.interval_rows(phase))]
+    kept = [intervals for phase in phases if len(intervals := figures.interval_rows(phase))]
     if not kept:
         return {"missing": f"How the intervals moved is not known: {OLDER}."}
     values = np.concatenate(kept)
