@@ -20,7 +20,6 @@ from tf_keras import layers
 
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.data import Splits
-from qkd_tf.evaluate import StudentAccuracy
 from qkd_tf.experiment import (
     DataSpec,
     Experiment,
@@ -73,9 +72,7 @@ def _splits(image_shape, output_shape) -> Splits:
     )
 
 
-def _write_results(
-    folder: RunFolder, splits: Splits, student, spec: QuantizationSpec, accuracy: StudentAccuracy
-) -> None:
+def _write_results(folder: RunFolder, splits: Splits, spec: QuantizationSpec, handed_over: HandedOver) -> None:
     """results.json as a training writes it, of one phase that never ran."""
     normalization = PixelNormalization((128.0,), (64.0,))
     experiment = Experiment(
@@ -94,11 +91,11 @@ def _write_results(
         "learning_rate": 0.1,
         "best_epoch": 2,
         "best_validation_top1": 41.0,
-        "student_test_top1": accuracy.real_numbers_top1,
+        "student_test_top1": handed_over.accuracy.real_numbers_top1,
         "seconds": 2.0,
         "history": [epoch, {**epoch, "validation_top1": 41.0}],
     }
-    results.write(folder, experiment, splits, HandedOver(student, accuracy), [phase])
+    results.write(folder, experiment, splits, handed_over, [phase])
 
 
 @pytest.fixture(scope="session")
@@ -122,8 +119,7 @@ def make_run(tmp_path_factory):
                 kernel.interval.assign(kernel.interval * 0.4)
         folder = RunFolder(str(tmp_path_factory.mktemp("runs") / "run"), FLAG_LINES)
         folder.claim()
-        accuracy = handoff_writer.write(student, splits, folder)
-        _write_results(folder, splits, student, spec, accuracy)
+        _write_results(folder, splits, spec, handoff_writer.write(student, splits, folder))
         return folder
 
     return make

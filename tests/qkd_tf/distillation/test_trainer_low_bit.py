@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qkd_tf.distillation.trainer import Trainer
+from qkd_tf.distillation.trainer import Events, Trainer
 from qkd_tf.quantization.batch_norm import BatchNormEstimator
 from qkd_tf.quantization.oscillation import Freezing
 from tests.qkd_tf.distillation.runs import (
@@ -226,13 +226,13 @@ def test_intervals_behind_a_float_phase_see_statistics_of_its_weights(tmp_path, 
     phases = (("full_precision", 1), ("self_studying", 1))
     seen = []
     trainer = make_run(tmp_path / "run", phases, pretrained=pretrained, batch_norm_batches=2)
-    original = trainer._calibrate
+    original = trainer._events.calibrate
 
     def calibrate_and_look():
         seen.append([v.numpy() for v in trainer._student.plain.variables if "moving" in v.name])
         original()
 
-    trainer._calibrate = calibrate_and_look
+    trainer._events = Events(calibrate_and_look)
     trainer.run()
     expected = make_run(tmp_path / "other", phases, pretrained=pretrained)._student.plain
     expected.set_weights(trainer._student.plain.get_weights())
