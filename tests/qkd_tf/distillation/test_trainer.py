@@ -214,7 +214,7 @@ def test_learning_rate_falls_to_zero_by_a_cosine_over_each_phase(tmp_path, make_
 def test_one_cosine_goes_over_all_quantized_phases_and_leaves_float_ones_their_own(tmp_path, make_run):
     phases = (("full_precision", 2), ("self_studying", 1), ("co_studying", 2), ("tutoring", 1))
     trainer = make_run(tmp_path / "run", phases, one_cosine=True, teacher_lr_ratio=0.5)
-    rates = [d.student_groups[0].optimizer._learning_rate for d in map(trainer._distiller, range(4))]
+    rates = [d.student_groups[0].optimizer._learning_rate for d in map(trainer._setup.distiller, range(4))]
     np.testing.assert_allclose([rates[0](0), rates[0](3), rates[0](6)], [0.05, 0.025, 0.0], atol=1e-8)
     share = np.arange(5) * 3 / 12  # of 4 epochs of 3 batches, at the bounds of epochs
     whole = 0.05 * 0.5 * (1 + np.cos(np.pi * share))
