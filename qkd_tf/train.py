@@ -37,7 +37,7 @@ from qkd_tf.storage.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
+class InMemory:
     """What Python hands over as it is; what is None is had by the name that the experiment has for it."""
 
     source: data.Source | None = None
@@ -50,7 +50,7 @@ def run(
     folder: RunFolder,
     stop: StopSignals,
     devices: Distribution = ONE_DEVICE,
-    given: Given = Given(),
+    given: InMemory = InMemory(),
 ) -> None:
     """One experiment from images to handoff, in a process that is seeded.
 
@@ -80,7 +80,7 @@ def run(
     devices.require_same(splits.fingerprint, "their images")
     teacher = found["teacher"].model if experiment.teacher else None
     contents = identity.contents(found["student"].model, teacher, splits.fingerprint, experiment.unnamed_weights)
-    student, teacher = student.with_models(devices.adopt), teacher and devices.adopt(teacher)
+    student, teacher = student.with_models(devices.replicated), teacher and devices.replicated(teacher)
     notes = [note for network in found.values() for note in network.notes]
     notes += experiment.notes_on(splits.num_train)
     print(*experiment.notes, *splits.notes, *notes, student.summary(), sep="\n")
@@ -151,7 +151,7 @@ def own_folder(folder: RunFolder, devices: Distribution) -> Iterator[RunFolder]:
         yield own
 
 
-def train(experiment: Experiment, flag_lines: list[str], given: Given = Given()) -> None:
+def train(experiment: Experiment, flag_lines: list[str], given: InMemory = InMemory()) -> None:
     """`run` in the experiment's own folder, under signals and on its devices: what commands and `qkd_tf.fit` call.
 
     Args:
@@ -168,7 +168,7 @@ def train(experiment: Experiment, flag_lines: list[str], given: Given = Given())
     devices = strategies.start(experiment.training.strategy)
     devices.require_divides(experiment.data.batch_size)
     process = borrowed_process.borrowed(experiment.seed, experiment.training.deterministic)
-    with StopSignals() as stop, process, data.reading(experiment.data), devices.losses_named():
+    with StopSignals() as stop, process, data.reading(experiment.data), devices.naming_lost_workers():
         with own_folder(folder, devices) as own:
             run(experiment, own, stop, devices, given)
 

@@ -63,11 +63,11 @@ def run(main: Callable[[list[str]], None], values: CommandFlags, argv: Sequence[
         values.mark_as_parsed()
         return rest
 
-    _adopt(values)
+    _register(values)
     app.run(main, argv=argv, flags_parser=parse)
 
 
-def _adopt(values: CommandFlags) -> None:
+def _register(values: CommandFlags) -> None:
     """Makes absl's global flags of `values`, the very objects, and shows them by --help."""
     for module, defined in values.flags_by_module_dict().items():
         for flag in defined:

@@ -6,12 +6,12 @@ import pathlib
 import re
 import types
 
-from qkd_tf.data import digits, folder, given, tfds_set
+from qkd_tf.data import digits, folder, memory_set, tfds_set
 from qkd_tf.data.source import Source
 from qkd_tf.experiment import IN_MEMORY, DataSpec, require
 
 # Beginning of --dataset -> who knows it. Every other name is that of a TFDS set.
-KINDS = {"digits": digits, "folder": folder, "in_memory": given}
+KINDS = {"digits": digits, "folder": folder, "in_memory": memory_set}
 
 
 def open_source(spec: DataSpec) -> Source:

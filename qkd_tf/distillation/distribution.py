@@ -56,7 +56,7 @@ class Distribution:
             with self._strategy.scope(), tf.variable_creator_scope(equal_on_all_replicas):
                 yield
 
-    def adopt(self, model: tf_keras.Model) -> tf_keras.Model:
+    def replicated(self, model: tf_keras.Model) -> tf_keras.Model:
         """Readies a functional model that was made in `scope`.
 
         Returns:
@@ -123,7 +123,7 @@ class Distribution:
         )
 
     @contextlib.contextmanager
-    def losses_named(self) -> Iterator[None]:
+    def naming_lost_workers(self) -> Iterator[None]:
         """Turns the loss of another worker, which ends this one too, into an ExperimentError that names it."""
         try:
             yield

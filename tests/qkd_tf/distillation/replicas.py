@@ -108,7 +108,7 @@ def train(case: str, folder: pathlib.Path, strategy: str) -> None:
     with devices.scope():
         student = quantize_student(network(4), quantization, quantizer_form(spec))
         teacher = network(6)
-    student, teacher = student.with_models(devices.adopt), devices.adopt(teacher)
+    student, teacher = student.with_models(devices.replicated), devices.replicated(teacher)
     name = strategy if devices.is_chief else f"{strategy}_2"
     run_folder = RunFolder(str(folder / name), ["--student=tiny"])
     run_folder.claim()

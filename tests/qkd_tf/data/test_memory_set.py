@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from qkd_tf.data import pipeline, pipelines
-from qkd_tf.data.given import source_of
+from qkd_tf.data.memory_set import source_of
 from qkd_tf.experiment import DataSpec, ExperimentError
 
 SPEC = DataSpec("in_memory:x", batch_size=4, validation_fraction=0.25, crop_padding=0, horizontal_flip=False)
@@ -327,7 +327,7 @@ def test_a_set_that_fits_in_memory_is_run_through_once(monkeypatch, limit):
     train, test, validation, log = arrays(400), arrays(200), arrays(100), []
 
     def batches(held):
-        monkeypatch.setattr("qkd_tf.data.given.HELD_BYTES", held)
+        monkeypatch.setattr("qkd_tf.data.memory_set.HELD_BYTES", held)
         log.clear()
         sets = (counted(given, log) for given in (train, test, validation))
         splits = pipelines(source_of(*sets, spec, None), spec)
@@ -344,8 +344,8 @@ def test_a_set_that_fits_in_memory_is_run_through_once(monkeypatch, limit):
 @pytest.mark.usefixtures("streaming")
 def test_validation_on_a_part_of_a_large_set_reads_no_more_than_that_part(monkeypatch):
     """One pass looks at the set, and nothing else reads it whole before training does."""
-    monkeypatch.setattr("qkd_tf.data.given.HELD_BYTES", 0)
-    monkeypatch.setattr("qkd_tf.data.given.COMPARED", 5)
+    monkeypatch.setattr("qkd_tf.data.memory_set.HELD_BYTES", 0)
+    monkeypatch.setattr("qkd_tf.data.memory_set.COMPARED", 5)
     monkeypatch.setattr(pipeline, "DIGESTED", 20)
     spec = DataSpec("in_memory:x", batch_size=40, validation_fraction=0.1, crop_padding=1)
     given, log = of_many(np.random.default_rng(1).integers(0, 4, 4_000)), []
@@ -360,7 +360,7 @@ def test_validation_on_a_part_of_a_large_set_reads_no_more_than_that_part(monkey
 
 @pytest.mark.parametrize("held", [0, 1 << 30], ids=["streamed", "held"])
 def test_validation_on_a_part_is_the_foremost_only_of_a_large_set_in_disorder(monkeypatch, held):
-    monkeypatch.setattr("qkd_tf.data.given.HELD_BYTES", held)
+    monkeypatch.setattr("qkd_tf.data.memory_set.HELD_BYTES", held)
     labels = np.arange(200) % 10
     for order, foremost in ((labels, not held), (np.sort(labels), False)):
         images = np.arange(200, dtype=np.uint8)[:, None, None, None]
@@ -396,7 +396,7 @@ def test_arrays_sorted_by_class_are_mixed_where_they_are_streamed():
 
 @pytest.mark.usefixtures("streaming")
 def test_a_streamed_set_sorted_by_class_is_refused_and_one_in_disorder_is_not(monkeypatch):
-    monkeypatch.setattr("qkd_tf.data.given.BUFFER_BYTES", 1_000)  # pictures of a byte
+    monkeypatch.setattr("qkd_tf.data.memory_set.BUFFER_BYTES", 1_000)  # pictures of a byte
     spec = DataSpec("in_memory:x", batch_size=100, crop_padding=0)
     labels = np.repeat(np.arange(10), 500)
     other = of_many(labels[:200])
@@ -412,7 +412,7 @@ def test_a_streamed_set_sorted_by_class_is_refused_and_one_in_disorder_is_not(mo
         load(np.concatenate([np.arange(2_500) % 5, 5 + np.arange(2_500) % 5]))
     for mixed in (np.random.default_rng(0).permutation(labels), np.arange(5_000) % 10):
         assert load(mixed).num_train == 5_000
-    monkeypatch.setattr("qkd_tf.data.given.BUFFER_BYTES", 5_000)
+    monkeypatch.setattr("qkd_tf.data.memory_set.BUFFER_BYTES", 5_000)
     assert load(labels).num_train == 5_000
 
 
