@@ -27,7 +27,7 @@ from tf_keras import layers as L
 
 import qkd_tf
 import tflite_export
-from qkd_tf import networks, preflight
+from qkd_tf import networks
 from qkd_tf.experiment import TRAINED_IN_MEMORY, ExperimentError, NetworkSpec, PixelNormalization
 from qkd_tf.quantization.roles import has_kernel
 from tests.drawn_models import PROBABILITIES, Drawn, models, pictures, settle
@@ -116,17 +116,18 @@ test_pictures.__test__ = False
 @contextlib.contextmanager
 def students_seen():
     """The float students that the pre-flight hands on meanwhile."""
-    seen, original = [], preflight.student
+    seen, original = [], networks.checked_student
 
     def student(*positional, **named):
-        seen.append(original(*positional, **named))
-        return seen[-1]
+        network, plan = original(*positional, **named)
+        seen.append(network)
+        return network, plan
 
-    preflight.student = student
+    networks.checked_student = student
     try:
         yield seen
     finally:
-        preflight.student = original
+        networks.checked_student = original
 
 
 def reason_of(error: ExperimentError, drawn: Drawn) -> str:
