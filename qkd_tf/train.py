@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+import tensorflow as tf
 import tf_keras
 from absl import app
 
@@ -29,7 +30,7 @@ from qkd_tf.process.stop_signals import Stopped, StopSignals
 from qkd_tf.quantization.batch_norm import BatchNormShift
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import equalize_channels
-from qkd_tf.quantization.scheme import quantize_student, quantizer_form
+from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student, quantizer_form
 from qkd_tf.storage import durable
 from qkd_tf.storage.checkpoints import Checkpoints
 from qkd_tf.storage.folder_lock import FolderInUseError, locked
@@ -38,11 +39,27 @@ from qkd_tf.storage.run_folder import RunFolder
 
 @dataclasses.dataclass(frozen=True)
 class InMemory:
-    """What Python hands over as it is; what is None is had by the name that the experiment has for it."""
+    """What Python hands over as it is; what is None is found by the name that the experiment has for it."""
 
     source: data.Source | None = None
     student: tf_keras.Model | None = None
     teacher: tf_keras.Model | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What is going to be trained, and on what.
+
+    Attributes:
+      contents: what the experiment is made of, as digests (`identity`).
+      proof: what `Network.prove` returned, by role.
+    """
+
+    student: QuantizedStudent
+    teacher: tf_keras.Model | None
+    splits: data.Splits
+    contents: dict[str, str]
+    proof: dict[str, dict | None]
 
 
 def run(
@@ -64,6 +81,48 @@ def run(
       Stopped: a signal came.
       tf.errors.OpError: another worker was lost.
     """
+    prepared = _prepare(experiment, devices, given)
+    student, teacher, splits = prepared.student, prepared.teacher, prepared.splits
+    calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
+    images = [batch for batch, _ in calibration]
+    look = start.Look(splits, folder.start)
+    look.at("student", student.plain, experiment.student.starts_by_chance)
+    if teacher is not None:
+        look.at("teacher", teacher, experiment.teacher.starts_by_chance)
+    if experiment.teacher_begins and not experiment.training.allow_weak_teacher:
+        look.require_strong_teacher()
+
+    def init_intervals() -> None:
+        _calibrate(experiment, student, images)
+        look.at("quantized", student.model)
+        look.keep()
+
+    def keep_full_precision() -> None:
+        """For other runs, which need not train it again."""
+        with durable.whole_folder(folder.full_precision) as part:
+            for role, network in (("student", student.plain), ("teacher", teacher)):
+                if network is not None and role not in experiment.pretrained:
+                    network.save(part / f"{role}.keras")
+
+    with locked(folder.path):
+        folder.claim(prepared.contents, identity.WORDS)
+        look.keep()
+        trained = Networks(student, teacher, experiment.pretrained)
+        events = Events(init_intervals, keep_full_precision)
+        phases = Trainer(experiment.training, trained, splits, Place(folder, stop, devices), events).run()
+        for note in look.notes_on_end(phases[-1]["best_validation_top1"]) if phases else ():
+            print(note)
+        if devices.is_chief:
+            reference = diagnosis.Reference(student, experiment.full_precision_origin)
+            handed_over = handoff.write(student, splits, folder, experiment.target.judge, reference.look)
+            print(f"on the steps that integer operators can hold: test: {handed_over.accuracy}")
+            facts = diagnosis.write(handed_over, reference, folder)
+            results.write(folder, experiment, splits, handed_over, phases, facts, prepared.proof, look.found)
+    devices.wait()
+
+
+def _prepare(experiment: Experiment, devices: Distribution, given: InMemory) -> Prepared:
+    """Networks, checked and proven, and images; what is to be known of them is printed."""
     source = given.source or data.open_source(experiment.data)
     shape, num_classes = source.image_shape, len(source.label_names)
     network, plan = networks.checked_student(experiment, shape, num_classes, given.student)
@@ -79,58 +138,24 @@ def run(
     handoff.require_readable(student, splits.fingerprint["num_test"])
     devices.require_same(splits.fingerprint, "their images")
     teacher = found["teacher"].model if experiment.teacher else None
-    contents = identity.contents(found["student"].model, teacher, splits.fingerprint, experiment.unnamed_weights)
+    contents = identity.contents(network.model, teacher, splits.fingerprint, experiment.unnamed_weights)
     student, teacher = student.with_models(devices.replicated), teacher and devices.replicated(teacher)
     notes = [note for network in found.values() for note in network.notes]
     notes += experiment.notes_on(splits.num_train)
     print(*experiment.notes, *splits.notes, *notes, student.summary(), sep="\n")
+    return Prepared(student, teacher, splits, contents, proof)
 
-    calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
-    images = [batch for batch, _ in calibration]
 
-    def init_intervals() -> None:
-        if experiment.equalized_spread is not None:
-            if equalize_channels(student.plain, experiment.equalized_spread):
-                print("kernels begin with channels of one size (--equalize_channels)")
-            student.copy_weights_from_plain()
-        calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
-        if experiment.training.shifts_calibrated_statistics(experiment.pretrained):
-            BatchNormShift(student).estimate(images)
-            print(
-                "BatchNorm statistics are full precision's, moved by what quantization moves (--batch_norm_statistics)"
-            )
-        look.at("quantized", student.model)
-        look.keep()
-
-    def keep_full_precision() -> None:
-        """For other runs, which need not train it again."""
-        with durable.whole_folder(folder.full_precision) as part:
-            for role, network in (("student", student.plain), ("teacher", teacher)):
-                if network is not None and role not in experiment.pretrained:
-                    network.save(part / f"{role}.keras")
-
-    look = start.Look(splits, folder.start)
-    look.at("student", student.plain, experiment.student.starts_by_chance)
-    if teacher is not None:
-        look.at("teacher", teacher, experiment.teacher.starts_by_chance)
-    if experiment.teacher_begins and not experiment.training.allow_weak_teacher:
-        look.require_strong_teacher()
-
-    with locked(folder.path):
-        folder.claim(contents, identity.WORDS)
-        look.keep()
-        trained = Networks(student, teacher, experiment.pretrained)
-        events = Events(init_intervals, keep_full_precision)
-        phases = Trainer(experiment.training, trained, splits, Place(folder, stop, devices), events).run()
-        for note in look.notes_on_end(phases[-1]["best_validation_top1"]) if phases else ():
-            print(note)
-        if devices.is_chief:
-            reference = diagnosis.Reference(student, experiment.full_precision_origin)
-            handed_over = handoff.write(student, splits, folder, experiment.target.judge, reference.look)
-            print(f"on the steps that integer operators can hold: test: {handed_over.accuracy}")
-            facts = diagnosis.write(handed_over, reference, folder)
-            results.write(folder, experiment, splits, handed_over, phases, facts, proof, look.found)
-    devices.wait()
+def _calibrate(experiment: Experiment, student: QuantizedStudent, images: list[tf.Tensor]) -> None:
+    """Gives a float student's twin its first intervals and statistics."""
+    if experiment.equalized_spread is not None:
+        if equalize_channels(student.plain, experiment.equalized_spread):
+            print("kernels begin with channels of one size (--equalize_channels)")
+        student.copy_weights_from_plain()
+    calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
+    if experiment.training.shifts_calibrated_statistics(experiment.pretrained):
+        BatchNormShift(student).estimate(images)
+        print("BatchNorm statistics are full precision's, moved by what quantization moves (--batch_norm_statistics)")
 
 
 @contextlib.contextmanager
