@@ -177,7 +177,7 @@ PICTURES = {"phases": phases, "sizes": sizes, "rows": rows, "epochs": epochs}
 
 def standing_alone(element: str) -> str:
     """A page's figure as a file of its own, with the page's colours of light and dark."""
-    template = (ROOT / "qkd_tf" / "page.html.j2").read_text()
+    template = (ROOT / "qkd_tf" / "console" / "page.html.j2").read_text()
     light, dark = re.findall(r":root \{.*?\}", template, re.S)
     style = (
         f"<style>{light} @media (prefers-color-scheme: dark) {{ {dark} }} text {{ font-family: sans-serif }}</style>"

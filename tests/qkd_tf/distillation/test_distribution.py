@@ -248,10 +248,10 @@ def test_a_cluster_that_cannot_be_understood_is_one_line(monkeypatch, config, pa
 def test_no_tpu_is_one_line(monkeypatch):
     """In a process of its own: looking for a TPU throws away all that TensorFlow has, half a minute's work here."""
     monkeypatch.delenv("TPU_NAME", raising=False)
-    code = "from qkd_tf.distillation.distribution import start; start('tpu')"
+    code = "from qkd_tf.distillation.strategies import start; start('tpu')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("qkd_tf.experiment.ExperimentError: --strategy=tpu finds no TPU by the name local")
+    assert last.startswith("qkd_tf.experiment.checks.ExperimentError: --strategy=tpu finds no TPU by the name local")
     assert "TPU_NAME" in last
 
 
