@@ -387,6 +387,41 @@ def _twice(d: Drawer, x):
     return layer(d.layer(L.Conv2D, x.shape[-1], 1)(layer(x)))
 
 
+# Layers over one axis: what is made of a series.
+SERIES_LAYERS: Mapping[str, Callable] = {
+    "convolution": lambda d: d.layer(L.Conv1D, _filters(d), **_one_axis(d, ("same", "valid", "causal"))),
+    "convolution of groups": lambda d: d.layer(
+        L.Conv1D, 6, groups=d.one((1, 2, 3)), **_one_axis(d, ("same", "causal"))
+    ),
+    "depthwise": lambda d: d.layer(
+        L.DepthwiseConv1D, depth_multiplier=d.number(1, 2), **_one_axis(d, ("same", "valid"))
+    ),
+    "separable": lambda d: d.layer(L.SeparableConv1D, _filters(d), **_one_axis(d, ("same", "valid", "causal"))),
+    "max pooling": lambda d: d.layer(L.MaxPooling1D, d.one((2, 3)), padding=d.one(("valid", "same"))),
+    "average pooling": lambda d: d.layer(L.AveragePooling1D, d.one((2, 3))),
+    "padding": lambda d: d.layer(L.ZeroPadding1D, d.one((1, (0, 2)))),
+    "dense": lambda d: d.layer(L.Dense, _filters(d), **d.kernel()),
+    "batch norm": lambda d: L.BatchNormalization(scale=d.sometimes(0.8)),
+    "relu": lambda d: L.ReLU(),
+    "dropout": lambda d: L.SpatialDropout1D(0.1),
+}
+
+
+def _one_axis(d: Drawer, paddings: tuple[str, ...]) -> dict:
+    found = d.kernel() | {"kernel_size": d.one((1, 2, 3)), "padding": d.one(paddings)}
+    if d.sometimes(0.5):
+        found |= d.one(({"strides": 2}, {"dilation_rate": 2}))
+    return found
+
+
+def _series(d: Drawer, x):
+    """Layers over one axis between two Reshapes."""
+    y = L.Reshape((-1, x.shape[-1]))(x)
+    for _ in range(d.number(1, 3)):
+        y = d.apply({name: functools.partial(_called, make) for name, make in SERIES_LAYERS.items()}, y)
+    return L.Reshape(d.one(((1, -1, y.shape[-1]), (-1, 1, y.shape[-1]))))(y)
+
+
 # What people wire in the functional API.
 WIRES: Mapping[str, Callable] = {
     "residual": _joined(L.Add),
@@ -397,6 +432,7 @@ WIRES: Mapping[str, Callable] = {
     "inner model": _inner,
     "inner sequential": _inner_sequential,
     "used twice": _twice,
+    "series": _series,
     "tf.nn.relu": lambda d, x: tf.nn.relu(x),
     "tf.nn.relu6": lambda d, x: tf.nn.relu6(x),
     "x + conv(x)": lambda d, x: x + d.layer(L.Conv2D, x.shape[-1], 3, padding="same", use_bias=False)(x),

@@ -4,6 +4,7 @@ Rows are added to `models.reading` for SeparableConv2D, swish and others that ar
 inference to none.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -15,6 +16,7 @@ from qkd_tf.models.copier import Call, Copier, called_in_training, calls, has_co
 from qkd_tf.models.normalization import TRAINING_ONLY, is_nothing
 from qkd_tf.models.operations import as_layer
 from qkd_tf.models.reading import Reading
+from qkd_tf.quantization import one_axis
 from qkd_tf.quantization.roles import ACTIVATIONS, LAYERS
 
 _layers = tf_keras.layers
@@ -49,6 +51,10 @@ def _refusal(node) -> str:
         own = "" if kind.__module__.startswith("tf_keras.") else "custom layer "
         known = ", ".join(sorted(known.__name__ for known in LAYERS.keys() | StudentReading.rewrites.keys()))
         return f"is a {own}{kind.__name__}; {REMEDIES.get(kind.__name__, f'use one of {known}')}"
+    if told := one_axis.problem(node):
+        return told
+    if kind is _layers.Permute and not _keeps_order(node):
+        return f"reorders its input by {layer.dims}, for which there is no operator here; lay the data out so before"
     if has_constants(node):
         return "reads a constant beside tensors of the graph; make it a bias, or Rescaling on pixels"
     function = activation_name(layer)
@@ -68,6 +74,7 @@ class StudentReading(Reading):
             raise ExperimentError(
                 f"layer {again[0]} is used several times and has weights; give each use its own layer"
             )
+        self._over_maps: list = []  # layers that calls refer to by their id
         super().__init__(model, input_shape, num_classes)
 
     def call(self, call: Call):
@@ -75,7 +82,19 @@ class StudentReading(Reading):
             if isinstance(call.layer, TRAINING_ONLY):
                 self.notes.append(f"note: layer {call.layer.name}, a {type(call.layer).__name__}, is left out")
             return call.inputs[0]
+        call = self.over_maps(call)
         return self.depthwise(call) if _is_depthwise(call.layer) else super().call(call)
+
+    def over_maps(self, call: Call) -> Call:
+        """A call of a layer over one axis as one of the layer over maps that computes the same; others as they are."""
+        if (row := one_axis.row_for(call.node)) is None:
+            return call
+        inputs = call.inputs
+        if one_axis.is_causal(call.layer):
+            name = self.free_name(f"{call.name}_pad")
+            inputs = [self.add(_layers.ZeroPadding2D(one_axis.causal_padding(call.layer), name=name), inputs)]
+        self._over_maps.append(one_axis.over_maps(call.layer, row, tuple(inputs[0].shape)))
+        return dataclasses.replace(call, layer=self._over_maps[-1], inputs=inputs)
 
     def operation(self, call: Call, layer: tf_keras.layers.Layer):
         if isinstance(layer, _layers.Activation):
@@ -140,6 +159,18 @@ class StudentReading(Reading):
         fits = layer.data_format == "channels_last" and not any(sum(same_padding(*axis)) for axis in axes)
         return self.same(call, **({"padding": "valid"} if fits else {}))
 
+    def reshape(self, call: Call):
+        """To a map of one row where a series is asked for."""
+        if not one_axis.makes_series(call.node):
+            return self.same(call)
+        return self.add(_layers.Reshape((1, *call.layer.target_shape), name=call.name), call.inputs)
+
+    def permute(self, call: Call):
+        """Of one that moves no number in memory, a Reshape."""
+        shape = tuple(call.node.output_shapes[1:])
+        shape = (1, *shape) if one_axis.makes_series(call.node) else shape
+        return self.add(_layers.Reshape(shape, name=call.name), call.inputs)
+
     def joined(self, call: Call):
         """Of one tensor, which it hands on, nothing."""
         return self.same(call) if len(call.inputs) > 1 else call.inputs[0]
@@ -160,8 +191,11 @@ class StudentReading(Reading):
         _layers.BatchNormalization: batch_norm,
         _layers.GlobalMaxPooling2D: global_max_pool,
         _layers.Normalization: Copier.same,
+        _layers.Permute: permute,
+        _layers.Reshape: reshape,
         _layers.SeparableConv2D: separable,
         _layers.Softmax: softmax,
+        **dict.fromkeys(one_axis.ONE_AXIS, Copier.same),  # of which `over_maps` leaves none
     }
 
 
@@ -173,6 +207,13 @@ def _is_depthwise(layer) -> bool:
         and layer.groups > 1 == layer.kernel.shape[2]
         and layer.strides[0] == layer.strides[1]
     )
+
+
+def _keeps_order(node) -> bool:
+    """Whether a Permute moves axes of one value alone, so that all numbers stay where they are in memory."""
+    shape = node.input_shapes[1:]
+    moved = [axis for axis in node.layer.dims if shape[axis - 1] != 1]
+    return None not in shape and moved == sorted(moved)
 
 
 def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
