@@ -27,7 +27,7 @@ from tf_keras import layers as L
 
 import qkd_tf
 import tflite_export
-from qkd_tf import networks, preflight
+from qkd_tf import networks
 from qkd_tf.experiment import TRAINED_IN_MEMORY, ExperimentError, NetworkSpec, PixelNormalization
 from qkd_tf.quantization.roles import has_kernel
 from tests.drawn_models import PROBABILITIES, Drawn, models, pictures, settle
@@ -115,18 +115,19 @@ test_pictures.__test__ = False
 
 @contextlib.contextmanager
 def students_seen():
-    """The float students that the pre-flight hands on meanwhile."""
-    seen, original = [], preflight.student
+    """The float students that are handed on meanwhile, once they were looked at."""
+    seen, original = [], networks.checked_student
 
-    def student(*positional, **named):
-        seen.append(original(*positional, **named))
-        return seen[-1]
+    def checked_student(*positional, **named):
+        student, plan = original(*positional, **named)
+        seen.append(student)
+        return student, plan
 
-    preflight.student = student
+    networks.checked_student = checked_student
     try:
         yield seen
     finally:
-        preflight.student = original
+        networks.checked_student = original
 
 
 def reason_of(error: ExperimentError, drawn: Drawn) -> str:

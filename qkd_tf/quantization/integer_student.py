@@ -15,7 +15,7 @@ import tf_keras
 
 from qkd_tf.contract.grid import AVERAGE_CODE, INT4_MAX, TensorQuantParams, quantize
 from qkd_tf.contract.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic
-from qkd_tf.models.activations import activation_name
+from qkd_tf.models.activations import activation_name, is_relu
 from qkd_tf.process.accelerators import on_cpu
 from qkd_tf.process.portions import values_of_image
 from qkd_tf.quantization.roles import LAYERS, batch_norm_of, is_sigmoid, parents, role
@@ -263,7 +263,7 @@ class Operator:
         """Lowest and highest step that the grid and the activation functions leave."""
         low, high = params.grid.qmin, params.grid.qmax
         activations = {activation_name(layer) for layer in self.chain}
-        if activations & {"relu", "relu6"}:
+        if any(map(is_relu, activations)):
             low = 0
         if "relu6" in activations:
             high = min(high, arithmetic.limit(6.0, params.scale))

@@ -3,7 +3,7 @@
 import tf_keras
 
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.models.activations import activation_name
+from qkd_tf.models.activations import activation_name, is_relu
 from qkd_tf.models.copier import leaves
 from qkd_tf.quantization.layer_graph import LayerGraph
 from qkd_tf.quantization.roles import ACTIVATIONS, HINTS, LAYERS, is_sigmoid, role
@@ -53,7 +53,8 @@ def problems(model: tf_keras.Model) -> list[str]:
 def _layer_problems(graph: LayerGraph, layer) -> list[str]:
     found = []
     activation = activation_name(layer)
-    if activation not in ACTIVATIONS and not is_sigmoid(layer):
+    bounded = isinstance(layer, _layers.ReLU) and is_relu(activation)
+    if activation not in ACTIVATIONS and not bounded and not is_sigmoid(layer):
         found.append(f"has activation {activation}; {HINTS.get(activation, 'use relu or relu6')}")
     if getattr(layer, "data_format", "channels_last") != "channels_last" and not isinstance(
         layer,

@@ -15,7 +15,7 @@ from tensorflow_model_optimization.quantization.keras import quantize_annotate_l
 
 from qkd_tf.contract.grid import IntegerGrid, TensorQuantParams, activation_params, weight_params
 from qkd_tf.experiment import QuantizationSpec, TrainingSpec
-from qkd_tf.models.activations import activation_name
+from qkd_tf.models.activations import activation_name, upper_end
 from qkd_tf.models.copier import QUANTIZED
 from qkd_tf.models.grouped import without_xla
 from qkd_tf.quantization.plan import QuantizationPlan, make_plan, pixel_params
@@ -80,11 +80,11 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
                     "gradient_share": spec.interval_gradient_share,
                     "gradient_from_neighbors": layer.name in batch_norms,
                 }
-                ends_at_6 = layer.name in plan.clipped_by_grid and activation_name(layer) == "relu6"
+                end = upper_end(activation_name(layer)) if layer.name in plan.clipped_by_grid else None
                 self.outputs[layer.name] = (ActivationQuantizer if form.fused else LearnedIntervalQuantizer)(
                     plan.output_grids[layer.name],
                     interval_gradient_scale=spec.interval_gradient_scale,
-                    largest_value=6.0 if ends_at_6 else None,
+                    largest_value=end,
                     fixed_interval=plan.fixed.get(layer.name),
                     **(fused if form.fused else {"ewgs_scale": spec.ewgs_scale}),
                 )

@@ -5,14 +5,15 @@ inference to none.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import tf_keras
 
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.models.activations import activation_name
-from qkd_tf.models.copier import Call, Copier, called_in_training, calls, has_constants
+from qkd_tf.models.activations import activation_name, is_relu, upper_end, word
+from qkd_tf.models.copier import Call, Copier, called_in_training, calls, has_constants, maker
 from qkd_tf.models.normalization import TRAINING_ONLY, is_nothing
 from qkd_tf.models.operations import as_layer
 from qkd_tf.models.reading import Reading
@@ -58,7 +59,7 @@ def _refusal(node) -> str:
     if has_constants(node):
         return "reads a constant beside tensors of the graph; make it a bias, or Rescaling on pixels"
     function = activation_name(layer)
-    if function.startswith(("function", "layer", "relu(")):
+    if function.startswith(("function", "layer", "relu(")) and not is_relu(function):
         return f"applies {function}; use relu, relu6, swish, sigmoid or a softmax at the end"
     return ""
 
@@ -99,7 +100,43 @@ class StudentReading(Reading):
     def operation(self, call: Call, layer: tf_keras.layers.Layer):
         if isinstance(layer, _layers.Activation):
             return self.activation(activation_name(layer), call.name, call.inputs)
-        return super().operation(call, layer)
+        found = self._rescaled(call, layer) if isinstance(layer, _layers.Rescaling) else None
+        return super().operation(call, layer) if found is None else found
+
+    def rescaling(self, call: Call):
+        found = self._rescaled(call, call.layer)
+        return self.same(call) if found is None else found
+
+    def _rescaled(self, call: Call, layer: _layers.Rescaling):
+        """What a positive factor makes of relu(a * x + b), or of a product with such; None for anything else."""
+        scale, offset = _scalars(layer)
+        return self._times(call.inputs[0], scale, call.name) if scale > 0 and offset == 0 else None
+
+    def _times(self, tensor, factor: float, name: str):
+        """factor * tensor without a layer more, where there is such a way; its last layer gets the name.
+
+        factor * relu6(a * x + b) = relu(factor * a * x + factor * b), which ends at 6 * factor: so a hard sigmoid is
+        one operator, and what is rounded is rounded once.
+        """
+        last = maker(tensor)
+        if isinstance(last, _layers.Multiply):
+            for place, given in enumerate(inputs := list(last.input)):
+                if (scaled := self._times(given, factor, self.free_name(f"{name}_gate"))) is not None:
+                    inputs[place] = scaled
+                    return self.add(_layers.Multiply(name=name), inputs)
+            return None
+        if not (isinstance(last, _layers.ReLU | _layers.Activation) and is_relu(activation_name(last))):
+            return None
+        before = maker(last.input)
+        if not isinstance(before, _layers.Rescaling) or isinstance(maker(before.input), _layers.InputLayer):
+            return None
+        scale, offset = _scalars(before)
+        if not math.isfinite(scale * offset):
+            return None
+        moved = _layers.Rescaling(factor * scale, factor * offset, name=self.free_name(f"{name}_scale"))
+        end = upper_end(activation_name(last))
+        x = self.add(moved, [before.input])
+        return self.add(_layers.ReLU(end and factor * end, name=name), [x])
 
     def activation(self, function: str, name: str, inputs: list):
         if function == "linear":
@@ -107,6 +144,11 @@ class StudentReading(Reading):
         if function == "swish":
             gate = self.add(_layers.Activation("sigmoid", name=self.free_name(f"{name}_sigmoid")), inputs)
             return self.add(_layers.Multiply(name=name), [inputs[0], gate])
+        if function not in ACTIVATIONS and is_relu(function):
+            return self.add(_layers.ReLU(upper_end(function), name=name), inputs)
+        if function == "hard_sigmoid":  # of tf_keras: clip(0.2 x + 0.5, 0, 1); that of Keras 3 comes written out
+            x = self.add(_layers.Rescaling(0.2, 0.5, name=self.free_name(f"{name}_scale")), inputs)
+            return self.add(_layers.ReLU(1.0, name=name), [x])
         return super().activation(function, name, inputs)
 
     def activation_layer(self, call: Call):
@@ -130,7 +172,11 @@ class StudentReading(Reading):
         x = self.add(depthwise, call.inputs, [depthwise_kernel])
         x = self.add(pointwise, [x], [pointwise_kernel, *bias])
         function = activation_name(layer)
-        return x if function == "linear" else self.activation(function, self.free_name(f"{call.name}_{function}"), [x])
+        return (
+            x
+            if function == "linear"
+            else self.activation(function, self.free_name(f"{call.name}_{word(function)}"), [x])
+        )
 
     def depthwise(self, call: Call):
         """A depthwise convolution for one that has a group for each channel."""
@@ -143,7 +189,11 @@ class StudentReading(Reading):
         )
         x = self.add(depthwise, call.inputs, [kernel.reshape(*kernel.shape[:2], channels, -1), *bias])
         function = activation_name(layer)
-        return x if function == "linear" else self.activation(function, self.free_name(f"{call.name}_{function}"), [x])
+        return (
+            x
+            if function == "linear"
+            else self.activation(function, self.free_name(f"{call.name}_{word(function)}"), [x])
+        )
 
     def batch_norm(self, call: Call):
         """With a beta, which is where the rounding of the bias goes."""
@@ -192,6 +242,7 @@ class StudentReading(Reading):
         _layers.GlobalMaxPooling2D: global_max_pool,
         _layers.Normalization: Copier.same,
         _layers.Permute: permute,
+        _layers.Rescaling: rescaling,
         _layers.Reshape: reshape,
         _layers.SeparableConv2D: separable,
         _layers.Softmax: softmax,
@@ -207,6 +258,11 @@ def _is_depthwise(layer) -> bool:
         and layer.groups > 1 == layer.kernel.shape[2]
         and layer.strides[0] == layer.strides[1]
     )
+
+
+def _scalars(layer: _layers.Rescaling) -> tuple[float, float]:
+    """Scale and offset; NaN for one that is not one number."""
+    return tuple(float(v) if np.ndim(v) == 0 else math.nan for v in (layer.scale, layer.offset))
 
 
 def _keeps_order(node) -> bool:

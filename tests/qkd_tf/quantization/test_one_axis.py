@@ -19,11 +19,11 @@ STEPS, CHANNELS = 16, 6
 SHAPE = (8, 4, 3)
 
 
-def model_of(*body, ends=(layers.Flatten(),)):
+def model_of(*body, ends=None):
     """A model whose pixels become a series of 16 steps and 6 channels."""
     pixels = tf_keras.Input(SHAPE, name="image")
     x = layers.Reshape((STEPS, CHANNELS), name="series")(layers.Rescaling(1 / 64)(pixels))
-    for layer in (*body, *ends):
+    for layer in (*body, *(ends or [layers.Flatten()])):
         x = layer(x)
     return tf_keras.Model(pixels, layers.Dense(5, name="logits")(x), name="user")
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
@@ -317,3 +318,104 @@ def test_layer_without_weights_may_be_used_twice():
 
 def test_leaves_are_those_of_inner_models_too():
     assert {layer.name for layer in leaves(nested())} >= {"scaled", "bn", "relu", "conv", "pool", "logits"}
+
+
+def _gated(gate):
+    """A body that multiplies the output of a convolution by what `gate` makes of it."""
+
+    def body(x):
+        x = layers.Conv2D(4, 3, name="conv")(x)
+        return layers.Multiply(name="swish")([x, gate(x)])
+
+    return body
+
+
+# How people write relu6(x + 3) / 6 and its like -> slope, offset and end of the one ReLU that it becomes.
+HARD_SIGMOIDS = {
+    "tf_keras.applications": (lambda x: layers.ReLU(6.0)(x + 3.0) * (1.0 / 6.0), 1 / 6, 0.5, 1.0),
+    "tf.nn.relu6, divided": (lambda x: tf.nn.relu6(x + 3) / 6, 1 / 6, 0.5, 1.0),
+    "Rescaling": (
+        lambda x: layers.Rescaling(1 / 6)(layers.ReLU(6.0)(layers.Rescaling(1.0, 3.0)(x))),
+        1 / 6,
+        0.5,
+        1.0,
+    ),
+    "tf_keras' own": (layers.Activation("hard_sigmoid"), 0.2, 0.5, 1.0),
+    "without an end": (lambda x: tf.nn.relu(x + 1) * 3.0, 3.0, 3.0, None),
+}
+
+
+@pytest.mark.parametrize("name", HARD_SIGMOIDS)
+def test_a_factor_behind_a_relu_moves_before_it(name, randomize):
+    gate, scale, offset, end = HARD_SIGMOIDS[name]
+    model = randomize(functional(_gated(gate)))
+    form = standard_form(model, SHAPE, None, RAW).model
+    expected = model.predict_on_batch(images())
+    np.testing.assert_allclose(form.predict_on_batch(images()), expected, atol=2e-5 * np.abs(expected).max())
+    make_plan(form, QuantizationSpec())
+    (scaled,) = [layer for layer in form.layers if isinstance(layer, layers.DepthwiseConv2D)]
+    (relu,) = [layer for layer in form.layers if isinstance(layer, layers.ReLU)]
+    np.testing.assert_allclose(scaled.get_weights()[0].ravel(), scale, rtol=1e-6)
+    np.testing.assert_allclose(scaled.get_weights()[1], offset, rtol=1e-6)
+    assert relu.max_value is None if end is None else relu.max_value == pytest.approx(end)
+
+
+def test_a_factor_on_a_product_moves_into_the_relu_of_one_of_both(randomize):
+    def body(x):
+        x = layers.Conv2D(4, 3)(x)
+        return x * tf.nn.relu6(x + 3) / 6
+
+    model = randomize(functional(body))
+    form = standard_form(model, SHAPE, None, RAW).model
+    expected = model.predict_on_batch(images())
+    np.testing.assert_allclose(form.predict_on_batch(images()), expected, atol=2e-5 * np.abs(expected).max())
+    assert [type(layer).__name__ for layer in form.layers][3:6] == ["DepthwiseConv2D", "ReLU", "Multiply"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: layers.Conv2D(4, 3, activation="relu")(x) * 0.5,  # its kernel may be read elsewhere
+        lambda x: tf.nn.relu6(layers.Conv2D(4, 3)(x) + 3.0) * -1.0,
+        lambda x: tf.nn.relu6(layers.Conv2D(3, 3)(x) + 3.0) * np.array([1.0, 2.0, 3.0], np.float32),
+        lambda x: tf.nn.relu6(layers.Conv2D(3, 3)(x) + np.array([1.0, 2.0, 3.0], np.float32)) * 2.0,
+        lambda x: tf.nn.relu6(layers.Conv2D(3, 3)(x) + 3.0) + 1.0,
+    ],
+)
+def test_other_factors_stay_where_they_are(body, randomize):
+    model = randomize(functional(body))
+    form = standard_form(model, SHAPE, None, RAW).model
+    expected = model.predict_on_batch(images())
+    np.testing.assert_allclose(form.predict_on_batch(images()), expected, atol=2e-5 * np.abs(expected).max())
+    make_plan(form, QuantizationSpec())
+    assert isinstance(form.layers[-3], layers.DepthwiseConv2D)
+
+
+@pytest.mark.parametrize("end, ends_by_grid", [(1.0, True), (6.0, False), (7.5, True)])
+@pytest.mark.parametrize("place", ["convolution", "batch norm", "add", "pooling", "activation", "twice"])
+def test_a_relu_that_ends_elsewhere_than_at_6_has_a_grid_that_ends_there(place, end, ends_by_grid):
+    relu = layers.ReLU(end, name="clip")
+
+    def body(x):
+        x = layers.Conv2D(4, 3, padding="same", name="conv")(x)
+        if place == "activation":
+            return layers.Conv2D(4, 3, activation=layers.ReLU(end), name="last")(x)
+        rows = {"batch norm": layers.BatchNormalization(), "pooling": layers.MaxPooling2D(), "twice": relu}
+        x = layers.Add()([x, x]) if place == "add" else rows[place](x) if place in rows else x
+        return (layers.ReLU(2 * end, name="clip_again") if place == "twice" else relu)(x)
+
+    form = standard_form(functional(body), SHAPE, None, RAW).model
+    plan = make_plan(form, QuantizationSpec())
+    clips = [layer.name for layer in form.layers if isinstance(layer, layers.ReLU | layers.Activation)]
+    if ends_by_grid:
+        assert clips[0] == ("last_relu" if place == "activation" else "clip")
+        assert clips[0] in plan.clipped_by_grid and plan.output_grids[clips[0]].qmin == 0
+    elif place == "convolution":
+        assert not clips or clips[0] not in plan.clipped_by_grid  # the operator has a RELU6
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_relu_of_nothing_is_refused(value):
+    relu = layers.ReLU(name="bad")
+    relu.max_value = np.float32(value)
+    assert "applies relu(max_value" in unsupported(functional(relu))["bad"]
