@@ -74,6 +74,8 @@ ONE_AXIS: Mapping[type, MapRow] = {
     _layers.GlobalAveragePooling1D: MapRow(_layers.GlobalAveragePooling2D),
     _layers.GlobalMaxPooling1D: MapRow(_layers.GlobalMaxPooling2D),
     _layers.ZeroPadding1D: MapRow(_layers.ZeroPadding2D, {"padding": _columns}),
+    _layers.Cropping1D: MapRow(_layers.Cropping2D, {"cropping": _columns}),
+    _layers.UpSampling1D: MapRow(_layers.UpSampling2D, {"size": _pair(1)}),
 }
 # Layers of any rank, where they read or make a series.
 ANY_RANK: Mapping[type, MapRow] = {

@@ -69,8 +69,8 @@ def _layer_problems(graph: LayerGraph, layer) -> list[str]:
         found.append(f"adds {len(graph.parents[layer.name])} tensors; add two at a time")
     if isinstance(layer, _layers.Multiply) and (problem := _multiply_problem(layer)):
         found.append(problem)
-    if isinstance(layer, _layers.AveragePooling2D) and layer.padding != "valid":
-        found.append(f"has padding {layer.padding}; use valid")
+    if isinstance(layer, _layers.UpSampling2D) and layer.interpolation != "nearest":
+        found.append(f"has interpolation {layer.interpolation}; use nearest, which moves integers as they are")
     if isinstance(layer, _layers.BatchNormalization) and list(layer.axis) != [len(layer.input_shape) - 1]:
         found.append(f"normalises axis {list(layer.axis)}; use the last axis, the channels")
     if isinstance(layer, _layers.ReLU) and (layer.negative_slope or layer.threshold):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import tf_keras
+from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.models.activations import activation_name, is_relu, upper_end, word
@@ -221,6 +222,12 @@ class StudentReading(Reading):
         shape = (1, *shape) if one_axis.makes_series(call.node) else shape
         return self.add(_layers.Reshape(shape, name=call.name), call.inputs)
 
+    def scaled_sum(self, call: Call):
+        """x + scale * y, of tf_keras.applications' InceptionResNetV2."""
+        x, y = call.inputs
+        scaled = _layers.Rescaling(call.layer.scale, name=self.free_name(f"{call.name}_scaled"))
+        return self.add(_layers.Add(name=call.name), [x, self.add(scaled, [y])])
+
     def joined(self, call: Call):
         """Of one tensor, which it hands on, nothing."""
         return self.same(call) if len(call.inputs) > 1 else call.inputs[0]
@@ -235,6 +242,7 @@ class StudentReading(Reading):
         return x if layer.keepdims else self.add(_layers.Flatten(name=call.name), [x])
 
     rewrites: Mapping[type, Callable] = {
+        CustomScaleLayer: scaled_sum,
         **dict.fromkeys((_layers.Add, _layers.Concatenate, _layers.Multiply), joined),
         _layers.Activation: activation_layer,
         _layers.AveragePooling2D: average_pool,

@@ -339,6 +339,27 @@ CASES = {
         _through(_swish, layers.Conv2D(5, 1)),
         spec=dataclasses.replace(LOW, last_layer_bits=4),
     ),
+    "average_what_is_there": Case(
+        "CONV_2D AVERAGE_POOL_2D QUANTIZE CONV_2D AVERAGE_POOL_2D QUANTIZE AVERAGE_POOL_2D QUANTIZE",
+        _through(
+            layers.Conv2D(4, 3, activation="relu", name="stem"),
+            layers.AveragePooling2D(3, 1, "same", name="three"),
+            layers.Conv2D(3, 1, name="signed"),
+            layers.AveragePooling2D((2, 3), (2, 1), "same", name="rectangle"),
+            layers.AveragePooling2D((5, 7), 1, "same", name="wide"),
+        ),
+        (9, 8, 3),
+    ),
+    "crop_and_repeat": Case(
+        "CONV_2D SLICE RESIZE_NEAREST_NEIGHBOR CONV_2D",
+        _through(
+            layers.Conv2D(4, 3, activation="relu", name="stem"),
+            layers.Cropping2D(((1, 0), (0, 2)), name="crop"),
+            layers.UpSampling2D(2, name="repeat"),
+            layers.Conv2D(3, 1, name="last"),
+        ),
+        (9, 8, 3),
+    ),
     "bounded_relus": Case("CONV_2D CONV_2D ADD MAX_POOL_2D QUANTIZE", _bounded_relus, (8, 6, 3)),
     "hard_swish": Case(
         "CONV_2D DEPTHWISE_CONV_2D MUL MAXIMUM CONV_2D",
