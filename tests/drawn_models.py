@@ -55,7 +55,18 @@ ACTIVATIONS: Mapping[str, Callable[[], object]] = {
     "lambda": lambda: lambda x: tf.nn.relu(x) * 0.5,
     "partial": lambda: functools.partial(tf.nn.leaky_relu, alpha=0.3),
 }
-ORDINARY_ACTIVATIONS = ("'relu'", "'swish'", "'linear'", "tf.nn.relu", "tf.nn.relu6", "ReLU()", "ReLU(6)", "'sigmoid'")
+ORDINARY_ACTIVATIONS = (
+    "'hard_sigmoid'",
+    "ReLU(3)",
+    "'relu'",
+    "'swish'",
+    "'linear'",
+    "tf.nn.relu",
+    "tf.nn.relu6",
+    "ReLU()",
+    "ReLU(6)",
+    "'sigmoid'",
+)
 POLICIES = ("mixed_float16", "mixed_bfloat16", "float64")
 
 
@@ -273,7 +284,8 @@ def _padding(d: Drawer):
 
 
 def _relu(d: Drawer):
-    named = {} if not d.oddly(0.4) else d.one(({"max_value": 3.0}, {"negative_slope": 0.1}, {"threshold": 0.5}))
+    named = {"max_value": d.one((0.5, 1.0, 3.0))} if d.sometimes(0.15) else {}
+    named = d.one(({"negative_slope": 0.1}, {"threshold": 0.5})) if d.oddly(0.3) else named
     return d.layer(L.ReLU, *([6.0] if not named and d.sometimes(0.3) else []), **named, **d.common())
 
 
@@ -293,13 +305,14 @@ LAYERS: Mapping[str, Callable] = {
     "max pooling": _pooling(L.MaxPooling2D),
     "average pooling": _pooling(L.AveragePooling2D),
     "padding": _padding,
+    "cropping": lambda d: d.layer(L.Cropping2D, d.one((1, ((0, 1), (1, 0))))),
+    "repeated pixels": lambda d: d.layer(L.UpSampling2D, d.one((2, (1, 2), (3, 2)))),
     "dropout": lambda d: d.layer(d.one((L.Dropout, L.SpatialDropout2D, L.GaussianDropout)), 0.2, **d.common()),
     "noise": lambda d: d.layer(L.GaussianNoise, 0.1),
     "activity regularization": lambda d: d.layer(L.ActivityRegularization, 1e-4),
     "identity": lambda d: d.layer(L.Identity, **d.common()),
 }
 ODD_LAYERS: Mapping[str, Callable] = {
-    "cropping": lambda d: d.layer(L.Cropping2D, d.one((1, ((0, 1), (1, 0))))),
     "upsampling": lambda d: d.layer(L.UpSampling2D, 2, interpolation=d.one(("nearest", "bilinear"))),
     "transposed": lambda d: d.layer(L.Conv2DTranspose, _filters(d), 3),
     "leaky": lambda d: d.layer(d.one((L.LeakyReLU, L.ELU, L.PReLU, L.ThresholdedReLU))),
@@ -414,6 +427,18 @@ def _one_axis(d: Drawer, paddings: tuple[str, ...]) -> dict:
     return found
 
 
+def _hard_swish(d: Drawer, x):
+    """As tf_keras.applications and people write it."""
+    d.shallow = False
+    x = d.layer(L.Conv2D, _filters(d), 3, padding="same")(x)
+    ways = (
+        lambda: L.Multiply()([x, L.ReLU(6.0)(x + 3.0) * (1.0 / 6.0)]),
+        lambda: x * tf.nn.relu6(x + 3.0) / 6.0,
+        lambda: x * L.Activation("hard_sigmoid")(x),
+    )
+    return d.one(ways)()
+
+
 def _series(d: Drawer, x):
     """Layers over one axis between two Reshapes."""
     y = L.Reshape((-1, x.shape[-1]))(x)
@@ -432,6 +457,7 @@ WIRES: Mapping[str, Callable] = {
     "inner model": _inner,
     "inner sequential": _inner_sequential,
     "used twice": _twice,
+    "hard swish": _hard_swish,
     "series": _series,
     "tf.nn.relu": lambda d, x: tf.nn.relu(x),
     "tf.nn.relu6": lambda d, x: tf.nn.relu6(x),

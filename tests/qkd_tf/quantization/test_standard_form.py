@@ -426,3 +426,18 @@ def test_a_relu_of_nothing_is_refused(value):
 def test_pixels_between_pixels_are_refused():
     form = standard_form(functional(layers.UpSampling2D(interpolation="bilinear", name="bad")), SHAPE, None, RAW).model
     assert problems(form) == ["layer bad has interpolation bilinear; use nearest, which moves integers as they are"]
+
+
+@pytest.mark.parametrize("minimalistic, num_gates", [(False, 27), (True, 0)])
+def test_mobilenet_v3_has_one_operator_for_each_hard_sigmoid(minimalistic, num_gates, randomize):
+    shape = (32, 32, 3)
+    model = tf_keras.applications.MobileNetV3Small(
+        shape, minimalistic=minimalistic, weights=None, classes=5, classifier_activation=None
+    )
+    form = standard_form(model, shape, None, RAW).model
+    x = np.random.default_rng(1).integers(0, 256, (2, *shape)).astype(np.float32)
+    expected = model.predict_on_batch(x)
+    make_plan(form, QuantizationSpec())
+    assert sum(isinstance(layer, layers.ReLU) and layer.max_value == 1 for layer in form.layers) == num_gates
+    assert not [layer for layer in form.layers[2:] if isinstance(layer, layers.Rescaling)]
+    np.testing.assert_allclose(form.predict_on_batch(x), expected, atol=0.05 * np.abs(expected).max())  # borders differ
