@@ -27,6 +27,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo --config pyproject.toml
+	$(BIN)/mypy
 
 docs: .venv/installed  ## docs/flags.md from the code, tables and pictures from the results
 	$(BIN)/python -m docs.flags

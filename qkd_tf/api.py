@@ -8,14 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 import tf_keras
 
 from qkd_tf import flags
-from qkd_tf.data.given import GivenSet, source_of
+from qkd_tf.data.memory_set import GivenSet, source_of
 from qkd_tf.experiment import IN_MEMORY, TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY, ExperimentError, bit_widths, require
 from qkd_tf.models.copier import is_graph
 from qkd_tf.models.keras3 import door
 from qkd_tf.process.borrowed_process import borrowed
 from qkd_tf.process.stop_signals import Stopped
 from qkd_tf.storage import durable
-from qkd_tf.train import Given, train
+from qkd_tf.train import InMemory, train
 
 # Flags that `fit` has another argument for.
 ARGUMENTS = {"weight_bits": "bits", "activation_bits": "bits", "epochs": "phases", "dataset": "train_set"}
@@ -72,8 +72,8 @@ def fit(
     Args:
       student: float model of tf_keras or Keras 3 from pixels to logits or probabilities, left as it is; or what
         --student takes.
-      train_set, test_set, validation_set: as `data.given.source_of` takes them. Without a validation set a part of the
-        training set chooses the best epoch (`validation_fraction`). A name is what --dataset takes, and is all three.
+      train_set, test_set, validation_set: as `data.memory_set.source_of` takes them. Without a validation set a part of
+        the training set chooses the best epoch (`validation_fraction`). A name is what --dataset takes, and is all three.
       run_dir: new folder, or that of the same call before.
       bits: widths of weights and activations, "w4a4"; single layers by `bits_rule=["regex=w8a8"]`.
       phases: epochs by phase, in order, for instance {"self_studying": 30, "co_studying": 100, "tutoring": 70}; {} for
@@ -128,7 +128,7 @@ def fit(
         options["dataset"] = IN_MEMORY + given["source"].version
     values = flags.flags_of(options)
     try:
-        train(flags.experiment_from_flags(values), flags.flag_lines(values), Given(**given))
+        train(flags.experiment_from_flags(values), flags.flag_lines(values), InMemory(**given))
     except Stopped as stopped:
         raise KeyboardInterrupt(f"stopped by {stopped}; the same call goes on from the last checkpoint") from None
     return Run(pathlib.Path(run_dir))

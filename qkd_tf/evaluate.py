@@ -1,4 +1,4 @@
-"""Logits and top-1 of a Keras model on a split."""
+"""Logits and top-1 of Keras models on a split."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -13,11 +13,23 @@ def predict_logits(model: tf_keras.Model, batches: Iterable) -> tuple[np.ndarray
     Returns:
       (logits [N, K], labels [N]).
     """
-    logits, labels = [], []
+    logits, labels = predict_each({"model": model}, batches)
+    return logits["model"], labels
+
+
+def predict_each(models: Mapping[str, tf_keras.Model], batches: Iterable) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The same of several models in one pass: each picture is decoded once, however many look at it.
+
+    Returns:
+      (logits [N, K] by name, labels [N]).
+    """
+    logits: dict[str, list[np.ndarray]] = {name: [] for name in models}
+    labels = []
     for images, batch_labels in batches:
-        logits.append(model.predict_on_batch(images))
+        for name, model in models.items():
+            logits[name].append(model.predict_on_batch(images))
         labels.append(np.asarray(batch_labels))
-    return np.concatenate(logits), np.concatenate(labels)
+    return {name: np.concatenate(parts) for name, parts in logits.items()}, np.concatenate(labels)
 
 
 def top1(model: tf_keras.Model, batches: Iterable) -> float:

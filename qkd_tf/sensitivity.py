@@ -19,7 +19,6 @@ import sys
 
 import numpy as np
 import tensorflow as tf
-import tf_keras
 from absl import app
 from tqdm import tqdm
 
@@ -29,7 +28,7 @@ from qkd_tf.contract.grid import load_params
 from qkd_tf.evaluate import top1_of
 from qkd_tf.experiment import Experiment, ExperimentError, require, require_bits
 from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student
+from qkd_tf.quantization.forward import QuantizedForward, quantized_forward
 from qkd_tf.quantization.standard_form import standard_form
 from qkd_tf.storage import durable
 from qkd_tf.storage.saved_model import load_model
@@ -85,20 +84,13 @@ class Subject:
     def top1(self, *rules: str) -> float:
         """On the validation split, in percent, with these bits rules after those of the run."""
         spec = dataclasses.replace(self._spec, bits_rule=self._spec.bits_rule + rules)
-        student = quantize_student(self.plain, spec)
+        student = quantized_forward(self.plain, spec)
         calibrate(student, self._images, spec.interval_init, self._seed, only=self._take_trained_intervals(student))
         self._take_trained_intervals(student)  # of a kernel whose layer hands on another tensor, or the reverse
-        return self._top1(student.model)
-
-    def _top1(self, model: tf_keras.Model) -> float:
-        """`evaluate.top1`, traced once for batches of any size and without a look for control flow, of which there is
-        none: to trace a student takes longer than to run it."""
-        pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)
-        predict = tf.function(lambda x: model(x, training=False), input_signature=[pixels], autograph=False)
-        seen = [(predict(images).numpy(), np.asarray(labels)) for images, labels in self._splits.validation]
+        seen = [(student.logits(images).numpy(), np.asarray(labels)) for images, labels in self._splits.validation]
         return top1_of(*(np.concatenate(part) for part in zip(*seen, strict=True)))
 
-    def _take_trained_intervals(self, student: QuantizedStudent) -> set[str]:
+    def _take_trained_intervals(self, student: QuantizedForward) -> set[str]:
         """Where the grid is the trained one. Returns the names of layers of which a grid is another."""
         others = set()
         pairs = ((student.weights, self._trained_kernels), (student.outputs, self._trained_tensors))

@@ -19,7 +19,8 @@ from qkd_tf.console import command_line
 from qkd_tf.distillation import strategies
 from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
 from qkd_tf.distillation.mixed_precision import check_device
-from qkd_tf.distillation.trainer import Trainer
+from qkd_tf.distillation.phase_setup import Networks
+from qkd_tf.distillation.trainer import Events, Place, Trainer
 from qkd_tf.experiment import Experiment, ExperimentError
 from qkd_tf.models import identity
 from qkd_tf.outcome import diagnosis, handoff, results, start
@@ -36,7 +37,7 @@ from qkd_tf.storage.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
+class InMemory:
     """What Python hands over as it is; what is None is had by the name that the experiment has for it."""
 
     source: data.Source | None = None
@@ -49,7 +50,7 @@ def run(
     folder: RunFolder,
     stop: StopSignals,
     devices: Distribution = ONE_DEVICE,
-    given: Given = Given(),
+    given: InMemory = InMemory(),
 ) -> None:
     """One experiment from images to handoff, in a process that is seeded.
 
@@ -79,7 +80,7 @@ def run(
     devices.require_same(splits.fingerprint, "their images")
     teacher = found["teacher"].model if experiment.teacher else None
     contents = identity.contents(found["student"].model, teacher, splits.fingerprint, experiment.unnamed_weights)
-    student, teacher = student.with_models(devices.adopt), teacher and devices.adopt(teacher)
+    student, teacher = student.with_models(devices.replicated), teacher and devices.replicated(teacher)
     notes = [note for network in found.values() for note in network.notes]
     notes += experiment.notes_on(splits.num_train)
     print(*experiment.notes, *splits.notes, *notes, student.summary(), sep="\n")
@@ -118,28 +119,17 @@ def run(
     with locked(folder.path):
         folder.claim(contents, identity.WORDS)
         look.keep()
-        trainer = Trainer(
-            experiment.training,
-            student,
-            teacher,
-            experiment.pretrained,
-            splits,
-            folder,
-            init_intervals,
-            stop,
-            devices,
-            keep_full_precision,
-        )
-        phases = trainer.run()
+        trained = Networks(student, teacher, experiment.pretrained)
+        events = Events(init_intervals, keep_full_precision)
+        phases = Trainer(experiment.training, trained, splits, Place(folder, stop, devices), events).run()
         for note in look.notes_on_end(phases[-1]["best_validation_top1"]) if phases else ():
             print(note)
         if devices.is_chief:
-            full_precision = student.plain.get_weights()  # the handoff puts integers in their place
-            accuracy = handoff.write(student, splits, folder, experiment.target.judge)
-            print(f"on the steps that integer operators can hold: test: {accuracy}")
-            origin = experiment.full_precision_origin
-            reference = diagnosis.write(student, full_precision, origin, splits, folder)
-            results.write(folder, experiment, splits, student, phases, accuracy, reference, proof, look.found)
+            reference = diagnosis.Reference(student, experiment.full_precision_origin)
+            handed_over = handoff.write(student, splits, folder, experiment.target.judge, reference.look)
+            print(f"on the steps that integer operators can hold: test: {handed_over.accuracy}")
+            facts = diagnosis.write(handed_over, reference, folder)
+            results.write(folder, experiment, splits, handed_over, phases, facts, proof, look.found)
     devices.wait()
 
 
@@ -161,7 +151,7 @@ def own_folder(folder: RunFolder, devices: Distribution) -> Iterator[RunFolder]:
         yield own
 
 
-def train(experiment: Experiment, flag_lines: list[str], given: Given = Given()) -> None:
+def train(experiment: Experiment, flag_lines: list[str], given: InMemory = InMemory()) -> None:
     """`run` in the experiment's own folder, under signals and on its devices: what commands and `qkd_tf.fit` call.
 
     Args:
@@ -178,7 +168,7 @@ def train(experiment: Experiment, flag_lines: list[str], given: Given = Given())
     devices = strategies.start(experiment.training.strategy)
     devices.require_divides(experiment.data.batch_size)
     process = borrowed_process.borrowed(experiment.seed, experiment.training.deterministic)
-    with StopSignals() as stop, process, data.reading(experiment.data), devices.losses_named():
+    with StopSignals() as stop, process, data.reading(experiment.data), devices.naming_lost_workers():
         with own_folder(folder, devices) as own:
             run(experiment, own, stop, devices, given)
 

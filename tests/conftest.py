@@ -142,7 +142,9 @@ def make_splits():
 
         return Splits(
             **{
-                "train": lambda epoch, step=0: batches(np.random.default_rng(epoch).permutation(24)).skip(step),
+                "train": lambda epoch, step=0, share=(0, 1): batches(np.random.default_rng(epoch).permutation(24)).skip(
+                    step
+                ),
                 "calibration": batches(np.arange(24)),
                 "validation": batches(np.arange(24, 35)),
                 "test": batches(np.arange(35, 47)),

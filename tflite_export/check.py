@@ -1,6 +1,7 @@
 """A file that anyone may have made, against the handoff that it is said to come from."""
 
 import pathlib
+from collections.abc import Sequence
 
 from qkd_tf.contract.targets import TARGETS
 from tflite_export.flatbuffer.convert import convert
@@ -13,7 +14,7 @@ from tflite_export.rebuilding.rebuild import INPUT_TYPES, rebuild
 MAX_SHARE, MAX_DESCRIPTION = 4, 1 << 20  # a larger file is not even read: so many times what is expected, and bytes
 
 
-def check(tflite: pathlib.Path, folder: pathlib.Path, target: str, runtimes: list[str]) -> dict:
+def check(tflite: pathlib.Path, folder: pathlib.Path, target: str, runtimes: Sequence[str]) -> dict:
     """The verification of a file against a handoff.
 
     Raises:

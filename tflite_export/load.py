@@ -12,10 +12,11 @@ from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.storage import durable
 from qkd_tf.storage.archive import first_line, load_npz, non_finite, open_npz
 from qkd_tf.storage.saved_model import load_model
+from tflite_export.split import Reread, UnreadableError, file_of, pixels, prove
 
 NAMES = ("student.keras", "weights.npz", "weight_params.json", "tensor_params.json", "labels.txt")
 PREDICTIONS = ("integer_logits.npz", "integer_codes.npz")
-ARRAYS = ("test_images.npy", "test_labels.npy", "student_logits.npy")
+ARRAYS = ("test_labels.npy", "student_logits.npy")
 
 MAX_TEXT = 64 << 20  # bytes of a text file; what training writes has kilobytes
 
@@ -34,7 +35,8 @@ class Handoff:
       weight_params, tensor_params: quantization parameters of kernels, and of tensors by the name of
         the layer that hands them on.
       label_names: class names.
-      test_images: [N, H, W, C] uint8 pixels; test_labels: [N].
+      test_images: [N, H, W, C] uint8 pixels, a memory map or, of a large split, what reads them again: to be sliced
+        and iterated. test_labels: [N].
       student_logits: [N, K] int8: the quantized Keras student's logits, as stored codes.
       integer_logits: the same as each runtime's arithmetic makes them, by row of ARITHMETICS; of the first images
         alone where the test split is large.
@@ -47,7 +49,7 @@ class Handoff:
     weight_params: dict[str, TensorQuantParams]
     tensor_params: dict[str, TensorQuantParams]
     label_names: list[str]
-    test_images: np.ndarray
+    test_images: np.ndarray | Reread
     test_labels: np.ndarray
     student_logits: np.ndarray
     integer_logits: dict[str, np.ndarray]
@@ -58,15 +60,16 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
     """Opens a handoff; images and the integers of tensors stay on disk until they are read.
 
     Raises:
-      ExportError: a file of it is missing, was changed or leads out of the folder, the student brings code, or its
-        files contradict each other.
+      ExportError: a file of it is missing, was changed or leads out of the folder, the student brings code, its files
+        contradict each other, or a test split that was too large to be copied is no longer what training read.
     """
-    missing = [name for name in NAMES + PREDICTIONS + ARRAYS if not (folder / name).exists()]
+    names = (*NAMES, *PREDICTIONS, file_of(folder), *ARRAYS)
+    missing = [name for name in names if not (folder / name).exists()]
     if missing:
         raise ExportError(
             f"{folder} lacks {', '.join(missing)}; run python -m qkd_tf.train to its end first, it writes them"
         )
-    for path in (folder / name for name in NAMES + PREDICTIONS + ARRAYS):
+    for path in (folder / name for name in names):
         if not (path.is_file() and path.resolve().is_relative_to(folder.resolve())):  # a pipe would never end
             raise ExportError(f"{path} is no file of that folder; give the folder as training wrote it")
         if path.suffix in (".json", ".txt") and path.stat().st_size > MAX_TEXT:
@@ -76,6 +79,8 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
         return _load(folder)
     except ExportError:
         raise
+    except UnreadableError as error:
+        raise ExportError(str(error)) from error
     except durable.DamageError as damage:
         raise ExportError(f"{damage}; run python -m qkd_tf.train again, it writes it anew") from damage
     except Exception as error:  # whatever zip, HDF5, JSON, NumPy and Keras make of a stranger's files
@@ -87,7 +92,8 @@ def _load(folder: pathlib.Path) -> Handoff:
     integer_codes = open_npz(folder / "integer_codes.npz").rows()
     if not integer_logits.keys() == integer_codes.keys() == ARITHMETICS.keys():
         raise ExportError(f"{folder} is of another version; run python -m qkd_tf.train again, it writes it anew")
-    images, labels, logits = (np.lib.format.open_memmap(folder / name, mode="r") for name in ARRAYS)
+    labels, logits = (np.lib.format.open_memmap(folder / name, mode="r") for name in ARRAYS)
+    images = pixels(folder)
     student = load_model(folder / "student.keras")
     weight_params = load_params(folder / "weight_params.json")
     for name, codes in integers.items():
@@ -109,6 +115,8 @@ def _load(folder: pathlib.Path) -> Handoff:
     for what, found, expected in _demands(handoff):
         if found != expected:
             raise ExportError(f"{folder} contradicts itself: {what} {found}; {expected} is expected")
+    if isinstance(images, Reread):
+        prove(folder, images)
     return handoff
 
 
@@ -118,7 +126,7 @@ def _demands(handoff: Handoff) -> Iterator[tuple[str, object, object]]:
     yield "the student has inputs and outputs", (len(student.inputs), len(student.outputs)), (1, 1)
     logits = student.output_shape[1:]
     yield (
-        "test_images.npy has",
+        "the test split has",
         (images.dtype.name, images.shape),
         ("uint8", (max(1, num_images), *student.input_shape[1:])),
     )
@@ -134,12 +142,12 @@ def _demands(handoff: Handoff) -> Iterator[tuple[str, object, object]]:
     found = handoff.student_logits
     yield "student_logits.npy has", (found.dtype.name, found.shape), ("int8", (num_images, *logits))
     for row, found in handoff.integer_logits.items():
-        expected = min(max(1, len(found)), num_images)
-        yield f"{row} of integer_logits.npz has", (found.dtype.name, found.shape), ("int8", (expected, *logits))
-    first = next(iter(handoff.integer_codes["litert"].values()), [])
+        num_logits = min(max(1, len(found)), num_images)
+        yield f"{row} of integer_logits.npz has", (found.dtype.name, found.shape), ("int8", (num_logits, *logits))
+    first = next(iter(handoff.integer_codes["litert"].values()), np.zeros(0, np.int8))
     num_codes = min(max(1, len(first)), num_images)
-    for row, codes in handoff.integer_codes.items():
-        yield f"{row} of integer_codes.npz lacks", sorted(handoff.tensor_params.keys() - codes.keys()), []
-        for name, found in codes.items():
+    for row, tensors in handoff.integer_codes.items():
+        yield f"{row} of integer_codes.npz lacks", sorted(handoff.tensor_params.keys() - tensors.keys()), []
+        for name, found in tensors.items():
             expected = ("int8", (num_codes, *student.get_layer(name).output.shape[1:]))
             yield f"{row}/{name} of integer_codes.npz has", (found.dtype.name, found.shape), expected

@@ -8,6 +8,7 @@ import copy
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags
 
@@ -21,7 +22,7 @@ class CommandFlags(flags.FlagValues):
       sections: section, of a table for people, by name of a flag, in the order in which they are defined.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.__dict__["sections"] = {}
         self.begin("")
@@ -36,12 +37,12 @@ class CommandFlags(flags.FlagValues):
         """Puts what is defined from now on in a section."""
         self.__dict__["section"] = section
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("DEFINE_"):
             return functools.partial(self._define, getattr(flags, name))
         return super().__getattr__(name)
 
-    def _define(self, define: Callable, name: str, *args, **kwargs):
+    def _define(self, define: Callable, name: str, *args: Any, **kwargs: Any) -> flags.FlagHolder:
         self.__dict__["sections"][name] = self.__dict__["section"]
         return define(name, *args, flag_values=self, **kwargs)
 
@@ -62,11 +63,11 @@ def run(main: Callable[[list[str]], None], values: CommandFlags, argv: Sequence[
         values.mark_as_parsed()
         return rest
 
-    _adopt(values)
+    _register(values)
     app.run(main, argv=argv, flags_parser=parse)
 
 
-def _adopt(values: CommandFlags) -> None:
+def _register(values: CommandFlags) -> None:
     """Makes absl's global flags of `values`, the very objects, and shows them by --help."""
     for module, defined in values.flags_by_module_dict().items():
         for flag in defined:

@@ -5,8 +5,10 @@ Source: gemmlowp's fixedpoint.h (Jacob et al. 2018, section 2.2), TFLite's and r
 
 import numpy as np
 
+Scale = float | np.floating | np.ndarray  # one, or one a channel
 
-def quantize_multiplier(real) -> tuple[np.ndarray, np.ndarray]:
+
+def quantize_multiplier(real: Scale) -> tuple[np.ndarray, np.ndarray]:
     """real = fixed * 2^(shift - 31) with fixed in [2^30, 2^31): TFLite's QuantizeMultiplier.
 
     Args:
@@ -23,7 +25,7 @@ def quantize_multiplier(real) -> tuple[np.ndarray, np.ndarray]:
     return np.where(vanishes, 0, fixed), np.where(vanishes, 0, shift)
 
 
-def multiply_rounding_twice(x: np.ndarray, fixed, shift) -> np.ndarray:
+def multiply_rounding_twice(x: np.ndarray, fixed: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """x * fixed * 2^(shift - 31), TFLite's MultiplyByQuantizedMultiplier for int32.
 
     First SaturatingRoundingDoublingHighMul (half up), then RoundingDivideByPOT (half away from zero).
@@ -40,7 +42,7 @@ def multiply_rounding_twice(x: np.ndarray, fixed, shift) -> np.ndarray:
     return result
 
 
-def multiply_rounding_up_twice(x: np.ndarray, fixed, shift) -> np.ndarray:
+def multiply_rounding_up_twice(x: np.ndarray, fixed: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """The same product, half up both times: ruy's kernels."""
     exponent = np.maximum(-shift, 0)
     result = x.astype(np.int64)
@@ -52,12 +54,12 @@ def multiply_rounding_up_twice(x: np.ndarray, fixed, shift) -> np.ndarray:
     return result
 
 
-def multiply_rounding_once(x: np.ndarray, fixed, shift) -> np.ndarray:
+def multiply_rounding_once(x: np.ndarray, fixed: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """The same product, half up."""
     exponent = 31 - shift
     return (x.astype(np.int64) * fixed + (np.int64(1) << (exponent - 1))) >> exponent
 
 
-def round_half_away(x):
+def round_half_away(x: np.ndarray) -> np.ndarray:
     """C's round()."""
     return np.sign(x) * np.floor(np.abs(x) + 0.5)

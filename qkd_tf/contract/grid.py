@@ -27,7 +27,7 @@ class IntegerGrid:
     qmin: int
     qmax: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not MIN_BITS <= self.num_bits <= MAX_BITS:
             raise ValueError(f"a bit width of {self.num_bits} was asked for; {MIN_BITS} to {MAX_BITS} are possible")
         if not self.qmin <= 0 < self.qmax:
@@ -103,7 +103,7 @@ class TensorQuantParams:
     scale: float
     zero_point: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (np.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"a scale must be positive and finite, got {self.scale}")
         if self.stored_min < INT8_MIN or self.stored_max > INT8_MAX:

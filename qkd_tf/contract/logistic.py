@@ -2,19 +2,19 @@
 
 import numpy as np
 
-from qkd_tf.contract.fixed_point import multiply_rounding_twice, quantize_multiplier
+from qkd_tf.contract.fixed_point import Scale, multiply_rounding_twice, quantize_multiplier
 
 LOGISTIC_STEPS = 256
 
 
-def tabled_logistic(x, input_scale):
+def tabled_logistic(x: np.ndarray, input_scale: Scale) -> np.ndarray:
     """A table of 256 rounded values; none of them is a tie but that of 0."""
     real = np.asarray(x, np.float32) * np.float32(input_scale)
     steps = np.round(LOGISTIC_STEPS / (1.0 + np.exp(np.minimum(-real.astype(np.float64), 700.0))))
     return np.minimum(steps, LOGISTIC_STEPS - 1).astype(np.int64)
 
 
-def fixed_point_logistic(x, input_scale):
+def fixed_point_logistic(x: np.ndarray, input_scale: Scale) -> np.ndarray:
     """gemmlowp's: 1 / (1 + exp(-|x|)) in fixed point, a Q4.27 in, a Q0.31 out, rounded to 8 bits."""
     fixed, shift = quantize_multiplier(np.float64(np.float32(input_scale)) * 2.0**_Q4_FRACTION)
     saturates = int(np.floor((2**4 - 1) * 2.0 ** (_Q4_FRACTION - int(shift))))  # steps from which 0 or 1 is taken
@@ -64,7 +64,7 @@ def _fixed(real: float, fraction_bits: int = 31) -> int:
     return int(np.round(real * 2.0**fraction_bits))
 
 
-def _high_product(a, b) -> np.ndarray:
+def _high_product(a: int | np.ndarray, b: int | np.ndarray) -> np.ndarray:
     """SaturatingRoundingDoublingHighMul: a * b / 2^31 to the nearest, half up."""
     product = np.asarray(a, np.int64) * b
     nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))

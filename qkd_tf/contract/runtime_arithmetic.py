@@ -7,7 +7,8 @@ exporter executes files with it (`integer_reference`). Four schools:
   zero points are taken off in float32, too.
 * TFLM: a sum is multiplied by a 32-bit fixed-point number, then shifted right, and each of the two
   rounds. At few bits the first rounding is coarse: a value a little below a half goes up.
-* LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, and LOGISTIC is a table.
+* LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, LOGISTIC is a table, and
+  MUL's ratio of scales is a float32.
 * ruy: as TFLM, but the second rounding is half up, too. LiteRT's default kernels take it for CONV_2D with INT4
   kernels, and for DEPTHWISE_CONV_2D with such in whole blocks of eight channels, with TFLM's arithmetic for the
   channels that are left; XNNPACK leaves both to them. Grouped ones with INT4 kernels go to the reference kernels.
@@ -22,6 +23,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from qkd_tf.contract.fixed_point import (
+    Scale,
     multiply_rounding_once,
     multiply_rounding_twice,
     multiply_rounding_up_twice,
@@ -34,6 +36,13 @@ ADD_LEFT_SHIFT = 20
 MEAN_FRACTION_BITS = 32
 GROUPED_CONVOLUTION = "CONV_2D in groups"
 BLOCK_CHANNELS = 8  # of a vector in LiteRT's own depthwise kernels
+
+Sums = Callable[[np.ndarray, Scale, Scale, Scale], np.ndarray]
+OfTwo = Callable[[np.ndarray, np.ndarray, Scale, Scale, Scale], np.ndarray]
+Mean = Callable[[np.ndarray, int, Scale, Scale, int, int], np.ndarray]
+Logistic = Callable[[np.ndarray, Scale], np.ndarray]
+Requantize = Callable[[np.ndarray, Scale, Scale], np.ndarray]
+Limit = Callable[[float, Scale], np.int64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +60,14 @@ class Arithmetic:
       int4: kinds of operators that compute in another arithmetic where their kernels are stored as INT4.
     """
 
-    convolution: Callable
-    dense: Callable
-    add: Callable
-    multiply: Callable
-    mean: Callable
-    logistic: Callable
-    requantize: Callable
-    limit: Callable
+    convolution: Sums
+    dense: Sums
+    add: OfTwo
+    multiply: OfTwo
+    mean: Mean
+    logistic: Logistic
+    requantize: Requantize
+    limit: Limit
     int4: Mapping[str, "Arithmetic"] = dataclasses.field(default_factory=dict)
 
     def of(self, kind: str, int4: bool) -> "Arithmetic":
@@ -66,7 +75,7 @@ class Arithmetic:
         return self.int4.get(kind, self) if int4 else self
 
 
-def average_of_stored(sums: np.ndarray, counts) -> np.ndarray:
+def average_of_stored(sums: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
     """AVERAGE_POOL_2D of every runtime: a sum of stored integers by how many they are, a half away from zero.
 
     Zero points stay in the sums, so that a half goes up or down by the sign of what is stored, not of what it means.
@@ -79,28 +88,30 @@ def average_of_stored(sums: np.ndarray, counts) -> np.ndarray:
     return np.sign(sums) * ((np.abs(sums) + counts // 2) // counts)
 
 
-def _double(scale) -> np.ndarray:
+def _double(scale: Scale) -> np.ndarray:
     return np.asarray(scale, np.float32).astype(np.float64)
 
 
-def _single(scale) -> np.ndarray:
+def _single(scale: Scale) -> np.ndarray:
     return np.asarray(scale, np.float32)
 
 
-def sums_multiplier(input_scale, kernel_scales, output_scale) -> tuple[np.ndarray, np.ndarray]:
+def sums_multiplier(input_scale: Scale, kernel_scales: Scale, output_scale: Scale) -> tuple[np.ndarray, np.ndarray]:
     """What a fixed-point number of sums is made of, (fixed, shift), one a channel."""
     return quantize_multiplier(_double(input_scale) * _double(kernel_scales) / _double(output_scale))
 
 
-def sums_rounded_twice(sums, input_scale, kernel_scales, output_scale):
+def sums_rounded_twice(sums: np.ndarray, input_scale: Scale, kernel_scales: Scale, output_scale: Scale) -> np.ndarray:
     return multiply_rounding_twice(sums, *sums_multiplier(input_scale, kernel_scales, output_scale))
 
 
-def sums_rounded_up_twice(sums, input_scale, kernel_scales, output_scale):
+def sums_rounded_up_twice(
+    sums: np.ndarray, input_scale: Scale, kernel_scales: Scale, output_scale: Scale
+) -> np.ndarray:
     return multiply_rounding_up_twice(sums, *sums_multiplier(input_scale, kernel_scales, output_scale))
 
 
-def sums_rounded_once(sums, input_scale, kernel_scales, output_scale):
+def sums_rounded_once(sums: np.ndarray, input_scale: Scale, kernel_scales: Scale, output_scale: Scale) -> np.ndarray:
     return multiply_rounding_once(sums, *sums_multiplier(input_scale, kernel_scales, output_scale))
 
 
@@ -109,7 +120,9 @@ def num_in_blocks(num_channels: int) -> int:
     return num_channels - num_channels % BLOCK_CHANNELS
 
 
-def sums_rounded_in_blocks(sums, input_scale, kernel_scales, output_scale):
+def sums_rounded_in_blocks(
+    sums: np.ndarray, input_scale: Scale, kernel_scales: Scale, output_scale: Scale
+) -> np.ndarray:
     """Vectors of eight channels round half up twice; a loop over the channels that are left rounds as TFLM does."""
     num_channels = sums.shape[-1]
     scales = np.broadcast_to(kernel_scales, num_channels)
@@ -120,7 +133,7 @@ def sums_rounded_in_blocks(sums, input_scale, kernel_scales, output_scale):
     )
 
 
-def _fixed_point_add(a, b, a_scale, b_scale, output_scale):
+def _fixed_point_add(a: np.ndarray, b: np.ndarray, a_scale: Scale, b_scale: Scale, output_scale: Scale) -> np.ndarray:
     """Both terms in 2^20ths of twice the larger scale, then their sum in steps of the output."""
     twice = 2.0 * np.maximum(_double(a_scale), _double(b_scale))
     terms = [
@@ -131,38 +144,55 @@ def _fixed_point_add(a, b, a_scale, b_scale, output_scale):
     return multiply_rounding_twice(terms[0] + terms[1], *quantize_multiplier(real))
 
 
-def _fixed_point_multiply(a, b, a_scale, b_scale, output_scale):
+def _fixed_point_multiply(
+    a: np.ndarray, b: np.ndarray, a_scale: Scale, b_scale: Scale, output_scale: Scale
+) -> np.ndarray:
     real = _double(a_scale) * _double(b_scale) / _double(output_scale)
     return multiply_rounding_twice(a.astype(np.int64) * b, *quantize_multiplier(real))
 
 
-def _fixed_point_mean(sums, count: int, input_scale, output_scale, input_zero_point, output_zero_point):
+def _fixed_point_multiply_of_single(
+    a: np.ndarray, b: np.ndarray, a_scale: Scale, b_scale: Scale, output_scale: Scale
+) -> np.ndarray:
+    """LiteRT's MUL takes the ratio of the scales in float32, before it makes a fixed-point number of it."""
+    real = _single(a_scale) * _single(b_scale) / _single(output_scale)
+    return multiply_rounding_twice(a.astype(np.int64) * b, *quantize_multiplier(real))
+
+
+def _fixed_point_mean(
+    sums: np.ndarray,
+    count: int,
+    input_scale: Scale,
+    output_scale: Scale,
+    input_zero_point: int,
+    output_zero_point: int,
+) -> np.ndarray:
     """The division by `count` goes into the fixed-point number, with as many bits as leave it an int32."""
     fixed, shift = quantize_multiplier(_double(input_scale) / _double(output_scale))
     room = np.minimum(min(int(count).bit_length() - 1, MEAN_FRACTION_BITS), 31 + shift)
     return multiply_rounding_twice(sums, (fixed << room) // count, shift - room)
 
 
-def _fixed_point_requantize(x, input_scale, output_scale):
+def _fixed_point_requantize(x: np.ndarray, input_scale: Scale, output_scale: Scale) -> np.ndarray:
     return multiply_rounding_twice(x, *quantize_multiplier(_double(input_scale) / _double(output_scale)))
 
 
-def sums_ratio(input_scale, kernel_scales, output_scale) -> np.ndarray:
+def sums_ratio(input_scale: Scale, kernel_scales: Scale, output_scale: Scale) -> np.ndarray:
     """What a float32 of sums is, one a channel."""
     return _single(input_scale) * _single(kernel_scales) / _single(output_scale)
 
 
-def float_sums(sums, input_scale, kernel_scales, output_scale):
+def float_sums(sums: np.ndarray, input_scale: Scale, kernel_scales: Scale, output_scale: Scale) -> np.ndarray:
     ratio = sums_ratio(input_scale, kernel_scales, output_scale)
     return np.round(sums.astype(np.float32) * ratio).astype(np.int64)
 
 
-def _float_multiply(a, b, a_scale, b_scale, output_scale):
+def _float_multiply(a: np.ndarray, b: np.ndarray, a_scale: Scale, b_scale: Scale, output_scale: Scale) -> np.ndarray:
     ratio = _single(a_scale) * _single(b_scale) / _single(output_scale)
     return np.round((a.astype(np.int64) * b).astype(np.float32) * ratio).astype(np.int64)
 
 
-def _shifted_add(a, b, a_scale, b_scale, output_scale):
+def _shifted_add(a: np.ndarray, b: np.ndarray, a_scale: Scale, b_scale: Scale, output_scale: Scale) -> np.ndarray:
     """Both ratios as integers of at most 21 bits under one shift; half up."""
     ratios = [_single(scale) / _single(output_scale) for scale in (a_scale, b_scale)]
     # Ratios that would leave no shift are beyond what the kernel takes: the exporter refuses them by the tensor's name.
@@ -171,7 +201,14 @@ def _shifted_add(a, b, a_scale, b_scale, output_scale):
     return (a.astype(np.int64) * a_fixed + b.astype(np.int64) * b_fixed + (1 << (shift - 1))) >> shift
 
 
-def _float_mean(sums, count: int, input_scale, output_scale, input_zero_point, output_zero_point):
+def _float_mean(
+    sums: np.ndarray,
+    count: int,
+    input_scale: Scale,
+    output_scale: Scale,
+    input_zero_point: int,
+    output_zero_point: int,
+) -> np.ndarray:
     """The sum of stored integers; what their zero points add to it is taken off in float32, which moves near ties."""
     ratio = _single(input_scale) / _single(output_scale) * (np.float32(1) / np.float32(count))
     zero_points = np.int64(count) * input_zero_point
@@ -179,17 +216,17 @@ def _float_mean(sums, count: int, input_scale, output_scale, input_zero_point, o
     return np.round((sums + zero_points).astype(np.float32) * ratio + offset).astype(np.int64) - output_zero_point
 
 
-def _requantize_in_256ths(x, input_scale, output_scale):
+def _requantize_in_256ths(x: np.ndarray, input_scale: Scale, output_scale: Scale) -> np.ndarray:
     """The ratio is a whole number of 256ths; half up."""
     fixed = np.int64(np.round(np.float32(256) * (_single(input_scale) / _single(output_scale))))
     return (x.astype(np.int64) * fixed + 128) >> 8
 
 
-def _limit_half_even(value: float, output_scale):
+def _limit_half_even(value: float, output_scale: Scale) -> np.int64:
     return np.int64(np.round(np.float32(value) / _single(output_scale)))
 
 
-def _limit_half_away(value: float, output_scale):
+def _limit_half_away(value: float, output_scale: Scale) -> np.int64:
     return np.int64(round_half_away(np.float32(value) / _single(output_scale)))
 
 
@@ -213,7 +250,9 @@ TFLM = Arithmetic(
     requantize=_fixed_point_requantize,
     limit=_limit_half_away,
 )
-LITERT_REFERENCE = dataclasses.replace(TFLM, dense=sums_rounded_once, logistic=tabled_logistic)
+LITERT_REFERENCE = dataclasses.replace(
+    TFLM, dense=sums_rounded_once, logistic=tabled_logistic, multiply=_fixed_point_multiply_of_single
+)
 
 RUY = dataclasses.replace(TFLM, convolution=sums_rounded_up_twice)
 RUY_DEPTHWISE = dataclasses.replace(TFLM, convolution=sums_rounded_in_blocks)

@@ -1,12 +1,16 @@
-"""Images: where they come from (`open_source`), and the deterministic batches that are made of them (`pipelines`)."""
+"""Images: where they come from (`open_source`), the deterministic batches that are made of them (`pipelines`), and
+the test split of a run that is over (`Rereading`)."""
 
 from qkd_tf.data.pipeline import Splits, load, pipelines, require_enough, sample
 from qkd_tf.data.reading import reading
-from qkd_tf.data.source import Examples, Source, in_memory
+from qkd_tf.data.rereading import Rereading
+from qkd_tf.data.source import Examples, PictureDigest, Source, in_memory
 from qkd_tf.data.sources import describe, open_source
 
 __all__ = [
     "Examples",
+    "PictureDigest",
+    "Rereading",
     "Source",
     "Splits",
     "describe",

@@ -13,14 +13,15 @@ import tensorflow as tf
 
 from qkd_tf.contract.pictures import resized_side
 from qkd_tf.data import pixels
+from qkd_tf.data.mixing import is_mixed
 from qkd_tf.data.source import Examples, Source
-from qkd_tf.data.sources import open_source
+from qkd_tf.data.sources import lasting, open_source
 from qkd_tf.experiment import DataSpec, ExperimentError, require
 
 CACHE_BYTES = 4 << 30  # of decoded images that are kept in memory; what does not fit is streamed
-SORTED = 0.2  # share of what a buffer holds that is of other classes than the set, above what chance brings
 DIGESTED = 1_000  # examples that stand for a streamed split in the fingerprint
 SAMPLE_SEED = 0
+WHOLE = (0, 1)  # the share of a batch that is all of it
 RESIZES = {"crop": pixels.resize, "squash": pixels.squash}
 PARALLEL_CALLS = 2  # batches at work; 256 of 224x224 are 38 MB
 DECODE_CALLS = os.cpu_count() or 1
@@ -31,8 +32,9 @@ class Splits:
     """The three splits of a data set, as batches of (pixels [N, H, W, C] uint8, labels [N] int64).
 
     Attributes:
-      train: epoch number, first step -> augmented batches of that epoch from that step on (0: all), the same for the
-        same seed and epoch. What is streamed is not decoded before that step.
+      train: epoch number, first step, share -> augmented batches of that epoch from that step on (0: all), the same for
+        the same seed and epoch. A share (index, number) is that one of so many equal parts of each batch; WHOLE is all
+        of it. What is streamed is not decoded before that step, and of others' shares not at all.
       calibration: training images without augmentation.
       validation, test: in the order of the data set, the last batch may be short.
       fingerprint: what was read: data set, version, numbers of images, SHA-256 of the first `digested` images of
@@ -40,9 +42,10 @@ class Splits:
         every picture and label of all splits as they are stored.
       notes: what a user should know, a line each.
       max_steps: batches that end an epoch early; 0 for none.
+      spec: what reads them again, in another process too; None where nothing does.
     """
 
-    train: Callable[[int, int], tf.data.Dataset]
+    train: Callable[[int, int, tuple[int, int]], tf.data.Dataset]
     calibration: tf.data.Dataset
     validation: tf.data.Dataset
     test: tf.data.Dataset
@@ -53,6 +56,7 @@ class Splits:
     fingerprint: dict
     notes: tuple[str, ...] = ()
     max_steps: int = 0
+    spec: DataSpec | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -78,11 +82,7 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     shapes = {"test": shape, "validation": shape, "train": shape}  # memory is given out in this order
     if spec.crops_larger:
         shapes["train"] = (resized_side(spec.image_size),) * 2 + shape[2:]  # for the random crop
-    fit, crop = _transforms(source, spec)
-
-    def fit_and_crop(image: tf.Tensor) -> tf.Tensor:
-        return crop(fit(image))
-
+    fit, crop, fit_and_crop = _transforms(source, spec)
     examples = {name: getattr(source, name) for name in shapes}
     transforms = {"test": fit_and_crop, "validation": fit_and_crop, "train": fit}
     kept = _fitting({name: examples[name].num_examples * math.prod(shapes[name]) for name in shapes})
@@ -105,16 +105,21 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return dataset.batch(spec.batch_size).prefetch(PARALLEL_CALLS)
 
-    def epoch_batches(epoch: int, first_step: int = 0) -> tf.data.Dataset:
+    num_whole = source.train.num_examples // spec.batch_size
+    num_steps = min(num_whole, spec.max_steps or num_whole)
+
+    def epoch_batches(epoch: int, first_step: int = 0, share: tuple[int, int] = WHOLE) -> tf.data.Dataset:
         seed = spec.seed * 100_003 + epoch
-        examples = pictures["train"].shuffled(seed, first_step * spec.batch_size)
-        batches = examples.batch(spec.batch_size, drop_remainder=True).enumerate(first_step)
-        if spec.max_steps:
-            batches = batches.take(spec.max_steps - first_step)
-        return batches.map(
-            lambda step, batch: (pixels.augment(batch[0], shape, spec, tf.stack([seed, step])), batch[1]),
-            num_parallel_calls=PARALLEL_CALLS,
-        ).prefetch(PARALLEL_CALLS)
+        examples = pictures["train"].shuffled(seed, first_step * spec.batch_size, _rows(spec.batch_size, share))
+        batches = examples.batch(spec.batch_size // share[1], drop_remainder=True).enumerate(first_step)
+        return (
+            batches.take(num_steps - first_step)
+            .map(
+                lambda step, batch: (pixels.augment(batch[0], shape, spec, tf.stack([seed, step]), share), batch[1]),
+                num_parallel_calls=PARALLEL_CALLS,
+            )
+            .prefetch(PARALLEL_CALLS)
+        )
 
     centred = pictures["train"].shuffled(spec.seed).map(lambda image, label: (crop(image), label))
     return Splits(
@@ -136,7 +141,14 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
         },
         notes=source.notes + notes + _streaming_notes(spec.name, [name for name in shapes if name not in kept]),
         max_steps=spec.max_steps,
+        spec=lasting(spec),
     )
+
+
+def pictures_of_test(source: Source, spec: DataSpec) -> "Pictures":
+    """The test split of `pipelines` alone, of a source that was scanned or need not be: none of it is kept."""
+    *_, fit_and_crop = _transforms(source, spec)
+    return Pictures(source.test, fit_and_crop, kept=False, checked=lambda label: label)
 
 
 def require_enough(source: Source, spec: DataSpec) -> None:
@@ -172,11 +184,11 @@ def sample(source: Source, spec: DataSpec, number: int) -> tuple[np.ndarray, np.
     Raises:
       ExperimentError: not one picture can be used.
     """
-    fit, crop = _transforms(source, spec)
+    *_, fit_and_crop = _transforms(source, spec)
     images, labels = [], []
     for stored, label in source.train.read(SAMPLE_SEED):
         with contextlib.suppress(tf.errors.OpError, ValueError):  # ValueError: another shape than the set's
-            images.append(crop(fit(source.train.decode(stored))).numpy())
+            images.append(fit_and_crop(source.train.decode(stored)).numpy())
             labels.append(label.numpy())
         if len(images) == number:
             break
@@ -185,12 +197,16 @@ def sample(source: Source, spec: DataSpec, number: int) -> tuple[np.ndarray, np.
 
 
 def _transforms(source: Source, spec: DataSpec) -> tuple[Callable[[tf.Tensor], tf.Tensor], ...]:
-    """Stored size -> what training crops of, and that -> the centre of a network's size."""
+    """Stored size -> what training crops of; that -> the centre of a network's size; and both in one."""
     shape = source.image_shape
     fit = functools.partial(tf.ensure_shape, shape=shape)
     if spec.image_size:
         fit = functools.partial(RESIZES[spec.resize], image_size=spec.image_size)
-    return fit, lambda image: tf.image.resize_with_crop_or_pad(image, *shape[:2])
+
+    def crop(image: tf.Tensor) -> tf.Tensor:
+        return tf.image.resize_with_crop_or_pad(image, *shape[:2])
+
+    return fit, crop, lambda image: crop(fit(image))
 
 
 class Pictures:
@@ -215,16 +231,21 @@ class Pictures:
         self._checked = (lambda label: label) if kept else checked
         self._kept = self._decoded(examples.read(None)).cache() if kept else None
 
-    def ordered(self) -> tf.data.Dataset:
-        """In the order of the data set."""
-        return self._decoded(self._examples.read(None)) if self._kept is None else self._kept
+    def ordered(self, first: int = 0) -> tf.data.Dataset:
+        """In the order of the data set, from example number `first` on."""
+        return self._decoded(self._examples.read(None).skip(first)) if self._kept is None else self._kept.skip(first)
 
-    def shuffled(self, seed: int, first: int = 0) -> tf.data.Dataset:
-        """In an order that depends on the seed alone, from example number `first` of it on."""
+    def shuffled(
+        self,
+        seed: int,
+        first: int = 0,
+        part: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda all_of_it: all_of_it,
+    ) -> tf.data.Dataset:
+        """In an order that depends on the seed alone, from example number `first` of it on; of those `part`."""
         if self._kept is not None:
-            return self._shuffled(self._kept, self._examples.num_examples, seed).skip(first)
+            return part(self._shuffled(self._kept, self._examples.num_examples, seed).skip(first))
         stored = self._shuffled(self._examples.read(seed), self._examples.buffer, seed)
-        return self._decoded(stored.skip(first))
+        return self._decoded(part(stored.skip(first)))
 
     def head(self) -> tf.data.Dataset:
         """What is looked at before training: all that is kept, the first DIGESTED of what is streamed."""
@@ -245,6 +266,20 @@ class Pictures:
             num_parallel_calls=DECODE_CALLS,
             deterministic=True,
         ).with_options(_options())
+
+
+def _rows(batch_size: int, share: tuple[int, int]) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+    """What is left of examples, the first of which begins a batch, of a share of each batch."""
+    index, number = share
+    size = batch_size // number
+
+    def part(examples: tf.data.Dataset) -> tf.data.Dataset:
+        if number == 1:
+            return examples
+        mine = examples.enumerate().filter(lambda at, _: at % batch_size // size == index)
+        return mine.map(lambda _, example: example)
+
+    return part
 
 
 def _fitting(num_bytes: dict[str, int]) -> set[str]:
@@ -286,23 +321,12 @@ def _require_mixed(examples: Examples, spec: DataSpec) -> None:
     if examples.labels_as_read is None or examples.num_examples <= examples.buffer:
         return
     labels = examples.labels_as_read()
-    apart = _apart(labels, examples.buffer)
-    by_chance = _apart(np.random.default_rng(0).permutation(labels), examples.buffer)
     require(
-        apart < by_chance + SORTED,
+        is_mixed(labels, examples.buffer),
         f"the {len(labels):,} training images of {spec.name} come sorted by class: they pass a buffer of "
         f"{examples.buffer:,}, which sees some of the classes at a time; shuffle once what the set is made of, such as "
         "its list of files, in an order that stays the same",
     )
-
-
-def _apart(labels: np.ndarray, buffer: int) -> float:
-    """Largest distance, 0 to 1, between the shares of classes in `buffer` examples in a row and in all of them."""
-    _, labels = np.unique(labels, return_inverse=True)
-    whole = np.bincount(labels) / len(labels)
-    starts = [*range(0, len(labels) - buffer, buffer), len(labels) - buffer]
-    shares = (np.bincount(labels[start : start + buffer], minlength=len(whole)) / buffer for start in starts)
-    return max(np.abs(share - whole).sum() / 2 for share in shares)
 
 
 def _class_notes(labels: np.ndarray, source: Source, spec: DataSpec) -> tuple[str, ...]:

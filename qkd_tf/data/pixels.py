@@ -118,11 +118,18 @@ def shape_notes(spec: DataSpec, *sizes: tuple[int | None, int | None]) -> tuple[
     return (f"note: {which} not square: {SHAPES[spec.resize]}",)
 
 
-def augment(images: tf.Tensor, image_shape: tuple[int, int, int], spec: DataSpec, seed: tf.Tensor) -> tf.Tensor:
+def augment(
+    images: tf.Tensor,
+    image_shape: tuple[int, int, int],
+    spec: DataSpec,
+    seed: tf.Tensor,
+    share: tuple[int, int] = (0, 1),
+) -> tf.Tensor:
     """Random crop out of black padding and random mirror, by `seed` [2] alone.
 
     Args:
       images: [N, h, w, C] uint8, h and w at least those of `image_shape`.
+      share: which of how many equal parts of a batch they are; each image becomes what it would in the whole.
 
     Returns:
       [N, H, W, C] uint8.
@@ -133,11 +140,16 @@ def augment(images: tf.Tensor, image_shape: tuple[int, int, int], spec: DataSpec
     n, padded_height, padded_width, _ = tf.unstack(tf.shape(images))
     spare = tf.stack([padded_height - height, padded_width - width])
     crop_seed, mirror_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    offsets = tf.random.stateless_uniform([n, 2], crop_seed)
+    index, number = share
+
+    def drawn(columns: int, seed: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_uniform([number * n, columns], seed)[index * n : (index + 1) * n]
+
+    offsets = drawn(2, crop_seed)
     top, left = tf.split(tf.cast(offsets * tf.cast(spare + 1, tf.float32), tf.int32), 2, axis=1)
     columns = tf.range(width)
     if spec.horizontal_flip:
-        mirror = tf.random.stateless_uniform([n, 1], mirror_seed) < 0.5
+        mirror = drawn(1, mirror_seed) < 0.5
         columns = tf.where(mirror, columns[::-1], columns)
     # Crop and mirror are one choice of pixels: five times faster than one after the other.
     rows = tf.range(n)[:, tf.newaxis] * padded_height + top + tf.range(height)

@@ -90,7 +90,7 @@ def in_memory(
 class PictureDigest:
     """Of pictures and their labels, in their order; batches of any size give the same."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._pixels, self._labels = hashlib.sha256(), hashlib.sha256()
         self._shape: tuple[int, ...] = ()
 

@@ -1,15 +1,17 @@
 """The table of data sets: `--dataset` -> `Source`."""
 
+import dataclasses
+import os
 import pathlib
 import re
 import types
 
-from qkd_tf.data import digits, folder, given, tfds_set
+from qkd_tf.data import digits, folder, memory_set, tfds_set
 from qkd_tf.data.source import Source
-from qkd_tf.experiment import DataSpec, require
+from qkd_tf.experiment import IN_MEMORY, DataSpec, require
 
 # Beginning of --dataset -> who knows it. Every other name is that of a TFDS set.
-KINDS = {"digits": digits, "folder": folder, "in_memory": given}
+KINDS = {"digits": digits, "folder": folder, "in_memory": memory_set}
 
 
 def open_source(spec: DataSpec) -> Source:
@@ -31,6 +33,20 @@ def describe(spec: DataSpec) -> tuple[tuple[int, int, int], list[str]]:
       ExperimentError: as `open_source`, but for what has to be prepared.
     """
     return _kind(spec).describe(spec)
+
+
+def lasting(spec: DataSpec) -> DataSpec | None:
+    """The same set for a process that starts in another folder; None where nobody can open the set again."""
+    if spec.name.startswith(IN_MEMORY):
+        return None
+    name = spec.name
+    if name.startswith(folder.PREFIX):
+        name = folder.PREFIX + _absolute(name.removeprefix(folder.PREFIX))
+    return dataclasses.replace(spec, name=name, data_dir=spec.data_dir and _absolute(spec.data_dir))
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _kind(spec: DataSpec) -> types.ModuleType:

@@ -8,7 +8,7 @@ training (calibration, evaluation, handoff) runs on one replica, with nothing to
 import contextlib
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 import tf_keras
@@ -56,7 +56,7 @@ class Distribution:
             with self._strategy.scope(), tf.variable_creator_scope(equal_on_all_replicas):
                 yield
 
-    def adopt(self, model: tf_keras.Model) -> tf_keras.Model:
+    def replicated(self, model: tf_keras.Model) -> tf_keras.Model:
         """Readies a functional model that was made in `scope`.
 
         Returns:
@@ -76,26 +76,29 @@ class Distribution:
                 module.call = GlobalBatchNorm(module, module.call)
         return tf_keras.Model(model.inputs, model.outputs, name=model.name)
 
-    def divide(self, batches: tf.data.Dataset) -> Iterable:
-        """Batches of (pixels [N, H, W, C], labels [N]) for `Distiller.fit`, of which replica i takes the i-th part.
+    def divide(self, batches: Callable[[tuple[int, int]], tf.data.Dataset]) -> Iterable:
+        """Batches for `Distiller.fit`, of which replica i takes the i-th part.
 
-        So what is in a batch, and how it was augmented, does not depend on the number of replicas.
+        So what is in a batch, and how it was augmented, does not depend on the number of replicas. A process asks for
+        its replicas' share alone: more machines decode more pictures a second.
+
+        Args:
+          batches: share, as of `Splits.train` -> batches of (pixels [N, H, W, C], labels [N]).
         """
         if self._strategy is None:
-            return batches
+            return batches((0, 1))
 
         def local(context: tf.distribute.InputContext) -> tf.data.Dataset:
             """Batches of this process's replicas, one after the other."""
             num_local = self.num_replicas // context.num_input_pipelines
-            first = context.input_pipeline_id * num_local
 
             def rows(tensor: tf.Tensor) -> tf.Tensor:
-                shape = tf.concat([[self.num_replicas, -1], tf.shape(tensor)[1:]], 0)
-                parts = tf.reshape(tensor, shape)[first : first + num_local]
-                num_rows = tensor.shape[0] and tensor.shape[0] // self.num_replicas  # a TPU must know it
+                parts = tf.reshape(tensor, tf.concat([[num_local, -1], tf.shape(tensor)[1:]], 0))
+                num_rows = tensor.shape[0] and tensor.shape[0] // num_local  # a TPU must know it
                 return tf.ensure_shape(parts, [num_local, num_rows, *tensor.shape[1:]])
 
-            return batches.map(lambda images, labels: (rows(images), rows(labels))).unbatch()
+            mine = batches((context.input_pipeline_id, context.num_input_pipelines))
+            return mine.map(lambda images, labels: (rows(images), rows(labels))).unbatch()
 
         return self._strategy.distribute_datasets_from_function(local)
 
@@ -120,7 +123,7 @@ class Distribution:
         )
 
     @contextlib.contextmanager
-    def losses_named(self) -> Iterator[None]:
+    def naming_lost_workers(self) -> Iterator[None]:
         """Turns the loss of another worker, which ends this one too, into an ExperimentError that names it."""
         try:
             yield

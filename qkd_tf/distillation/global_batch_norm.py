@@ -9,7 +9,8 @@ import tf_keras
 class GlobalBatchNorm:
     """What a BatchNormalization does in training: it normalizes by the batch of all replicas.
 
-    As on one device the moving variance of pictures is that of n - 1, where Keras' `synchronized` has n.
+    As on one device the moving variance of pictures is that of n - 1, where Keras' `synchronized` has n. Replicas wait
+    for one another once in a layer's forward pass, and once in its gradient.
 
     Args:
       layer: its axis is the last one.
@@ -25,14 +26,18 @@ class GlobalBatchNorm:
             return self._alone(inputs, training=training)
         # Replicas take turns at every sum, and a wrapper may have put something else in their place by then.
         gamma, beta = layer.gamma, layer.beta
-        axes = list(range(inputs.shape.rank - 1))
-        num_values = tf.cast(tf.size(inputs) // inputs.shape[-1] * context.num_replicas_in_sync, inputs.dtype)
-
-        def mean_of(values: tf.Tensor) -> tf.Tensor:
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(values, axes)) / num_values
-
-        mean = mean_of(inputs)
-        variance = mean_of(tf.square(inputs - mean))
+        axes, num_replicas = list(range(inputs.shape.rank - 1)), context.num_replicas_in_sync
+        num_values = tf.cast(tf.size(inputs) // inputs.shape[-1] * num_replicas, inputs.dtype)
+        own_mean = tf.reduce_mean(inputs, axes)
+        own = tf.stack([own_mean, tf.reduce_mean(tf.square(inputs - own_mean), axes)])
+        # Each replica's moments side by side, in one sum: it has its own in its place, and zeros in the others'.
+        place = tf.one_hot(context.replica_id_in_sync_group, num_replicas, dtype=inputs.dtype)
+        means, variances = tf.unstack(
+            context.all_reduce(tf.distribute.ReduceOp.SUM, place[:, tf.newaxis, tf.newaxis] * own), axis=1
+        )
+        # All have the same number of values; what their means lie apart is a part of the variance.
+        mean = tf.reduce_mean(means, 0)
+        variance = tf.reduce_mean(variances + tf.square(means - mean), 0)
         unbiased = variance * num_values / (num_values - 1.0) if inputs.shape.rank == 4 else variance
         for average, value in ((layer.moving_mean, mean), (layer.moving_variance, unbiased)):
             average.assign_sub((1.0 - layer.momentum) * (average - value))

@@ -1,6 +1,8 @@
-"""Time: phases in order, epochs, optimizers and their schedules, checkpoints, resume."""
+"""Time: phases in order, epochs, checkpoints, resume."""
 
 import contextlib
+import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -11,22 +13,48 @@ import tf_keras
 
 from qkd_tf.data import Splits
 from qkd_tf.distillation import collapse
-from qkd_tf.distillation.distiller import Distiller, ParameterGroup
+from qkd_tf.distillation.distiller import Distiller
 from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
-from qkd_tf.distillation.learning_rates import CosineDecayFrom
 from qkd_tf.distillation.mixed_precision import training_in
+from qkd_tf.distillation.phase_setup import Networks, PhaseSetup
 from qkd_tf.distillation.phases import PHASES, Phase
 from qkd_tf.distillation.progress import BetweenSteps, DivergenceGuard, PhaseProgress, diverged
 from qkd_tf.distillation.summaries import Summaries
-from qkd_tf.evaluate import predict_logits, top1, top1_of
+from qkd_tf.evaluate import predict_each, top1_of
 from qkd_tf.experiment import ExperimentError, TrainingSpec
 from qkd_tf.process import random_state
 from qkd_tf.process.stop_signals import StopSignals
 from qkd_tf.quantization.batch_norm import BatchNormEstimator, BatchNormShift
-from qkd_tf.quantization.oscillation import Freezing, cosine, dampening_loss
-from qkd_tf.quantization.scheme import QuantizedStudent
+from qkd_tf.quantization.oscillation import Freezing
 from qkd_tf.storage.checkpoints import Checkpoints, restore
 from qkd_tf.storage.run_folder import RunFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a training happens.
+
+    Attributes:
+      stop: looked at between steps.
+    """
+
+    folder: RunFolder
+    stop: StopSignals = dataclasses.field(default_factory=StopSignals)
+    distribution: Distribution = ONE_DEVICE
+
+
+@dataclasses.dataclass(frozen=True)
+class Events:
+    """What an experiment does when training comes to it.
+
+    Attributes:
+      calibrate: sets the intervals of the student from its float weights; called whenever a quantized phase follows a
+        float start or a float phase.
+      after_full_precision: called where a float phase has ended, with the float networks as it left them.
+    """
+
+    calibrate: Callable[[], None] = lambda: None
+    after_full_precision: Callable[[], None] = lambda: None
 
 
 class Trainer:
@@ -40,46 +68,22 @@ class Trainer:
     layers, and batches are a function of seed and epoch: a resumed run is the uninterrupted one, to the bit.
 
     Args:
-      student: the pair of float and quantized student.
-      teacher: float model, or None where no phase needs one.
-      pretrained: names, of "student" and "teacher", that came with weights: full_precision leaves them alone.
-      calibrate: sets the intervals of `student` from its float weights; called whenever a quantized
-        phase follows a float start or a float phase.
-      stop: looked at between steps.
-      distribution: whose scope the networks were made in.
-      after_full_precision: called where a float phase has ended, with the float networks as it left them.
+      networks: made in the scope of `place.distribution`.
+      events: what the experiment does on the way.
     """
 
-    def __init__(
-        self,
-        spec: TrainingSpec,
-        student: QuantizedStudent,
-        teacher: tf_keras.Model | None,
-        pretrained: frozenset[str],
-        splits: Splits,
-        folder: RunFolder,
-        calibrate: Callable[[], None],
-        stop: StopSignals | None = None,
-        distribution: Distribution = ONE_DEVICE,
-        after_full_precision: Callable[[], None] = lambda: None,
-    ):
-        self._spec = spec
-        self._student = student
-        self._teacher = teacher
-        self._pretrained = pretrained
-        self._splits = splits
-        self._folder = folder
-        self._calibrate = calibrate
-        self._after_full_precision = after_full_precision
-        self._stop = stop or StopSignals()
-        self._checkpoints = Checkpoints(folder.checkpoints, folder.experiment)
+    def __init__(self, spec: TrainingSpec, networks: Networks, splits: Splits, place: Place, events: Events = Events()):
+        self._spec, self._networks, self._splits, self._place, self._events = spec, networks, splits, place, events
+        self._student, self._teacher, self._pretrained = networks.student, networks.teacher, networks.pretrained
+        self._checkpoints = Checkpoints(place.folder.checkpoints, place.folder.experiment)
         self._best_student: list[np.ndarray] = []
-        self._distribution = distribution
         self._batch_norm_batches = BATCH_NORM_BATCHES if spec.batch_norm_batches < 0 else spec.batch_norm_batches
-        shifts = spec.shifts_trained_statistics(pretrained, splits.num_train)
+        shifts = spec.shifts_trained_statistics(self._pretrained, splits.num_train)
+        student, teacher = self._student, self._teacher
         self._batch_norm = BatchNormShift(student) if shifts else BatchNormEstimator(student.model)
-        with distribution.scope():
+        with place.distribution.scope():
             self._freezing = Freezing(student.weights) if spec.freeze_threshold_start else None
+        self._setup = PhaseSetup(spec, networks, splits.steps_per_epoch, self._freezing)
         self._parts = {"plain": student.plain, "student": student.model}
         if self._freezing:
             self._parts["freezing"] = self._freezing
@@ -101,7 +105,7 @@ class Trainer:
           OSError: a checkpoint cannot be written.
           Stopped: a signal came; the step at hand is done and saved.
         """
-        with self._stop.held():
+        with self._place.stop.held():
             return self._run_phases()
 
     def _run_phases(self) -> list[dict]:
@@ -110,7 +114,7 @@ class Trainer:
             self._restore(checkpoint)
         if not self._spec.phases:
             self._student.copy_weights_from_plain()
-            self._calibrate()
+            self._events.calibrate()
             if self._spec.batch_norm_batches > 0:  # the default is for what training leaves behind
                 batches = self._splits.train(0).take(self._spec.batch_norm_batches)
                 self._batch_norm.estimate(images for images, _ in batches)
@@ -123,8 +127,8 @@ class Trainer:
     def _run_phase(self, index: int, progress: dict, checkpoint: pathlib.Path | None) -> dict:
         phase_spec = self._spec.phases[index]
         phase = PHASES[phase_spec.name]
-        with self._distribution.scope():
-            distiller = self._distiller(index)
+        with self._place.distribution.scope():
+            distiller = self._setup.distiller(index)
         epochs_before = sum(earlier.epochs for earlier in self._spec.phases[:index])
         if _within_phase(progress):
             self._best_student = self._restore(checkpoint, distiller)
@@ -136,29 +140,31 @@ class Trainer:
         steps = self._splits.steps_per_epoch
         done = progress["epoch"] * steps + progress["step"]
         with (
-            contextlib.closing(Summaries(self._folder.logs)) as summaries,
+            contextlib.closing(Summaries(self._place.folder.logs)) as summaries,
             contextlib.closing(PhaseProgress(phase.name, phase_spec.epochs, steps, done)) as shown,
         ):
             while progress["epoch"] < phase_spec.epochs:
                 progress = self._run_epoch(distiller, epochs_before + progress["epoch"], progress, summaries, shown)
         self._restore_best_student()
         if not phase.quantized:
-            self._after_full_precision()
+            self._events.after_full_precision()
+        networks = {"student": distiller.student, "teacher": distiller.teacher}
+        tested = _top1_each({role: model for role, model in networks.items() if model is not None}, self._splits.test)
         result = {
             "phase": phase.name,
             "epochs": phase_spec.epochs,
             "learning_rate": phase_spec.learning_rate,
             "best_epoch": progress["best"]["epoch"],
             "best_validation_top1": progress["best"]["validation_top1"],
-            "student_test_top1": top1(distiller.student, self._splits.test),
+            "student_test_top1": tested["student"],
             "seconds": sum(row["seconds"] for row in progress["history"]),
             "history": progress["history"],
         }
         if phase.quantized:
             result["batch_norm_batches"] = self._batch_norm_batches
             result["first_intervals"] = progress["first_intervals"]
-        if distiller.teacher is not None:
-            result["teacher_test_top1"] = top1(distiller.teacher, self._splits.test)
+        if "teacher" in tested:
+            result["teacher_test_top1"] = tested["teacher"]
         print(_line(result))
         return result
 
@@ -179,16 +185,17 @@ class Trainer:
             self._batch_norm.estimate(images for images, _ in batches)
         if phase.quantized and self._freezing:
             row["frozen_weights"] = self._freezing.share()
-        logits, labels = predict_logits(distiller.student, self._splits.validation)
-        row["validation_top1"] = top1_of(logits, labels)
-        if distiller.teacher_groups:
-            row["teacher_validation_top1"] = top1(distiller.teacher, self._splits.validation)
+        networks = {"student": distiller.student}
+        if distiller.teacher_groups:  # else it is as it was
+            networks["teacher"] = distiller.teacher
+        logits, labels = predict_each(networks, self._splits.validation)
+        row |= {VALIDATED[role]: top1_of(found, labels) for role, found in logits.items()}
         row["seconds"] = time.monotonic() - start
         self._require_finite(phase.name, epoch)
         scalars = dict(row)
         if phase.quantized:
             row["intervals"] = self._student.intervals()
-            shown.tell(self._collapse_notes(progress, row["intervals"], logits))
+            shown.tell(self._collapse_notes(progress, row["intervals"], logits["student"]))
         best = progress["best"] if self._spec.keep_epoch == "best" else None
         if best is None or row["validation_top1"] >= best["validation_top1"]:  # of equals, the later
             best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"]}
@@ -198,7 +205,7 @@ class Trainer:
         self._save(progress, distiller)
         summaries.write(phase.name, scalars, self._student if phase.quantized else None, number + 1)
         shown.validated({role: row[name] for role, name in VALIDATED.items() if name in row})
-        self._stop.check()
+        self._place.stop.check()
         return progress
 
     def _collapse_notes(self, progress: dict, intervals: list[float], logits: np.ndarray) -> list[str]:
@@ -223,13 +230,13 @@ class Trainer:
 
         with training_in(self._spec.mixed_precision):
             distiller.fit(
-                self._distribution.divide(self._splits.train(number, done)),
+                self._place.distribution.divide(functools.partial(self._splits.train, number, done)),
                 steps_per_epoch=steps - done,
                 verbose=0,
                 callbacks=[
                     DivergenceGuard(phase.name, epoch, done),
                     shown.begin(epoch, done),
-                    BetweenSteps(distiller.metrics, done, self._spec.checkpoint_every_steps, save, self._stop),
+                    BetweenSteps(distiller.metrics, done, self._spec.checkpoint_every_steps, save, self._place.stop),
                 ],
             )
 
@@ -243,83 +250,11 @@ class Trainer:
         """Carries the student's weights over where its precision changes."""
         if phase.quantized and not previous.quantized:
             self._student.copy_weights_from_plain()
-            self._calibrate()
+            self._events.calibrate()
             if self._freezing:
                 self._freezing.reset(self._student.weights)
         if previous.quantized and not phase.quantized:
             self._student.copy_weights_to_plain()
-
-    def _distiller(self, index: int) -> Distiller:
-        spec, student = self._spec, self._student
-        phase_spec = spec.phases[index]
-        phase = PHASES[phase_spec.name]
-        teacher = None if phase.teacher == "absent" else self._teacher
-        steps_before, steps = 0, phase_spec.epochs * self._splits.steps_per_epoch
-        if spec.one_cosine and phase.quantized:
-            steps_before, steps = self._quantized_steps(index)
-
-        def group(variables, ratio: float = 1.0, max_change: float = 0.0) -> ParameterGroup:
-            schedule = CosineDecayFrom(phase_spec.learning_rate * ratio, steps, steps_before)
-            optimizer = OPTIMIZERS[spec.optimizer](schedule, spec)
-            optimizer.build(variables)
-            return ParameterGroup(optimizer, variables, max_change)
-
-        if phase.quantized:  # nothing but intervals moves in a student whose layers are frozen
-            student_groups = [
-                group(student.trained_weights),
-                group(student.weight_intervals, spec.weight_interval_lr_ratio, spec.interval_max_change),
-                group(student.activation_intervals, spec.activation_interval_lr_ratio, spec.interval_max_change),
-            ]
-            student_groups = [group for group in student_groups if group.variables]
-        else:
-            student_groups = [] if "student" in self._pretrained else [group(student.plain.trainable_variables)]
-        teacher_groups = []
-        if teacher is not None and phase.teacher == "trained" and (phase.distills or "teacher" not in self._pretrained):
-            teacher_groups = [group(teacher.trainable_variables, spec.teacher_lr_ratio if phase.distills else 1.0)]
-        options = self._against_oscillation(index, student_groups[0].optimizer) if phase.quantized else {}
-        distiller = Distiller(
-            phase,
-            student.model if phase.quantized else student.plain,
-            teacher,
-            student_groups,
-            teacher_groups,
-            temperature=spec.temperature,
-            distillation_weight=spec.distillation_weight,
-            weight_decay=spec.weight_decay,
-            scales_loss=spec.mixed_precision == "float16",
-            **options,
-        )
-        distiller.compile(jit_compile=spec.jit_compile or None, steps_per_execution=spec.steps_per_execution)
-        return distiller
-
-    def _against_oscillation(self, index: int, optimizer: tf_keras.optimizers.Optimizer) -> dict:
-        """The distiller's options that dampen and freeze, by the share of all quantized steps that are done.
-
-        Args:
-          optimizer: of phase `index`; a resumed run has its number of steps from the checkpoint.
-        """
-        spec, weights = self._spec, self._student.weights
-        steps_before, steps = self._quantized_steps(index)
-
-        def annealed(start: float, end: float) -> tf.Tensor:
-            return cosine(start, end, (steps_before + tf.cast(optimizer.iterations, tf.float32)) / steps)
-
-        def penalty() -> tf.Tensor:
-            losses = [dampening_loss(w.kernel, w.interval, w.grid) for w in weights.values()]
-            return annealed(0.0, spec.dampening) * tf.add_n(losses)
-
-        def freeze() -> None:
-            self._freezing.update(weights, annealed(spec.freeze_threshold_start, spec.freeze_threshold_end))
-
-        return {
-            "student_penalty": penalty if spec.dampening else None,
-            "after_student_step": freeze if self._freezing else None,
-        }
-
-    def _quantized_steps(self, index: int) -> tuple[int, int]:
-        """Steps of the quantized phases before phase `index`, and of all of them."""
-        epochs = [phase.epochs if PHASES[phase.name].quantized else 0 for phase in self._spec.phases]
-        return sum(epochs[:index]) * self._splits.steps_per_epoch, sum(epochs) * self._splits.steps_per_epoch
 
     def _require_finite(self, phase: str, epoch: int, step: int | None = None) -> None:
         """The last update has no later loss that would tell of it."""
@@ -364,6 +299,12 @@ BATCH_NORM_BATCHES = 20  # where the flag leaves it open
 VALIDATED = {"student": "validation_top1", "teacher": "teacher_validation_top1"}
 
 
+def _top1_each(models: dict[str, tf_keras.Model], batches: tf.data.Dataset) -> dict[str, float]:
+    """Percent by name, in one pass."""
+    logits, labels = predict_each(models, batches)
+    return {name: top1_of(found, labels) for name, found in logits.items()}
+
+
 def _within_phase(progress: dict) -> bool:
     return bool(progress["epoch"] or progress["step"])
 
@@ -373,9 +314,3 @@ def _line(result: dict) -> str:
     teacher = f", teacher {result['teacher_test_top1']:.2f} %" if "teacher_test_top1" in result else ""
     kept = f"epoch {result['best_epoch']} of {result['epochs']} (validation {result['best_validation_top1']:.2f} %)"
     return f"{result['phase']}: {kept} is kept; test: student {result['student_test_top1']:.2f} %{teacher}"
-
-
-OPTIMIZERS = {
-    "sgd": lambda schedule, spec: tf_keras.optimizers.SGD(schedule, momentum=spec.momentum),
-    "adam": lambda schedule, spec: tf_keras.optimizers.Adam(schedule),
-}

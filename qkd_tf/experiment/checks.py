@@ -50,5 +50,6 @@ def bit_widths(text: str, name: str) -> tuple[int, int]:
       ExperimentError: other text.
     """
     found = re.fullmatch(r"w(\d+)a(\d+)", text)
-    require(found is not None, f"{name}={text}: widths are written as w4a4")
+    if found is None:
+        raise ExperimentError(f"{name}={text}: widths are written as w4a4")
     return int(found[1]), int(found[2])

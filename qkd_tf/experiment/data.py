@@ -3,7 +3,7 @@
 import dataclasses
 
 from qkd_tf.experiment.checks import printable, require, require_count, require_known
-from qkd_tf.experiment.option import option
+from qkd_tf.experiment.option import as_flag, option
 
 MAX_SIDE = 8_192  # pixels
 RESIZES = ("crop", "squash")
@@ -13,11 +13,10 @@ RESIZES = ("crop", "squash")
 class DataSpec:
     """Where images come from and how a training batch is made of them."""
 
-    name: str = option(
-        "cifar10",
-        "Images: 'digits' (embedded), 'folder:/path', or a TFDS classification set.",
-        flag="dataset",
-        required=True,
+    name: str = dataclasses.field(
+        metadata=as_flag(
+            "cifar10", "Images: 'digits' (embedded), 'folder:/path', or a TFDS classification set.", flag="dataset"
+        )
     )
     data_dir: str = option("", "Folder in which TFDS has prepared the set; empty: the default folder of TFDS.")
     test_split: str = option("", "Split for the final look; empty: test, or validation where TFDS has no labels.")
@@ -37,7 +36,7 @@ class DataSpec:
     max_steps: int = option(0, "Training steps after which each epoch ends, for a trial; 0: whole epochs.")
     max_eval_images: int = option(0, "First images of validation and of test that are read, for a trial; 0: all.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in ("name", "data_dir", "test_split"):
             given = getattr(self, field)
             flag = "dataset" if field == "name" else field

@@ -6,7 +6,7 @@ import itertools
 from qkd_tf.experiment.checks import require, require_count
 from qkd_tf.experiment.data import DataSpec
 from qkd_tf.experiment.network import NetworkSpec
-from qkd_tf.experiment.option import option
+from qkd_tf.experiment.option import as_flag
 from qkd_tf.experiment.quantization import UNEVEN_CHANNELS, QuantizationSpec
 from qkd_tf.experiment.target import TargetSpec
 from qkd_tf.experiment.training import FEW_PICTURES, TEACHER_PHASES, TrainingSpec
@@ -18,10 +18,10 @@ RATE_OF_FEW = 0.001  # MobileNetV2 at 4 bits lost by higher ones on few pictures
 class Experiment:
     """Everything that decides the outcome of a run, and the folder it is written to."""
 
-    run_dir: str = option(
-        None, "Folder of the run, for instance runs/my_run; it goes on where it stopped.", required=True
+    run_dir: str = dataclasses.field(
+        metadata=as_flag(None, "Folder of the run, for instance runs/my_run; it goes on where it stopped.")
     )
-    seed: int = option(0, "Seed of weights, shuffling and augmentation.", required=True)
+    seed: int = dataclasses.field(metadata=as_flag(0, "Seed of weights, shuffling and augmentation."))
     data: DataSpec
     student: NetworkSpec
     teacher: NetworkSpec | None
@@ -29,7 +29,7 @@ class Experiment:
     training: TrainingSpec
     target: TargetSpec = TargetSpec()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(bool(self.run_dir.strip()), "--run_dir is empty; give a folder for the run, such as runs/my_run")
         longest = max(len(part.encode(errors="surrogateescape")) for part in self.run_dir.split("/"))
         require(longest <= 255, f"--run_dir has a name of {longest} bytes in it; a folder's name has at most 255")
@@ -65,8 +65,10 @@ class Experiment:
         """What is allowed and yet seldom meant, a line each."""
         names = [phase.name for phase in self.training.phases]
         before = names[: names.index("full_precision")] if "full_precision" in names else names
-        random = [("student", self.student, before)]
-        random.append(("teacher", self.teacher, [name for name in before if name in TEACHER_PHASES]))
+        random: list[tuple[str, NetworkSpec | None, list[str]]] = [
+            ("student", self.student, before),
+            ("teacher", self.teacher, [name for name in before if name in TEACHER_PHASES]),
+        ]
         return [
             f"note: {phases[0]} starts with a {role} of random weights; give --{role}_weights, "
             "or put full_precision before it in --phases"

@@ -17,7 +17,7 @@ class PixelNormalization:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(
             len(self.mean) == len(self.std) and len(self.mean) > 0,
             f"pixel mean {self.mean} and std {self.std} must have the same number of values",

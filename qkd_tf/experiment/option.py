@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Option(NamedTuple):
@@ -26,24 +28,23 @@ class Option(NamedTuple):
     is_guest: bool
 
 
-def option(
-    default: Any,
-    help: str,
-    *,
-    choices: Sequence[str] = (),
-    flag: str = "",
-    section: str = "",
-    required: bool = False,
-) -> Any:
-    """A dataclass field that is a flag.
+def as_flag(
+    default: Any, help: str, *, choices: Sequence[str] = (), flag: str = "", section: str = ""
+) -> dict[str, Any]:
+    """Metadata of a dataclass field that is a flag, for a field that itself has no default, or another one.
 
     Args:
+      default: of the flag.
       flag: name of the flag where it is another one than the field's.
       section: of the table of flags, where it is another one than that of the class.
-      required: the field itself has no default; the flag's is `default`.
     """
-    metadata = {"help": help, "choices": tuple(choices), "flag": flag, "section": section, "default": default}
-    return dataclasses.field(metadata=metadata) if required else dataclasses.field(default=default, metadata=metadata)
+    return {"help": help, "choices": tuple(choices), "flag": flag, "section": section, "default": default}
+
+
+def option(default: T, help: str, *, choices: Sequence[str] = (), flag: str = "", section: str = "") -> T:
+    """A dataclass field that is a flag, with the default of both; else as `as_flag`."""
+    metadata = as_flag(default, help, choices=choices, flag=flag, section=section)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def options(spec: type, section: str = "") -> Iterator[tuple[str, Option]]:

@@ -32,10 +32,10 @@ class BitsRule:
         """
         pattern, _, widths = text.rpartition("=")
         found = re.fullmatch(r"(?:w(\d{1,4}))?(?:a(\d{1,4}))?", widths)
-        require(
-            bool(pattern and widths and found),
-            f"--bits_rule={text} has another form than 'regex=w4a8'; either of w4 and a8 may be left out",
-        )
+        if not (pattern and widths and found):
+            raise ExperimentError(
+                f"--bits_rule={text} has another form than 'regex=w4a8'; either of w4 and a8 may be left out"
+            )
         try:
             re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as error:
@@ -90,7 +90,7 @@ class QuantizationSpec:
     )
     calibration_batches: int = option(8, "Training batches that choose the first activation intervals.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_known(self.equalize_channels, EQUALIZATIONS, "--equalize_channels")
         for field in ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits", "residual_bits"):
             require_bits(getattr(self, field), field)

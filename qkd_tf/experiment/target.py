@@ -15,7 +15,7 @@ class TargetSpec:
     max_flash_bytes: int = option(0, "Room for weights on the target, in bytes; 0: no limit.")
     max_ram_bytes: int = option(0, "Room for activations on the target, in bytes; 0: no limit.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_known(self.target, TARGETS, "--target")
         for field in ("max_flash_bytes", "max_ram_bytes"):
             require_count(getattr(self, field), field, highest=1 << 62, why="0 is no limit")

@@ -26,7 +26,7 @@ class PhaseSpec:
     epochs: int
     learning_rate: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_known(self.name, PHASES, "phase in --phases")
         require(
             0 < self.epochs <= 1_000_000,
@@ -154,7 +154,7 @@ class TrainingSpec:
         asked = self.batch_norm_statistics == "shift"
         return self.shifts_calibrated_statistics(pretrained) and (asked or by_default)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_known(self.optimizer, OPTIMIZERS, "--optimizer")
         require_known(self.keep_epoch, KEPT_EPOCHS, "--keep_epoch")
         require_known(self.batch_norm_statistics, BATCH_NORM_STATISTICS, "--batch_norm_statistics")

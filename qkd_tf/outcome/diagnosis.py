@@ -4,15 +4,15 @@ The report shows it, and nothing else needs it.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 
 from qkd_tf.contract.grid import TensorQuantParams, dequantize, quantize
-from qkd_tf.data import Splits
-from qkd_tf.evaluate import predict_logits
+from qkd_tf.outcome.handoff import HandedOver
 from qkd_tf.process.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.storage.durable import write_whole
@@ -68,40 +68,72 @@ def _decibels(signal: float, noise: float) -> float | None:
     return float(10 * np.log10(signal / noise)) if signal and noise else None
 
 
-def write(
-    student: QuantizedStudent, full_precision: list[np.ndarray], origin: str, splits: Splits, folder: RunFolder
-) -> dict:
-    """Writes `folder.diagnosis`, of a student that was handed over; leaves the latent weights in `student.plain`.
+class Reference:
+    """What quantization began from, and what it makes of the test split, which is shown to it batch by batch.
+
+    Args:
+      student: before it is handed over, full precision in `student.plain`.
+      origin: `Experiment.full_precision_origin`. A random start is compared with nothing.
+
+    Attributes:
+      weights: of `student.plain` as they were.
+    """
+
+    def __init__(self, student: QuantizedStudent, origin: str):
+        self.origin = origin
+        self.weights = student.plain.get_weights()
+        self._model = None if origin == "random" else student.float_copy()
+        self._first: list[np.ndarray] = []
+        self._classes: list[np.ndarray] = []
+        self._right: list[np.ndarray] = []
+
+    def look(self, images: tf.Tensor, labels: tf.Tensor) -> None:
+        """The next batch of the test split, pixels [n, H, W, C] and labels [n, ...]."""
+        if num_left := NUM_IMAGES - sum(map(len, self._first)):
+            self._first.append(np.asarray(images)[:num_left])
+        if self._model is not None:
+            self._classes.append(np.argmax(self._model.predict_on_batch(images), axis=-1))
+            self._right.append(self._classes[-1] == np.asarray(labels))
+
+    @property
+    def images(self) -> np.ndarray:
+        """The first NUM_IMAGES of the test split."""
+        return np.concatenate(self._first)
+
+    @property
+    def classes(self) -> list[int] | None:
+        """Of each image; None of a random start, and where the logits are a map."""
+        return np.concatenate(self._classes).tolist() if self._classes and self._classes[0].ndim == 1 else None
+
+    @property
+    def top1(self) -> float | None:
+        """Percent; None of a random start."""
+        return 100.0 * float(np.mean(np.concatenate(self._right))) if self._right else None
+
+
+def write(handed_over: HandedOver, reference: Reference, folder: RunFolder) -> dict:
+    """Writes `folder.diagnosis`.
 
     Each kernel and each activation, on the first images of the test split, is compared twice: with that of the same
     weights without rounding, and with that of the full precision that quantization began from.
 
     Args:
-      full_precision: weights of `student.plain` as they were before quantization.
-      origin: `Experiment.full_precision_origin`. A random start is compared with nothing.
+      reference: to which the whole test split was shown.
 
     Returns:
       `origin`, and the `test_top1` of full precision in percent, None of a random start.
     """
-    images = _first_images(splits)
-    student.copy_weights_to_plain()
-    references = {"unrounded": student.plain.get_weights()}
-    facts: dict = {"origin": origin, "test_top1": None}
-    classes = None
-    if origin != "random":
-        references["full_precision"] = full_precision
-        student.plain.set_weights(full_precision)
-        logits, labels = predict_logits(student.plain, splits.test)
-        predicted = np.argmax(logits, axis=-1)
-        facts["test_top1"] = 100.0 * float(np.mean(predicted == labels))
-        classes = predicted.tolist() if predicted.ndim == 1 else None
+    student = handed_over.student
+    weights = {"unrounded": student.plain.get_weights()}
+    if reference.origin != "random":
+        weights["full_precision"] = reference.weights
+    facts = {"origin": reference.origin, "test_top1": reference.top1}
     content = {
         "format": FORMAT,
-        "full_precision": {**facts, "classes": classes},
-        "num_images": len(images),
-        "tensors": measure(student, images, references),
+        "full_precision": {**facts, "classes": reference.classes},
+        "num_images": len(reference.images),
+        "tensors": measure(student, reference.images, weights),
     }
-    student.copy_weights_to_plain()
     write_whole(folder.diagnosis, json.dumps(content) + "\n")
     return facts
 
@@ -119,7 +151,7 @@ def measure(
       A row for each kernel and activation, in the order of the model: `layer`, `tensor`, and by the name of each
       reference what `TensorError.row` tells.
     """
-    plain, names = student.plain, list(student.outputs)
+    plain, names = student.float_copy(), list(student.outputs)
     errors = {(name, key): TensorError(student.outputs[name].params()) for name in names for key in references}
     quantized = tf_keras.Model(student.model.inputs, {name: student.tensor(name) for name in names})
     watched = tf_keras.Model(plain.inputs, {name: plain.get_layer(name).output for name in names})
@@ -144,8 +176,3 @@ def measure(
         | {key: (kernels if tensor == "kernel" else errors)[layer, key].row() for key in references}
         for layer, tensor, *_ in student.coverage()[1:]  # pixels are integers
     ]
-
-
-def _first_images(splits: Splits) -> np.ndarray:
-    images: Iterable[np.ndarray] = splits.test.unbatch().take(NUM_IMAGES).batch(NUM_IMAGES).as_numpy_iterator()
-    return next(iter(images))[0]

@@ -1,7 +1,9 @@
 """Writes what the exporter needs: a plain Keras student, integers, and what they mean."""
 
+import collections
+import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 
 import numpy as np
@@ -11,8 +13,9 @@ from tqdm import tqdm
 from qkd_tf.contract.grid import dequantize, quantize, save_params
 from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.data import Splits
-from qkd_tf.evaluate import IntegerTop1, StudentAccuracy, predict_logits, top1_of
+from qkd_tf.evaluate import IntegerTop1, StudentAccuracy, top1_of
 from qkd_tf.experiment import ExperimentError, require
+from qkd_tf.outcome import handed_split
 from qkd_tf.process.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.integer_graph import IntegerGraph
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
@@ -36,7 +39,26 @@ THREADS_BYTES = 128 << 20
 NUM_THREADS = 4
 
 
-def write(student: QuantizedStudent, splits: Splits, folder: RunFolder, judge: str = "litert") -> StudentAccuracy:
+@dataclasses.dataclass(frozen=True)
+class HandedOver:
+    """A student on integer steps, of which there is a handoff: what comes after may look at it, and not change it.
+
+    Attributes:
+      student: latent weights in `student.plain` too.
+      accuracy: on the test split, in the judge's integers, and beside that in others.
+    """
+
+    student: QuantizedStudent
+    accuracy: StudentAccuracy
+
+
+def write(
+    student: QuantizedStudent,
+    splits: Splits,
+    folder: RunFolder,
+    judge: str = "litert",
+    onlooker: Callable[[tf.Tensor, tf.Tensor], None] = lambda images, labels: None,
+) -> HandedOver:
     """Puts the student on integer steps and writes `folder.handoff`, whole or not at all:
 
       student.keras          float model of standard Keras layers, kernels on their grid
@@ -44,39 +66,44 @@ def write(student: QuantizedStudent, splits: Splits, folder: RunFolder, judge: s
       weight_params.json     quantization parameters of each kernel
       tensor_params.json     parameters of each tensor, by name of the layer that hands it on
       labels.txt             class names, one a line
-      test_images.npy, test_labels.npy   the test split, pixels uint8
+      test_images.npy        the test split's pixels, uint8; of a large one instead
+      test_split.json        what reads it again, and the SHA-256 that proves it (`handed_split`)
+      test_labels.npy        its labels
       student_logits.npy     the quantized student's logits on it in real numbers, as stored int8
       integer_logits.npz     the same as each runtime's integer arithmetic makes them, by row of ARITHMETICS; of the
                              whole test split in the judge's, in others of its first INTEGER_PIXELS
       integer_codes.npz      every tensor's integers on the first `num_code_images`, by "row/tensor"
       manifest.json          SHA-256 of each of them
 
+    The test split is read once, and never held: whoever else has to see it looks on.
+
     Args:
       judge: row of ARITHMETICS in which the file is going to be judged.
-
-    Returns:
-      What the student is worth on the test split: in the judge's integers, and beside that in others.
+      onlooker: is shown each batch of the test split, pixels [n, H, W, C] and labels [n].
 
     Raises:
       OSError: it cannot be written; the handoff of before is kept.
       ExperimentError: TensorFlow does not compute whole numbers exactly on this machine.
     """
     with durable.whole_folder(folder.handoff) as target:
-        return _write(student, splits, target, judge)
+        return HandedOver(student, _write(student, splits, target, judge, onlooker))
 
 
-def _write(student: QuantizedStudent, splits: Splits, target: pathlib.Path, judge: str) -> StudentAccuracy:
+def _write(
+    student: QuantizedStudent, splits: Splits, target: pathlib.Path, judge: str, onlooker: Callable
+) -> StudentAccuracy:
     put_on_integer_steps(student)
+    saved = student.float_copy()
     integers, weight_params = {}, {}
     for name, quantized in student.weights.items():
         params = quantized.params()
         integers[name] = quantize(quantized.kernel.numpy(), params)
         weight_params[name] = params
-        layer = student.plain.get_layer(name)
+        layer = saved.get_layer(name)
         kernel, *rest = layer.get_weights()
         layer.set_weights([dequantize(integers[name], params).reshape(kernel.shape), *rest])
     with disk_errors.writing(target):
-        student.plain.save(target / "student.keras")
+        saved.save(target / "student.keras")
     archive.save_npz(target / "weights.npz", integers)
     save_params(target / "weight_params.json", weight_params)
     pixels_name, pixel_params = student.pixels
@@ -84,25 +111,49 @@ def _write(student: QuantizedStudent, splits: Splits, target: pathlib.Path, judg
     save_params(target / "tensor_params.json", tensor_params)
     (target / "labels.txt").write_text("\n".join(splits.label_names) + "\n")
 
-    logits, labels = predict_logits(student.model, _writing_images(target / "test_images.npy", splits))
+    look = _Look(student, handed_split.passing(splits, target), splits.fingerprint["num_test"], onlooker)
+    predicted = _write_predictions(student, look, target, judge)
+    logits, labels = np.concatenate(look.logits), np.concatenate(look.labels)
     np.save(target / "test_labels.npy", labels)
-    (output_name,) = student.plain.output_names
-    output = producer(student.plain.get_layer(output_name)).name
+    output = producer(student.plain.get_layer(look.output_name)).name
     np.save(target / "student_logits.npy", quantize(logits, tensor_params[output]))
-    predicted = _write_predictions(student, output_name, target, judge)
     integers = {row: IntegerTop1(top1_of(found, labels), len(found)) for row, found in predicted.items()}
     return StudentAccuracy(judge, top1_of(logits, labels), integers)
 
 
-def _writing_images(path: pathlib.Path, splits: Splits) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """The test split's batches, each written to `path` as it passes: it need not fit in memory, and is decoded once."""
-    shape = (splits.fingerprint["num_test"], *splits.image_shape)
-    with open(path, "wb") as file:  # not a memory map, which dies without a word where the disk is full
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for images, labels in splits.test:
-            file.write(np.asarray(images).tobytes())
-            yield images, labels
+class _Look:
+    """The one look at the test split: what the student in real numbers makes of each batch as it passes.
+
+    Args:
+      batches: of (pixels [n, H, W, C] uint8, labels [n]).
+      num_images: of all of them.
+
+    Attributes:
+      logits, labels: of the batches that have passed.
+      first: images of those, in parts, up to the number that runtimes which do not judge are predicted on.
+    """
+
+    def __init__(self, student: QuantizedStudent, batches: handed_split.Batches, num_images: int, onlooker: Callable):
+        self._model, self._batches, self._onlooker = student.model, batches, onlooker
+        self._num_first = num_integer_images(student, num_images)
+        (self.output_name,) = student.plain.output_names
+        self.num_images = num_images
+        self.logits: list[np.ndarray] = []
+        self.labels: list[np.ndarray] = []
+        self.first: list[np.ndarray] = []
+
+    def images(self) -> Iterator[np.ndarray]:
+        """Those of each batch; to be asked for once, to the end."""
+        num_left = self._num_first
+        for images, labels in self._batches:
+            self.logits.append(self._model.predict_on_batch(images))
+            self.labels.append(np.asarray(labels))
+            self._onlooker(images, labels)
+            images = np.asarray(images)
+            if num_left:
+                self.first.append(images[:num_left])
+                num_left -= len(self.first[-1])
+            yield images
 
 
 def code_bytes_of_image(student: QuantizedStudent) -> int:
@@ -148,18 +199,20 @@ def require_readable(student: QuantizedStudent, num_test: int = 0) -> None:
 
 
 def _write_predictions(
-    student: QuantizedStudent, output: str, target: pathlib.Path, judge: str
+    student: QuantizedStudent, look: _Look, target: pathlib.Path, judge: str
 ) -> dict[str, np.ndarray]:
     """What each runtime is going to compute, from the student alone. Returns the logits by row of ARITHMETICS."""
-    images = np.load(target / "test_images.npy", mmap_mode="r")
     integer_student = IntegerStudent(student)
-    codes = _first_codes(integer_student, images[: num_code_images(student)])
+    num_codes = min(num_code_images(student), look.num_images)
+    judged = _logits(integer_student, judge, look.images(), look.num_images, num_codes)
+    first = np.concatenate(look.first)
+    codes = _first_codes(integer_student, first[:num_codes])
     named = {f"{row}/{name}": values for row, tensors in codes.items() for name, values in tensors.items()}
     archive.save_npz(target / "integer_codes.npz", named, compressed=True)
     logits = {}
     for row, tensors in codes.items():
-        number = len(images) if row == judge else num_integer_images(student, len(images))
-        logits[row] = _logits(integer_student, row, images[:number], tensors[output])
+        found = judged if row == judge else _logits(integer_student, row, [first], len(first), num_codes)
+        logits[row] = _checked(row, found, tensors[look.output_name])
     archive.save_npz(target / "integer_logits.npz", logits)
     return logits
 
@@ -184,16 +237,26 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _logits(student: IntegerStudent, row: str, images: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Those of all images in one arithmetic, by the graph, which has to agree with the definition on the first ones."""
-    if len(images) == len(first):
-        return first
-    parts = []
-    with tqdm(desc=f"student in integers: {row}", total=len(images), unit="image", mininterval=1) as bar:
-        for logits in IntegerGraph(student, ARITHMETICS[row], len(images)).logits(images):
-            parts.append(logits)
+def _logits(
+    student: IntegerStudent, row: str, parts: Iterable[np.ndarray], num_images: int, num_codes: int
+) -> list[np.ndarray]:
+    """Those of all images in one arithmetic, by the graph, in batches; none where the definition gives them all."""
+    if num_images == num_codes:
+        collections.deque(parts, maxlen=0)  # they pass all the same
+        return []
+    found = []
+    with tqdm(desc=f"student in integers: {row}", total=num_images, unit="image", mininterval=1) as bar:
+        for logits in IntegerGraph(student, ARITHMETICS[row], num_images).logits(parts):
+            found.append(logits)
             bar.update(len(logits))
-    logits = np.concatenate(parts)
+    return found
+
+
+def _checked(row: str, found: list[np.ndarray], first: np.ndarray) -> np.ndarray:
+    """The logits of all images. The graph has to agree with the definition on the first ones."""
+    if not found:
+        return first
+    logits = np.concatenate(found)
     if not np.array_equal(logits[: len(first)], first):
         raise ExperimentError(
             f"TensorFlow does not sum whole numbers exactly on this machine: in the arithmetic of {row} the student's "

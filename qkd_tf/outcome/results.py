@@ -7,9 +7,8 @@ import platform
 
 from qkd_tf import __version__
 from qkd_tf.data import Splits
-from qkd_tf.evaluate import StudentAccuracy
 from qkd_tf.experiment import Experiment
-from qkd_tf.quantization.scheme import QuantizedStudent
+from qkd_tf.outcome.handoff import HandedOver
 from qkd_tf.storage import durable
 from qkd_tf.storage.run_folder import RunFolder
 
@@ -20,9 +19,8 @@ def write(
     folder: RunFolder,
     experiment: Experiment,
     splits: Splits,
-    student: QuantizedStudent,
+    handed_over: HandedOver,
     phases: list[dict],
-    accuracy: StudentAccuracy,
     full_precision: dict | None = None,
     proof: dict | None = None,
     start: dict | None = None,
@@ -30,15 +28,15 @@ def write(
     """Writes results.json, which knows its own SHA-256 and that of the handoff's manifest.
 
     Args:
+      handed_over: what `handoff.write` returned.
       phases: what `Trainer.run` returned.
-      accuracy: what `handoff.write` returned.
       full_precision: what `diagnosis.write` returned.
       proof: what `Network.prove` returned, by role.
       start: top-1 in percent before training, as `start.Look` found it.
     """
     results = {
-        "student_test_top1": accuracy.top1,
-        "student": dataclasses.asdict(accuracy),
+        "student_test_top1": handed_over.accuracy.top1,
+        "student": dataclasses.asdict(handed_over.accuracy),
         "full_precision": full_precision,
         "as_given": proof,
         "start_top1": start,
@@ -49,7 +47,7 @@ def write(
         "data": splits.fingerprint,
         "coverage": [
             {"layer": layer, "tensor": tensor, "num_bits": num_bits, "interval": interval}
-            for layer, tensor, num_bits, interval in student.coverage()
+            for layer, tensor, num_bits, interval in handed_over.student.coverage()
         ],
         "versions": {"qkd_tf": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
         "handoff": durable.digest(folder.handoff / durable.MANIFEST),

@@ -20,3 +20,17 @@ def portions(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """`size` images at a time, in their order; the last ones may be fewer."""
     for start in range(0, len(images), size):
         yield images[start : start + size]
+
+
+def regrouped(batches: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The images of batches of any sizes, `size` at a time, in their order; the last ones may be fewer."""
+    held = []
+    for batch in batches:
+        held.append(batch)
+        if sum(map(len, held)) >= size:
+            joined = np.concatenate(held)
+            whole = len(joined) // size * size
+            yield from portions(joined[:whole], size)
+            held = [joined[whole:]]
+    if sum(map(len, held)):
+        yield np.concatenate(held)

@@ -10,7 +10,7 @@ from qkd_tf.contract.grid import IntegerGrid
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.process.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.roles import parents, producer
-from qkd_tf.quantization.scheme import QuantizedStudent, QuantizedTensor
+from qkd_tf.quantization.scheme import PlannedStudent, QuantizedTensor
 
 SAMPLES_PER_BATCH = 65_536
 # Of all tensors that are looked at together. It takes a batch of 128 of MobileNetV2 at CIFAR's size whole: in parts, a
@@ -79,7 +79,7 @@ INITS: Mapping[str, Callable[[np.ndarray, IntegerGrid], float]] = {
 
 
 def calibrate(
-    student: QuantizedStudent,
+    student: PlannedStudent,
     images: Iterable[np.ndarray],
     init: str,
     seed: int = 0,
@@ -117,7 +117,7 @@ def calibrate(
 
 
 def _seen(
-    student: QuantizedStudent,
+    student: PlannedStudent,
     images: Iterable[np.ndarray],
     num_kept: int,
     rng: np.random.Generator,
@@ -150,7 +150,7 @@ def _seen(
     return {name: np.concatenate(values) for name, values in seen.items()}
 
 
-def _of_zeros(layer, student: QuantizedStudent) -> float:
+def _of_zeros(layer, student: PlannedStudent) -> float:
     """Interval of an all-zero tensor, which has no range: 1.0, or less where operators could not hold it beside others.
 
     A residual branch begins with zeros where its last BatchNormalization does, by gamma_initializer="zeros": the sum's
@@ -164,14 +164,14 @@ def _of_zeros(layer, student: QuantizedStudent) -> float:
     return min(found)
 
 
-def _of_zero_kernel(layer, student: QuantizedStudent) -> float:
+def _of_zero_kernel(layer, student: PlannedStudent) -> float:
     """Interval of an all-zero kernel: a step of its products is one of its output."""
     source = producer(parents(layer)[0]).name
     read = student.outputs[source].interval if source in student.outputs else student.pixels[1].scale
     return min(_made_by(layer, student), default=1.0) / float(read)
 
 
-def _made_by(layer, student: QuantizedStudent) -> list[float]:
+def _made_by(layer, student: PlannedStudent) -> list[float]:
     """Intervals of the tensors that a layer, or what follows it in its operator, hands on."""
     if layer.name in student.outputs:
         return [float(student.outputs[layer.name].interval)]

@@ -10,7 +10,7 @@
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -70,18 +70,22 @@ class IntegerGraph:
         """
         parts = [
             {name: values[:num_images].numpy() for name, values in self._tensors(batch).items()}
-            for batch, num_images in self._batches(images)
+            for batch, num_images in self._batches([images])
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def logits(self, images: np.ndarray) -> Iterator[np.ndarray]:
-        """Those of one batch of images after the other, int8 [n, ..., K]."""
-        for batch, num_images in self._batches(images):
+    def logits(self, parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Those of one batch of images after the other, int8 [n, ..., K].
+
+        Args:
+          parts: the images, [n, H, W, C] uint8 pixels, as many at a time as the caller likes.
+        """
+        for batch, num_images in self._batches(parts):
             yield self._logits(batch)[:num_images].numpy()
 
-    def _batches(self, images: np.ndarray) -> Iterator[tuple[tf.Tensor, int]]:
+    def _batches(self, parts: Iterable[np.ndarray]) -> Iterator[tuple[tf.Tensor, int]]:
         """Whole batches, the last one filled up, and how many images of each count: one shape is compiled."""
-        for batch in map(np.asarray, portions.portions(images, self._batch)):
+        for batch in portions.regrouped(parts, self._batch):
             missing = self._batch - len(batch)
             yield tf.constant(np.pad(batch, ((0, missing), *[(0, 0)] * 3))), len(batch)
 

@@ -52,13 +52,13 @@ def round_requantizations(student: QuantizedStudent) -> None:
             name = producer(parent).name
             if name not in fitted:
                 source = student.outputs[name]
-                source.interval.assign(np.float64(target.scale) * whole_ratio(source.params(), target, np.ceil))
+                source.interval.assign(np.float64(target.scale) * ratio_in_256ths(source.params(), target, np.ceil))
                 fitted.add(name)
     for layer in unary:  # forward: a source is final when its targets are looked at
         target, name = student.outputs[layer.name], producer(parents(layer)[0]).name
         source = student.outputs[name].params() if name in student.outputs else student.pixels[1]
         # A target that must end at 6 is narrowed; any other is widened, and clips nothing more.
-        ratio = whole_ratio(source, target.params(), np.ceil if _is_held(target) else np.floor)
+        ratio = ratio_in_256ths(source, target.params(), np.ceil if _is_held(target) else np.floor)
         target.interval.assign(np.float64(source.scale) / ratio)
 
 
@@ -80,7 +80,7 @@ def _is_held(tensor: QuantizedTensor) -> bool:
     return not tensor.interval.trainable or tensor.quantizer.largest_value is not None
 
 
-def whole_ratio(source: TensorQuantParams, target: TensorQuantParams, direction) -> float:
+def ratio_in_256ths(source: TensorQuantParams, target: TensorQuantParams, direction) -> float:
     """source interval / target interval, moved in `direction` (np.ceil, np.floor) to m / 256.
 
     Ties: integers q * m / 256 of an unsigned grid round up under XNNPACK, so the ratio is a shade above

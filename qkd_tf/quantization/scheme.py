@@ -165,28 +165,43 @@ class QuantizedTensor:
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizedStudent:
-    """A float student and its twin with learned intervals; they share no variable.
+class PlannedStudent:
+    """A float student and the intervals of its tensors: what `calibration.calibrate` needs.
 
     Attributes:
       plain: float functional model of standard Keras layers; where the plan requantizes a tensor
         it holds an identity `Activation("linear")`.
-      model: the twin that trains quantized.
       weights: quantized kernels by layer name.
       outputs: quantized tensors by name of the layer that hands them on.
       pixels: name of the layer that hands on the normalised pixels, and their parameters.
     """
 
     plain: tf_keras.Model
-    model: tf_keras.Model
     weights: dict[str, QuantizedTensor]
     outputs: dict[str, QuantizedTensor]
     pixels: tuple[str, TensorQuantParams]
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedStudent(PlannedStudent):
+    """A float student and its twin with learned intervals; they share no variable.
+
+    Attributes:
+      model: the twin that trains quantized.
+    """
+
+    model: tf_keras.Model
     _twins: tuple[tuple[tf.Variable, tf.Variable], ...]
 
     def with_models(self, change: Callable[[tf_keras.Model], tf_keras.Model]) -> "QuantizedStudent":
         """The same with models that are made of its own, of the same layers."""
         return dataclasses.replace(self, plain=change(self.plain), model=change(self.model))
+
+    def float_copy(self) -> tf_keras.Model:
+        """`plain` as it is at this moment, with variables of its own."""
+        copy = without_xla(tf_keras.models.clone_model(self.plain))
+        copy.set_weights(self.plain.get_weights())
+        return copy
 
     def copy_weights_from_plain(self) -> None:
         for plain, latent in self._twins:
@@ -292,7 +307,7 @@ def quantize_student(
     """
     plan = plan or make_plan(model, spec)
     plain = insert_requantize_layers(model, plan)
-    registry = PlanRegistry(plan, spec, plain.layers, XLA_FORM if spec.ewgs_scale else form)
+    registry = registry_of(plan, spec, plain, form)
 
     def annotate(layer):
         if layer.name in plan.clipped_by_grid:
@@ -314,10 +329,22 @@ def quantize_student(
         if layer.name in registry.weights:
             weights[layer.name] = QuantizedTensor(registry.weights[layer.name], latent[config.kernel])
     outputs = {name: QuantizedTensor(quantizer) for name, quantizer in registry.outputs.items()}
-    (pixels,) = set(plan.output_grids) - set(outputs)
-    quantized = QuantizedStudent(plain, student, weights, outputs, (pixels, pixel_params(plain)), tuple(twins))
+    quantized = QuantizedStudent(plain, weights, outputs, pixels_of(plan, plain), student, tuple(twins))
     quantized.copy_weights_from_plain()
     return quantized.with_models(without_xla)
+
+
+def registry_of(
+    plan: QuantizationPlan, spec: QuantizationSpec, plain: tf_keras.Model, form: QuantizerForm = FLOAT32_FORM
+) -> PlanRegistry:
+    """The quantizers of a plan, not yet built."""
+    return PlanRegistry(plan, spec, plain.layers, XLA_FORM if spec.ewgs_scale else form)
+
+
+def pixels_of(plan: QuantizationPlan, plain: tf_keras.Model) -> tuple[str, TensorQuantParams]:
+    """`PlannedStudent.pixels`: the one tensor with a grid that the network does not make itself."""
+    name = next(layer.name for layer in plain.layers if layer.name in plan.output_grids and role(layer) == "pixels")
+    return name, pixel_params(plain)
 
 
 def _role(variable: tf.Variable) -> str:

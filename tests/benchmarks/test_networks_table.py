@@ -2,24 +2,47 @@
 
 import itertools
 import json
+import subprocess
 
 import pytest
 
 from benchmarks import networks_table
 
-NAMES = [
-    f"{networks_table.file_name(network)}_w{bits}a{bits}"
-    for network, bits in itertools.product(networks_table.NETWORKS, networks_table.BITS)
-]
+
+def names(networks):
+    return [f"{networks_table.file_name(n)}_w{b}a{b}" for n, b in itertools.product(networks, networks_table.BITS)]
 
 
-@pytest.mark.parametrize("name", NAMES)
+RUN = {path.stem for path in networks_table.RESULTS.glob("*.json")}
+README = (networks_table.RESULTS.parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted({*names(networks_table.NETWORKS), *RUN}))
 def test_row_passed_on_every_runtime_to_the_integer_and_stands_in_the_readme(name):
     row = json.loads((networks_table.RESULTS / f"{name}.json").read_text())
     assert row["passed"] and set(row["runtimes"]) == {"litert", "litert_reference", "tflm"}
     assert {runtime["integer_agreement"] for runtime in row["runtimes"].values()} == {100.0}
-    readme = (networks_table.RESULTS.parent / "README.md").read_text()
-    assert f"{networks_table.line(row)}\n" in readme
+    assert f"{networks_table.line(row)}\n" in README
+
+
+def test_large_networks_that_were_not_run_have_no_row():
+    assert RUN <= {*names(networks_table.NETWORKS), *names(networks_table.LARGE)}
+    for network, bits in itertools.product(networks_table.LARGE, networks_table.BITS):
+        told = f"| {network} | W{bits}A{bits} |" in README
+        assert told == (f"{networks_table.file_name(network)}_w{bits}a{bits}" in RUN)
+
+
+def test_a_network_is_trained_at_its_own_size(monkeypatch):
+    commands = []
+
+    def refuse(command, **_):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "error: no room")
+
+    monkeypatch.setattr(networks_table.subprocess, "run", refuse)
+    for name, size in (("tf_keras.applications:EfficientNetB2", 260), ("resnet18", 224)):
+        assert networks_table.run(name, 4, ["--seed=1"])["error"] == "error: no room"
+        assert f"--image_size={size}" in commands.pop()
 
 
 def test_a_row_that_failed_is_told_as_failed():

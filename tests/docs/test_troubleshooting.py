@@ -18,6 +18,7 @@ ERRORS = {
     "ExperimentError": 0,
     "ExportError": 0,
     "DamageError": 0,
+    "UnreadableError": 0,
     "FolderInUseError": 0,
     "OSError": 0,
     "UsageError": 0,

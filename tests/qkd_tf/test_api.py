@@ -123,7 +123,7 @@ def test_names_make_the_experiment_of_the_command(tmp_path, monkeypatch):
         flags.FLAGS(["train", *command])
         assert flags.experiment_from_flags() == experiment
         assert flags.flag_lines() == lines
-    assert given == train.Given()
+    assert given == train.InMemory()
 
 
 def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeypatch):

@@ -16,6 +16,8 @@ from qkd_tf.experiment import (
     TrainingSpec,
 )
 from qkd_tf.outcome import handoff
+from qkd_tf.quantization.calibration import calibrate
+from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.sensitivity import Sensitivity
 from qkd_tf.storage.run_folder import RunFolder
 from tests.saved_flags import saved_flags
@@ -49,6 +51,24 @@ def test_without_a_rule_it_is_the_student_that_was_trained(run):
     shapes = {"stem": (3 * 3 * 3 * 4, 8), "depthwise": (3 * 3 * 4, 3), "linear": (4 * 4, 3), "logits": (4 * 5, 8)}
     assert subject.weight_bytes == sum(size * bits / 8 for size, bits in shapes.values())
     assert subject.saved_bytes("stem", 2) == 108 * 6 / 8
+
+
+def by_the_student_that_trains(subject, splits, *rules):
+    """The number again, by TFMOT's students, each quantized, calibrated and traced anew."""
+    spec = dataclasses.replace(subject._spec, bits_rule=subject._spec.bits_rule + rules)
+    student = quantize_student(subject.plain, spec)
+    calibrate(student, subject._images, spec.interval_init, 0, only=subject._take_trained_intervals(student))
+    subject._take_trained_intervals(student)
+    return top1(student.model, splits.validation)
+
+
+def test_every_number_is_that_of_a_student_that_could_train(run):
+    experiment, splits, _ = run
+    subject = sensitivity.Subject(experiment, splits)
+    rules = [f"{layer}=w{bits}a{bits}" for layer in subject.layers for bits in (2, 5)]
+    found = [subject.top1(rule) for rule in rules]
+    assert found == [by_the_student_that_trains(subject, splits, rule) for rule in rules]
+    assert len(set(found)) > 1
 
 
 def test_every_layer_at_every_width_goes_on_where_it_was_stopped(run, tmp_path, monkeypatch):

@@ -126,6 +126,30 @@ def test_a_trial_of_streamed_imagenet_says_what_it_is(imagenet_dir, tmp_path, mo
     assert np.load(tmp_path / "run" / "handoff" / "test_images.npy").shape == (5, 16, 16, 3)
 
 
+@pytest.mark.parametrize("cache_bytes, looks", [(0, 1 + 3 + 1), (pipeline.CACHE_BYTES, 1)])
+def test_test_split_is_decoded_once_for_all_networks_that_look_at_it(tmp_path, monkeypatch, cache_bytes, looks):
+    """For its digest, at the end of each of three phases, and for the handoff; once, where it fits in memory."""
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", cache_bytes)
+    pipelines, decoded = data.pipelines, []
+
+    def counting(source, spec):
+        def decode(stored):
+            tf.numpy_function(lambda: decoded.append(1), [], [])
+            return source.test.decode(stored)
+
+        return pipelines(dataclasses.replace(source, test=dataclasses.replace(source.test, decode=decode)), spec)
+
+    monkeypatch.setattr(data, "pipelines", counting)
+    start(
+        *("--dataset=digits", "--student=convnet_small", "--teacher=convnet_small", "--allow_weak_teacher"),
+        *("--phases=self_studying,co_studying,tutoring", "--epochs=1,1,1", "--learning_rates=0.01"),
+        *("--max_steps=1", "--max_eval_images=50", "--batch_size=20", f"--run_dir={tmp_path / 'run'}"),
+    )
+    assert len(decoded) == looks * 50
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [("teacher_test_top1" in phase) for phase in results["phases"]] == [False, True, True]
+
+
 @pytest.fixture
 def no_training(monkeypatch):
     """A mistake must be found before the first step."""

@@ -20,7 +20,6 @@ from tf_keras import layers
 
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.data import Splits
-from qkd_tf.evaluate import StudentAccuracy
 from qkd_tf.experiment import (
     DataSpec,
     Experiment,
@@ -32,6 +31,7 @@ from qkd_tf.experiment import (
 )
 from qkd_tf.outcome import handoff as handoff_writer
 from qkd_tf.outcome import results
+from qkd_tf.outcome.handoff import HandedOver
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.storage.run_folder import RunFolder
@@ -54,7 +54,7 @@ def _splits(image_shape, output_shape) -> Splits:
     labels = rng.integers(0, num_classes, (NUM_IMAGES, *[1] * (len(output_shape) - 2)))
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(20)  # the last batch is short
     return Splits(
-        train=lambda epoch, first_step=0: batches.skip(first_step),
+        train=lambda epoch, first_step=0, share=(0, 1): batches.skip(first_step),
         calibration=batches,
         validation=batches,
         test=batches,
@@ -72,9 +72,7 @@ def _splits(image_shape, output_shape) -> Splits:
     )
 
 
-def _write_results(
-    folder: RunFolder, splits: Splits, student, spec: QuantizationSpec, accuracy: StudentAccuracy
-) -> None:
+def _write_results(folder: RunFolder, splits: Splits, spec: QuantizationSpec, handed_over: HandedOver) -> None:
     """results.json as a training writes it, of one phase that never ran."""
     normalization = PixelNormalization((128.0,), (64.0,))
     experiment = Experiment(
@@ -93,11 +91,11 @@ def _write_results(
         "learning_rate": 0.1,
         "best_epoch": 2,
         "best_validation_top1": 41.0,
-        "student_test_top1": accuracy.real_numbers_top1,
+        "student_test_top1": handed_over.accuracy.real_numbers_top1,
         "seconds": 2.0,
         "history": [epoch, {**epoch, "validation_top1": 41.0}],
     }
-    results.write(folder, experiment, splits, student, [phase], accuracy)
+    results.write(folder, experiment, splits, handed_over, [phase])
 
 
 @pytest.fixture(scope="session")
@@ -121,8 +119,7 @@ def make_run(tmp_path_factory):
                 kernel.interval.assign(kernel.interval * 0.4)
         folder = RunFolder(str(tmp_path_factory.mktemp("runs") / "run"), FLAG_LINES)
         folder.claim()
-        accuracy = handoff_writer.write(student, splits, folder)
-        _write_results(folder, splits, student, spec, accuracy)
+        _write_results(folder, splits, spec, handoff_writer.write(student, splits, folder))
         return folder
 
     return make

@@ -2,9 +2,11 @@
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import jinja2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from qkd_tf import __version__
 from qkd_tf.contract.pictures import resized_side
@@ -66,12 +68,12 @@ def pixel_offset(entry: Tensor) -> int:
     return 128 if entry.dtype == "int8" else 0
 
 
-def render(template: str, **values) -> bytes:
+def render(template: str, **values: Any) -> bytes:
     """A template of templates/, filled; UTF-8."""
     return (_environment().get_template(template).render(**values).strip("\n") + "\n").encode()
 
 
-def c_array(integers) -> str:
+def c_array(integers: bytes | ArrayLike) -> str:
     """Integers, or bytes, as lines of a C initialiser."""
     values = np.frombuffer(integers, np.uint8) if isinstance(integers, bytes) else np.asarray(integers).ravel()
     texts = [str(value) for value in values.tolist()]

@@ -50,11 +50,12 @@ def gain(kernel: Tensor) -> int:
     """Bytes that lookup tables save, negative where they cost; 8-bit kernels have no index."""
     bits = index_bits(kernel)
     if bits > MAX_INDEX_BITS:
-        return -kernel.data.size
+        return -kernel.integers.size
     num_tables = 1 if kernel.axis is None else kernel.shape[kernel.axis]
-    return kernel.data.size - -(-kernel.data.size * bits // 8) - num_tables * _table_length(kernel) - DECODE_BYTES
+    size = kernel.integers.size
+    return size - -(-size * bits // 8) - num_tables * _table_length(kernel) - DECODE_BYTES
 
 
 def _table_length(kernel: Tensor) -> int:
-    channels = [kernel.data] if kernel.axis is None else np.moveaxis(kernel.data, kernel.axis, 0)
+    channels = kernel.integers[np.newaxis] if kernel.axis is None else np.moveaxis(kernel.integers, kernel.axis, 0)
     return max(len(np.unique(channel)) for channel in channels)

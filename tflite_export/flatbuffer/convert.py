@@ -34,7 +34,7 @@ PADDINGS = {"SAME": schema.Padding.SAME, "VALID": schema.Padding.VALID}
 class _AlignedBuffer(schema.BufferT):
     """The generated `Pack` aligns data to one byte; the schema asks for 16."""
 
-    def Pack(self, builder):
+    def Pack(self, builder: flatbuffers.Builder) -> int:
         if self.data is None:
             return super().Pack(builder)
         raw = self.data.tobytes()

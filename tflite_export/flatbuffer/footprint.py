@@ -27,11 +27,12 @@ def check_footprint(content: bytes) -> None:
 
     Offsets that lead out of the file raise struct.error, IndexError, TypeError or ValueError, as flatbuffers does.
     """
-    room, num_tables, waiting = MAX_SHARE * len(content), 0, [schema.Model.GetRootAs(content)]
+    room, num_tables = MAX_SHARE * len(content), 0
+    waiting: list[object] = [schema.Model.GetRootAs(content)]
     while waiting:
         table = waiting.pop()
         num_tables += 1
-        for field, is_vector, is_numeric in _fields(type(table)):
+        for field, is_vector, is_numeric in _fields(type(table).__name__):
             if not is_vector:
                 value = getattr(table, field)()
                 if isinstance(value, flatbuffers.table.Table):
@@ -56,15 +57,16 @@ def check_footprint(content: bytes) -> None:
 
 
 @functools.cache
-def _fields(kind: type) -> list[tuple[str, bool, bool]]:
+def _fields(reader: str) -> list[tuple[str, bool, bool]]:
     """(field, whether it is a vector, whether that is one of numbers) of a generated reader."""
+    kind = getattr(schema, reader)
     names = {name for name in vars(kind) if name[0].isupper()} - {"Init"}
     names -= {name for name in names if name.startswith("GetRootAs") or name.endswith("BufferHasIdentifier")}
     names -= {f"{name}{suffix}" for name in names for suffix in ("Length", "AsNumpy", "IsNone")}
     return [(name, hasattr(kind, f"{name}Length"), hasattr(kind, f"{name}AsNumpy")) for name in sorted(names)]
 
 
-def _member(union: type, number: int, table: flatbuffers.table.Table):
+def _member(union: type, number: int, table: flatbuffers.table.Table) -> object | None:
     """The reader of a union's member; None where there is no such member, which nobody unpacks then."""
     name = next((name for name, value in vars(union).items() if value == number and name != "NONE"), None)
     if name is None:

@@ -1,8 +1,10 @@
 """An integer graph as values: what a .tflite holds, without the flatbuffer around it."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 KERNEL_KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # operators whose second input is a kernel
 
@@ -29,15 +31,25 @@ class Tensor:
     axis: int | None = None
     data: np.ndarray | None = None
 
+    @property
+    def integers(self) -> np.ndarray:
+        """The data of a constant; ValueError for an activation."""
+        if self.data is None:
+            raise ValueError(f"tensor {self.name} is no constant")
+        return self.data
+
 
 @dataclasses.dataclass(frozen=True)
 class Operator:
-    """One TFLite operator: builtin name, tensors by name, and the options that decide its meaning."""
+    """One TFLite operator: builtin name, tensors by name, and the options that decide its meaning.
+
+    Options are int, bool or str where we write them; of a stranger's file they are what the file has.
+    """
 
     kind: str
     inputs: tuple[str, ...]
     output: str
-    options: dict[str, int | bool | str] = dataclasses.field(default_factory=dict)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -62,6 +74,8 @@ class IntegerGraph:
         return [(o, self.tensors[o.inputs[1]]) for o in self.operators if o.kind in KERNEL_KINDS]
 
 
-def constant(name: str, data: np.ndarray, scales=(), zero_point: int = 0, axis: int | None = None) -> Tensor:
+def constant(
+    name: str, data: np.ndarray, scales: ArrayLike = (), zero_point: int = 0, axis: int | None = None
+) -> Tensor:
     """A tensor with data."""
     return Tensor(name, data.shape, data.dtype.name, np.asarray(scales, np.float32), zero_point, axis, data)

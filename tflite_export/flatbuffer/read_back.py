@@ -2,9 +2,12 @@
 
 import math
 import struct
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import ArrayLike
 
 from qkd_tf.storage.archive import first_line
 from tflite_export.flatbuffer.footprint import check_footprint
@@ -12,7 +15,7 @@ from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
 from tflite_export.flatbuffer.operators import OPERATORS
 
 
-def _names(enum) -> dict[int, str]:
+def _names(enum: type) -> dict[int, str]:
     return {value: name for name, value in vars(enum).items() if not name.startswith("_")}
 
 
@@ -79,8 +82,10 @@ def _graph(model: schema.ModelT) -> IntegerGraph:
     return graph
 
 
-def _signature(definitions, names: dict[int, str], graph: IntegerGraph) -> dict[str, str]:
-    found = {}
+def _signature(
+    definitions: Iterable[schema.SignatureDefT], names: dict[int, str], graph: IntegerGraph
+) -> dict[str, str]:
+    found: dict[str, str] = {}
     for definition in definitions:
         key = definition.signatureKey.decode()
         _refuse_others(f"signature {key}", definition, "inputs outputs signatureKey")
@@ -134,7 +139,7 @@ def _tensor(tensor: schema.TensorT, buffer: schema.BufferT) -> Tensor:
     return Tensor(name, shape, dtype, scales, zero_points[0] if zero_points else 0, axis, data)
 
 
-def _data(name: str, dtype: str, shape: tuple[int, ...], buffer) -> np.ndarray:
+def _data(name: str, dtype: str, shape: tuple[int, ...], buffer: ArrayLike) -> np.ndarray:
     if dtype not in (*NUMPY_TYPES, "int4"):
         raise ValueError(f"tensor {name} holds constants of type {dtype}")
     raw = np.asarray(buffer, np.uint8)
@@ -150,7 +155,7 @@ def _unpack_int4(raw: np.ndarray) -> np.ndarray:
     return (np.stack([raw << 4, raw & 0xF0], axis=-1).astype(np.uint8).view(np.int8) >> 4).ravel()
 
 
-def _options(options) -> dict:
+def _options(options: object | None) -> dict[str, Any]:
     """Our names for the fields of an options object, and those we never write under their own."""
     if options is None:
         return {}
@@ -161,7 +166,7 @@ def _options(options) -> dict:
     return found | _others(options, " ".join(OPTIONS))
 
 
-def _others(table, read: str) -> dict:
+def _others(table: object, read: str) -> dict[str, Any]:
     """Fields of a flatbuffer table that have another value than we write, but for those that are `read`."""
     ordinary = vars(type(table)())
     found = {}
@@ -173,11 +178,11 @@ def _others(table, read: str) -> dict:
     return found
 
 
-def _refuse_others(owner: str, table, read: str) -> None:
+def _refuse_others(owner: str, table: object, read: str) -> None:
     if others := _others(table, read):
         fields = ", ".join(f"{field} {value}" for field, value in sorted(others.items()))
         raise ValueError(f"{owner} has {fields}, which we never write")
 
 
-def _values(vector) -> list:
+def _values(vector: ArrayLike | None) -> list:
     return [] if vector is None else np.asarray(vector).tolist()

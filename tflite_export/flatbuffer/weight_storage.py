@@ -26,7 +26,8 @@ def store(graph: IntegerGraph, weight_storage: str, target: Target) -> IntegerGr
     if storage == "int8":
         why = target.reason if weight_storage == "auto" else "as asked for"
         return dataclasses.replace(graph, notes=[*graph.notes, f"weights are stored as int8: {why}"])
-    packed, kept = {}, {}
+    packed: dict[str, Tensor] = {}
+    kept: dict[str, list[str]] = {}  # by what keeps them
     for operator, kernel in graph.kernels():
         obstacle = _obstacle(operator, kernel, target)
         if obstacle is None:
@@ -67,7 +68,7 @@ def unpacked(graph: IntegerGraph) -> IntegerGraph:
 
 def _obstacle(operator: Operator, kernel: Tensor, target: Target) -> str | None:
     """What keeps a kernel from being stored as INT4."""
-    if max(-int(kernel.data.min()), int(kernel.data.max())) > INT4_MAX:
+    if max(-int(kernel.integers.min()), int(kernel.integers.max())) > INT4_MAX:
         return f"integers beyond {INT4_MAX}"
     if operator.kind == "FULLY_CONNECTED" and kernel.shape[1] % 2:
         return "an odd number of inputs"  # LiteRT leaves these to kernels that round in another way

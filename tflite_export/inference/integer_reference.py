@@ -5,16 +5,20 @@ asked for (`qkd_tf.contract.runtime_arithmetic`): the second derivation of what 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from qkd_tf.contract.fixed_point import Scale
 from qkd_tf.contract.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic, average_of_stored
 from qkd_tf.process.portions import num_images, portions
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
 
 HELD_BYTES = 128 << 20  # of an operator's numbers in 64 bits; NumPy makes a few copies of them
 RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
+
+Tensors = list[Tensor]  # that an operator reads
+Inputs = list[np.ndarray]  # their integers
 
 
 def run(graph: IntegerGraph, codes: np.ndarray, arithmetic: Arithmetic) -> dict[str, np.ndarray]:
@@ -58,7 +62,7 @@ def _values_of_image(graph: IntegerGraph, operator: Operator) -> int:
 def _run(
     graph: IntegerGraph, operator: Operator, values: Mapping[str, np.ndarray], arithmetic: Arithmetic
 ) -> np.ndarray:
-    inputs = [values.get(name, graph.tensors[name].data) for name in operator.inputs]
+    inputs = [values[name] if name in values else graph.tensors[name].integers for name in operator.inputs]
     tensors = [graph.tensors[name] for name in operator.inputs]
     output = graph.tensors[operator.output]
     grouped = operator.kind == "CONV_2D" and num_groups(*tensors[:2]) > 1
@@ -68,20 +72,22 @@ def _run(
     return np.clip(result, *_clip(arithmetic, operator, output)).astype(output.dtype)
 
 
-def _conv(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+def _conv(arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor) -> np.ndarray:
     """Sums over windows are taken in float64, where products of 8-bit integers are exact."""
     input_, kernel, bias = tensors
     patches = _windows(inputs[0], kernel.shape[1:3], operator.options, input_.zero_point)  # [N, H, W, C, h, w]
     patches = patches.astype(np.float64) - input_.zero_point
     if operator.kind == "CONV_2D":
         groups = num_groups(input_, kernel)
-        parts = zip(np.split(patches, groups, axis=3), np.split(kernel.data.astype(np.float64), groups), strict=True)
+        parts = zip(
+            np.split(patches, groups, axis=3), np.split(kernel.integers.astype(np.float64), groups), strict=True
+        )
         sums = np.concatenate([np.tensordot(x, w, ((4, 5, 3), (1, 2, 3))) for x, w in parts], axis=-1)
     else:
-        per_channel = kernel.data.reshape(*kernel.shape[1:3], input_.shape[3], -1)  # [h, w, C, multiplier]
+        per_channel = kernel.integers.reshape(*kernel.shape[1:3], input_.shape[3], -1)  # [h, w, C, multiplier]
         sums = np.einsum("nhwcij,ijcm->nhwcm", patches, per_channel.astype(np.float64))
         sums = sums.reshape(*sums.shape[:3], -1)
-    sums = np.rint(sums).astype(np.int64) + bias.data
+    sums = np.rint(sums).astype(np.int64) + bias.integers
     return arithmetic.convolution(sums, *_scales(input_, kernel, output)) + output.zero_point
 
 
@@ -90,51 +96,66 @@ def num_groups(input_: Tensor, kernel: Tensor) -> int:
     return input_.shape[3] // kernel.shape[3]
 
 
-def _fully_connected(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+def _fully_connected(
+    arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
+) -> np.ndarray:
     input_, kernel, bias = tensors
-    sums = (inputs[0].astype(np.float64) - input_.zero_point) @ kernel.data.T.astype(np.float64)
-    sums = np.rint(sums).astype(np.int64) + bias.data
+    sums = (inputs[0].astype(np.float64) - input_.zero_point) @ kernel.integers.T.astype(np.float64)
+    sums = np.rint(sums).astype(np.int64) + bias.integers
     return arithmetic.dense(sums, *_scales(input_, kernel, output)) + output.zero_point
 
 
-def _add(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+def _add(arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor) -> np.ndarray:
     a, b = (x.astype(np.int64) - tensor.zero_point for x, tensor in zip(inputs, tensors, strict=True))
     return arithmetic.add(a, b, *_scales(*tensors, output)) + output.zero_point
 
 
-def _multiply(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+def _multiply(
+    arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
+) -> np.ndarray:
     a, b = (x.astype(np.int64) - tensor.zero_point for x, tensor in zip(inputs, tensors, strict=True))
     return arithmetic.multiply(a, b, *_scales(*tensors, output)) + output.zero_point
 
 
-def _logistic(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+def _logistic(
+    arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
+) -> np.ndarray:
     x = inputs[0].astype(np.int64) - tensors[0].zero_point
     return arithmetic.logistic(x, tensors[0].scales[0]) + output.zero_point
 
 
-def _mean(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
-    axes = tuple(tensors[1].data.tolist())
+def _mean(arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor) -> np.ndarray:
+    axes = tuple(tensors[1].integers.tolist())
     x = inputs[0].astype(np.int64) - tensors[0].zero_point
     sums = x.sum(axis=axes, keepdims=operator.options["keep_dims"])
-    zero_points = tensors[0].zero_point, output.zero_point
-    return arithmetic.mean(sums, x.size // sums.size, *_scales(tensors[0], output), *zero_points) + output.zero_point
+    count, (scale, output_scale) = x.size // sums.size, _scales(tensors[0], output)
+    means = arithmetic.mean(sums, count, scale, output_scale, tensors[0].zero_point, output.zero_point)
+    return means + output.zero_point
 
 
-def _quantize(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+def _quantize(
+    arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
+) -> np.ndarray:
     x = inputs[0].astype(np.int64) - tensors[0].zero_point
     return arithmetic.requantize(x, *_scales(tensors[0], output)) + output.zero_point
 
 
-def _maximum(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+def _maximum(
+    arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
+) -> np.ndarray:
     return np.maximum(*inputs)
 
 
-def _max_pool(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+def _max_pool(
+    arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
+) -> np.ndarray:
     window = operator.options["filter_h"], operator.options["filter_w"]
     return _windows(inputs[0], window, operator.options, RANGES["int8"][0]).max(axis=(4, 5))
 
 
-def _average_pool(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+def _average_pool(
+    arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
+) -> np.ndarray:
     """Over the pixels that are there; the sum is of integers as they are stored."""
     window = operator.options["filter_h"], operator.options["filter_w"]
     stored = inputs[0].astype(np.int64)
@@ -144,33 +165,39 @@ def _average_pool(arithmetic: Arithmetic, operator: Operator, tensors, inputs, o
     return average_of_stored(sums, counts)
 
 
-def _slice(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
-    begin, size = (tensor.data[1:].tolist() for tensor in tensors[1:])
+def _slice(arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor) -> np.ndarray:
+    begin, size = (tensor.integers[1:].tolist() for tensor in tensors[1:])
     return inputs[0][(slice(None), *(slice(first, first + n) for first, n in zip(begin, size, strict=True)))]
 
 
-def _resize_nearest(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+def _resize_nearest(
+    arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
+) -> np.ndarray:
     """Of each pixel the one whose middle, scaled, lies in it."""
     rows, columns = (
         (2 * np.arange(side) + 1) * before // (2 * side)
-        for side, before in zip(tensors[1].data.tolist(), inputs[0].shape[1:3], strict=True)
+        for side, before in zip(tensors[1].integers.tolist(), inputs[0].shape[1:3], strict=True)
     )
     return inputs[0][:, rows[:, np.newaxis], columns]
 
 
-def _pad(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
-    return np.pad(inputs[0], tensors[1].data, constant_values=output.zero_point)
+def _pad(arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor) -> np.ndarray:
+    return np.pad(inputs[0], tensors[1].integers, constant_values=output.zero_point)
 
 
-def _reshape(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+def _reshape(
+    arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
+) -> np.ndarray:
     return inputs[0].reshape(-1, *output.shape[1:])
 
 
-def _concatenation(arithmetic: Arithmetic, operator: Operator, tensors, inputs, output: Tensor):
+def _concatenation(
+    arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
+) -> np.ndarray:
     return np.concatenate(inputs, axis=operator.options["axis"])
 
 
-OPERATORS: Mapping[str, Callable] = {
+OPERATORS: Mapping[str, Callable[[Arithmetic, Operator, Tensors, Inputs, Tensor], np.ndarray]] = {
     "ADD": _add,
     "AVERAGE_POOL_2D": _average_pool,
     "CONCATENATION": _concatenation,
@@ -190,7 +217,7 @@ OPERATORS: Mapping[str, Callable] = {
 }
 
 
-def _windows(x: np.ndarray, window: tuple[int, int], options: dict, padding_value: int) -> np.ndarray:
+def _windows(x: np.ndarray, window: Sequence[int], options: dict, padding_value: int) -> np.ndarray:
     """[N, H, W, C, window height, window width]; 'same' pads less before than after, as TensorFlow does."""
     pads, slices, dilated = [(0, 0)], [slice(None)], []
     for size, taps, axis in zip(x.shape[1:3], window, "hw", strict=True):
@@ -213,10 +240,10 @@ def _clip(arithmetic: Arithmetic, operator: Operator, output: Tensor) -> tuple[i
     if activation in ("RELU", "RELU6"):
         low = max(low, output.zero_point)
     if activation == "RELU6":
-        high = min(high, output.zero_point + arithmetic.limit(6.0, output.scales[0]))
+        high = min(high, output.zero_point + int(arithmetic.limit(6.0, output.scales[0])))
     return low, high
 
 
-def _scales(*tensors: Tensor) -> list:
+def _scales(*tensors: Tensor) -> list[Scale]:
     """One scale each, or the kernel's one a channel."""
     return [tensor.scales if tensor.scales.size > 1 else tensor.scales[0] for tensor in tensors]

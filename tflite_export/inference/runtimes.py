@@ -8,7 +8,8 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -22,6 +23,31 @@ from tflite_export.load import ExportError
 
 TFLM_MODULE = "tflite_micro.python.tflite_micro.runtime"
 ARENA_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
+
+
+class Images(Protocol):
+    """[N, H, W, C] uint8 pixels that are iterated: an array, or what decodes them again."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+
+class Session(Protocol):
+    """A file that is open in a runtime."""
+
+    def set_input(self, codes: np.ndarray) -> None: ...
+
+    def invoke(self) -> None: ...
+
+    def output(self) -> np.ndarray: ...
+
+    def read(self, name: str) -> np.ndarray: ...
+
+    def facts(self) -> dict: ...
+
+
+OpenSession = Callable[[IntegerGraph, bytes, bool], Session]
 
 
 class LiteRTSession:
@@ -100,7 +126,7 @@ class Runtime:
 
     title: str
     arithmetic: Arithmetic
-    session: Callable
+    session: OpenSession
 
 
 def _room(graph: IntegerGraph, content: bytes) -> int:
@@ -112,7 +138,7 @@ def _room(graph: IntegerGraph, content: bytes) -> int:
     return 2**20 + 10 * len(content) + activations
 
 
-def _litert(resolver: OpResolverType) -> Callable:
+def _litert(resolver: OpResolverType) -> OpenSession:
     return lambda graph, content, every_tensor: LiteRTSession(graph, content, every_tensor, resolver)
 
 
@@ -165,7 +191,7 @@ def invalid(content: bytes) -> str | None:
     return None
 
 
-def check_names(names: list[str]) -> list[str]:
+def check_names(names: Sequence[str]) -> Sequence[str]:
     """The names as they are.
 
     Raises:
@@ -176,7 +202,7 @@ def check_names(names: list[str]) -> list[str]:
     return names
 
 
-def infer(name: str, graph: IntegerGraph, content: bytes, images: np.ndarray) -> tuple[np.ndarray, dict]:
+def infer(name: str, graph: IntegerGraph, content: bytes, images: Images) -> tuple[np.ndarray, dict]:
     """Runs a file on images, one at a time.
 
     Args:
@@ -190,7 +216,8 @@ def infer(name: str, graph: IntegerGraph, content: bytes, images: np.ndarray) ->
     Raises:
       ExportError: the runtime does not take the file.
     """
-    logits, seconds = [], []
+    logits: list[np.ndarray] = []
+    seconds: list[float] = []
     session = _open(name, graph, content, every_tensor=False)
     bar = tqdm(input_codes(graph, images), f"verify: {name}", len(images), unit="image", mininterval=1)
     for _ in _invocations(name, session, bar, seconds):
@@ -198,7 +225,7 @@ def infer(name: str, graph: IntegerGraph, content: bytes, images: np.ndarray) ->
     return np.stack(logits), {"median_seconds": float(np.median(seconds)), **session.facts()}
 
 
-def every_tensor(name: str, graph: IntegerGraph, content: bytes, images: np.ndarray) -> dict[str, np.ndarray]:
+def every_tensor(name: str, graph: IntegerGraph, content: bytes, images: Images) -> dict[str, np.ndarray]:
     """The integers of every operator's output, [N, ...], by tensor name; else as `infer`."""
     outputs = [graph.tensors[operator.output] for operator in graph.operators]
     session = _open(name, graph, content, every_tensor=True)
@@ -209,21 +236,21 @@ def every_tensor(name: str, graph: IntegerGraph, content: bytes, images: np.ndar
     return seen
 
 
-def input_codes(graph: IntegerGraph, images: np.ndarray) -> Iterator[np.ndarray]:
+def input_codes(graph: IntegerGraph, images: Images) -> Iterator[np.ndarray]:
     """Each image as the integers [1, H, W, C] that the file's input takes."""
     dtype = graph.tensors[graph.input].dtype
     for image in images:
         yield (image.astype(np.int16) - (128 if dtype == "int8" else 0)).astype(dtype)[np.newaxis]
 
 
-def _open(name: str, graph: IntegerGraph, content: bytes, every_tensor: bool):
+def _open(name: str, graph: IntegerGraph, content: bytes, every_tensor: bool) -> Session:
     try:
         return RUNTIMES[name].session(graph, content, every_tensor)
     except (RuntimeError, ValueError) as error:
         raise ExportError(f"{name} does not take the file: {str(error).splitlines()[0]}") from error
 
 
-def _invocations(name: str, session, codes, seconds: list[float]) -> Iterator[None]:
+def _invocations(name: str, session: Session, codes: Iterable[np.ndarray], seconds: list[float]) -> Iterator[None]:
     """Runs image after image; yields after each, when tensors can be read."""
     for image in codes:
         session.set_input(image)
@@ -236,7 +263,7 @@ def _invocations(name: str, session, codes, seconds: list[float]) -> Iterator[No
         yield
 
 
-def _printed(function: Callable) -> str:
+def _printed(function: Callable[[], object]) -> str:
     """What native code prints during the call, to either stream."""
     saved = [os.dup(1), os.dup(2)]
     sys.stdout.flush(), sys.stderr.flush()

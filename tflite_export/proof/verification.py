@@ -63,7 +63,10 @@ def examine(
     if not failures and (reason := invalid(content)):
         failures = [reason]
     judge = next((name for name in target.judges if absence(name) is None), target.judges[-1])
-    rows, classes, seen, notes = {}, {}, {}, list(expected.notes)
+    rows: dict[str, dict] = {}
+    classes: dict[str, np.ndarray] = {}
+    seen: dict[str, np.ndarray] = {}
+    notes = list(expected.notes)
     if not failures:  # a file that is another network is not worth an hour of inference
         for name in RUNTIMES:
             if name == judge or name in runtimes:

@@ -5,7 +5,7 @@ belong to that operator. Nothing is rounded here but the bias, in `fold`.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tf_keras
@@ -81,7 +81,7 @@ class _Rebuilder:
             f"{SIGNATURE_KEY}/logits": self.graph.output,
         }
 
-    def _input(self, name: str, root, input_type: str) -> str:
+    def _input(self, name: str, root: tf_keras.layers.InputLayer, input_type: str) -> str:
         params = self.handoff.tensor_params[name]
         shape = _shape(root)
         if input_type == "int8":
@@ -92,7 +92,7 @@ class _Rebuilder:
         self.graph.input = self.graph.add_tensor(pixels)
         return self._emit("QUANTIZE", [self.graph.input], self._activation(name, shape, params))
 
-    def _close(self, layer, operator: _Operator) -> str:
+    def _close(self, layer: tf_keras.layers.Layer, operator: _Operator) -> str:
         """Emits an open operator with the output of `layer`, clipped to its grid."""
         params = self.handoff.tensor_params[layer.name]
         relu_alone = operator.activation != "NONE" and type(operator.root) in (_layers.ReLU, _layers.Activation)
@@ -191,7 +191,9 @@ class _Rebuilder:
             return self._mean(operator, output)
         self._average_windows(layer, window, source, output)
 
-    def _average_windows(self, layer, window: tuple[int, int], source: Tensor, output: str) -> None:
+    def _average_windows(
+        self, layer: tf_keras.layers.Layer, window: Sequence[int], source: Tensor, output: str
+    ) -> None:
         codes = np.full((1, *window, source.shape[3]), AVERAGE_CODE, np.int8)
         scale = np.float32(1 / (AVERAGE_CODE * window[0] * window[1]))
         kernel = self.graph.add_tensor(constant(f"{layer.name}/kernel", codes, [scale]))
@@ -240,12 +242,12 @@ class _Rebuilder:
         axis = operator.root.axis % len(self.graph.tensors[output].shape)
         self._emit("CONCATENATION", parts, output, axis=axis, activation="NONE")
 
-    def _pass(self, layer, source: str) -> str:
+    def _pass(self, layer: tf_keras.layers.Layer, source: str) -> str:
         """A layer that moves integers: its output keeps the parameters of its input."""
         emit = PASS[type(layer)]
         return source if emit is None else emit(self, layer, source)
 
-    def _max_pool(self, layer, source: str) -> str:
+    def _max_pool(self, layer: tf_keras.layers.Layer, source: str) -> str:
         if tuple(layer.pool_size) == (1, 1):  # a choice of pixels; XNNPACK takes it as an average, with equal results
             output = self._like(layer, source)
             self._average_windows(layer, (1, 1), self.graph.tensors[source], output)
@@ -262,14 +264,14 @@ class _Rebuilder:
             activation="NONE",
         )
 
-    def _pad(self, layer, source: str) -> str:
+    def _pad(self, layer: tf_keras.layers.Layer, source: str) -> str:
         spatial = [list(pair) for pair in layer.padding]
         last = layer.data_format == "channels_first"  # pads the last two axes of [N, H, W, C]
         pads = [[0, 0], [0, 0], *spatial] if last else [[0, 0], *spatial, [0, 0]]
         paddings = self.graph.add_tensor(constant(f"{layer.name}/paddings", np.array(pads, np.int32)))
         return self._emit("PAD", [source, paddings], self._like(layer, source))
 
-    def _crop(self, layer, source: str) -> str:
+    def _crop(self, layer: tf_keras.layers.Layer, source: str) -> str:
         output = self._like(layer, source)
         (top, _), (left, _) = layer.cropping
         begin, size = np.array([0, top, left, 0], np.int32), np.array(_shape(layer), np.int32)
@@ -279,13 +281,13 @@ class _Rebuilder:
         ]
         return self._emit("SLICE", [source, *names], output)
 
-    def _up_sample(self, layer, source: str) -> str:
+    def _up_sample(self, layer: tf_keras.layers.Layer, source: str) -> str:
         """Centres of pixels are half a pixel in: so no rounding of a ratio decides which pixel is nearest."""
         sides = self.graph.add_tensor(constant(f"{layer.name}/sides", np.array(_shape(layer)[1:3], np.int32)))
         output = self._like(layer, source)
         return self._emit("RESIZE_NEAREST_NEIGHBOR", [source, sides], output, half_pixel_centers=True)
 
-    def _reshape(self, layer, source: str) -> str:
+    def _reshape(self, layer: tf_keras.layers.Layer, source: str) -> str:
         shape = self.graph.add_tensor(constant(f"{layer.name}/shape", np.array(_shape(layer), np.int32)))
         return self._emit("RESHAPE", [source, shape], self._like(layer, source))
 
@@ -293,12 +295,12 @@ class _Rebuilder:
         scales = np.array([params.scale], np.float32)
         return self.graph.add_tensor(Tensor(name, shape, "int8", scales, params.zero_point))
 
-    def _like(self, layer, source: str) -> str:
+    def _like(self, layer: tf_keras.layers.Layer, source: str) -> str:
         return self.graph.add_tensor(
             dataclasses.replace(self.graph.tensors[source], name=layer.name, shape=_shape(layer))
         )
 
-    def _emit(self, kind: str, inputs, output: str, **options) -> str:
+    def _emit(self, kind: str, inputs: Sequence[str], output: str, **options: int | bool | str) -> str:
         self.graph.operators.append(Operator(kind, tuple(inputs), output, options))
         return output
 
@@ -310,7 +312,7 @@ KERNEL_LAYOUTS = {
     _layers.DepthwiseConv2D: ((0, 1, 2, 3), 3),
     _layers.Dense: ((1, 0), 0),
 }
-EMITTERS: Mapping[type, Callable] = {
+EMITTERS: Mapping[type, Callable[[_Rebuilder, _Operator, str, TensorQuantParams], None]] = {
     _layers.Conv2D: _Rebuilder._convolution,
     _layers.DepthwiseConv2D: _Rebuilder._convolution,
     _layers.Dense: _Rebuilder._dense,
@@ -322,7 +324,7 @@ EMITTERS: Mapping[type, Callable] = {
     _layers.Multiply: _Rebuilder._multiply,
     _layers.Concatenate: _Rebuilder._concatenate,
 }
-PASS: Mapping[type, Callable | None] = {
+PASS: Mapping[type, Callable[[_Rebuilder, tf_keras.layers.Layer, str], str] | None] = {
     _layers.MaxPooling2D: _Rebuilder._max_pool,
     _layers.ZeroPadding2D: _Rebuilder._pad,
     _layers.Cropping2D: _Rebuilder._crop,
@@ -336,7 +338,7 @@ PASS: Mapping[type, Callable | None] = {
 ACTIVATIONS = ("NONE", "RELU", "RELU6")  # of two in a row the later one here is what both make
 
 
-def _folded(operator: _Operator, layer) -> _Operator:
+def _folded(operator: _Operator, layer: tf_keras.layers.Layer) -> _Operator:
     """The open operator with one more layer folded in."""
     if isinstance(layer, _layers.BatchNormalization):
         return dataclasses.replace(operator, batch_norm=layer)
@@ -344,20 +346,20 @@ def _folded(operator: _Operator, layer) -> _Operator:
     return dataclasses.replace(operator, activation=narrower)
 
 
-def _activation(layer) -> str:
+def _activation(layer: tf_keras.layers.Layer) -> str:
     """TFLite's fused activation for what a layer applies."""
     if isinstance(layer, _layers.ReLU):
         return "RELU6" if layer.max_value == 6 else "RELU"
     return {"linear": "NONE", "relu": "RELU", "relu6": "RELU6", "sigmoid": "NONE"}[_function(layer)]
 
 
-def _function(layer) -> str:
+def _function(layer: tf_keras.layers.Layer) -> str:
     """Name of the activation function of a layer, "linear" where it has none."""
     function = getattr(layer, "activation", None)
     return tf_keras.activations.serialize(function) if function else "linear"
 
 
-def _batch_norm(layer) -> BatchNorm | None:
+def _batch_norm(layer: tf_keras.layers.BatchNormalization | None) -> BatchNorm | None:
     if layer is None:
         return None
     mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
@@ -366,12 +368,12 @@ def _batch_norm(layer) -> BatchNorm | None:
     return BatchNorm(gamma, beta, mean, variance, layer.epsilon)
 
 
-def _parents(layer) -> list[str]:
+def _parents(layer: tf_keras.layers.Layer) -> list[str]:
     inbound = layer.inbound_nodes[0].inbound_layers if layer.inbound_nodes else []
     return [parent.name for parent in (inbound if isinstance(inbound, list) else [inbound])]
 
 
-def _shape(layer) -> tuple[int, ...]:
+def _shape(layer: tf_keras.layers.Layer) -> tuple[int, ...]:
     """Output shape for a batch of one."""
     shape = layer.output_shape[0] if isinstance(layer, _layers.InputLayer) else layer.output_shape
     return (1, *shape[1:])

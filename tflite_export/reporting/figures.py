@@ -26,7 +26,7 @@ def losses(phases: list[dict]) -> markupsafe.Markup:
     drawn = axes()
     texts = []
     for role, colour in SERIES.items():
-        seen = []
+        seen: list[float] = []
         for start, phase in _starts(phases):
             values = [row.get(f"{role}_loss", np.nan) for row in phase["history"]]
             _curve(drawn, start, values, colour, role if not seen and np.isfinite(values).any() else None, phases)
@@ -60,8 +60,8 @@ def validation(phases: list[dict]) -> markupsafe.Markup:
     _epochs(drawn, phases)
     drawn.set_ylabel("validation top-1, %")
     drawn.legend(loc="lower right")
-    best = "; ".join(f"{p['phase'].replace('_', '-')} {p['best_validation_top1']:.2f} %" for p in phases)
-    return svg(drawn, f"Validation top-1 over {_num_epochs(phases)} epochs. Best of each phase: {best}.")
+    top1 = "; ".join(f"{p['phase'].replace('_', '-')} {p['best_validation_top1']:.2f} %" for p in phases)
+    return svg(drawn, f"Validation top-1 over {_num_epochs(phases)} epochs. Best of each phase: {top1}.")
 
 
 @in_style
@@ -110,7 +110,8 @@ def errors(rows: list[dict], what: str) -> markupsafe.Markup:
       what: which of them, for people.
     """
     drawn = axes()
-    worst, shown = {}, []
+    worst: dict[str, tuple[float, str]] = {}
+    shown: list[np.ndarray] = []
     for title, reference, key, colour in ERRORS:
         values = np.array([row.get(reference, {}).get(key) for row in rows], float)
         hidden = any(np.array_equal(values, earlier, equal_nan=True) for earlier in shown)
@@ -143,10 +144,10 @@ def histogram(counts: np.ndarray, text: str) -> markupsafe.Markup:
 
 def spark(values: Sequence[float], text: str) -> markupsafe.Markup:
     """One interval over time, from its least to its greatest value."""
-    values = np.asarray(values)
-    low, span = values.min(), np.ptp(values)
-    heights = 18 - 16 * (values - low) / (span or 1)
-    places = np.linspace(1, 99, len(values)) if len(values) > 1 else [50]
+    series = np.asarray(values)
+    low, span = series.min(), np.ptp(series)
+    heights = 18 - 16 * (series - low) / (span or 1)
+    places = np.linspace(1, 99, len(series)) if len(series) > 1 else [50]
     points = " ".join(f"{x:.4g},{y:.3g}" for x, y in zip(places, heights, strict=True))
     return _small(100, 20, f'<polyline points="{points}" fill="none" stroke="var(--one)" stroke-width="1.5"/>', text)
 
@@ -182,7 +183,7 @@ def _num_epochs(phases: list[dict]) -> int:
     return sum(len(phase["history"]) for phase in phases)
 
 
-def _curve(drawn: Axes, start: int, values: list[float], colour: str, label: str | None, phases) -> None:
+def _curve(drawn: Axes, start: int, values: list[float], colour: str, label: str | None, phases: list[dict]) -> None:
     style = "-" if _num_epochs(phases) > MANY_EPOCHS and len(values) > 1 else ".-"
     epochs = np.arange(start + 1, start + len(values) + 1)
     drawn.plot(epochs, values, style, color=colour, label=label, linewidth=1.3, markersize=4)

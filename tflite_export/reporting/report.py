@@ -9,8 +9,9 @@ import numpy as np
 from qkd_tf.console import page
 from qkd_tf.contract.grid import TensorQuantParams, load_params
 from qkd_tf.storage import durable
-from tflite_export.reporting import demands, figures, mistakes
-from tflite_export.reporting.demands import OLDER
+from tflite_export import split
+from tflite_export.reporting import figures, misclassified, requirements
+from tflite_export.reporting.requirements import OLDER
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
 DIAGNOSIS_FORMAT = 1
@@ -40,7 +41,7 @@ def write(run_dir: pathlib.Path, verification: dict, classes: Mapping[str, np.nd
         results=results,
         verification=verification,
         flags=(run_dir / "flags.txt").read_text(errors="replace").splitlines(),
-        demands=demands.rows(results, verification, integers),
+        demands=requirements.rows(results, verification, integers),
         mistakes=_mistakes(handoff, verification, classes or {}, diagnosis),
         beginnings=_beginnings(results),
         training=_training(results["phases"]),
@@ -61,11 +62,13 @@ def _diagnosis(path: pathlib.Path) -> dict | None:
     return found if isinstance(found, dict) and found.get("format") == DIAGNOSIS_FORMAT else None
 
 
-def _mistakes(handoff: pathlib.Path, verification: dict, classes: Mapping[str, np.ndarray], diagnosis) -> dict:
+def _mistakes(
+    handoff: pathlib.Path, verification: dict, classes: Mapping[str, np.ndarray], diagnosis: dict | None
+) -> dict:
     """Confusion matrix and pictures of the judging runtime, or why there are none."""
-    judge = verification.get("judge")
+    judge = verification.get("judge", "")
     if judge not in classes:
-        return {"missing": "The file was not run, so there is nothing to say of its mistakes."}
+        return {"missing": "The file was not run, so there is nothing to say of its misclassified."}
     answers, labels = classes[judge], np.load(handoff / "test_labels.npy")
     if answers.ndim != 1 or labels.ndim != 1:
         shape = "×".join(map(str, answers.shape[1:]))
@@ -74,18 +77,18 @@ def _mistakes(handoff: pathlib.Path, verification: dict, classes: Mapping[str, n
     found = {
         "title": verification["runtimes"][judge]["title"],
         "num_images": len(answers),
-        "confusion": mistakes.confusion(labels, answers, names),
+        "confusion": misclassified.confusion(labels, answers, names),
     }
     full_precision = diagnosis["full_precision"]["classes"] if diagnosis else None
     if full_precision is None:
         random = diagnosis and diagnosis["full_precision"]["origin"] == "random"
         reason = "the student was quantized from a random start" if random else OLDER
         return {**found, "compared": None, "no_reference": f"There is no full precision to compare with: {reason}."}
-    compared = mistakes.against_full_precision(labels, answers, np.array(full_precision[: len(answers)]))
-    images = np.load(handoff / "test_images.npy", mmap_mode="r")
+    compared = misclassified.against_full_precision(labels, answers, np.array(full_precision[: len(answers)]))
+    images = split.pixels(handoff)
     shown = [
-        {"number": i, "png": mistakes.picture(images[i]), "is": names[labels[i]], "says": names[answers[i]]}
-        for i in compared["lost"][: mistakes.NUM_SHOWN]
+        {"number": i, "png": misclassified.picture(images[i]), "is": names[labels[i]], "says": names[answers[i]]}
+        for i in compared["lost"][: misclassified.NUM_SHOWN]
     ]
     return {**found, "compared": compared, "pictures": shown}
 
@@ -115,7 +118,7 @@ def _intervals(results: dict) -> dict:
     phases, tensors = results["phases"], [row for row in results["coverage"] if row["tensor"] != "input"]
     if not phases:
         return {"missing": "Nothing was trained: intervals are those of calibration."}
-    kept = [rows for phase in phases if len(rows := figures.interval_rows(phase))]
+    kept = [intervals for phase in phases if len(intervals := figures.interval_rows(phase))]
     if not kept:
         return {"missing": f"How the intervals moved is not known: {OLDER}."}
     values = np.concatenate(kept)

@@ -223,6 +223,13 @@ def test_product_is_rounded_once_or_twice():
     assert TFLM.multiply(a, b, 0.5, 0.5, 0.5).tolist() == [2, -1, 3]  # half up, as its one shift rounds
 
 
+def test_reference_kernels_take_the_ratio_of_a_product_in_float32():
+    """Of 11.4961 one rounding makes 12, the other 11, since the first of two falls on either side of 1471.5."""
+    scales = np.float32([0.13962110877037048, 0.00390625, 0.11371790617704391])
+    products = [row.multiply(np.array([47]), np.array([51]), *scales).tolist() for row in (TFLM, LITERT_REFERENCE)]
+    assert products == [[11], [12]]
+
+
 def test_addition_far_out_of_proportion_is_still_computed():
     """A student that has not learned yet may ask for it; the exporter refuses such scales by name."""
     assert XNNPACK.add(np.array([1]), np.array([0]), 2.0**22, 1.0, 1.0) > 255

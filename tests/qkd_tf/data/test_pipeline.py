@@ -296,6 +296,33 @@ def test_what_was_trained_before_a_resume_is_not_decoded_again(imagenet_dir, fir
 
 
 @pytest.mark.usefixtures("streaming")
+@pytest.mark.parametrize("number, first_step", [(2, 0), (2, 3), (4, 1)])
+def test_shares_decode_their_own_pictures_and_are_the_whole_batches_together(imagenet_dir, number, first_step):
+    source, spec = data.open_source(imagenet(imagenet_dir)), imagenet(imagenet_dir, horizontal_flip=True)
+    whole, shares = list(data.pipelines(source, spec).train(1, first_step).as_numpy_iterator()), []
+    for index in range(number):
+        decoded = []
+        splits = data.pipelines(dataclasses.replace(source, train=counting(source.train, decoded)), spec)
+        shares.append(list(splits.train(1, first_step, (index, number)).as_numpy_iterator()))
+        assert len(decoded) == 8 // number * (4 - first_step)
+    for step, batch in enumerate(whole):
+        for column, expected in enumerate(batch):
+            parts = [share[step][column] for share in shares]
+            assert {len(part) for part in parts} == {8 // number}
+            np.testing.assert_array_equal(np.concatenate(parts), expected)
+
+
+def test_shares_of_a_kept_set_have_as_many_steps_where_the_last_batch_would_be_short(digits):
+    spec = dataclasses.replace(DIGITS, batch_size=100)  # of 1,293 pictures
+    splits = data.load(spec)
+    whole = list(splits.train(0).as_numpy_iterator())
+    parts = [list(splits.train(0, 0, (index, 2)).as_numpy_iterator()) for index in range(2)]
+    assert len(whole) == len(parts[0]) == len(parts[1]) == 12
+    for batch, first, second in zip(whole, *parts, strict=True):
+        np.testing.assert_array_equal(np.concatenate([first[0], second[0]]), batch[0])
+
+
+@pytest.mark.usefixtures("streaming")
 def test_a_streamed_set_is_not_read_to_be_counted(imagenet_dir, monkeypatch):
     monkeypatch.setattr(pipeline, "DIGESTED", 5)
     decoded = []

@@ -5,7 +5,8 @@ import collections
 import pytest
 from tf_keras import layers
 
-from qkd_tf.distillation.trainer import Trainer
+from qkd_tf.distillation.phase_setup import Networks
+from qkd_tf.distillation.trainer import Events, Place, Trainer
 from qkd_tf.experiment import PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
@@ -77,7 +78,13 @@ def make_run(make_networks, make_splits):
             calibrate(student, [images for images, _ in splits.calibration], "minmax")
             calibrations.append([float(v.numpy()) for v in student.weight_intervals + student.activation_intervals])
 
-        trainer = Trainer(spec, student, teacher, frozenset(pretrained), splits, run_folder, calibrate_and_note)
+        trainer = Trainer(
+            spec,
+            Networks(student, teacher, frozenset(pretrained)),
+            splits,
+            Place(run_folder),
+            Events(calibrate_and_note),
+        )
         trainer.calibrations = calibrations
         return trainer
 

@@ -21,7 +21,8 @@ from qkd_tf.distillation import strategies
 from qkd_tf.data import Splits
 from qkd_tf.distillation import distiller
 from qkd_tf.distillation.mixed_precision import LossScale
-from qkd_tf.distillation.trainer import Trainer
+from qkd_tf.distillation.phase_setup import Networks
+from qkd_tf.distillation.trainer import Events, Place, Trainer
 from qkd_tf.experiment import PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student, quantizer_form
@@ -81,8 +82,13 @@ def splits() -> Splits:
     def batches(part) -> tf.data.Dataset:
         return tf.data.Dataset.from_tensor_slices((pictures[part], labels[part])).batch(BATCH_SIZE)
 
+    def train(epoch, step=0, share=(0, 1)) -> tf.data.Dataset:
+        order = np.random.default_rng(epoch).permutation(BATCH_SIZE * STEPS).reshape(STEPS, share[1], -1)
+        size = BATCH_SIZE // share[1]
+        return batches(order[:, share[0]].ravel()).unbatch().batch(size).skip(step)
+
     return Splits(
-        train=lambda epoch, step=0: batches(np.random.default_rng(epoch).permutation(BATCH_SIZE * STEPS)).skip(step),
+        train=train,
         calibration=batches(np.arange(48)),
         validation=batches(np.arange(48, 63)),
         test=batches(np.arange(63, 80)),
@@ -102,13 +108,13 @@ def train(case: str, folder: pathlib.Path, strategy: str) -> None:
     with devices.scope():
         student = quantize_student(network(4), quantization, quantizer_form(spec))
         teacher = network(6)
-    student, teacher = student.with_models(devices.adopt), devices.adopt(teacher)
+    student, teacher = student.with_models(devices.replicated), devices.replicated(teacher)
     name = strategy if devices.is_chief else f"{strategy}_2"
     run_folder = RunFolder(str(folder / name), ["--student=tiny"])
     run_folder.claim()
     images = [batch for batch, _ in data.calibration]
     first = functools.partial(calibrate, student, images, "mse")
-    trainer = Trainer(spec, student, teacher, frozenset(), data, run_folder, first, distribution=devices)
+    trainer = Trainer(spec, Networks(student, teacher), data, Place(run_folder, distribution=devices), Events(first))
     (folder / f"{name}.json").write_text(json.dumps(trainer.run()))
     devices.wait()
 

@@ -51,16 +51,18 @@ def checkpoints(run_dir):
     return {folder.name for folder in (run_dir / "checkpoints").iterdir()}
 
 
-def script_validation(monkeypatch, splits, scores, teacher=None):
+def script_validation(monkeypatch, splits, scores):
     """Makes the student's top-1 on validation what `scores` says; returns the weights seen at each."""
     seen, left = [], list(scores)
 
-    def scripted(model, batches):
-        assert batches is splits.validation and model is not teacher
-        seen.append(values(model))
-        return np.zeros([1, 2]), left.pop(0)
+    def scripted(models, batches):
+        logits = {role: np.zeros([1, 2]) for role in models}
+        if batches is splits.test:
+            return logits, 12.5
+        assert batches is splits.validation
+        seen.append(values(models["student"]))
+        return logits, left.pop(0)
 
-    monkeypatch.setattr(trainer_module, "predict_logits", scripted)
+    monkeypatch.setattr(trainer_module, "predict_each", scripted)
     monkeypatch.setattr(trainer_module, "top1_of", lambda logits, score: score)
-    monkeypatch.setattr(trainer_module, "top1", lambda model, batches: 12.5)  # of the test split, and of teachers
     return seen

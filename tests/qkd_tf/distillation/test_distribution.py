@@ -214,7 +214,7 @@ def test_every_strategy_of_the_command_line_can_be_made():
 def test_default_is_one_device_and_changes_nothing(chain, make_splits):
     devices, model, batches = start("default"), chain(layers.Flatten()), make_splits().calibration
     assert (devices.num_replicas, devices.is_chief) == (1, True)
-    assert devices.adopt(model) is model and devices.divide(batches) is batches
+    assert devices.replicated(model) is model and devices.divide({(0, 1): batches}.get) is batches
     devices.wait()
 
 
@@ -256,5 +256,5 @@ def test_no_tpu_is_one_line(monkeypatch):
 
 
 def test_errors_that_are_of_no_other_worker_pass():
-    with pytest.raises(tf.errors.UnavailableError), ONE_DEVICE.losses_named():
+    with pytest.raises(tf.errors.UnavailableError), ONE_DEVICE.naming_lost_workers():
         raise tf.errors.UnavailableError(None, None, "disk")

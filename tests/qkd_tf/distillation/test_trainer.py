@@ -9,8 +9,9 @@ import tensorflow as tf
 from tf_keras import layers
 
 from qkd_tf.distillation import trainer as trainer_module
+from qkd_tf.distillation.phase_setup import Networks
 from qkd_tf.distillation.progress import PhaseProgress
-from qkd_tf.distillation.trainer import Trainer
+from qkd_tf.distillation.trainer import Events, Place, Trainer
 from qkd_tf.experiment import ExperimentError, PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.batch_norm import BatchNormEstimator
 from qkd_tf.quantization.calibration import calibrate
@@ -60,9 +61,7 @@ def test_quantized_phase_starts_from_what_the_float_one_learnt(tmp_path, make_ru
 def test_student_of_the_best_epoch_goes_on_and_the_teacher_of_the_last(tmp_path, monkeypatch, make_run, make_splits):
     splits = make_splits()
     trainer = make_run(tmp_path / "run", (("co_studying", 4),), splits=splits)
-    seen = script_validation(
-        monkeypatch, splits, [50.0, 90.0, 90.0, 40.0], trainer._teacher
-    )  # of two equals, the later
+    seen = script_validation(monkeypatch, splits, [50.0, 90.0, 90.0, 40.0])  # of two equals, the later
     teacher_at_epochs = []
     original = Trainer._save
 
@@ -82,7 +81,7 @@ def test_student_of_the_best_epoch_goes_on_and_the_teacher_of_the_last(tmp_path,
 def test_student_of_the_last_epoch_goes_on_where_that_is_asked_for(tmp_path, monkeypatch, make_run, make_splits):
     splits = make_splits()
     trainer = make_run(tmp_path / "run", (("self_studying", 3),), splits=splits, keep_epoch="last")
-    seen = script_validation(monkeypatch, splits, [50.0, 90.0, 40.0], trainer._teacher)
+    seen = script_validation(monkeypatch, splits, [50.0, 90.0, 40.0])
     (result,) = trainer.run()
     assert (result["best_epoch"], result["best_validation_top1"]) == (3, 40.0)
     assert_same_bits(values(trainer._student.model), seen[2])
@@ -145,7 +144,7 @@ def nan_at(make_splits, epoch, step):
     """Splits whose training batch of that epoch and step, both from 1, is all NaN."""
     splits = make_splits()
 
-    def train(number, first_step=0):
+    def train(number, first_step=0, share=(0, 1)):
         def spoil(index, batch):
             images = tf.cast(batch[0], tf.float32)
             broken = tf.logical_and(index == step - 1, number == epoch - 1)
@@ -183,7 +182,7 @@ def test_intervals_are_kept_from_calibration_to_the_last_epoch(tmp_path, make_ru
 def test_results_tell_of_every_epoch_and_two_checkpoints_are_kept(tmp_path, make_run, make_splits):
     whole, asked = make_splits(), []
 
-    def train(epoch, first_step=0):
+    def train(epoch, first_step=0, share=(0, 1)):
         asked.append(epoch)
         return whole.train(epoch, first_step)
 
@@ -205,7 +204,7 @@ def test_results_tell_of_every_epoch_and_two_checkpoints_are_kept(tmp_path, make
 def test_learning_rate_falls_to_zero_by_a_cosine_over_each_phase(tmp_path, make_run):
     phases = (("self_studying", 1), ("co_studying", 2))
     trainer = make_run(tmp_path / "run", phases, one_cosine=False, teacher_lr_ratio=0.5)
-    distiller = trainer._distiller(1)
+    distiller = trainer._setup.distiller(1)
     for groups, rate in ((distiller.student_groups, 0.05), (distiller.teacher_groups, 0.025)):
         for group in groups:
             schedule = group.optimizer._learning_rate  # 2 epochs of 3 batches
@@ -215,14 +214,14 @@ def test_learning_rate_falls_to_zero_by_a_cosine_over_each_phase(tmp_path, make_
 def test_one_cosine_goes_over_all_quantized_phases_and_leaves_float_ones_their_own(tmp_path, make_run):
     phases = (("full_precision", 2), ("self_studying", 1), ("co_studying", 2), ("tutoring", 1))
     trainer = make_run(tmp_path / "run", phases, one_cosine=True, teacher_lr_ratio=0.5)
-    rates = [d.student_groups[0].optimizer._learning_rate for d in map(trainer._distiller, range(4))]
+    rates = [d.student_groups[0].optimizer._learning_rate for d in map(trainer._setup.distiller, range(4))]
     np.testing.assert_allclose([rates[0](0), rates[0](3), rates[0](6)], [0.05, 0.025, 0.0], atol=1e-8)
     share = np.arange(5) * 3 / 12  # of 4 epochs of 3 batches, at the bounds of epochs
     whole = 0.05 * 0.5 * (1 + np.cos(np.pi * share))
     np.testing.assert_allclose([rates[1](0), rates[1](3)], whole[:2], atol=1e-8)
     np.testing.assert_allclose([rates[2](0), rates[2](3), rates[2](6)], whole[1:4], atol=1e-8)
     np.testing.assert_allclose([rates[3](0), rates[3](3)], whole[3:], atol=1e-8)
-    of_teacher = trainer._distiller(2).teacher_groups[0].optimizer._learning_rate
+    of_teacher = trainer._setup.distiller(2).teacher_groups[0].optimizer._learning_rate
     np.testing.assert_allclose([of_teacher(0), of_teacher(6)], [whole[1] / 2, whole[3] / 2], atol=1e-8)
 
 
@@ -262,8 +261,7 @@ def test_mixed_precision_is_for_training_alone(make_run, tmp_path, monkeypatch):
         monkeypatch.setattr(owner, name, noting)
 
     note(PhaseProgress, "begin", "training")
-    note(trainer_module, "predict_logits", "evaluation")
-    note(trainer_module, "top1", "evaluation")
+    note(trainer_module, "predict_each", "evaluation")
     note(BatchNormEstimator, "estimate", "evaluation")
     trainer = make_run(tmp_path / "run", mixed_precision="bfloat16", batch_norm_batches=1)
     trainer.run()
@@ -319,12 +317,10 @@ def run_with(chain, randomize, make_splits, tmp_path):
         images = [images for images, _ in splits.calibration]
         return Trainer(
             spec,
-            quantized,
-            network(4, teacher),
-            frozenset(),
+            Networks(quantized, network(4, teacher)),
             splits,
-            folder,
-            lambda: calibrate(quantized, images, "mse"),
+            Place(folder),
+            Events(lambda: calibrate(quantized, images, "mse")),
         )
 
     return make

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qkd_tf.distillation.trainer import Trainer
+from qkd_tf.distillation.trainer import Events, Trainer
 from qkd_tf.quantization.batch_norm import BatchNormEstimator
 from qkd_tf.quantization.oscillation import Freezing
 from tests.qkd_tf.distillation.runs import (
@@ -133,7 +133,7 @@ def test_dampening_and_threshold_go_by_the_steps_of_all_quantized_phases(tmp_pat
     phases = (("full_precision", 1), ("self_studying", 1), ("tutoring", 2))
     options = {"dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02}
     trainer = make_run(tmp_path / "run", phases, **options)
-    trainer._calibrate()
+    trainer._events.calibrate()
     thresholds = []
     monkeypatch.setattr(Freezing, "update", lambda self, weights, threshold: thresholds.append(float(threshold)))
     way = 0.0
@@ -142,13 +142,15 @@ def test_dampening_and_threshold_go_by_the_steps_of_all_quantized_phases(tmp_pat
         z = np.clip(w / interval, grid.qmin, grid.qmax)
         way += np.sum((interval * (np.round(z) - z)) ** 2)
     for index, step, done in ((1, 0, 0), (1, 2, 2), (2, 0, 3), (2, 4, 7), (2, 6, 9)):
-        distiller = trainer._distiller(index)
+        distiller = trainer._setup.distiller(index)
         distiller.student_groups[0].optimizer.iterations.assign(step)
         risen = (1 - np.cos(np.pi * done / 9)) / 2
         np.testing.assert_allclose(distiller._student_penalty(), 0.1 * risen * way, rtol=1e-4, atol=1e-9)
         distiller._after_student_step()
         np.testing.assert_allclose(thresholds[-1], 0.2 - 0.18 * risen, rtol=1e-5)
-    assert trainer._distiller(0)._student_penalty is None and trainer._distiller(0)._after_student_step is None
+    assert (
+        trainer._setup.distiller(0)._student_penalty is None and trainer._setup.distiller(0)._after_student_step is None
+    )
 
 
 def test_dampened_weights_end_nearer_to_their_integers(tmp_path, make_run):
@@ -170,7 +172,7 @@ def test_statistics_are_estimated_before_each_validation_of_a_quantized_student(
     """What validation, checkpoint and the next phase see are those of the epoch's first batches and of its weights."""
     splits, phases = make_splits(), (("full_precision", 1), ("self_studying", 2))
     trainer = make_run(tmp_path / "run", phases, splits=splits, batch_norm_batches=2)
-    seen = script_validation(monkeypatch, splits, [30.0, 90.0, 50.0], trainer._teacher)
+    seen = script_validation(monkeypatch, splits, [30.0, 90.0, 50.0])
     calls, original = [], BatchNormEstimator.estimate
 
     def estimate(self, batches):
@@ -195,7 +197,7 @@ def test_estimated_statistics_leave_every_other_bit_of_the_training(tmp_path, mo
         splits = make_splits()
         trainer = make_run(tmp_path / name, (("self_studying", 2), ("co_studying", 1)), splits=splits, **options)
         with monkeypatch.context() as patch:
-            script_validation(patch, splits, [1.0, 2.0, 3.0], trainer._teacher)
+            script_validation(patch, splits, [1.0, 2.0, 3.0])
             results = trainer.run()
         model = trainer._student.model
         rest = [v.numpy() for v in model.variables if "moving" not in v.name] + values(trainer._teacher)
@@ -224,13 +226,13 @@ def test_intervals_behind_a_float_phase_see_statistics_of_its_weights(tmp_path, 
     phases = (("full_precision", 1), ("self_studying", 1))
     seen = []
     trainer = make_run(tmp_path / "run", phases, pretrained=pretrained, batch_norm_batches=2)
-    original = trainer._calibrate
+    original = trainer._events.calibrate
 
     def calibrate_and_look():
         seen.append([v.numpy() for v in trainer._student.plain.variables if "moving" in v.name])
         original()
 
-    trainer._calibrate = calibrate_and_look
+    trainer._events = Events(calibrate_and_look)
     trainer.run()
     expected = make_run(tmp_path / "other", phases, pretrained=pretrained)._student.plain
     expected.set_weights(trainer._student.plain.get_weights())

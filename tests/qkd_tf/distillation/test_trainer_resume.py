@@ -117,7 +117,7 @@ def test_signal_is_obeyed_at_the_end_of_the_step_and_the_run_goes_on_from_there(
 
     with monkeypatch.context() as patch:
         patch.setattr(PhaseProgress, "on_train_batch_end", signal_at)
-        with pytest.raises(Stopped, match="SIGTERM"), stopped._stop:
+        with pytest.raises(Stopped, match="SIGTERM"), stopped._place.stop:
             stopped.run()
     assert len(batches) == batch
     epoch, step = divmod(batch - 1, 3)
@@ -128,12 +128,12 @@ def test_signal_is_obeyed_at_the_end_of_the_step_and_the_run_goes_on_from_there(
 def test_signal_during_validation_waits_until_the_epoch_is_saved(tmp_path, monkeypatch, make_run):
     trainer = make_run(tmp_path / "run", (("self_studying", 2),))
 
-    def predict_logits(*_):
+    def predict_each(*_):
         os.kill(os.getpid(), signal.SIGINT)
-        return np.eye(2), np.array([0, 1])
+        return {"student": np.eye(2)}, np.array([0, 1])
 
-    monkeypatch.setattr(trainer_module, "predict_logits", predict_logits)
-    with pytest.raises(Stopped, match="SIGINT"), trainer._stop:
+    monkeypatch.setattr(trainer_module, "predict_each", predict_each)
+    with pytest.raises(Stopped, match="SIGINT"), trainer._place.stop:
         trainer.run()
     assert checkpoints(tmp_path / "run") == {"phase0_epoch1_step0"}
 
@@ -165,8 +165,8 @@ def test_error_is_the_last_that_is_said(tmp_path, monkeypatch, capsys, make_run)
 
 def test_disk_that_refuses_tensorboard_is_told_with_the_folder(tmp_path, make_run):
     trainer = make_run(tmp_path / "run", (("self_studying", 1),))
-    trainer._folder.logs.write_text("no folder")
-    with pytest.raises(OSError, match=f"{trainer._folder.logs} cannot be written: "):
+    trainer._place.folder.logs.write_text("no folder")
+    with pytest.raises(OSError, match=f"{trainer._place.folder.logs} cannot be written: "):
         trainer.run()
 
 

@@ -44,9 +44,9 @@ def test_error_where_a_share_has_no_meaning(quantized, reference, sqnr, cosine):
 def write(tmp_path, student, splits, origin):
     folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
     folder.claim()
-    full_precision = student.plain.get_weights()
-    handoff.write(student, splits, folder)
-    facts = diagnosis.write(student, full_precision, origin, splits, folder)
+    reference = diagnosis.Reference(student, origin)
+    handed_over = handoff.write(student, splits, folder, onlooker=reference.look)
+    facts = diagnosis.write(handed_over, reference, folder)
     return facts, json.loads(folder.diagnosis.read_text())
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tf_keras import layers
 
-from qkd_tf.contract.grid import load_params
+from qkd_tf.contract.grid import dequantize, load_params, quantize
 from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec
 from qkd_tf.models import zoo
@@ -39,7 +39,7 @@ def written(tmp_path_factory, make_quantized_student, make_splits):
     run_folder = RunFolder(str(tmp_path_factory.mktemp("handoff") / "run"), ["--student=tiny"])
     run_folder.claim()
     student, splits = make_quantized_student(), make_splits()
-    accuracy = handoff.write(student, splits, run_folder)
+    accuracy = handoff.write(student, splits, run_folder).accuracy
     return run_folder.handoff, student, splits, accuracy
 
 
@@ -99,7 +99,12 @@ def test_student_loads_in_a_process_that_knows_nothing_of_the_package(written, t
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) == {"tf_keras"}
-    expected = student.plain.predict_on_batch(np.load(folder / "test_images.npy"))
+    on_grid = student.float_copy()
+    for name, quantized in student.weights.items():
+        params = quantized.params()
+        rounded = dequantize(quantize(quantized.kernel.numpy(), params), params)
+        on_grid.get_layer(name).set_weights([rounded, *on_grid.get_layer(name).get_weights()[1:]])
+    expected = on_grid.predict_on_batch(np.load(folder / "test_images.npy"))
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, atol=1e-5)
 
 
@@ -206,7 +211,7 @@ def test_judge_gets_the_whole_test_split_and_others_their_pixels(
     monkeypatch.setattr(handoff, "INTEGER_PIXELS", 5 * 8 * 8)
     folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
     folder.claim()
-    accuracy = handoff.write(make_quantized_student(), make_splits(), folder, judge)
+    accuracy = handoff.write(make_quantized_student(), make_splits(), folder, judge).accuracy
     with np.load(folder.handoff / "integer_logits.npz") as found, np.load(written[0] / "integer_logits.npz") as all_:
         assert {row: len(found[row]) for row in found} == {row: 12 if row == judge else 5 for row in ARITHMETICS}
         for row in found:
@@ -331,6 +336,6 @@ def test_writing_again_replaces_the_files(tmp_path, make_quantized_student, make
     handoff.write(student, make_splits(), folder)
     with np.load(folder.handoff / "weights.npz") as integers:
         scale = load_params(folder.handoff / "weight_params.json")["linear"].scale
-        np.testing.assert_array_equal(
-            integers["linear"] * np.float32(scale), student.plain.get_layer("linear").kernel.numpy()
-        )
+        kernel = tf_keras.models.load_model(folder.handoff / "student.keras").get_layer("linear").kernel.numpy()
+        np.testing.assert_array_equal(integers["linear"] * np.float32(scale), kernel)
+        assert np.any(kernel != student.plain.get_layer("linear").kernel.numpy()), "the student keeps what it learned"

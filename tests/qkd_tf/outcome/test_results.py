@@ -15,6 +15,7 @@ from qkd_tf.experiment import (
     TrainingSpec,
 )
 from qkd_tf.outcome import results
+from qkd_tf.outcome.handoff import HandedOver
 from qkd_tf.storage import durable
 from qkd_tf.storage.run_folder import RunFolder
 
@@ -44,7 +45,7 @@ def written(tmp_path_factory, student, make_splits):
     folder.claim()
     folder.handoff.mkdir()
     durable.seal(folder.handoff)
-    results.write(folder, EXPERIMENT, make_splits(), student, PHASES, ACCURACY)
+    results.write(folder, EXPERIMENT, make_splits(), HandedOver(student, ACCURACY), PHASES)
     assert durable.read_json(folder.results)["handoff"] == durable.digest(folder.handoff / durable.MANIFEST)
     return json.loads(folder.results.read_text())
 

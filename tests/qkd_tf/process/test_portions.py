@@ -26,3 +26,11 @@ def test_portions_are_all_images_in_their_order(num_images, size):
 def test_values_of_an_image_by_hand(chain):
     model = chain(layers.Conv2D(4, 3, name="conv"), layers.Flatten(), layers.Dense(5))
     assert portions.values_of_image(model.layers[-3:]) == 6 * 6 * 4 + 6 * 6 * 4 + 5
+
+
+@given(st.lists(st.integers(0, 20), max_size=8), st.integers(1, 30))
+def test_regrouped_batches_are_all_images_in_their_order(sizes, size):
+    images, cuts = np.arange(sum(sizes)), np.cumsum(sizes)[:-1]
+    parts = list(portions.regrouped(np.split(images, cuts), size))
+    assert [image for part in parts for image in part] == list(images)
+    assert {len(part) for part in parts[:-1]} <= {size} and all(0 < len(part) <= size for part in parts)

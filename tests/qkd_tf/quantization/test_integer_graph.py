@@ -86,7 +86,7 @@ def assert_equal(student: IntegerStudent, arithmetic: str, images: np.ndarray) -
     for name, stored in expected.items():
         assert found[name].dtype == np.int8
         np.testing.assert_array_equal(found[name], stored, f"{arithmetic}/{name}")
-    np.testing.assert_array_equal(np.concatenate(list(graph.logits(images))), expected[student.output])
+    np.testing.assert_array_equal(np.concatenate(list(graph.logits([images]))), expected[student.output])
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["one by one", "compiled"])
@@ -110,7 +110,7 @@ def test_logits_that_are_moved_in_the_end_have_the_shape_of_the_students_output(
         return moving(layers.Conv2D(5, 1, name="last")(x))
 
     student = make_student(body, HIGH)
-    (logits,) = IntegerGraph(student, ARITHMETICS["litert"], 5).logits(pictures(5))
+    (logits,) = IntegerGraph(student, ARITHMETICS["litert"], 5).logits([pictures(5)])
     assert student.output == "end" and logits.shape[1:] == moving.output_shape[1:]
     assert_equal(student, "litert", pictures(5))
 
@@ -166,6 +166,6 @@ def test_batches_change_no_bit(monkeypatch, make_student):
     expected = student.predict(images, ARITHMETICS["tflm"])[student.output]
     for num_images, sizes in ((0, [1] * 7), (2, [2, 2, 2, 1]), (100, [7])):
         monkeypatch.setattr(integer_graph, "BATCH_BYTES", num_images * 4 * student.largest_tensor)
-        parts = list(IntegerGraph(student, ARITHMETICS["tflm"], 7).logits(images))
+        parts = list(IntegerGraph(student, ARITHMETICS["tflm"], 7).logits([images]))
         assert [len(part) for part in parts] == sizes
         np.testing.assert_array_equal(np.concatenate(parts), expected)

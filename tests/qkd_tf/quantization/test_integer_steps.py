@@ -11,7 +11,7 @@ from tf_keras import layers
 from qkd_tf.contract.grid import activation_params, pixel_grid, signed_grid, unsigned_grid
 from qkd_tf.experiment import ExperimentError, QuantizationSpec
 from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.integer_steps import TIE_SHADE, round_biases, round_requantizations, whole_ratio
+from qkd_tf.quantization.integer_steps import TIE_SHADE, ratio_in_256ths, round_biases, round_requantizations
 from qkd_tf.quantization.scheme import quantize_student
 
 SPEC = QuantizationSpec(weight_bits=3, activation_bits=3)
@@ -200,7 +200,7 @@ def xnnpack_requantize(q, ratio):
 def test_training_and_xnnpack_requantize_every_integer_alike(source_bits, ratio, signed, direction):
     grid = (signed_grid if signed else unsigned_grid)(source_bits)
     source, target = activation_params(grid, 0.0371), activation_params(grid, 0.0371 / ratio)
-    whole = whole_ratio(source, target, direction)
+    whole = ratio_in_256ths(source, target, direction)
     q = np.arange(grid.qmin, grid.qmax + 1)
     interval = np.float32(0.5)  # of the target; the source's follows, as in the student
     z = (np.float32(np.float64(interval) * whole) * q.astype(np.float32)) / interval
@@ -226,7 +226,7 @@ def test_training_and_xnnpack_requantize_every_integer_alike(source_bits, ratio,
 @pytest.mark.parametrize("direction", [np.ceil, np.floor])
 def test_ratio_has_the_shade_that_decides_its_ties_and_none_at_the_smallest(grid, m, shade, direction):
     source, target = activation_params(grid, m * 2.0**-10), activation_params(unsigned_grid(4), 0.25)
-    assert whole_ratio(source, target, direction) == m / 256 * (1 + shade)
+    assert ratio_in_256ths(source, target, direction) == m / 256 * (1 + shade)
 
 
 def test_a_requantized_tensor_keeps_its_interval_and_the_finer_one_gives_way(make_residual_student, images):

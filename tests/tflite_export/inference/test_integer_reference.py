@@ -1,8 +1,11 @@
 """The NumPy interpreter against each runtime: every operator, every tensor, bit for bit."""
 
+import functools
+
 import numpy as np
 import pytest
 
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor, constant
 from tflite_export.flatbuffer.read_back import read_back
@@ -94,4 +97,48 @@ def mean_graph(shape: tuple[int, ...], scales: tuple[np.float32, ...], zero_poin
     graph.add_tensor(constant("axes", np.array([1, 2], np.int32)))
     graph.add_tensor(Tensor("y", (1, shape[-1]), "int8", np.array(scales[1:]), zero_points[1]))
     graph.operators.append(Operator("MEAN", ("x", "axes"), "y", {"keep_dims": False}))
+    return graph
+
+
+@pytest.mark.parametrize("kind", ["ADD", "MUL", "QUANTIZE"])
+def test_every_pair_of_integers_is_the_runtimes(runtime, kind):
+    rng = np.random.default_rng(11)
+    images = np.repeat(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), 256, axis=3)
+    for scales in delicate_scales() if kind == "MUL" else np.exp(rng.uniform(-4, 1, (12, 3))).astype(np.float32):
+        zero_points = (-128,) * 3 if kind == "MUL" else rng.integers(-128, 128, 3).tolist()
+        graph = pairs_graph(kind, scales, *zero_points)
+        asked = every_tensor(runtime, graph, convert(graph, ""), images)["y"]
+        ours = run(graph, np.concatenate(list(input_codes(graph, images))), RUNTIMES[runtime].arithmetic)["y"]
+        np.testing.assert_array_equal(asked, ours, f"{kind} of scales {scales.tolist()}")
+
+
+@functools.cache
+def delicate_scales():
+    """Scales whose products tell whether their ratio is made in float32 or in float64: a few in 2,000."""
+    found, rng = [], np.random.default_rng(11)
+    steps = np.arange(256)
+    products = np.unique(np.outer(steps, steps))
+    for _ in range(2_000):
+        scales = np.exp(rng.uniform(-4, 1, 3)).astype(np.float32)
+        scales[2] = scales[0] * scales[1] * np.float32(rng.uniform(260.0, 600.0))
+        single, double = (ARITHMETICS[name].multiply(products, 1, *scales) for name in ("litert_reference", "tflm"))
+        if np.any(single != double):
+            found.append(scales)
+    return found
+
+
+def test_there_are_delicate_scales():
+    assert len(delicate_scales()) > 3
+
+
+def pairs_graph(kind: str, scales: np.ndarray, *zero_points: int) -> IntegerGraph:
+    """An operator of each int8 and, where it reads two tensors, of each other int8."""
+    graph = IntegerGraph(input="x", output="y")
+    graph.add_tensor(Tensor("x", (1, 16, 16, 256), "int8", scales[:1], zero_points[0]))
+    others = np.arange(-128, 128, dtype=np.int8).reshape(1, 1, 1, 256)
+    inputs = ("x",)
+    if kind != "QUANTIZE":
+        inputs = ("x", graph.add_tensor(constant("others", others, scales[1:2], zero_points[1])))
+    graph.add_tensor(Tensor("y", (1, 16, 16, 256), "int8", scales[2:], zero_points[2]))
+    graph.operators.append(Operator(kind, inputs, "y", {} if kind == "QUANTIZE" else {"activation": "NONE"}))
     return graph

@@ -19,6 +19,7 @@ from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.inference import runtimes as runtimes_module
 from tflite_export.inference.runtimes import RUNTIMES, absence
 from tflite_export.load import ExportError
+from tflite_export.proof import asking, gate
 from tflite_export.proof import verification as verification_module
 from tflite_export.proof.asking import agreement, equal_codes
 from tflite_export.proof.gate import Gate
@@ -332,7 +333,7 @@ def faked(monkeypatch, residual, num_images=200, num_wrong=0, num_disagree=0, **
     logits = student.copy()
     logits[:num_wrong, 2] = 20
     logits[num_images - num_disagree :, 2] = 20
-    monkeypatch.setattr(verification_module, "infer", lambda *_: (logits, {"median_seconds": 0.001}))
+    monkeypatch.setattr(asking, "infer", lambda *_: (logits, {"median_seconds": 0.001}))
     fields = {"integer_logits": {"litert": logits}, **fields}
     return dataclasses.replace(residual.handoff, student_logits=student, test_labels=labels, **fields)
 
@@ -409,7 +410,7 @@ def test_file_better_than_its_student_passes(monkeypatch, residual):
 
 def test_runtimes_that_are_slow_get_the_first_images_and_the_rest_counts_by_prediction(monkeypatch, residual):
     """TFLM and the reference kernels run what there is time for, which the notes say."""
-    monkeypatch.setattr(verification_module, "SLOW_PIXELS", 20 * 8 * 8)
+    monkeypatch.setattr(asking, "SLOW_PIXELS", 20 * 8 * 8)
     codes = {
         row: {name: x[:5] for name, x in tensors.items()} for row, tensors in residual.handoff.integer_codes.items()
     }
@@ -453,14 +454,14 @@ def test_correct_file_of_a_deep_network_of_many_classes_passes(make_handoff):
 
 def test_operator_that_computes_otherwise_is_refused_though_the_classes_agree(monkeypatch, residual):
     """A runtime whose depthwise convolution is a step off in one integer of the first images."""
-    genuine = verification_module.every_tensor
+    genuine = asking.every_tensor
 
     def off_by_a_step(*args):
         codes = genuine(*args)
         codes["depthwise_relu"] = np.where(np.arange(4) == 2, 120, codes["depthwise_relu"]).astype(np.int8)
         return codes
 
-    monkeypatch.setattr(verification_module, "every_tensor", off_by_a_step)
+    monkeypatch.setattr(asking, "every_tensor", off_by_a_step)
     failures = check(residual)["failures"]
     assert failures[0].startswith("litert: tensor depthwise_relu has 7")
     assert " % of the integers that its inputs make, up to " in failures[0]
@@ -515,6 +516,8 @@ def test_runtimes_are_each_told_of(residual):
 
 def test_runtime_that_is_absent_is_told_and_not_failed(monkeypatch, residual):
     monkeypatch.setattr(verification_module, "absence", lambda name: "it is not here" if name == "tflm" else None)
+    monkeypatch.setattr(asking, "absence", lambda name: "it is not here" if name == "tflm" else None)
+    monkeypatch.setattr(gate, "absence", lambda name: "it is not here" if name == "tflm" else None)
     verification = check(residual, runtimes=tuple(RUNTIMES))
     assert verification["passed"] is True
     assert verification["runtimes"]["tflm"]["not_run"] == "it is not here"
@@ -523,6 +526,8 @@ def test_runtime_that_is_absent_is_told_and_not_failed(monkeypatch, residual):
 
 def test_microcontrollers_are_judged_by_the_reference_kernels_where_tflm_is_absent(monkeypatch, residual):
     monkeypatch.setattr(verification_module, "absence", lambda name: "it is not here" if name == "tflm" else None)
+    monkeypatch.setattr(asking, "absence", lambda name: "it is not here" if name == "tflm" else None)
+    monkeypatch.setattr(gate, "absence", lambda name: "it is not here" if name == "tflm" else None)
     verification = check(residual, target=TARGETS["microcontroller"], runtimes=())
     assert (verification["judge"], list(verification["runtimes"])) == ("litert_reference", ["litert_reference"])
     assert any(
@@ -538,7 +543,7 @@ def test_runtime_that_does_not_take_the_file_fails_it_too(monkeypatch, residual)
             raise ExportError("litert_reference does not take the file: too new")
         return genuine(name, *args)
 
-    monkeypatch.setattr(verification_module, "infer", refuse)
+    monkeypatch.setattr(asking, "infer", refuse)
     verification = check(residual, runtimes=("litert", "litert_reference"))
     assert verification["failures"] == ["litert_reference does not take the file: too new"]
 
@@ -559,7 +564,7 @@ def test_judge_that_does_not_take_the_file_fails_it(monkeypatch, residual):
     def refuse(*_):
         raise ExportError("litert does not take the file: too new")
 
-    monkeypatch.setattr(verification_module, "infer", refuse)
+    monkeypatch.setattr(asking, "infer", refuse)
     assert check(residual)["failures"] == [
         "litert was to judge the file, and cannot: litert does not take the file: too new"
     ]
@@ -579,6 +584,8 @@ def test_runtime_without_the_int4_kernels_is_asked_with_int8(residual):
 @pytest.mark.parametrize("target", ["phone", "microcontroller"])
 def test_int4_file_holds_the_same_integers(monkeypatch, residual, target, absent):
     monkeypatch.setattr(verification_module, "absence", lambda name: "not here" if name in absent else absence(name))
+    monkeypatch.setattr(asking, "absence", lambda name: "not here" if name in absent else absence(name))
+    monkeypatch.setattr(gate, "absence", lambda name: "not here" if name in absent else absence(name))
     graph = store(residual.graph, "int4", TARGETS[target])
     content = convert(graph, "")
     assert len(content) < len(residual.content)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib import image as image_files
 
-from tflite_export.reporting.mistakes import MAX_CLASSES, against_full_precision, confusion, picture
+from tflite_export.reporting.misclassified import MAX_CLASSES, against_full_precision, confusion, picture
 
 
 def test_matrix_of_few_classes_is_whole():

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from qkd_tf.data import pipeline, pipelines
-from qkd_tf.data.given import source_of
+from qkd_tf.data.memory_set import source_of
 from qkd_tf.experiment import DataSpec, ExperimentError
 
 SPEC = DataSpec("in_memory:x", batch_size=4, validation_fraction=0.25, crop_padding=0, horizontal_flip=False)
@@ -324,20 +324,51 @@ def test_a_set_that_fits_in_memory_is_run_through_once(monkeypatch, limit):
     monkeypatch.setattr(pipeline, "CACHE_BYTES", limit)
     monkeypatch.setattr(pipeline, "DIGESTED", 20)
     spec = DataSpec("in_memory:x", batch_size=40, validation_fraction=0.25, crop_padding=1)
-    train, test, log = arrays(400), arrays(200), []
+    train, test, validation, log = arrays(400), arrays(200), arrays(100), []
 
     def batches(held):
-        monkeypatch.setattr("qkd_tf.data.given.HELD_BYTES", held)
+        monkeypatch.setattr("qkd_tf.data.memory_set.HELD_BYTES", held)
         log.clear()
-        splits = pipelines(source_of(counted(train, log), counted(test, log), None, spec, None), spec)
+        sets = (counted(given, log) for given in (train, test, validation))
+        splits = pipelines(source_of(*sets, spec, None), spec)
         parts = (splits.train(0), splits.validation, splits.train(1), splits.validation, splits.test)
         return [array for part in parts for batch in part.as_numpy_iterator() for array in batch]
 
     once = batches(400 * 36)
-    assert len(log) < 2 * 600
+    assert len(log) < 2 * 700
     for found, expected in zip(batches(400 * 36 - 1), once, strict=True):  # the training set is a byte too large
         np.testing.assert_array_equal(found, expected)
-    assert len(log) > 2 * 600
+    assert len(log) > 2 * 700
+
+
+@pytest.mark.usefixtures("streaming")
+def test_validation_on_a_part_of_a_large_set_reads_no_more_than_that_part(monkeypatch):
+    """One pass looks at the set, and nothing else reads it whole before training does."""
+    monkeypatch.setattr("qkd_tf.data.memory_set.HELD_BYTES", 0)
+    monkeypatch.setattr("qkd_tf.data.memory_set.COMPARED", 5)
+    monkeypatch.setattr(pipeline, "DIGESTED", 20)
+    spec = DataSpec("in_memory:x", batch_size=40, validation_fraction=0.1, crop_padding=1)
+    given, log = of_many(np.random.default_rng(1).integers(0, 4, 4_000)), []
+    splits = pipelines(source_of(counted(given, log), arrays(8, side=1), None, spec, None), spec)
+    assert len(log) < 4_000 + 400 + 5 * 32  # the first training pictures stand behind those of validation
+    log.clear()
+    labels = np.concatenate([labels for _, labels in splits.validation.as_numpy_iterator()])
+    assert len(labels) == 400 and splits.num_train == 3_600
+    assert len(log) < 420 + 3 * 32
+    assert len(set(labels.tolist())) == 4
+
+
+@pytest.mark.parametrize("held", [0, 1 << 30], ids=["streamed", "held"])
+def test_validation_on_a_part_is_the_foremost_only_of_a_large_set_in_disorder(monkeypatch, held):
+    monkeypatch.setattr("qkd_tf.data.memory_set.HELD_BYTES", held)
+    labels = np.arange(200) % 10
+    for order, foremost in ((labels, not held), (np.sort(labels), False)):
+        images = np.arange(200, dtype=np.uint8)[:, None, None, None]
+        source = source_of(as_set(images, order), arrays(8, side=1), None, SPEC, None)
+        validation = [number for number, _ in read(source.validation)]
+        assert len(validation) == 50 and (validation == list(range(10, 60))) == foremost
+        assert sorted(validation + [number for number, _ in read(source.train)]) == list(range(200))
+        assert {label for _, label in read(source.validation)} == set(range(10))
 
 
 def test_a_set_that_gives_nothing_the_second_time_is_told():
@@ -365,7 +396,7 @@ def test_arrays_sorted_by_class_are_mixed_where_they_are_streamed():
 
 @pytest.mark.usefixtures("streaming")
 def test_a_streamed_set_sorted_by_class_is_refused_and_one_in_disorder_is_not(monkeypatch):
-    monkeypatch.setattr("qkd_tf.data.given.BUFFER_BYTES", 1_000)  # pictures of a byte
+    monkeypatch.setattr("qkd_tf.data.memory_set.BUFFER_BYTES", 1_000)  # pictures of a byte
     spec = DataSpec("in_memory:x", batch_size=100, crop_padding=0)
     labels = np.repeat(np.arange(10), 500)
     other = of_many(labels[:200])
@@ -381,7 +412,7 @@ def test_a_streamed_set_sorted_by_class_is_refused_and_one_in_disorder_is_not(mo
         load(np.concatenate([np.arange(2_500) % 5, 5 + np.arange(2_500) % 5]))
     for mixed in (np.random.default_rng(0).permutation(labels), np.arange(5_000) % 10):
         assert load(mixed).num_train == 5_000
-    monkeypatch.setattr("qkd_tf.data.given.BUFFER_BYTES", 5_000)
+    monkeypatch.setattr("qkd_tf.data.memory_set.BUFFER_BYTES", 5_000)
     assert load(labels).num_train == 5_000
 
 

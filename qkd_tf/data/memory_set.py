@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from qkd_tf.data.mixing import is_mixed
 from qkd_tf.data.pixels import recolour, shape_notes
 from qkd_tf.data.source import Examples, PictureDigest, Source, in_memory
 from qkd_tf.experiment import DataSpec, ExperimentError, require
@@ -54,7 +55,7 @@ def source_of(
     label_names = _label_names(labels, label_names)
     content = hashlib.sha256("\n".join([part.sha256 for part in given.values()] + label_names).encode()).hexdigest()
     if validation is None:
-        chosen = _stratified(labels["train"], spec.validation_fraction)
+        chosen = given["train"].for_validation(spec.validation_fraction)
         given["validation"] = given["train"].part(chosen)
         given["train"] = given["train"].part(~chosen)
     for name in ("validation", "test"):
@@ -99,6 +100,9 @@ class _Arrays:
     def shape(self) -> tuple[int, int, int]:
         return self.images.shape[1:]
 
+    def for_validation(self, fraction: float) -> np.ndarray:
+        return _stratified(self.labels, fraction)
+
     def part(self, chosen: np.ndarray) -> "_Arrays":
         return dataclasses.replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
@@ -111,21 +115,35 @@ class _Arrays:
 
 @dataclasses.dataclass(frozen=True)
 class _Stream:
-    """A split of a tf.data set: pairs of pixels [h, w, C] uint8 and labels [] int64, labels known as an array."""
+    """A split of a tf.data set: pairs of pixels [h, w, C] uint8 and labels [] int64, labels known as an array.
+
+    Attributes:
+      image_bytes: on average.
+      is_held: its pixels are in memory.
+    """
 
     dataset: tf.data.Dataset
     labels: np.ndarray
     sha256: str
     notes: tuple[str, ...]
-    image_bytes: int  # on average
+    image_bytes: int
+    is_held: bool
 
     @property
     def shape(self) -> tuple[int | None, int | None, int]:
         return tuple(self.dataset.element_spec[0].shape)
 
+    def for_validation(self, fraction: float) -> np.ndarray:
+        """What is not held is run through up to the last of these, so it is the foremost, where they are mixed."""
+        number = round(len(self.labels) * fraction)
+        foremost = not self.is_held and number > 0 and is_mixed(self.labels, number)
+        return (_foremost if foremost else _stratified)(self.labels, fraction)
+
     def part(self, chosen: np.ndarray) -> "_Stream":
-        mask = tf.constant(chosen)
-        dataset = self.dataset.enumerate().filter(lambda index, _: mask[index]).map(lambda _, example: example)
+        mask, end = tf.constant(chosen), np.max(np.flatnonzero(chosen), initial=-1) + 1
+        dataset = (
+            self.dataset.take(end).enumerate().filter(lambda index, _: mask[index]).map(lambda _, example: example)
+        )
         return dataclasses.replace(self, dataset=dataset, labels=self.labels[chosen])
 
     def first(self, number: int) -> "_Stream":
@@ -219,7 +237,7 @@ def _stream(given: tf.data.Dataset, name: str, spec: DataSpec) -> _Stream:
     )
     if held:
         dataset = tf.data.Dataset.from_tensor_slices((np.concatenate(held), labels))
-    return _Stream(dataset, labels, digest.hexdigest(), notes, max(1, num_bytes // max(1, len(labels))))
+    return _Stream(dataset, labels, digest.hexdigest(), notes, max(1, num_bytes // max(1, len(labels))), bool(held))
 
 
 def _shown(batches: tf.data.Dataset, name: str, examples: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -337,14 +355,26 @@ def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | Non
     return [str(name) for name in (range(num_classes) if label_names is None else label_names)]
 
 
+def _foremost(labels: np.ndarray, fraction: float) -> np.ndarray:
+    """Which examples are for validation, [N] bool: that share of all, the first ones; of each class one is left out."""
+    candidates = _candidates(labels, np.arange(len(labels)))
+    chosen = np.zeros(len(labels), bool)
+    chosen[candidates[: round(len(labels) * fraction)]] = True
+    return chosen
+
+
+def _candidates(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Numbers of the examples, in that order, without the first of each class, which is for training."""
+    _, first_of_class = np.unique(labels, return_index=True)
+    return order[~np.isin(order, first_of_class)]
+
+
 def _stratified(labels: np.ndarray, fraction: float) -> np.ndarray:
     """Which examples are for validation, [N] bool: that share of each class, chosen by a fixed seed.
 
     Of each class one is left for training.
     """
-    _, first_of_class = np.unique(labels, return_index=True)
-    order = np.random.default_rng(0).permutation(len(labels))
-    candidates = order[~np.isin(order, first_of_class)]
+    candidates = _candidates(labels, np.random.default_rng(0).permutation(len(labels)))
     by_class = candidates[np.argsort(labels[candidates], kind="stable")]
     number = min(round(len(labels) * fraction), len(by_class))
     chosen = np.zeros(len(labels), bool)

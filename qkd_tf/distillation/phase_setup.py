@@ -1,0 +1,120 @@
+"""What a phase's step is made of: optimizers, their schedules, and what is annealed against oscillation."""
+
+import dataclasses
+
+import tensorflow as tf
+import tf_keras
+
+from qkd_tf.distillation.distiller import Distiller, ParameterGroup
+from qkd_tf.distillation.learning_rates import CosineDecayFrom
+from qkd_tf.distillation.phases import PHASES
+from qkd_tf.experiment import TrainingSpec
+from qkd_tf.quantization.oscillation import Freezing, cosine, dampening_loss
+from qkd_tf.quantization.scheme import QuantizedStudent
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """What is trained.
+
+    Attributes:
+      student: the pair of float and quantized student.
+      teacher: float model, or None where no phase needs one.
+      pretrained: names, of "student" and "teacher", that came with weights: full_precision leaves them alone.
+    """
+
+    student: QuantizedStudent
+    teacher: tf_keras.Model | None = None
+    pretrained: frozenset[str] = frozenset()
+
+
+class PhaseSetup:
+    """Makes the `Distiller` of each phase.
+
+    Args:
+      freezing: None where no weight is frozen.
+    """
+
+    def __init__(self, spec: TrainingSpec, networks: Networks, steps_per_epoch: int, freezing: Freezing | None):
+        self._spec, self._networks, self._steps_per_epoch, self._freezing = spec, networks, steps_per_epoch, freezing
+
+    def distiller(self, index: int) -> Distiller:
+        """Phase `index`'s step, compiled; to be made in the scope of the devices that train."""
+        spec, student, teacher = self._spec, self._networks.student, None
+        pretrained = self._networks.pretrained
+        phase_spec = spec.phases[index]
+        phase = PHASES[phase_spec.name]
+        if phase.teacher != "absent":
+            teacher = self._networks.teacher
+        steps_before, steps = 0, phase_spec.epochs * self._steps_per_epoch
+        if spec.one_cosine and phase.quantized:
+            steps_before, steps = self._quantized_steps(index)
+
+        def group(variables, ratio: float = 1.0, max_change: float = 0.0) -> ParameterGroup:
+            schedule = CosineDecayFrom(phase_spec.learning_rate * ratio, steps, steps_before)
+            optimizer = OPTIMIZERS[spec.optimizer](schedule, spec)
+            optimizer.build(variables)
+            return ParameterGroup(optimizer, variables, max_change)
+
+        if phase.quantized:  # nothing but intervals moves in a student whose layers are frozen
+            student_groups = [
+                group(student.trained_weights),
+                group(student.weight_intervals, spec.weight_interval_lr_ratio, spec.interval_max_change),
+                group(student.activation_intervals, spec.activation_interval_lr_ratio, spec.interval_max_change),
+            ]
+            student_groups = [group for group in student_groups if group.variables]
+        else:
+            student_groups = [] if "student" in pretrained else [group(student.plain.trainable_variables)]
+        teacher_groups = []
+        if teacher is not None and phase.teacher == "trained" and (phase.distills or "teacher" not in pretrained):
+            teacher_groups = [group(teacher.trainable_variables, spec.teacher_lr_ratio if phase.distills else 1.0)]
+        options = self._against_oscillation(index, student_groups[0].optimizer) if phase.quantized else {}
+        distiller = Distiller(
+            phase,
+            student.model if phase.quantized else student.plain,
+            teacher,
+            student_groups,
+            teacher_groups,
+            temperature=spec.temperature,
+            distillation_weight=spec.distillation_weight,
+            weight_decay=spec.weight_decay,
+            scales_loss=spec.mixed_precision == "float16",
+            **options,
+        )
+        distiller.compile(jit_compile=spec.jit_compile or None, steps_per_execution=spec.steps_per_execution)
+        return distiller
+
+    def _against_oscillation(self, index: int, optimizer: tf_keras.optimizers.Optimizer) -> dict:
+        """The distiller's options that dampen and freeze, by the share of all quantized steps that are done.
+
+        Args:
+          optimizer: of phase `index`; a resumed run has its number of steps from the checkpoint.
+        """
+        spec, weights = self._spec, self._networks.student.weights
+        steps_before, steps = self._quantized_steps(index)
+
+        def annealed(start: float, end: float) -> tf.Tensor:
+            return cosine(start, end, (steps_before + tf.cast(optimizer.iterations, tf.float32)) / steps)
+
+        def penalty() -> tf.Tensor:
+            losses = [dampening_loss(w.kernel, w.interval, w.grid) for w in weights.values()]
+            return annealed(0.0, spec.dampening) * tf.add_n(losses)
+
+        def freeze() -> None:
+            self._freezing.update(weights, annealed(spec.freeze_threshold_start, spec.freeze_threshold_end))
+
+        return {
+            "student_penalty": penalty if spec.dampening else None,
+            "after_student_step": freeze if self._freezing else None,
+        }
+
+    def _quantized_steps(self, index: int) -> tuple[int, int]:
+        """Steps of the quantized phases before phase `index`, and of all of them."""
+        epochs = [phase.epochs if PHASES[phase.name].quantized else 0 for phase in self._spec.phases]
+        return sum(epochs[:index]) * self._steps_per_epoch, sum(epochs) * self._steps_per_epoch
+
+
+OPTIMIZERS = {
+    "sgd": lambda schedule, spec: tf_keras.optimizers.SGD(schedule, momentum=spec.momentum),
+    "adam": lambda schedule, spec: tf_keras.optimizers.Adam(schedule),
+}
