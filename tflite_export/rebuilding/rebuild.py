@@ -212,7 +212,7 @@ class _Rebuilder:
             activation="NONE",
         )
 
-    def _average_what_is_there(self, layer, source: Tensor, output: str) -> None:
+    def _average_what_is_there(self, layer: tf_keras.layers.Layer, source: Tensor, output: str) -> None:
         """AVERAGE_POOL_2D leaves padding out of its windows, and keeps the steps of its input; then it gets its own."""
         shape = self.graph.tensors[output].shape
         pooled = self.graph.add_tensor(dataclasses.replace(source, name=f"{layer.name}/average", shape=shape))
