@@ -115,15 +115,15 @@ test_pictures.__test__ = False
 
 @contextlib.contextmanager
 def students_seen():
-    """The float students that are handed on meanwhile, once they were looked at."""
+    """The float students that the pre-flight hands on meanwhile."""
     seen, original = [], networks.checked_student
 
-    def checked_student(*positional, **named):
-        student, plan = original(*positional, **named)
-        seen.append(student)
-        return student, plan
+    def student(*positional, **named):
+        network, plan = original(*positional, **named)
+        seen.append(network)
+        return network, plan
 
-    networks.checked_student = checked_student
+    networks.checked_student = student
     try:
         yield seen
     finally:
