@@ -55,7 +55,18 @@ ACTIVATIONS: Mapping[str, Callable[[], object]] = {
     "lambda": lambda: lambda x: tf.nn.relu(x) * 0.5,
     "partial": lambda: functools.partial(tf.nn.leaky_relu, alpha=0.3),
 }
-ORDINARY_ACTIVATIONS = ("'relu'", "'swish'", "'linear'", "tf.nn.relu", "tf.nn.relu6", "ReLU()", "ReLU(6)", "'sigmoid'")
+ORDINARY_ACTIVATIONS = (
+    "'hard_sigmoid'",
+    "ReLU(3)",
+    "'relu'",
+    "'swish'",
+    "'linear'",
+    "tf.nn.relu",
+    "tf.nn.relu6",
+    "ReLU()",
+    "ReLU(6)",
+    "'sigmoid'",
+)
 POLICIES = ("mixed_float16", "mixed_bfloat16", "float64")
 
 
@@ -273,7 +284,8 @@ def _padding(d: Drawer):
 
 
 def _relu(d: Drawer):
-    named = {} if not d.oddly(0.4) else d.one(({"max_value": 3.0}, {"negative_slope": 0.1}, {"threshold": 0.5}))
+    named = {"max_value": d.one((0.5, 1.0, 3.0))} if d.sometimes(0.15) else {}
+    named = d.one(({"negative_slope": 0.1}, {"threshold": 0.5})) if d.oddly(0.3) else named
     return d.layer(L.ReLU, *([6.0] if not named and d.sometimes(0.3) else []), **named, **d.common())
 
 
@@ -293,13 +305,14 @@ LAYERS: Mapping[str, Callable] = {
     "max pooling": _pooling(L.MaxPooling2D),
     "average pooling": _pooling(L.AveragePooling2D),
     "padding": _padding,
+    "cropping": lambda d: d.layer(L.Cropping2D, d.one((1, ((0, 1), (1, 0))))),
+    "repeated pixels": lambda d: d.layer(L.UpSampling2D, d.one((2, (1, 2), (3, 2)))),
     "dropout": lambda d: d.layer(d.one((L.Dropout, L.SpatialDropout2D, L.GaussianDropout)), 0.2, **d.common()),
     "noise": lambda d: d.layer(L.GaussianNoise, 0.1),
     "activity regularization": lambda d: d.layer(L.ActivityRegularization, 1e-4),
     "identity": lambda d: d.layer(L.Identity, **d.common()),
 }
 ODD_LAYERS: Mapping[str, Callable] = {
-    "cropping": lambda d: d.layer(L.Cropping2D, d.one((1, ((0, 1), (1, 0))))),
     "upsampling": lambda d: d.layer(L.UpSampling2D, 2, interpolation=d.one(("nearest", "bilinear"))),
     "transposed": lambda d: d.layer(L.Conv2DTranspose, _filters(d), 3),
     "leaky": lambda d: d.layer(d.one((L.LeakyReLU, L.ELU, L.PReLU, L.ThresholdedReLU))),
@@ -387,6 +400,53 @@ def _twice(d: Drawer, x):
     return layer(d.layer(L.Conv2D, x.shape[-1], 1)(layer(x)))
 
 
+# Layers over one axis: what is made of a series.
+SERIES_LAYERS: Mapping[str, Callable] = {
+    "convolution": lambda d: d.layer(L.Conv1D, _filters(d), **_one_axis(d, ("same", "valid", "causal"))),
+    "convolution of groups": lambda d: d.layer(
+        L.Conv1D, 6, groups=d.one((1, 2, 3)), **_one_axis(d, ("same", "causal"))
+    ),
+    "depthwise": lambda d: d.layer(
+        L.DepthwiseConv1D, depth_multiplier=d.number(1, 2), **_one_axis(d, ("same", "valid"))
+    ),
+    "separable": lambda d: d.layer(L.SeparableConv1D, _filters(d), **_one_axis(d, ("same", "valid", "causal"))),
+    "max pooling": lambda d: d.layer(L.MaxPooling1D, d.one((2, 3)), padding=d.one(("valid", "same"))),
+    "average pooling": lambda d: d.layer(L.AveragePooling1D, d.one((2, 3))),
+    "padding": lambda d: d.layer(L.ZeroPadding1D, d.one((1, (0, 2)))),
+    "dense": lambda d: d.layer(L.Dense, _filters(d), **d.kernel()),
+    "batch norm": lambda d: L.BatchNormalization(scale=d.sometimes(0.8)),
+    "relu": lambda d: L.ReLU(),
+    "dropout": lambda d: L.SpatialDropout1D(0.1),
+}
+
+
+def _one_axis(d: Drawer, paddings: tuple[str, ...]) -> dict:
+    found = d.kernel() | {"kernel_size": d.one((1, 2, 3)), "padding": d.one(paddings)}
+    if d.sometimes(0.5):
+        found |= d.one(({"strides": 2}, {"dilation_rate": 2}))
+    return found
+
+
+def _hard_swish(d: Drawer, x):
+    """As tf_keras.applications and people write it."""
+    d.shallow = False
+    x = d.layer(L.Conv2D, _filters(d), 3, padding="same")(x)
+    ways = (
+        lambda: L.Multiply()([x, L.ReLU(6.0)(x + 3.0) * (1.0 / 6.0)]),
+        lambda: x * tf.nn.relu6(x + 3.0) / 6.0,
+        lambda: x * L.Activation("hard_sigmoid")(x),
+    )
+    return d.one(ways)()
+
+
+def _series(d: Drawer, x):
+    """Layers over one axis between two Reshapes."""
+    y = L.Reshape((-1, x.shape[-1]))(x)
+    for _ in range(d.number(1, 3)):
+        y = d.apply({name: functools.partial(_called, make) for name, make in SERIES_LAYERS.items()}, y)
+    return L.Reshape(d.one(((1, -1, y.shape[-1]), (-1, 1, y.shape[-1]))))(y)
+
+
 # What people wire in the functional API.
 WIRES: Mapping[str, Callable] = {
     "residual": _joined(L.Add),
@@ -397,6 +457,8 @@ WIRES: Mapping[str, Callable] = {
     "inner model": _inner,
     "inner sequential": _inner_sequential,
     "used twice": _twice,
+    "hard swish": _hard_swish,
+    "series": _series,
     "tf.nn.relu": lambda d, x: tf.nn.relu(x),
     "tf.nn.relu6": lambda d, x: tf.nn.relu6(x),
     "x + conv(x)": lambda d, x: x + d.layer(L.Conv2D, x.shape[-1], 3, padding="same", use_bias=False)(x),

@@ -75,6 +75,19 @@ class Arithmetic:
         return self.int4.get(kind, self) if int4 else self
 
 
+def average_of_stored(sums: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
+    """AVERAGE_POOL_2D of every runtime: a sum of stored integers by how many they are, a half away from zero.
+
+    Zero points stay in the sums, so that a half goes up or down by the sign of what is stored, not of what it means.
+
+    Args:
+      sums: whole numbers.
+      counts: of the pixels of each window that are there, without padding.
+    """
+    sums = np.asarray(sums, np.int64)
+    return np.sign(sums) * ((np.abs(sums) + counts // 2) // counts)
+
+
 def _double(scale: Scale) -> np.ndarray:
     return np.asarray(scale, np.float32).astype(np.float64)
 

@@ -19,6 +19,26 @@ _NAMES: Mapping[Callable, str] = {
 }
 
 
+_BOUNDED = "relu(max_value="
+
+
+def upper_end(function: str) -> float | None:
+    """The largest value that a ReLU of that name gives; None for any other function, and a ReLU without an end."""
+    if function == "relu6":
+        return 6.0
+    return float(function.removeprefix(_BOUNDED)[:-1]) if function.startswith(_BOUNDED) else None
+
+
+def word(function: str) -> str:
+    """The name of a function without its arguments: what a layer of its own is called by."""
+    return function.partition("(")[0]
+
+
+def is_relu(function: str) -> bool:
+    """Whether it is the name of a ReLU from 0 on: plain, or with a largest value of more than 0."""
+    return function == "relu" or (upper_end(function) or 0.0) > 0.0
+
+
 def activation_name(layer: tf_keras.layers.Layer) -> str:
     """Name of the activation function that a layer applies, "linear" where there is none.
 
@@ -29,7 +49,7 @@ def activation_name(layer: tf_keras.layers.Layer) -> str:
             return f"relu(negative_slope={float(layer.negative_slope):g}, threshold={float(layer.threshold):g})"
         if layer.max_value is None:
             return "relu"
-        return "relu6" if float(layer.max_value) == 6 else f"relu(max_value={float(layer.max_value)})"
+        return "relu6" if float(layer.max_value) == 6 else f"{_BOUNDED}{float(layer.max_value)})"
     if isinstance(layer, layers.Softmax):
         return "softmax"
     function = getattr(layer, "activation", None)

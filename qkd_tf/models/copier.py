@@ -216,7 +216,7 @@ class Copier:
         if layer is None:
             if isinstance(call.layer, layers.BatchNormalization) and call.in_inference:
                 changed["trainable"] = False
-            config, function = _config(call.layer)
+            config, function = float_config(call.layer)
             layer = type(call.layer).from_config({**config, "name": call.name, **changed})
             if function is not None and "activation" not in changed:
                 layer.activation = function
@@ -255,7 +255,7 @@ def valid_name(name: str) -> str:
     return f"layer_{name}_" if RESERVED.match(name) or not name[:1].isalnum() else name
 
 
-def _config(layer: layers.Layer) -> tuple[dict, object]:
+def float_config(layer: layers.Layer) -> tuple[dict, object]:
     """Config of a layer in float32, and its activation function, which a config cannot always tell.
 
     Mixed precision is a way of training, which training chooses itself.

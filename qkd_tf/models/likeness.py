@@ -163,6 +163,8 @@ def _tensors(model: tf_keras.Model, tensors: list, inputs) -> list:
 def _parted(pairs: list[tuple[str, tf.Tensor, tf.Tensor]], tolerance: float) -> str | None:
     parted = None
     for name, got, expected in pairs:
+        if tf.size(got) == tf.size(expected):  # a series [N, T, C] is read as a map [N, 1, T, C]
+            got = tf.reshape(got, tf.shape(expected))
         differs = _difference(*(np.asarray(tf.cast(v, tf.float64)) for v in (got, expected))) > tolerance
         parted = (parted or name) if differs else None
     return parted

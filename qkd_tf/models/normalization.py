@@ -16,7 +16,8 @@ TRAINING_ONLY = tuple(
     getattr(layers, name)
     for name in (
         "ActivityRegularization AlphaDropout Dropout GaussianDropout GaussianNoise RandomBrightness RandomContrast "
-        "RandomCrop RandomFlip RandomHeight RandomRotation RandomTranslation RandomWidth RandomZoom SpatialDropout2D"
+        "RandomCrop RandomFlip RandomHeight RandomRotation RandomTranslation RandomWidth RandomZoom SpatialDropout1D "
+        "SpatialDropout2D"
     ).split()
 )
 NORMALIZING = (layers.Rescaling, layers.Normalization)

@@ -13,7 +13,7 @@ import tf_keras
 from tf_keras import layers
 
 from qkd_tf.experiment import require
-from qkd_tf.models.activations import activation_name
+from qkd_tf.models.activations import activation_name, word
 from qkd_tf.models.copier import Call, Copier, calls, maker
 from qkd_tf.models.normalization import is_nothing
 from qkd_tf.models.operations import as_layer
@@ -93,7 +93,7 @@ class Reading(Copier):
             function = activation_name(layer)
             if function in PROBABILITIES or self.fused is not None and function not in self.fused:
                 x = self.same(call, activation="linear")
-                return self.activation(function, self.free_name(f"{call.name}_{function}"), [x])
+                return self.activation(function, self.free_name(f"{call.name}_{word(function)}"), [x])
             if self.fused is not None:
                 return self.same(call, activation=bare(function))
         return self.same(call)

@@ -20,6 +20,8 @@ import tensorflow as tf
 
 from qkd_tf.contract.grid import IntegerGrid
 
+TIE_SLACK = 2.0**-11
+
 
 def fake_quantize(
     x: tf.Tensor,
@@ -132,6 +134,24 @@ def fake_quantize_fused(
         return rounded(x), gradient
 
     return straight_through(x, interval)
+
+
+def round_average(x: tf.Tensor, interval: tf.Tensor, zero_point: int) -> tf.Tensor:
+    """An average of points of a grid, on that grid, as AVERAGE_POOL_2D rounds it; gradients pass as they are.
+
+        x_hat = I * (round(x / I + zero_point) - zero_point)          half away from zero
+
+    What lies within TIE_SLACK of a half is one: sums of floats miss it by their last bits. Averages of fewer than 512
+    integers have no other value as near to a half.
+
+    Args:
+      x: any shape, float32.
+      interval: of the tensor that was averaged, scalar.
+      zero_point: of the same.
+    """
+    z = x / interval + float(zero_point)
+    rounded = tf.sign(z) * tf.math.rint(tf.abs(z) + TIE_SLACK)
+    return x + tf.stop_gradient((rounded - float(zero_point)) * interval - x)
 
 
 def with_interval_gradient(weight: tf.Tensor, interval: tf.Tensor, factor: float) -> tf.Tensor:

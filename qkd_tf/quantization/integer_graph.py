@@ -29,7 +29,7 @@ from qkd_tf.contract.runtime_arithmetic import (
 )
 from qkd_tf.process import portions
 from qkd_tf.process.accelerators import on_cpu
-from qkd_tf.quantization.integer_student import IntegerStudent, Operator, integer_sums
+from qkd_tf.quantization.integer_student import IntegerStudent, Operator, integer_sums, window_counts
 from qkd_tf.quantization.roles import parents
 
 # Of the largest tensor of a batch, of which a graph holds some at a time: 8 images of MobileNetV2 at 224 x 224.
@@ -168,6 +168,20 @@ class IntegerGraph:
         look_up = _table(found, limits)
         return lambda x: look_up(tf.round(layer(tf.cast(x, tf.float64)) * area) - low)
 
+    def _average_what_is_there(self, operator: Operator, rounding: Callable, limits: tuple[int, int]) -> Callable:
+        layer = operator.root
+        (parent,) = parents(layer)
+        zero_point, counts = self._student.params[parent.name].zero_point, tf.constant(window_counts(layer))
+        look_up = self._requantize(operator, rounding, limits)
+
+        def build(x: tf.Tensor) -> tf.Tensor:
+            means = layer(tf.cast(x, tf.float64) + zero_point)
+            sums = tf.cast(tf.round(tf.cast(means, tf.float64) * tf.cast(counts, tf.float64)), tf.int64)
+            averages = tf.sign(sums) * ((tf.abs(sums) + counts // 2) // counts)  # `average_of_stored`
+            return look_up(tf.cast(averages - zero_point, tf.float32))
+
+        return build
+
     def _concatenate(self, operator: Operator, rounding: Callable, limits: tuple[int, int]) -> Callable:
         *input_scales, output_scale = self._student.scales(operator)
 
@@ -195,6 +209,7 @@ BUILDS: Mapping[Callable, Callable] = {
     IntegerStudent.logistic: IntegerGraph._logistic,
     IntegerStudent.average: IntegerGraph._average,
     IntegerStudent.average_windows: IntegerGraph._average_windows,
+    IntegerStudent.average_what_is_there: IntegerGraph._average_what_is_there,
     IntegerStudent.concatenate: IntegerGraph._concatenate,
     IntegerStudent.requantize: IntegerGraph._requantize,
     IntegerStudent.move: IntegerGraph._move,

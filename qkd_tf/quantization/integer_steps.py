@@ -16,7 +16,7 @@ import tf_keras
 
 from qkd_tf.contract.grid import TensorQuantParams
 from qkd_tf.models.copier import REQUANTIZED
-from qkd_tf.quantization.roles import batch_norm_of, is_sigmoid, parents, producer
+from qkd_tf.quantization.roles import averages_what_is_there, batch_norm_of, is_sigmoid, parents, producer
 from qkd_tf.quantization.scheme import QuantizedStudent, QuantizedTensor
 
 INT32_MAX = 2**31 - 1
@@ -34,7 +34,8 @@ def put_on_integer_steps(student: QuantizedStudent) -> None:
 def round_requantizations(student: QuantizedStudent) -> None:
     """Makes the ratio of intervals at each requantization a whole number of 256ths.
 
-    Requantized are a tensor read at fewer bits, one that a ReLU of its own reads, and the inputs of a Concatenate. It
+    Requantized are a tensor read at fewer bits, one that a ReLU of its own reads, the inputs of a Concatenate, and what
+    an average over the pixels that are there makes in the steps of its input. It
     is the finer tensor, the source, that gives way: its interval is widened, which costs resolution of its 8 bits (to
     4 bits up to 8 %, to 2 bits up to a third) and clips nothing that was not clipped before. Pixels, sigmoids, what
     must end at 6, and a tensor that is requantized a second time, cannot give way; then the target's interval moves.
@@ -62,7 +63,12 @@ def round_requantizations(student: QuantizedStudent) -> None:
 
 
 def _only_requantizes(layer, student: QuantizedStudent) -> bool:
-    """Whether the layer gives a tensor another grid and does nothing else, but clip: a requantization or a ReLU."""
+    """Whether the layer gives a tensor another grid and does nothing else that rounds: a requantization, a ReLU.
+
+    An average over the pixels that are there has rounded to the steps of its input before.
+    """
+    if averages_what_is_there(layer):
+        return True
     if not isinstance(layer, (tf_keras.layers.ReLU, tf_keras.layers.Activation)) or is_sigmoid(layer):
         return False
     source = producer(parents(layer)[0]).name

@@ -14,11 +14,11 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.contract.grid import AVERAGE_CODE, INT4_MAX, TensorQuantParams, quantize
-from qkd_tf.contract.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic
-from qkd_tf.models.activations import activation_name
+from qkd_tf.contract.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic, average_of_stored
+from qkd_tf.models.activations import activation_name, is_relu
 from qkd_tf.process.accelerators import on_cpu
 from qkd_tf.process.portions import values_of_image
-from qkd_tf.quantization.roles import LAYERS, batch_norm_of, is_sigmoid, parents, role
+from qkd_tf.quantization.roles import LAYERS, averages_what_is_there, batch_norm_of, is_sigmoid, parents, role
 from qkd_tf.quantization.scheme import QuantizedStudent
 
 INT32_MAX = 2**31 - 1
@@ -160,6 +160,17 @@ class IntegerStudent:
         input_scale, output_scale = self.scales(operator)
         return rounding(sums, input_scale, np.float32(1 / (AVERAGE_CODE * area)), output_scale)
 
+    def average_what_is_there(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+        """Rounded to the steps of the input, as it is stored; then to those of the output."""
+        layer, input_scale, output_scale = operator.root, *self.scales(operator)
+        (parent,) = parents(layer)
+        zero_point = self.params[parent.name].zero_point
+        counts = window_counts(layer)
+        with on_cpu():
+            means = layer(tf.constant(x.astype(np.float64) + zero_point)).numpy()
+        averages = average_of_stored(np.round(means * counts), counts) - zero_point
+        return rounding(averages, input_scale, output_scale)
+
     def concatenate(self, operator: "Operator", rounding: Callable, *parts: np.ndarray) -> np.ndarray:
         *input_scales, output_scale = self.scales(operator)
         rounded = [rounding(part, scale, output_scale) for part, scale in zip(parts, input_scales, strict=True)]
@@ -193,6 +204,7 @@ OPERATORS: Mapping[type, tuple[str, Callable]] = {
 }
 SIGMOID = ("logistic", IntegerStudent.logistic)
 WINDOWS = ("convolution", IntegerStudent.average_windows)
+WHAT_IS_THERE = ("requantize", IntegerStudent.average_what_is_there)
 MOVE = ("limit", IntegerStudent.move)  # rounds nothing
 
 
@@ -255,6 +267,8 @@ class Operator:
             return MOVE
         if is_sigmoid(self.root):
             return SIGMOID
+        if averages_what_is_there(self.root):
+            return WHAT_IS_THERE
         if isinstance(self.root, _layers.AveragePooling2D) and self.root.pool_size != self.root.input_shape[1:3]:
             return WINDOWS
         return OPERATORS[type(self.root)]
@@ -263,7 +277,7 @@ class Operator:
         """Lowest and highest step that the grid and the activation functions leave."""
         low, high = params.grid.qmin, params.grid.qmax
         activations = {activation_name(layer) for layer in self.chain}
-        if activations & {"relu", "relu6"}:
+        if any(map(is_relu, activations)):
             low = 0
         if "relu6" in activations:
             high = min(high, arithmetic.limit(6.0, params.scale))
@@ -282,6 +296,16 @@ def integer_sums(layer, x: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
     convolve = tf.nn.depthwise_conv2d if isinstance(layer, _layers.DepthwiseConv2D) else tf.nn.conv2d
     strides = [1, *layer.strides, 1]
     return convolve(x, codes, strides, layer.padding.upper(), dilations=list(layer.dilation_rate))
+
+
+def window_counts(layer) -> np.ndarray:
+    """How many pixels of the map each window of a pooling reads, int64 [1, H, W, 1]: fewer where there is padding."""
+    ones = np.ones((1, *layer.input_shape[1:3], 1))
+    area = layer.pool_size[0] * layer.pool_size[1]
+    window = tf.ones((*layer.pool_size, 1, 1), tf.float64)
+    with on_cpu():
+        counts = tf.nn.conv2d(tf.constant(ones), window, layer.strides, layer.padding.upper()).numpy()
+    return np.clip(np.round(counts), 1, area).astype(np.int64)
 
 
 def _float_type(largest: float) -> type:

@@ -4,10 +4,15 @@ from collections.abc import Iterable, Mapping
 
 import tf_keras
 
-from qkd_tf.models.activations import activation_name
+from qkd_tf.models.activations import activation_name, is_relu, upper_end
 from qkd_tf.quantization.roles import parents, role, scales_channels
 
 _layers = tf_keras.layers
+
+
+def ends_by_grid(function: str) -> bool:
+    """Whether a ReLU ends where no operator of TFLite's clips: its tensor's grid must end there."""
+    return upper_end(function) not in (None, 6.0)
 
 
 class LayerGraph:
@@ -32,14 +37,20 @@ class LayerGraph:
         return self._roles[name]
 
     def _clips_in_operator(self, name: str) -> bool:
-        """Whether the operator before an activation layer applies it: a kernel's or an Add, read by nothing else."""
+        """Whether the operator before an activation layer applies it: a kernel's or an Add, read by nothing else.
+
+        A ReLU that ends elsewhere than at 6 is the last of its operator, whose grid ends there.
+        """
         (parent,) = self.parents[name]
-        root = self.by_name[self.operator(parent)[0]]
+        chain = [self.by_name[n] for n in self.operator(parent)]
+        if any(ends_by_grid(activation_name(layer)) for layer in chain):
+            return False
+        root = chain[0]
         return len(self.consumers[parent]) == 1 and (role(root) == "compute" or isinstance(root, _layers.Add))
 
     def clips_alone(self, name: str) -> bool:
         """Whether the layer is an activation function that is an operator of its own."""
-        return self.only_clips(name, ("relu", "relu6")) and self.role(name) == "arithmetic"
+        return self.only_clips(name) and self.role(name) == "arithmetic"
 
     def ends_operator(self, name: str) -> bool:
         """Whether the layer's output is a tensor of the integer graph that has a grid of its own."""
@@ -74,10 +85,10 @@ class LayerGraph:
         names = [name] if self.role(name) != "pass" else self.readers(name)
         return bool(names) and all(self.role(n) == "compute" for n in names)
 
-    def only_clips(self, name: str, activations: tuple[str, ...]) -> bool:
-        """Whether the layer does nothing but apply one of `activations`."""
+    def only_clips(self, name: str) -> bool:
+        """Whether the layer does nothing but apply a ReLU."""
         layer = self.by_name.get(name)
-        return isinstance(layer, (_layers.ReLU, _layers.Activation)) and activation_name(layer) in activations
+        return isinstance(layer, (_layers.ReLU, _layers.Activation)) and is_relu(activation_name(layer))
 
     def is_output(self, name: str) -> bool:
         return name in self.outputs or any(self.is_output(c) for c in self.consumers[name] if self.role(c) == "pass")

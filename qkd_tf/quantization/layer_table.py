@@ -149,6 +149,11 @@ def limits(table: list[LayerRow], model: tf_keras.Model, target: TargetSpec) -> 
             for layer in model.layers
             if role(layer) == "compute" and max(getattr(layer, "strides", (1,))) > 3
         ]
+        found += [
+            f"layer {layer.name} repeats pixels {layer.size} times; an Ethos-U takes 2, 4 or 8 in both directions"
+            for layer in model.layers
+            if isinstance(layer, _layers.UpSampling2D) and tuple(layer.size) not in ((2, 2), (4, 4), (8, 8))
+        ]
     return found
 
 

@@ -23,6 +23,7 @@ from qkd_tf.contract.grid import (
 )
 from qkd_tf.contract.logistic import LOGISTIC_STEPS
 from qkd_tf.experiment import ExperimentError, QuantizationSpec
+from qkd_tf.models.activations import activation_name
 from qkd_tf.models.copier import REQUANTIZED
 from qkd_tf.quantization.layer_graph import LayerGraph
 from qkd_tf.quantization.refusals import UnsupportedLayers, problems
@@ -43,8 +44,8 @@ class QuantizationPlan:
       output_grids: tensor handed on by each layer that ends an operator, requantize layers included.
       requantized: (producer, consumer) -> name of the requantize layer to be put between them. One
         such layer serves all consumers of a tensor that it serves.
-      clipped_by_grid: ReLU layers that the grid of their output makes superfluous, and ReLU6 layers whose grid shall
-        end at 6 at the latest.
+      clipped_by_grid: ReLU layers that the grid of their output makes superfluous; of those with a largest value it
+        shall end there at the latest.
       fixed: intervals that are not learned, by tensor: those of sigmoids.
       batch_norms: tensor -> the BatchNormalization that makes it, where compute layers alone read it: its interval's
         gradient can be taken from their weights (`fake_quant`).
@@ -197,7 +198,10 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
         name
         for name, grid in output_grids.items()
         if grid.qmin == 0
-        and graph.only_clips(name, ("relu", "relu6") if name in batch_norms or graph.clips_alone(name) else ("relu",))
+        and graph.only_clips(name)
+        and (
+            name in batch_norms or graph.clips_alone(name) or activation_name(graph.by_name[name]) != "relu6"
+        )  # an operator with a RELU6 ends at 6 whatever the grid
     )
     weight_grids = {name: weight_grid(widths.of(name, "weight_bits"), spec.narrow_range) for name in widths.computes}
     return QuantizationPlan(weight_grids, output_grids, requantized, clipped_by_grid, fixed, batch_norms)
@@ -211,7 +215,7 @@ def _batch_norms(
     for name in tensors:
         consumers = graph.consumers.get(name)
         if consumers and all(graph.only_computes(c) and (name, c) not in requantized for c in consumers):
-            made_by = graph.by_name[graph.parents[name][0] if graph.only_clips(name, ("relu", "relu6")) else name]
+            made_by = graph.by_name[graph.parents[name][0] if graph.only_clips(name) else name]
             if isinstance(made_by, _layers.BatchNormalization) and made_by.scale:
                 found[name] = made_by.name
     return found

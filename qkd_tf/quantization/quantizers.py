@@ -1,6 +1,7 @@
 """TFMOT quantizers whose interval is a trained variable."""
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 import tf_keras
@@ -48,6 +49,7 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
     Attributes:
       interval: the trained scalar, once built.
       gradient_scale: the factor that `interval_gradient_scale` comes to, once built.
+      before: what an operator does to the tensor before it gets this grid; a copy by config does nothing.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
         self.ewgs_scale = ewgs_scale
         self.interval: tf.Variable | None = None
         self.gradient_scale = 1.0
+        self.before: Callable[[tf.Tensor], tf.Tensor] = tf.identity
 
     def build(self, tensor_shape, name, layer) -> dict[str, tf.Variable]:
         """Makes the interval, a trainable scalar of `layer`. An unknown (batch) dimension does not count for N."""
@@ -88,7 +91,12 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
 
     def __call__(self, inputs, training, weights, **kwargs) -> tf.Tensor:
         return fake_quantize(
-            inputs, weights["interval"], self.grid, self.mask_gradient, self.gradient_scale, self.ewgs_scale
+            self.before(inputs),
+            weights["interval"],
+            self.grid,
+            self.mask_gradient,
+            self.gradient_scale,
+            self.ewgs_scale,
         )
 
     def get_config(self) -> dict:
@@ -127,7 +135,7 @@ class ActivationQuantizer(LearnedIntervalQuantizer):
 
     def __call__(self, inputs, training, weights, **kwargs) -> tf.Tensor:
         return fake_quantize_fused(
-            inputs,
+            self.before(inputs),
             weights["interval"],
             self.grid,
             self.gradient_scale,

@@ -3,7 +3,7 @@
 import tf_keras
 
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.models.activations import activation_name
+from qkd_tf.models.activations import activation_name, is_relu
 from qkd_tf.models.copier import leaves
 from qkd_tf.quantization.layer_graph import LayerGraph
 from qkd_tf.quantization.roles import ACTIVATIONS, HINTS, LAYERS, is_sigmoid, role
@@ -53,7 +53,8 @@ def problems(model: tf_keras.Model) -> list[str]:
 def _layer_problems(graph: LayerGraph, layer) -> list[str]:
     found = []
     activation = activation_name(layer)
-    if activation not in ACTIVATIONS and not is_sigmoid(layer):
+    bounded = isinstance(layer, _layers.ReLU) and is_relu(activation)
+    if activation not in ACTIVATIONS and not bounded and not is_sigmoid(layer):
         found.append(f"has activation {activation}; {HINTS.get(activation, 'use relu or relu6')}")
     if getattr(layer, "data_format", "channels_last") != "channels_last" and not isinstance(
         layer,
@@ -68,8 +69,8 @@ def _layer_problems(graph: LayerGraph, layer) -> list[str]:
         found.append(f"adds {len(graph.parents[layer.name])} tensors; add two at a time")
     if isinstance(layer, _layers.Multiply) and (problem := _multiply_problem(layer)):
         found.append(problem)
-    if isinstance(layer, _layers.AveragePooling2D) and layer.padding != "valid":
-        found.append(f"has padding {layer.padding}; use valid")
+    if isinstance(layer, _layers.UpSampling2D) and layer.interpolation != "nearest":
+        found.append(f"has interpolation {layer.interpolation}; use nearest, which moves integers as they are")
     if isinstance(layer, _layers.BatchNormalization) and list(layer.axis) != [len(layer.input_shape) - 1]:
         found.append(f"normalises axis {list(layer.axis)}; use the last axis, the channels")
     if isinstance(layer, _layers.ReLU) and (layer.negative_slope or layer.threshold):

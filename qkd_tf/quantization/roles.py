@@ -47,7 +47,9 @@ LAYERS: Mapping[type, LayerKind] = {
     _layers.Concatenate: LayerKind("arithmetic"),
     _layers.AveragePooling2D: LayerKind("arithmetic"),
     _layers.GlobalAveragePooling2D: LayerKind("arithmetic"),
+    _layers.Cropping2D: LayerKind("pass"),
     _layers.MaxPooling2D: LayerKind("pass"),
+    _layers.UpSampling2D: LayerKind("pass"),
     _layers.ZeroPadding2D: LayerKind("pass"),
     _layers.Flatten: LayerKind("pass"),
     _layers.Reshape: LayerKind("pass"),
@@ -83,6 +85,11 @@ def kernel_size(layer) -> int:
 def is_sigmoid(layer) -> bool:
     """Whether a layer is a sigmoid and nothing else: an operator of its own, LOGISTIC."""
     return isinstance(layer, _layers.Activation) and activation_name(layer) == "sigmoid"
+
+
+def averages_what_is_there(layer) -> bool:
+    """Whether a layer averages over windows of which padding is no part: an AVERAGE_POOL_2D, then a requantization."""
+    return isinstance(layer, _layers.AveragePooling2D) and layer.padding == "same"
 
 
 def producer(layer):

@@ -15,13 +15,14 @@ from tensorflow_model_optimization.quantization.keras import quantize_annotate_l
 
 from qkd_tf.contract.grid import IntegerGrid, TensorQuantParams, activation_params, weight_params
 from qkd_tf.experiment import QuantizationSpec, TrainingSpec
-from qkd_tf.models.activations import activation_name
+from qkd_tf.models.activations import activation_name, upper_end
 from qkd_tf.models.copier import QUANTIZED
 from qkd_tf.models.grouped import without_xla
+from qkd_tf.quantization.fake_quant import round_average
 from qkd_tf.quantization.plan import QuantizationPlan, make_plan, pixel_params
 from qkd_tf.quantization.quantize_configs import BatchNormConfig, LearnedIntervalConfig
 from qkd_tf.quantization.quantizers import ActivationQuantizer, KernelQuantizer, LearnedIntervalQuantizer
-from qkd_tf.quantization.roles import LAYERS, parents, producer, role
+from qkd_tf.quantization.roles import LAYERS, averages_what_is_there, parents, producer, role
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +81,16 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
                     "gradient_share": spec.interval_gradient_share,
                     "gradient_from_neighbors": layer.name in batch_norms,
                 }
-                ends_at_6 = layer.name in plan.clipped_by_grid and activation_name(layer) == "relu6"
+                end = upper_end(activation_name(layer)) if layer.name in plan.clipped_by_grid else None
                 self.outputs[layer.name] = (ActivationQuantizer if form.fused else LearnedIntervalQuantizer)(
                     plan.output_grids[layer.name],
                     interval_gradient_scale=spec.interval_gradient_scale,
-                    largest_value=6.0 if ends_at_6 else None,
+                    largest_value=end,
                     fixed_interval=plan.fixed.get(layer.name),
                     **(fused if form.fused else {"ewgs_scale": spec.ewgs_scale}),
                 )
+                if averages_what_is_there(layer):
+                    self.outputs[layer.name].before = self._average_rounding(producer(parents(layer)[0]).name, layers)
         self.weights: dict[str, KernelQuantizer] = {}
         for layer in layers:
             if layer.name in plan.weight_grids:
@@ -109,6 +112,16 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
             if weight or output:
                 kernel = LAYERS[type(layer)].kernel if weight else None
                 self.configs[layer.name] = LearnedIntervalConfig(kernel, weight, output)
+
+    def _average_rounding(self, source: str, layers: list) -> Callable[[tf.Tensor], tf.Tensor]:
+        """What AVERAGE_POOL_2D does to an average of a tensor before that gets steps of its own."""
+        if (quantizer := self.outputs.get(source)) is not None:
+            return lambda x: round_average(
+                x, tf.stop_gradient(quantizer.interval), quantizer.grid.activation_zero_point
+            )
+        (rescaling,) = [layer for layer in layers if layer.name == source]
+        params = pixel_params(tf_keras.Model(rescaling.input, rescaling.output))
+        return lambda x: round_average(x, params.scale, params.zero_point)
 
     def supports(self, layer) -> bool:
         return layer.name in self.configs

@@ -4,17 +4,21 @@ Rows are added to `models.reading` for SeparableConv2D, swish and others that ar
 inference to none.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import tf_keras
+from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.models.activations import activation_name
-from qkd_tf.models.copier import Call, Copier, called_in_training, calls, has_constants
+from qkd_tf.models.activations import activation_name, is_relu, upper_end, word
+from qkd_tf.models.copier import Call, Copier, called_in_training, calls, has_constants, maker
 from qkd_tf.models.normalization import TRAINING_ONLY, is_nothing
 from qkd_tf.models.operations import as_layer
 from qkd_tf.models.reading import Reading
+from qkd_tf.quantization import one_axis
 from qkd_tf.quantization.roles import ACTIVATIONS, LAYERS
 
 _layers = tf_keras.layers
@@ -49,10 +53,14 @@ def _refusal(node) -> str:
         own = "" if kind.__module__.startswith("tf_keras.") else "custom layer "
         known = ", ".join(sorted(known.__name__ for known in LAYERS.keys() | StudentReading.rewrites.keys()))
         return f"is a {own}{kind.__name__}; {REMEDIES.get(kind.__name__, f'use one of {known}')}"
+    if told := one_axis.problem(node):
+        return told
+    if kind is _layers.Permute and not _keeps_order(node):
+        return f"reorders its input by {layer.dims}, for which there is no operator here; lay the data out so before"
     if has_constants(node):
         return "reads a constant beside tensors of the graph; make it a bias, or Rescaling on pixels"
     function = activation_name(layer)
-    if function.startswith(("function", "layer", "relu(")):
+    if function.startswith(("function", "layer", "relu(")) and not is_relu(function):
         return f"applies {function}; use relu, relu6, swish, sigmoid or a softmax at the end"
     return ""
 
@@ -68,6 +76,7 @@ class StudentReading(Reading):
             raise ExperimentError(
                 f"layer {again[0]} is used several times and has weights; give each use its own layer"
             )
+        self._over_maps: list = []  # layers that calls refer to by their id
         super().__init__(model, input_shape, num_classes)
 
     def call(self, call: Call):
@@ -75,12 +84,60 @@ class StudentReading(Reading):
             if isinstance(call.layer, TRAINING_ONLY):
                 self.notes.append(f"note: layer {call.layer.name}, a {type(call.layer).__name__}, is left out")
             return call.inputs[0]
+        call = self.over_maps(call)
         return self.depthwise(call) if _is_depthwise(call.layer) else super().call(call)
+
+    def over_maps(self, call: Call) -> Call:
+        """A call of a layer over one axis as one of the layer over maps that computes the same; others as they are."""
+        if (row := one_axis.row_for(call.node)) is None:
+            return call
+        inputs = call.inputs
+        if one_axis.is_causal(call.layer):
+            name = self.free_name(f"{call.name}_pad")
+            inputs = [self.add(_layers.ZeroPadding2D(one_axis.causal_padding(call.layer), name=name), inputs)]
+        self._over_maps.append(one_axis.over_maps(call.layer, row, tuple(inputs[0].shape)))
+        return dataclasses.replace(call, layer=self._over_maps[-1], inputs=inputs)
 
     def operation(self, call: Call, layer: tf_keras.layers.Layer):
         if isinstance(layer, _layers.Activation):
             return self.activation(activation_name(layer), call.name, call.inputs)
-        return super().operation(call, layer)
+        found = self._rescaled(call, layer) if isinstance(layer, _layers.Rescaling) else None
+        return super().operation(call, layer) if found is None else found
+
+    def rescaling(self, call: Call):
+        found = self._rescaled(call, call.layer)
+        return self.same(call) if found is None else found
+
+    def _rescaled(self, call: Call, layer: _layers.Rescaling):
+        """What a positive factor makes of relu(a * x + b), or of a product with such; None for anything else."""
+        scale, offset = _scalars(layer)
+        return self._times(call.inputs[0], scale, call.name) if scale > 0 and offset == 0 else None
+
+    def _times(self, tensor, factor: float, name: str):
+        """factor * tensor without a layer more, where there is such a way; its last layer gets the name.
+
+        factor * relu6(a * x + b) = relu(factor * a * x + factor * b), which ends at 6 * factor: so a hard sigmoid is
+        one operator, and what is rounded is rounded once.
+        """
+        last = maker(tensor)
+        if isinstance(last, _layers.Multiply):
+            for place, given in enumerate(inputs := list(last.input)):
+                if (scaled := self._times(given, factor, self.free_name(f"{name}_gate"))) is not None:
+                    inputs[place] = scaled
+                    return self.add(_layers.Multiply(name=name), inputs)
+            return None
+        if not (isinstance(last, _layers.ReLU | _layers.Activation) and is_relu(activation_name(last))):
+            return None
+        before = maker(last.input)
+        if not isinstance(before, _layers.Rescaling) or isinstance(maker(before.input), _layers.InputLayer):
+            return None
+        scale, offset = _scalars(before)
+        if not math.isfinite(scale * offset):
+            return None
+        moved = _layers.Rescaling(factor * scale, factor * offset, name=self.free_name(f"{name}_scale"))
+        end = upper_end(activation_name(last))
+        x = self.add(moved, [before.input])
+        return self.add(_layers.ReLU(end and factor * end, name=name), [x])
 
     def activation(self, function: str, name: str, inputs: list):
         if function == "linear":
@@ -88,6 +145,11 @@ class StudentReading(Reading):
         if function == "swish":
             gate = self.add(_layers.Activation("sigmoid", name=self.free_name(f"{name}_sigmoid")), inputs)
             return self.add(_layers.Multiply(name=name), [inputs[0], gate])
+        if function not in ACTIVATIONS and is_relu(function):
+            return self.add(_layers.ReLU(upper_end(function), name=name), inputs)
+        if function == "hard_sigmoid":  # of tf_keras: clip(0.2 x + 0.5, 0, 1); that of Keras 3 comes written out
+            x = self.add(_layers.Rescaling(0.2, 0.5, name=self.free_name(f"{name}_scale")), inputs)
+            return self.add(_layers.ReLU(1.0, name=name), [x])
         return super().activation(function, name, inputs)
 
     def activation_layer(self, call: Call):
@@ -111,7 +173,11 @@ class StudentReading(Reading):
         x = self.add(depthwise, call.inputs, [depthwise_kernel])
         x = self.add(pointwise, [x], [pointwise_kernel, *bias])
         function = activation_name(layer)
-        return x if function == "linear" else self.activation(function, self.free_name(f"{call.name}_{function}"), [x])
+        return (
+            x
+            if function == "linear"
+            else self.activation(function, self.free_name(f"{call.name}_{word(function)}"), [x])
+        )
 
     def depthwise(self, call: Call):
         """A depthwise convolution for one that has a group for each channel."""
@@ -124,7 +190,11 @@ class StudentReading(Reading):
         )
         x = self.add(depthwise, call.inputs, [kernel.reshape(*kernel.shape[:2], channels, -1), *bias])
         function = activation_name(layer)
-        return x if function == "linear" else self.activation(function, self.free_name(f"{call.name}_{function}"), [x])
+        return (
+            x
+            if function == "linear"
+            else self.activation(function, self.free_name(f"{call.name}_{word(function)}"), [x])
+        )
 
     def batch_norm(self, call: Call):
         """With a beta, which is where the rounding of the bias goes."""
@@ -140,6 +210,24 @@ class StudentReading(Reading):
         fits = layer.data_format == "channels_last" and not any(sum(same_padding(*axis)) for axis in axes)
         return self.same(call, **({"padding": "valid"} if fits else {}))
 
+    def reshape(self, call: Call):
+        """To a map of one row where a series is asked for."""
+        if not one_axis.makes_series(call.node):
+            return self.same(call)
+        return self.add(_layers.Reshape((1, *call.layer.target_shape), name=call.name), call.inputs)
+
+    def permute(self, call: Call):
+        """Of one that moves no number in memory, a Reshape."""
+        shape = tuple(call.node.output_shapes[1:])
+        shape = (1, *shape) if one_axis.makes_series(call.node) else shape
+        return self.add(_layers.Reshape(shape, name=call.name), call.inputs)
+
+    def scaled_sum(self, call: Call):
+        """x + scale * y, of tf_keras.applications' InceptionResNetV2."""
+        x, y = call.inputs
+        scaled = _layers.Rescaling(call.layer.scale, name=self.free_name(f"{call.name}_scaled"))
+        return self.add(_layers.Add(name=call.name), [x, self.add(scaled, [y])])
+
     def joined(self, call: Call):
         """Of one tensor, which it hands on, nothing."""
         return self.same(call) if len(call.inputs) > 1 else call.inputs[0]
@@ -154,14 +242,19 @@ class StudentReading(Reading):
         return x if layer.keepdims else self.add(_layers.Flatten(name=call.name), [x])
 
     rewrites: Mapping[type, Callable] = {
+        CustomScaleLayer: scaled_sum,
         **dict.fromkeys((_layers.Add, _layers.Concatenate, _layers.Multiply), joined),
         _layers.Activation: activation_layer,
         _layers.AveragePooling2D: average_pool,
         _layers.BatchNormalization: batch_norm,
         _layers.GlobalMaxPooling2D: global_max_pool,
         _layers.Normalization: Copier.same,
+        _layers.Permute: permute,
+        _layers.Rescaling: rescaling,
+        _layers.Reshape: reshape,
         _layers.SeparableConv2D: separable,
         _layers.Softmax: softmax,
+        **dict.fromkeys(one_axis.ONE_AXIS, Copier.same),  # of which `over_maps` leaves none
     }
 
 
@@ -173,6 +266,18 @@ def _is_depthwise(layer) -> bool:
         and layer.groups > 1 == layer.kernel.shape[2]
         and layer.strides[0] == layer.strides[1]
     )
+
+
+def _scalars(layer: _layers.Rescaling) -> tuple[float, float]:
+    """Scale and offset; NaN for one that is not one number."""
+    return tuple(float(v) if np.ndim(v) == 0 else math.nan for v in (layer.scale, layer.offset))
+
+
+def _keeps_order(node) -> bool:
+    """Whether a Permute moves axes of one value alone, so that all numbers stay where they are in memory."""
+    shape = node.input_shapes[1:]
+    moved = [axis for axis in node.layer.dims if shape[axis - 1] != 1]
+    return None not in shape and moved == sorted(moved)
 
 
 def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:

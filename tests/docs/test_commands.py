@@ -80,6 +80,7 @@ NOT_RUN = {
     "benchmarks.designs": "minutes, and only worth something while nothing else runs",
     "benchmarks.profile": "minutes, and only worth something while nothing else runs",
     "benchmarks.file_digests": "ten minutes; tests/benchmarks/test_file_digests.py has its parts",
+    "benchmarks.applications": "an hour; tests/benchmarks/test_applications.py has its parts",
     "benchmarks.defaults": "hours: tens of trainings on CIFAR-10",
     "benchmarks.soak": "tests/benchmarks/test_soak.py runs a sample",
     "benchmarks.flagship": "published weights, photographs; small in tests/tflite_export/proof/test_verification.py",

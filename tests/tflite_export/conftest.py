@@ -223,6 +223,21 @@ def _squeeze_excite(x):
     return layers.Multiply(name="gated")([x, layers.Activation("sigmoid", name="gate")(gate)])
 
 
+def _bounded_relus(x):
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv")(x)
+    x = layers.ReLU(1.0, name="one")(layers.BatchNormalization(name="bn")(x))
+    y = layers.ReLU(0.5, name="half")(layers.Conv2D(4, 3, padding="same", name="wide")(x))
+    x = layers.ReLU(1.25, name="sum")(layers.Add(name="add")([x, y]))
+    return layers.ReLU(0.7, name="alone")(layers.MaxPooling2D(name="pool")(x))
+
+
+def _hard_swish(x):
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv")(x)
+    x = layers.BatchNormalization(name="bn")(x)
+    gate = layers.ReLU(1.0, name="gate")(layers.DepthwiseConv2D(1, name="shift")(x))
+    return layers.Multiply(name="swish")([x, gate])
+
+
 # Steps of the finer grid in one of the coarser; neither is one that XNNPACK's QUANTIZE could hold as it is.
 FOUR_BITS, THREE_BITS = 17.3, 35.1
 
@@ -320,6 +335,34 @@ CASES = {
         "CONV_2D LOGISTIC MUL MAXIMUM CONV_2D",
         _through(_swish, layers.Conv2D(5, 1)),
         spec=dataclasses.replace(LOW, last_layer_bits=4),
+    ),
+    "average_what_is_there": Case(
+        "CONV_2D AVERAGE_POOL_2D QUANTIZE CONV_2D AVERAGE_POOL_2D QUANTIZE AVERAGE_POOL_2D QUANTIZE",
+        _through(
+            layers.Conv2D(4, 3, activation="relu", name="stem"),
+            layers.AveragePooling2D(3, 1, "same", name="three"),
+            layers.Conv2D(3, 1, name="signed"),
+            layers.AveragePooling2D((2, 3), (2, 1), "same", name="rectangle"),
+            layers.AveragePooling2D((5, 7), 1, "same", name="wide"),
+        ),
+        (9, 8, 3),
+    ),
+    "crop_and_repeat": Case(
+        "CONV_2D SLICE RESIZE_NEAREST_NEIGHBOR CONV_2D",
+        _through(
+            layers.Conv2D(4, 3, activation="relu", name="stem"),
+            layers.Cropping2D(((1, 0), (0, 2)), name="crop"),
+            layers.UpSampling2D(2, name="repeat"),
+            layers.Conv2D(3, 1, name="last"),
+        ),
+        (9, 8, 3),
+    ),
+    "bounded_relus": Case("CONV_2D CONV_2D ADD MAX_POOL_2D QUANTIZE", _bounded_relus, (8, 6, 3)),
+    "hard_swish": Case(
+        "CONV_2D DEPTHWISE_CONV_2D MUL MAXIMUM CONV_2D",
+        _through(_hard_swish, layers.Conv2D(5, 1)),
+        (8, 6, 3),
+        dataclasses.replace(LOW, last_layer_bits=4),
     ),
     "squeeze_excite": Case(
         "CONV_2D LOGISTIC MUL MEAN MAXIMUM RESHAPE CONV_2D LOGISTIC MUL CONV_2D",

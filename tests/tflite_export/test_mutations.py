@@ -559,6 +559,9 @@ MUTATIONS: dict[str, Callable] = {
     "bias": to_tensor(constant_named("/bias"), change_value),
     "reshape target": to_tensor(constant_named("/shape", INT32), change_value),
     "paddings": to_tensor(constant_named("/paddings", INT32), change_value),
+    "first pixel kept": to_tensor(constant_named("/begin", INT32), change_value),
+    "pixels kept": to_tensor(constant_named("/size", INT32), change_value),
+    "sides of repeated pixels": to_tensor(constant_named("/sides", INT32), change_value),
     "mean axes": to_tensor(constant_named("/axes", INT32), change_value),
     "floor of a clip": to_tensor(constant_named("/minimum", INT8), change_code),
     "kernel scale": to_tensor(constant_named("/kernel"), next_scale),
@@ -626,6 +629,7 @@ MUTATIONS: dict[str, Callable] = {
     "stride": to_operator(has("strideH"), change_option([1, 2, 3], "strideH", "strideW")),
     "dilation": to_operator(has("dilationHFactor"), change_option([1, 2, 3], "dilationHFactor", "dilationWFactor")),
     "pool window": to_operator(has("filterWidth"), change_option([1, 2, 3, 4], "filterHeight", "filterWidth")),
+    "centres of pixels": to_operator(has("halfPixelCenters"), change_option([False, True], "halfPixelCenters")),
     "kept dimensions": to_operator(has("keepDims"), change_option([False, True], "keepDims")),
     "concatenation axis": to_operator(has("axis"), change_option([-1, 0, 1, 2, 3], "axis")),
     "depth multiplier": to_operator(has("depthMultiplier"), change_option([0, 2, 3], "depthMultiplier")),
@@ -660,6 +664,10 @@ RARE = (
     "floor of a clip",
     "clip dropped",
     "pool window",
+    "first pixel kept",
+    "pixels kept",
+    "sides of repeated pixels",
+    "centres of pixels",
     "concatenation axis",
 )
 

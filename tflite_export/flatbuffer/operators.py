@@ -41,20 +41,24 @@ _WINDOW = {"padding": "padding", "stride_h": "strideH", "stride_w": "strideW", "
 _CONV = {**_WINDOW, "dilation_h": "dilationHFactor", "dilation_w": "dilationWFactor"}
 _DEPTHWISE = {**_CONV, "depth_multiplier": "depthMultiplier"}
 _ACTIVATION = {"activation": "fusedActivationFunction"}
+_POOL = {**_WINDOW, "filter_h": "filterHeight", "filter_w": "filterWidth"}
 OPERATORS: Mapping[str, OperatorRow] = {
     "ADD": OperatorRow(2, schema.AddOptionsT, _ACTIVATION),
+    "AVERAGE_POOL_2D": OperatorRow(2, schema.Pool2DOptionsT, _POOL),
     "CONCATENATION": OperatorRow(2, schema.ConcatenationOptionsT, {**_ACTIVATION, "axis": "axis"}),
     "CONV_2D": OperatorRow(3, schema.Conv2DOptionsT, _CONV, {"int4": 7}),
     "DEPTHWISE_CONV_2D": OperatorRow(3, schema.DepthwiseConv2DOptionsT, _DEPTHWISE, {"int4": 7}),
     "FULLY_CONNECTED": OperatorRow(4, schema.FullyConnectedOptionsT, _ACTIVATION, {"int4": 10, "per_channel": 12}),
     "LOGISTIC": OperatorRow(2, None),
     "MAXIMUM": OperatorRow(2, schema.MaximumMinimumOptionsT),
-    "MAX_POOL_2D": OperatorRow(
-        2, schema.Pool2DOptionsT, {**_WINDOW, "filter_h": "filterHeight", "filter_w": "filterWidth"}
-    ),
+    "MAX_POOL_2D": OperatorRow(2, schema.Pool2DOptionsT, _POOL),
     "MEAN": OperatorRow(2, schema.ReducerOptionsT, {"keep_dims": "keepDims"}),
     "MUL": OperatorRow(2, schema.MulOptionsT, _ACTIVATION),
     "PAD": OperatorRow(2, schema.PadOptionsT),
     "QUANTIZE": OperatorRow(2, schema.QuantizeOptionsT),
     "RESHAPE": OperatorRow(1, schema.ReshapeOptionsT),
+    "RESIZE_NEAREST_NEIGHBOR": OperatorRow(
+        3, schema.ResizeNearestNeighborOptionsT, {"half_pixel_centers": "halfPixelCenters"}
+    ),
+    "SLICE": OperatorRow(2, schema.SliceOptionsT),
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from qkd_tf.contract.fixed_point import Scale
-from qkd_tf.contract.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic
+from qkd_tf.contract.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic, average_of_stored
 from qkd_tf.process.portions import num_images, portions
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
 
@@ -153,6 +153,34 @@ def _max_pool(
     return _windows(inputs[0], window, operator.options, RANGES["int8"][0]).max(axis=(4, 5))
 
 
+def _average_pool(
+    arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
+) -> np.ndarray:
+    """Over the pixels that are there; the sum is of integers as they are stored."""
+    window = operator.options["filter_h"], operator.options["filter_w"]
+    stored = inputs[0].astype(np.int64)
+    sums, counts = (
+        _windows(x, window, operator.options, 0).sum(axis=(4, 5)) for x in (stored, np.ones_like(stored[:1]))
+    )
+    return average_of_stored(sums, counts)
+
+
+def _slice(arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor) -> np.ndarray:
+    begin, size = (tensor.integers[1:].tolist() for tensor in tensors[1:])
+    return inputs[0][(slice(None), *(slice(first, first + n) for first, n in zip(begin, size, strict=True)))]
+
+
+def _resize_nearest(
+    arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
+) -> np.ndarray:
+    """Of each pixel the one whose middle, scaled, lies in it."""
+    rows, columns = (
+        (2 * np.arange(side) + 1) * before // (2 * side)
+        for side, before in zip(tensors[1].integers.tolist(), inputs[0].shape[1:3], strict=True)
+    )
+    return inputs[0][:, rows[:, np.newaxis], columns]
+
+
 def _pad(arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor) -> np.ndarray:
     return np.pad(inputs[0], tensors[1].integers, constant_values=output.zero_point)
 
@@ -171,6 +199,7 @@ def _concatenation(
 
 OPERATORS: Mapping[str, Callable[[Arithmetic, Operator, Tensors, Inputs, Tensor], np.ndarray]] = {
     "ADD": _add,
+    "AVERAGE_POOL_2D": _average_pool,
     "CONCATENATION": _concatenation,
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _conv,
@@ -183,6 +212,8 @@ OPERATORS: Mapping[str, Callable[[Arithmetic, Operator, Tensors, Inputs, Tensor]
     "PAD": _pad,
     "QUANTIZE": _quantize,
     "RESHAPE": _reshape,
+    "RESIZE_NEAREST_NEIGHBOR": _resize_nearest,
+    "SLICE": _slice,
 }
 
 

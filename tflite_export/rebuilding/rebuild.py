@@ -184,6 +184,8 @@ class _Rebuilder:
         AVERAGE_POOL_2D would round to the steps of its input, and its output has a grid of its own.
         """
         layer, source = operator.root, self.graph.tensors[operator.inputs[0]]
+        if getattr(layer, "padding", "valid") == "same":
+            return self._average_what_is_there(layer, source, output)
         window = getattr(layer, "pool_size", source.shape[1:3])
         if tuple(window) == source.shape[1:3]:
             return self._mean(operator, output)
@@ -209,6 +211,23 @@ class _Rebuilder:
             depth_multiplier=1,
             activation="NONE",
         )
+
+    def _average_what_is_there(self, layer: tf_keras.layers.Layer, source: Tensor, output: str) -> None:
+        """AVERAGE_POOL_2D leaves padding out of its windows, and keeps the steps of its input; then it gets its own."""
+        shape = self.graph.tensors[output].shape
+        pooled = self.graph.add_tensor(dataclasses.replace(source, name=f"{layer.name}/average", shape=shape))
+        self._emit(
+            "AVERAGE_POOL_2D",
+            [source.name],
+            pooled,
+            padding="SAME",
+            stride_h=layer.strides[0],
+            stride_w=layer.strides[1],
+            filter_h=layer.pool_size[0],
+            filter_w=layer.pool_size[1],
+            activation="NONE",
+        )
+        self._emit("QUANTIZE", [pooled], output)
 
     def _mean(self, operator: _Operator, output: str) -> None:
         axes = self.graph.add_tensor(constant(f"{operator.root.name}/axes", np.array([1, 2], np.int32)))
@@ -252,6 +271,22 @@ class _Rebuilder:
         paddings = self.graph.add_tensor(constant(f"{layer.name}/paddings", np.array(pads, np.int32)))
         return self._emit("PAD", [source, paddings], self._like(layer, source))
 
+    def _crop(self, layer: tf_keras.layers.Layer, source: str) -> str:
+        output = self._like(layer, source)
+        (top, _), (left, _) = layer.cropping
+        begin, size = np.array([0, top, left, 0], np.int32), np.array(_shape(layer), np.int32)
+        names = [
+            self.graph.add_tensor(constant(f"{layer.name}/{what}", values))
+            for what, values in (("begin", begin), ("size", size))
+        ]
+        return self._emit("SLICE", [source, *names], output)
+
+    def _up_sample(self, layer: tf_keras.layers.Layer, source: str) -> str:
+        """Centres of pixels are half a pixel in: so no rounding of a ratio decides which pixel is nearest."""
+        sides = self.graph.add_tensor(constant(f"{layer.name}/sides", np.array(_shape(layer)[1:3], np.int32)))
+        output = self._like(layer, source)
+        return self._emit("RESIZE_NEAREST_NEIGHBOR", [source, sides], output, half_pixel_centers=True)
+
     def _reshape(self, layer: tf_keras.layers.Layer, source: str) -> str:
         shape = self.graph.add_tensor(constant(f"{layer.name}/shape", np.array(_shape(layer), np.int32)))
         return self._emit("RESHAPE", [source, shape], self._like(layer, source))
@@ -292,6 +327,8 @@ EMITTERS: Mapping[type, Callable[[_Rebuilder, _Operator, str, TensorQuantParams]
 PASS: Mapping[type, Callable[[_Rebuilder, tf_keras.layers.Layer, str], str] | None] = {
     _layers.MaxPooling2D: _Rebuilder._max_pool,
     _layers.ZeroPadding2D: _Rebuilder._pad,
+    _layers.Cropping2D: _Rebuilder._crop,
+    _layers.UpSampling2D: _Rebuilder._up_sample,
     _layers.Flatten: _Rebuilder._reshape,
     _layers.Reshape: _Rebuilder._reshape,
     _layers.Dropout: None,

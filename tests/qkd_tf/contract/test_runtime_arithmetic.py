@@ -17,7 +17,14 @@ from qkd_tf.contract.fixed_point import (
     quantize_multiplier,
     round_half_away,
 )
-from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, GROUPED_CONVOLUTION, LITERT_REFERENCE, TFLM, XNNPACK
+from qkd_tf.contract.runtime_arithmetic import (
+    ARITHMETICS,
+    GROUPED_CONVOLUTION,
+    LITERT_REFERENCE,
+    TFLM,
+    XNNPACK,
+    average_of_stored,
+)
 
 int32 = st.integers(-(2**24), 2**24)
 ratios = st.floats(2.0**-20, 0.999)
@@ -226,3 +233,27 @@ def test_reference_kernels_take_the_ratio_of_a_product_in_float32():
 def test_addition_far_out_of_proportion_is_still_computed():
     """A student that has not learned yet may ask for it; the exporter refuses such scales by name."""
     assert XNNPACK.add(np.array([1]), np.array([0]), 2.0**22, 1.0, 1.0) > 255
+
+
+@pytest.mark.parametrize(
+    "total, count, expected",
+    [
+        (3, 2, 2),
+        (-3, 2, -2),
+        (1, 2, 1),
+        (-1, 2, -1),
+        (4, 9, 0),
+        (5, 9, 1),
+        (-5, 9, -1),
+        (-4, 9, 0),
+        (0, 4, 0),
+        (-512, 4, -128),
+    ],
+)
+def test_an_average_of_stored_integers_rounds_a_half_away_from_zero(total, count, expected):
+    assert average_of_stored(np.array([total]), count) == [expected]
+
+
+@given(total=st.integers(-128 * 400, 127 * 400), count=st.integers(1, 400))
+def test_an_average_of_stored_integers_is_that_of_fractions(total, count):
+    assert average_of_stored(np.array(total), count) == half_away(Fraction(total, count))

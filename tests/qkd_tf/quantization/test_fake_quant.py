@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from qkd_tf.contract import grid as grids
-from qkd_tf.quantization.fake_quant import fake_quantize, fake_quantize_fused, with_interval_gradient
+from qkd_tf.contract.runtime_arithmetic import average_of_stored
+from qkd_tf.quantization.fake_quant import fake_quantize, fake_quantize_fused, round_average, with_interval_gradient
 
 BITS = range(grids.MIN_BITS, grids.MAX_BITS + 1)
 GRIDS = [make(b) for b in BITS for make in (grids.weight_grid, grids.unsigned_grid, grids.signed_grid)]
@@ -330,3 +331,26 @@ def test_neighbors_give_the_gradient_that_the_sums_over_the_tensor_give(grid):
 
     for ours, expected in zip(loss(gradient_from_neighbors=True), loss(gradient_from_neighbors=False), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("zero_point", [-128, 0, 112, -7])
+@pytest.mark.parametrize("window", [(2, 2), (3, 3), (4, 5)])
+def test_averages_are_rounded_in_float_as_integers_are(zero_point, window):
+    """Of each sum that a window may have, summed in float32 as TensorFlow's average does."""
+    rng, interval = np.random.default_rng(0), np.float32(0.0731)
+    stored = rng.integers(-128, 128, (4000, *window, 1))
+    x = tf.constant(((stored - zero_point) * interval).astype(np.float32))
+    averages = tf.nn.avg_pool2d(x, window, 1, "VALID")
+    rounded = round_average(averages, tf.constant(interval), zero_point)
+    expected = average_of_stored(stored.sum((1, 2)), window[0] * window[1]) - zero_point
+    np.testing.assert_array_equal(np.round(rounded.numpy().reshape(-1, 1) / interval), expected)
+
+
+def test_gradients_of_a_rounded_average_pass_as_they_are():
+    x, interval = tf.constant([0.3, -0.7]), tf.Variable(0.5)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.reduce_sum(round_average(x, tf.stop_gradient(interval), 0) * tf.constant([2.0, 3.0]))
+    of_x, of_interval = tape.gradient(y, [x, interval])
+    np.testing.assert_array_equal(of_x, [2.0, 3.0])
+    assert of_interval is None

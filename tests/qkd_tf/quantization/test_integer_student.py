@@ -15,7 +15,13 @@ from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, LITERT_REFERENCE, TF
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
-from qkd_tf.quantization.integer_student import FLOAT32_EXACT, IntegerStudent, _float_type, integer_sums
+from qkd_tf.quantization.integer_student import (
+    FLOAT32_EXACT,
+    IntegerStudent,
+    _float_type,
+    integer_sums,
+    window_counts,
+)
 from qkd_tf.quantization.scheme import quantize_student
 
 
@@ -208,3 +214,35 @@ def test_arithmetics_together_give_what_each_gives_alone_and_share_what_they_agr
     reference, tflm = together["litert_reference"], together["tflm"]  # of these layers only Dense rounds differently
     assert {name for name in tflm if tflm[name] is not reference[name]} == {"logits"}
     assert np.any(together["litert"]["add"] != tflm["add"])
+
+
+@pytest.mark.parametrize(
+    "size, window, strides, expected",
+    [
+        ((3, 3), 3, 1, [[4, 6, 4], [6, 9, 6], [4, 6, 4]]),
+        ((3, 3), 2, 1, [[4, 4, 2], [4, 4, 2], [2, 2, 1]]),  # "same" pads after, where it cannot do so on both sides
+        ((4, 5), (3, 2), (2, 2), [[6, 6, 3], [4, 4, 2]]),
+        ((2, 2), 5, 2, [[4]]),
+    ],
+)
+def test_a_window_counts_the_pixels_that_are_there(size, window, strides, expected):
+    layer = layers.AveragePooling2D(window, strides, "same")
+    layer(tf_keras.Input((*size, 3)))
+    np.testing.assert_array_equal(window_counts(layer)[0, :, :, 0], expected)
+
+
+def test_an_average_of_what_is_there_rounds_twice_as_worked_out_by_hand(chain):
+    """2 x 2 pixels under a window of 2 x 2: averages of 4, 2, 2 and 1 of them, in steps of 1; then in steps of 2."""
+    same = layers.Conv2D(1, 1, activation="relu", kernel_initializer="ones", name="same")
+    pool = layers.AveragePooling2D(2, 1, "same", name="pool")
+    body = (same, pool, layers.Conv2D(1, 1, name="last"))
+    student = quantize_student(chain(*body, input_shape=(2, 2, 1)), QuantizationSpec(last_layer_bits=8))
+    for name, interval in {"same": 1.0, "pool": 2.0}.items():
+        student.outputs[name].interval.assign(interval)
+    put_on_integer_steps(student)
+    assert (float(student.outputs["same"].interval), float(student.outputs["pool"].interval)) == pytest.approx((1, 2))
+    images = np.array([[3, 4], [6, 13]], np.uint8).reshape(1, 2, 2, 1)
+    # 26 / 4 = 6.5, 17 / 2 = 8.5, 19 / 2 = 9.5. As they are stored, 128 less, they are negative, and a half goes down,
+    # away from zero: 6, 8, 9, 13; in halves 3, 4, 4.5 and 6.5, and XNNPACK rounds these up.
+    predicted = IntegerStudent(student).predict(images, XNNPACK)["pool"]
+    np.testing.assert_array_equal(predicted.reshape(2, 2).astype(int) + 128, [[3, 4], [5, 7]])

@@ -397,7 +397,7 @@ def test_activation_name(layer, name):
 
 
 REFUSALS = {
-    "unknown layer type": ("bad", "UpSampling2D; use one of", lambda: [layers.UpSampling2D(name="bad")]),
+    "unknown layer type": ("bad", "Conv2DTranspose; use one of", lambda: [layers.Conv2DTranspose(2, 3, name="bad")]),
     "subclass of a known type": ("bad", "SeparableConv2D", lambda: [layers.SeparableConv2D(2, 3, name="bad")]),
     "softmax in Dense": (
         "bad",
@@ -410,7 +410,7 @@ REFUSALS = {
         lambda: [conv("c"), layers.Activation("tanh", name="bad")],
     ),
     "activation inside a convolution": ("bad", "activation elu", lambda: [conv("bad", activation="elu")]),
-    "other clip of ReLU": ("bad", "max_value=4.0", lambda: [conv("c"), layers.ReLU(4.0, name="bad")]),
+    "other clip of ReLU": ("bad", "max_value=0.0", lambda: [conv("c"), layers.ReLU(0.0, name="bad")]),
     "slope": ("bad", "negative slope", lambda: [conv("c"), layers.ReLU(negative_slope=0.1, name="bad")]),
     "threshold": ("bad", "threshold", lambda: [conv("c"), layers.ReLU(threshold=0.5, name="bad")]),
     "BN after pooling": (
@@ -429,10 +429,10 @@ REFUSALS = {
         lambda: [conv("c", activation="relu"), layers.BatchNormalization(name="bad")],
     ),
     "BN of pixels": ("bad", "cannot be folded", lambda: [layers.BatchNormalization(name="bad"), conv("c")]),
-    "pooling over padding": (
+    "pixels between pixels": (
         "bad",
-        "has padding same; use valid",
-        lambda: [conv("c"), layers.AveragePooling2D(3, padding="same", name="bad")],
+        "has interpolation bilinear; use nearest",
+        lambda: [conv("c"), layers.UpSampling2D(interpolation="bilinear", name="bad")],
     ),
     "padded channels": (
         "bad",

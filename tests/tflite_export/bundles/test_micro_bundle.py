@@ -189,6 +189,7 @@ def test_every_operator_gives_its_logits_on_tflm(exported, tmp_path):
     "kind, function",
     [
         ("ADD", "AddAdd"),
+        ("AVERAGE_POOL_2D", "AddAveragePool2D"),
         ("CONCATENATION", "AddConcatenation"),
         ("CONV_2D", "AddConv2D"),
         ("DEPTHWISE_CONV_2D", "AddDepthwiseConv2D"),
@@ -201,6 +202,8 @@ def test_every_operator_gives_its_logits_on_tflm(exported, tmp_path):
         ("PAD", "AddPad"),
         ("QUANTIZE", "AddQuantize"),
         ("RESHAPE", "AddReshape"),
+        ("RESIZE_NEAREST_NEIGHBOR", "AddResizeNearestNeighbor"),
+        ("SLICE", "AddSlice"),
     ],
 )
 def test_resolver_functions_are_named_as_tflm_names_them(kind, function):

@@ -102,6 +102,7 @@ NUM_INT4 |= {
     "relu6_half_a_step_narrow": 3,
     "bits_rule": 1,
     "swish_low_bit": 1,
+    "hard_swish": 1,
     "squeeze_excite": 1,
     "relu_alone": 1,
     "relu6_alone": 2,
