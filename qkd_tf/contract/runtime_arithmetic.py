@@ -169,8 +169,8 @@ def _fixed_point_mean(
 ) -> np.ndarray:
     """The division by `count` goes into the fixed-point number, with as many bits as leave it an int32."""
     fixed, shift = quantize_multiplier(_double(input_scale) / _double(output_scale))
-    room = np.minimum(min(int(count).bit_length() - 1, MEAN_FRACTION_BITS), 31 + shift)
-    return multiply_rounding_twice(sums, (fixed << room) // count, shift - room)
+    spare_bits = np.minimum(min(int(count).bit_length() - 1, MEAN_FRACTION_BITS), 31 + shift)
+    return multiply_rounding_twice(sums, (fixed << spare_bits) // count, shift - spare_bits)
 
 
 def _fixed_point_requantize(x: np.ndarray, input_scale: Scale, output_scale: Scale) -> np.ndarray:

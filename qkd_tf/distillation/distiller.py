@@ -167,8 +167,8 @@ def _step(
         before = [tf.identity(v) for v in group.variables] if group.max_change else []
         group.optimizer.apply_gradients(pairs, skip_gradients_aggregation=summed)
         for old, variable in zip(before, group.variables, strict=False):
-            room = group.max_change * tf.abs(old)
-            variable.assign(tf.clip_by_value(variable, old - room, old + room))
+            bound = group.max_change * tf.abs(old)
+            variable.assign(tf.clip_by_value(variable, old - bound, old + bound))
     if after_step is not None:
         after_step()
 

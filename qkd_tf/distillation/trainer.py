@@ -105,7 +105,7 @@ class Trainer:
           OSError: a checkpoint cannot be written.
           Stopped: a signal came; the step at hand is done and saved.
         """
-        with self._place.stop.held():
+        with self._place.stop.deferred():
             return self._run_phases()
 
     def _run_phases(self) -> list[dict]:

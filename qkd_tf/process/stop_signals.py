@@ -22,11 +22,11 @@ class Stopped(BaseException):
 
 
 class StopSignals:
-    """A context in which the signals raise `Stopped`: at once, or, within `held`, at the next `check`."""
+    """A context in which the signals raise `Stopped`: at once, or, within `deferred`, at the next `check`."""
 
     def __init__(self):
         self._received: int | None = None
-        self._held = False
+        self._defers = False
         self._before = {}
 
     def __enter__(self) -> "StopSignals":
@@ -46,13 +46,13 @@ class StopSignals:
         return self._received is not None
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """In this context a first signal waits for `check`; a second one does not."""
-        self._held = True
+        self._defers = True
         try:
             yield
         finally:
-            self._held = False
+            self._defers = False
         self.check()
 
     def check(self) -> None:
@@ -62,7 +62,7 @@ class StopSignals:
 
     def _receive(self, number, _frame) -> None:
         first, self._received = self._received is None, number
-        if self._held and first:
+        if self._defers and first:
             print(f"\n{signal.Signals(number).name}: stopping at the end of this step", file=sys.stderr)
         else:
             raise Stopped(number)

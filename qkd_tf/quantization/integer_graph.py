@@ -118,7 +118,7 @@ class IntegerGraph:
         def build(x: tf.Tensor) -> tf.Tensor:
             sums = integer_sums(operator.root, tf.cast(x, codes.dtype), codes)
             steps = rescale(sums, bias, low, high, *numbers)
-            return steps if kernel.held.all() else tf.where(kernel.held, steps, constant)
+            return steps if kernel.bias_fits.all() else tf.where(kernel.bias_fits, steps, constant)
 
         return build
 

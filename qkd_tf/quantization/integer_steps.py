@@ -41,7 +41,7 @@ def round_requantizations(student: QuantizedStudent) -> None:
     must end at 6, and a tensor that is requantized a second time, cannot give way; then the target's interval moves.
     What remains are second uses by a Concatenate, which may be one step off.
     """
-    fitted = {student.pixels[0]} | {name for name, tensor in student.outputs.items() if _is_held(tensor)}
+    fitted = {student.pixels[0]} | {name for name, tensor in student.outputs.items() if _has_fixed_end(tensor)}
     unary = [layer for layer in student.plain.layers if _only_requantizes(layer, student)]
     # A target's own interval must be settled before its source is fitted to it: last layers first.
     others = [la for la in student.plain.layers if isinstance(la, tf_keras.layers.Concatenate) or la in unary]
@@ -58,7 +58,7 @@ def round_requantizations(student: QuantizedStudent) -> None:
         target, name = student.outputs[layer.name], producer(parents(layer)[0]).name
         source = student.outputs[name].params() if name in student.outputs else student.pixels[1]
         # A target that must end at 6 is narrowed; any other is widened, and clips nothing more.
-        ratio = ratio_in_256ths(source, target.params(), np.ceil if _is_held(target) else np.floor)
+        ratio = ratio_in_256ths(source, target.params(), np.ceil if _has_fixed_end(target) else np.floor)
         target.interval.assign(np.float64(source.scale) / ratio)
 
 
@@ -75,7 +75,7 @@ def _only_requantizes(layer, student: QuantizedStudent) -> bool:
     return source in student.outputs or source == student.pixels[0]
 
 
-def _is_held(tensor: QuantizedTensor) -> bool:
+def _has_fixed_end(tensor: QuantizedTensor) -> bool:
     """Whether an interval may not be widened: a sigmoid's, and that of a grid that ends at 6."""
     return not tensor.interval.trainable or tensor.quantizer.largest_value is not None
 

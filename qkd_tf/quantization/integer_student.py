@@ -113,16 +113,16 @@ class IntegerStudent:
         codes = codes * np.sign(a).reshape(_channel_axes(layer, codes)) * unit
         bias_step = np.float64(self._scale(parent)) * scales
         largest = _largest_sums(layer, codes)
-        held = np.abs(bias) + 255 * largest / unit * bias_step <= INT32_MAX // unit * bias_step
-        held &= bias_step > 0
-        rounded = np.round(bias / np.where(held, bias_step / unit, np.inf))
+        fits = np.abs(bias) + 255 * largest / unit * bias_step <= INT32_MAX // unit * bias_step
+        fits &= bias_step > 0
+        rounded = np.round(bias / np.where(fits, bias_step / unit, np.inf))
         grid, output_scale = self.params[parent.name].grid, self._scale(operator.end)
         exact = _float_type(np.max(largest * max(-grid.qmin, grid.qmax) + np.abs(rounded)))
         return Kernel(
             codes=codes.astype(exact),
             bias=rounded.astype(exact),
-            scales=np.where(held, scales / np.float32(unit), output_scale),
-            held=held,
+            scales=np.where(fits, scales / np.float32(unit), output_scale),
+            bias_fits=fits,
             constant=np.round(bias / np.float64(output_scale)).astype(np.int64),
             fits_int4=bool(np.abs(codes).max() <= INT4_MAX),
         )
@@ -135,7 +135,7 @@ class IntegerStudent:
         sums += kernel.bias
         input_scale, output_scale = self.scales(operator)
         result = rounding(sums, input_scale, kernel.scales, output_scale)
-        result[..., ~kernel.held] = kernel.constant[~kernel.held]
+        result[..., ~kernel.bias_fits] = kernel.constant[~kernel.bias_fits]
         return result
 
     def combine(self, operator: "Operator", rounding: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -216,7 +216,7 @@ class Kernel:
       codes: as the file stores them, [..., C].
       bias: in steps of sums, [C].
       scales: float32 [C].
-      held: bool [C]: whether the bias fits in such steps. Where not, BatchNorm left nothing but the bias.
+      bias_fits: bool [C]: whether the bias fits in such steps. Where not, BatchNorm left nothing but the bias.
       constant: the bias in steps of the output, int64 [C].
       fits_int4: whether the codes can be stored as INT4.
     """
@@ -224,7 +224,7 @@ class Kernel:
     codes: np.ndarray
     bias: np.ndarray
     scales: np.ndarray
-    held: np.ndarray
+    bias_fits: np.ndarray
     constant: np.ndarray
     fits_int4: bool
 

@@ -15,7 +15,7 @@ def test_signal_stops_at_once_where_nothing_is_held(number, name, code):
 
 def test_held_signal_waits_for_the_check():
     done = []
-    with pytest.raises(Stopped), StopSignals() as stop, stop.held():
+    with pytest.raises(Stopped), StopSignals() as stop, stop.deferred():
         stop.check()
         os.kill(os.getpid(), signal.SIGTERM)
         done.append(stop.received)
@@ -26,13 +26,13 @@ def test_held_signal_waits_for_the_check():
 
 def test_held_signal_is_not_forgotten_where_nobody_checks():
     with pytest.raises(Stopped), StopSignals() as stop:
-        with stop.held():
+        with stop.deferred():
             os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("went on")
 
 
 def test_second_signal_does_not_wait():
-    with pytest.raises(Stopped, match="SIGINT"), StopSignals() as stop, stop.held():
+    with pytest.raises(Stopped, match="SIGINT"), StopSignals() as stop, stop.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("went on")
