@@ -339,7 +339,7 @@ FOUND = {
     "a model in training": (_in_training(None), "layer model.* is called with training=True", {}),
     "a bounded ReLU as an activation": (
         lambda: _user_model(lambda x: L.Activation(L.ReLU(3.0), name="clip")(x)),
-        r"layer clip applies relu\(max_value=3.0\); use relu",
+        "",
         {},
     ),
     "normalised pixels of whole numbers": (

@@ -4,14 +4,14 @@ import pytest
 
 from qkd_tf import experiment
 from qkd_tf.contract import grid
-from qkd_tf.distillation import mixed_precision, phases, trainer
+from qkd_tf.distillation import mixed_precision, phase_setup, phases
 from qkd_tf.quantization import calibration, quantizers
 
 
 def test_words_of_the_experiment_are_the_rows_of_the_tables():
     assert set(experiment.PHASES) == set(phases.PHASES)
     assert set(experiment.PRECISIONS) == {"float32", *mixed_precision.REWRITES}
-    assert set(experiment.OPTIMIZERS) == set(trainer.OPTIMIZERS)
+    assert set(experiment.OPTIMIZERS) == set(phase_setup.OPTIMIZERS)
     assert set(experiment.INTERVAL_INITS) == set(calibration.INITS)
     assert set(experiment.INTERVAL_GRADIENT_SCALES) == set(quantizers.INTERVAL_GRADIENT_SCALES)
 

@@ -74,7 +74,7 @@ class Reading(Copier):
         pixels = tf_keras.Input(input_shape, name="pixels")
         self._names.add("pixels")
         (output,) = self.copy(model, [pixels])
-        self.head, output = self._logits(model.name, output, num_classes)
+        self.head, output = self._logits(model, output, num_classes)
         self.model = self.finished(pixels, output, model.name)
         self.note_names()
         if fixed := [n.layer for n in calls(model) if _is_fixed(self._copies.get(id(n.layer)), n.layer)]:
@@ -107,8 +107,9 @@ class Reading(Copier):
         """An activation function as a layer of its own."""
         return self.add(layers.Activation(bare(function), name=name), inputs)
 
-    def _logits(self, name: str, output, num_classes: int | None):
+    def _logits(self, model: tf_keras.Model, output, num_classes: int | None):
         """(Row of HEADS, tensor of logits [N, K]) for the graph's output."""
+        name, shape = model.name, tuple(model.outputs[0].shape)
         moved, last = [], maker(output)
         while _moves_one_pixel(last) or _hands_on(last):
             moved = [last, *moved] if _moves_one_pixel(last) else moved
@@ -124,7 +125,7 @@ class Reading(Copier):
             output = self.add(layers.Flatten(name=self.free_name("logits_flat")), [output])
         require(
             len(output.shape) == 2,
-            f"{name} gives an output of shape {tuple(output.shape)}; (None, classes) is expected of a classifier: "
+            f"{name} gives an output of shape {shape}; (None, classes) is expected of a classifier: "
             "end it in GlobalAveragePooling2D or Flatten, then Dense",
         )
         if output.shape[-1] == 1 and num_classes == 2:

@@ -155,7 +155,7 @@ def file(run):
 # In a process of its own; what it prints is `told`.
 ALONE = """
 import json, pathlib, sys
-from tests.qkd_tf import test_borrowed_process as this
+from tests.qkd_tf.process import test_borrowed_process as this
 print(json.dumps(this.told(this.fit(pathlib.Path(sys.argv[1])))))
 """
 
