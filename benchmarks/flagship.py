@@ -3,7 +3,7 @@
 MobileNetV2 1.0 at 224 x 224 with 1,000 classes at W8A8, W6A6 and W4A4, for a phone: by calibration alone, and trained
 by its own float network for some epochs of 540 pictures. Flags of quantization and the exporter's gate are as they are
 by default; beside that --equalize_channels=off. Writes benchmarks/flagship/*.json, prints a table, and ends with 1
-where a file is refused. Half an hour on two cores; --folder keeps pictures and runs, and goes on where it was.
+where a file is refused. Half an hour on two cores; --folder keeps pictures and runs, and resumes where it was.
 """
 
 if __name__ == "__main__":

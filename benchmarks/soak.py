@@ -3,7 +3,7 @@
 A run of four phases on the digits is trained and exported once without trouble. Then trouble comes, at moments and
 bytes that are drawn at random, and each time the project has to end with the same bits (history, weights.npz,
 integer_logits.npz, model.tflite) or to refuse with one line that names the reason. Parts that are done are kept in
-DIR/parts.json: the campaign goes on where it was stopped. Disks are filled on a tmpfs, which takes root.
+DIR/parts.json: the campaign resumes where it was stopped. Disks are filled on a tmpfs, which takes root.
 """
 
 if __name__ == "__main__":
@@ -265,7 +265,7 @@ def _spoilt_files(campaign: Campaign, half: pathlib.Path, found: pathlib.Path) -
 
 
 def spoilt_runs(campaign: Campaign) -> list[dict]:
-    """A run whose newest checkpoint is damaged goes on from the one before, to the same bits."""
+    """A run whose newest checkpoint is damaged resumes from the one before, to the same bits."""
     half, rows = campaign.half_done(), {**row("runs with a damaged newest checkpoint"), "wrong": []}
     newest = max((half / "checkpoints").glob("phase*"), key=lambda path: path.stat().st_mtime)
     for name in ("manifest.json", "progress.json", "state.index"):

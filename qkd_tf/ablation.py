@@ -86,7 +86,7 @@ def overrides(row: str, bits: tuple[int, int], seed: int, experiment: Experiment
 
 
 def run_cell(command_flags: list[str], run_dir: pathlib.Path) -> dict:
-    """Trains and exports one cell; a run folder that is there goes on where it stopped.
+    """Trains and exports one cell; a run folder that is there resumes where it stopped.
 
     Returns:
       `numbers_of` its run folder.

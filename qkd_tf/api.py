@@ -65,8 +65,8 @@ def fit(
 ) -> Run:
     """Trains a low-bit student by QKD, as `python -m qkd_tf.train` does.
 
-    A call that was stopped or killed goes on where it was when it is made again with the same `run_dir`. Seeds,
-    determinism, Keras' settings and the levels of logs are set for the training, and put back behind it; no other
+    A call that was stopped or killed resumes where it was when it is made again with the same `run_dir`. Seeds,
+    determinism, Keras' settings and the levels of logs are set for the training, and put back after it; no other
     thread should draw random numbers or change them meanwhile.
 
     Args:

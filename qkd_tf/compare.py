@@ -74,7 +74,7 @@ def pareto(runs: Sequence[Run], cost: Cost) -> list[Run]:
 
 
 def notes(runs: Sequence[Run]) -> list[str]:
-    """What keeps numbers from being compared, a line each."""
+    """What keeps numbers from being compared, one per line."""
     lines = []
     if len(groups(runs)) > 1:
         lines.append("The runs were tested on different images: accuracies can be compared within a table only.")

@@ -33,7 +33,7 @@ class Network:
 
     Attributes:
       model: from pixels [N, H, W, C], 0..255, to logits [N, K].
-      notes: what a user should know, a line each.
+      notes: what a user should know, one per line.
       subject: what it is proven to be like; None of a teacher of the zoo, which trains as it is.
     """
 

@@ -113,7 +113,7 @@ class Subject:
 
 
 def measure(subject: Subject, widths: list[int], path: pathlib.Path, identity: dict) -> list[Sensitivity]:
-    """Each layer at each width. `path` has what is done; a second start of the same goes on from there.
+    """Each layer at each width. `path` has what is done; a second start of the same resumes from there.
 
     Args:
       identity: what else decides the numbers; a file of another one begins anew.

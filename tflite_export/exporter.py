@@ -144,7 +144,7 @@ def _export(
 
 
 def _compress(graph: IntegerGraph, plain: bytes, handoff: Handoff, verification: dict) -> bytes | None:
-    """The lookup-table file, and in `verification` what became of it; None where there is none to be had."""
+    """The lookup-table file, and in `verification` what became of it; None where there is none to be obtained."""
     if reason := absence("tflm"):
         verification["notes"].append(f"no lookup-table file was written: {reason}")
         return None

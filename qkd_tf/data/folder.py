@@ -100,7 +100,7 @@ def _is_picture(entry: os.DirEntry) -> bool:
 
 
 def _given_labels(path: pathlib.Path) -> list[str]:
-    """Class names of a labels.txt, a line each; what surrounds a name, and blank lines at the end, do not count."""
+    """Class names of a labels.txt, one per line; what surrounds a name, and blank lines at the end, do not count."""
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

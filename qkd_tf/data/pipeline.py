@@ -40,7 +40,7 @@ class Splits:
       fingerprint: what was read: data set, version, numbers of images, SHA-256 of the first `digested` images of
         the test split (all, or 1,000 where the split does not fit in memory), and `content_sha256`, which is that of
         every picture and label of all splits as they are stored.
-      notes: what a user should know, a line each.
+      notes: what a user should know, one per line.
       max_steps: batches that end an epoch early; 0 for none.
       spec: what reads them again, in another process too; None where nothing does.
     """

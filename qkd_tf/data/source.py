@@ -1,4 +1,4 @@
-"""A data set that was opened and not yet read: what is known of it, and how its examples are had."""
+"""A data set that was opened and not yet read: what is known of it, and how its examples are obtained."""
 
 import dataclasses
 import hashlib
@@ -40,7 +40,7 @@ class Source:
     Attributes:
       image_shape: (H, W, C) of what a network sees, after `DataSpec.image_size` and `image_channels`.
       label_names: one a class, by label.
-      notes: what a user should know, a line each.
+      notes: what a user should know, one per line.
       content_sha256: digest of every picture with its label, wherever the set lies; "" before the scan.
       scan: looks at every stored image once and returns the source as it may be read, its content known; None where
         both are so already. Raises ExperimentError for images that cannot be used.

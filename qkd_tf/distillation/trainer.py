@@ -58,10 +58,10 @@ class Events:
 
 
 class Trainer:
-    """Runs an experiment's phases one after the other; goes on where a killed run stopped.
+    """Runs an experiment's phases one after the other; resumes where a killed run stopped.
 
-    After each phase the student goes on from its best epoch on the validation split, with what was frozen then, or from
-    its last (`TrainingSpec.keep_epoch`); the teacher as its last epoch left it.
+    After each phase the student continues from its best epoch on the validation split, with what was frozen then, or
+    from its last (`TrainingSpec.keep_epoch`); the teacher as its last epoch left it.
 
     A checkpoint is written after every epoch, every `TrainingSpec.checkpoint_every_steps` steps, and where a signal
     asks to stop. It has the networks, the best epoch's student, optimizers, running losses and the state of random
@@ -174,7 +174,7 @@ class Trainer:
         """Trains an epoch, of that number among all phases' epochs, to its end; validates, saves and tells of it.
 
         Returns:
-          The progress behind it.
+          The progress after it.
         """
         epoch, phase = progress["epoch"], distiller.phase
         start = time.monotonic() - progress["seconds"]

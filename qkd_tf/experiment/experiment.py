@@ -62,7 +62,7 @@ class Experiment:
 
     @property
     def notes(self) -> list[str]:
-        """What is allowed and yet seldom meant, a line each."""
+        """What is allowed and yet seldom meant, one per line."""
         names = [phase.name for phase in self.training.phases]
         before = names[: names.index("full_precision")] if "full_precision" in names else names
         random: list[tuple[str, NetworkSpec | None, list[str]]] = [
@@ -77,7 +77,7 @@ class Experiment:
         ]
 
     def notes_on(self, num_train: int) -> list[str]:
-        """What to know of a student that came with weights and is to train on few pictures, a line each."""
+        """What to know of a student that came with weights and is to train on few pictures, one per line."""
         fastest = max((phase.learning_rate for phase in self.training.phases), default=0.0)
         if not self.student.has_weights or num_train >= FEW_PICTURES or fastest <= RATE_OF_FEW:
             return []

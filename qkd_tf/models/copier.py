@@ -158,7 +158,7 @@ class Copier:
     """Copies a graph layer by layer, in float32; subclasses say what becomes of each call.
 
     Attributes:
-      notes: what a user should know, a line each.
+      notes: what a user should know, one per line.
       made: name of the original layer and the copy's tensor for each of `calls`, in that order.
     """
 

@@ -108,7 +108,7 @@ def _load(name: str, trust_code: bool) -> tf_keras.Model | pathlib.Path:
 def _in_tf_keras(
     name: str, model: object | pathlib.Path, weights_file: str, input_shape: tuple[int, int, int]
 ) -> tuple[tf_keras.Model, list[str]]:
-    """A model of Keras 3 in tf_keras, with the arrays of a file if one is named, and notes, a line each."""
+    """A model of Keras 3 in tf_keras, with the arrays of a file if one is named, and notes, one per line."""
     require(not weights_file or pathlib.Path(weights_file).is_file(), f"weights file {weights_file} does not exist")
     try:
         brought = door.of_file(model) if isinstance(model, pathlib.Path) else door.of_model(model)
@@ -125,7 +125,7 @@ def _copy(model: tf_keras.Model) -> tf_keras.Model:
 
 
 def _load_weights(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
-    """By Keras itself where it can; what a user should know, a line each."""
+    """By Keras itself where it can; what a user should know, one per line."""
     path = spec.weights
     is_checkpoint = pathlib.Path(f"{path}.index").is_file()
     require(

@@ -60,7 +60,7 @@ def load(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
     their kind; every shape is checked before the first value is set.
 
     Returns:
-      What a user should know, a line each: a match by position.
+      What a user should know, one per line: a match by position.
 
     Raises:
       ExperimentError: no such file, unknown ending, a list of every name and shape that does not fit, or an array

@@ -1,4 +1,4 @@
-"""The process of a user's program, borrowed for a call: set as a command finds it, and put back behind it."""
+"""The process of a user's program, borrowed for a call: set as a command finds it, and put back after it."""
 
 import contextlib
 import logging

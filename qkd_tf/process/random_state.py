@@ -1,4 +1,4 @@
-"""Where chance comes from, and how it is had again."""
+"""Where chance comes from, and how it is obtained again."""
 
 import contextlib
 import random
@@ -16,7 +16,7 @@ ABSENT = object()
 
 @contextlib.contextmanager
 def seeded(seed: int, deterministic: bool | None) -> Iterator[None]:
-    """`seed_everything` for a context; behind it random numbers go on where they were, and kernels are as before.
+    """`seed_everything` for a context; after it random numbers resume where they were, and kernels are as before.
 
     Python's, NumPy's and TensorFlow's global seeds are those of the process: no other thread should draw meanwhile.
     """

@@ -2,7 +2,7 @@
 
 A kernel has one interval. Where its channels differ a hundredfold, as in depthwise convolutions of float networks, the
 small ones would all be 0. But before a BatchNormalization the size of a channel is free: the integers that a scale a
-channel would give (Krishnamoorthi 2018, arXiv 1806.08342) are had with one interval.
+channel would give (Krishnamoorthi 2018, arXiv 1806.08342) are obtained with one interval.
 """
 
 import numpy as np

@@ -6,7 +6,7 @@ the tensor: with d = dL/dx,
 
     I * dL/dI = sum g * x_hat - sum d * x
 
-Where a BatchNormalization made the tensor and convolutions or Dense layers alone read it, both sums can be had
+Where a BatchNormalization made the tensor and convolutions or Dense layers alone read it, both sums can be obtained
 from small tensors next door, since each is what those would get for a common factor (Euler's theorem):
 
 * conv(x_hat, W) is linear in x_hat and in W: sum g * x_hat = sum over the readers of sum dL/dW * W

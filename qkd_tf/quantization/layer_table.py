@@ -134,7 +134,7 @@ def weight_bytes(table: list[LayerRow], target: TargetSpec) -> int:
 
 
 def limits(table: list[LayerRow], model: tf_keras.Model, target: TargetSpec) -> list[str]:
-    """What the target has no room for, or cannot run, a line each."""
+    """What the target has no room for, or cannot run, one per line."""
     found = []
     flash, ram = weight_bytes(table, target), peak_activation_bytes(model)
     for flag, needed, limit, remedy in (

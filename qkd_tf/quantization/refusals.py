@@ -30,7 +30,7 @@ class UnsupportedLayers(ExperimentError):
 
 
 def problems(model: tf_keras.Model) -> list[str]:
-    """What keeps a model from becoming an integer .tflite, a line each, with what to do."""
+    """What keeps a model from becoming an integer .tflite, one per line, with what to do."""
     found = []
     if isinstance(model, tf_keras.Sequential):
         return ["the model is Sequential; build it with the functional API, tf_keras.Model(inputs, outputs)"]

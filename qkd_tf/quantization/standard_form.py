@@ -30,7 +30,7 @@ class StandardForm:
 
     Attributes:
       model: flat functional model from pixels [N, H, W, C], 0..255, to logits.
-      notes: what a user should know, a line each.
+      notes: what a user should know, one per line.
       reading: the first reading.
       feed: what a user makes of pixels before the model as it came reads them; None for nothing.
       twin: makes the same model with borders as the user's: padding that reads as 0.0 in each channel, where one zero

@@ -72,7 +72,7 @@ class RunFolder:
         self.checkpoints.mkdir(exist_ok=True)
 
     def copy(self, path: str) -> "RunFolder":
-        """A run in the empty folder `path` that goes on where this one stopped."""
+        """A run in the empty folder `path` that resumes where this one stopped."""
         if self.checkpoints.exists():
             shutil.copytree(self.checkpoints, pathlib.Path(path) / self.checkpoints.name)
             shutil.copy(self._flags, path)
