@@ -67,8 +67,7 @@ def names(library: str) -> list[str]:
 def look(network: str, image_size: int) -> str:
     """ "taken", or the line in which the pre-flight refuses a network."""
     flags = [f"--student={network}", f"--num_classes={CLASSES}", f"--image_size={image_size}"]
-    values = preflight.FLAGS
-    values.unparse_flags()
+    values = preflight.FLAGS.extended()  # flags are the process's, and this look leaves them as they are
     values(["preflight", *flags])
     told = io.StringIO()
     try:
@@ -76,9 +75,6 @@ def look(network: str, image_size: int) -> str:
             preflight.look(preflight.flags.experiment_from_flags(values, trains=False), CLASSES)
     except ExperimentError as error:
         return str(error)
-    finally:
-        tf_keras.backend.clear_session()
-        gc.collect()
     return "taken"
 
 
@@ -134,6 +130,8 @@ def main(argv: list[str]) -> int:
         files = [train(network, options.image_size, bits) for bits in BITS] if trains else []
         unexpected += not is_expected(network, verdict) or any(not file.startswith("passed") for file in files)
         print(line(network, verdict, files), flush=True)
+        tf_keras.backend.clear_session()  # the next one needs the memory
+        gc.collect()
     return int(unexpected > 0)
 
 
