@@ -28,6 +28,7 @@ import tempfile
 
 import tf_keras
 
+from benchmarks.file_digests import FEW_STEPS
 from qkd_tf import preflight
 from qkd_tf.experiment import ExperimentError
 
@@ -42,18 +43,6 @@ SMALLEST = (
 REFUSED = {"ConvNeXt": "LayerNormalization|LayerScale"}
 BITS = (8, 4)
 CLASSES = 10
-TRAINING = (
-    "--dataset=digits",
-    "--image_channels=3",
-    "--batch_size=8",
-    "--phases=full_precision,self_studying",
-    "--epochs=1,1",
-    "--learning_rates=0.001",
-    "--max_steps=2",
-    "--max_eval_images=40",
-    "--batch_norm_batches=2",
-    "--calibration_batches=2",
-)
 HEADER = """\
 | network | pre-flight | W8A8 | W4A4 |
 | --- | --- | --- | --- |"""
@@ -83,7 +72,7 @@ def train(network: str, image_size: int, bits: int) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary) / "run"
         widths = (f"--weight_bits={bits}", f"--activation_bits={bits}", f"--image_size={image_size}")
-        for module, *options in (("qkd_tf.train", f"--student={network}", *widths, *TRAINING), ("tflite_export",)):
+        for module, *options in (("qkd_tf.train", f"--student={network}", *widths, *FEW_STEPS), ("tflite_export",)):
             command = [sys.executable, "-m", module, *options, f"--run_dir={folder}"]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:

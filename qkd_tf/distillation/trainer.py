@@ -73,7 +73,7 @@ class Trainer:
     """
 
     def __init__(self, spec: TrainingSpec, networks: Networks, splits: Splits, place: Place, events: Events = Events()):
-        self._spec, self._networks, self._splits, self._place, self._events = spec, networks, splits, place, events
+        self._spec, self._splits, self._place, self._events = spec, splits, place, events
         self._student, self._teacher, self._pretrained = networks.student, networks.teacher, networks.pretrained
         self._checkpoints = Checkpoints(place.folder.checkpoints, place.folder.experiment)
         self._best_student: list[np.ndarray] = []
