@@ -126,6 +126,7 @@ def _export(
                 verification,
                 trained["image_size"],
                 squashes,
+                is_signal="input" in results["data"],
             )
         )
     folder = run_dir / "export"
