@@ -46,7 +46,7 @@ def words(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return mfcc(tf.constant(sound, tf.float32)).numpy(), labels
 
 
-train_set, test_set = words(768, seed=0), words(192, seed=1)
+train_set, test_set = words(480, seed=0), words(96, seed=1)
 
 # %% [markdown]
 # The network is that of MLPerf Tiny's reference, with a BatchNormalization that forgets its start sooner, as so short a
@@ -82,7 +82,7 @@ run = fit(
     label_names=[f"word {number}" for number in range(NUM_WORDS)],
     pretrained=(),
     bits="w4a4",
-    phases={"full_precision": 6, "self_studying": 3},
+    phases={"full_precision": 5, "self_studying": 2},
     learning_rates=[0.1, 0.02],
     batch_size=64,
     target="microcontroller",

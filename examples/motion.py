@@ -35,7 +35,7 @@ def windows(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return (waves * size + gravity + random.normal(0, 0.3, waves.shape)).astype(np.float32), labels
 
 
-train_set, test_set = windows(640, seed=0), windows(160, seed=1)
+train_set, test_set = windows(400, seed=0), windows(100, seed=1)
 
 # %% [markdown]
 # A `Normalization` at the beginning learns each channel's mean and deviation. It becomes a part of the first
@@ -73,7 +73,7 @@ run = fit(
     label_names=MOTIONS,
     pretrained=(),
     bits="w4a4",
-    phases={"full_precision": 8, "self_studying": 4},
+    phases={"full_precision": 6, "self_studying": 3},
     learning_rates=[0.1, 0.02],
     batch_size=32,
     target="microcontroller",

@@ -67,10 +67,8 @@ class Experiment:
           ExperimentError: a normalisation of pixels was given.
         """
         numbers = PixelNormalization((float(zero_point),), (1.0 / scale,))
-        student = self.student.on_signals(
-            numbers, "--student_pixel_mean, --student_pixel_std, --student_weights_mean and --student_weights_std are"
-        )
-        teacher = self.teacher and self.teacher.on_signals(numbers, "--teacher_pixel_mean and --teacher_pixel_std are")
+        student = self.student.on_signals(numbers, "student")
+        teacher = self.teacher and self.teacher.on_signals(numbers, "teacher")
         return dataclasses.replace(self, student=student, teacher=teacher)
 
     @property

@@ -55,19 +55,20 @@ class NetworkSpec:
     is_told: bool = False
     reads_signals: bool = False
 
-    def on_signals(self, numbers: PixelNormalization, flags: str) -> "NetworkSpec":
+    def on_signals(self, numbers: PixelNormalization, role: str) -> "NetworkSpec":
         """The same network on signals, whose 8 bits mean `numbers`.
 
         Args:
-          flags: that say a normalisation of pixels.
+          role: "student" or "teacher".
 
         Raises:
-          ExperimentError: one of them was given.
+          ExperimentError: a normalisation of pixels was given.
         """
+        flag = f"--{role}_{'pixel' if self.is_told or role == 'teacher' else 'weights'}_mean"
         require(
             not self.is_told and self.weights_normalization is None,
-            f"{flags}: for pixels alone; of signals, which networks read as they are, --input_scale and "
-            "--input_zero_point say what the input's 256 steps mean",
+            f"{flag} and {flag.removesuffix('mean')}std are for pixels, and signals are read as they are; leave them "
+            "out: --input_scale and --input_zero_point say what the input's 256 steps mean",
         )
         return dataclasses.replace(self, normalization=numbers, weights_normalization=numbers, reads_signals=True)
 

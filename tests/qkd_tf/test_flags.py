@@ -52,7 +52,8 @@ def test_every_flag_reaches_the_experiment(parse):
     """A flag that is defined and read by nobody would be a promise broken in silence."""
     changed = {
         "dataset": "mnist", "data_dir": "d", "test_split": "validation", "image_size": 24,
-        "resize": "squash", "image_channels": 1, "input_scale": 0.5, "input_zero_point": 3, "validation_fraction": 0.3, "crop_padding": 2,
+        "resize": "squash", "image_channels": 1, "input_scale": 0.5, "input_zero_point": 3,
+        "validation_fraction": 0.3, "crop_padding": 2,
         "batch_size": 7, "student": "resnet8", "teacher": "resnet20", "student_weights": "s.h5",
         "teacher_weights": "t.h5", "student_pixel_mean": 3, "student_pixel_std": 5, "student_weights_mean": 6,
         "teacher_pixel_mean": 8, "teacher_pixel_std": 9, "weight_bits": 3, "activation_bits": 5,
@@ -83,8 +84,8 @@ def test_every_flag_reaches_the_experiment(parse):
         "--nomask_weight_gradient",
     ]
     assert set(flags.FLAGS) == {
-        *changed, "student_weights_std", "horizontal_flip", "signals", "narrow_range", "mask_weight_gradient", "jit_compile",
-        "skip_broken_images", "deterministic", "trust_model_code", "allow_weak_teacher",
+        *changed, "student_weights_std", "horizontal_flip", "signals", "narrow_range", "mask_weight_gradient",
+        "jit_compile", "skip_broken_images", "deterministic", "trust_model_code", "allow_weak_teacher",
     }  # fmt: skip
     plain = parse(*base)
     for name, value in changed.items():
