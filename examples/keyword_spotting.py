@@ -82,9 +82,9 @@ run = fit(
     label_names=[f"word {number}" for number in range(NUM_WORDS)],
     pretrained=(),
     bits="w4a4",
-    phases={"full_precision": 5, "self_studying": 2},
-    learning_rates=[0.1, 0.02],
-    batch_size=64,
+    phases={"full_precision": 4, "self_studying": 2},
+    learning_rates=[0.05, 0.02],
+    batch_size=32,
     target="microcontroller",
     run_dir=run_dir,
 )

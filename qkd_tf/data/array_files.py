@@ -65,6 +65,7 @@ def describe(spec: DataSpec) -> tuple[tuple[int, ...], list[str]]:
 def _opened(spec: DataSpec) -> Mapping[str, np.ndarray]:
     """The arrays by name, each read when it is asked for."""
     if spec.name.startswith(FOLDER):
+        require(_path(spec).is_dir(), f"--dataset={spec.name}: {_path(spec)} is not a folder")
         return _Folder(_path(spec))
     path = _path(spec)
     require(path.is_file(), f"--dataset={spec.name}: {path} is not a file")
@@ -82,7 +83,6 @@ class _Folder(Mapping[str, np.ndarray]):
     """Arrays of a folder's .npy files, by the files' names: what is read of them stays on disk until it is needed."""
 
     def __init__(self, path: pathlib.Path):
-        require(path.is_dir(), f"--dataset={FOLDER}{path}: {path} is not a folder")
         self._files = {file.stem: file for file in sorted(path.glob("*.npy")) if not file.name.startswith(".")}
 
     def __getitem__(self, name: str) -> np.ndarray:
