@@ -57,6 +57,11 @@ def test_readme_leads_to_every_page():
     assert {page for page in PAGES if page.name != "README.md"} <= linked
 
 
+def test_tests_that_the_makefile_names_are_there():
+    named = re.findall(r"tests/[\w/]+\.py", (ROOT / "Makefile").read_text())
+    assert named and [path for path in named if not (ROOT / path).is_file()] == []
+
+
 @each_page
 def test_modules_that_are_run_exist_and_know_their_flags(page):
     for part in code(page):
