@@ -4,6 +4,7 @@ if __name__ == "__main__":
     from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
+import pathlib
 import sys
 
 from absl import app
@@ -11,6 +12,7 @@ from absl import app
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
 from qkd_tf.contract.targets import TARGETS
+from tflite_export.export_folder import ExportFolder, target_titled
 from tflite_export.exporter import export
 from tflite_export.flatbuffer.weight_storage import WEIGHT_STORAGES
 from tflite_export.inference.runtimes import RUNTIMES, RUNTIMES_HELP
@@ -19,7 +21,11 @@ from tflite_export.proof.gate import Gate
 from tflite_export.rebuilding.rebuild import INPUT_TYPES
 
 FLAGS = CommandFlags()
-FLAGS.DEFINE_string("run_dir", None, "Folder of a finished training run; export/ and report.html are written there.")
+FLAGS.DEFINE_string(
+    "run_dir",
+    None,
+    "Folder of a finished training run, where export/ and report.html are written; a second target has export-TARGET/.",
+)
 FLAGS.DEFINE_enum(
     "target",
     None,
@@ -68,8 +74,8 @@ def main(argv: list[str]) -> None:
     except (ExportError, OSError) as error:
         sys.exit(f"error: {error}")
     if not verification["passed"]:
-        sys.exit(f"error: {FLAGS.run_dir}/export/model.tflite was refused; {FLAGS.run_dir}/report.html has the reasons")
-    print(f"report: {FLAGS.run_dir}/report.html")
+        place = ExportFolder.of(pathlib.Path(FLAGS.run_dir), target_titled(verification["target"]))
+        sys.exit(f"error: {place.path}/model.tflite was refused; {place.report} has the reasons")
 
 
 if __name__ == "__main__":
