@@ -48,11 +48,11 @@ INTRODUCTION = """# Every flag
 Made from the code by `make docs`; do not edit. [README.md](../README.md) has those that are needed first, in groups;
 [method.md](method.md) says what those of the method do to the equations.
 
-`--help` of a command shows the flags that are needed first, `--helpfull` all of them. A flag is given as `--weight_bits=2`,
-a truth value as `--horizontal_flip` or `--nohorizontal_flip`, a list with commas. A flag without a default is empty, or is
-decided as its meaning says. `--flagfile=FILE` reads flags from a file, one per line (the doctor and the preparation of data have
-none). The last value of a flag counts, so flags after the file override it. [troubleshooting.md](troubleshooting.md#flags) has what is
-said of wrong values.
+`--help` of a command shows the flags that are needed first, `--helpfull` all of them. A flag is given as
+`--weight_bits=2`, a truth value as `--horizontal_flip` or `--nohorizontal_flip`, a list with commas. A flag without a
+default is empty, or is decided as its meaning says. `--flagfile=FILE` reads flags from a file, one per line (the
+doctor and the preparation of data have none). The last value of a flag counts, so flags after the file override it.
+[troubleshooting.md](troubleshooting.md#flags) has what is said of wrong values.
 """
 
 
