@@ -21,7 +21,9 @@ def sources(
 ) -> tuple[dict[str, str], bytes]:
     content = convert(rebuild(handoff, input_type), "")
     verification = {"file": {"sha256": "5" * 64}}
-    files = phone_bundle.files(Delivery("run", content, None, handoff, verification, image_size, squashes, is_signal))
+    files = phone_bundle.files(
+        Delivery("run", content, None, handoff, verification, image_size, squashes, is_signal=is_signal)
+    )
     return {name.removeprefix("phone/"): text.decode() for name, text in files.items()}, content
 
 
