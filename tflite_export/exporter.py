@@ -13,6 +13,7 @@ from qkd_tf.storage import durable
 from qkd_tf.storage.folder_lock import locked
 from tflite_export.bundles import micro_bundle, phone_bundle
 from tflite_export.bundles.bundle import Delivery
+from tflite_export.exported import Exported
 from tflite_export.flatbuffer.compress import compress
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
@@ -37,7 +38,7 @@ def export(
     input_type: str | None = None,
     gate: Gate | None = None,
     runtimes: Sequence[str] = tuple(RUNTIMES),
-) -> dict:
+) -> Exported:
     """From a finished run to a verified file; prints the verdict. The process is as before when it returns or raises.
 
     Writes export/model.tflite, export/labels.txt, export/verification.json and report.html.
@@ -54,7 +55,7 @@ def export(
       runtimes: rows of RUNTIMES that are asked; the target's judge is always asked.
 
     Returns:
-      The verification, as in verification.json; "passed" tells whether the file is what was trained.
+      The verification, as in verification.json; `passed` tells whether the file, `tflite`, is what was trained.
 
     Raises:
       ExportError: no finished training run there, or a student that cannot become integer.
@@ -73,8 +74,9 @@ def export(
                 f"{run_dir}: results.json tells of another handoff; run python -m qkd_tf.train to its end"
             )
         verification = _export(run_dir, handoff, results, name, weight_storage, input_type, gate, runtimes)
-    print_verdict(verification, run_dir / "export" / "model.tflite")
-    return verification
+    exported = Exported(verification, run_dir / "export" / "model.tflite")
+    print_verdict(exported, exported.tflite)
+    return exported
 
 
 def results_of(run_dir: pathlib.Path) -> dict:

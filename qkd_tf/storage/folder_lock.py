@@ -12,6 +12,8 @@ LOCK = "lock"
 class FolderInUseError(OSError):
     """Another process has the folder, told in one line."""
 
+    __module__ = "qkd_tf"  # where users find it, and what tracebacks say
+
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
