@@ -42,7 +42,8 @@ def lasting(spec: DataSpec) -> DataSpec | None:
     name = spec.name
     if name.startswith(folder.PREFIX):
         name = folder.PREFIX + _absolute(name.removeprefix(folder.PREFIX))
-    return dataclasses.replace(spec, name=name, data_dir=spec.data_dir and _absolute(spec.data_dir))
+    data_dir = spec.data_dir and _absolute(spec.data_dir)
+    return dataclasses.replace(spec, name=name, data_dir=data_dir, augment="")  # which no test split is
 
 
 def _absolute(path: str) -> str:
