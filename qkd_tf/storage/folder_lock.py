@@ -1,10 +1,14 @@
 """One process at a time in a run folder."""
 
 import contextlib
-import fcntl
 import os
 import pathlib
 from collections.abc import Iterator
+
+try:
+    import fcntl
+except ImportError as error:
+    raise ImportError("qkd_tf needs Linux or macOS; on Windows work in WSL2") from error
 
 LOCK = "lock"
 

@@ -1,0 +1,6 @@
+"""Says which commands there are: python -m qkd_tf."""
+
+from qkd_tf.commands import overview
+
+if __name__ == "__main__":
+    print(overview())
