@@ -13,7 +13,7 @@ from qkd_tf import __version__, commands
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("qkd_tf", "tflite_export")
-METADATA = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "requirements-micro.txt")
+METADATA = ("pyproject.toml", "README.md", "LICENSE", *(path.name for path in ROOT.glob("requirements*.txt")))
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,7 @@ class Run:
 
     @property
     def tflite(self) -> pathlib.Path:
-        """The file that `tflite_export.export` wrote and proved.
+        """The file that `tflite_export.export` wrote and proved; of several targets the first one's.
 
         Raises:
           ExperimentError: there is none yet, or it was refused.

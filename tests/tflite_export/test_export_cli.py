@@ -13,6 +13,7 @@ from tf_keras import layers
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.storage import durable, folder_lock
 from tflite_export import exporter
+from tflite_export.export_folder import ExportFolder, target_of
 from tflite_export.exporter import export
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.inference.runtimes import RUNTIMES, absence, infer
@@ -64,6 +65,7 @@ def ends(folders, end_of) -> dict:
         "int8": [f"--run_dir={folders['int8']}", "--input_type=int8"],
         "lenient": [f"--run_dir={folders['lenient']}", "--max_top1_difference=0.3", "--min_accuracy_p=0"],
         "micro": [f"--run_dir={folders['micro']}", "--target=microcontroller"],
+        "second": [f"--run_dir={folders['micro']}", "--target=phone", "--runtimes="],
         "retired": [f"--run_dir={folders['honest']}", "--min_top1_agreement=90"],
         "int4": [f"--run_dir={folders['int4']}", "--target=ethos_u", "--weight_storage=int4"],
         "typo": [f"--run_dir={folders['typo']}", "--runtimes=litert,tfml"],
@@ -79,9 +81,9 @@ def test_honest_run_exits_with_0_and_says_where_the_file_is(honest, folders):
     size = (target / "export" / "model.tflite").stat().st_size
     lines = honest.stdout.splitlines()
     notes = [line for line in lines if line.startswith("note: ")]
-    first, *runtimes, last = lines[len(notes) :]
+    *runtimes, first, last = lines[len(notes) :]
     assert any("weights are stored as int8: LiteRT runs INT4" in note for note in notes)
-    assert first.startswith(f"{target}/export/model.tflite: {size:,} bytes; top-1 ")
+    assert first.startswith(f"verified: {target}/export/model.tflite: {size:,} bytes; top-1 ")
     assert " % on 32 test images as litert computes it; the student in real numbers has " in first
     asked = [name for name in RUNTIMES if absence(name) is None]
     assert [line.split(":")[0] for line in runtimes] == asked
@@ -212,9 +214,12 @@ def test_lookup_tables_are_written_beside_the_file_where_they_pay(make_run, chai
     assert compressed["index_bits"]["conv/kernel"] == 2 and compressed["equal_logits"] == 100
     sizes = {name: (run_dir / "export" / name).stat().st_size for name in ("model.tflite", "model.compressed.tflite")}
     assert sizes["model.compressed.tflite"] == compressed["file"]["bytes"] < sizes["model.tflite"]
+    export(run_dir, "microcontroller", weight_storage="int8", runtimes=())
     export(run_dir, "phone", runtimes=())
-    left = sorted(path.name for path in (run_dir / "export").iterdir())  # nothing of another export
-    assert left == ["labels.txt", "model.tflite", "phone", "verification.json"]
+    left = {path.name: sorted(file.name for file in path.iterdir()) for path in run_dir.glob("export*")}
+    files = ["labels.txt", "model.tflite", "verification.json"]
+    assert left["export-phone"] == sorted([*files, "phone"])  # nothing of another target's export
+    assert set(left["export"]) - {"model.compressed.tflite"} == {*files, "micro"}
 
 
 @pytest.mark.skipif(absence("tflm") is not None, reason=str(absence("tflm")))
@@ -225,6 +230,15 @@ def test_lookup_tables_that_are_larger_than_int4_are_not_written(make_run, chain
     assert verification["passed"] and "compressed" not in verification
     assert any(n.startswith("no lookup-table file was written: it would have ") for n in verification["notes"])
     assert not (run_dir / "export" / "model.compressed.tflite").exists()
+
+
+def test_second_target_has_a_folder_of_its_own_and_leaves_the_first_as_it_is(ends, folders):
+    run_dir = folders["micro"]
+    assert ends["second"]["code"] in (0, None)
+    assert f"report: {run_dir}/report-phone.html" in ends["second"]["out"]
+    assert target_of(run_dir / "export") == "microcontroller" and (run_dir / "export" / "micro").is_dir()
+    assert target_of(run_dir / "export-phone") == "phone" and (run_dir / "export-phone" / "phone").is_dir()
+    assert ExportFolder.of(run_dir, "microcontroller") == ExportFolder(run_dir / "export", run_dir / "report.html")
 
 
 def test_failed_gate_is_a_failing_exit_that_tells_why(ends, folders):

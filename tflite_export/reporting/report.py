@@ -19,8 +19,10 @@ NUM_WORST = 10
 KINDS = {"activations": "output", "kernels": "kernel"}
 
 
-def write(run_dir: pathlib.Path, verification: dict, classes: Mapping[str, np.ndarray] | None = None) -> None:
-    """Writes `run_dir`/report.html from what training and verification left.
+def write(
+    run_dir: pathlib.Path, verification: dict, path: pathlib.Path, classes: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Writes the report, a file `path`, from what training left in `run_dir` and from the verification.
 
     What a run does not have, for whatever reason, its section says.
 
@@ -50,7 +52,7 @@ def write(run_dir: pathlib.Path, verification: dict, classes: Mapping[str, np.nd
         weights=_weights(integers, load_params(handoff / "weight_params.json")),
         ranges=_ranges(diagnosis, params, verification.get("tensors", [])),
     )
-    durable.write_whole(run_dir / "report.html", html)
+    durable.write_whole(path, html)
 
 
 def _diagnosis(path: pathlib.Path) -> dict | None:
