@@ -2,5 +2,10 @@
 
 from qkd_tf.commands import overview
 
-if __name__ == "__main__":
+
+def main() -> None:
     print(overview())
+
+
+if __name__ == "__main__":
+    main()

@@ -79,17 +79,17 @@ def fit(
       KeyboardInterrupt: a signal stopped the training; the step at hand is saved.
     """
     weight_bits, activation_bits = bit_widths(str(bits), "bits")
-    if isinstance(phases, Mapping):
-        require("epochs" not in options, "epochs is told by the argument phases; leave the option out")
-        options["epochs"] = list(phases.values())
+    told_by = ARGUMENTS | ({"epochs": "phases"} if isinstance(phases, Mapping) else {})
+    for name in options.keys() & told_by.keys():
+        raise ExperimentError(f"{name} is told by the argument {told_by[name]}; leave the option out")
     require(
         phases is None or (isinstance(phases, Mapping | Sequence) and all(isinstance(name, str) for name in phases)),
         f"phases={phases!r}: epochs by phase are expected, as {{'self_studying': 30}}, or names of phases",
     )
     if phases is not None:
         options["phases"] = [phases] if isinstance(phases, str) else list(phases)
-    for name in options.keys() & ARGUMENTS.keys():
-        raise ExperimentError(f"{name} is told by the argument {ARGUMENTS[name]}; leave the option out")
+    if isinstance(phases, Mapping):
+        options["epochs"] = list(phases.values())
     given = {}
     for role, model in (("student", student), ("teacher", teacher)):
         trained = role in pretrained or "full_precision" not in options.get("phases", ())
