@@ -38,7 +38,7 @@ def fit(
     validation_set: GivenSet | None = None,
     label_names: Sequence[str] | None = None,
     pretrained: Collection[str] = ("teacher",),
-    augment: Function | str = "",
+    augment: Function | str | None = None,
     callbacks: Any = None,
     **options,
 ) -> Run:
@@ -106,8 +106,8 @@ def fit(
                 "functional model, or a Sequential one that begins with tf_keras.Input, without a call of its own",
             )
             given[role], options[role] = model, _name(model, trained)
-    if isinstance(augment, str):
-        options["augment"] = augment
+    if augment is None or isinstance(augment, str):
+        options["augment"] = augment or ""
     else:
         require(callable(augment), f"augment is a {type(augment).__name__}; a function of (images, seed) is expected")
         name = getattr(augment, "__name__", type(augment).__name__)

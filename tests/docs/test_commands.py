@@ -118,6 +118,7 @@ OTHERS = {
     "pip install . -c constraints.txt": "the network",
     "pip install '.[micro]' -c constraints.txt": "the network",
     "pip install -r requirements-micro.txt": "the network",
+    "pip install -r requirements-ethos_u.txt": "the network",
     "pip install keras": "the network",
     "python -m pip install -r requirements.txt -c constraints.txt": "the network",
     "python -m pip install 'tensorflow[and-cuda]' -c constraints.txt": "the network",
