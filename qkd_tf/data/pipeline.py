@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from qkd_tf.contract.pictures import resized_side
+from qkd_tf.contract.pictures import room
 from qkd_tf.data import pixels
 from qkd_tf.data.augmentation import Augmentation, Function, open_augmentation
 from qkd_tf.data.mixing import is_mixed
@@ -40,7 +40,7 @@ class Splits:
       validation, test: in the order of the data set, the last batch may be short.
       fingerprint: what was read: data set, version, numbers of images, SHA-256 of the first `digested` images of
         the test split (all, or 1,000 where the split does not fit in memory), and `content_sha256`, which is that of
-        every picture and label of all splits as they are stored.
+        every picture and label of all splits as they are stored; of signals `input`, scale and zero point of 0..255.
       notes: what a user should know, one per line.
       max_steps: batches that end an epoch early; 0 for none.
       spec: what reads them again, in another process too; None where nothing does.
@@ -91,7 +91,7 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
     augmentation = open_augmentation(spec, shape, augment)
     shapes = {"test": shape, "validation": shape, "train": shape}  # memory is given out in this order
     if spec.crops_larger:
-        shapes["train"] = (resized_side(spec.image_size),) * 2 + shape[2:]  # for the random crop
+        shapes["train"] = (*room(spec.size), *shape[2:])  # for the random crop
     fit, crop, fit_and_crop = _transforms(source, spec)
     examples = {name: getattr(source, name) for name in shapes}
     transforms = {"test": fit_and_crop, "validation": fit_and_crop, "train": fit}
@@ -116,23 +116,29 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
     def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return dataset.batch(spec.batch_size).prefetch(PARALLEL_CALLS)
 
+    def augmented(images: tf.Tensor, step: tf.Tensor, seed: int, share: tuple[int, int]) -> tf.Tensor:
+        if source.input_params is None:
+            images = pixels.augment(images, shape, spec, tf.stack([seed, step]), share)
+        if augmentation:
+            images = tf.ensure_shape(images, (spec.batch_size // share[1], *shape))
+            images = augmentation(images, tf.stack([seed, step]), share)
+        return images
+
     num_whole = source.train.num_examples // spec.batch_size
     num_steps = min(num_whole, spec.max_steps or num_whole)
 
     def epoch_batches(epoch: int, first_step: int = 0, share: tuple[int, int] = WHOLE) -> tf.data.Dataset:
         seed = spec.seed * 100_003 + epoch
         examples = pictures["train"].shuffled(seed, first_step * spec.batch_size, _rows(spec.batch_size, share))
-        size = spec.batch_size // share[1]
-        batches = examples.batch(size, drop_remainder=True).enumerate(first_step)
-
-        def augmented(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-            images = pixels.augment(batch[0], shape, spec, tf.stack([seed, step]), share)
-            if augmentation:
-                images = augmentation(tf.ensure_shape(images, (size, *shape)), tf.stack([seed, step]), share)
-            return images, batch[1]
-
-        batches = batches.take(num_steps - first_step).map(augmented, num_parallel_calls=PARALLEL_CALLS)
-        return batches.prefetch(PARALLEL_CALLS)
+        batches = examples.batch(spec.batch_size // share[1], drop_remainder=True).enumerate(first_step)
+        return (
+            batches.take(num_steps - first_step)
+            .map(
+                lambda step, batch: (augmented(batch[0], step, seed, share), batch[1]),
+                num_parallel_calls=PARALLEL_CALLS,
+            )
+            .prefetch(PARALLEL_CALLS)
+        )
 
     def num_by_class() -> list[int]:
         every = labels["train"] if "train" in kept else pictures["train"].labels(None)
@@ -156,6 +162,7 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
             "num_test": source.test.num_examples,
             **_digest(pictures["test"], spec.batch_size),
             "content_sha256": source.content_sha256,
+            **_input(source),
         },
         notes=source.notes + notes + _streaming_notes(spec.name, [name for name in shapes if name not in kept]),
         max_steps=spec.max_steps,
@@ -220,7 +227,9 @@ def _transforms(source: Source, spec: DataSpec) -> tuple[Callable[[tf.Tensor], t
     """Stored size -> what training crops of; that -> the centre of a network's size; and both in one."""
     shape = source.image_shape
     fit = functools.partial(tf.ensure_shape, shape=shape)
-    if spec.image_size:
+    if source.input_params is not None:
+        return fit, fit, fit
+    if spec.size:
         fit = functools.partial(RESIZES[spec.resize], image_size=spec.image_size)
 
     def crop(image: tf.Tensor) -> tf.Tensor:
@@ -363,6 +372,13 @@ def _class_notes(labels: np.ndarray, source: Source, spec: DataSpec) -> tuple[st
     unseen = [name for label, name in enumerate(source.label_names) if label not in seen]
     more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
     return (f"note: no training image of class {', '.join(unseen[:3])}{more} in {spec.name}",) if unseen else ()
+
+
+def _input(source: Source) -> dict:
+    """What the 8 bits of signals mean; nothing of pictures."""
+    if source.input_params is None:
+        return {}
+    return {"input": {"scale": source.input_params.scale, "zero_point": -source.input_params.grid.qmin}}
 
 
 def _digest(pictures: Pictures, batch_size: int) -> dict:

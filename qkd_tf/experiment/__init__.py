@@ -11,7 +11,7 @@ from qkd_tf.experiment.checks import (
     require_known,
 )
 from qkd_tf.experiment.class_weights import class_weights
-from qkd_tf.experiment.data import MAX_SIDE, RESIZES, DataSpec
+from qkd_tf.experiment.data import MAX_SIDE, RESIZES, DataSpec, image_size_of
 from qkd_tf.experiment.experiment import Experiment
 from qkd_tf.experiment.imported import imported
 from qkd_tf.experiment.network import (
@@ -77,6 +77,7 @@ __all__ = [
     "bit_widths",
     "class_weights",
     "default_phases",
+    "image_size_of",
     "imported",
     "options",
     "printable",
