@@ -4,11 +4,11 @@ NumPy only. Training predicts with it what the exported file will compute (`inte
 exporter executes files with it (`integer_reference`). Four schools:
 
 * XNNPACK, LiteRT's default kernels: a sum is multiplied by a float32 and rounded once, half to even. A MEAN's
-  zero points are taken off in float32, too.
+  zero points are taken off in float32, too. QUANTIZE and LEAKY_RELU multiply by 256ths.
 * TFLM: a sum is multiplied by a 32-bit fixed-point number, then shifted right, and each of the two
   rounds. At few bits the first rounding is coarse: a value a little below a half goes up.
 * LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, LOGISTIC is a table, and
-  MUL's ratio of scales is a float32.
+  the ratios of scales of MUL and LEAKY_RELU are float32.
 * ruy: as TFLM, but the second rounding is half up, too. LiteRT's default kernels take it for CONV_2D with INT4
   kernels, and for DEPTHWISE_CONV_2D with such in whole blocks of eight channels, with TFLM's arithmetic for the
   channels that are left; XNNPACK leaves both to them. Grouped ones with INT4 kernels go to the reference kernels.
@@ -42,6 +42,7 @@ OfTwo = Callable[[np.ndarray, np.ndarray, Scale, Scale, Scale], np.ndarray]
 Mean = Callable[[np.ndarray, int, Scale, Scale, int, int], np.ndarray]
 Logistic = Callable[[np.ndarray, Scale], np.ndarray]
 Requantize = Callable[[np.ndarray, Scale, Scale], np.ndarray]
+LeakyReLU = Callable[[np.ndarray, float, Scale, Scale], np.ndarray]
 Limit = Callable[[float, Scale], np.int64]
 
 
@@ -56,6 +57,7 @@ class Arithmetic:
       mean: (sums, number of terms, input scale, output scale, zero points that were taken off: input's, output's).
       logistic: (x, input scale) -> steps of 1 / LOGISTIC_STEPS, the output scale that TFLite prescribes.
       requantize: (x, input scale, output scale).
+      leaky_relu: (x, slope of what is negative, input scale, output scale).
       limit: (real value, output scale): where a fused activation clips.
       int4: kinds of operators that compute in another arithmetic where their kernels are stored as INT4.
     """
@@ -67,6 +69,7 @@ class Arithmetic:
     mean: Mean
     logistic: Logistic
     requantize: Requantize
+    leaky_relu: LeakyReLU
     limit: Limit
     int4: Mapping[str, "Arithmetic"] = dataclasses.field(default_factory=dict)
 
@@ -177,6 +180,24 @@ def _fixed_point_requantize(x: np.ndarray, input_scale: Scale, output_scale: Sca
     return multiply_rounding_twice(x, *quantize_multiplier(_double(input_scale) / _double(output_scale)))
 
 
+def _fixed_point_leaky_relu(x: np.ndarray, slope: float, input_scale: Scale, output_scale: Scale) -> np.ndarray:
+    step = _double(input_scale)
+    return _by_sign(x, step / _double(output_scale), step * _double(slope) / _double(output_scale))
+
+
+def _fixed_point_leaky_relu_of_single(
+    x: np.ndarray, slope: float, input_scale: Scale, output_scale: Scale
+) -> np.ndarray:
+    step = _single(input_scale)
+    return _by_sign(x, step / _single(output_scale), step * _single(slope) / _single(output_scale))
+
+
+def _by_sign(x: np.ndarray, ratio: np.ndarray, negative_ratio: np.ndarray) -> np.ndarray:
+    """One ratio for what is positive, another for what is negative."""
+    found = [multiply_rounding_twice(x, *quantize_multiplier(real)) for real in (ratio, negative_ratio)]
+    return np.where(x >= 0, *found)
+
+
 def sums_ratio(input_scale: Scale, kernel_scales: Scale, output_scale: Scale) -> np.ndarray:
     """What a float32 of sums is, one a channel."""
     return _single(input_scale) * _single(kernel_scales) / _single(output_scale)
@@ -218,8 +239,16 @@ def _float_mean(
 
 def _requantize_in_256ths(x: np.ndarray, input_scale: Scale, output_scale: Scale) -> np.ndarray:
     """The ratio is a whole number of 256ths; half up."""
-    fixed = np.int64(np.round(np.float32(256) * (_single(input_scale) / _single(output_scale))))
-    return (x.astype(np.int64) * fixed + 128) >> 8
+    return _times_256ths(x, _single(input_scale) / _single(output_scale))
+
+
+def _leaky_relu_in_256ths(x: np.ndarray, slope: float, input_scale: Scale, output_scale: Scale) -> np.ndarray:
+    ratio = _single(input_scale) / _single(output_scale)
+    return np.where(x >= 0, _times_256ths(x, ratio), _times_256ths(x, ratio * _single(slope)))
+
+
+def _times_256ths(x: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    return (x.astype(np.int64) * np.int64(np.round(np.float32(256) * ratio)) + 128) >> 8
 
 
 def _limit_half_even(value: float, output_scale: Scale) -> np.int64:
@@ -238,6 +267,7 @@ XNNPACK = Arithmetic(
     mean=_float_mean,
     logistic=tabled_logistic,
     requantize=_requantize_in_256ths,
+    leaky_relu=_leaky_relu_in_256ths,
     limit=_limit_half_even,
 )
 TFLM = Arithmetic(
@@ -248,10 +278,15 @@ TFLM = Arithmetic(
     mean=_fixed_point_mean,
     logistic=fixed_point_logistic,
     requantize=_fixed_point_requantize,
+    leaky_relu=_fixed_point_leaky_relu,
     limit=_limit_half_away,
 )
 LITERT_REFERENCE = dataclasses.replace(
-    TFLM, dense=sums_rounded_once, logistic=tabled_logistic, multiply=_fixed_point_multiply_of_single
+    TFLM,
+    dense=sums_rounded_once,
+    logistic=tabled_logistic,
+    multiply=_fixed_point_multiply_of_single,
+    leaky_relu=_fixed_point_leaky_relu_of_single,
 )
 
 RUY = dataclasses.replace(TFLM, convolution=sums_rounded_up_twice)

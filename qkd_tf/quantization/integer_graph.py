@@ -140,6 +140,10 @@ class IntegerGraph:
     def _requantize(self, operator: Operator, rounding: Callable, limits: tuple[int, int]) -> Callable:
         return self._unary(operator, lambda x: rounding(x, *self._student.scales(operator)), limits)
 
+    def _leaky_relu(self, operator: Operator, rounding: Callable, limits: tuple[int, int]) -> Callable:
+        scales = self._student.scales(operator)
+        return self._unary(operator, lambda x: rounding(x, operator.root.alpha, *scales), limits)
+
     def _unary(self, operator: Operator, compute: Callable, limits: tuple[int, int], position: int = 0) -> Callable:
         low, steps = self._steps(parents(operator.root)[position])
         look_up = _table(compute(steps), limits)
@@ -212,6 +216,7 @@ BUILDS: Mapping[Callable, Callable] = {
     IntegerStudent.average_what_is_there: IntegerGraph._average_what_is_there,
     IntegerStudent.concatenate: IntegerGraph._concatenate,
     IntegerStudent.requantize: IntegerGraph._requantize,
+    IntegerStudent.leaky_relu: IntegerGraph._leaky_relu,
     IntegerStudent.move: IntegerGraph._move,
 }
 

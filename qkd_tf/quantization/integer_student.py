@@ -145,6 +145,9 @@ class IntegerStudent:
         input_scale, _ = self.scales(operator)
         return rounding(x, input_scale)
 
+    def leaky_relu(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+        return rounding(x, operator.root.alpha, *self.scales(operator))
+
     def average(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         sums = x.sum(axis=(1, 2), keepdims=len(operator.root.output_shape) == 4, dtype=np.int64)
         zero_points = [self.params[layer.name].zero_point for layer in (*parents(operator.root), operator.end)]
@@ -201,6 +204,7 @@ OPERATORS: Mapping[type, tuple[str, Callable]] = {
     _layers.Concatenate: ("requantize", IntegerStudent.concatenate),
     _layers.Activation: ("requantize", IntegerStudent.requantize),
     _layers.ReLU: ("requantize", IntegerStudent.requantize),
+    _layers.LeakyReLU: ("leaky_relu", IntegerStudent.leaky_relu),
 }
 SIGMOID = ("logistic", IntegerStudent.logistic)
 WINDOWS = ("convolution", IntegerStudent.average_windows)

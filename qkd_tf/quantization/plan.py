@@ -134,6 +134,8 @@ class _Widths:
         consumers = self._graph.consumers[name]
         if self._graph.is_output(name):
             return LOGITS_BITS
+        if isinstance(self._graph.by_name[name], _layers.LeakyReLU):
+            return MAX_BITS  # its slope is a number of 256ths, as fine as the steps of what it makes allow
         if not all(self._graph.only_computes(c) for c in consumers):
             return self._spec.residual_bits
         return max(b for c in consumers for b in self.wanted(c))

@@ -47,6 +47,7 @@ LAYERS: Mapping[type, LayerKind] = {
     _layers.Concatenate: LayerKind("arithmetic"),
     _layers.AveragePooling2D: LayerKind("arithmetic"),
     _layers.GlobalAveragePooling2D: LayerKind("arithmetic"),
+    _layers.LeakyReLU: LayerKind("arithmetic"),
     _layers.Cropping2D: LayerKind("pass"),
     _layers.MaxPooling2D: LayerKind("pass"),
     _layers.UpSampling2D: LayerKind("pass"),

@@ -49,6 +49,7 @@ OPERATORS: Mapping[str, OperatorRow] = {
     "CONV_2D": OperatorRow(3, schema.Conv2DOptionsT, _CONV, {"int4": 7}),
     "DEPTHWISE_CONV_2D": OperatorRow(3, schema.DepthwiseConv2DOptionsT, _DEPTHWISE, {"int4": 7}),
     "FULLY_CONNECTED": OperatorRow(4, schema.FullyConnectedOptionsT, _ACTIVATION, {"int4": 10, "per_channel": 12}),
+    "LEAKY_RELU": OperatorRow(2, schema.LeakyReluOptionsT, {"alpha": "alpha"}),
     "LOGISTIC": OperatorRow(2, None),
     "MAXIMUM": OperatorRow(2, schema.MaximumMinimumOptionsT),
     "MAX_POOL_2D": OperatorRow(2, schema.Pool2DOptionsT, _POOL),

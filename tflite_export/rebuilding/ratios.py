@@ -11,6 +11,7 @@ LIMITS = {
     "CONV_2D": (0.0, 256.0),
     "DEPTHWISE_CONV_2D": (0.0, 256.0),
     "FULLY_CONNECTED": (0.0, 256.0),
+    "LEAKY_RELU": (1 / 256, 128.0),
     "LOGISTIC": (0.0, np.inf),  # a table, or fixed point that saturates
     "MEAN": (0.0, 128.0),
     "MUL": (2.0**-16, 256.0),
@@ -31,9 +32,14 @@ def check_ratios(graph: IntegerGraph) -> None:
 
 
 def ratios(graph: IntegerGraph, operator: Operator) -> list[float]:
-    """Steps of an operator's output in the largest step of each input, that of a product where there is one."""
+    """Steps of an operator's output in the largest step of each input, that of a product where there is one.
+
+    Of a LEAKY_RELU, in a positive and in a negative step of its input.
+    """
     inputs = [graph.tensors[name] for name in operator.inputs]
     output = float(graph.tensors[operator.output].scales[0])
     scales = [float(t.scales.max()) for t in inputs if t.scales.size and t.dtype != "int32"]
+    if operator.kind == "LEAKY_RELU":
+        return [scales[0] / output, scales[0] * abs(operator.options["alpha"]) / output]
     multiplies = inputs[-1].dtype == "int32" or operator.kind == "MUL"
     return [float(np.prod(scales)) / output] if multiplies else [scale / output for scale in scales]

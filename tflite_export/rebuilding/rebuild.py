@@ -178,6 +178,9 @@ class _Rebuilder:
         """A sigmoid; or a tensor that changes its grid, at a linear layer or a ReLU."""
         self._emit("LOGISTIC" if _function(operator.root) == "sigmoid" else "QUANTIZE", operator.inputs, output)
 
+    def _leaky_relu(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+        self._emit("LEAKY_RELU", operator.inputs, output, alpha=float(operator.root.alpha))
+
     def _average(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
         """The whole map is a MEAN; windows are a depthwise convolution of equal weights.
 
@@ -300,7 +303,7 @@ class _Rebuilder:
             dataclasses.replace(self.graph.tensors[source], name=layer.name, shape=_shape(layer))
         )
 
-    def _emit(self, kind: str, inputs: Sequence[str], output: str, **options: int | bool | str) -> str:
+    def _emit(self, kind: str, inputs: Sequence[str], output: str, **options: int | float | bool | str) -> str:
         self.graph.operators.append(Operator(kind, tuple(inputs), output, options))
         return output
 
@@ -321,6 +324,7 @@ EMITTERS: Mapping[type, Callable[[_Rebuilder, _Operator, str, TensorQuantParams]
     _layers.AveragePooling2D: _Rebuilder._average,
     _layers.Activation: _Rebuilder._own_activation,
     _layers.ReLU: _Rebuilder._own_activation,
+    _layers.LeakyReLU: _Rebuilder._leaky_relu,
     _layers.Multiply: _Rebuilder._multiply,
     _layers.Concatenate: _Rebuilder._concatenate,
 }
