@@ -126,6 +126,12 @@ def weight_params(grid: IntegerGrid, scale: float) -> TensorQuantParams:
     return TensorQuantParams(grid, float(np.float32(scale)), 0)
 
 
+def slope_params(slopes: np.ndarray) -> TensorQuantParams:
+    """Of the slopes of a PReLU, any shape: 8 bits, the largest at the end of the grid."""
+    grid = weight_grid(MAX_BITS)
+    return weight_params(grid, np.float32(np.max(np.abs(slopes)) / grid.qmax) or 1.0)
+
+
 def quantize(x: np.ndarray, params: TensorQuantParams) -> np.ndarray:
     """Real values to stored int8: round(x / scale), half to even, clipped to the grid."""
     z = np.clip(np.asarray(x, np.float32) / np.float32(params.scale), params.grid.qmin, params.grid.qmax)

@@ -10,12 +10,13 @@ Rounding it at export alone would make the file another network than the one tha
   output interval. Going from an 8-bit residual tensor to 4 bits that is about 13/256, so the ratio
   would be several percent off.
 * Its LEAKY_RELU does the same, with another number of 256ths for what is negative.
+* The slopes of a PRELU are integers of 8 bits with one scale.
 """
 
 import numpy as np
 import tf_keras
 
-from qkd_tf.contract.grid import TensorQuantParams
+from qkd_tf.contract.grid import TensorQuantParams, fake_quantize, slope_params
 from qkd_tf.models.copier import REQUANTIZED
 from qkd_tf.quantization.roles import averages_what_is_there, batch_norm_of, is_sigmoid, parents, producer
 from qkd_tf.quantization.scheme import QuantizedStudent, QuantizedTensor
@@ -103,25 +104,29 @@ def ratio_in_256ths(source: TensorQuantParams, target: TensorQuantParams, direct
 
 
 def round_slopes(student: QuantizedStudent) -> None:
-    """Moves each slope of a LeakyReLU to its nearest n / m, where m 256ths are its ratio of intervals; n is not 0.
+    """Moves the slopes of LeakyReLU and PReLU to what operators hold."""
+    student.copy_weights_to_plain()
+    for layer in student.plain.layers:
+        if isinstance(layer, tf_keras.layers.LeakyReLU):
+            layer.alpha = student.twin(layer.name).alpha = _slope_in_256ths(layer, student)
+        elif isinstance(layer, tf_keras.layers.PReLU):
+            slopes = layer.alpha.numpy()
+            layer.alpha.assign(fake_quantize(slopes, slope_params(slopes)))
+    student.copy_weights_from_plain()
+    for model in (student.plain, student.model):
+        model.make_predict_function(force=True)  # a slope of LeakyReLU is a constant of what was traced before
+
+
+def _slope_in_256ths(layer, student: QuantizedStudent) -> np.float32:
+    """The nearest n / m of a LeakyReLU, where m 256ths are its ratio of intervals; n is not 0.
 
     Ties of what is negative round up under XNNPACK, so a slope is a shade nearer to 0. But that of n = 1 is a shade
     above: XNNPACK takes no less than a 256th.
     """
-    changed = False
-    for layer in student.plain.layers:
-        if isinstance(layer, tf_keras.layers.LeakyReLU):
-            source = _params_read(layer, student)
-            m = np.round(
-                RATIO_STEPS * np.float64(source.scale) / np.float64(student.outputs[layer.name].params().scale)
-            )
-            n = max(1.0, np.round(m * abs(layer.alpha)))
-            slope = np.float32(np.sign(layer.alpha) * n / m * (1 + 2 * (TIE_SHADE if n == 1 else -TIE_SHADE)))
-            changed = changed or slope != layer.alpha
-            for twin in (layer, student.twin(layer.name)):
-                twin.alpha = slope
-    if changed:
-        student.model.make_predict_function(force=True)  # a slope is a constant of what was traced before
+    ratio = np.float64(_params_read(layer, student).scale) / student.outputs[layer.name].params().scale
+    m = np.round(RATIO_STEPS * ratio)
+    n = max(1.0, np.round(m * abs(layer.alpha)))
+    return np.float32(np.sign(layer.alpha) * n / m * (1 + 2 * (TIE_SHADE if n == 1 else -TIE_SHADE)))
 
 
 def _params_read(layer, student: QuantizedStudent) -> TensorQuantParams:

@@ -27,7 +27,7 @@ from qkd_tf.models.activations import activation_name
 from qkd_tf.models.copier import REQUANTIZED
 from qkd_tf.quantization.layer_graph import LayerGraph
 from qkd_tf.quantization.refusals import UnsupportedLayers, problems
-from qkd_tf.quantization.roles import is_sigmoid, scales_channels
+from qkd_tf.quantization.roles import has_slope, is_sigmoid, scales_channels
 
 LOGITS_BITS = 8
 SIGMOID_GRID = unsigned_grid(8)
@@ -134,8 +134,8 @@ class _Widths:
         consumers = self._graph.consumers[name]
         if self._graph.is_output(name):
             return LOGITS_BITS
-        if isinstance(self._graph.by_name[name], _layers.LeakyReLU):
-            return MAX_BITS  # its slope is a number of 256ths, as fine as the steps of what it makes allow
+        if has_slope(self._graph.by_name[name]):
+            return MAX_BITS  # the finer the steps of what it makes, the finer the factors that runtimes multiply by
         if not all(self._graph.only_computes(c) for c in consumers):
             return self._spec.residual_bits
         return max(b for c in consumers for b in self.wanted(c))

@@ -27,7 +27,7 @@ _OPERATIONS = "write it with Keras layers (Rescaling on pixels, ReLU, Add, Multi
 REMEDIES: Mapping[str, str] = {
     **dict.fromkeys(("Lambda", "TFOpLambda", "SlicingOpLambda", "ClassMethod"), _OPERATIONS),
     **dict.fromkeys(("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM2D"), "use convolutions and pooling"),
-    **dict.fromkeys(("PReLU", "ELU", "ThresholdedReLU"), "use ReLU, LeakyReLU or Activation('swish')"),
+    **dict.fromkeys(("ELU", "ThresholdedReLU"), "use ReLU, LeakyReLU or Activation('swish')"),
     **dict.fromkeys(
         ("LayerNormalization", "GroupNormalization", "UnitNormalization"),
         "use BatchNormalization, which becomes a part of the convolution",

@@ -56,6 +56,7 @@ OPERATORS: Mapping[str, OperatorRow] = {
     "MEAN": OperatorRow(2, schema.ReducerOptionsT, {"keep_dims": "keepDims"}),
     "MUL": OperatorRow(2, schema.MulOptionsT, _ACTIVATION),
     "PAD": OperatorRow(2, schema.PadOptionsT),
+    "PRELU": OperatorRow(1, None),
     "QUANTIZE": OperatorRow(2, schema.QuantizeOptionsT),
     "RESHAPE": OperatorRow(1, schema.ReshapeOptionsT),
     "RESIZE_NEAREST_NEIGHBOR": OperatorRow(

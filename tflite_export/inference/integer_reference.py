@@ -144,7 +144,13 @@ def _leaky_relu(
     arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
 ) -> np.ndarray:
     x = inputs[0].astype(np.int64) - tensors[0].zero_point
-    return arithmetic.leaky_relu(x, operator.options["alpha"], *_scales(tensors[0], output)) + output.zero_point
+    return arithmetic.leaky_relu(x, 1, operator.options["alpha"], *_scales(tensors[0], output)) + output.zero_point
+
+
+def _prelu(arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor) -> np.ndarray:
+    input_, slopes = tensors
+    x, codes = inputs[0].astype(np.int64) - input_.zero_point, slopes.integers.astype(np.int64) - slopes.zero_point
+    return arithmetic.prelu(x, codes, *_scales(slopes, input_, output)) + output.zero_point
 
 
 def _maximum(
@@ -218,6 +224,7 @@ OPERATORS: Mapping[str, Callable[[Arithmetic, Operator, Tensors, Inputs, Tensor]
     "MEAN": _mean,
     "MUL": _multiply,
     "PAD": _pad,
+    "PRELU": _prelu,
     "QUANTIZE": _quantize,
     "RESHAPE": _reshape,
     "RESIZE_NEAREST_NEIGHBOR": _resize_nearest,
