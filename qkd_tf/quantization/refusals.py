@@ -76,7 +76,7 @@ def _layer_problems(graph: LayerGraph, layer) -> list[str]:
     if isinstance(layer, _layers.BatchNormalization) and list(layer.axis) != [len(layer.input_shape) - 1]:
         found.append(f"normalises axis {list(layer.axis)}; use the last axis, the channels")
     if isinstance(layer, _layers.ReLU) and (layer.negative_slope or layer.threshold):
-        found.append("has a negative slope or a threshold; use plain ReLU")
+        found.append("has a negative slope or a threshold; use ReLU or LeakyReLU")
     if sloped and not 1 / LARGEST_SLOPE <= abs(layer.alpha) < LARGEST_SLOPE:
         found.append(f"has slope {layer.alpha:g}; LiteRT takes 1/{LARGEST_SLOPE} to {LARGEST_SLOPE}: use 0.01, or ReLU")
     if isinstance(layer, _layers.Rescaling):

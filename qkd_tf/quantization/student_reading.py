@@ -61,7 +61,7 @@ def _refusal(node) -> str:
         return "reads a constant beside tensors of the graph; make it a bias, or Rescaling on pixels"
     function = activation_name(layer)
     if function.startswith(("function", "layer", "relu(")) and not is_relu(function):
-        return f"applies {function}; use relu, relu6, swish, sigmoid or a softmax at the end"
+        return f"applies {function}; use relu, relu6, leaky_relu, swish, sigmoid or a softmax at the end"
     return ""
 
 

@@ -82,6 +82,13 @@ def test_activation_grids_end_at_the_top_of_int8(bits):
         assert g.dequantize(np.array([params.zero_point]), params) == 0.0
 
 
+@pytest.mark.parametrize("slopes, scale", [([0.25, -0.5], 0.5 / 127), ([0.0], 1.0), ([1e-45], 1.0)])
+def test_the_largest_slope_is_at_the_end_of_eight_bits(slopes, scale):
+    params = g.slope_params(np.float32(slopes))
+    assert (params.scale, params.stored_min, params.stored_max) == (np.float32(scale), -127, 127)
+    assert np.abs(g.fake_quantize(np.float32(slopes), params) - slopes).max() <= scale / 2
+
+
 def test_weights_are_stored_around_zero():
     params = g.weight_params(g.weight_grid(4), 0.5)
     assert (params.zero_point, params.stored_min, params.stored_max) == (0, -7, 7)

@@ -1,3 +1,4 @@
+import functools
 import inspect
 import re
 import sys
@@ -386,6 +387,16 @@ def test_relu_of_a_tensor_that_is_read_elsewhere_too_is_an_operator_of_its_own()
         (layers.ReLU(), "relu"),
         (layers.ReLU(6), "relu6"),
         (layers.ReLU(4.0), "relu(max_value=4.0)"),
+        (layers.ReLU(negative_slope=0.5), "leaky_relu(alpha=0.5)"),
+        (
+            layers.ReLU(6, negative_slope=0.5, threshold=1),
+            "relu(max_value=6, negative_slope=0.5, threshold=1)",
+        ),
+        (layers.LeakyReLU(0.5), "leaky_relu(alpha=0.5)"),
+        (layers.Dense(1, activation=layers.LeakyReLU(0.25)), "leaky_relu(alpha=0.25)"),
+        (layers.Dense(1, activation=tf.nn.leaky_relu), "leaky_relu(alpha=0.2)"),
+        (layers.Activation(functools.partial(tf.nn.leaky_relu, alpha=0.5)), "leaky_relu(alpha=0.5)"),
+        (layers.Activation(functools.partial(tf.nn.leaky_relu, name="x")), "function partial"),
         (layers.Activation("swish"), "swish"),
         (layers.Conv2D(1, 1), "linear"),
         (layers.Dense(1, activation="softmax"), "softmax"),
@@ -411,7 +422,13 @@ REFUSALS = {
     ),
     "activation inside a convolution": ("bad", "activation elu", lambda: [conv("bad", activation="elu")]),
     "other clip of ReLU": ("bad", "max_value=0.0", lambda: [conv("c"), layers.ReLU(0.0, name="bad")]),
-    "slope": ("bad", "negative slope", lambda: [conv("c"), layers.ReLU(negative_slope=0.1, name="bad")]),
+    "slope": ("bad", "use ReLU or LeakyReLU", lambda: [conv("c"), layers.ReLU(negative_slope=0.1, name="bad")]),
+    "hardly a slope": (
+        "bad",
+        "slope 0.001; LiteRT takes 1/128",
+        lambda: [conv("c"), layers.LeakyReLU(1e-3, name="bad")],
+    ),
+    "no slope": ("bad", "slope nan", lambda: [conv("c"), layers.LeakyReLU(float("nan"), name="bad")]),
     "threshold": ("bad", "threshold", lambda: [conv("c"), layers.ReLU(threshold=0.5, name="bad")]),
     "BN after pooling": (
         "bad",

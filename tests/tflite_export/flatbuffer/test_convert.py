@@ -103,6 +103,8 @@ NUM_INT4 |= {
     "bits_rule": 1,
     "swish_low_bit": 1,
     "hard_swish": 1,
+    "leaky_relu": 1,
+    "prelu": 1,
     "squeeze_excite": 1,
     "relu_alone": 1,
     "relu6_alone": 2,
