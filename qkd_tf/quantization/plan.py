@@ -15,9 +15,9 @@ from qkd_tf.contract.grid import (
     MAX_BITS,
     IntegerGrid,
     TensorQuantParams,
+    activation_grid,
     activation_params,
     pixel_grid,
-    signed_grid,
     unsigned_grid,
     weight_grid,
 )
@@ -172,8 +172,10 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
     fixed: dict[str, float] = {}
     handed_on: dict[str, int] = {}  # bit width of the integers that a layer hands on
 
+    shares = graph.negative_shares(zero_pixel)
+
     def make_grid(name: str, num_bits: int) -> IntegerGrid:
-        return unsigned_grid(num_bits) if graph.is_non_negative(name, zero_pixel) else signed_grid(num_bits)
+        return activation_grid(num_bits, shares[name])
 
     for name in graph.by_name:
         if graph.role(name) == "pass":
