@@ -144,7 +144,7 @@ def weight_params(grid: IntegerGrid, scale: float) -> TensorQuantParams:
 def slope_params(slopes: np.ndarray) -> TensorQuantParams:
     """Of the slopes of a PReLU, any shape: 8 bits, the largest at the end of the grid."""
     grid = weight_grid(MAX_BITS)
-    return weight_params(grid, np.float32(np.max(np.abs(slopes)) / grid.qmax) or 1.0)
+    return weight_params(grid, float(np.float32(np.max(np.abs(slopes)) / grid.qmax)) or 1.0)
 
 
 def quantize(x: np.ndarray, params: TensorQuantParams) -> np.ndarray:
