@@ -102,6 +102,15 @@ for _section in SPECS:
     for _option in sorted(OPTIONS, key=lambda option: option.is_guest):
         if _option.section == _section:
             _define(_option)
+FLAGS.show_first(
+    (
+        *("dataset", "data_dir", "image_size", "batch_size", "max_steps", "max_eval_images"),
+        *("student", "student_weights", "teacher", "teacher_weights"),
+        *("weight_bits", "activation_bits", "bits_rule"),
+        *("phases", "epochs", "learning_rates"),
+        *("target", "run_dir", "seed"),
+    )
+)
 
 
 def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True) -> ex.Experiment:
