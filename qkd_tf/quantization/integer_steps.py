@@ -18,7 +18,7 @@ import tf_keras
 
 from qkd_tf.contract.grid import TensorQuantParams, fake_quantize, slope_params
 from qkd_tf.models.copier import REQUANTIZED
-from qkd_tf.quantization.roles import averages_what_is_there, batch_norm_of, is_sigmoid, parents, producer
+from qkd_tf.quantization.roles import averages_what_is_there, batch_norm_of, has_slope, is_sigmoid, parents, producer
 from qkd_tf.quantization.scheme import QuantizedStudent, QuantizedTensor
 
 INT32_MAX = 2**31 - 1
@@ -105,11 +105,14 @@ def ratio_in_256ths(source: TensorQuantParams, target: TensorQuantParams, direct
 
 def round_slopes(student: QuantizedStudent) -> None:
     """Moves the slopes of LeakyReLU and PReLU to what operators hold."""
+    sloped = [layer for layer in student.plain.layers if has_slope(layer)]
+    if not sloped:
+        return
     student.copy_weights_to_plain()
-    for layer in student.plain.layers:
+    for layer in sloped:
         if isinstance(layer, tf_keras.layers.LeakyReLU):
             layer.alpha = student.twin(layer.name).alpha = _slope_in_256ths(layer, student)
-        elif isinstance(layer, tf_keras.layers.PReLU):
+        else:
             slopes = layer.alpha.numpy()
             layer.alpha.assign(fake_quantize(slopes, slope_params(slopes)))
     student.copy_weights_from_plain()

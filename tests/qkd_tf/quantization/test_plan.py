@@ -4,6 +4,7 @@ import inspect
 import re
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
@@ -15,6 +16,7 @@ from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, 
 from qkd_tf.models import zoo
 from qkd_tf.models.activations import activation_name
 from qkd_tf.models.resnet import build_resnet
+from qkd_tf.quantization.calibration import mse_interval
 from qkd_tf.quantization.plan import make_plan, pixel_params
 from qkd_tf.quantization.refusals import problems
 from qkd_tf.quantization.roles import parents, role
@@ -764,6 +766,18 @@ def test_what_reaches_a_little_below_zero_has_a_grid_that_does(case):
     assert plan.output_grids[name] == grid
     if "leaky" in case or "slopes" in case:
         assert (name, plan.output_grids["t"].num_bits) == ("t_requantize", 8)
+
+
+@pytest.mark.parametrize("deviation, at_least", [(0.5, 0.85), (1.0, 2.0), (2.0, 2.0), (4.0, 2.0)])
+def test_a_swish_is_nearer_to_an_uneven_grid_than_to_a_symmetric_one(deviation, at_least):
+    x = np.random.default_rng(0).normal(0, deviation, 10_000)
+    y = x * np.clip(x + 3, 0, 6) / 6
+
+    def error(grid):
+        interval = mse_interval(y, grid)
+        return np.mean((np.clip(np.round(y / interval), grid.qmin, grid.qmax) * interval - y) ** 2)
+
+    assert error(signed(4)) >= at_least * error(EIGHTH)
 
 
 def test_a_residual_tensor_of_eight_bits_keeps_the_signed_grid():
