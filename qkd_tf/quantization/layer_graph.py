@@ -10,7 +10,7 @@ from qkd_tf.quantization.roles import parents, role, scales_channels
 
 _layers = tf_keras.layers
 # Of x * sigmoid(x) and its hard form: an eighth of the levels is below 0. At 4 bits, of normal x with a deviation of 1
-# to 4, that leaves less than half of a symmetric grid's error in mean square; of 0.5 a little more than it (test_plan.py).
+# to 4, that leaves less than half of a symmetric grid's error in mean square; of 0.5 a little more (test_plan.py).
 SWISH_SHARE = 1 / 7
 PRELU_SHARE = 0.25  # the slope with which its authors begin (He et al. 2015, arXiv 1502.01852); a plan is made once
 
