@@ -676,6 +676,8 @@ RARE = (
     "sides of repeated pixels",
     "centres of pixels",
     "concatenation axis",
+    "slope",
+    "slope of a channel",
 )
 
 
