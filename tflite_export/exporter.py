@@ -138,6 +138,7 @@ def _export(
                 trained["image_size"],
                 squashes,
                 vela or Vela(),
+                is_signal="input" in results["data"],
             )
         )
     folder = place.path
