@@ -1,5 +1,6 @@
 """The user's own pictures: ROOT/train, ROOT/validation and ROOT/test, in each of them a folder a class.
 
+With --test_fraction the test split is a part of ROOT/train, or of ROOT itself, which then has the class folders.
 Classes are those of train, sorted by name, or the lines of ROOT/labels.txt, in the order of the logits.
 The order of a split is that of its file names, shuffled by a fixed seed: it is the data set's, not the run's.
 """
@@ -40,31 +41,29 @@ def open_source(spec: DataSpec) -> Source:
         not spec.data_dir, f"--data_dir={spec.data_dir} is for sets of TFDS; --dataset={spec.name} says where it is"
     )
     test_name = spec.test_split or "test"
-    for name in ("train", test_name):
-        require(
-            (root / name).is_dir(),
-            f"{root} has no folder {name}; train and {test_name} are needed, each with a folder of images a class; "
-            "see --test_split",
-        )
-    has_validation = (root / "validation").is_dir() and test_name != "validation"
-    used = list(dict.fromkeys(["train", test_name] + ["validation"] * has_validation))
+    splits = _splits(spec, root, test_name)
+    train = splits["train"]
     given = given_labels(root / LABELS) if (root / LABELS).is_file() else None
-    strange = [entry.path for entry in _entries(root) if entry.name not in used + [LABELS] * (given is not None)]
-    label_names = given or [entry.name for entry in _entries(root / "train") if _is_class(entry)]
+    known = {root / LABELS} if given is not None else set()
+    entries = [] if train == root else _entries(root)  # of which listing the split tells otherwise
+    strange = [entry.path for entry in entries if pathlib.Path(entry.path) not in {*splits.values(), *known}]
+    label_names = given or [entry.name for entry in _entries(train) if _is_class(entry)]
     for name in label_names:
-        told = printable(str(root / "train" / name))
+        told = printable(str(train / name))
         require(printable(name) == name, f"class folder {told} is not UTF-8, as labels.txt is; rename it")
     require_label_names(label_names)
     require(
         len(label_names) > 1,
-        f"{root / 'train'} has {len(label_names)} class folders{': '.join(['', *label_names])}; two or more are needed",
+        f"{train} has {len(label_names)} class folders{': '.join(['', *label_names])}; two or more are needed",
     )
-    files = {name: _listed(root / name, label_names, strange, given is not None) for name in used}
-    known_by = [within(path, root) for name in sorted(used) for path, _ in files[name]]
+    files = {name: _listed(folder, root, label_names, strange, given is not None) for name, folder in splits.items()}
+    strange = [path for path in strange if pathlib.Path(path) not in known]
+    known_by = [within(path, root) for name in sorted(splits) for path, _ in files[name]]
     listing = "\n".join([*known_by, *(f"{LABELS}: {name}" for name in given or ())])
     files = {name: _shuffled(listed) for name, listed in files.items()}
-    train, test = files["train"], files[test_name]
-    train, validation = (train, files["validation"]) if has_validation else _cut(train, spec.validation_fraction)
+    train, test = _cut(files["train"], spec.test_fraction) if spec.test_fraction else (files["train"], files[test_name])
+    validation = files.get("validation") if test_name != "validation" else None
+    train, validation = (train, validation) if validation else _cut(train, spec.validation_fraction)
     files = {"train": train, "validation": validation[spec.eval_images], "test": test[spec.eval_images]}
     channels = spec.image_channels or 3
     size = spec.size or _first_size(train, root)
@@ -85,6 +84,27 @@ def describe(spec: DataSpec) -> tuple[tuple[int, int, int], list[str]]:
     """Image shape and label names; the folder has to be there."""
     source = open_source(spec)
     return source.image_shape, source.label_names
+
+
+def _splits(spec: DataSpec, root: pathlib.Path, test_name: str) -> dict[str, pathlib.Path]:
+    """Folders of class folders by the split that they are; without one for the test where that is cut off."""
+    names = ["train"] if spec.test_fraction else ["train", test_name]
+    if spec.test_fraction:
+        require(
+            not spec.test_split and not (root / "test").is_dir(),
+            f"--test_fraction={spec.test_fraction}: {root} has a test split, {root / test_name}; leave the flag out",
+        )
+        if not any((root / name).exists() for name in ("train", "validation")):
+            return {"train": root}
+    for name in names:
+        require(
+            (root / name).is_dir(),
+            f"{root} has no folder {name}; train and {test_name} are needed, each with a folder of images a class, "
+            "see --test_split; or cut a part of the pictures off for the test by --test_fraction=0.2",
+        )
+    if (root / "validation").is_dir():
+        names.append("validation")
+    return {name: root / name for name in dict.fromkeys(names)}
 
 
 def _entries(folder: str | pathlib.Path) -> list[os.DirEntry]:
@@ -119,10 +139,11 @@ def given_labels(path: pathlib.Path) -> list[str]:
     return names
 
 
-def _listed(split: pathlib.Path, label_names: list[str], strange: list[str], given: bool) -> Files:
+def _listed(split: pathlib.Path, root: pathlib.Path, label_names: list[str], strange: list[str], given: bool) -> Files:
     """Pictures of a split in the order of their names; what is none of them is added to `strange`.
 
     Args:
+      root: folder of the whole set.
       given: the names are those of labels.txt, and a class may have no picture.
     """
     labels = {name: label for label, name in enumerate(label_names)}
@@ -133,7 +154,7 @@ def _listed(split: pathlib.Path, label_names: list[str], strange: list[str], giv
             continue
         require(
             folder.name in labels,
-            f"{folder.path} is a class that {split.parent / (LABELS if given else 'train')} does not have; "
+            f"{folder.path} is a class that {root / (LABELS if given else 'train')} does not have; "
             "put it there too, or take it away",
         )
         before, others = len(files), []

@@ -107,7 +107,7 @@ def squash(image: tf.Tensor, image_size: Size) -> tf.Tensor:
 
 
 def shape_notes(spec: DataSpec, *sizes: tuple[int | None, int | None]) -> tuple[str, ...]:
-    """What happens to pictures of another ratio of sides than --image_size, in a line, where there are any.
+    """What resizing does to pictures of another shape than --image_size, or of that very size, in a line.
 
     Args:
       sizes: heights and widths of the stored pictures; None where they differ.
@@ -117,6 +117,11 @@ def shape_notes(spec: DataSpec, *sizes: tuple[int | None, int | None]) -> tuple[
     height, width = spec.size
     shape = "a square" if height == width else f"{height}x{width}"
     num_other = sum(None in size or size[0] * width != size[1] * height for size in sizes)
+    if not num_other and spec.resize == "crop" and set(map(tuple, sizes)) == {spec.size}:
+        return (
+            f"note: pictures have {height}x{width} already, and are enlarged and cropped; leave --image_size out, or "
+            "give --resize=squash, to take them as they are",
+        )
     if not num_other:
         return ()
     which = f"{num_other:,} of {len(sizes):,} pictures are" if len(sizes) > 1 else "pictures are"

@@ -40,6 +40,9 @@ class DataSpec:
     )
     data_dir: str = option("", "Folder in which TFDS has prepared the set; empty: the default folder of TFDS.")
     test_split: str = option("", "Split for the final look; empty: test, or validation where TFDS has no labels.")
+    test_fraction: float = option(
+        0.0, "Of a folder without test: share of its pictures, in [0, 1), that is the test split; 0: test is a folder."
+    )
     image_size: Size = option(
         0, "Pixels of a side, or height x width as 96x64; 0 keeps the size of the set (all images must then agree)."
     )
@@ -86,6 +89,14 @@ class DataSpec:
             f"--image_channels={self.image_channels} is out of range; 1 is grey, 3 is RGB, 0 is what the set has",
         )
         require(0 < self.validation_fraction < 1, f"--validation_fraction={self.validation_fraction} is not in (0, 1)")
+        require(
+            0 <= self.test_fraction < 1,
+            f"--test_fraction={self.test_fraction} is not in [0, 1); 0 is for a folder test beside train",
+        )
+        require(
+            not self.test_fraction or self.name.startswith("folder:"),
+            f"--test_fraction={self.test_fraction} is for --dataset=folder:…, and {self.name} has its own test split",
+        )
         require_count(self.batch_size, "batch_size", 1)
         require_count(self.padding, "crop_padding", highest=MAX_SIDE)
         for side in self.size or (0,):

@@ -95,6 +95,32 @@ def test_a_folder_of_validation_is_taken_as_it_is(root):
     assert splits.num_train == 12
 
 
+def test_a_test_split_is_cut_off_where_there_is_none(root):
+    shutil.rmtree(root / "test")
+    splits = load(root, test_fraction=0.25)
+    assert (splits.num_train, len(arrays(splits.test)[1])) == (7, 3)
+    for folder in list((root / "train").iterdir()):
+        folder.rename(root / folder.name)
+    (root / "train").rmdir()
+    direct = load(root, test_fraction=0.25)
+    assert direct.label_names == splits.label_names == ["ant", "bee"]
+    assert values_of(direct.test) == values_of(splits.test)
+    assert not set(values_of(direct.test)) & {*values_of(direct.train(0)), *values_of(direct.validation)}
+    assert "train and test are needed" in complaint(root)
+    (root / "labels.txt").write_text("bee\nant\n")
+    (root / "validation.txt").write_text("")
+    told = load(root, test_fraction=0.25)
+    assert told.label_names == ["bee", "ant"] and "validation.txt" in " ".join(told.notes)
+    assert "labels.txt" not in " ".join(told.notes)
+
+
+def test_a_fraction_for_the_test_is_refused_where_it_has_no_place(root):
+    assert "has a test split" in complaint(root, test_fraction=0.2)
+    for spec in ({"name": "digits", "test_fraction": 0.2}, {"name": "folder:x", "test_fraction": 1.0}):
+        with pytest.raises(ExperimentError, match="--test_fraction"):
+            DataSpec(**spec)
+
+
 def test_validation_may_be_the_test(root):
     shutil.rmtree(root / "test")
     write(root / "validation" / "ant" / "1.png", value=50)
@@ -537,7 +563,9 @@ def test_pictures_that_are_not_square_are_cropped_or_squashed_and_a_note_says_wh
     assert padded.shape[1:] == (8, 8, 3) and len({image.tobytes() for image in padded}) > 1
     for path in root.rglob("*.png"):
         write(path, (8, 8))
-    assert load(root, image_size=8).notes == ()
+    (note,) = load(root, image_size=8).notes
+    assert note.startswith("note: pictures have 8x8 already, and are enlarged and cropped; leave --image_size out")
+    assert load(root, image_size=8, resize="squash").notes == load(root, image_size=4).notes == ()
     with pytest.raises(ExperimentError, match="unknown --resize 'stretch'; known are crop, squash"):
         spec_of(root, resize="stretch")
     with pytest.raises(ExperimentError, match="--image_channels=2 is out of range"):
