@@ -61,7 +61,7 @@ def fit(
     validation_set: GivenSet | None = None,
     label_names: Sequence[str] | None = None,
     pretrained: Collection[str] = ("teacher",),
-    **options,
+    **options: object,
 ) -> Run:
     """Trains a low-bit student by QKD, as `python -m qkd_tf.train` does.
 
@@ -72,9 +72,12 @@ def fit(
     Args:
       student: float model of tf_keras or Keras 3 from pixels to logits or probabilities, left as it is; or what
         --student takes.
-      train_set, test_set, validation_set: as `data.memory_set.source_of` takes them. Without a validation set a part
-        of the training set chooses the best epoch (`validation_fraction`). A name is what --dataset takes, and is all
-        three.
+      train_set: (images [N, H, W, C], labels [N]), or a tf.data set of such pairs, batched or not, whose order is
+        always the same. Pixels are 0 to 255 of any type; labels count from 0, or are one-hot [N, K]. Or a name that
+        --dataset takes, such as "digits" or "folder:PICTURES", which has all three sets.
+      test_set: as `train_set`; the file is proven on it. None where `train_set` is a name.
+      validation_set: as `train_set`; it chooses the best epoch. None: a part of the training set does
+        (`validation_fraction`).
       run_dir: new folder, or that of the same call before.
       bits: widths of weights and activations, "w4a4"; single layers by `bits_rule=["regex=w8a8"]`.
       phases: epochs by phase, in order, for instance {"self_studying": 30, "co_studying": 100, "tutoring": 70}; {} for
@@ -84,7 +87,7 @@ def fit(
       label_names: one a class; None for those of an image_dataset_from_directory, else numbers.
       pretrained: which of "student" and "teacher" a phase full_precision leaves as they are; it trains the others.
         Without that phase both are taken as trained.
-      options: any flag of `qkd_tf.train` (docs/flags.md), by name: learning_rates=0.01, batch_size=64, seed=1.
+      **options: any flag of `qkd_tf.train` (docs/flags.md), by name: learning_rates=0.01, batch_size=64, seed=1.
 
     Raises:
       ExperimentError: a mistake in what was given, in one line; a loss that diverged.
