@@ -4,6 +4,7 @@ if __name__ == "__main__":
     from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
+import dataclasses
 import pathlib
 import sys
 
@@ -12,6 +13,7 @@ from absl import app
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
 from qkd_tf.contract.targets import TARGETS
+from tflite_export.bundles.vela import ACCELERATORS, Vela
 from tflite_export.export_folder import ExportFolder, target_titled
 from tflite_export.exporter import export
 from tflite_export.flatbuffer.weight_storage import WEIGHT_STORAGES
@@ -56,6 +58,9 @@ FLAGS.DEFINE_float(
     "Gate: how probable it must be at least that a file which is further below is so by chance; 0 refuses none for it.",
 )
 FLAGS.DEFINE_float("min_top1_agreement", None, "Retired: agreement is reported; --min_accuracy_p has taken its place.")
+FLAGS.DEFINE_enum("vela_accelerator", None, ACCELERATORS, f"NPU that Vela compiles for. Default: {Vela.accelerator}.")
+FLAGS.DEFINE_string("vela_system_config", None, "Vela's system configuration. Default: Vela's for the accelerator.")
+FLAGS.DEFINE_string("vela_memory_mode", None, "Vela's memory mode. Default: Vela's for the accelerator.")
 
 
 def main(argv: list[str]) -> None:
@@ -70,7 +75,12 @@ def main(argv: list[str]) -> None:
                 "worse than the student beyond chance is refused, see --min_accuracy_p and --max_top1_difference"
             )
         gate = Gate(FLAGS.max_top1_difference, FLAGS.min_accuracy_p)
-        verification = export(FLAGS.run_dir, FLAGS.target, FLAGS.weight_storage, FLAGS.input_type, gate, FLAGS.runtimes)
+        options = {field.name: FLAGS[f"vela_{field.name}"].value for field in dataclasses.fields(Vela)}
+        given = {name: value for name, value in options.items() if value}
+        vela = Vela(**given) if given else None
+        verification = export(
+            FLAGS.run_dir, FLAGS.target, FLAGS.weight_storage, FLAGS.input_type, gate, FLAGS.runtimes, vela
+        )
     except (ExportError, OSError) as error:
         sys.exit(f"error: {error}")
     if not verification["passed"]:

@@ -11,8 +11,9 @@ from qkd_tf.contract.targets import TARGETS
 from qkd_tf.process.borrowed_process import borrowed
 from qkd_tf.storage import durable
 from qkd_tf.storage.folder_lock import locked
-from tflite_export.bundles import micro_bundle, phone_bundle
+from tflite_export.bundles import ethos_u_bundle, micro_bundle, phone_bundle
 from tflite_export.bundles.bundle import Delivery
+from tflite_export.bundles.vela import Vela
 from tflite_export.export_folder import VERIFICATION, ExportFolder
 from tflite_export.flatbuffer.compress import compress
 from tflite_export.flatbuffer.convert import convert
@@ -27,7 +28,7 @@ from tflite_export.proof.verification import examine, verify_compressed
 from tflite_export.rebuilding.rebuild import rebuild
 from tflite_export.reporting import report
 
-BUNDLES = {"phone": phone_bundle, "microcontroller": micro_bundle}  # by target; an NPU's engineer gets the file alone
+BUNDLES = {"phone": phone_bundle, "microcontroller": micro_bundle, "ethos_u": ethos_u_bundle}  # by target
 
 
 @borrowed()
@@ -38,6 +39,7 @@ def export(
     input_type: str | None = None,
     gate: Gate | None = None,
     runtimes: Sequence[str] = tuple(RUNTIMES),
+    vela: Vela | None = None,
 ) -> dict:
     """From a finished run to a verified file; prints the verdict. The process is as before when it returns or raises.
 
@@ -55,6 +57,7 @@ def export(
       input_type: "uint8" takes pixels, "int8" pixel - 128; None is the target's.
       gate: how far the file may fall below the student in real numbers; None for the default.
       runtimes: rows of RUNTIMES that are asked; the target's judge is always asked.
+      vela: how a file for an Ethos-U NPU is compiled; None for other targets, or Vela's defaults.
 
     Returns:
       The verification, as in verification.json; "passed" tells whether the file is what was trained.
@@ -69,6 +72,8 @@ def export(
     if name not in TARGETS:
         raise ExportError(f"unknown target {name!r}; known are {', '.join(TARGETS)}")
     check_names(runtimes)
+    if vela is not None and name != "ethos_u":
+        raise ExportError(f"options of Vela are for --target=ethos_u, and the target is {name}; leave them out")
     with locked(run_dir):
         handoff = load_handoff(run_dir / "handoff")
         if results.get("handoff") != durable.digest(run_dir / "handoff" / durable.MANIFEST):
@@ -76,7 +81,7 @@ def export(
                 f"{run_dir}: results.json tells of another handoff; run python -m qkd_tf.train to its end"
             )
         place = ExportFolder.of(run_dir, name)
-        verification = _export(run_dir, place, handoff, results, name, weight_storage, input_type, gate, runtimes)
+        verification = _export(run_dir, place, handoff, results, name, weight_storage, input_type, gate, runtimes, vela)
     if print_verdict(verification, place.path / "model.tflite"):
         print(f"report: {place.report}")
     return verification
@@ -106,6 +111,7 @@ def _export(
     input_type: str | None,
     gate: Gate | None,
     runtimes: Sequence[str],
+    vela: Vela | None,
 ) -> dict:
     target = TARGETS[target_name]
     try:
@@ -132,6 +138,7 @@ def _export(
                 verification,
                 trained["image_size"],
                 squashes,
+                vela or Vela(),
             )
         )
     folder = place.path

@@ -10,7 +10,7 @@ from tests.docs.pages import BLOCK, PAGES, ROOT, code, command, prose
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 OTHERS = {"pip", "pytest", "venv"}  # what else `python -m` is said to run
-OF_ABSL = {"flagfile", "help", "verbosity"}
+OF_ABSL = {"flagfile", "help", "helpfull", "verbosity"}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from qkd_tf import __version__
 from qkd_tf.contract.pictures import resized_side
+from tflite_export.bundles.vela import Vela
 from tflite_export.flatbuffer.graph import IntegerGraph, Tensor
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.load import Handoff
@@ -29,6 +30,7 @@ class Delivery:
       verification: of the file.
       image_size: side that training resized images to, in pixels; 0 where it took them as they are stored.
       squashes: whether both sides became that, instead of the shorter one, which is cropped.
+      vela: how a file for an Ethos-U NPU is compiled.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Delivery:
     verification: dict
     image_size: int
     squashes: bool = False
+    vela: Vela = Vela()
 
     @property
     def graph(self) -> IntegerGraph:

@@ -24,6 +24,11 @@ def print_verdict(verification: dict, path: pathlib.Path) -> bool:
             f"{path.with_suffix('.compressed.tflite')}: {compressed['file']['bytes']:,} bytes, "
             f"{compressed['equal_logits']:.2f} % of the plain file's logits on {compressed['num_images']} images"
         )
+    if vela := verification.get("vela"):
+        print(
+            f"{vela['accelerator']}, as Vela estimates: {vela['cycles']:,} cycles an inference, "
+            f"{vela['at_8_bits']['cycles']:,} with 8-bit weights"
+        )
     if verification["passed"]:
         print(f"verified: {path}: {verification['file']['bytes']:,} bytes; {accuracy_line(verification)}")
     return verification["passed"]
