@@ -27,6 +27,7 @@ REFERENCE = "docs/api.md"
 LINK = re.compile(r"(!?)\[((?:`[^`]*`|[^\]`])*)\]\(([^)\s]+)\)")
 CODE = re.compile(r"^ {4}.*$|`[^`\n]+`", re.MULTILINE)
 NAMED = re.compile(r"<!-- reference: ([\w.]+)(?: as ([\w.]+))? -->")  # where the reference documents an object
+FLAG = re.compile(r"`--\w[\w=.,]{,40}`(?!\{)")
 COMMENT = re.compile(r"^<!--.*-->\n", re.MULTILINE)
 NESTED_ITEM = re.compile(r"^ {2,3}(?=[*-] |\d+\. )", re.MULTILINE)
 
@@ -56,6 +57,7 @@ def of_the_site(markdown: str, name: str) -> str:
     markdown = re.sub(
         r"^\|.*", lambda row: CODE.sub(lambda code: code[0].replace(r"\|", "|"), row[0]), markdown, flags=re.M
     )
+    markdown = FLAG.sub(r"\g<0>{.flag}", markdown)  # site.css keeps it on one line
     return LINK.sub(lambda link: _link(link, folder), markdown)
 
 

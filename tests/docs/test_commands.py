@@ -107,6 +107,9 @@ OTHERS = {
     "make lint": ".ci/run",
     ".ci/run": "the project's check",
     "make docs": "tests/docs hold its pages against the code",
+    "make site": ".ci/run",
+    "make notebooks": "tests; a check of them in make test",
+    "python examples/patterns.py PICTURES": "tests/examples/test_patterns.py",
     "make bench": "an hour; tests/benchmarks has its parts",
     "make networks": "hours; tests/benchmarks/test_networks_table.py",
     "make networks FLAGS='--dataset=imagenet2012 --data_dir=DIR'": "make networks",
@@ -117,6 +120,7 @@ OTHERS = {
     "pip install . -c constraints.txt": "the network",
     "pip install '.[micro]' -c constraints.txt": "the network",
     "pip install -r requirements-micro.txt": "the network",
+    "pip install -r requirements-ethos_u.txt": "the network",
     "pip install keras": "the network",
     "python -m pip install -r requirements.txt -c constraints.txt": "the network",
     "python -m pip install 'tensorflow[and-cuda]' -c constraints.txt": "the network",
@@ -392,6 +396,15 @@ def test_own_model_goes_from_a_fresh_folder_to_a_file_and_each_step_says_the_nex
     assert "next: python -m tflite_export --run_dir=runs/mine" in told[1]
     assert "report: runs/mine/report.html" in told[2]
     assert json.loads((sandbox / "runs/mine/export/verification.json").read_text())["passed"]
+
+
+@pytest.mark.commands
+def test_network_of_the_tutorial_passes_its_pre_flight(sandbox, capsys):
+    (source,) = [block for block in BLOCK.findall((ROOT / "docs/own_pictures.md").read_text()) if "def build" in block]
+    (sandbox / "nets.py").unlink()
+    (sandbox / "nets.py").write_text(textwrap.dedent(source))
+    start("qkd_tf.preflight", ["--student=nets:build", "--dataset=folder:PICTURES", "--image_size=96"])
+    assert "23,779 parameters" in capsys.readouterr().out
 
 
 def simple_network():

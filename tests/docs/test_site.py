@@ -57,6 +57,7 @@ def test_markdown_of_github_becomes_that_of_python():
     assert site.of_the_site("<!-- runs x -->\n| a |\n|---|", "results.md") == "\n| a |\n|---|"
     assert site.of_the_site("1. a\n   * b", "results.md") == "1. a\n    * b"
     assert site.of_the_site("| `a\\|b` | c\\|d |", "flags.md") == "| `a|b` | c\\|d |"
+    assert site.of_the_site("`--seed=1` and `--no flag`", "flags.md") == "`--seed=1`{.flag} and `--no flag`"
     documented = site.of_the_site("<!-- reference: qkd_tf.api.fit as qkd_tf.fit -->", "api.md")
     assert documented == "::: qkd_tf.api.fit\n    options:\n      heading: qkd_tf.fit"
 
