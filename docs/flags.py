@@ -127,6 +127,7 @@ KINDS = {
     "int": "whole number",
     "float": "number",
     "bool": "truth value",
+    "size": "pixels",
 }
 
 

@@ -11,7 +11,7 @@ from absl import app
 
 from qkd_tf import data, flags, networks
 from qkd_tf.console import command_line
-from qkd_tf.experiment import DataSpec, Experiment, ExperimentError, require, require_count
+from qkd_tf.experiment import DataSpec, Experiment, ExperimentError, class_weights, require, require_count
 from qkd_tf.outcome import handoff
 from qkd_tf.quantization.scheme import quantize_student
 
@@ -32,6 +32,7 @@ def look(experiment: Experiment, num_classes: int = 0) -> None:
     if experiment.teacher:
         networks.check_name(experiment.teacher, "--teacher")
     shape, num_classes, images, source = _pictures(experiment.data, num_classes)
+    experiment = networks.on_source(experiment, source) if source else experiment
     student, plan = networks.checked_student(experiment, shape, num_classes)
     found = [student]
     if experiment.teacher:
@@ -43,8 +44,14 @@ def look(experiment: Experiment, num_classes: int = 0) -> None:
     quantized = quantize_student(student.model, experiment.quantization, plan=plan)
     print(quantized.summary())
     handoff.require_readable(quantized)
+    augmentation = data.open_augmentation(experiment.data, shape)
+    for note in augmentation.notes if augmentation else ():
+        print(note)
     if source is not None:
         data.require_enough(source, experiment.data)
+        for note in source.notes if source.input_params else ():  # of pictures that are not yet read it may change
+            print(note)
+        class_weights(experiment.training.class_weights, source.label_names, lambda: [1] * len(source.label_names))
         for note in experiment.notes_on(source.train.num_examples):
             print(note)
 
@@ -53,8 +60,8 @@ def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], i
     """(Shape, number of classes, pictures, set), as the set itself or flags tell; None where it is not there."""
     require_count(num_classes, "num_classes", why="0 takes those of the set")
     if num_classes:
-        require(spec.image_size > 0, f"--num_classes={num_classes} without --image_size; give both")
-        shape, reason = (spec.image_size, spec.image_size, spec.image_channels or 3), "--num_classes stands for a set"
+        require(spec.size is not None, f"--num_classes={num_classes} without --image_size; give both")
+        shape, reason = (*spec.size, spec.image_channels or 3), "--num_classes stands for a set"
     else:
         shape, label_names = data.describe(spec)
         num_classes = len(label_names)

@@ -60,10 +60,11 @@ class CommandFlags(flags.FlagValues):
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("DEFINE_"):
-            return functools.partial(self._define, getattr(flags, name))
+            return functools.partial(self.define, getattr(flags, name))
         return super().__getattr__(name)
 
-    def _define(self, define: Callable, name: str, *args: Any, **kwargs: Any) -> flags.FlagHolder:
+    def define(self, define: Callable, name: str, *args: Any, **kwargs: Any) -> flags.FlagHolder:
+        """By one of absl's functions, or one like these, which takes `flag_values`."""
         self.__dict__["sections"][name] = self.__dict__["section"]
         return define(name, *args, flag_values=self, **kwargs)
 

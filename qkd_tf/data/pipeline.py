@@ -11,8 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from qkd_tf.contract.pictures import resized_side
+from qkd_tf.contract.pictures import room
 from qkd_tf.data import pixels
+from qkd_tf.data.augmentation import Augmentation, Function, open_augmentation
 from qkd_tf.data.mixing import is_mixed
 from qkd_tf.data.source import Examples, Source
 from qkd_tf.data.sources import lasting, open_source
@@ -39,10 +40,12 @@ class Splits:
       validation, test: in the order of the data set, the last batch may be short.
       fingerprint: what was read: data set, version, numbers of images, SHA-256 of the first `digested` images of
         the test split (all, or 1,000 where the split does not fit in memory), and `content_sha256`, which is that of
-        every picture and label of all splits as they are stored.
+        every picture and label of all splits as they are stored; of signals `input`, scale and zero point of 0..255.
       notes: what a user should know, one per line.
       max_steps: batches that end an epoch early; 0 for none.
       spec: what reads them again, in another process too; None where nothing does.
+      num_by_class: counts the training images of each class; no image is decoded for it.
+      augmentation: what training batches pass last; None where the user has none.
     """
 
     train: Callable[[int, int, tuple[int, int]], tf.data.Dataset]
@@ -57,6 +60,8 @@ class Splits:
     notes: tuple[str, ...] = ()
     max_steps: int = 0
     spec: DataSpec | None = None
+    num_by_class: Callable[[], list[int]] = list
+    augmentation: Augmentation | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -69,19 +74,24 @@ def load(spec: DataSpec) -> Splits:
     return pipelines(open_source(spec), spec)
 
 
-def pipelines(source: Source, spec: DataSpec) -> Splits:
+def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -> Splits:
     """Batches of a source's examples; whatever fits `CACHE_BYTES` is decoded once and kept, the rest is streamed.
 
+    Args:
+      augment: the function that `DataSpec.augment` names, where Python hands it over.
+
     Raises:
-      ExperimentError: images that cannot be decoded or differ in size, too few of them, or labels that are no class.
+      ExperimentError: images that cannot be decoded or differ in size, too few of them, or labels that are no class;
+        an augmentation that `open_augmentation` refuses.
     """
     if source.scan:
         source = source.scan(source)
     require_enough(source, spec)
     shape = source.image_shape
+    augmentation = open_augmentation(spec, shape, augment)
     shapes = {"test": shape, "validation": shape, "train": shape}  # memory is given out in this order
     if spec.crops_larger:
-        shapes["train"] = (resized_side(spec.image_size),) * 2 + shape[2:]  # for the random crop
+        shapes["train"] = (*room(spec.size), *shape[2:])  # for the random crop
     fit, crop, fit_and_crop = _transforms(source, spec)
     examples = {name: getattr(source, name) for name in shapes}
     transforms = {"test": fit_and_crop, "validation": fit_and_crop, "train": fit}
@@ -101,6 +111,7 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     if "train" not in kept:
         _require_mixed(source.train, spec)
     notes = _class_notes(labels["train"], source, spec) if "train" in kept else ()
+    notes += augmentation.notes if augmentation else ()
 
     def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return dataset.batch(spec.batch_size).prefetch(PARALLEL_CALLS)
@@ -111,15 +122,24 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     def epoch_batches(epoch: int, first_step: int = 0, share: tuple[int, int] = WHOLE) -> tf.data.Dataset:
         seed = spec.seed * 100_003 + epoch
         examples = pictures["train"].shuffled(seed, first_step * spec.batch_size, _rows(spec.batch_size, share))
-        batches = examples.batch(spec.batch_size // share[1], drop_remainder=True).enumerate(first_step)
-        return (
-            batches.take(num_steps - first_step)
-            .map(
-                lambda step, batch: (pixels.augment(batch[0], shape, spec, tf.stack([seed, step]), share), batch[1]),
-                num_parallel_calls=PARALLEL_CALLS,
-            )
-            .prefetch(PARALLEL_CALLS)
-        )
+        size = spec.batch_size // share[1]
+        batches = examples.batch(size, drop_remainder=True).enumerate(first_step)
+
+        def augmented(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            images = batch[0]
+            if source.input_params is None:  # pictures, not signals
+                images = pixels.augment(images, shape, spec, tf.stack([seed, step]), share)
+            if augmentation:
+                images = augmentation(tf.ensure_shape(images, (size, *shape)), tf.stack([seed, step]), share)
+            return images, batch[1]
+
+        batches = batches.take(num_steps - first_step).map(augmented, num_parallel_calls=PARALLEL_CALLS)
+        return batches.prefetch(PARALLEL_CALLS)
+
+    def num_by_class() -> list[int]:
+        every = labels["train"] if "train" in kept else pictures["train"].labels(None)
+        _require_classes(every, "train", source, spec)
+        return np.bincount(every, minlength=len(source.label_names)).tolist()
 
     centred = pictures["train"].shuffled(spec.seed).map(lambda image, label: (crop(image), label))
     return Splits(
@@ -138,10 +158,13 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
             "num_test": source.test.num_examples,
             **_digest(pictures["test"], spec.batch_size),
             "content_sha256": source.content_sha256,
+            **_input(source),
         },
         notes=source.notes + notes + _streaming_notes(spec.name, [name for name in shapes if name not in kept]),
         max_steps=spec.max_steps,
         spec=lasting(spec),
+        num_by_class=num_by_class,
+        augmentation=augmentation,
     )
 
 
@@ -200,7 +223,9 @@ def _transforms(source: Source, spec: DataSpec) -> tuple[Callable[[tf.Tensor], t
     """Stored size -> what training crops of; that -> the centre of a network's size; and both in one."""
     shape = source.image_shape
     fit = functools.partial(tf.ensure_shape, shape=shape)
-    if spec.image_size:
+    if source.input_params is not None:
+        return fit, fit, fit
+    if spec.size:
         fit = functools.partial(RESIZES[spec.resize], image_size=spec.image_size)
 
     def crop(image: tf.Tensor) -> tf.Tensor:
@@ -251,9 +276,9 @@ class Pictures:
         """What is looked at before training: all that is kept, the first DIGESTED of what is streamed."""
         return self.ordered().take(DIGESTED) if self._kept is None else self._kept
 
-    def labels(self) -> np.ndarray:
-        """Those of `head`, [N] int64."""
-        stored = self._examples.read(None).take(DIGESTED) if self._kept is None else self._kept
+    def labels(self, number: int | None = DIGESTED) -> np.ndarray:
+        """Those of what is kept, or the first `number` of what is streamed, None for all: [N] int64."""
+        stored = self._examples.read(None).take(number or -1) if self._kept is None else self._kept
         labels = stored.map(lambda _, label: label).batch(DIGESTED)
         return np.concatenate([np.zeros(0, np.int64), *labels.as_numpy_iterator()])
 
@@ -343,6 +368,13 @@ def _class_notes(labels: np.ndarray, source: Source, spec: DataSpec) -> tuple[st
     unseen = [name for label, name in enumerate(source.label_names) if label not in seen]
     more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
     return (f"note: no training image of class {', '.join(unseen[:3])}{more} in {spec.name}",) if unseen else ()
+
+
+def _input(source: Source) -> dict:
+    """What the 8 bits of signals mean; nothing of pictures."""
+    if source.input_params is None:
+        return {}
+    return {"input": {"scale": source.input_params.scale, "zero_point": -source.input_params.grid.qmin}}
 
 
 def _digest(pictures: Pictures, batch_size: int) -> dict:

@@ -1,12 +1,12 @@
 """A user's own network: a builder by "package.module:function", a model that Keras saved, or one in memory."""
 
-import importlib
 import inspect
+import math
 import pathlib
 
 import tf_keras
 
-from qkd_tf.experiment import ExperimentError, NetworkSpec, require
+from qkd_tf.experiment import ExperimentError, NetworkSpec, imported, require
 from qkd_tf.models import weights
 from qkd_tf.models.copier import is_graph
 from qkd_tf.models.keras3 import door
@@ -15,7 +15,7 @@ from qkd_tf.storage.saved_model import load_model
 
 
 def build(
-    spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int, given: tf_keras.Model | None = None
+    spec: NetworkSpec, input_shape: tuple[int, ...], num_classes: int, given: tf_keras.Model | None = None
 ) -> tuple[tf_keras.Model, list[str]]:
     """The user's model as it is, with the weights of `spec.weights` where there are any, `given` then as a copy.
 
@@ -55,12 +55,7 @@ def build(
         len(logits) > 1 and logits[-1] is not None,
         f"{name} gives an output of shape {tuple(logits)}; (None, classes) is expected of a classifier",
     )
-    require(len(shape) == 3, f"{name} reads inputs of shape {shape}; pictures are expected: height, width, channels")
-    given_sides = f"{name} reads pictures of {shape}, the data set gives {input_shape}, height, width and channels; "
-    flag = f"--image_size={shape[0]}" if shape[0] == shape[1] else "another --dataset, of that size"
-    require(all(a in (None, b) for a, b in zip(shape[:2], input_shape[:2], strict=True)), given_sides + f"give {flag}")
-    remedy = f"--image_channels={shape[2]}" if shape[2] in (1, 3) else "another --dataset, or a network of its channels"
-    require(shape[2] in (None, input_shape[2]), given_sides + f"give {remedy}")
+    _require_shape(name, shape, input_shape, spec.reads_signals)
     require(
         logits[-1] == num_classes or (logits[-1], num_classes) == (1, 2),
         f"{name} tells {logits[-1]} classes apart, the data set has {num_classes}; "
@@ -74,17 +69,29 @@ def build(
     return model, notes
 
 
+def _require_shape(name: str, shape: tuple[int | None, ...], input_shape: tuple[int, ...], reads_signals: bool) -> None:
+    """Raises ExperimentError: a model reads other examples than the data set has."""
+    if len(shape) == len(input_shape) and all(a in (None, b) for a, b in zip(shape, input_shape, strict=True)):
+        return
+    if reads_signals:
+        same_size = None not in shape and math.prod(shape) == math.prod(input_shape)
+        remedy = f"features.reshape(-1, {', '.join(map(str, shape))}) has" if same_size else "give a network that reads"
+        raise ExperimentError(
+            f"{name} reads signals of shape {shape}, the data set gives {input_shape}; {remedy} that shape"
+        )
+    require(len(shape) == 3, f"{name} reads inputs of shape {shape}; pictures are expected: height, width, channels")
+    flag = "another --dataset, or a network of its channels"
+    if None not in shape[:2] and shape[:2] != input_shape[:2]:
+        flag = f"--image_size={shape[0]}" + (f"x{shape[1]}" if shape[0] != shape[1] else "")
+    elif shape[2] in (1, 3):
+        flag = f"--image_channels={shape[2]}"
+    raise ExperimentError(
+        f"{name} reads pictures of {shape}, the data set gives {input_shape}, height, width and channels; give {flag}"
+    )
+
+
 def _call(name: str, input_shape, num_classes: int):
-    module_name, _, function = name.partition(":")
-    try:
-        builder = importlib.import_module(module_name)
-        for part in function.split("."):
-            builder = getattr(builder, part)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        remedy = "give package.module:function; Python looks in the folder where it was started, and in its packages"
-        if module_name.endswith(".py"):
-            remedy = f"give {module_name.removesuffix('.py').replace('/', '.')}:{function}"
-        raise ExperimentError(f"{name} cannot be imported: {error}; {remedy}") from error
+    builder = imported(name)
     try:
         signature = inspect.signature(builder)
         by_name = {"weights", "classes"} <= signature.parameters.keys()
@@ -106,7 +113,7 @@ def _load(name: str, trust_code: bool) -> tf_keras.Model | pathlib.Path:
 
 
 def _in_tf_keras(
-    name: str, model: object | pathlib.Path, weights_file: str, input_shape: tuple[int, int, int]
+    name: str, model: object | pathlib.Path, weights_file: str, input_shape: tuple[int, ...]
 ) -> tuple[tf_keras.Model, list[str]]:
     """A model of Keras 3 in tf_keras, with the arrays of a file if one is named, and notes, one per line."""
     require(not weights_file or pathlib.Path(weights_file).is_file(), f"weights file {weights_file} does not exist")

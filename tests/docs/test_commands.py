@@ -96,6 +96,7 @@ NOT_RUN = {
 OTHERS = {
     "make demo": "its recipe makes the run of these tests, below",
     "make PYTHON=python3.11 demo": "make demo",
+    "make PYTHON=python3.13 demo": "make demo",
     "make test": "runs this very test",
     "make commands": "runs this very test",
     "make widths": "tests; a sample of them in make test",
@@ -110,6 +111,7 @@ OTHERS = {
     "make site": ".ci/run",
     "make notebooks": "tests; a check of them in make test",
     "python examples/patterns.py PICTURES": "tests/examples/test_patterns.py",
+    "PYTHONPATH=. .venv/bin/python examples/motion.py": "tests/examples/test_motion.py",
     "make bench": "an hour; tests/benchmarks has its parts",
     "make networks": "hours; tests/benchmarks/test_networks_table.py",
     "make networks FLAGS='--dataset=imagenet2012 --data_dir=DIR'": "make networks",
@@ -179,7 +181,7 @@ def trial(found):
         values = values_of(found.module)
         with saved_flags(values):
             values([found.module, *arguments])
-            arguments.append(f"--epochs={','.join('1' for _ in values.epochs)}")
+            arguments.append("--epochs=1")
             arguments += [f"--bits={values.bits[0]}"] if found.module == "qkd_tf.ablation" else []
     return arguments
 
@@ -406,6 +408,14 @@ def test_network_of_the_tutorial_passes_its_pre_flight(sandbox, capsys):
     (sandbox / "nets.py").write_text(textwrap.dedent(source))
     start("qkd_tf.preflight", ["--student=nets:build", "--dataset=folder:PICTURES", "--image_size=96"])
     assert "23,779 parameters" in capsys.readouterr().out
+
+
+def test_python_of_the_signals_tutorial_is_that_of_its_example():
+    """Which tests/examples/test_motion.py runs."""
+    example = (ROOT / "examples" / "motion.py").read_text()
+    parts = [textwrap.dedent(block) for block in BLOCK.findall((ROOT / "docs" / "signals.md").read_text())]
+    python = [part for part in parts if " = " in part]
+    assert len(python) == 4 and [part for part in python if part not in example] == []
 
 
 def simple_network():

@@ -62,6 +62,12 @@ def test_markdown_of_github_becomes_that_of_python():
     assert documented == "::: qkd_tf.api.fit\n    options:\n      heading: qkd_tf.fit"
 
 
+def test_nothing_is_loaded_from_elsewhere():
+    used = [*SETTINGS["extra_css"], *SETTINGS["extra"]["polyfills"]]
+    assert [name for name in used if not (ROOT / "docs" / name).is_file()] == []
+    assert SETTINGS["theme"]["font"] is False and any("iframe-worker" in name for name in used)
+
+
 def test_what_the_reference_documents_is_in_the_code():
     names = site.referenced()
     assert len(names) > 10
