@@ -25,7 +25,8 @@ OUTSIDE = {
 }
 REFERENCE = "docs/api.md"
 LINK = re.compile(r"(!?)\[((?:`[^`]*`|[^\]`])*)\]\(([^)\s]+)\)")
-CODE = re.compile(r"^ {4}.*$|`[^`\n]+`", re.MULTILINE)
+ROW = re.compile(r"^\|.*", re.MULTILINE)
+SPAN = re.compile(r"`[^`]+`")
 NAMED = re.compile(r"<!-- reference: ([\w.]+)(?: as ([\w.]+))? -->")  # where the reference documents an object
 FLAG = re.compile(r"`--\w[\w=.,]{,40}`(?!\{)")
 COMMENT = re.compile(r"^<!--.*-->\n", re.MULTILINE)
@@ -54,9 +55,7 @@ def of_the_site(markdown: str, name: str) -> str:
     markdown = NAMED.sub(_documented, markdown)
     markdown = COMMENT.sub("\n", markdown)  # Python's Markdown takes a table behind one for a part of it
     markdown = NESTED_ITEM.sub("    ", markdown)
-    markdown = re.sub(
-        r"^\|.*", lambda row: CODE.sub(lambda code: code[0].replace(r"\|", "|"), row[0]), markdown, flags=re.M
-    )
+    markdown = ROW.sub(lambda row: SPAN.sub(lambda span: span[0].replace(r"\|", "|"), row[0]), markdown)
     markdown = FLAG.sub(r"\g<0>{.flag}", markdown)  # site.css keeps it on one line
     return LINK.sub(lambda link: _link(link, folder), markdown)
 
