@@ -49,9 +49,9 @@ def look(experiment: Experiment, num_classes: int = 0) -> None:
         print(note)
     if source is not None:
         data.require_enough(source, experiment.data)
+        class_weights(experiment.training.class_weights, source.label_names, lambda: [1] * len(source.label_names))
         for note in source.notes if source.input_params else ():  # of pictures that are not yet read it may change
             print(note)
-        class_weights(experiment.training.class_weights, source.label_names, lambda: [1] * len(source.label_names))
         for note in experiment.notes_on(source.train.num_examples):
             print(note)
 

@@ -116,30 +116,34 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
     def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return dataset.batch(spec.batch_size).prefetch(PARALLEL_CALLS)
 
+    def augmented(images: tf.Tensor, step: tf.Tensor, seed: int, share: tuple[int, int]) -> tf.Tensor:
+        if source.input_params is None:
+            images = pixels.augment(images, shape, spec, tf.stack([seed, step]), share)
+        if augmentation:
+            images = tf.ensure_shape(images, (spec.batch_size // share[1], *shape))
+            images = augmentation(images, tf.stack([seed, step]), share)
+        return images
+
     num_whole = source.train.num_examples // spec.batch_size
     num_steps = min(num_whole, spec.max_steps or num_whole)
 
     def epoch_batches(epoch: int, first_step: int = 0, share: tuple[int, int] = WHOLE) -> tf.data.Dataset:
         seed = spec.seed * 100_003 + epoch
         examples = pictures["train"].shuffled(seed, first_step * spec.batch_size, _rows(spec.batch_size, share))
-        size = spec.batch_size // share[1]
-        batches = examples.batch(size, drop_remainder=True).enumerate(first_step)
-
-        def augmented(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-            images = batch[0]
-            if source.input_params is None:  # pictures, not signals
-                images = pixels.augment(images, shape, spec, tf.stack([seed, step]), share)
-            if augmentation:
-                images = augmentation(tf.ensure_shape(images, (size, *shape)), tf.stack([seed, step]), share)
-            return images, batch[1]
-
-        batches = batches.take(num_steps - first_step).map(augmented, num_parallel_calls=PARALLEL_CALLS)
-        return batches.prefetch(PARALLEL_CALLS)
+        batches = examples.batch(spec.batch_size // share[1], drop_remainder=True).enumerate(first_step)
+        return (
+            batches.take(num_steps - first_step)
+            .map(
+                lambda step, batch: (augmented(batch[0], step, seed, share), batch[1]),
+                num_parallel_calls=PARALLEL_CALLS,
+            )
+            .prefetch(PARALLEL_CALLS)
+        )
 
     def num_by_class() -> list[int]:
-        every = labels["train"] if "train" in kept else pictures["train"].labels(None)
-        _require_classes(every, "train", source, spec)
-        return np.bincount(every, minlength=len(source.label_names)).tolist()
+        numbers = labels["train"] if "train" in kept else pictures["train"].labels(every=True)
+        _require_classes(numbers, "train", source, spec)
+        return np.bincount(numbers, minlength=len(source.label_names)).tolist()
 
     centred = pictures["train"].shuffled(spec.seed).map(lambda image, label: (crop(image), label))
     return Splits(
@@ -276,9 +280,9 @@ class Pictures:
         """What is looked at before training: all that is kept, the first DIGESTED of what is streamed."""
         return self.ordered().take(DIGESTED) if self._kept is None else self._kept
 
-    def labels(self, number: int | None = DIGESTED) -> np.ndarray:
-        """Those of what is kept, or the first `number` of what is streamed, None for all: [N] int64."""
-        stored = self._examples.read(None).take(number or -1) if self._kept is None else self._kept
+    def labels(self, every: bool = False) -> np.ndarray:
+        """Those of what is kept, or of what is streamed the first DIGESTED, or `every` one: [N] int64."""
+        stored = self._examples.read(None).take(-1 if every else DIGESTED) if self._kept is None else self._kept
         labels = stored.map(lambda _, label: label).batch(DIGESTED)
         return np.concatenate([np.zeros(0, np.int64), *labels.as_numpy_iterator()])
 
