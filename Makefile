@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test commands widths applications lint docs bench networks soak fuzz models micro distributed clean
+.PHONY: demo test commands notebooks widths applications lint docs site bench networks soak fuzz models micro distributed clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -13,6 +13,9 @@ test: .venv/installed  ## the test suite, a file at a time on each of 2 cores, t
 
 commands: .venv/installed  ## every command of README and docs, cut short, and the pre-flight of every config: some minutes
 	$(BIN)/python -m pytest -m "commands or not distributed" tests/docs/test_commands.py tests/test_configs.py
+
+notebooks: .venv/installed  ## the notebooks of examples/, with fewer epochs: a minute
+	$(BIN)/python -m pytest -m "notebooks or not distributed" tests/examples/test_notebooks.py
 
 widths: .venv/installed  ## every pair of bit widths, from student to file, on every runtime, and their tables: some minutes
 	$(BIN)/python -m pytest -m "widths or not distributed" tests/tflite_export/test_widths.py \
@@ -34,6 +37,9 @@ docs: .venv/installed  ## docs/flags.md from the code, tables and pictures from 
 	$(BIN)/python -m docs.flags
 	$(BIN)/python -m docs.results
 	$(BIN)/python -m docs.pictures
+
+site: .venv/installed  ## the documentation site, into build/site: a warning, such as of a broken link, fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 micro: .venv/installed build/tflm  ## the microcontroller bundle of every operator, compiled with TFLM's C++ and run
 	$(BIN)/python -m pytest tests/tflite_export/bundles/test_micro_bundle.py

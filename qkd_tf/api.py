@@ -40,7 +40,7 @@ def fit(
     pretrained: Collection[str] = ("teacher",),
     augment: Function | str | None = None,
     callbacks: Any = None,
-    **options,
+    **options: Any,
 ) -> Run:
     """Trains a low-bit student by QKD, as `python -m qkd_tf.train` does.
 
@@ -51,11 +51,14 @@ def fit(
     Args:
       student: float model of tf_keras or Keras 3 from pixels or features to logits or probabilities, left as it is; or
         what --student takes.
-      train_set, test_set, validation_set: images or signals, as `data.memory_set.source_of` takes them. Without a
-        validation set a part of the training set chooses the best epoch (`validation_fraction`). A name is what
-        --dataset takes, and is all three.
+      train_set: images or signals, as `data.memory_set.source_of` takes them: (images [N, H, W, C], labels [N]), or a
+        tf.data set of such pairs, whose order is always the same. Pixels are 0 to 255; labels count from 0, or are
+        one-hot [N, K]. Or a name that --dataset takes, such as "digits" or "folder:PICTURES", which has all three sets.
+      test_set: as `train_set`; the file is proven on it. None where `train_set` is a name.
+      validation_set: as `train_set`; it chooses the best epoch. None: a part of the training set does
+        (`validation_fraction`).
       run_dir: new folder, or that of the same call before; None for a new one in runs/, whose name is printed. A call
-        without one begins anew: to go on with a run that was stopped, give its folder.
+        without one begins anew: to resume a run that was stopped, give its folder.
       bits: widths of weights and activations, "w4a4"; single layers by `bits_rule=["regex=w8a8"]`.
       phases: epochs by phase, in order, for instance {"self_studying": 30, "co_studying": 100, "tutoring": 70}, or
         names alone, with `epochs` as an option, a number for each or one for all; {} for intervals by calibration
@@ -69,8 +72,8 @@ def fit(
         gets and gives.
       callbacks: on_epoch_end(phase, epoch, logs), a function or an object with that method, or several: called when an
         epoch is validated and saved, epoch counted from 0 in its phase, logs as `Run.history` has them. What it raises
-        ends the call, and the same call goes on behind that epoch.
-      options: any flag of `qkd_tf.train` (docs/flags.md), by name: learning_rates=0.01, batch_size=64, seed=1.
+        ends the call, and the same call resumes after that epoch.
+      **options: any flag of `qkd_tf.train` (docs/flags.md), by name: learning_rates=0.01, batch_size=64, seed=1.
 
     Raises:
       ExperimentError: a mistake in what was given, in one line; a loss that diverged.

@@ -108,6 +108,10 @@ OTHERS = {
     "make lint": ".ci/run",
     ".ci/run": "the project's check",
     "make docs": "tests/docs hold its pages against the code",
+    "make site": ".ci/run",
+    "make notebooks": "tests; a check of them in make test",
+    "python examples/patterns.py PICTURES": "tests/examples/test_patterns.py",
+    "PYTHONPATH=. .venv/bin/python examples/motion.py": "tests/examples/test_motion.py",
     "make bench": "an hour; tests/benchmarks has its parts",
     "make networks": "hours; tests/benchmarks/test_networks_table.py",
     "make networks FLAGS='--dataset=imagenet2012 --data_dir=DIR'": "make networks",
@@ -156,7 +160,7 @@ def completed(found):
     words = shlex.split(rest) or POSITIONAL.get(found.module, [])
     given = {word.partition("=")[0] for word in words}
     left_out = LEFT_OUT.get(found.module, {})
-    if not given & {"--flagfile", "--dataset"} or found.module == "qkd_tf.preflight":
+    if not given & {"--flagfile", "--dataset"} or (found.module == "qkd_tf.preflight" and "--flagfile" not in given):
         words += [f"{name}={value}" for name, value in left_out.items() if name not in given]
     return Command(found.module, shlex.join(words))
 
@@ -394,6 +398,24 @@ def test_own_model_goes_from_a_fresh_folder_to_a_file_and_each_step_says_the_nex
     assert "next: python -m tflite_export --run_dir=runs/mine" in told[1]
     assert "report: runs/mine/report.html" in told[2]
     assert json.loads((sandbox / "runs/mine/export/verification.json").read_text())["passed"]
+
+
+@pytest.mark.commands
+def test_network_of_the_tutorial_passes_its_pre_flight(sandbox, capsys):
+    parts = BLOCK.findall((ROOT / "docs/own_pictures.md").read_text())
+    source = "".join(part for part in parts if "from keras" in part or "def build" in part)
+    (sandbox / "nets.py").unlink()
+    (sandbox / "nets.py").write_text(textwrap.dedent(source))
+    start("qkd_tf.preflight", ["--student=nets:build", "--dataset=folder:PICTURES", "--image_size=96"])
+    assert "23,779 parameters" in capsys.readouterr().out
+
+
+def test_python_of_the_signals_tutorial_is_that_of_its_example():
+    """Which tests/examples/test_motion.py runs."""
+    example = (ROOT / "examples" / "motion.py").read_text()
+    parts = [textwrap.dedent(block) for block in BLOCK.findall((ROOT / "docs" / "signals.md").read_text())]
+    python = [part for part in parts if " = " in part]
+    assert len(python) == 4 and [part for part in python if part not in example] == []
 
 
 def simple_network():
