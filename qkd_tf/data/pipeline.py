@@ -141,7 +141,7 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
         )
 
     def num_by_class() -> list[int]:
-        every = labels["train"] if "train" in kept else pictures["train"].labels(None)
+        every = labels["train"] if "train" in kept else pictures["train"].labels(every=True)
         _require_classes(every, "train", source, spec)
         return np.bincount(every, minlength=len(source.label_names)).tolist()
 
@@ -280,9 +280,9 @@ class Pictures:
         """What is looked at before training: all that is kept, the first DIGESTED of what is streamed."""
         return self.ordered().take(DIGESTED) if self._kept is None else self._kept
 
-    def labels(self, number: int | None = DIGESTED) -> np.ndarray:
-        """Those of what is kept, or the first `number` of what is streamed, None for all: [N] int64."""
-        stored = self._examples.read(None).take(number or -1) if self._kept is None else self._kept
+    def labels(self, every: bool = False) -> np.ndarray:
+        """Those of `head`, or of every example: [N] int64."""
+        stored = self._examples.read(None).take(-1 if every else DIGESTED) if self._kept is None else self._kept
         labels = stored.map(lambda _, label: label).batch(DIGESTED)
         return np.concatenate([np.zeros(0, np.int64), *labels.as_numpy_iterator()])
 
