@@ -47,8 +47,8 @@ def open_augmentation(
     """The function of `DataSpec.augment`, looked at on noise; None where there is none.
 
     It is called as augment(images, seed): images [N, H, W, C] uint8, 0 to 255, cropped and mirrored already, or signals
-    in the steps of their input, [N, T, C] too; seed [2] int32, as tf.random.stateless_uniform takes it. It gives images of the same shape and type, made by TensorFlow's
-    operations from these two arguments alone.
+    in the steps of their input, [N, T, C] too; seed [2] int32, as tf.random.stateless_uniform takes it. It returns
+    images of the same shape and type, made by TensorFlow's operations from these two arguments alone.
 
     Args:
       shape: [H, W, C] of a picture, or that of a signal.

@@ -141,9 +141,9 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
         )
 
     def num_by_class() -> list[int]:
-        every = labels["train"] if "train" in kept else pictures["train"].labels(every=True)
-        _require_classes(every, "train", source, spec)
-        return np.bincount(every, minlength=len(source.label_names)).tolist()
+        numbers = labels["train"] if "train" in kept else pictures["train"].labels(every=True)
+        _require_classes(numbers, "train", source, spec)
+        return np.bincount(numbers, minlength=len(source.label_names)).tolist()
 
     centred = pictures["train"].shuffled(spec.seed).map(lambda image, label: (crop(image), label))
     return Splits(
@@ -281,7 +281,7 @@ class Pictures:
         return self.ordered().take(DIGESTED) if self._kept is None else self._kept
 
     def labels(self, every: bool = False) -> np.ndarray:
-        """Those of `head`, or of every example: [N] int64."""
+        """Those of what is kept, or of what is streamed the first DIGESTED, or `every` one: [N] int64."""
         stored = self._examples.read(None).take(-1 if every else DIGESTED) if self._kept is None else self._kept
         labels = stored.map(lambda _, label: label).batch(DIGESTED)
         return np.concatenate([np.zeros(0, np.int64), *labels.as_numpy_iterator()])
