@@ -28,7 +28,7 @@ from qkd_tf.storage.run_folder import RunFolder
 # Images whose every tensor is handed over, and what their integers may have in all arithmetics together. A single image
 # is handed over whatever it has.
 NUM_CODE_IMAGES = 32
-MAX_CODE_BYTES = 256 << 20
+MAX_CODE_BYTES = 320 << 20
 # Pixels whose logits are predicted in the integers of runtimes that do not judge: all of CIFAR-10's test split, or 204
 # pictures of 224 x 224.
 INTEGER_PIXELS = 10_000 * 32 * 32
@@ -209,10 +209,13 @@ def _write_predictions(
     codes = _first_codes(integer_student, first[:num_codes])
     named = {f"{row}/{name}": values for row, tensors in codes.items() for name, values in tensors.items()}
     archive.save_npz(target / "integer_codes.npz", named, compressed=True)
-    logits = {}
+    output, rules = look.output_name, {row: integer_student.rules(ARITHMETICS[row]) for row in codes}
+    known = {rules[judge]: _checked(judge, judged, codes[judge][output])}  # rows that compute alike, by how they do
     for row, tensors in codes.items():
-        found = judged if row == judge else _logits(integer_student, row, [first], len(first), num_codes)
-        logits[row] = _checked(row, found, tensors[look.output_name])
+        if rules[row] not in known:
+            found = _logits(integer_student, row, [first], len(first), num_codes)
+            known[rules[row]] = _checked(row, found, tensors[output])
+    logits = {row: known[rules[row]][: None if row == judge else len(first)] for row in codes}
     archive.save_npz(target / "integer_logits.npz", logits)
     return logits
 
@@ -226,15 +229,19 @@ def _first_codes(student: IntegerStudent, images: np.ndarray) -> dict[str, dict[
         parts = list(
             threads.map(lambda batch: student.predict_each(batch, ARITHMETICS.values()), portions(images, size))
         )
+    known: dict[tuple, np.ndarray] = {}  # arithmetics share the tensors on which they agree
     return {
-        row: {name: _joined([part[i][name] for part in parts]) for name in parts[0][i]}
+        row: {name: _joined([part[i][name] for part in parts], known) for name in parts[0][i]}
         for i, row in enumerate(ARITHMETICS)
     }
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """A single part as it is: arithmetics share the large tensors of a single image where they agree on them."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _joined(parts: list[np.ndarray], known: dict[tuple, np.ndarray]) -> np.ndarray:
+    """`known` has what was joined before, by the parts that it was joined of: they live as long as it."""
+    key = tuple(map(id, parts))
+    if key not in known:
+        known[key] = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return known[key]
 
 
 def _logits(

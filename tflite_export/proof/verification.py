@@ -10,7 +10,7 @@ import numpy as np
 
 from qkd_tf.contract.targets import Target
 from tflite_export.flatbuffer.convert import convert
-from tflite_export.flatbuffer.graph import IntegerGraph, Tensor
+from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
 from tflite_export.flatbuffer.read_back import description, read_back
 from tflite_export.flatbuffer.weight_storage import stored_as
 from tflite_export.inference.runtimes import RUNTIMES, absence, infer, invalid
@@ -90,6 +90,7 @@ def examine(
         "runtimes": rows,
         "file": _file(content),
         "operators": dict(collections.Counter(operator.kind for operator in found.operators)),
+        "kernels": [_kernel(*pair, expected) for pair in found.kernels()],
         "tensors": [_row(tensor, handoff, seen) for tensor in found.tensors.values()],
         "seconds": time.monotonic() - start,
     }
@@ -151,6 +152,17 @@ def verify_compressed(content: bytes, plain: bytes, handoff: Handoff) -> dict:
         "equal_logits": percent(steps == 0),
         **facts,
         "file": _file(content),
+    }
+
+
+def _kernel(operator: Operator, kernel: Tensor, expected: IntegerGraph) -> dict:
+    """What verification.json says of how a kernel is stored; no reason where the file itself is all that is known."""
+    return {
+        "name": kernel.name,
+        "operator": operator.kind,
+        "type": kernel.dtype,
+        "bytes": kernel.num_bytes,
+        "why": expected.storage.get(kernel.name, ""),
     }
 
 
