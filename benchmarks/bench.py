@@ -13,7 +13,7 @@ import pathlib
 import tensorflow as tf
 from absl import app, flags, logging
 
-from benchmarks import epoch, files, memory, steps, subjects
+from benchmarks import epoch, files, memory, phone_storages, steps, subjects
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", list(subjects.PAIRS), "Students at CIFAR's size.")
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
     for name, (image_shape, num_classes) in FILES.items():
         add(name, files.export_and_latency(name, image_shape, num_classes))
     for name, (image_shape, num_classes) in STORED.items():
-        add(f"{name}, storages", files.storages(name, image_shape, num_classes))
+        add(f"{name}, storages", phone_storages.measure(name, image_shape, num_classes, num_bits=4))
 
 
 def _show(name: str, numbers: dict[str, float]) -> None:

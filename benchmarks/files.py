@@ -8,23 +8,18 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from benchmarks import subjects
-from benchmarks.turns import best, measure, ratio
+from benchmarks.turns import measure, ratio
 from qkd_tf.contract.targets import TARGETS
-from qkd_tf.experiment import QuantizationSpec
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.flatbuffer.weight_storage import store
-from tflite_export.inference.runtimes import RUNTIMES, delegated_operators
+from tflite_export.inference.runtimes import delegated_operators
 from tflite_export.load import load_handoff
-from tflite_export.proof.asking import ask
 from tflite_export.proof.comparison import refusals
-from tflite_export.proof.verdict import equal_share
 from tflite_export.rebuilding.rebuild import rebuild
 
 NUM_TURNS = 9
 CALLS_A_TURN = 60
-STORAGES = ("int8", "int4", "int4_all")
-STORAGE_TURNS, STORAGE_CALLS = 60, 4
 
 
 def export_and_latency(name: str, image_shape, num_classes: int) -> dict[str, float]:
@@ -51,7 +46,7 @@ def export_and_latency(name: str, image_shape, num_classes: int) -> dict[str, fl
         raise RuntimeError("; ".join(failures))
     export_seconds = sum(seconds[stage] for stage in ("load", "rebuild", "store", "convert", "read_back", "compare"))
 
-    sessions = {"ours": _Session(content), "stock": _Session(_stock(model, image_shape))}
+    sessions = {"ours": Session(content), "stock": Session(_stock(model, image_shape))}
     medians = measure({kind: session.invoke for kind, session in sessions.items()}, NUM_TURNS, CALLS_A_TURN)
     return {
         "latency/stock": ratio(medians, "ours", "stock"),
@@ -63,32 +58,7 @@ def export_and_latency(name: str, image_shape, num_classes: int) -> dict[str, fl
     }
 
 
-def storages(name: str, image_shape, num_classes: int) -> dict[str, float]:
-    """A W4A4 student, its last layer too, in each storage of phones: bytes, best milliseconds, integers as predicted.
-
-    One thread of LiteRT, in turns, and ratios of the best times: other work on the machine only adds to a time.
-    """
-    spec = QuantizationSpec(weight_bits=4, activation_bits=4, last_layer_bits=4)
-    _, folder = subjects.write_handoff(name, image_shape, num_classes, spec)
-    handoff = load_handoff(folder)
-    graph = rebuild(handoff, "int8")
-    files = {storage: convert(store(graph, storage, TARGETS["phone"]), "") for storage in STORAGES}
-    sessions = {storage: _Session(content) for storage, content in files.items()}
-    seconds = best({s: session.invoke for s, session in sessions.items()}, STORAGE_TURNS, STORAGE_CALLS)
-    found = read_back(files["int4"])
-    predicted = {runtime: equal_share(ask(runtime, files["int4"], found, handoff)[0]) for runtime in RUNTIMES}
-    return {
-        "bytes: int4/int8": len(files["int4"]) / len(files["int8"]),
-        "latency: int4/int8": seconds["int4"] / seconds["int8"],
-        "latency: int4_all/int8": seconds["int4_all"] / seconds["int8"],
-        **{f"int4 as predicted on {runtime}, percent": share for runtime, share in predicted.items()},
-        **{f"{storage}_bytes": len(content) for storage, content in files.items()},
-        **{f"{storage}_best_ms": 1000 * value for storage, value in seconds.items()},
-        **{f"{storage}_delegated_percent": session.delegated for storage, session in sessions.items()},
-    }
-
-
-class _Session:
+class Session:
     def __init__(self, content: bytes):
         interpreter = Interpreter(model_content=content)
         interpreter.allocate_tensors()

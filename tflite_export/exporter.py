@@ -13,7 +13,7 @@ from qkd_tf.storage import durable
 from qkd_tf.storage.folder_lock import locked
 from tflite_export.bundles import micro_bundle, phone_bundle
 from tflite_export.bundles.bundle import Delivery
-from tflite_export.flatbuffer.compress import compress
+from tflite_export.flatbuffer.compress import compress, flash_bytes
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
 from tflite_export.flatbuffer.read_back import read_back
@@ -42,7 +42,8 @@ def export(
 
     Writes export/model.tflite, export/labels.txt, export/verification.json and report.html.
 
-    For microcontrollers also export/model.compressed.tflite, where TFLM is installed to prove it. verification.json
+    For microcontrollers also export/model.compressed.tflite, where it takes less flash, the code that reads it
+    included, and TFLM is installed to prove it. verification.json
     is taken away first and written last: where it lies, the files beside it are those that it tells of. With a file
     that passed, the target's bundle in a folder of its own.
 
@@ -114,6 +115,8 @@ def _export(
     if target.compressed and verification["passed"]:
         compressed = _compress(rebuilt, content, handoff, verification)
         files |= {"model.compressed.tflite": compressed} if compressed else {}
+    if target.compressed:
+        verification["flash_bytes"] = min(flash_bytes(file) for file in files.values())
     if target_name in BUNDLES and verification["passed"]:
         trained = results["experiment"]["data"]
         squashes = trained.get("resize") == "squash"  # earlier versions had no such flag
@@ -153,9 +156,10 @@ def _compress(graph: IntegerGraph, plain: bytes, handoff: Handoff, verification:
     if not index_bits:
         verification["notes"].append("no lookup-table file was written: no kernel becomes smaller by it")
         return None
-    if len(content) >= len(plain):
+    if flash_bytes(content) >= flash_bytes(plain):
         verification["notes"].append(
-            f"no lookup-table file was written: it would have {len(content):,} bytes, model.tflite has {len(plain):,}"
+            f"no lookup-table file was written: with the code that reads it, it would take {flash_bytes(content):,} "
+            f"bytes of flash, model.tflite takes {flash_bytes(plain):,}"
         )
         return None
     verification["compressed"] = {"index_bits": index_bits, **verify_compressed(content, plain, handoff)}

@@ -18,6 +18,7 @@ class Target:
         POINTWISE_CONVOLUTION is written as FULLY_CONNECTED; where it is not named it is a CONV_2D like others.
       auto: how weights that fit INT4 are stored unless a user says otherwise.
       reason: why so.
+      odd_dilated_depthwise: whether INT4 DEPTHWISE_CONV_2D is right with dilation and an odd number of channels, too.
       compressed: whether weights are also written at their true width, under lookup tables.
     """
 
@@ -27,6 +28,7 @@ class Target:
     int4: Mapping[str, Mapping[str, bool]]
     auto: str
     reason: str
+    odd_dilated_depthwise: bool = True
     compressed: bool = False
 
 
@@ -52,6 +54,7 @@ TARGETS: Mapping[str, Target] = {
         ),
         auto="int4",
         reason="flash is what is short there; TFLM unpacks INT4 weights in its arena",
+        odd_dilated_depthwise=False,  # CMSIS-NN computes these wrongly, by up to 97 steps
         compressed=True,
     ),
     "ethos_u": Target(

@@ -120,6 +120,9 @@ def _obstacle(operator: Operator, kernel: Tensor, per_channel: bool | None, targ
         others = [storage for storage, packs in target.int4.items() if operator.kind in packs]
         more = f"; --weight_storage={others[0]} packs it all the same" if others else ""
         return f"INT4 {operator.kind} is slower there{more}" if others else f"no INT4 {operator.kind} there"
+    dilated = {operator.options.get("dilation_h", 1), operator.options.get("dilation_w", 1)} != {1}
+    if operator.kind == "DEPTHWISE_CONV_2D" and dilated and kernel.shape[3] % 2 and not target.odd_dilated_depthwise:
+        return "dilation and an odd number of channels, which CMSIS-NN computes wrongly in INT4"
     if kernel.axis is not None and not per_channel:
         return f"no INT4 {operator.kind} with a scale for each channel there"
     return None

@@ -40,8 +40,11 @@ def _ask(
     arithmetic = arithmetic_of(name, found)
     row: dict = {"title": RUNTIMES[name].title, "arithmetic": arithmetic}
     if arithmetic not in handoff.integer_codes:
-        lack = f"the handoff predicts nothing in {arithmetic}; run python -m qkd_tf.train again, it writes it anew"
-        return {**row, "not_run": f"{name} has nothing to be held against: {lack}"}, {}, None
+        lack = (
+            f"{name} has nothing to be held against: the handoff predicts nothing in {arithmetic}; "
+            "run python -m qkd_tf.train again, it writes it anew"
+        )
+        return {**row, "not_run": lack}, {}, None
     predicted = handoff.integer_codes[arithmetic]
     num_images = len(next(iter(predicted.values())))
     integer_logits = handoff.integer_logits[arithmetic]

@@ -677,7 +677,9 @@ def test_verification_survives_json_and_has_its_keys(residual):
         "student",
         "runtimes",
         "file",
+        "weights",
         "operators",
+        "kernels",
         "tensors",
         "seconds",
     }
@@ -694,7 +696,8 @@ def test_every_key_is_documented(residual):
     verification = check(residual, convert(residual.graph, ""), runtimes=tuple(RUNTIMES))
     assert f"format {verification['format']}\n" in page.splitlines(keepends=True)[0]
     runtimes = verification.pop("runtimes")
-    keys = {*verification, *verification["gate"], *verification["file"], *verification["tensors"][0]}
+    keys = {*verification, *verification["gate"], *verification["file"], *verification["weights"]}
+    keys |= {*verification["kernels"][0], *verification["tensors"][0]}
     for row in runtimes.values():
         keys |= {*row, *(key for part in row.values() if isinstance(part, dict) for key in part)}
     assert sorted(key for key in keys if f"`{key}`" not in page) == []
