@@ -15,7 +15,8 @@ commands: .venv/installed  ## every command of README and docs, cut short, and t
 	$(BIN)/python -m pytest -m "commands or not distributed" tests/docs/test_commands.py tests/test_configs.py
 
 widths: .venv/installed  ## every pair of bit widths, from student to file, on every runtime, and their tables: some minutes
-	$(BIN)/python -m pytest -m "widths or not distributed" $(addprefix tests/tflite_export/test_,widths.py rebuild.py compress.py)
+	$(BIN)/python -m pytest -m "widths or not distributed" tests/tflite_export/test_widths.py \
+		tests/tflite_export/rebuilding/test_rebuild.py tests/tflite_export/flatbuffer/test_compress.py
 
 applications: .venv/installed  ## networks of keras.applications as Keras 3 builds them, each compared with what is read: a minute
 	$(BIN)/python -m pytest -m "applications or not distributed" tests/qkd_tf/models/keras3/test_conversion.py
@@ -59,7 +60,7 @@ clean:  ## the environment and the demo; other runs are kept
 build/tflm:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ xmos-ai-tools==1.4.2
 
-.venv/installed: requirements.txt requirements-dev.txt requirements-micro.txt constraints.txt
+.venv/installed: requirements.txt requirements-dev.txt requirements-micro.txt requirements-ethos_u.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.11 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \

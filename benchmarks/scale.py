@@ -208,7 +208,7 @@ def reporting(setting: Setting) -> Run:
     folder = setting.run.path
     kept = json.loads((folder / PROOF).read_text())
     classes = {name: np.array(row) for name, row in kept["classes"].items()}
-    return lambda number: report.write(folder, kept["verification"], classes)
+    return lambda number: report.write(folder, kept["verification"], folder / "report.html", classes)
 
 
 PROOF = "proof.json"

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from absl import flags
 
 from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.console.help_page import ADDED_BY_ABSL
 from qkd_tf.flags import OPTIONS
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -47,11 +48,11 @@ INTRODUCTION = """# Every flag
 Made from the code by `make docs`; do not edit. [README.md](../README.md) has those that are needed first, in groups;
 [method.md](method.md) says what those of the method do to the equations.
 
-Each command says the same with `--help`. A flag is given as `--weight_bits=2`, a truth value as `--horizontal_flip` or
-`--nohorizontal_flip`, a list with commas; without a default it is empty, or decided as its meaning says.
-`--flagfile=FILE` reads flags from a file, one a line (the doctor and the preparation of data have none); of two values
-the later one counts, so flags behind it override the file. [troubleshooting.md](troubleshooting.md#flags) has what is
-said of wrong values.
+`--help` of a command shows the flags that are needed first, `--helpfull` all of them. A flag is given as
+`--weight_bits=2`, a truth value as `--horizontal_flip` or `--nohorizontal_flip`, a list with commas. A flag without a
+default is empty, or is decided as its meaning says. `--flagfile=FILE` reads flags from a file, one per line (the
+doctor and the preparation of data have none). The last value of a flag counts, so flags after the file override it.
+[troubleshooting.md](troubleshooting.md#flags) has what is said of wrong values.
 """
 
 
@@ -119,7 +120,6 @@ def _of_absl(flag: flags.Flag, section: str) -> Row:
     return Row(section, f"`--{flag.name}`", kind, _default(flag.default), _cell(meaning))
 
 
-ADDED_BY_ABSL = re.compile(r"^<.*?>: |;\s+repeat this option to specify a list of values$")
 KINDS = {
     "string": "text",
     "multi string": "text, repeatable",
@@ -127,6 +127,7 @@ KINDS = {
     "int": "whole number",
     "float": "number",
     "bool": "truth value",
+    "size": "pixels",
 }
 
 

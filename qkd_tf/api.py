@@ -1,4 +1,4 @@
-"""The job in Python: `qkd_tf.fit` trains, on images in memory too, and gives the run that is exported."""
+"""The job in Python: `qkd_tf.fit` trains, on images or signals in memory too, and gives the run that is exported."""
 
 import dataclasses
 import pathlib
@@ -70,11 +70,11 @@ def fit(
     thread should draw random numbers or change them meanwhile.
 
     Args:
-      student: float model of tf_keras or Keras 3 from pixels to logits or probabilities, left as it is; or what
-        --student takes.
-      train_set, test_set, validation_set: as `data.memory_set.source_of` takes them. Without a validation set a part
-        of the training set chooses the best epoch (`validation_fraction`). A name is what --dataset takes, and is all
-        three.
+      student: float model of tf_keras or Keras 3 from pixels or features to logits or probabilities, left as it is; or
+        what --student takes.
+      train_set, test_set, validation_set: images or signals, as `data.memory_set.source_of` takes them. Without a
+        validation set a part of the training set chooses the best epoch (`validation_fraction`). A name is what
+        --dataset takes, and is all three.
       run_dir: new folder, or that of the same call before.
       bits: widths of weights and activations, "w4a4"; single layers by `bits_rule=["regex=w8a8"]`.
       phases: epochs by phase, in order, for instance {"self_studying": 30, "co_studying": 100, "tutoring": 70}; {} for

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import functools
 import os
 from collections.abc import Mapping
 
@@ -9,8 +10,30 @@ from absl import flags
 
 from qkd_tf import experiment as ex
 from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.contract.pictures import Size
 
 FLAGS = CommandFlags()
+
+
+class _SizeParser(flags.ArgumentParser):
+    """Of --image_size; as a flag file has it again, too."""
+
+    syntactic_help = "pixels of a side, or height x width"
+
+    def parse(self, argument: object) -> Size:
+        return ex.image_size_of(argument)
+
+    def flag_type(self) -> str:
+        return "size"
+
+
+class _SizeSerializer(flags.ArgumentSerializer):
+    def serialize(self, value: Size) -> str:
+        return str(value) if isinstance(value, int) else "{}x{}".format(*value)
+
+
+def _define_size(name: str, default: Size, help: str, flag_values: flags.FlagValues) -> flags.FlagHolder:
+    return flags.DEFINE(_SizeParser(), name, default, help, flag_values, _SizeSerializer())
 
 
 def _define(option: ex.Option) -> None:
@@ -27,6 +50,9 @@ DEFINES = {
     float: FLAGS.DEFINE_float,
     bool: FLAGS.DEFINE_bool,
     bool | None: FLAGS.DEFINE_bool,
+    int | None: FLAGS.DEFINE_integer,
+    float | None: FLAGS.DEFINE_float,
+    Size: functools.partial(FLAGS.define, _define_size),
     tuple[str, ...]: FLAGS.DEFINE_multi_string,
 }
 # Section of the flags' table -> the spec most of whose fields stand there. A field may name another section.
@@ -102,6 +128,15 @@ for _section in SPECS:
     for _option in sorted(OPTIONS, key=lambda option: option.is_guest):
         if _option.section == _section:
             _define(_option)
+FLAGS.show_first(
+    (
+        *("dataset", "data_dir", "image_size", "batch_size", "max_steps", "max_eval_images"),
+        *("student", "student_weights", "teacher", "teacher_weights"),
+        *("weight_bits", "activation_bits", "bits_rule"),
+        *("phases", "epochs", "learning_rates"),
+        *("target", "run_dir", "seed"),
+    )
+)
 
 
 def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True) -> ex.Experiment:
@@ -136,7 +171,12 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True)
         student_pixels = _normalization(values, "student_pixel", ("128", "64"))
     ex.require(values.teacher or not values.teacher_weights, "--teacher_weights without --teacher; name the teacher")
     student = ex.NetworkSpec(
-        values.student, student_pixels, values.student_weights, weights_pixels, values.trust_model_code
+        values.student,
+        student_pixels,
+        values.student_weights,
+        weights_pixels,
+        values.trust_model_code,
+        is_told=bool(values.student_pixel_mean or values.student_pixel_std),
     )
     teacher = None
     if values.teacher:

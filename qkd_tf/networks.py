@@ -79,7 +79,8 @@ def build_student(
     """
     model, notes = _build(network, input_shape, num_classes, given)
     trained = network.weights_normalization or (None if network.has_weights else network.normalization)
-    form = standard_form(model, input_shape, trained, network.normalization, not network.is_own, num_classes)
+    signals = network.reads_signals and network.is_own
+    form = standard_form(model, input_shape, trained, network.normalization, not network.is_own, num_classes, signals)
     notes += form.notes
     _require_readable(model, form.feed, "student")
     if network.is_own and form.feed is None and network.weights_normalization:
@@ -106,7 +107,7 @@ def build_teacher(
         return Network(model, notes)
     reading = Reading(model, input_shape, num_classes)
     feed, normalization = None, network.weights_normalization or network.normalization
-    if not normalizes(reading.model):
+    if network.reads_signals or not normalizes(reading.model):
         require(
             network.weights_normalization is not None or not network.has_weights,
             f"the teacher {model.name} does not normalise its pixels itself; say which normalisation its weights were "
@@ -212,6 +213,26 @@ def _require_compilable(experiment: Experiment, model: tf_keras.Model) -> None:
     )
 
 
+def on_source(experiment: Experiment, source: data.Source) -> Experiment:
+    """An experiment whose networks read what the source's 8 bits mean.
+
+    Raises:
+      ExperimentError: a normalisation of pixels was given, and these are signals.
+    """
+    params = source.input_params
+    return experiment if params is None else experiment.on_signals(params.scale, -params.grid.qmin)
+
+
+def of_signals(network: tf_keras.Model, spec: NetworkSpec) -> tf_keras.Model:
+    """A network of 8 bits as one of the numbers that they mean, as other runs take it; of pictures as it is."""
+    if not spec.reads_signals:
+        return network
+    (mean,), (std,) = spec.normalization.mean, spec.normalization.std
+    signals = tf_keras.Input(network.input_shape[1:], name="signals")
+    steps = layers.Rescaling(std, mean, name="input_steps")(signals)
+    return tf_keras.Model(signals, network(steps), name=network.name)
+
+
 def proof_images(spec: DataSpec, source: data.Source) -> np.ndarray:
     """Training pictures [N, H, W, C] uint8 on which networks are compared with those that came."""
     return data.sample(source, spec, NUM_PROOF_IMAGES)[0]
@@ -265,5 +286,10 @@ def _build(network: NetworkSpec, input_shape, num_classes: int, given) -> tuple[
         return own.build(network, input_shape, num_classes, given)
     if network.weights_normalization:  # the reading takes a student from this one to its own
         network = dataclasses.replace(network, normalization=network.weights_normalization)
+    require(
+        len(input_shape) == 3,
+        f"{network.name} reads pictures or maps of height, width and channels, the data set gives {input_shape}; give "
+        "a network of your own, package.module:builder",
+    )
     model = zoo.build(network, input_shape, num_classes)
     return model, weights.load(model, network) if network.weights else []

@@ -32,6 +32,7 @@ def look(experiment: Experiment, num_classes: int = 0) -> None:
     if experiment.teacher:
         networks.check_name(experiment.teacher, "--teacher")
     shape, num_classes, images, source = _pictures(experiment.data, num_classes)
+    experiment = networks.on_source(experiment, source) if source else experiment
     student, plan = networks.checked_student(experiment, shape, num_classes)
     found = [student]
     if experiment.teacher:
@@ -45,6 +46,8 @@ def look(experiment: Experiment, num_classes: int = 0) -> None:
     handoff.require_readable(quantized)
     if source is not None:
         data.require_enough(source, experiment.data)
+        for note in source.notes if source.input_params else ():  # of pictures that are not yet read it may change
+            print(note)
         for note in experiment.notes_on(source.train.num_examples):
             print(note)
 
@@ -53,8 +56,8 @@ def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], i
     """(Shape, number of classes, pictures, set), as the set itself or flags tell; None where it is not there."""
     require_count(num_classes, "num_classes", why="0 takes those of the set")
     if num_classes:
-        require(spec.image_size > 0, f"--num_classes={num_classes} without --image_size; give both")
-        shape, reason = (spec.image_size, spec.image_size, spec.image_channels or 3), "--num_classes stands for a set"
+        require(spec.size is not None, f"--num_classes={num_classes} without --image_size; give both")
+        shape, reason = (*spec.size, spec.image_channels or 3), "--num_classes stands for a set"
     else:
         shape, label_names = data.describe(spec)
         num_classes = len(label_names)

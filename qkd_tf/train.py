@@ -81,7 +81,9 @@ def run(
       Stopped: a signal came.
       tf.errors.OpError: another worker was lost.
     """
-    prepared = _prepare(experiment, devices, given)
+    source = given.source or data.open_source(experiment.data)
+    experiment = networks.on_source(experiment, source)
+    prepared = _prepare(experiment, devices, given, source)
     student, teacher, splits = prepared.student, prepared.teacher, prepared.splits
     calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
     images = [batch for batch, _ in calibration]
@@ -100,9 +102,10 @@ def run(
     def keep_full_precision() -> None:
         """For other runs, which need not train it again."""
         with durable.whole_folder(folder.full_precision) as part:
-            for role, network in (("student", student.plain), ("teacher", teacher)):
+            found = (("student", student.plain, experiment.student), ("teacher", teacher, experiment.teacher))
+            for role, network, spec in found:
                 if network is not None and role not in experiment.pretrained:
-                    network.save(part / f"{role}.keras")
+                    networks.of_signals(network, spec).save(part / f"{role}.keras")
 
     with locked(folder.path):
         folder.claim(prepared.contents, identity.WORDS)
@@ -121,9 +124,8 @@ def run(
     devices.wait()
 
 
-def _prepare(experiment: Experiment, devices: Distribution, given: InMemory) -> Prepared:
+def _prepare(experiment: Experiment, devices: Distribution, given: InMemory, source: data.Source) -> Prepared:
     """Networks, checked and proven, and images; what is to be known of them is printed."""
-    source = given.source or data.open_source(experiment.data)
     shape, num_classes = source.image_shape, len(source.label_names)
     network, plan = networks.checked_student(experiment, shape, num_classes, given.student)
     found = {"student": network}

@@ -4,6 +4,8 @@ if __name__ == "__main__":
     from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
+import dataclasses
+import pathlib
 import sys
 
 from absl import app
@@ -11,6 +13,8 @@ from absl import app
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
 from qkd_tf.contract.targets import TARGETS
+from tflite_export.bundles.vela import ACCELERATORS, Vela
+from tflite_export.export_folder import ExportFolder, target_titled
 from tflite_export.exporter import export
 from tflite_export.flatbuffer.weight_storage import WEIGHT_STORAGES
 from tflite_export.inference.runtimes import RUNTIMES, RUNTIMES_HELP
@@ -19,7 +23,11 @@ from tflite_export.proof.gate import Gate
 from tflite_export.rebuilding.rebuild import INPUT_TYPES
 
 FLAGS = CommandFlags()
-FLAGS.DEFINE_string("run_dir", None, "Folder of a finished training run; export/ and report.html are written there.")
+FLAGS.DEFINE_string(
+    "run_dir",
+    None,
+    "Folder of a finished training run, where export/ and report.html are written; a second target has export-TARGET/.",
+)
 FLAGS.DEFINE_enum(
     "target",
     None,
@@ -51,6 +59,9 @@ FLAGS.DEFINE_float(
     "Gate: how probable it must be at least that a file which is further below is so by chance; 0 refuses none for it.",
 )
 FLAGS.DEFINE_float("min_top1_agreement", None, "Retired: agreement is reported; --min_accuracy_p has taken its place.")
+FLAGS.DEFINE_enum("vela_accelerator", None, ACCELERATORS, f"NPU that Vela compiles for. Default: {Vela.accelerator}.")
+FLAGS.DEFINE_string("vela_system_config", None, "Vela's system configuration. Default: Vela's for the accelerator.")
+FLAGS.DEFINE_string("vela_memory_mode", None, "Vela's memory mode. Default: Vela's for the accelerator.")
 
 
 def main(argv: list[str]) -> None:
@@ -65,12 +76,17 @@ def main(argv: list[str]) -> None:
                 "worse than the student beyond chance is refused, see --min_accuracy_p and --max_top1_difference"
             )
         gate = Gate(FLAGS.max_top1_difference, FLAGS.min_accuracy_p)
-        verification = export(FLAGS.run_dir, FLAGS.target, FLAGS.weight_storage, FLAGS.input_type, gate, FLAGS.runtimes)
+        options = {field.name: FLAGS[f"vela_{field.name}"].value for field in dataclasses.fields(Vela)}
+        given = {name: value for name, value in options.items() if value}
+        vela = Vela(**given) if given else None
+        verification = export(
+            FLAGS.run_dir, FLAGS.target, FLAGS.weight_storage, FLAGS.input_type, gate, FLAGS.runtimes, vela
+        )
     except (ExportError, OSError) as error:
         sys.exit(f"error: {error}")
     if not verification["passed"]:
-        sys.exit(f"error: {FLAGS.run_dir}/export/model.tflite was refused; {FLAGS.run_dir}/report.html has the reasons")
-    print(f"report: {FLAGS.run_dir}/report.html")
+        place = ExportFolder.of(pathlib.Path(FLAGS.run_dir), target_titled(verification["target"]))
+        sys.exit(f"error: {place.path}/model.tflite was refused; {place.report} has the reasons")
 
 
 if __name__ == "__main__":

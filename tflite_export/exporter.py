@@ -11,8 +11,10 @@ from qkd_tf.contract.targets import TARGETS
 from qkd_tf.process.borrowed_process import borrowed
 from qkd_tf.storage import durable
 from qkd_tf.storage.folder_lock import locked
-from tflite_export.bundles import micro_bundle, phone_bundle
+from tflite_export.bundles import ethos_u_bundle, micro_bundle, phone_bundle
 from tflite_export.bundles.bundle import Delivery
+from tflite_export.bundles.vela import Vela
+from tflite_export.export_folder import VERIFICATION, ExportFolder
 from tflite_export.flatbuffer.compress import compress, flash_bytes
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
@@ -26,7 +28,7 @@ from tflite_export.proof.verification import examine, verify_compressed
 from tflite_export.rebuilding.rebuild import rebuild
 from tflite_export.reporting import report
 
-BUNDLES = {"phone": phone_bundle, "microcontroller": micro_bundle}  # by target; an NPU's engineer gets the file alone
+BUNDLES = {"phone": phone_bundle, "microcontroller": micro_bundle, "ethos_u": ethos_u_bundle}  # by target
 
 
 @borrowed()
@@ -37,15 +39,17 @@ def export(
     input_type: str | None = None,
     gate: Gate | None = None,
     runtimes: Sequence[str] = tuple(RUNTIMES),
+    vela: Vela | None = None,
 ) -> dict:
     """From a finished run to a verified file; prints the verdict. The process is as before when it returns or raises.
 
-    Writes export/model.tflite, export/labels.txt, export/verification.json and report.html.
+    Writes export/model.tflite, export/labels.txt, export/verification.json and report.html; where export/ has the
+    files of another target, export-TARGET/ and report-TARGET.html instead (`ExportFolder`).
 
-    For microcontrollers also export/model.compressed.tflite, where it takes less flash, the code that reads it
-    included, and TFLM is installed to prove it. verification.json
-    is taken away first and written last: where it lies, the files beside it are those that it tells of. With a file
-    that passed, the target's bundle in a folder of its own.
+    For microcontrollers also model.compressed.tflite, where it takes less flash, the code that reads it included,
+    and TFLM is installed to prove it. verification.json is removed first and written last: where it exists, the files
+    beside it are those that it describes. A file that passed is accompanied by the target's bundle, in a folder of its
+    own.
 
     Args:
       run_dir: folder of the run, or what `qkd_tf.fit` returned.
@@ -53,6 +57,7 @@ def export(
       weight_storage: one of WEIGHT_STORAGES; "auto" is the target's.
       input_type: "uint8" takes pixels, "int8" pixel - 128; None is the target's.
       runtimes: rows of RUNTIMES that are asked; the target's judge is always asked.
+      vela: how a file for an Ethos-U NPU is compiled; None for other targets, or Vela's defaults.
 
     Returns:
       The verification, as in verification.json; "passed" tells whether the file is what was trained.
@@ -67,14 +72,18 @@ def export(
     if name not in TARGETS:
         raise ExportError(f"unknown target {name!r}; known are {', '.join(TARGETS)}")
     check_names(runtimes)
+    if vela is not None and name != "ethos_u":
+        raise ExportError(f"options of Vela are for --target=ethos_u, and the target is {name}; leave them out")
     with locked(run_dir):
         handoff = load_handoff(run_dir / "handoff")
         if results.get("handoff") != durable.digest(run_dir / "handoff" / durable.MANIFEST):
             raise ExportError(
                 f"{run_dir}: results.json tells of another handoff; run python -m qkd_tf.train to its end"
             )
-        verification = _export(run_dir, handoff, results, name, weight_storage, input_type, gate, runtimes)
-    print_verdict(verification, run_dir / "export" / "model.tflite")
+        place = ExportFolder.of(run_dir, name)
+        verification = _export(run_dir, place, handoff, results, name, weight_storage, input_type, gate, runtimes, vela)
+    if print_verdict(verification, place.path / "model.tflite"):
+        print(f"report: {place.report}")
     return verification
 
 
@@ -94,6 +103,7 @@ def results_of(run_dir: pathlib.Path) -> dict:
 
 def _export(
     run_dir: pathlib.Path,
+    place: ExportFolder,
     handoff: Handoff,
     results: dict,
     target_name: str,
@@ -101,12 +111,13 @@ def _export(
     input_type: str | None,
     gate: Gate | None,
     runtimes: Sequence[str],
+    vela: Vela | None,
 ) -> dict:
     target = TARGETS[target_name]
     try:
         rebuilt = rebuild(handoff, input_type or target.input_type)
     except ExportError as error:  # nothing was written that could be verified, and yet the report tells why
-        report.write(run_dir, {"passed": False, "failures": [str(error)]})
+        report.write(run_dir, {"passed": False, "failures": [str(error)]}, place.report)
         raise
     graph = store(rebuilt, weight_storage, target)
     content = convert(graph, description=f"qkd_tf {__version__}")
@@ -129,11 +140,13 @@ def _export(
                 verification,
                 trained["image_size"],
                 squashes,
+                vela or Vela(),
+                is_signal="input" in results["data"],
             )
         )
-    folder = run_dir / "export"
+    folder = place.path
     folder.mkdir(exist_ok=True)
-    for name in ("verification.json", "model.compressed.tflite"):  # of an earlier export
+    for name in (VERIFICATION, "model.compressed.tflite"):  # of an earlier export
         (folder / name).unlink(missing_ok=True)
     for bundle in BUNDLES.values():
         shutil.rmtree(folder / bundle.FOLDER, ignore_errors=True)
@@ -141,8 +154,8 @@ def _export(
         (folder / name).parent.mkdir(exist_ok=True)
         durable.write_whole(folder / name, data)
     durable.write_whole(folder / "labels.txt", (run_dir / "handoff" / "labels.txt").read_bytes())
-    durable.write_whole(folder / "verification.json", json.dumps(verification, indent=1) + "\n")
-    report.write(run_dir, verification, classes)
+    durable.write_whole(folder / VERIFICATION, json.dumps(verification, indent=1) + "\n")
+    report.write(run_dir, verification, place.report, classes)
     return verification
 
 

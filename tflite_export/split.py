@@ -18,7 +18,7 @@ from qkd_tf.storage import durable
 
 COPY, RECORD = "test_images.npy", "test_split.json"
 # Data sets that a handoff, which may be a stranger's, may name: what is prepared here. TFDS downloads others by name.
-LOCAL = re.compile(r"digits|folder:.+|\w+(/[\w.+-]+)*(:[\d.]+)?")
+LOCAL = re.compile(r"digits|(folder|npz|npy):.+|\w+(/[\w.+-]+)*(:[\d.]+)?")
 
 
 class UnreadableError(OSError):

@@ -15,6 +15,7 @@ from qkd_tf.console.command_line import CommandFlags
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.storage import durable
 from tflite_export.check import check
+from tflite_export.export_folder import target_of
 from tflite_export.inference.runtimes import RUNTIMES, RUNTIMES_HELP, check_names
 from tflite_export.load import ExportError
 from tflite_export.proof.verdict import print_verdict
@@ -23,7 +24,12 @@ FLAGS = CommandFlags()
 FLAGS.DEFINE_string("tflite", None, "The file to check.")
 FLAGS.DEFINE_string("handoff", None, "Folder handoff/ of the training run that it is said to come from.")
 FLAGS.DEFINE_string("json", None, "Where to write the verification, if anywhere.")
-FLAGS.DEFINE_enum("target", "phone", list(TARGETS), "What the file is for; it decides which runtime judges.")
+FLAGS.DEFINE_enum(
+    "target",
+    None,
+    list(TARGETS),
+    "What the file is for; it decides which runtime judges. Default: what verification.json beside it says, or phone.",
+)
 FLAGS.DEFINE_list("runtimes", list(RUNTIMES), RUNTIMES_HELP)
 
 
@@ -37,7 +43,8 @@ def main(argv: list[str]) -> None:
         if FLAGS.json and not pathlib.Path(FLAGS.json).parent.is_dir():
             raise ExportError(f"--json={FLAGS.json} lies in no folder; make {pathlib.Path(FLAGS.json).parent} first")
         path = pathlib.Path(FLAGS.tflite)
-        verification = check(path, pathlib.Path(FLAGS.handoff), FLAGS.target, check_names(FLAGS.runtimes))
+        target = FLAGS.target or target_of(path.parent) or "phone"
+        verification = check(path, pathlib.Path(FLAGS.handoff), target, check_names(FLAGS.runtimes))
         if FLAGS.json:
             durable.write_whole(pathlib.Path(FLAGS.json), json.dumps(verification, indent=1) + "\n")
     except (ExportError, OSError) as error:

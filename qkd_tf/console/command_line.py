@@ -6,11 +6,15 @@ A module of a command has `FLAGS = CommandFlags()` and defines by `FLAGS.DEFINE_
 
 import copy
 import functools
+import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags
+
+from qkd_tf.console import help_page
 
 flags.disclaim_key_flags()  # flags are those of the module that defines them here
 
@@ -20,18 +24,35 @@ class CommandFlags(flags.FlagValues):
 
     Attributes:
       sections: section, of a table for people, by name of a flag, in the order in which they are defined.
+      inherited: the same of the flags that `extended` took over.
+      common: names of the flags that --help shows; None for all.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.__dict__["sections"] = {}
+        self.__dict__.update(sections={}, inherited={}, common=None)
         self.begin("")
 
     def extended(self) -> "CommandFlags":
         """A copy, to which a command adds its own, which alone have sections there."""
         extended = copy.deepcopy(self)
-        extended.__dict__.update(sections={}, section="")
+        extended.__dict__.update(sections={}, inherited={**self.inherited, **self.sections}, section="")
         return extended
+
+    def show_first(self, names: Sequence[str]) -> None:
+        """Has --help show these alone, and --helpfull all."""
+        self.__dict__["common"] = frozenset(names)
+
+    def help(self, doc: str, full: bool) -> str:
+        """What --help or --helpfull prints, for the terminal's width; `doc` as in `help_page.page`."""
+        common = self.common or frozenset()
+        shown: dict[str, list[flags.Flag]] = {}
+        for name, section in (*self.sections.items(), *self.inherited.items()):
+            is_own = name in self.sections and (self.inherited or self.common is None)
+            if full or is_own or name in common:
+                shown.setdefault(section, []).append(self[name])
+        num_hidden = len(self.sections) + len(self.inherited) - sum(map(len, shown.values()))
+        return help_page.page(doc, shown, num_hidden, shutil.get_terminal_size().columns)
 
     def begin(self, section: str) -> None:
         """Puts what is defined from now on in a section."""
@@ -39,16 +60,19 @@ class CommandFlags(flags.FlagValues):
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("DEFINE_"):
-            return functools.partial(self._define, getattr(flags, name))
+            return functools.partial(self.define, getattr(flags, name))
         return super().__getattr__(name)
 
-    def _define(self, define: Callable, name: str, *args: Any, **kwargs: Any) -> flags.FlagHolder:
+    def define(self, define: Callable, name: str, *args: Any, **kwargs: Any) -> flags.FlagHolder:
+        """By one of absl's functions, or one like these, which takes `flag_values`."""
         self.__dict__["sections"][name] = self.__dict__["section"]
         return define(name, *args, flag_values=self, **kwargs)
 
 
 def run(main: Callable[[list[str]], None], values: CommandFlags, argv: Sequence[str] | None = None) -> None:
-    """Runs a command as the program: `values` become flags of the program, beside absl's such as --help.
+    """Runs a command as the program: `values` become flags of the program, beside absl's.
+
+    A reader that closes the pipe early, such as `head`, ends it without a word.
 
     Args:
       main: takes the arguments that are no flags; what it returns is the exit code.
@@ -63,8 +87,21 @@ def run(main: Callable[[list[str]], None], values: CommandFlags, argv: Sequence[
         values.mark_as_parsed()
         return rest
 
-    _register(values)
-    app.run(main, argv=argv, flags_parser=parse)
+    doc = sys.modules[main.__module__].__doc__ or ""
+    asked = set(sys.argv if argv is None else argv)
+    try:
+        try:
+            for arguments in (help_page.SHORT, help_page.FULL):
+                if asked & set(arguments):
+                    print(values.help(doc, full=arguments is help_page.FULL), end="")
+                    sys.exit(0)
+            _register(values)
+            app.run(main, argv=argv, flags_parser=parse)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has nowhere to go
+        sys.exit(1)
 
 
 def _register(values: CommandFlags) -> None:

@@ -3,6 +3,20 @@
 RESIZE_RATIO = 256 / 224  # of the shorter side to the crop (LSQ, EfficientNet and others on ImageNet)
 
 
+Size = int | tuple[int, int]  # pixels of both sides, or height and width
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width of a size."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
 def resized_side(image_size: int) -> int:
-    """Pixels of the shorter side after resizing, out of which the centre of `image_size` is cropped."""
+    """Pixels of a side that a resized picture covers, out of which the centre of `image_size` is cropped."""
     return round(image_size * RESIZE_RATIO)
+
+
+def room(size: Size) -> tuple[int, int]:
+    """The same of both sides, height and width."""
+    height, width = sides(size)
+    return resized_side(height), resized_side(width)

@@ -36,5 +36,4 @@ def open_source(spec: DataSpec) -> Source:
 
 def describe(spec: DataSpec) -> tuple[tuple[int, int, int], list[str]]:
     """Image shape and label names."""
-    side = spec.image_size or SIDE
-    return (side, side, spec.image_channels or 1), [str(digit) for digit in range(10)]
+    return (*(spec.size or (SIDE, SIDE)), spec.image_channels or 1), [str(digit) for digit in range(10)]

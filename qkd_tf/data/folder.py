@@ -48,7 +48,7 @@ def open_source(spec: DataSpec) -> Source:
         )
     has_validation = (root / "validation").is_dir() and test_name != "validation"
     used = list(dict.fromkeys(["train", test_name] + ["validation"] * has_validation))
-    given = _given_labels(root / LABELS) if (root / LABELS).is_file() else None
+    given = given_labels(root / LABELS) if (root / LABELS).is_file() else None
     strange = [entry.path for entry in _entries(root) if entry.name not in used + [LABELS] * (given is not None)]
     label_names = given or [entry.name for entry in _entries(root / "train") if _is_class(entry)]
     for name in label_names:
@@ -67,7 +67,7 @@ def open_source(spec: DataSpec) -> Source:
     train, validation = (train, files["validation"]) if has_validation else _cut(train, spec.validation_fraction)
     files = {"train": train, "validation": validation[spec.eval_images], "test": test[spec.eval_images]}
     channels = spec.image_channels or 3
-    size = (spec.image_size, spec.image_size) if spec.image_size else _first_size(train, root)
+    size = spec.size or _first_size(train, root)
     unread = [path for path in strange if path.lower().endswith(UNREAD)]
     strange = [path for path in strange if path not in set(unread)]
     return Source(
@@ -99,7 +99,7 @@ def _is_picture(entry: os.DirEntry) -> bool:
     return entry.is_file() and not entry.name.startswith(".") and entry.name.lower().endswith(SUFFIXES)
 
 
-def _given_labels(path: pathlib.Path) -> list[str]:
+def given_labels(path: pathlib.Path) -> list[str]:
     """Class names of a labels.txt, one per line; what surrounds a name, and blank lines at the end, do not count."""
     try:
         text = path.read_text("utf-8-sig")

@@ -1,4 +1,4 @@
-"""Images that Python hands over: arrays, or tf.data sets of pixels and labels."""
+"""Images or signals that Python hands over: arrays, or tf.data sets of pixels or features and labels."""
 
 import dataclasses
 import functools
@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from qkd_tf.contract.grid import TensorQuantParams
+from qkd_tf.data import signals
 from qkd_tf.data.mixing import is_mixed
 from qkd_tf.data.pixels import recolour, shape_notes
 from qkd_tf.data.source import Examples, PictureDigest, Source, in_memory
@@ -32,44 +34,52 @@ def source_of(
     Args:
       train, test, validation: (images [N, H, W, C], labels [N]), or a tf.data set of such pairs, batched or not, whose
         order is always the same. Pixels are 0 to 255, of any type; those between two whole numbers are rounded, and a
-        note says so. Labels count from 0; one-hot ones [N, K] are taken as well. Without a validation set
-        `validation_fraction` of each class of the training set is kept for it.
+        note says so. Or signals: (features [N, T, C] or [N, H, W, C], labels), as `signals.are_signals` tells them,
+        whose numbers are put on 8 bits here. Labels count from 0; one-hot ones [N, K] are taken as well. Without a
+        validation set `validation_fraction` of each class of the training set is kept for it.
       label_names: one a class; None for "0", "1", … up to the greatest label.
 
     Raises:
-      ExperimentError: other elements, pixels of another range, labels that are no class, an order that changes, no
-        example.
+      ExperimentError: other elements, pixels of another range, features that are not finite or all the same, labels
+        that are no class, an order that changes, no example.
     """
-    given = {"train": _read(train, "train", spec), "test": _read(test, "test", spec)}
-    if validation is not None:
-        given["validation"] = _read(validation, "validation", spec)
-    for name, part in given.items():
-        same = part.shape[2] == given["train"].shape[2] and (spec.image_size or part.shape == given["train"].shape)
-        require(
-            bool(same),
-            f"{name} has pictures of {part.shape}, train of {given['train'].shape}, height, width and channels; "
-            "the channels must agree, and without image_size the sides too",
-        )
-    notes = sum((part.notes for part in given.values()), ())
+    sets = {"train": train, "test": test} | ({"validation": validation} if validation is not None else {})
+    params, notes = None, ()
+    if _are_signals(train, spec):
+        given, params, notes = _signals(sets, spec)
+    else:
+        given = {name: _read(part, name, spec) for name, part in sets.items()}
+        for name, part in given.items():
+            same = part.shape[2] == given["train"].shape[2] and (spec.size or part.shape == given["train"].shape)
+            require(
+                bool(same),
+                f"{name} has pictures of {part.shape}, train of {given['train'].shape}, height, width and channels; "
+                "the channels must agree, and without image_size the sides too",
+            )
+    notes += sum((part.notes for part in given.values()), ())
     labels = {name: part.labels for name, part in given.items()}
     label_names = _label_names(labels, label_names)
-    content = hashlib.sha256("\n".join([part.sha256 for part in given.values()] + label_names).encode()).hexdigest()
+    parts = [part.sha256 for part in given.values()] + [repr(params)] * (params is not None)
+    content = hashlib.sha256("\n".join(parts + label_names).encode()).hexdigest()
     if validation is None:
         chosen = given["train"].for_validation(spec.validation_fraction)
         given["validation"] = given["train"].part(chosen)
         given["train"] = given["train"].part(~chosen)
     for name in ("validation", "test"):
         given[name] = given[name].first(spec.max_eval_images)
-    height, width, channels = given["train"].shape
-    channels = spec.image_channels or channels
-    side = (spec.image_size,) * 2 if spec.image_size else (height, width)
+    shape, decode = given["train"].shape, lambda features: features
+    if params is None:
+        notes += shape_notes(spec, shape[:2])
+        channels = spec.image_channels or shape[2]
+        shape, decode = (*(spec.size or shape[:2]), channels), functools.partial(recolour, channels=channels)
     return Source(
-        **{name: part.examples(functools.partial(recolour, channels=channels)) for name, part in given.items()},
-        image_shape=(*side, channels),
+        **{name: part.examples(decode) for name, part in given.items()},
+        image_shape=shape,
         label_names=label_names,
         version=content[:16],
-        notes=notes + shape_notes(spec, (height, width)),
+        notes=notes,
         content_sha256=content,
+        input_params=params,
     )
 
 
@@ -154,6 +164,95 @@ class _Stream:
         return Examples(len(self.labels), lambda seed: self.dataset, decode, buffer, lambda: self.labels)
 
 
+def _are_signals(given: GivenSet, spec: DataSpec) -> bool:
+    """What else it may be, `_read` tells."""
+    if isinstance(given, tf.data.Dataset):
+        if not _is_pair(given):
+            return False
+        features, _ = given.element_spec
+        return signals.are_signals(
+            tuple(features.shape[int(_is_batched(given)) :]), features.dtype.as_numpy_dtype, spec
+        )
+    if not (isinstance(given, tuple | list) and len(given) == 2):
+        return False
+    try:
+        features = np.asarray(given[0])
+    except ValueError:  # a list of several shapes
+        return False
+    return features.dtype.kind in "iuf" and signals.are_signals(features.shape[1:], features.dtype, spec)
+
+
+def _is_pair(given: tf.data.Dataset) -> bool:
+    pair = given.element_spec
+    tensors = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, tf.TensorSpec) for part in pair)
+    return tensors and all(part.shape.rank is not None for part in pair)
+
+
+def _is_batched(given: tf.data.Dataset) -> bool:
+    """Whether elements are several examples, as labels tell where features do not: a one-hot label looks like those."""
+    features, label = given.element_spec
+    together = label.shape.rank in (1, 2) and features.shape.as_list()[:1] == label.shape.as_list()[:1]
+    return features.shape.rank == 4 or together
+
+
+def _signals(
+    sets: dict[str, GivenSet], spec: DataSpec
+) -> tuple[dict[str, "_Arrays"], TensorQuantParams, tuple[str, ...]]:
+    """The sets on 8 bits, what these mean, and notes."""
+    pairs = {name: _pair(_collected(given, name) if isinstance(given, tf.data.Dataset) else given, name, _FEATURES)
+             for name, given in sets.items()}  # fmt: skip
+    features = {name: found for name, (found, _) in pairs.items()}
+    train = features["train"]
+    for name, found in features.items():
+        require(len(found) > 0, f"{name} has no example")
+        signals.require_features(found, name, spec)
+        require(
+            found.shape[1:] == train.shape[1:],
+            f"{name} has features of shape {found.shape[1:]}, train of {train.shape[1:]}; all examples must agree",
+        )
+    kinds = {found.dtype for found in features.values()}
+    grid = signals.input_grid(train, len(kinds) == 1 and kinds <= {np.dtype(np.uint8), np.dtype(np.int8)}, spec)
+    given = {}
+    for name, (found, labels) in pairs.items():
+        steps, numbers, digest = grid.steps(found), _class_numbers(labels, name), PictureDigest()
+        digest.add(steps, numbers)
+        given[name] = _Arrays(steps, numbers, digest.hexdigest(), ())
+    whole = f"examples of shape {train.shape[1:]}, {train.dtype},"
+    clipped = {name: grid.clipped(found) for name, found in features.items()}
+    return given, grid.params, grid.notes(given["train"].images, clipped, whole)
+
+
+_FEATURES = "(features [N, T, C] or [N, H, W, C], labels [N]) or a tf.data set is expected"
+
+
+def _collected(given: tf.data.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A set of signals as arrays: they are looked at as a whole before the first becomes 8 bits."""
+    require(given.cardinality() != tf.data.INFINITE_CARDINALITY, f"{name}{_ENDLESS}")
+    features, labels, num_bytes = [], [], 0
+    batched = _is_batched(given)
+    try:
+        for found, label in _shown(
+            given if batched else given.batch(BATCH), name, given.unbatch() if batched else given
+        ):
+            num_bytes += found.nbytes
+            require(
+                num_bytes <= HELD_BYTES,
+                f"{name}: the set has more than {HELD_BYTES / 2**30:.3g} GiB of features; give arrays, or "
+                "--dataset=npy:FOLDER",
+            )
+            features.append(found)
+            labels.append(label)
+        require(len(labels) > 0, f"{name} has no example")
+        found = np.concatenate(features), np.concatenate(labels)
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        if isinstance(error, ExperimentError):
+            raise
+        raise ExperimentError(f"{name}: examples of the set differ in shape; all must agree") from None
+    again = next((given if batched else given.batch(BATCH)).take(1).as_numpy_iterator())
+    require(all(map(np.array_equal, again, (features[0], labels[0]))), f"{name}{_OTHER_ORDER}")
+    return found
+
+
 def _read(given: GivenSet, name: str, spec: DataSpec) -> _Arrays | _Stream:
     part = (_stream if isinstance(given, tf.data.Dataset) else _arrays)(given, name, spec)
     require(len(part.labels) > 0, f"{name} has no example")
@@ -165,17 +264,26 @@ def _read(given: GivenSet, name: str, spec: DataSpec) -> _Arrays | _Stream:
     return part
 
 
-def _arrays(given: tuple[np.ndarray, np.ndarray], name: str, spec: DataSpec) -> _Arrays:
-    expected = "(images [N, H, W, C] uint8, labels [N]) or a tf.data set is expected"
+def _pair(given: tuple[np.ndarray, np.ndarray], name: str, expected: str) -> tuple[np.ndarray, np.ndarray]:
+    """As arrays."""
     require(isinstance(given, tuple | list) and len(given) == 2, f"{name} is a {type(given).__name__}; {expected}")
     try:
         images, labels = (np.asarray(part) for part in given)
     except ValueError as error:  # a list of pictures of several sizes
         raise ExperimentError(f"{name} is no pair of arrays: {error}; {expected}") from None
     require(
-        images.ndim == 4 and labels.ndim in (1, 2) and len(labels) == len(images),
-        f"{name} has images of shape {images.shape} and labels of shape {labels.shape}; {expected} "
-        "(of grey pictures: images[..., np.newaxis])",
+        labels.ndim in (1, 2) and images.ndim > 0 and len(labels) == len(images),
+        f"{name} has images of shape {images.shape} and labels of shape {labels.shape}; {expected}",
+    )
+    return images, labels
+
+
+def _arrays(given: tuple[np.ndarray, np.ndarray], name: str, spec: DataSpec) -> _Arrays:
+    images, labels = _pair(given, name, _IMAGES)
+    require(
+        images.ndim == 4,
+        f"{name} has images of shape {images.shape} and labels of shape {labels.shape}; {_IMAGES} "
+        "(of grey pictures: images[..., np.newaxis]; of signals: signals=True)",
     )
     _require_numbers(images.dtype, name)
     numbers = _class_numbers(labels, name)
@@ -189,14 +297,21 @@ def _arrays(given: tuple[np.ndarray, np.ndarray], name: str, spec: DataSpec) -> 
     return _Arrays(images, numbers, digest.hexdigest(), notes)
 
 
+_IMAGES = "(images [N, H, W, C] uint8, labels [N]) or a tf.data set is expected"
+_ENDLESS = ": the set repeats without end; leave .repeat() out, training begins it anew itself"
+_OTHER_ORDER = (
+    ": the set comes in another order each time; leave its shuffle out (shuffle=False of "
+    "image_dataset_from_directory), training shuffles itself"
+)
+
+
 def _stream(given: tf.data.Dataset, name: str, spec: DataSpec) -> _Stream:
     pair = given.element_spec
     expected = "pairs of pixels uint8 [H, W, C] and whole labels are expected, batched or not"
-    tensors = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, tf.TensorSpec) for part in pair)
-    require(tensors, f"{name}: the set's elements are {pair}; {expected} (of TFDS: as_supervised=True)")
+    require(_is_pair(given), f"{name}: the set's elements are {pair}; {expected} (of TFDS: as_supervised=True)")
     pixels, label = pair
     endless = given.cardinality() == tf.data.INFINITE_CARDINALITY
-    require(not endless, f"{name}: the set repeats without end; leave .repeat() out, training begins it anew itself")
+    require(not endless, f"{name}{_ENDLESS}")
     batched = pixels.shape.rank == 4
     require(
         pixels.shape.rank in (3, 4) and label.shape.rank in (batched, batched + 1) and pixels.shape[-1] is not None,
@@ -204,7 +319,7 @@ def _stream(given: tf.data.Dataset, name: str, spec: DataSpec) -> _Stream:
     )
     dataset = given.unbatch() if batched else given
     is_sized = dataset.element_spec[0].shape.is_fully_defined()
-    require(spec.image_size or is_sized, f"{name}: {_SIZES}")
+    require(bool(spec.size) or is_sized, f"{name}: {_SIZES}")
     _require_numbers(pixels.dtype.as_numpy_dtype, name)
     scale, digest, labels = _Scale(pixels.dtype.as_numpy_dtype), PictureDigest(), [np.zeros(0, np.int64)]
     held, first, num_bytes, is_one_hot = [], [], 0, False
@@ -232,8 +347,7 @@ def _stream(given: tf.data.Dataset, name: str, spec: DataSpec) -> _Stream:
     require(
         len(first) == len(again)
         and all(np.array_equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(first, again, strict=True)),
-        f"{name}: the set comes in another order each time; leave its shuffle out (shuffle=False of "
-        "image_dataset_from_directory), training shuffles itself",
+        f"{name}{_OTHER_ORDER}",
     )
     if held:
         dataset = tf.data.Dataset.from_tensor_slices((np.concatenate(held), labels))
@@ -304,9 +418,10 @@ class _Scale:
             return (f"note: {found}, which are rounded to whole numbers, as a camera gives them",)
         undone = next((undone for lowest, undone in SCALES if lowest <= low and high <= 1 + TOLERANCE), None)
         remedy = (
-            f"undo the scaling, networks do it inside: {cast.format(f'{rounded}({undone})')}"
+            "of signals give signals=True, of pictures undo the scaling, networks do it inside: "
+            f"{cast.format(f'{rounded}({undone})')}"
             if undone
-            else "leave scaling out, networks do it inside"
+            else "leave scaling out, networks do it inside; of signals give signals=True"
         )
         raise ExperimentError(f"{found}; 0 to 255 is expected; {remedy}")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from qkd_tf.contract.pictures import resized_side
+from qkd_tf.contract.pictures import room
 from qkd_tf.data import pixels
 from qkd_tf.data.mixing import is_mixed
 from qkd_tf.data.source import Examples, Source
@@ -39,7 +39,7 @@ class Splits:
       validation, test: in the order of the data set, the last batch may be short.
       fingerprint: what was read: data set, version, numbers of images, SHA-256 of the first `digested` images of
         the test split (all, or 1,000 where the split does not fit in memory), and `content_sha256`, which is that of
-        every picture and label of all splits as they are stored.
+        every picture and label of all splits as they are stored; of signals `input`, scale and zero point of 0..255.
       notes: what a user should know, one per line.
       max_steps: batches that end an epoch early; 0 for none.
       spec: what reads them again, in another process too; None where nothing does.
@@ -81,7 +81,7 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     shape = source.image_shape
     shapes = {"test": shape, "validation": shape, "train": shape}  # memory is given out in this order
     if spec.crops_larger:
-        shapes["train"] = (resized_side(spec.image_size),) * 2 + shape[2:]  # for the random crop
+        shapes["train"] = (*room(spec.size), *shape[2:])  # for the random crop
     fit, crop, fit_and_crop = _transforms(source, spec)
     examples = {name: getattr(source, name) for name in shapes}
     transforms = {"test": fit_and_crop, "validation": fit_and_crop, "train": fit}
@@ -105,6 +105,11 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return dataset.batch(spec.batch_size).prefetch(PARALLEL_CALLS)
 
+    def augmented(images: tf.Tensor, step: tf.Tensor, seed: int, share: tuple[int, int]) -> tf.Tensor:
+        if source.input_params is not None:
+            return images
+        return pixels.augment(images, shape, spec, tf.stack([seed, step]), share)
+
     num_whole = source.train.num_examples // spec.batch_size
     num_steps = min(num_whole, spec.max_steps or num_whole)
 
@@ -115,7 +120,7 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
         return (
             batches.take(num_steps - first_step)
             .map(
-                lambda step, batch: (pixels.augment(batch[0], shape, spec, tf.stack([seed, step]), share), batch[1]),
+                lambda step, batch: (augmented(batch[0], step, seed, share), batch[1]),
                 num_parallel_calls=PARALLEL_CALLS,
             )
             .prefetch(PARALLEL_CALLS)
@@ -138,6 +143,7 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
             "num_test": source.test.num_examples,
             **_digest(pictures["test"], spec.batch_size),
             "content_sha256": source.content_sha256,
+            **_input(source),
         },
         notes=source.notes + notes + _streaming_notes(spec.name, [name for name in shapes if name not in kept]),
         max_steps=spec.max_steps,
@@ -200,7 +206,9 @@ def _transforms(source: Source, spec: DataSpec) -> tuple[Callable[[tf.Tensor], t
     """Stored size -> what training crops of; that -> the centre of a network's size; and both in one."""
     shape = source.image_shape
     fit = functools.partial(tf.ensure_shape, shape=shape)
-    if spec.image_size:
+    if source.input_params is not None:
+        return fit, fit, fit
+    if spec.size:
         fit = functools.partial(RESIZES[spec.resize], image_size=spec.image_size)
 
     def crop(image: tf.Tensor) -> tf.Tensor:
@@ -343,6 +351,13 @@ def _class_notes(labels: np.ndarray, source: Source, spec: DataSpec) -> tuple[st
     unseen = [name for label, name in enumerate(source.label_names) if label not in seen]
     more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
     return (f"note: no training image of class {', '.join(unseen[:3])}{more} in {spec.name}",) if unseen else ()
+
+
+def _input(source: Source) -> dict:
+    """What the 8 bits of signals mean; nothing of pictures."""
+    if source.input_params is None:
+        return {}
+    return {"input": {"scale": source.input_params.scale, "zero_point": -source.input_params.grid.qmin}}
 
 
 def _digest(pictures: Pictures, batch_size: int) -> dict:

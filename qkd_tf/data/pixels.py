@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from qkd_tf.contract.pictures import resized_side
+from qkd_tf.contract.pictures import Size, room, sides
 from qkd_tf.experiment import DataSpec
 
 # What `decode` reads -> how names of such files end. TensorFlow reads JPEG, JPEG XL, PNG and GIF, Pillow the others.
@@ -21,10 +21,10 @@ FORMATS = {
 }
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 KERAS = "tf_keras.utils.image_dataset_from_directory"
-# --resize -> what it does to a picture that is not square.
+# --resize -> what it does to a picture of another ratio.
 SHAPES = {
     "crop": f"the middle is cropped; {KERAS} squashes the whole, and so does --resize=squash, for models trained so",
-    "squash": f"the whole is squashed to a square, as {KERAS} does; --resize=crop crops the middle",
+    "squash": f"the whole is squashed to {{}}, as {KERAS} does; --resize=crop crops the middle",
 }
 DIB_HEADS = [size.to_bytes(4, "little") for size in (12, 40, 64, 108, 124)]  # of a BMP without the file's header
 LUMA = (0.299, 0.587, 0.114)  # of RGB (BT.601, as JPEG's)
@@ -89,33 +89,39 @@ def recolour(image: tf.Tensor, channels: int) -> tf.Tensor:
     return image
 
 
-def resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Shorter side to `resized_side(image_size)`, then the centre square; pixels stay whole numbers."""
-    side = resized_side(image_size)
+def resize(image: tf.Tensor, image_size: Size) -> tf.Tensor:
+    """As small as it can be while it covers `room` of the size, then the centre of that; pixels stay whole numbers."""
+    room_of = room(image_size)
     shape = tf.cast(tf.shape(image)[:2], tf.float32)
-    size = tf.cast(tf.round(shape * side / tf.reduce_min(shape)), tf.int32)
-    image = tf.image.resize(image, size, antialias=True)
-    image = tf.image.resize_with_crop_or_pad(image, side, side)
+    covers = tf.argmax(tf.cast(room_of, tf.float32) / shape)  # the side that becomes what it has to be
+    resized = tf.cast(tf.round(shape * tf.gather(tf.cast(room_of, tf.float32), covers) / shape[covers]), tf.int32)
+    image = tf.image.resize(image, resized, antialias=True)
+    image = tf.image.resize_with_crop_or_pad(image, *room_of)
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
 
-def squash(image: tf.Tensor, image_size: int) -> tf.Tensor:
-    """The whole picture on a square, as `tf_keras.utils.image_dataset_from_directory` has it, in whole numbers."""
-    image = tf.image.resize(image, (image_size, image_size))  # without antialias, as there
+def squash(image: tf.Tensor, image_size: Size) -> tf.Tensor:
+    """The whole picture on that size, as `tf_keras.utils.image_dataset_from_directory` has it, in whole numbers."""
+    image = tf.image.resize(image, sides(image_size))  # without antialias, as there
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
 
 def shape_notes(spec: DataSpec, *sizes: tuple[int | None, int | None]) -> tuple[str, ...]:
-    """What happens to pictures that are not square, in a line, where there are any.
+    """What happens to pictures of another ratio of sides than --image_size, in a line, where there are any.
 
     Args:
       sizes: heights and widths of the stored pictures; None where they differ.
     """
-    num_other = sum(height is None or height != width for height, width in sizes)
-    if not spec.image_size or not num_other:
+    if spec.size is None:
+        return ()
+    height, width = spec.size
+    shape = "a square" if height == width else f"{height}x{width}"
+    num_other = sum(None in size or size[0] * width != size[1] * height for size in sizes)
+    if not num_other:
         return ()
     which = f"{num_other:,} of {len(sizes):,} pictures are" if len(sizes) > 1 else "pictures are"
-    return (f"note: {which} not square: {SHAPES[spec.resize]}",)
+    what = "not square" if height == width else f"not of the ratio {shape}"
+    return (f"note: {which} {what}: {SHAPES[spec.resize].format(shape)}",)
 
 
 def augment(
@@ -135,7 +141,7 @@ def augment(
       [N, H, W, C] uint8.
     """
     height, width, channels = image_shape
-    pad = 0 if spec.crops_larger else spec.crop_padding
+    pad = 0 if spec.crops_larger else spec.padding
     images = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
     n, padded_height, padded_width, _ = tf.unstack(tf.shape(images))
     spare = tf.stack([padded_height - height, padded_width - width])
@@ -148,7 +154,7 @@ def augment(
     offsets = drawn(2, crop_seed)
     top, left = tf.split(tf.cast(offsets * tf.cast(spare + 1, tf.float32), tf.int32), 2, axis=1)
     columns = tf.range(width)
-    if spec.horizontal_flip:
+    if spec.mirrors:
         mirror = drawn(1, mirror_seed) < 0.5
         columns = tf.where(mirror, columns[::-1], columns)
     # Crop and mirror are one choice of pixels: five times faster than one after the other.

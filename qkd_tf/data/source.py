@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from qkd_tf.contract.grid import TensorQuantParams
 from qkd_tf.experiment import printable, require
 
 STREAM_BUFFER = 4_096  # stored examples that are shuffled at a time: half a gigabyte of ImageNet's files
@@ -38,12 +39,14 @@ class Source:
     """A data set, opened without decoding more than one image.
 
     Attributes:
-      image_shape: (H, W, C) of what a network sees, after `DataSpec.image_size` and `image_channels`.
+      image_shape: (H, W, C) of what a network sees, after `DataSpec.image_size` and `image_channels`; of signals also
+        (T, C).
       label_names: one a class, by label.
       notes: what a user should know, one per line.
       content_sha256: digest of every picture with its label, wherever the set lies; "" before the scan.
       scan: looks at every stored image once and returns the source as it may be read, its content known; None where
         both are so already. Raises ExperimentError for images that cannot be used.
+      input_params: of signals, what their 8 bits mean: number = scale * (step + grid.qmin); None of pictures.
 
     Raises:
       ExperimentError: names of classes that cannot be lines of labels.txt.
@@ -58,6 +61,7 @@ class Source:
     notes: tuple[str, ...] = ()
     content_sha256: str = ""
     scan: Callable[["Source"], "Source"] | None = None
+    input_params: TensorQuantParams | None = None
 
     def __post_init__(self):
         require_label_names(self.label_names)
@@ -75,7 +79,7 @@ def require_label_names(names: list[str]) -> None:
 def in_memory(
     images: np.ndarray, labels: np.ndarray, decode: Callable[[tf.Tensor], tf.Tensor] = lambda image: image
 ) -> Examples:
-    """Arrays as a split: images [N, H, W, C] uint8, labels [N]."""
+    """Arrays as a split: images [N, H, W, C], or signals [N, T, C], uint8, labels [N]."""
     stored = tf.constant(images), tf.constant(labels, tf.int64)
 
     def read(seed: int | None) -> tf.data.Dataset:

@@ -6,12 +6,18 @@ import pathlib
 import re
 import types
 
-from qkd_tf.data import digits, folder, memory_set, tfds_set
+from qkd_tf.data import array_files, digits, folder, memory_set, tfds_set
 from qkd_tf.data.source import Source
 from qkd_tf.experiment import IN_MEMORY, DataSpec, require
 
 # Beginning of --dataset -> who knows it. Every other name is that of a TFDS set.
-KINDS = {"digits": digits, "folder": folder, "in_memory": memory_set}
+KINDS = {
+    "digits": digits,
+    "folder": folder,
+    "in_memory": memory_set,
+    **dict.fromkeys(("npz", "npy"), array_files),
+}
+PATHS = (folder.PREFIX, array_files.FILE, array_files.FOLDER)  # beginnings behind which there is a path
 
 
 def open_source(spec: DataSpec) -> Source:
@@ -40,8 +46,9 @@ def lasting(spec: DataSpec) -> DataSpec | None:
     if spec.name.startswith(IN_MEMORY):
         return None
     name = spec.name
-    if name.startswith(folder.PREFIX):
-        name = folder.PREFIX + _absolute(name.removeprefix(folder.PREFIX))
+    for prefix in PATHS:
+        if name.startswith(prefix):
+            name = prefix + _absolute(name.removeprefix(prefix))
     return dataclasses.replace(spec, name=name, data_dir=spec.data_dir and _absolute(spec.data_dir))
 
 
@@ -53,9 +60,16 @@ def _kind(spec: DataSpec) -> types.ModuleType:
     name = spec.name
     kind = KINDS.get(name.partition(":")[0])
     if kind or tfds_set.knows(spec):
+        flags = ", ".join(f"--{flag}" for flag in spec.of_signals)
+        require(
+            not flags or kind in (array_files, memory_set),
+            f"{flags}: for signals, and --dataset={name} has pictures; leave it out",
+        )
         return kind or tfds_set
     path = re.sub(r"^(file://|\w+[:=])(?=[/~.](?!/))", "", name)  # file:///pictures, Folder:/pictures
     is_path = re.search(r"^(?!\w+://\w)(.*[/\\]|[~.])", path) or (name and pathlib.Path(name).is_dir())
+    is_file = path.endswith(".npz")
+    require(not is_file, f"--dataset={name} is no name of a data set; if it is a file of arrays: --dataset=npz:{path}")
     require(
         not is_path,
         f"--dataset={name} is no name of a data set; if it is a folder of your own pictures: --dataset=folder:{path}",

@@ -82,8 +82,7 @@ def _described(builder: tfds.core.DatasetBuilder, spec: DataSpec) -> tuple[tuple
         spec.image_size or None not in (height, width),
         f"images of {spec.name} differ in size; give --image_size, for instance --image_size=224",
     )
-    shape = (spec.image_size or height, spec.image_size or width, spec.image_channels or channels or 3)
-    return shape, label.names
+    return (*(spec.size or (height, width)), spec.image_channels or channels or 3), label.names
 
 
 def _prepared(spec: DataSpec) -> tfds.core.DatasetBuilder:
@@ -120,7 +119,7 @@ def _builder(spec: DataSpec) -> tfds.core.DatasetBuilder:
         )
         near = difflib.get_close_matches(spec.name.lower(), ["digits", *_names()], n=1)
         raise ExperimentError(
-            f"unknown data set {spec.name!r}; known are digits, folder:/path/to/images and the names of "
+            f"unknown data set {spec.name!r}; known are digits, folder:/path/to/images, npz:/file.npz and the names of "
             "tfds.list_builders(), such as cifar10 and imagenet2012"
             + "".join(f"; did you mean {name}?" for name in near)
         ) from None

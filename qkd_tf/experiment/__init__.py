@@ -10,7 +10,7 @@ from qkd_tf.experiment.checks import (
     require_factor,
     require_known,
 )
-from qkd_tf.experiment.data import MAX_SIDE, RESIZES, DataSpec
+from qkd_tf.experiment.data import MAX_SIDE, RESIZES, DataSpec, image_size_of
 from qkd_tf.experiment.experiment import Experiment
 from qkd_tf.experiment.network import (
     IN_MEMORY,
@@ -70,6 +70,7 @@ __all__ = [
     "TargetSpec",
     "TrainingSpec",
     "bit_widths",
+    "image_size_of",
     "options",
     "printable",
     "require",

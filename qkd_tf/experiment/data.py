@@ -1,12 +1,29 @@
-"""Where images come from."""
+"""Where images or signals come from."""
 
 import dataclasses
+import math
 
+from qkd_tf.contract.pictures import Size, sides
 from qkd_tf.experiment.checks import printable, require, require_count, require_known
 from qkd_tf.experiment.option import as_flag, option
 
 MAX_SIDE = 8_192  # pixels
 RESIZES = ("crop", "squash")
+CROP_PADDING = 4  # of pictures (QKD, CIFAR)
+
+
+def image_size_of(text: object) -> Size:
+    """A size as users write it: 224, "224", "96x64" (height x width) or (96, 64).
+
+    Raises:
+      ValueError: anything else.
+    """
+    sides = text.lower().split("x") if isinstance(text, str) else text
+    sides = list(sides) if isinstance(sides, list | tuple) else [sides]
+    if not (1 <= len(sides) <= 2 and all(isinstance(side, int) or str(side).strip().isdecimal() for side in sides)):
+        raise ValueError(f"{text!r} is no size; pixels of a side are expected, or height x width, as 96x64")
+    height, *width = map(int, sides)
+    return height if not width or width[0] == height else (height, width[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,21 +32,37 @@ class DataSpec:
 
     name: str = dataclasses.field(
         metadata=as_flag(
-            "cifar10", "Images: 'digits' (embedded), 'folder:/path', or a TFDS classification set.", flag="dataset"
+            "cifar10",
+            "Images: 'digits' (embedded), 'folder:/path', or a TFDS classification set; images or signals: "
+            "'npz:/file.npz', or 'npy:/folder' of .npy files.",
+            flag="dataset",
         )
     )
     data_dir: str = option("", "Folder in which TFDS has prepared the set; empty: the default folder of TFDS.")
     test_split: str = option("", "Split for the final look; empty: test, or validation where TFDS has no labels.")
-    image_size: int = option(0, "Pixels of a side; 0 keeps the size of the set (all images must then agree).")
+    image_size: Size = option(
+        0, "Pixels of a side, or height x width as 96x64; 0 keeps the size of the set (all images must then agree)."
+    )
     resize: str = option(
         "crop",
-        "How images become of --image_size: the centre of the shorter side, or both sides squashed, as Keras does.",
+        "How images become of --image_size: the centre of what covers it, or both sides squashed, as Keras does.",
         choices=RESIZES,
     )
     image_channels: int = option(0, "Channels that networks read: 1 is grey, 3 RGB, 0 what the set has.")
     validation_fraction: float = option(0.1, "Share of the training split, in (0, 1), that chooses the best epoch.")
-    crop_padding: int = option(4, "Black pixels around a training image before the random crop (QKD, CIFAR: 4).")
-    horizontal_flip: bool = option(True, "Mirror half of the training images.")
+    signals: bool | None = option(
+        None, "Arrays are features, not pictures: no crop, no mirror, read as they are; default: as their shape tells."
+    )
+    input_scale: float | None = option(
+        None, "Of signals: real number of one of the input's 256 steps; default: from the training set."
+    )
+    input_zero_point: int | None = option(
+        None, "Of signals: step, 0..254, that means 0.0; an int8 input has it less 128; default: from the training set."
+    )
+    crop_padding: int | None = option(
+        None, "Black pixels around a training image before the random crop; default: 4 (QKD, CIFAR), signals: none."
+    )
+    horizontal_flip: bool | None = option(None, "Mirror half of the training images; default: yes, but signals not.")
     batch_size: int = option(128, "Images a training step, of all devices together (QKD: 128).")
     seed: int = 0
     skip_broken_images: bool = option(False, "Leave out files of a folder that cannot be decoded; default: refuse.")
@@ -49,15 +82,52 @@ class DataSpec:
         )
         require(0 < self.validation_fraction < 1, f"--validation_fraction={self.validation_fraction} is not in (0, 1)")
         require_count(self.batch_size, "batch_size", 1)
-        require_count(self.crop_padding, "crop_padding", highest=MAX_SIDE)
-        require_count(self.image_size, "image_size", highest=MAX_SIDE, why="0 keeps the size of the set")
+        require_count(self.padding, "crop_padding", highest=MAX_SIDE)
+        for side in self.size or (0,):
+            lowest = min(len(self.size or ()), 1)
+            require_count(side, "image_size", lowest, highest=MAX_SIDE, why="0 keeps the size of the set")
+        step, zero_point = self.input_scale, self.input_zero_point
+        require(step is None or 0 < step < math.inf, f"--input_scale={step}: a positive, finite number is expected")
+        require_count(zero_point or 0, "input_zero_point", highest=254, why="it is the step that means 0.0")
+        require(
+            self.signals is not False or step is zero_point is None,
+            "--input_scale and --input_zero_point are of signals, and --nosignals says that there are pictures; "
+            "leave one of them out",
+        )
         require_count(self.max_steps, "max_steps", why="0 is for whole epochs")
         require_count(self.max_eval_images, "max_eval_images", highest=10**9, why="0 is for all")
 
     @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that pictures are resized to; None where they keep theirs."""
+        return sides(self.image_size) if self.image_size else None
+
+    @property
+    def padding(self) -> int:
+        """Black pixels around a training picture."""
+        return CROP_PADDING if self.crop_padding is None else self.crop_padding
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether half of the training pictures are mirrored."""
+        return self.horizontal_flip is not False
+
+    @property
     def crops_larger(self) -> bool:
         """Whether resized training images are larger than what is cropped of them."""
-        return self.image_size > 0 and self.resize == "crop"
+        return self.size is not None and self.resize == "crop"
+
+    @property
+    def of_pictures(self) -> list[str]:
+        """Flags that were given and that pictures alone can have."""
+        names = ("image_size", "image_channels", "crop_padding", "horizontal_flip", "skip_broken_images")
+        return [name for name in names if getattr(self, name)] + ["resize"] * (self.resize != RESIZES[0])
+
+    @property
+    def of_signals(self) -> list[str]:
+        """Flags that were given and that signals alone can have."""
+        given = {"signals": self.signals, "input_scale": self.input_scale, "input_zero_point": self.input_zero_point}
+        return [name for name, value in given.items() if value is not None and value is not False]
 
     @property
     def eval_images(self) -> slice:

@@ -5,7 +5,7 @@ import itertools
 
 from qkd_tf.experiment.checks import require, require_count
 from qkd_tf.experiment.data import DataSpec
-from qkd_tf.experiment.network import NetworkSpec
+from qkd_tf.experiment.network import NetworkSpec, PixelNormalization
 from qkd_tf.experiment.option import as_flag
 from qkd_tf.experiment.quantization import UNEVEN_CHANNELS, QuantizationSpec
 from qkd_tf.experiment.target import TargetSpec
@@ -59,6 +59,17 @@ class Experiment:
             f"--ewgs_scale={self.quantization.ewgs_scale} and --mixed_precision={self.training.mixed_precision} "
             "do not go together: activations would be rounded in half precision; leave one of them out",
         )
+
+    def on_signals(self, scale: float, zero_point: int) -> "Experiment":
+        """The same experiment on signals, whose 8 bits mean scale * (step - zero_point), steps and zero point 0..255.
+
+        Raises:
+          ExperimentError: a normalisation of pixels was given.
+        """
+        numbers = PixelNormalization((float(zero_point),), (1.0 / scale,))
+        student = self.student.on_signals(numbers, "student")
+        teacher = self.teacher and self.teacher.on_signals(numbers, "teacher")
+        return dataclasses.replace(self, student=student, teacher=teacher)
 
     @property
     def notes(self) -> list[str]:

@@ -42,6 +42,9 @@ class NetworkSpec:
       weights_normalization: the normalisation that its weights, of whatever origin, were trained under; None where
         nobody said.
       trust_code: load saved models that bring code of their own, such as a Lambda layer.
+      is_told: a user said the normalisation.
+      reads_signals: a user's own network reads what `normalization` makes of 8 bits, and begins with its own Rescaling
+        or Normalization behind that, if with any.
     """
 
     name: str
@@ -49,6 +52,25 @@ class NetworkSpec:
     weights: str = ""
     weights_normalization: PixelNormalization | None = None
     trust_code: bool = False
+    is_told: bool = False
+    reads_signals: bool = False
+
+    def on_signals(self, numbers: PixelNormalization, role: str) -> "NetworkSpec":
+        """The same network on signals, whose 8 bits mean `numbers`.
+
+        Args:
+          role: "student" or "teacher".
+
+        Raises:
+          ExperimentError: a normalisation of pixels was given.
+        """
+        flag = f"--{role}_{'pixel' if self.is_told or role == 'teacher' else 'weights'}_mean"
+        require(
+            not self.is_told and self.weights_normalization is None,
+            f"{flag} and {flag.removesuffix('mean')}std are for pixels, and signals are read as they are; leave them "
+            "out: --input_scale and --input_zero_point say what the input's 256 steps mean",
+        )
+        return dataclasses.replace(self, normalization=numbers, weights_normalization=numbers, reads_signals=True)
 
     @property
     def is_in_memory(self) -> bool:

@@ -145,12 +145,13 @@ def _where_they_part(subject: Subject, images: np.ndarray, tolerance: float) -> 
     """The first of the layers whose outputs differ up to the end."""
     fed, reading = subject.fed(images), subject.reading
     originals = run(subject.given, [fed])
-    copies = _tensors(reading.model, [tensor for _, tensor in reading.made], fed)
+    as_read = tf.reshape(fed, (-1, *reading.model.input_shape[1:]))  # a series [N, T, C] is read as a map [N, 1, T, C]
+    copies = _tensors(reading.model, [tensor for _, tensor in reading.made], as_read)
     pairs = [(name, copy, original) for (name, original), copy in zip(originals, copies, strict=True)]
     if (name := _parted(pairs, tolerance)) is None:
         ours = {layer.name: layer.output for layer in subject.ours.layers}
         shared = [layer for layer in reading.model.layers if layer.name in ours]
-        read = _tensors(reading.model, [layer.output for layer in shared], fed)
+        read = _tensors(reading.model, [layer.output for layer in shared], as_read)
         final = _tensors(subject.ours, [ours[layer.name] for layer in shared], images)
         name = _parted([(layer.name, *pair) for layer, *pair in zip(shared, final, read, strict=True)], tolerance)
     return f"they part at layer {name}; write that layer in another way" if name else "no layer differs by itself"
@@ -163,7 +164,7 @@ def _tensors(model: tf_keras.Model, tensors: list, inputs) -> list:
 def _parted(pairs: list[tuple[str, tf.Tensor, tf.Tensor]], tolerance: float) -> str | None:
     parted = None
     for name, got, expected in pairs:
-        if tf.size(got) == tf.size(expected):  # a series [N, T, C] is read as a map [N, 1, T, C]
+        if tf.size(got) == tf.size(expected):  # that of a map and of its series
             got = tf.reshape(got, tf.shape(expected))
         differs = _difference(*(np.asarray(tf.cast(v, tf.float64)) for v in (got, expected))) > tolerance
         parted = (parted or name) if differs else None

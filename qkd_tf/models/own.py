@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import math
 import pathlib
 
 import tf_keras
@@ -15,7 +16,7 @@ from qkd_tf.storage.saved_model import load_model
 
 
 def build(
-    spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int, given: tf_keras.Model | None = None
+    spec: NetworkSpec, input_shape: tuple[int, ...], num_classes: int, given: tf_keras.Model | None = None
 ) -> tuple[tf_keras.Model, list[str]]:
     """The user's model as it is, with the weights of `spec.weights` where there are any, `given` then as a copy.
 
@@ -55,12 +56,7 @@ def build(
         len(logits) > 1 and logits[-1] is not None,
         f"{name} gives an output of shape {tuple(logits)}; (None, classes) is expected of a classifier",
     )
-    require(len(shape) == 3, f"{name} reads inputs of shape {shape}; pictures are expected: height, width, channels")
-    given_sides = f"{name} reads pictures of {shape}, the data set gives {input_shape}, height, width and channels; "
-    flag = f"--image_size={shape[0]}" if shape[0] == shape[1] else "another --dataset, of that size"
-    require(all(a in (None, b) for a, b in zip(shape[:2], input_shape[:2], strict=True)), given_sides + f"give {flag}")
-    remedy = f"--image_channels={shape[2]}" if shape[2] in (1, 3) else "another --dataset, or a network of its channels"
-    require(shape[2] in (None, input_shape[2]), given_sides + f"give {remedy}")
+    _require_shape(name, shape, input_shape, spec.reads_signals)
     require(
         logits[-1] == num_classes or (logits[-1], num_classes) == (1, 2),
         f"{name} tells {logits[-1]} classes apart, the data set has {num_classes}; "
@@ -72,6 +68,27 @@ def build(
     broken = non_finite({weight.name: weight.numpy() for weight in model.weights})
     require(not broken, f"{spec.weights or name}: {broken}; give weights of a training that did not diverge")
     return model, notes
+
+
+def _require_shape(name: str, shape: tuple[int | None, ...], input_shape: tuple[int, ...], reads_signals: bool) -> None:
+    """Raises ExperimentError: a model reads other examples than the data set has."""
+    if len(shape) == len(input_shape) and all(a in (None, b) for a, b in zip(shape, input_shape, strict=True)):
+        return
+    if reads_signals:
+        same_size = None not in shape and math.prod(shape) == math.prod(input_shape)
+        remedy = f"features.reshape(-1, {', '.join(map(str, shape))}) has" if same_size else "give a network that reads"
+        raise ExperimentError(
+            f"{name} reads signals of shape {shape}, the data set gives {input_shape}; {remedy} that shape"
+        )
+    require(len(shape) == 3, f"{name} reads inputs of shape {shape}; pictures are expected: height, width, channels")
+    flag = "another --dataset, or a network of its channels"
+    if None not in shape[:2] and shape[:2] != input_shape[:2]:
+        flag = f"--image_size={shape[0]}" + (f"x{shape[1]}" if shape[0] != shape[1] else "")
+    elif shape[2] in (1, 3):
+        flag = f"--image_channels={shape[2]}"
+    raise ExperimentError(
+        f"{name} reads pictures of {shape}, the data set gives {input_shape}, height, width and channels; give {flag}"
+    )
 
 
 def _call(name: str, input_shape, num_classes: int):
@@ -106,7 +123,7 @@ def _load(name: str, trust_code: bool) -> tf_keras.Model | pathlib.Path:
 
 
 def _in_tf_keras(
-    name: str, model: object | pathlib.Path, weights_file: str, input_shape: tuple[int, int, int]
+    name: str, model: object | pathlib.Path, weights_file: str, input_shape: tuple[int, ...]
 ) -> tuple[tf_keras.Model, list[str]]:
     """A model of Keras 3 in tf_keras, with the arrays of a file if one is named, and notes, one per line."""
     require(not weights_file or pathlib.Path(weights_file).is_file(), f"weights file {weights_file} does not exist")

@@ -55,7 +55,7 @@ class Reading(Copier):
 
     Args:
       model: functional or Sequential, with one input and one output.
-      input_shape: (H, W, C).
+      input_shape: (H, W, C) or (T, C).
       num_classes: of the data: a model may have one output for two classes.
 
     Raises:
@@ -71,7 +71,7 @@ class Reading(Copier):
 
     def __init__(self, model: tf_keras.Model, input_shape: tuple[int, int, int], num_classes: int | None = None):
         super().__init__()
-        pixels = tf_keras.Input(input_shape, name="pixels")
+        pixels = tf_keras.Input(self.shape_read(input_shape), name="pixels")
         self._names.add("pixels")
         (output,) = self.copy(model, [pixels])
         self.head, output = self._logits(model, output, num_classes)
@@ -82,6 +82,10 @@ class Reading(Copier):
                 f"note: {model.name}: {len(fixed)} BatchNormalization layers are called with training=False; "
                 "they keep their statistics, gamma and beta"
             )
+
+    def shape_read(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of the flat model's input, for examples of a shape."""
+        return input_shape
 
     def call(self, call: Call):
         layer = call.layer

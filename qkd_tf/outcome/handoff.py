@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
@@ -168,8 +169,8 @@ def num_code_images(student: QuantizedStudent) -> int:
 
 def num_integer_images(student: QuantizedStudent, num_test: int) -> int:
     """Of how many test images integer logits are predicted where a runtime does not judge."""
-    height, width, _ = student.plain.input_shape[1:]
-    return min(num_test, max(num_code_images(student), INTEGER_PIXELS // (height * width)))
+    num_pixels = math.prod(student.plain.input_shape[1:-1])
+    return min(num_test, max(num_code_images(student), INTEGER_PIXELS // num_pixels))
 
 
 def require_readable(student: QuantizedStudent, num_test: int = 0) -> None:

@@ -87,7 +87,7 @@ class IntegerGraph:
         """Whole batches, the last one filled up, and how many images of each count: one shape is compiled."""
         for batch in portions.regrouped(parts, self._batch):
             missing = self._batch - len(batch)
-            yield tf.constant(np.pad(batch, ((0, missing), *[(0, 0)] * 3))), len(batch)
+            yield tf.constant(np.pad(batch, ((0, missing), *[(0, 0)] * (batch.ndim - 1)))), len(batch)
 
     def _stored(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         """int8 [B, ...] by name."""

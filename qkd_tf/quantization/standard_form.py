@@ -52,6 +52,7 @@ def standard_form(
     own: PixelNormalization,
     keeps_own: bool = False,
     num_classes: int | None = None,
+    reads_signals: bool = False,
 ) -> StandardForm:
     """A user's model in standard form; `model` is left as it is.
 
@@ -63,6 +64,8 @@ def standard_form(
       keeps_own: so shall a model that begins with one; else it keeps that, as far as one scale and one whole zero pixel
         can be it.
       num_classes: of the data; None where the model tells.
+      reads_signals: the model reads what `trained` makes of 8 bits, also where it begins with a normalisation of its
+        own; the one that comes of it has that of the signals.
 
     Raises:
       ExperimentError: a layer that has no place in an integer .tflite, one with weights that is used twice, or a model
@@ -73,28 +76,30 @@ def standard_form(
     reading = StudentReading(model, input_shape, num_classes)
     _, inside = front(reading.model)
     feed = None
-    if inside is None:
+    if inside is None or reads_signals:
         if trained is None:
             raise ExperimentError(
                 f"{model.name} does not normalise its pixels itself; say which normalisation its weights were trained "
                 "under, by --student_weights_mean and --student_weights_std, for instance 0 and 1 for raw pixels"
             )
-        feed = inside = Affine.of(trained, input_shape[-1])
+        feed = Affine.of(trained, input_shape[-1])
+        inside = feed if inside is None else feed.then(inside.scale, inside.offset)
     elif not keeps_own:
         own = inside.nearest()
     notes = list(reading.notes)
-    shaped = _Shaped(reading.model, own, inside)
+    shaped = _Shaped(reading.model, input_shape, own, inside)
     if shaped.adapts:
         borders = " (padding now reads as that mean: borders differ a little)" if shaped.has_borders else ""
         where = "the first kernel is adapted to it" if shaped.takes_up else "a scale for each channel follows"
         mine = Affine.of(own, input_shape[-1])
-        notes.append(f"{model.name}: pixels are normalised by {mine}, {where}{borders}")
+        what = "signals are read as" if reads_signals else "pixels are normalised by"
+        notes.append(f"{model.name}: {what} {mine}, {where}{borders}")
     return StandardForm(
         shaped.model,
         notes,
         reading,
         feed,
-        lambda: _Shaped(reading.model, own, inside, exact_borders=True).model,
+        lambda: _Shaped(reading.model, input_shape, own, inside, exact_borders=True).model,
         shaped.has_borders,
     )
 
@@ -103,6 +108,7 @@ class _Shaped(Copier):
     """The second reading, of a flat model: neighbours that make integer operators.
 
     Args:
+      input_shape: of an example; of a series (T, C), which the flat model reads as a map (1, T, C).
       own: how the model that comes of it normalises pixels.
       trained: how the flat model does, or reads them.
       exact_borders: padding of pixels reads as 0.0 in each channel, as in the flat model.
@@ -114,7 +120,14 @@ class _Shaped(Copier):
       has_borders: whether padding of pixels, unless exact_borders, differs from that of the flat model.
     """
 
-    def __init__(self, model: tf_keras.Model, own: PixelNormalization, trained: Affine, exact_borders: bool = False):
+    def __init__(
+        self,
+        model: tf_keras.Model,
+        input_shape: tuple[int, ...],
+        own: PixelNormalization,
+        trained: Affine,
+        exact_borders: bool = False,
+    ):
         super().__init__()
         own_affine = Affine.of(own, model.input_shape[-1])
         self.adapts, self.has_borders = not trained.is_as(own_affine), False
@@ -126,11 +139,13 @@ class _Shaped(Copier):
         self.takes_up = paths is not None
         self._paths_by_name = {layer.name: layer for layer in paths or ()}
 
-        tensor = tf_keras.Input(model.input_shape[1:], name="pixels")
+        tensor = tf_keras.Input(input_shape, name="pixels")
         self._names.add("pixels")
         (mean,), (std,) = own.mean, own.std
         normalization = _layers.Rescaling(1.0 / std, -mean / std, name=self.free_name("normalization", "pixels"))
         x = self.add(normalization, [tensor])
+        if x.shape[1:] != model.input_shape[1:]:  # a series, which is a map of one row from here on
+            x = self.add(_layers.Reshape(model.input_shape[1:], name=self.free_name("row")), [x])
         if self.adapts and not self.takes_up:
             x = self._scale(self.free_name("normalization_scale"), x, self._step.scale, self._step.offset)
         (output,) = self.copy(model, [x])
@@ -140,7 +155,7 @@ class _Shaped(Copier):
         """Kernels that read pixels and the paddings before them; None where something else reads pixels."""
         found = []
         for reader in self._readers(layer):
-            if type(reader) in (_layers.Conv2D, _layers.DepthwiseConv2D):
+            if type(reader) in TAKING_UP:
                 found.append(reader)
                 continue
             after = None

@@ -79,6 +79,10 @@ class StudentReading(Reading):
         self._over_maps: list = []  # layers that calls refer to by their id
         super().__init__(model, input_shape, num_classes)
 
+    def shape_read(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """A series [N, T, C] is a map of one row."""
+        return (1, *input_shape) if len(input_shape) == one_axis.SERIES_RANK - 1 else input_shape
+
     def call(self, call: Call):
         if is_nothing(call.layer) and not (type(call.layer) is _layers.Dropout and not call.in_inference):
             if isinstance(call.layer, TRAINING_ONLY):

@@ -38,8 +38,11 @@ class Arrays(Mapping[str, np.ndarray]):
         return {row: Arrays(self._archive, members) for row, members in rows.items()}
 
 
-def open_npz(path: pathlib.Path) -> Arrays:
+def open_npz(path: pathlib.Path, kinds: str = NUMBERS) -> Arrays:
     """The arrays of an .npz by name, checked and not yet read.
+
+    Args:
+      kinds: of dtype that may be in it, none of them Python's objects.
 
     Raises:
       ValueError: no .npz, a name that is there twice, an array of anything but numbers, one whose header declares
@@ -50,7 +53,7 @@ def open_npz(path: pathlib.Path) -> Arrays:
     for name in archive.namelist():
         if not name.endswith(".npy"):
             raise ValueError(f"{name!r} in it is no array")
-        _check_header(archive, name)
+        _check_header(archive, name, kinds)
     return Arrays(archive, {name.removesuffix(".npy"): name for name in archive.namelist()})
 
 
@@ -137,14 +140,14 @@ def _check_members(archive: zipfile.ZipFile) -> None:
     _check_size(sum(info.file_size for info in archive.infolist()))
 
 
-def _check_header(archive: zipfile.ZipFile, name: str) -> None:
+def _check_header(archive: zipfile.ZipFile, name: str, kinds: str) -> None:
     with archive.open(name) as member:
         version = np.lib.format.read_magic(member)
         if version not in ((1, 0), (2, 0)):
             raise ValueError(f"{name!r} in it has format {version}")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(member)
-        if dtype.kind not in NUMBERS:
+        if dtype.kind not in kinds:
             raise ValueError(f"{name!r} in it holds {dtype}, not numbers (pickles are never read)")
         declared, present = math.prod(shape) * dtype.itemsize, archive.getinfo(name).file_size - member.tell()
         if min(shape, default=0) < 0 or declared != present:

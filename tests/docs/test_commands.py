@@ -85,6 +85,7 @@ NOT_RUN = {
     "benchmarks.soak": "tests/benchmarks/test_soak.py runs a sample",
     "benchmarks.flagship": "published weights, photographs; small in tests/tflite_export/proof/test_verification.py",
     "benchmarks.integer_student": "a minute, and only worth something while nothing else runs",
+    "benchmarks.ethos_u_table": "Vela, minutes; tests/tflite_export/bundles/test_ethos_u_bundle.py",
     "benchmarks.scale": "half an hour; tests/benchmarks/test_scale.py takes its steps",
     "benchmarks.calibration_alone": "published weights, photographs; tests/benchmarks/test_calibration_alone.py",
     "qkd_tf.train --strategy=multi_worker": "several machines; two workers in tests/qkd_tf/distillation",

@@ -10,7 +10,7 @@ from tests.docs.pages import BLOCK, PAGES, ROOT, code, command, prose
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 OTHERS = {"pip", "pytest", "venv"}  # what else `python -m` is said to run
-OF_ABSL = {"flagfile", "help", "verbosity"}
+OF_ABSL = {"flagfile", "help", "helpfull", "verbosity"}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -55,6 +55,11 @@ def test_links_lead_to_files_and_headings(page):
 def test_readme_leads_to_every_page():
     linked = {(ROOT / target.partition("#")[0]).resolve() for target in LINK.findall(prose(ROOT / "README.md"))}
     assert {page for page in PAGES if page.name != "README.md"} <= linked
+
+
+def test_tests_that_the_makefile_names_are_there():
+    named = re.findall(r"tests/[\w/]+\.py", (ROOT / "Makefile").read_text())
+    assert named and [path for path in named if not (ROOT / path).is_file()] == []
 
 
 @each_page

@@ -45,14 +45,15 @@ def test_defaults_are_those_of_the_paper(parse):
     assert (training.temperature, training.distillation_weight, training.momentum) == (2.0, 1.0, 0.9)
     assert (training.weight_decay, training.optimizer) == (1e-4, "sgd")
     assert (experiment.quantization.first_layer_bits, experiment.quantization.last_layer_bits) == (8, 8)
-    assert (experiment.data.batch_size, experiment.data.crop_padding, experiment.data.horizontal_flip) == (128, 4, True)
+    assert (experiment.data.batch_size, experiment.data.padding, experiment.data.mirrors) == (128, 4, True)
 
 
 def test_every_flag_reaches_the_experiment(parse):
     """A flag that is defined and read by nobody would be a promise broken in silence."""
     changed = {
         "dataset": "mnist", "data_dir": "d", "test_split": "validation", "image_size": 24,
-        "resize": "squash", "image_channels": 1, "validation_fraction": 0.3, "crop_padding": 2,
+        "resize": "squash", "image_channels": 1, "input_scale": 0.5, "input_zero_point": 3,
+        "validation_fraction": 0.3, "crop_padding": 2,
         "batch_size": 7, "student": "resnet8", "teacher": "resnet20", "student_weights": "s.h5",
         "teacher_weights": "t.h5", "student_pixel_mean": 3, "student_pixel_std": 5, "student_weights_mean": 6,
         "teacher_pixel_mean": 8, "teacher_pixel_std": 9, "weight_bits": 3, "activation_bits": 5,
@@ -83,14 +84,16 @@ def test_every_flag_reaches_the_experiment(parse):
         "--nomask_weight_gradient",
     ]
     assert set(flags.FLAGS) == {
-        *changed, "student_weights_std", "horizontal_flip", "narrow_range", "mask_weight_gradient", "jit_compile",
-        "skip_broken_images", "deterministic", "trust_model_code", "allow_weak_teacher",
+        *changed, "student_weights_std", "horizontal_flip", "signals", "narrow_range", "mask_weight_gradient",
+        "jit_compile", "skip_broken_images", "deterministic", "trust_model_code", "allow_weak_teacher",
     }  # fmt: skip
     plain = parse(*base)
     for name, value in changed.items():
         assert parse(*base, f"--{name}={value}", *extra.get(name, [])) != plain, name
     for name in (
         "nohorizontal_flip",
+        "signals",
+        "nosignals",
         "nonarrow_range",
         "mask_weight_gradient",
         "jit_compile",
@@ -258,6 +261,7 @@ def test_no_teacher_no_spec(parse):
     "arguments",
     [
         [],
+        ["--image_size=96x64", "--signals", "--input_scale=0.25", "--input_zero_point=0", "--crop_padding=0"],
         ["--nohorizontal_flip", "--nomask_weight_gradient", "--weight_decay=0.00001", "--student_pixel_mean=0"],
         ["--student_weights_mean=1,2,3", "--student_weights_std=4.5,5,6", "--student_weights=a b.h5"],
         ["--phases=tutoring,co_studying", "--epochs=1,2", "--learning_rates=0.1,0.25", "--data_dir=/with space/x"],
@@ -273,7 +277,7 @@ def test_flag_lines_are_a_flag_file_of_the_same_experiment(parse, tmp_path, argu
 def test_flag_lines_hold_only_the_packages_flags(parse):
     parse(*SMALL)
     names = {line.split("=")[0].removeprefix("--").removeprefix("no") for line in flags.flag_lines()}
-    assert "run_dir" in names and "horizontal_flip" in names
+    assert "run_dir" in names and "narrow_range" in names
     assert not names & {"verbosity", "logtostderr", "flagfile", "helpfull", "tfds_dir"}
 
 

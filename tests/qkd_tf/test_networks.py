@@ -425,3 +425,85 @@ def test_maximum_that_xla_cannot_train_deterministically_is_refused(chain, optio
         pytest.raises(ExperimentError, match="pool of .* MaxPooling2D.*--nodeterministic") if refused else nullcontext()
     ):
         networks.checked_student(experiment, (8, 8, 3), 5, model)
+
+
+# Steps of signals mean 0.25 * (step - 100).
+SIGNALS = PixelNormalization((100.0,), (4.0,))
+
+
+def on_signals(name, **changes):
+    return dataclasses.replace(NetworkSpec(name, PIXELS, **changes).on_signals(SIGNALS, "student"))
+
+
+def hearing(shape, *before, **changes):
+    """A small classifier of maps, of series or of vectors."""
+    features = x = tf_keras.Input(shape)
+    for layer in before:
+        x = layer(x)
+    if len(shape) > 1:
+        conv, pool = (
+            (layers.Conv2D, layers.GlobalAveragePooling2D)
+            if len(shape) == 3
+            else (layers.Conv1D, layers.GlobalAveragePooling1D)
+        )
+        x = pool()(conv(4, 3, activation="relu", name="conv", **changes)(x))
+    return tf_keras.Model(features, layers.Dense(5, name="logits")(x), name="user")
+
+
+def normalization(channels):
+    return layers.Normalization(mean=np.arange(channels) - 3.0, variance=np.arange(channels) + 0.5)
+
+
+@pytest.mark.parametrize("shape", [(9, 5, 2), (12, 3), (7,)])
+@pytest.mark.parametrize("normalizes", [False, True])
+@pytest.mark.parametrize("build", [networks.build_student, networks.build_teacher])
+def test_networks_read_signals_as_the_numbers_that_their_steps_mean(build, shape, normalizes):
+    """Also one that begins with a normalisation: it comes behind."""
+    given = hearing(shape, *[normalization(shape[-1])] * normalizes)
+    steps = np.random.default_rng(0).integers(0, 256, (4, *shape)).astype(np.uint8)
+    network = build(on_signals("in_memory:trained:user"), shape, 5, given)
+    expected = predict(given, 0.25 * (steps.astype(np.float32) - 100))
+    np.testing.assert_allclose(predict(network.model, steps), expected, atol=1e-4 * np.abs(expected).max())
+    assert network.model.input_shape == (None, *shape)
+    assert network.prove(steps)["difference"] < 1e-4
+    if build is networks.build_student:
+        plan = networks.checked_plan(network.model, SPEC, TargetSpec())
+        grid = next(grid for grid in plan.output_grids.values() if grid.qmax == 155)
+        assert grid.qmin == -100
+
+
+def test_padding_of_signals_reads_as_0_and_a_difference_is_told():
+    given = hearing((12, 3), normalization(3), padding="same")
+    steps = np.random.default_rng(0).integers(0, 256, (4, 12, 3)).astype(np.uint8)
+    row = networks.build_student(on_signals("in_memory:trained:user"), (12, 3), 5, given).prove(steps)
+    assert row["difference"] < 1e-4 < row["border_difference"]
+    plain = networks.build_student(on_signals("in_memory:trained:user"), (12, 3), 5, hearing((12, 3), padding="same"))
+    assert "border_difference" not in plain.prove(steps)
+
+
+def test_a_network_trained_on_signals_is_kept_as_one_that_reads_them():
+    spec = on_signals("in_memory:untrained:user")
+    network = networks.build_student(spec, (12, 3), 5, hearing((12, 3), normalization(3)))
+    kept = networks.of_signals(network.model, spec)
+    again = networks.build_student(on_signals("in_memory:trained:kept"), (12, 3), 5, kept)
+    steps = np.random.default_rng(0).integers(0, 256, (4, 12, 3)).astype(np.uint8)
+    np.testing.assert_allclose(predict(again.model, steps), predict(network.model, steps), rtol=1e-4, atol=1e-4)
+    assert again.notes == []
+    pictures = networks.build_student(NEW, SHAPE, 5, user()).model
+    assert networks.of_signals(pictures, NEW) is pictures
+
+
+def test_networks_that_cannot_read_signals_are_told():
+    with pytest.raises(ExperimentError, match=r"resnet8 reads pictures or maps .* the data set gives \(12, 3\)"):
+        networks.build_student(on_signals("resnet8"), (12, 3), 5)
+    model, _ = networks.build_student(on_signals("resnet8"), (12, 6, 1), 5)
+    assert model.input_shape == (None, 12, 6, 1)
+    with pytest.raises(ExperimentError, match=r"of shape \(12, 3, 1\), .*; features.reshape\(-1, 12, 3, 1\) has that"):
+        networks.build_student(on_signals("in_memory:trained:user"), (12, 3), 5, hearing((12, 3, 1)))
+    with pytest.raises(ExperimentError, match=r"\(11, 3\), the data set gives \(12, 3\); give a network that reads"):
+        networks.build_student(on_signals("in_memory:trained:user"), (12, 3), 5, hearing((11, 3)))
+    for told, flag in (({"is_told": True}, "student_pixel"), ({"weights_normalization": OTHERS}, "student_weights")):
+        with pytest.raises(
+            ExperimentError, match=f"--{flag}_mean and --{flag}_std are for pixels, and signals are read"
+        ):
+            on_signals("in_memory:trained:user", **told)

@@ -14,6 +14,7 @@ from tf_keras import layers
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.storage import durable, folder_lock
 from tflite_export import exporter
+from tflite_export.export_folder import ExportFolder, target_of
 from tflite_export.exporter import export
 from tflite_export.flatbuffer import compress
 from tflite_export.flatbuffer.read_back import read_back
@@ -66,6 +67,7 @@ def ends(folders, end_of) -> dict:
         "int8": [f"--run_dir={folders['int8']}", "--input_type=int8"],
         "lenient": [f"--run_dir={folders['lenient']}", "--max_top1_difference=0.3", "--min_accuracy_p=0"],
         "micro": [f"--run_dir={folders['micro']}", "--target=microcontroller"],
+        "second": [f"--run_dir={folders['micro']}", "--target=phone", "--runtimes="],
         "retired": [f"--run_dir={folders['honest']}", "--min_top1_agreement=90"],
         "int4": [f"--run_dir={folders['int4']}", "--target=ethos_u", "--weight_storage=int4"],
         "typo": [f"--run_dir={folders['typo']}", "--runtimes=litert,tfml"],
@@ -81,9 +83,9 @@ def test_honest_run_exits_with_0_and_says_where_the_file_is(honest, folders):
     size = (target / "export" / "model.tflite").stat().st_size
     lines = honest.stdout.splitlines()
     notes = [line for line in lines if line.startswith("note: ")]
-    first, *runtimes, last = lines[len(notes) :]
+    *runtimes, first, last = lines[len(notes) :]
     assert any("weights are stored as int8: LiteRT runs INT4" in note for note in notes)
-    assert first.startswith(f"{target}/export/model.tflite: {size:,} bytes; top-1 ")
+    assert first.startswith(f"verified: {target}/export/model.tflite: {size:,} bytes; top-1 ")
     assert " % on 32 test images as litert computes it; the student in real numbers has " in first
     asked = [name for name in RUNTIMES if absence(name) is None]
     assert [line.split(":")[0] for line in runtimes] == asked
@@ -221,9 +223,12 @@ def test_lookup_tables_are_written_beside_the_file_where_they_pay(make_run, chai
     )
     bits = {"stem": 8 * 27 * 32, "conv": 2 * 288 * 16, "conv2d": 8 * 16 * 4}
     assert verification["weights"]["true_width_bytes"] == sum(bits.values()) / 8
+    export(run_dir, "microcontroller", weight_storage="int8", runtimes=())
     export(run_dir, "phone", runtimes=())
-    left = sorted(path.name for path in (run_dir / "export").iterdir())  # nothing of another export
-    assert left == ["labels.txt", "model.tflite", "phone", "verification.json"]
+    left = {path.name: sorted(file.name for file in path.iterdir()) for path in run_dir.glob("export*")}
+    files = ["labels.txt", "model.tflite", "verification.json"]
+    assert left["export-phone"] == sorted([*files, "phone"])  # nothing of another target's export
+    assert set(left["export"]) - {"model.compressed.tflite"} == {*files, "micro"}
 
 
 @pytest.mark.skipif(absence("tflm") is not None, reason=str(absence("tflm")))
@@ -241,6 +246,15 @@ def test_lookup_tables_that_take_more_flash_with_their_code_are_not_written(
     size = verification["file"]["bytes"]
     assert note.endswith(f"bytes of flash, model.tflite takes {size:,}") and verification["flash_bytes"] == size
     assert not (run_dir / "export" / "model.compressed.tflite").exists()
+
+
+def test_second_target_has_a_folder_of_its_own_and_leaves_the_first_as_it_is(ends, folders):
+    run_dir = folders["micro"]
+    assert ends["second"]["code"] in (0, None)
+    assert f"report: {run_dir}/report-phone.html" in ends["second"]["out"]
+    assert target_of(run_dir / "export") == "microcontroller" and (run_dir / "export" / "micro").is_dir()
+    assert target_of(run_dir / "export-phone") == "phone" and (run_dir / "export-phone" / "phone").is_dir()
+    assert ExportFolder.of(run_dir, "microcontroller") == ExportFolder(run_dir / "export", run_dir / "report.html")
 
 
 def test_failed_gate_is_a_failing_exit_that_tells_why(ends, folders):

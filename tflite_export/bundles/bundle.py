@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qkd_tf import __version__
-from qkd_tf.contract.pictures import resized_side
+from qkd_tf.contract.pictures import Size, room
+from tflite_export.bundles.vela import Vela
 from tflite_export.flatbuffer.graph import IntegerGraph, Tensor
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.load import Handoff
@@ -27,8 +28,10 @@ class Delivery:
       compressed: the same with lookup tables, where there is one.
       handoff: of the run; label names and test images are taken from it.
       verification: of the file.
-      image_size: side that training resized images to, in pixels; 0 where it took them as they are stored.
-      squashes: whether both sides became that, instead of the shorter one, which is cropped.
+      image_size: that training resized images to, in pixels; 0 where it took them as they are stored.
+      squashes: whether both sides became that, instead of covering it, which is cropped.
+      vela: how a file for an Ethos-U NPU is compiled.
+      is_signal: whether the input is no image, but features on the input's steps.
     """
 
     name: str
@@ -36,8 +39,10 @@ class Delivery:
     compressed: bytes | None
     handoff: Handoff
     verification: dict
-    image_size: int
+    image_size: Size
     squashes: bool = False
+    vela: Vela = Vela()
+    is_signal: bool = False
 
     @property
     def graph(self) -> IntegerGraph:
@@ -56,10 +61,13 @@ class Delivery:
             "input": entry,
             "output": graph.tensors[graph.output],
             "pixel_offset": pixel_offset(entry),
+            "lowest": -pixel_offset(entry),
             "labels": self.handoff.label_names,
             "image_size": self.image_size,
             "squashes": self.squashes,
-            "room": resized_side(self.image_size),
+            "room": room(self.image_size),
+            "is_signal": self.is_signal,
+            "place": "Features" if self.is_signal else "Pixels",  # what the function is called that tells where they go
         }
 
 

@@ -11,6 +11,10 @@ SOURCES = ("README.md", "Classifier.kt", "Classifier.swift")
 def files(delivery: Delivery) -> dict[str, bytes]:
     """The bundle, by path below export/."""
     facts = delivery.facts
-    channels = facts["input"].shape[3]
-    values = facts | {"output_size": math.prod(facts["output"].shape), "colours": channels in (1, 3)}
+    is_picture = not delivery.is_signal
+    values = facts | {
+        "input_size": math.prod(facts["input"].shape),
+        "output_size": math.prod(facts["output"].shape),
+        "colours": is_picture and facts["input"].shape[3] in (1, 3),
+    }
     return {f"{FOLDER}/{name}": render(f"{FOLDER}/{name}.j2", **values) for name in SOURCES}

@@ -1,5 +1,6 @@
 """What a runtime makes of a file, beside what is predicted for it."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -75,9 +76,9 @@ def _ask(
 
 def num_asked(name: str, handoff: Handoff) -> int:
     """How many of the test images a runtime is given: all of them LiteRT's default kernels, others what they can."""
-    num_images, (height, width, _) = len(handoff.test_labels), handoff.test_images.shape[1:]
+    num_images, num_pixels = len(handoff.test_labels), math.prod(handoff.test_images.shape[1:-1])
     num_codes = len(next(iter(handoff.integer_codes[name].values())))
-    return num_images if name == "litert" else min(num_images, max(num_codes, SLOW_PIXELS // (height * width)))
+    return num_images if name == "litert" else min(num_images, max(num_codes, SLOW_PIXELS // num_pixels))
 
 
 def accuracy_of(logits: np.ndarray, predicted: np.ndarray, handoff: Handoff) -> dict:

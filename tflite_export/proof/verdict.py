@@ -7,7 +7,7 @@ MAX_LINES, MAX_WIDTH = 100, 1_000
 
 
 def print_verdict(verification: dict, path: pathlib.Path) -> bool:
-    """Notes, a line for each runtime, and failures on stderr; returns whether the file passed."""
+    """Prints notes, a line per runtime and the verdict, and failures on stderr; returns whether the file passed."""
     for note in verification.get("notes", ()):
         print(f"note: {note}")
     failures = verification["failures"]
@@ -16,7 +16,6 @@ def print_verdict(verification: dict, path: pathlib.Path) -> bool:
     if len(failures) > MAX_LINES:
         print(f"FAILED: {len(failures) - MAX_LINES} more", file=sys.stderr)
     if verification["passed"]:
-        print(f"{path}: {verification['file']['bytes']:,} bytes; {accuracy_line(verification)}")
         for name, row in verification["runtimes"].items():
             if "not_run" not in row:
                 print(f"{name}: {runtime_line(row)}")
@@ -25,6 +24,13 @@ def print_verdict(verification: dict, path: pathlib.Path) -> bool:
             f"{path.with_suffix('.compressed.tflite')}: {compressed['file']['bytes']:,} bytes, "
             f"{compressed['equal_logits']:.2f} % of the plain file's logits on {compressed['num_images']} images"
         )
+    if vela := verification.get("vela"):
+        print(
+            f"{vela['accelerator']}, as Vela estimates: {vela['cycles']:,} cycles an inference, "
+            f"{vela['at_8_bits']['cycles']:,} with 8-bit weights"
+        )
+    if verification["passed"]:
+        print(f"verified: {path}: {verification['file']['bytes']:,} bytes; {accuracy_line(verification)}")
     return verification["passed"]
 
 

@@ -61,6 +61,11 @@ def against_full_precision(labels: np.ndarray, classes: np.ndarray, full_precisi
     }
 
 
+def signal(steps: np.ndarray) -> str:
+    """[H, W, C] or [T, C] uint8 as `picture`: the first axis from left to right, the others from top to bottom."""
+    return picture(steps.reshape(len(steps), -1).T[..., np.newaxis])
+
+
 def picture(pixels: np.ndarray) -> str:
     """[H, W, C] uint8 as a PNG in base64.
 

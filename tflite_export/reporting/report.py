@@ -19,8 +19,10 @@ NUM_WORST = 10
 KINDS = {"activations": "output", "kernels": "kernel"}
 
 
-def write(run_dir: pathlib.Path, verification: dict, classes: Mapping[str, np.ndarray] | None = None) -> None:
-    """Writes `run_dir`/report.html from what training and verification left.
+def write(
+    run_dir: pathlib.Path, verification: dict, path: pathlib.Path, classes: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Writes the report, a file `path`, from what training left in `run_dir` and from the verification.
 
     What a run does not have, for whatever reason, its section says.
 
@@ -42,7 +44,7 @@ def write(run_dir: pathlib.Path, verification: dict, classes: Mapping[str, np.nd
         verification=verification,
         flags=(run_dir / "flags.txt").read_text(errors="replace").splitlines(),
         demands=requirements.rows(results, verification, integers),
-        mistakes=_mistakes(handoff, verification, classes or {}, diagnosis),
+        mistakes=_mistakes(handoff, verification, classes or {}, diagnosis, "input" in results["data"]),
         beginnings=_beginnings(results),
         training=_training(results["phases"]),
         intervals=_intervals(results),
@@ -50,7 +52,7 @@ def write(run_dir: pathlib.Path, verification: dict, classes: Mapping[str, np.nd
         weights=_weights(integers, load_params(handoff / "weight_params.json")),
         ranges=_ranges(diagnosis, params, verification.get("tensors", [])),
     )
-    durable.write_whole(run_dir / "report.html", html)
+    durable.write_whole(path, html)
 
 
 def _diagnosis(path: pathlib.Path) -> dict | None:
@@ -63,7 +65,11 @@ def _diagnosis(path: pathlib.Path) -> dict | None:
 
 
 def _mistakes(
-    handoff: pathlib.Path, verification: dict, classes: Mapping[str, np.ndarray], diagnosis: dict | None
+    handoff: pathlib.Path,
+    verification: dict,
+    classes: Mapping[str, np.ndarray],
+    diagnosis: dict | None,
+    is_signal: bool,
 ) -> dict:
     """Confusion matrix and pictures of the judging runtime, or why there are none."""
     judge = verification.get("judge", "")
@@ -85,12 +91,12 @@ def _mistakes(
         reason = "the student was quantized from a random start" if random else OLDER
         return {**found, "compared": None, "no_reference": f"There is no full precision to compare with: {reason}."}
     compared = misclassified.against_full_precision(labels, answers, np.array(full_precision[: len(answers)]))
-    images = split.pixels(handoff)
+    images, shows = split.pixels(handoff), misclassified.signal if is_signal else misclassified.picture
     shown = [
-        {"number": i, "png": misclassified.picture(images[i]), "is": names[labels[i]], "says": names[answers[i]]}
+        {"number": i, "png": shows(images[i]), "is": names[labels[i]], "says": names[answers[i]]}
         for i in compared["lost"][: misclassified.NUM_SHOWN]
     ]
-    return {**found, "compared": compared, "pictures": shown}
+    return {**found, "compared": compared, "pictures": shown, "is_signal": is_signal}
 
 
 BEGINNINGS = {"student": "student, in float", "quantized": "student, quantized by calibration", "teacher": "teacher"}

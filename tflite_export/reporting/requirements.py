@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tflite_export.bundles import ethos_u_bundle
 from tflite_export.proof.gate import Gate
 
 ORIGINS = {
@@ -75,6 +76,10 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
         met = arenas[0] <= limit if arenas and limit else None
         came = f"{arenas[0]:,} bytes on TensorFlow Lite for Microcontrollers" if arenas else _no_arena(verification)
         found.append(_demand("arena", _limit(limit), came, met))
+    if vela := verification.get("vela"):
+        for what, ours, at_8_bits in ethos_u_bundle.rows(vela):
+            came = f"{ours}; with 8-bit weights {at_8_bits}"
+            found.append(_demand(f"{what}, as Vela estimates for {vela['accelerator']}", "", came))
     for row in runtimes.values():
         found.append(_demand(f"latency on {row['title']}", "", f"{1000 * row['median_seconds']:.3g} ms an image, here"))
     return found

@@ -1,7 +1,9 @@
 """Flags of commands beside those of a program that imports the packages."""
 
 import json
+import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -69,10 +71,11 @@ def told(tmp_path_factory):
     (folder / "command.py").write_text(COMMAND)
     (folder / "lines.flags").write_text("--rule=a\n--nofast\n")
 
-    def told(*arguments):
+    def told(*arguments, stdout=subprocess.PIPE):
         done = subprocess.run(
             [sys.executable, "command.py", *arguments],
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True,
             cwd=folder,
             env={"PYTHONPATH": str(ROOT)},
@@ -97,9 +100,34 @@ def test_command_has_its_flags_and_those_of_absl(told, arguments, line):
 
 
 def test_help_shows_the_flags_of_the_command(told):
-    for argument in ("--help", "--helpshort"):
+    for argument in ("--help", "--helpshort", "--helpfull"):
         code, out, _ = told(argument)
-        assert code == 1 and "--[no]fast: Hurry." in out and "(default: 'true')" in out
+        assert code == 0 and re.search(r"^  --fast +Hurry\.$", out, re.MULTILINE)
+
+
+def test_common_flags_are_shown_first_and_all_by_helpfull():
+    values = CommandFlags()
+    values.begin("Speed")
+    values.DEFINE_bool("fast", False, "Hurry.")
+    values.begin("Rules")
+    values.DEFINE_enum("kind", "a", ["a", "b"], "Which.")
+    values.show_first(["kind"])
+    extended = values.extended()
+    extended.DEFINE_list("own", ["x", "y"], "Its own.")
+    helps = [flags.help("What: python -m this", full) for flags in (values, extended) for full in (False, True)]
+    found = [re.findall(r"^  --(\S+)", text, re.MULTILINE) for text in helps]
+    assert found == [["kind=a"], ["nofast", "kind=a"], ["own=x,y", "kind=a"], ["own=x,y", "nofast", "kind=a"]]
+    assert ["1 more flags" in text for text in helps] == [True, False, True, False]
+    assert "Rules\n  --kind=a" in helps[0] and "Which. One of a, b.\n" in helps[0]
+    assert helps[0].startswith("What.\n\n    python -m this\n\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], []])
+def test_reader_that_closes_the_pipe_ends_it_without_a_word(told, arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        assert told(*arguments, stdout=closed)[2] == ""
 
 
 @pytest.mark.parametrize(

@@ -550,3 +550,17 @@ def test_a_folder_is_described_without_its_pictures_being_read(root):
     assert data.describe(spec_of(root, image_size=24, image_channels=1)) == ((24, 24, 1), ["ant", "bee"])
     with pytest.raises(ExperimentError, match="is not a folder"):
         data.describe(spec_of(root / "gone"))
+
+
+def test_grey_pictures_that_are_not_square_are_resized_to_such(root):
+    """Files of 12 x 16: a crop of 6 x 8 has their ratio, a squash to 12 x 4 has not."""
+    spec = {"image_channels": 1, "image_size": (6, 8)}
+    splits = load(root, **spec)
+    assert splits.image_shape == (6, 8, 1) and splits.notes == ()
+    expected, _ = arrays(load(root, image_channels=1).test)
+    images, labels = arrays(splits.test)
+    assert sorted(images[:, 0, 0, 0]) == sorted(expected[:, 0, 0, 0]) and images.shape[1:] == (6, 8, 1)
+    assert arrays(splits.train(0))[0].shape[1:] == (6, 8, 1)
+    (note,) = load(root, image_channels=1, image_size=(12, 4), resize="squash").notes
+    assert "17 of 17 pictures are not of the ratio 12x4: the whole is squashed to 12x4" in note
+    assert data.describe(spec_of(root, **spec))[0] == (6, 8, 1)

@@ -316,3 +316,21 @@ def test_pictures_that_may_not_be_square_are_told_before_they_are_read(imagenet_
     (note,) = (note for note in data.open_source(imagenet(imagenet_dir)).notes if "square" in note)
     assert note.startswith("note: pictures are not square: the middle is cropped") and "--resize=squash" in note
     assert data.open_source(small(ramps)).notes == ()
+
+
+def test_images_become_ones_that_are_not_square(ramps):
+    """32 x 64 ramps on 7 x 14: they cover 8 x 16 as they are, of which that is the middle."""
+    splits = data.load(small(ramps, image_size=(7, 14)))
+    ramp = [8 * column + 3 for column in range(16)]
+    assert splits.image_shape == (7, 14, 3) and splits.notes == ()
+    for split in (splits.test, splits.calibration):
+        images, _ = arrays(split)
+        assert images.shape[1:] == (7, 14, 3) and all(row.tolist() == ramp[1:15] for row in images[0, ..., 0])
+    images, _ = arrays(splits.train(0))
+    crops = [ramp[start + 1 : start + 13] for start in range(3)]  # the outermost columns are averaged over a border
+    allowed = crops + [crop[::-1] for crop in crops]
+    rows = images[..., 1:13, 1].reshape(-1, 12)
+    assert images.shape == (4, 7, 14, 3) and all(row.tolist() in allowed for row in rows)
+    high = data.load(small(ramps, image_size=(14, 7)))  # covered by 16 x 32, of which the middle
+    assert arrays(high.test)[0].shape == (6, 14, 7, 3)
+    assert high.notes[0].startswith("note: pictures are not of the ratio 14x7: the middle is cropped")

@@ -203,7 +203,7 @@ def test_inputs_and_outputs_in_a_dict_are_told_how_to_be_handed_over():
     "shape, remedy",
     [
         ((16, 16, 3), "give --image_size=16"),
-        ((16, 8, 3), "give another --dataset, of that size"),
+        ((16, 8, 3), "give --image_size=16x8"),
         ((8, 8, 1), "give --image_channels=1"),
         ((8, 8, 4), "give another --dataset, or a network of its channels"),
         ((8, 8), "pictures are expected: height, width, channels"),

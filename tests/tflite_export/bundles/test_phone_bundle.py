@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+from qkd_tf.contract import pictures
+from qkd_tf.contract.pictures import Size
 from tflite_export.bundles import phone_bundle
 from tflite_export.bundles.bundle import Delivery
 from tflite_export.flatbuffer.convert import convert
@@ -14,10 +16,14 @@ from tflite_export.rebuilding.rebuild import rebuild
 CONSTANT = re.compile(r"(?:const val|static let) (\w+)(?:: Float)? = (-?[\d.e-]+)")
 
 
-def sources(handoff, input_type: str, image_size: int, squashes: bool = False) -> tuple[dict[str, str], bytes]:
+def sources(
+    handoff, input_type: str, image_size: Size, squashes: bool = False, is_signal: bool = False
+) -> tuple[dict[str, str], bytes]:
     content = convert(rebuild(handoff, input_type), "")
     verification = {"file": {"sha256": "5" * 64}}
-    files = phone_bundle.files(Delivery("run", content, None, handoff, verification, image_size, squashes))
+    files = phone_bundle.files(
+        Delivery("run", content, None, handoff, verification, image_size, squashes, is_signal=is_signal)
+    )
     return {name.removeprefix("phone/"): text.decode() for name, text in files.items()}, content
 
 
@@ -37,6 +43,24 @@ def test_constants_are_those_of_the_file(residual, name, input_type):
     assert found.get("pixeloffset", 0) == (128 if input_type == "int8" else 0)
 
 
+@pytest.mark.parametrize("input_type, low, high", [("uint8", "0", "255"), ("int8", "-128", "127")])
+@pytest.mark.parametrize("name", phone_bundle.SOURCES)
+def test_features_are_put_on_the_steps_of_the_file(residual, name, input_type, low, high):
+    text = sources(residual.handoff, input_type, 0, is_signal=True)[0][name]
+    between = {"README.md": f"at least {low} and at most {high}", "Classifier.kt": f"coerceIn({low}f, {high}f)",
+               "Classifier.swift": f"min(max(step, {low}), {high})"}  # fmt: skip
+    assert between[name] in text
+    assert not re.search("bitmap|cgimage|colour|camera", text, re.IGNORECASE)
+    found = {key.replace("_", "").lower(): float(value) for key, value in CONSTANT.findall(text)}
+    assert name == "README.md" or found["numinputs"] == np.prod(residual.handoff.test_images.shape[1:])
+
+
+def test_a_size_that_is_not_square_is_covered():
+    """Of 96 x 64 it is 110 x 73."""
+    assert (room := pictures.room((96, 64))) == (110, 73) and pictures.room(96) == (110, 110)
+    assert all(side == pictures.resized_side(of) for side, of in zip(room, (96, 64), strict=True))
+
+
 @pytest.mark.parametrize("name", phone_bundle.SOURCES)
 def test_resizing_is_told_where_training_resized(residual, name):
     plain, _ = sources(residual.handoff, "uint8", 0)
@@ -49,9 +73,12 @@ def test_resizing_is_told_where_training_resized(residual, name):
 
 
 @pytest.mark.parametrize("name", ["Classifier.kt", "Classifier.swift"])
-@pytest.mark.parametrize("image_size, squashes", [(0, False), (224, False), (224, True)])
-def test_brackets_close(residual, name, image_size, squashes):
-    text = re.sub(r'"[^"\n]*"|//.*', "", sources(residual.handoff, "uint8", image_size, squashes)[0][name])
+@pytest.mark.parametrize(
+    "image_size, squashes, is_signal",
+    [(0, False, False), (224, False, False), ((96, 64), False, False), (224, True, False), (0, False, True)],
+)
+def test_brackets_close(residual, name, image_size, squashes, is_signal):
+    text = re.sub(r'"[^"\n]*"|//.*', "", sources(residual.handoff, "uint8", image_size, squashes, is_signal)[0][name])
     open_brackets = []
     for bracket in re.findall(r"[()\[\]{}]", text):
         if bracket in "([{":

@@ -39,14 +39,14 @@ def test_least_share_of_equal_integers_is_told(key):
     assert runtime_line({**ROW, key: part}).startswith("computes what was predicted for it: 98.50 % (")
 
 
-def test_passed_file_has_notes_its_size_and_a_line_for_each_runtime_that_ran(capsys):
+def test_passed_file_has_notes_a_line_for_each_runtime_that_ran_and_the_verdict_last(capsys):
     assert print_verdict(PASSED, PATH) is True
     out, err = capsys.readouterr()
-    note, size, runtime = out.splitlines()
+    note, runtime, verdict = out.splitlines()
     assert note == "note: weights are stored as int8: as asked for"
-    assert size == (
-        f"{PATH}: 90,128 bytes; top-1 79.13 % on 10,000 test images as litert computes it; the student in real numbers "
-        "has 79.07 %"
+    assert verdict == (
+        f"verified: {PATH}: 90,128 bytes; top-1 79.13 % on 10,000 test images as litert computes it; "
+        "the student in real numbers has 79.07 %"
     )
     assert runtime.startswith("litert: computes what was predicted for it: 100.00 %")
     assert err == ""
@@ -73,6 +73,6 @@ def test_names_of_a_strangers_tensors_are_shown_on_one_line_of_bounded_length(ca
 def test_lookup_tables_are_told_of_under_their_own_name(capsys):
     compressed = {"file": {"bytes": 37_472}, "equal_logits": 100.0, "num_images": 200}
     print_verdict({**PASSED, "compressed": compressed}, PATH)
-    assert capsys.readouterr().out.splitlines()[-1] == (
+    assert capsys.readouterr().out.splitlines()[-2] == (
         "export/model.compressed.tflite: 37,472 bytes, 100.00 % of the plain file's logits on 200 images"
     )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib import image as image_files
 
-from tflite_export.reporting.misclassified import MAX_CLASSES, against_full_precision, confusion, picture
+from tflite_export.reporting.misclassified import MAX_CLASSES, against_full_precision, confusion, picture, signal
 
 
 def test_matrix_of_few_classes_is_whole():
@@ -54,3 +54,11 @@ def test_picture_is_a_png_of_its_pixels(shape, size):
     seen = image_files.imread(io.BytesIO(base64.b64decode(picture(pixels))), format="png")
     assert seen.shape[:2] == size
     np.testing.assert_array_equal(np.round(seen[0, 0, :3] * 255), np.broadcast_to(pixels[0, 0], 3))
+
+
+@pytest.mark.parametrize("shape, size", [((12, 3), (3, 12)), ((12, 3, 2), (6, 12)), ((7,), (1, 7))])
+def test_signal_is_a_map_whose_first_axis_goes_to_the_right(shape, size):
+    steps = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    seen = image_files.imread(io.BytesIO(base64.b64decode(signal(steps))), format="png")
+    assert seen.shape[:2] == size
+    np.testing.assert_array_equal(np.round(seen[..., 0] * 255), steps.reshape(len(steps), -1).T)

@@ -90,7 +90,7 @@ def diagnose(folder, residual, examined):
 
 
 def written(folder, verification, classes=None) -> Page:
-    report.write(folder, verification, classes)
+    report.write(folder, verification, folder / "report.html", classes)
     return Page((folder / "report.html").read_text())
 
 
@@ -176,7 +176,7 @@ def test_names_are_escaped(folder, tmp_path, verification):
 
 def test_umlauts_are_shown_whatever_the_locale(folder, verification, monkeypatch):
     monkeypatch.setenv("LC_ALL", "C")
-    report.write(folder, {**verification, "passed": False, "failures": ["Größe ≠ 3"]})
+    report.write(folder, {**verification, "passed": False, "failures": ["Größe ≠ 3"]}, folder / "report.html")
     assert "Größe ≠ 3".encode() in (folder / "report.html").read_bytes()
 
 
@@ -206,7 +206,7 @@ def test_missing_result_is_an_error_and_no_empty_place(folder, verification):
     del results["seed"]
     (folder / "results.json").write_text(json.dumps(results))
     with pytest.raises(Exception, match="seed"):
-        report.write(folder, verification)
+        report.write(folder, verification, folder / "report.html")
 
 
 def test_teacher_and_several_phases_are_shown(folder, verification):

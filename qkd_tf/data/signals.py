@@ -1,0 +1,176 @@
+"""Features that are no pictures: what tells them, and how they become 8 bits, once, on a grid of the training set's.
+
+A network reads them as the real numbers that the integers stand for, scale * (integer - zero point). The same scale and
+zero point stand in the file's input.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from qkd_tf.contract.grid import INT8_MIN, TensorQuantParams, activation_params, pixel_grid, quantize
+from qkd_tf.experiment import DataSpec, require
+
+COLOURS = (1, 3, 4)  # channels of pictures
+STEPS = 256
+LAST_ZERO_POINT = STEPS - 2  # a grid has a positive integer
+BATCH_BYTES = 16 << 20  # of features that are looked at together
+TAIL = 0.001  # share of the numbers, at each end, that does not count as the bulk
+FEW_STEPS = 32  # of 256, that the bulk of all numbers should take at the least
+FEW_STEPS_OF_CHANNEL = 8
+
+
+def are_signals(shape: tuple[int | None, ...], dtype: np.dtype, spec: DataSpec) -> bool:
+    """Whether examples of a shape, without N, are signals: as flags say, else as the shape tells.
+
+    Pictures are [H, W, C] of 1, 3 or 4 channels, and square, or of colours. Squares of 8 bits are pictures of any
+    channels.
+    """
+    if spec.signals is not None or spec.of_signals:
+        return spec.signals is not False
+    if len(shape) != 3:
+        return len(shape) < 3 and not (np.dtype(dtype) == np.uint8 and len(shape) == 2 and shape[0] == shape[1])
+    height, width, channels = shape
+    if spec.of_pictures or None in shape:
+        return False
+    if height == width:
+        return channels not in COLOURS and np.dtype(dtype) != np.uint8
+    return min(height, width) == 1 or channels not in COLOURS[1:]
+
+
+def require_features(features: np.ndarray, name: str, spec: DataSpec) -> None:
+    """Raises ExperimentError: no numbers, NaN, another rank than a network can read, or flags of pictures."""
+    shape = features.shape[1:]
+    flags = ", ".join(f"--{flag}" for flag in spec.of_pictures)
+    require(
+        not flags,
+        f"{flags}: for pictures alone, and {name} has signals of shape {shape}, which are not cropped, mirrored, "
+        "resized or recoloured; leave it out, or say --nosignals (signals=False) if they are pictures",
+    )
+    require(
+        1 <= len(shape) <= 3 and 0 not in shape,
+        f"{name} has features of shape {shape}; [steps, channels] or [height, width, channels] is expected of each",
+    )
+    require(
+        features.dtype.kind in "iuf",
+        f"{name} has features of {features.dtype}; numbers are expected, best as float32",
+    )
+    for part in _parts(features):
+        with np.errstate(over="ignore"):
+            is_finite = bool(np.isfinite(part.astype(np.float32)).all())
+        require(
+            is_finite, f"{name} has features that are not finite (NaN or infinite); mend or leave out those examples"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class InputGrid:
+    """256 steps that features are put on.
+
+    Attributes:
+      params: scale, and the step that means 0.0.
+      is_given: the features came on these steps, as 8-bit numbers.
+    """
+
+    params: TensorQuantParams
+    is_given: bool
+
+    @property
+    def zero_point(self) -> int:
+        """0..254."""
+        return -self.params.grid.qmin
+
+    def steps(self, features: np.ndarray) -> np.ndarray:
+        """Features [N, ...] as uint8."""
+        if self.is_given and features.dtype == np.uint8:
+            return features
+        steps = np.empty(features.shape, np.uint8)
+        for start, part in _numbered(features):
+            whole = part.astype(np.int16) if self.is_given else quantize(part, self.params).astype(np.int16)
+            steps[start : start + len(part)] = whole - INT8_MIN
+        return steps
+
+    def clipped(self, features: np.ndarray) -> float:
+        """Share of the numbers, 0..1, that lie beyond the steps, by more than rounding."""
+        if self.is_given:
+            return 0.0
+        grid, scale = self.params.grid, np.float32(self.params.scale)
+        low, high = (grid.qmin - 0.5) * scale, (grid.qmax + 0.5) * scale
+        beyond = sum(np.count_nonzero((part < low) | (part > high)) for part in _parts(features))
+        return beyond / max(1, features.size)
+
+    def notes(self, train: np.ndarray, clipped: dict[str, float], whole: str) -> tuple[str, ...]:
+        """What was chosen and what it costs, one per line.
+
+        Args:
+          train: steps of the training set.
+          clipped: share by split.
+          whole: what the sets are, in words.
+        """
+        grid, scale = self.params.grid, self.params.scale
+        shares = ", ".join(f"{name} {100 * share:.3g} %" for name, share in clipped.items())
+        notes = [
+            f"note: {whole} are signals, read as they are: the input has scale {scale:.6g} and zero point "
+            f"{self.zero_point} of 0..255, {grid.qmin * scale:.5g} to {grid.qmax * scale:.5g}; clipped: {shares}"
+        ]
+        if self.is_given:
+            return tuple(notes)
+        taken, by_channel = _steps_taken(train), [_steps_taken(part) for part in np.moveaxis(train, -1, 0)]
+        if taken < FEW_STEPS:
+            notes.append(
+                f"note: all but {200 * TAIL:g} % of the training set's numbers take {taken} of the input's 256 steps: "
+                "a few far ones, or an offset from 0.0, take the others; give a smaller --input_scale, or take the "
+                "offset off the features"
+            )
+        elif min(by_channel) < FEW_STEPS_OF_CHANNEL:
+            narrow, wide = int(np.argmin(by_channel)), int(np.argmax(by_channel))
+            notes.append(
+                f"note: channel {narrow} takes {by_channel[narrow]} of the input's 256 steps, channel {wide} "
+                f"{by_channel[wide]}: one scale serves all of them; divide each channel by its own deviation, here and "
+                "on the device, if the narrow ones matter"
+            )
+        return tuple(notes)
+
+
+def input_grid(train: np.ndarray, is_given: bool, spec: DataSpec) -> InputGrid:
+    """The steps that the training set's features take: its whole range, with 0.0 on a step, unless flags tell more.
+
+    Args:
+      train: [N, ...], finite.
+      is_given: they are steps, of uint8 or int8: they stand for themselves, or for what flags say.
+
+    Raises:
+      ExperimentError: all features are the same number, or too large for a scale of float32.
+    """
+    low, high = float(train.min()), float(train.max())
+    require(low < high, f"train has features that are all {low:g}; there is nothing to tell classes apart by")
+    zero_point, scale = spec.input_zero_point, spec.input_scale
+    if is_given:
+        zero_point = zero_point if zero_point is not None else -INT8_MIN if train.dtype == np.int8 else 0
+        scale = scale or 1.0
+    elif zero_point is None:
+        step = scale or (max(high, 0.0) - min(low, 0.0)) / (STEPS - 1)
+        zero_point = int(np.clip(np.round(-low / step), 0, LAST_ZERO_POINT))
+    if scale is None:
+        scale = max(high / (STEPS - 1 - zero_point), -low / zero_point if zero_point else 0.0)
+    require(
+        np.finfo(np.float32).tiny <= scale <= np.finfo(np.float32).max,
+        f"train has features from {low:g} to {high:g}: a step of {scale:g} is no number of float32; scale them",
+    )
+    return InputGrid(activation_params(pixel_grid(zero_point), scale), is_given)
+
+
+def _steps_taken(steps: np.ndarray) -> int:
+    """Between the outermost that are not in a tail."""
+    shares = np.cumsum(np.bincount(steps.ravel(), minlength=STEPS)) / steps.size
+    return int(np.searchsorted(shares, 1 - TAIL) - np.searchsorted(shares, TAIL, side="right")) + 1
+
+
+def _parts(features: np.ndarray):
+    return (part for _, part in _numbered(features))
+
+
+def _numbered(features: np.ndarray):
+    """(Number of the first example, some examples at a time)."""
+    size = max(1, BATCH_BYTES // max(1, features[:1].nbytes))
+    return ((start, features[start : start + size]) for start in range(0, len(features), size))

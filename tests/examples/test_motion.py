@@ -1,0 +1,11 @@
+import pathlib
+import runpy
+
+EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "motion.py"
+
+
+def test_example_runs_from_its_first_cell_to_a_verified_file():
+    told = runpy.run_path(str(EXAMPLE))
+    assert told["verification"]["passed"]
+    assert told["run"].student_top1 > 80
+    assert "Quantized(float feature)" in (told["run_dir"] / "export" / "micro" / "model.h").read_text()

@@ -1,0 +1,112 @@
+"""Signals from the command line: float features of a file, from the pre-flight to a file that is proven."""
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import tf_keras
+from ai_edge_litert.interpreter import Interpreter
+from tf_keras import layers
+
+from tests.in_process import start
+
+SHAPE = (16, 3)
+
+
+def waves(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Series of three speeds, float32."""
+    random, labels = np.random.default_rng(seed), np.arange(number) % 3
+    turns = np.arange(16)[:, np.newaxis] * (1 + labels[:, np.newaxis, np.newaxis]) / 2
+    series = np.sin(turns + random.uniform(0, 6, (number, 1, 3))) + random.normal(0, 0.1, (number, *SHAPE))
+    return (series - 0.4).astype(np.float32), labels
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Folder of a set, of a model and of a run that was trained and exported by commands."""
+    folder = tmp_path_factory.mktemp("signals")
+    (x_train, y_train), (x_test, y_test) = waves(120, 0), waves(60, 1)
+    np.savez(folder / "set.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    normalization = layers.Normalization()
+    normalization.adapt(x_train)
+    tf_keras.Sequential(
+        [layers.Input(SHAPE), normalization, layers.Conv1D(8, 5, activation="relu"), layers.GlobalAveragePooling1D(),
+         layers.Dense(3)], name="net"
+    ).save(folder / "net.keras")  # fmt: skip
+    flags = [
+        f"--dataset=npz:{folder / 'set.npz'}", f"--student={folder / 'net.keras'}", "--phases=self_studying",
+        "--epochs=8", "--learning_rates=0.2", "--batch_size=16", "--target=microcontroller",
+    ]  # fmt: skip
+    start("qkd_tf.preflight", flags)
+    start("qkd_tf.train", [*flags, f"--run_dir={folder / 'run'}"])
+    start("tflite_export", [f"--run_dir={folder / 'run'}"])
+    return folder
+
+
+def results_of(run):
+    return json.loads((run / "run" / "results.json").read_text())
+
+
+def test_the_file_is_proven_and_its_input_has_what_was_chosen_from_the_training_set(run):
+    verification = json.loads((run / "run" / "export" / "verification.json").read_text())
+    assert verification["passed"] and results_of(run)["student_test_top1"] > 60
+    chosen = results_of(run)["data"]["input"]
+    interpreter = Interpreter(str(run / "run" / "export" / "model.tflite"))
+    (entry,) = interpreter.get_input_details()
+    assert entry["shape"].tolist() == [1, *SHAPE]
+    assert entry["quantization"] == (np.float32(chosen["scale"]), chosen["zero_point"] - 128)
+
+
+def test_features_by_the_bundles_words_are_those_of_the_handoff(run):
+    features, _ = waves(60, 1)
+    chosen = results_of(run)["data"]["input"]
+    scale, zero_point = np.float32(chosen["scale"]), chosen["zero_point"] - 128
+    integers = np.clip(np.rint(features / scale) + zero_point, -128, 127).astype(np.int8)
+    handed_over = np.load(run / "run" / "handoff" / "test_images.npy")
+    np.testing.assert_array_equal(integers, handed_over.astype(int) - 128)
+    readme = (run / "run" / "export" / "micro" / "README.md").read_text()
+    assert f"integer = round(feature / {float(scale)!r}) + {zero_point}, at least -128 and at most 127" in readme
+    assert "Pixels" not in readme and "picture" not in readme
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+def test_the_bundles_function_puts_features_on_the_same_integers(run, tmp_path):
+    features, _ = waves(60, 1)
+    features = np.concatenate([features.ravel(), [-1e9, 1e9, 0.0]]).astype(np.float32)
+    (tmp_path / "main.cc").write_text(
+        '#include <cstdio>\n#include "model.h"\nint main() {\n  float feature;\n'
+        '  while (std::fread(&feature, 4, 1, stdin)) std::printf("%d ", classifier::Quantized(feature));\n}\n'
+    )
+    command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{run / 'run' / 'export' / 'micro'}"]
+    subprocess.run([*command, "main.cc", "-o", "main"], cwd=tmp_path, check=True)
+    printed = subprocess.run([tmp_path / "main"], input=features.tobytes(), capture_output=True, check=True).stdout
+    handed_over = np.load(run / "run" / "handoff" / "test_images.npy").ravel().astype(int) - 128
+    zero_point = results_of(run)["data"]["input"]["zero_point"] - 128
+    assert list(map(int, printed.split())) == [*handed_over, -128, 127, zero_point]
+
+
+def test_runs_on_signals_are_compared(run, capsys):
+    start("qkd_tf.compare", [str(run / "run")])
+    assert "60 test images" in capsys.readouterr().out
+
+
+def test_each_layer_is_tried_at_other_widths(run, capsys):
+    start("qkd_tf.sensitivity", [f"--run_dir={run / 'run'}", "--try_bits=2"])
+    assert "| conv1d | 2 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--crop_padding=1"], "--crop_padding: for pictures alone"),
+        (["--student_pixel_mean=128"], "--student_pixel_mean and --student_pixel_std are for pixels"),
+        (["--input_scale=0"], "--input_scale=0.0: a positive, finite number is expected"),
+        (["--student=resnet8"], "resnet8 reads pictures or maps"),
+    ],
+)
+def test_flags_that_do_not_fit_end_the_command_with_a_line(run, flags, message):
+    given = [f"--dataset=npz:{run / 'set.npz'}", f"--student={run / 'net.keras'}", "--phases="]
+    with pytest.raises(SystemExit, match=message):
+        start("qkd_tf.preflight", [*given, *flags])
