@@ -84,7 +84,7 @@ def test_honest_run_exits_with_0_and_says_where_the_file_is(honest, folders):
     lines = honest.stdout.splitlines()
     notes = [line for line in lines if line.startswith("note: ")]
     *runtimes, first, last = lines[len(notes) :]
-    assert any("weights are stored as int8: LiteRT runs INT4" in note for note in notes)
+    assert any("weights are stored as int8: no other is faster" in note for note in notes)
     assert first.startswith(f"verified: {target}/export/model.tflite: {size:,} bytes; top-1 ")
     assert " % on 32 test images as litert computes it; the student in real numbers has " in first
     asked = [name for name in RUNTIMES if absence(name) is None]
