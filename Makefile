@@ -1,4 +1,4 @@
-# Every target does its own set-up: the first one makes .venv from the pinned requirements.
+# Every target does its own set-up: the first one makes .venv from the requirements, at the versions of constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -61,7 +61,7 @@ build/tflm:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ xmos-ai-tools==1.4.2
 
 .venv/installed: requirements.txt requirements-dev.txt requirements-micro.txt requirements-ethos_u.txt constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.11 ..." % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.13 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		-r requirements.txt -r requirements-dev.txt -r requirements-micro.txt -c constraints.txt

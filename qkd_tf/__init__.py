@@ -14,10 +14,16 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 __version__ = "0.1.0"
 
-DOOR = ("fit", "Run")  # of qkd_tf.api, which imports TensorFlow and is had when it is asked for
+# Name -> the module that has it. Some import TensorFlow, so each is had when it is asked for.
+DOOR = {
+    "fit": "qkd_tf.api",
+    "Run": "qkd_tf.outcome.run",
+    "ExperimentError": "qkd_tf.experiment",
+    "FolderInUseError": "qkd_tf.storage.folder_lock",
+}
 
 
 def __getattr__(name: str):
     if name in DOOR:
-        return getattr(importlib.import_module("qkd_tf.api"), name)
+        return getattr(importlib.import_module(DOOR[name]), name)
     raise AttributeError(f"module {__name__} has no attribute {name}")

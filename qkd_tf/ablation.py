@@ -54,7 +54,8 @@ def schedule(row: str, experiment: Experiment) -> list[tuple[str, int, float]]:
     names = tuple(name for name, _, _ in phases[-3:])
     require(
         names == PLAN,
-        f"--phases={','.join(FLAGS.phases)} must end in {','.join(PLAN)}, whose epochs the rows share out",
+        f"--phases={','.join(experiment.training.phase_names)} must end in {','.join(PLAN)}, "
+        "whose epochs the rows share out",
     )
     rates = {name: rate for name, _, rate in phases[-3:]}
     shares = zip(ROWS[row], (epochs for _, epochs, _ in phases[-3:]), strict=True)

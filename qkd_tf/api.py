@@ -1,51 +1,28 @@
 """The job in Python: `qkd_tf.fit` trains, on images or signals in memory too, and gives the run that is exported."""
 
-import dataclasses
 import pathlib
 import re
+import time
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import tf_keras
 
 from qkd_tf import flags
+from qkd_tf.data import Function
 from qkd_tf.data.memory_set import GivenSet, source_of
+from qkd_tf.distillation.listeners import listener_of
 from qkd_tf.experiment import IN_MEMORY, TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY, ExperimentError, bit_widths, require
 from qkd_tf.models.copier import is_graph
 from qkd_tf.models.keras3 import door
+from qkd_tf.outcome.run import Run
 from qkd_tf.process.borrowed_process import borrowed
 from qkd_tf.process.stop_signals import Stopped
-from qkd_tf.storage import durable
 from qkd_tf.train import InMemory, train
 
 # Flags that `fit` has another argument for.
-ARGUMENTS = {"weight_bits": "bits", "activation_bits": "bits", "epochs": "phases", "dataset": "train_set"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A finished run; `tflite_export.export` and every function that takes a path takes it too."""
-
-    path: pathlib.Path
-
-    def __fspath__(self) -> str:
-        return str(self.path)
-
-    @property
-    def results(self) -> dict:
-        """What results.json tells.
-
-        Raises:
-          ExperimentError: the run is not finished, or the file was changed.
-        """
-        try:
-            return durable.read_json(self.path / "results.json")
-        except (OSError, durable.DamageError) as error:
-            raise ExperimentError(f"{self.path} is no finished run: {error}") from error
-
-    @property
-    def student_top1(self) -> float:
-        """Of the student on the test set, in percent: computed in the integers of the runtime that judges its file."""
-        return self.results["student_test_top1"]
+ARGUMENTS = {"weight_bits": "bits", "activation_bits": "bits", "dataset": "train_set"}
+RUNS = pathlib.Path("runs")  # where a run without a folder gets one
 
 
 @borrowed()
@@ -54,13 +31,15 @@ def fit(
     train_set: GivenSet | str,
     test_set: GivenSet | None = None,
     *,
-    run_dir: str | pathlib.Path,
+    run_dir: str | pathlib.Path | None = None,
     bits: str = "w4a4",
-    phases: Mapping[str, int],
+    phases: Mapping[str, int] | Sequence[str] | None = None,
     teacher: tf_keras.Model | str | None = None,
     validation_set: GivenSet | None = None,
     label_names: Sequence[str] | None = None,
     pretrained: Collection[str] = ("teacher",),
+    augment: Function | str | None = None,
+    callbacks: Any = None,
     **options,
 ) -> Run:
     """Trains a low-bit student by QKD, as `python -m qkd_tf.train` does.
@@ -75,15 +54,22 @@ def fit(
       train_set, test_set, validation_set: images or signals, as `data.memory_set.source_of` takes them. Without a
         validation set a part of the training set chooses the best epoch (`validation_fraction`). A name is what
         --dataset takes, and is all three.
-      run_dir: new folder, or that of the same call before.
+      run_dir: new folder, or that of the same call before; None for a new one in runs/, whose name is printed. A call
+        without one begins anew: to go on with a run that was stopped, give its folder.
       bits: widths of weights and activations, "w4a4"; single layers by `bits_rule=["regex=w8a8"]`.
-      phases: epochs by phase, in order, for instance {"self_studying": 30, "co_studying": 100, "tutoring": 70}; {} for
-        intervals by calibration alone.
+      phases: epochs by phase, in order, for instance {"self_studying": 30, "co_studying": 100, "tutoring": 70}, or
+        names alone, with `epochs` as an option, a number for each or one for all; {} for intervals by calibration
+        alone; None for self_studying, and with a teacher co_studying and tutoring behind it.
       teacher: as `student`; one that does not begin with a Rescaling reads (pixel - teacher_pixel_mean) /
         teacher_pixel_std; co_studying and tutoring need one.
       label_names: one a class; None for those of an image_dataset_from_directory, else numbers.
       pretrained: which of "student" and "teacher" a phase full_precision leaves as they are; it trains the others.
         Without that phase both are taken as trained.
+      augment: augment(images, seed) for training batches, or what --augment takes: `data.open_augmentation` has what it
+        gets and gives.
+      callbacks: on_epoch_end(phase, epoch, logs), a function or an object with that method, or several: called when an
+        epoch is validated and saved, epoch counted from 0 in its phase, logs as `Run.history` has them. What it raises
+        ends the call, and the same call goes on behind that epoch.
       options: any flag of `qkd_tf.train` (docs/flags.md), by name: learning_rates=0.01, batch_size=64, seed=1.
 
     Raises:
@@ -93,15 +79,23 @@ def fit(
       KeyboardInterrupt: a signal stopped the training; the step at hand is saved.
     """
     weight_bits, activation_bits = bit_widths(str(bits), "bits")
-    require(isinstance(phases, Mapping), f"phases={phases!r}: epochs by phase are expected, as {{'self_studying': 30}}")
-    for name in options.keys() & ARGUMENTS.keys():
-        raise ExperimentError(f"{name} is told by the argument {ARGUMENTS[name]}; leave the option out")
+    told_by = ARGUMENTS | ({"epochs": "phases"} if isinstance(phases, Mapping) else {})
+    for name in options.keys() & told_by.keys():
+        raise ExperimentError(f"{name} is told by the argument {told_by[name]}; leave the option out")
+    require(
+        phases is None or (isinstance(phases, Mapping | Sequence) and all(isinstance(name, str) for name in phases)),
+        f"phases={phases!r}: epochs by phase are expected, as {{'self_studying': 30}}, or names of phases",
+    )
+    if phases is not None:
+        options["phases"] = [phases] if isinstance(phases, str) else list(phases)
+    if isinstance(phases, Mapping):
+        options["epochs"] = list(phases.values())
     given = {}
     for role, model in (("student", student), ("teacher", teacher)):
-        trained = role in pretrained or "full_precision" not in phases
+        trained = role in pretrained or "full_precision" not in options.get("phases", ())
         if isinstance(model, str):
             options[role] = model
-        elif model is not None:
+        elif model is not None or role == "student":
             require(
                 isinstance(model, tf_keras.Model) or door.is_model(model),
                 f"{role} is a {type(model).__name__}; a model of Keras is expected",
@@ -112,8 +106,16 @@ def fit(
                 "functional model, or a Sequential one that begins with tf_keras.Input, without a call of its own",
             )
             given[role], options[role] = model, _name(model, trained)
-    options |= {"run_dir": run_dir, "weight_bits": weight_bits, "activation_bits": activation_bits}
-    options |= {"phases": list(phases), "epochs": list(phases.values())}
+    if augment is None or isinstance(augment, str):
+        options["augment"] = augment or ""
+    else:
+        require(callable(augment), f"augment is a {type(augment).__name__}; a function of (images, seed) is expected")
+        name = getattr(augment, "__name__", type(augment).__name__)
+        given["augment"], options["augment"] = augment, IN_MEMORY + name
+    if callbacks is not None:
+        given["after_epoch"] = listener_of(callbacks)
+    folder = pathlib.Path(run_dir or _fresh_folder(options["student"], bits))
+    options |= {"run_dir": folder, "weight_bits": weight_bits, "activation_bits": activation_bits}
     if isinstance(train_set, str):
         require(test_set is None and validation_set is None, f"{train_set} has its own test and validation images")
         options["dataset"] = train_set
@@ -128,11 +130,28 @@ def fit(
         given["source"] = source_of(train_set, test_set, validation_set, spec, label_names)
         options["dataset"] = IN_MEMORY + given["source"].version
     values = flags.flags_of(options)
+    experiment = flags.experiment_from_flags(values)
+    for note in flags.notes(values):
+        print(note)
+    if run_dir is None:
+        print(f"run folder: {folder}; with run_dir={str(folder)!r} the same call goes on where it was stopped")
+    again = "the same call" if run_dir is not None else f"the same call with run_dir={str(folder)!r}"
     try:
-        train(flags.experiment_from_flags(values), flags.flag_lines(values), InMemory(**given))
+        train(experiment, flags.flag_lines(values), InMemory(**given))
     except Stopped as stopped:
-        raise KeyboardInterrupt(f"stopped by {stopped}; the same call goes on from the last checkpoint") from None
-    return Run(pathlib.Path(run_dir))
+        raise KeyboardInterrupt(f"stopped by {stopped}; {again} goes on from the last checkpoint") from None
+    return Run(folder)
+
+
+def _fresh_folder(student: str, bits: str) -> pathlib.Path:
+    """A folder that is not there yet, by student, bits and time: runs/mobilenet_w4a4_20261129-084512."""
+    words = re.sub(r"[^\w.-]+", "_", student.rpartition(":")[2].rpartition("/")[2])
+    path = RUNS / f"{words}_{bits}_{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 1
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{path.name.partition('+')[0]}+{number}")
+    return path
 
 
 def _name(model: tf_keras.Model, trained: bool) -> str:

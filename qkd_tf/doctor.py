@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import platform
 import re
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator
 from qkd_tf.console.chatter import quiet, raise_threshold
 
 ROOT = pathlib.Path(__file__).parents[1]
-PYTHON = (3, 11)
+PYTHONS = ((3, 11), (3, 13))  # the first and the last
 MODULES = {  # package -> what is imported of it, where the names differ
     "absl-py": "absl",
     "ai-edge-litert": "ai_edge_litert.interpreter",
@@ -33,7 +34,9 @@ MODULES = {  # package -> what is imported of it, where the names differ
     "tensorflow-model-optimization": "tensorflow_model_optimization",
 }
 OPTIONAL = {"tflite-micro": "tflite_micro.python.tflite_micro.runtime"}
+MICRO = ("tflite-micro", "bitarray", "PyYAML")
 INSTALL = "python -m pip install -r requirements.txt -c constraints.txt"
+INSTALL_MICRO = "python -m pip install -r requirements-micro.txt -c constraints.txt"
 FREE_BYTES = 2 << 30  # a run of CIFAR-10 takes some 100 MB, one of ImageNet with its test images several GB
 WIDTHS = range(2, 9)
 
@@ -58,42 +61,70 @@ class Finding:
 
 def python() -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
-    fits = sys.version_info[:2] == PYTHON
-    wanted = ".".join(map(str, PYTHON))
-    yield Finding(
-        fits, f"Python {version}", "" if fits else f"install Python {wanted}; make PYTHON=python{wanted} demo"
-    )
+    fits = PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]
+    first, last = (".".join(map(str, python)) for python in PYTHONS)
+    remedy = f"install a Python of {first} to {last}; make PYTHON=python{last} demo"
+    yield Finding(fits, f"Python {version}", "" if fits else remedy)
+    if sys.platform == "win32":
+        yield Finding(False, "Windows", "work in WSL2, the Linux of Windows: wsl --install")
 
 
 def packages() -> Iterator[Finding]:
-    """Each package that the code imports: there, importable, and of the version that was tested."""
-    for name, tested in pins().items():
+    """Each package that the code imports: there, importable, of a version that is asked for, and that was tested."""
+    pinned = pins()
+    for name, asked in requirements().items():
+        install = INSTALL if (ROOT / "requirements.txt").exists() else f"python -m pip install '{name}{asked}'"
         try:
             version = importlib.metadata.version(name)
             importlib.import_module(MODULES.get(name, name))
+            fits = importlib.import_module("packaging.specifiers").SpecifierSet(asked).contains(version, True)
         except Exception as error:  # a broken binary raises whatever it likes
-            yield Finding(False, f"{name}: {first_line(error)}", INSTALL)
+            yield Finding(False, f"{name}: {first_line(error)}", install)
             continue
-        other = version != tested
-        yield Finding(None if other else True, f"{name} {version}" + (f", tested with {tested}" if other else ""))
+        tested = pinned.get(_plain(name), version)
+        if not fits:
+            yield Finding(False, f"{name} {version}, and {asked} is needed", install)
+        elif version != tested:
+            yield Finding(None, f"{name} {version}, tested with {tested}")
+        else:
+            yield Finding(True, f"{name} {version}")
     for name, module in OPTIONAL.items():
         try:
             importlib.import_module(module)
             yield Finding(True, f"{name} {importlib.metadata.version(name)}")
         except Exception as error:
             what = f"{name}: {first_line(error)}; exports then ask LiteRT alone"
-            yield Finding(None, what, "python -m pip install -r requirements-micro.txt -c constraints.txt")
+            yield Finding(None, what, micro_remedy())
 
 
-def pins() -> dict[str, str]:
-    """Package -> the version it was tested with: of requirements.txt, or of the installed package's metadata."""
+def micro_remedy() -> str:
+    """How TFLM is installed, where it can be."""
+    if not (sys.platform == "linux" and platform.machine() == "x86_64"):
+        return "nothing: TFLM has wheels for Linux on x86-64 alone"
+    return INSTALL_MICRO if (ROOT / "requirements-micro.txt").exists() else f"python -m pip install {' '.join(MICRO)}"
+
+
+def requirements() -> dict[str, str]:
+    """Package -> the versions that are asked for: of requirements.txt, or of the installed package's metadata."""
     file = ROOT / "requirements.txt"
     try:
         lines = file.read_text().splitlines() if file.exists() else importlib.metadata.requires("qkd_tf") or []
     except importlib.metadata.PackageNotFoundError:
         lines = []
-    found = (re.match(r"([\w.-]+)==([^\s;]+)(?!.*extra ==)", line) for line in lines)
-    return {match[1]: match[2] for match in found if match}
+    found = (re.match(r"([\w.-]+)\s*([<>=!~][^;]*)(?!.*extra ==)", line) for line in lines)
+    return {match[1]: match[2].strip() for match in found if match}
+
+
+def pins() -> dict[str, str]:
+    """Package, in small letters with dashes -> the version it was tested with; only where the sources are."""
+    file = ROOT / "constraints.txt"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {_plain(name): version for name, equals, version in (line.partition("==") for line in lines) if equals}
+
+
+def _plain(name: str) -> str:
+    """A package's name as packages are compared."""
+    return re.sub("[-_.]+", "-", name).lower()
 
 
 def keras() -> Iterator[Finding]:

@@ -110,14 +110,27 @@ def _define_phases() -> None:
     """Lists of one entry a phase."""
     FLAGS.DEFINE_list(
         "phases",
-        ["self_studying", "co_studying", "tutoring"],
-        "Phases in order: " + ", ".join(ex.PHASES) + "; none: calibration alone.",
+        None,
+        "Phases in order: " + ", ".join(ex.PHASES) + "; none, --phases=: calibration alone; default: self_studying, "
+        "and with a teacher co_studying and tutoring behind it.",
     )
-    FLAGS.DEFINE_list("epochs", ["30", "100", "70"], "Epochs of each phase (QKD on CIFAR: 30, 100, 70).")
+    FLAGS.DEFINE_list(
+        "epochs",
+        None,
+        "Epochs of each phase, or one number for all; default: "
+        + ", ".join(f"{name} {number}" for name, number in ex.EPOCHS.items())
+        + " (QKD on CIFAR: 30, 100, 70).",
+    )
     FLAGS.DEFINE_list(
         "learning_rates",
         ["0.01"],
         "Learning rate of each phase, or one for all, at the first step of its cosine (QKD: 0.01).",
+    )
+    FLAGS.DEFINE_list(
+        "class_weights",
+        [],
+        "Factor of each class's examples in the cross-entropy: a number a class, or CLASS:NUMBER for some of them, "
+        "CLASS a name or a number from 0; balanced: all classes weigh the same; default: each is 1.",
     )
 
 
@@ -150,19 +163,7 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True)
     """
     run_dir = values.run_dir if trains or values.run_dir is not None else "none"
     ex.require(run_dir is not None, "--run_dir is missing; give a folder for the run, such as runs/my_run")
-    epochs = values.epochs if values.phases else []
-    rates = (
-        values.learning_rates * (len(values.phases) if len(values.learning_rates) == 1 else 1) if values.phases else []
-    )
-    ex.require(
-        len(values.phases) == len(epochs) == len(rates),
-        f"--phases has {len(values.phases)} entries, --epochs {len(values.epochs)} and --learning_rates "
-        f"{len(values.learning_rates)}; give one of each a phase (or one learning rate for all)",
-    )
-    phases = tuple(
-        ex.PhaseSpec(name, *_numbers(int, "epochs", [number]), *_numbers(float, "learning_rates", [rate]))
-        for name, number, rate in zip(values.phases, epochs, rates, strict=True)
-    )
+    phases = _phases(values)
     weights_pixels = None
     if values.student_weights_mean or values.student_weights_std:
         weights_pixels = _normalization(values, "student_weights")
@@ -205,9 +206,49 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True)
         student=student,
         teacher=teacher,
         quantization=_spec(values, ex.QuantizationSpec, bits_rule=tuple(values.bits_rule)),
-        training=_spec(values, ex.TrainingSpec, phases=phases),
+        training=_spec(values, ex.TrainingSpec, phases=phases, class_weights=tuple(values.class_weights)),
         target=_spec(values, ex.TargetSpec),
     )
+
+
+def _phases(values: flags.FlagValues) -> tuple[ex.PhaseSpec, ...]:
+    """What --phases, --epochs and --learning_rates say, or their defaults."""
+    names, epochs, rates = _lengths(values)
+    return tuple(
+        ex.PhaseSpec(name, *_numbers(int, "epochs", [number]), *_numbers(float, "learning_rates", [rate]))
+        for name, number, rate in zip(names, epochs, rates, strict=True)
+    )
+
+
+def _lengths(values: flags.FlagValues) -> tuple[list[str], list[str], list[str]]:
+    """Phases, epochs and learning rates as texts, one of each a phase."""
+    names = ex.default_phases(bool(values.teacher)) if values.phases is None else values.phases
+    if not names:
+        return [], [], []
+    for name in names:
+        ex.require_known(name, ex.PHASES, "phase in --phases")
+    given = values.epochs or [str(ex.EPOCHS[name]) for name in names], values.learning_rates
+    epochs, rates = (numbers * len(names) if len(numbers) == 1 else numbers for numbers in given)
+    ex.require(
+        len(names) == len(epochs) == len(rates),
+        f"--phases has {len(names)} entries, --epochs {len(given[0])} and --learning_rates {len(given[1])}; give one "
+        "of each a phase, or one for all",
+    )
+    return names, epochs, rates
+
+
+def notes(values: flags.FlagValues = FLAGS) -> list[str]:
+    """How phases and epochs that were left open are settled, one per line.
+
+    Raises:
+      ExperimentError: as `experiment_from_flags`.
+    """
+    left_open = [f"--{name}" for name in ("phases", "epochs") if not values[name].value]
+    if values.phases == [] or not left_open:
+        return []
+    phases = ", ".join(f"{phase.name} for {phase.epochs} epochs" for phase in _phases(values))
+    alone = "" if values.teacher or values.phases else " without a teacher"
+    return [f"note: it trains {phases}, the default of {' and '.join(left_open)}{alone}"]
 
 
 def flags_of(options: Mapping[str, object]) -> flags.FlagValues:
@@ -232,8 +273,11 @@ def flags_of(options: Mapping[str, object]) -> flags.FlagValues:
 
 
 def _argument(flag: flags.Flag, value: object) -> object:
-    """What the flag's parser takes: numbers and texts as they are, lists as texts."""
+    """What the flag's parser takes: numbers and texts as they are, lists and dicts as texts."""
     if isinstance(flag, flags.MultiFlag) or isinstance(flag.parser, flags.ListParser):
+        if isinstance(value, Mapping):
+            return [f"{key}:{entry}" for key, entry in value.items()]
+        value = value.tolist() if hasattr(value, "tolist") else value  # an array of NumPy's
         return [str(entry) for entry in value] if isinstance(value, list | tuple) else [str(value)]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
@@ -241,7 +285,17 @@ def _argument(flag: flags.Flag, value: object) -> object:
 
 
 def flag_lines(values: flags.FlagValues = FLAGS, changed_only: bool = False) -> list[str]:
-    """The package's flags, or those whose value is not the default, as lines of a flag file of the same experiment."""
+    """The package's flags, or those whose value is not the default, as lines of a flag file of the same experiment.
+
+    Without `changed_only` phases and epochs that were left open are there as they are settled.
+
+    Raises:
+      ExperimentError: as `experiment_from_flags`.
+    """
+    if not changed_only:
+        names, epochs, _ = _lengths(values)
+        values = copy.deepcopy(values)
+        values["phases"].value, values["epochs"].value = names, epochs
     return [
         flag.serialize()
         for flag in map(values.__getitem__, FLAGS)

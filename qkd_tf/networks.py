@@ -257,7 +257,7 @@ def _outputs_on_noise(subject: Subject) -> np.ndarray:
 def _regularizers(model: tf_keras.Model, role: str) -> list[str]:
     """What is not taken over."""
     kinds = ("kernel_regularizer", "bias_regularizer", "activity_regularizer", "depthwise_regularizer",
-             "pointwise_regularizer", "beta_regularizer", "gamma_regularizer")  # fmt: skip
+             "pointwise_regularizer", "beta_regularizer", "gamma_regularizer", "alpha_regularizer")  # fmt: skip
     found = [layer.name for layer in leaves(model) if any(getattr(layer, kind, None) is not None for kind in kinds)]
     if not found:
         return []

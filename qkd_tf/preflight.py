@@ -11,7 +11,7 @@ from absl import app
 
 from qkd_tf import data, flags, networks
 from qkd_tf.console import command_line
-from qkd_tf.experiment import DataSpec, Experiment, ExperimentError, require, require_count
+from qkd_tf.experiment import DataSpec, Experiment, ExperimentError, class_weights, require, require_count
 from qkd_tf.outcome import handoff
 from qkd_tf.quantization.scheme import quantize_student
 
@@ -44,8 +44,12 @@ def look(experiment: Experiment, num_classes: int = 0) -> None:
     quantized = quantize_student(student.model, experiment.quantization, plan=plan)
     print(quantized.summary())
     handoff.require_readable(quantized)
+    augmentation = data.open_augmentation(experiment.data, shape)
+    for note in augmentation.notes if augmentation else ():
+        print(note)
     if source is not None:
         data.require_enough(source, experiment.data)
+        class_weights(experiment.training.class_weights, source.label_names, lambda: [1] * len(source.label_names))
         for note in source.notes if source.input_params else ():  # of pictures that are not yet read it may change
             print(note)
         for note in experiment.notes_on(source.train.num_examples):

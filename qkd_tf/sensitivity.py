@@ -198,7 +198,7 @@ def main(argv: list[str]) -> None:
             require_bits(width, "try_bits")
         experiment = flags.experiment_from_flags(FLAGS)
         run_dir = pathlib.Path(experiment.run_dir)
-        splits = data.load(experiment.data)
+        splits = data.load(dataclasses.replace(experiment.data, augment=""))  # nothing is trained
         subject = Subject(experiment, splits)
         identity = {"quantization": dataclasses.asdict(experiment.quantization), "data": splits.fingerprint}
         identity["max_eval_images"] = experiment.data.max_eval_images

@@ -19,10 +19,11 @@ from qkd_tf import data, flags, networks
 from qkd_tf.console import command_line
 from qkd_tf.distillation import strategies
 from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
+from qkd_tf.distillation.listeners import Listener
 from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.phase_setup import Networks
 from qkd_tf.distillation.trainer import Events, Place, Trainer
-from qkd_tf.experiment import Experiment, ExperimentError
+from qkd_tf.experiment import Experiment, ExperimentError, class_weights
 from qkd_tf.models import identity
 from qkd_tf.outcome import diagnosis, handoff, results, start
 from qkd_tf.process import borrowed_process
@@ -42,6 +43,8 @@ class InMemory:
     """What Python hands over as it is; what is None is found by the name that the experiment has for it."""
 
     source: data.Source | None = None
+    augment: data.Function | None = None
+    after_epoch: Listener | None = None
     student: tf_keras.Model | None = None
     teacher: tf_keras.Model | None = None
 
@@ -52,6 +55,7 @@ class Prepared:
 
     Attributes:
       contents: what the experiment is made of, as digests (`identity`).
+      class_weights: factor of each class's examples; None where all are 1.
       proof: what `Network.prove` returned, by role.
     """
 
@@ -59,6 +63,7 @@ class Prepared:
     teacher: tf_keras.Model | None
     splits: data.Splits
     contents: dict[str, str]
+    class_weights: list[float] | None
     proof: dict[str, dict | None]
 
 
@@ -111,8 +116,9 @@ def run(
         folder.claim(prepared.contents, identity.WORDS)
         look.keep()
         trained = Networks(student, teacher, experiment.pretrained)
-        events = Events(init_intervals, keep_full_precision)
-        phases = Trainer(experiment.training, trained, splits, Place(folder, stop, devices), events).run()
+        events = Events(init_intervals, keep_full_precision, given.after_epoch or Events.after_epoch)
+        place = Place(folder, stop, devices)
+        phases = Trainer(experiment.training, trained, splits, place, events, prepared.class_weights).run()
         for note in look.notes_on_end(phases[-1]["best_validation_top1"]) if phases else ():
             print(note)
         if devices.is_chief:
@@ -136,16 +142,19 @@ def _prepare(experiment: Experiment, devices: Distribution, given: InMemory, sou
             found["teacher"] = networks.checked_teacher(experiment, shape, num_classes, given.teacher)
     pictures = networks.proof_images(experiment.data, source)
     proof = {role: network.prove(pictures) for role, network in found.items()}
-    splits = data.pipelines(source, experiment.data)
+    splits = data.pipelines(source, experiment.data, given.augment)
+    weights = class_weights(experiment.training.class_weights, splits.label_names, splits.num_by_class)
     handoff.require_readable(student, splits.fingerprint["num_test"])
     devices.require_same(splits.fingerprint, "their images")
     teacher = found["teacher"].model if experiment.teacher else None
     contents = identity.contents(network.model, teacher, splits.fingerprint, experiment.unnamed_weights)
+    if splits.augmentation:
+        contents["augmentation"] = splits.augmentation.sha256[:16]
     student, teacher = student.with_models(devices.replicated), teacher and devices.replicated(teacher)
     notes = [note for network in found.values() for note in network.notes]
     notes += experiment.notes_on(splits.num_train)
     print(*experiment.notes, *splits.notes, *notes, student.summary(), sep="\n")
-    return Prepared(student, teacher, splits, contents, proof)
+    return Prepared(student, teacher, splits, contents, weights, proof)
 
 
 def _calibrate(experiment: Experiment, student: QuantizedStudent, images: list[tf.Tensor]) -> None:
@@ -205,6 +214,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     try:
         experiment = flags.experiment_from_flags()
+        for note in flags.notes():
+            print(note)
         train(experiment, flags.flag_lines())
     except (ExperimentError, FolderInUseError) as error:
         sys.exit(f"error: {error}")

@@ -57,6 +57,9 @@ ACTIVATIONS: Mapping[str, Callable[[], object]] = {
 }
 ORDINARY_ACTIVATIONS = (
     "'hard_sigmoid'",
+    "LeakyReLU()",
+    "tf.nn.leaky_relu",
+    "partial",
     "ReLU(3)",
     "'relu'",
     "'swish'",
@@ -302,6 +305,8 @@ LAYERS: Mapping[str, Callable] = {
     "relu": _relu,
     "relu again": _relu,
     "activation": lambda d: d.layer(L.Activation, d.activation(), **d.common()),
+    "leaky": lambda d: d.layer(L.LeakyReLU, d.one((0.3, 0.1, 0.01))),
+    "slopes that are learned": lambda d: d.layer(L.PReLU, **d.one(({}, {"shared_axes": [1, 2]}))),
     "max pooling": _pooling(L.MaxPooling2D),
     "average pooling": _pooling(L.AveragePooling2D),
     "padding": _padding,
@@ -315,7 +320,7 @@ LAYERS: Mapping[str, Callable] = {
 ODD_LAYERS: Mapping[str, Callable] = {
     "upsampling": lambda d: d.layer(L.UpSampling2D, 2, interpolation=d.one(("nearest", "bilinear"))),
     "transposed": lambda d: d.layer(L.Conv2DTranspose, _filters(d), 3),
-    "leaky": lambda d: d.layer(d.one((L.LeakyReLU, L.ELU, L.PReLU, L.ThresholdedReLU))),
+    "other slopes": lambda d: d.layer(d.one((L.ELU, L.ThresholdedReLU))),
     "norm": lambda d: d.layer(d.one((L.LayerNormalization, L.UnitNormalization))),
     "softmax inside": lambda d: d.layer(L.Softmax, d.one((-1, 1, 3))),
     "dense on a map": lambda d: d.layer(L.Dense, _filters(d), **d.kernel()),

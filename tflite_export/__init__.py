@@ -9,10 +9,15 @@ from typing import Any
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
-DOOR = ("export",)  # of tflite_export.exporter, which imports TensorFlow and is had when it is asked for
+# Name -> the module that has it; they import TensorFlow, so each is had when it is asked for.
+DOOR = {
+    "export": "tflite_export.exporter",
+    "ExportError": "tflite_export.load",
+    "Exported": "tflite_export.exported",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in DOOR:
-        return getattr(importlib.import_module("tflite_export.exporter"), name)
+        return getattr(importlib.import_module(DOOR[name]), name)
     raise AttributeError(f"module {__name__} has no attribute {name}")

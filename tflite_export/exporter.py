@@ -15,6 +15,7 @@ from tflite_export.bundles import ethos_u_bundle, micro_bundle, phone_bundle
 from tflite_export.bundles.bundle import Delivery
 from tflite_export.bundles.vela import Vela
 from tflite_export.export_folder import VERIFICATION, ExportFolder
+from tflite_export.exported import Exported
 from tflite_export.flatbuffer.compress import compress, flash_bytes
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
@@ -40,7 +41,7 @@ def export(
     gate: Gate | None = None,
     runtimes: Sequence[str] = tuple(RUNTIMES),
     vela: Vela | None = None,
-) -> dict:
+) -> Exported:
     """From a finished run to a verified file; prints the verdict. The process is as before when it returns or raises.
 
     Writes export/model.tflite, export/labels.txt, export/verification.json and report.html; where export/ has the
@@ -60,7 +61,7 @@ def export(
       vela: how a file for an Ethos-U NPU is compiled; None for other targets, or Vela's defaults.
 
     Returns:
-      The verification, as in verification.json; "passed" tells whether the file is what was trained.
+      The verification, as in verification.json; `passed` tells whether the file, `tflite`, is what was trained.
 
     Raises:
       ExportError: no finished training run there, or a student that cannot become integer.
@@ -82,9 +83,10 @@ def export(
             )
         place = ExportFolder.of(run_dir, name)
         verification = _export(run_dir, place, handoff, results, name, weight_storage, input_type, gate, runtimes, vela)
-    if print_verdict(verification, place.path / "model.tflite"):
+    exported = Exported(verification, place.path / "model.tflite")
+    if print_verdict(exported, exported.tflite):
         print(f"report: {place.report}")
-    return verification
+    return exported
 
 
 def results_of(run_dir: pathlib.Path) -> dict:

@@ -24,6 +24,8 @@ MAX_TEXT = 64 << 20  # bytes of a text file; what training writes has kilobytes
 class ExportError(ValueError):
     """What keeps a handoff from becoming a .tflite, told in one line."""
 
+    __module__ = "tflite_export"  # where users find it, and what tracebacks say
+
 
 @dataclasses.dataclass(frozen=True)
 class Handoff:

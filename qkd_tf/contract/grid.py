@@ -88,6 +88,21 @@ def signed_grid(num_bits: int) -> IntegerGrid:
     return IntegerGrid(num_bits, INT8_MIN if num_bits == MAX_BITS else -qmax, qmax)
 
 
+def activation_grid(num_bits: int, negative_share: float) -> IntegerGrid:
+    """For activations that reach `negative_share` times as far below 0 as above it: 0 is never, 1 as far.
+
+    Between the two the levels are shared out so, with one below 0 at least. At 8 bits there are enough of them for the
+    signed grid.
+    """
+    if negative_share <= 0:
+        return unsigned_grid(num_bits)
+    if negative_share >= 1 or num_bits == MAX_BITS:
+        return signed_grid(num_bits)
+    steps = 2**num_bits - 1
+    below = max(1, round(steps * negative_share / (1 + negative_share)))
+    return IntegerGrid(num_bits, -below, steps - below)
+
+
 def pixel_grid(zero_pixel: int) -> IntegerGrid:
     """8-bit pixels 0..255 of which `zero_pixel` reads 0.0."""
     if not 0 <= zero_pixel < 255:
@@ -124,6 +139,12 @@ def activation_params(grid: IntegerGrid, scale: float) -> TensorQuantParams:
 
 def weight_params(grid: IntegerGrid, scale: float) -> TensorQuantParams:
     return TensorQuantParams(grid, float(np.float32(scale)), 0)
+
+
+def slope_params(slopes: np.ndarray) -> TensorQuantParams:
+    """Of the slopes of a PReLU, any shape: 8 bits, the largest at the end of the grid."""
+    grid = weight_grid(MAX_BITS)
+    return weight_params(grid, float(np.float32(np.max(np.abs(slopes)) / grid.qmax)) or 1.0)
 
 
 def quantize(x: np.ndarray, params: TensorQuantParams) -> np.ndarray:

@@ -4,11 +4,13 @@ NumPy only. Training predicts with it what the exported file will compute (`inte
 exporter executes files with it (`integer_reference`). Four schools:
 
 * XNNPACK, LiteRT's default kernels: a sum is multiplied by a float32 and rounded once, half to even. A MEAN's
-  zero points are taken off in float32, too.
+  zero points are taken off in float32, too. QUANTIZE and LEAKY_RELU multiply by 256ths. PRELU it leaves
+  to the reference kernels.
 * TFLM: a sum is multiplied by a 32-bit fixed-point number, then shifted right, and each of the two
   rounds. At few bits the first rounding is coarse: a value a little below a half goes up.
 * LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, LOGISTIC is a table, and
-  MUL's ratio of scales is a float32. A convolution of single pixels that is written as a Dense layer is rounded as one.
+  the ratios of scales of MUL, LEAKY_RELU and PRELU are float32. A convolution of single pixels that is written as a
+  Dense layer is rounded as one.
 * ruy: as TFLM, but the second rounding is half up, too. LiteRT's default kernels take it for CONV_2D with INT4
   kernels, and for DEPTHWISE_CONV_2D with such in whole blocks of eight channels, with TFLM's arithmetic for the
   channels that are left; XNNPACK leaves both to them. Grouped ones with INT4 kernels go to the reference kernels.
@@ -42,6 +44,8 @@ OfTwo = Callable[[np.ndarray, np.ndarray, Scale, Scale, Scale], np.ndarray]
 Mean = Callable[[np.ndarray, int, Scale, Scale, int, int], np.ndarray]
 Logistic = Callable[[np.ndarray, Scale], np.ndarray]
 Requantize = Callable[[np.ndarray, Scale, Scale], np.ndarray]
+Slopes = int | np.ndarray
+BySign = Callable[[np.ndarray, Slopes, Scale, Scale, Scale], np.ndarray]
 Limit = Callable[[float, Scale], np.int64]
 
 
@@ -56,6 +60,8 @@ class Arithmetic:
       mean: (sums, number of terms, input scale, output scale, zero points that were taken off: input's, output's).
       logistic: (x, input scale) -> steps of 1 / LOGISTIC_STEPS, the output scale that TFLite prescribes.
       requantize: (x, input scale, output scale).
+      leaky_relu, prelu: (x, integers of the slopes, their scale, input scale, output scale). LEAKY_RELU has the integer
+        1, and its slope for a scale.
       limit: (real value, output scale): where a fused activation clips.
       int4: kinds of operators that compute in another arithmetic where their kernels are stored as INT4.
     """
@@ -67,6 +73,8 @@ class Arithmetic:
     mean: Mean
     logistic: Logistic
     requantize: Requantize
+    leaky_relu: BySign
+    prelu: BySign
     limit: Limit
     int4: Mapping[str, "Arithmetic"] = dataclasses.field(default_factory=dict)
 
@@ -182,6 +190,28 @@ def _fixed_point_requantize(x: np.ndarray, input_scale: Scale, output_scale: Sca
     return multiply_rounding_twice(x, *quantize_multiplier(_double(input_scale) / _double(output_scale)))
 
 
+def _fixed_point_slopes(
+    x: np.ndarray, slopes: Slopes, slope_scale: Scale, input_scale: Scale, output_scale: Scale
+) -> np.ndarray:
+    step = _double(input_scale)
+    ratios = step / _double(output_scale), step * _double(slope_scale) / _double(output_scale)
+    return _by_sign(x, slopes, *ratios)
+
+
+def _fixed_point_slopes_of_single(
+    x: np.ndarray, slopes: Slopes, slope_scale: Scale, input_scale: Scale, output_scale: Scale
+) -> np.ndarray:
+    step = _single(input_scale)
+    ratios = step / _single(output_scale), step * _single(slope_scale) / _single(output_scale)
+    return _by_sign(x, slopes, *ratios)
+
+
+def _by_sign(x: np.ndarray, slopes: Slopes, ratio: np.ndarray, slope_ratio: np.ndarray) -> np.ndarray:
+    """One ratio for what is positive, another for products with slopes."""
+    positive = multiply_rounding_twice(x, *quantize_multiplier(ratio))
+    return np.where(x >= 0, positive, multiply_rounding_twice(x * slopes, *quantize_multiplier(slope_ratio)))
+
+
 def sums_ratio(input_scale: Scale, kernel_scales: Scale, output_scale: Scale) -> np.ndarray:
     """What a float32 of sums is, one a channel."""
     return _single(input_scale) * _single(kernel_scales) / _single(output_scale)
@@ -223,8 +253,19 @@ def _float_mean(
 
 def _requantize_in_256ths(x: np.ndarray, input_scale: Scale, output_scale: Scale) -> np.ndarray:
     """The ratio is a whole number of 256ths; half up."""
-    fixed = np.int64(np.round(np.float32(256) * (_single(input_scale) / _single(output_scale))))
-    return (x.astype(np.int64) * fixed + 128) >> 8
+    return _times_256ths(x, _single(input_scale) / _single(output_scale))
+
+
+def _slopes_in_256ths(
+    x: np.ndarray, slopes: Slopes, slope_scale: Scale, input_scale: Scale, output_scale: Scale
+) -> np.ndarray:
+    """Of one slope, which is its scale."""
+    ratio = _single(input_scale) / _single(output_scale)
+    return np.where(x >= 0, _times_256ths(x, ratio), _times_256ths(x * slopes, ratio * _single(slope_scale)))
+
+
+def _times_256ths(x: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    return (x.astype(np.int64) * np.int64(np.round(np.float32(256) * ratio)) + 128) >> 8
 
 
 def _limit_half_even(value: float, output_scale: Scale) -> np.int64:
@@ -243,6 +284,8 @@ XNNPACK = Arithmetic(
     mean=_float_mean,
     logistic=tabled_logistic,
     requantize=_requantize_in_256ths,
+    leaky_relu=_slopes_in_256ths,
+    prelu=_fixed_point_slopes_of_single,
     limit=_limit_half_even,
 )
 TFLM = Arithmetic(
@@ -253,10 +296,17 @@ TFLM = Arithmetic(
     mean=_fixed_point_mean,
     logistic=fixed_point_logistic,
     requantize=_fixed_point_requantize,
+    leaky_relu=_fixed_point_slopes,
+    prelu=_fixed_point_slopes,
     limit=_limit_half_away,
 )
 LITERT_REFERENCE = dataclasses.replace(
-    TFLM, dense=sums_rounded_once, logistic=tabled_logistic, multiply=_fixed_point_multiply_of_single
+    TFLM,
+    dense=sums_rounded_once,
+    logistic=tabled_logistic,
+    multiply=_fixed_point_multiply_of_single,
+    leaky_relu=_fixed_point_slopes_of_single,
+    prelu=_fixed_point_slopes_of_single,
 )
 
 RUY = dataclasses.replace(TFLM, convolution=sums_rounded_up_twice)

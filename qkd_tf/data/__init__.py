@@ -1,6 +1,7 @@
 """Images: where they come from (`open_source`), the deterministic batches that are made of them (`pipelines`), and
 the test split of a run that is over (`Rereading`)."""
 
+from qkd_tf.data.augmentation import Function, open_augmentation
 from qkd_tf.data.pipeline import Splits, load, pipelines, require_enough, sample
 from qkd_tf.data.reading import reading
 from qkd_tf.data.rereading import Rereading
@@ -9,6 +10,7 @@ from qkd_tf.data.sources import describe, open_source
 
 __all__ = [
     "Examples",
+    "Function",
     "PictureDigest",
     "Rereading",
     "Source",
@@ -16,6 +18,7 @@ __all__ = [
     "describe",
     "in_memory",
     "load",
+    "open_augmentation",
     "open_source",
     "pipelines",
     "reading",

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from qkd_tf.contract.pictures import room
 from qkd_tf.data import pixels
+from qkd_tf.data.augmentation import Augmentation, Function, open_augmentation
 from qkd_tf.data.mixing import is_mixed
 from qkd_tf.data.source import Examples, Source
 from qkd_tf.data.sources import lasting, open_source
@@ -43,6 +44,8 @@ class Splits:
       notes: what a user should know, one per line.
       max_steps: batches that end an epoch early; 0 for none.
       spec: what reads them again, in another process too; None where nothing does.
+      num_by_class: counts the training images of each class; no image is decoded for it.
+      augmentation: what training batches pass last; None where the user has none.
     """
 
     train: Callable[[int, int, tuple[int, int]], tf.data.Dataset]
@@ -57,6 +60,8 @@ class Splits:
     notes: tuple[str, ...] = ()
     max_steps: int = 0
     spec: DataSpec | None = None
+    num_by_class: Callable[[], list[int]] = list
+    augmentation: Augmentation | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -69,16 +74,21 @@ def load(spec: DataSpec) -> Splits:
     return pipelines(open_source(spec), spec)
 
 
-def pipelines(source: Source, spec: DataSpec) -> Splits:
+def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -> Splits:
     """Batches of a source's examples; whatever fits `CACHE_BYTES` is decoded once and kept, the rest is streamed.
 
+    Args:
+      augment: the function that `DataSpec.augment` names, where Python hands it over.
+
     Raises:
-      ExperimentError: images that cannot be decoded or differ in size, too few of them, or labels that are no class.
+      ExperimentError: images that cannot be decoded or differ in size, too few of them, or labels that are no class;
+        an augmentation that `open_augmentation` refuses.
     """
     if source.scan:
         source = source.scan(source)
     require_enough(source, spec)
     shape = source.image_shape
+    augmentation = open_augmentation(spec, shape, augment)
     shapes = {"test": shape, "validation": shape, "train": shape}  # memory is given out in this order
     if spec.crops_larger:
         shapes["train"] = (*room(spec.size), *shape[2:])  # for the random crop
@@ -101,14 +111,18 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
     if "train" not in kept:
         _require_mixed(source.train, spec)
     notes = _class_notes(labels["train"], source, spec) if "train" in kept else ()
+    notes += augmentation.notes if augmentation else ()
 
     def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return dataset.batch(spec.batch_size).prefetch(PARALLEL_CALLS)
 
     def augmented(images: tf.Tensor, step: tf.Tensor, seed: int, share: tuple[int, int]) -> tf.Tensor:
-        if source.input_params is not None:
-            return images
-        return pixels.augment(images, shape, spec, tf.stack([seed, step]), share)
+        if source.input_params is None:
+            images = pixels.augment(images, shape, spec, tf.stack([seed, step]), share)
+        if augmentation:
+            images = tf.ensure_shape(images, (spec.batch_size // share[1], *shape))
+            images = augmentation(images, tf.stack([seed, step]), share)
+        return images
 
     num_whole = source.train.num_examples // spec.batch_size
     num_steps = min(num_whole, spec.max_steps or num_whole)
@@ -125,6 +139,11 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
             )
             .prefetch(PARALLEL_CALLS)
         )
+
+    def num_by_class() -> list[int]:
+        numbers = labels["train"] if "train" in kept else pictures["train"].labels(every=True)
+        _require_classes(numbers, "train", source, spec)
+        return np.bincount(numbers, minlength=len(source.label_names)).tolist()
 
     centred = pictures["train"].shuffled(spec.seed).map(lambda image, label: (crop(image), label))
     return Splits(
@@ -148,6 +167,8 @@ def pipelines(source: Source, spec: DataSpec) -> Splits:
         notes=source.notes + notes + _streaming_notes(spec.name, [name for name in shapes if name not in kept]),
         max_steps=spec.max_steps,
         spec=lasting(spec),
+        num_by_class=num_by_class,
+        augmentation=augmentation,
     )
 
 
@@ -259,9 +280,9 @@ class Pictures:
         """What is looked at before training: all that is kept, the first DIGESTED of what is streamed."""
         return self.ordered().take(DIGESTED) if self._kept is None else self._kept
 
-    def labels(self) -> np.ndarray:
-        """Those of `head`, [N] int64."""
-        stored = self._examples.read(None).take(DIGESTED) if self._kept is None else self._kept
+    def labels(self, every: bool = False) -> np.ndarray:
+        """Those of what is kept, or of what is streamed the first DIGESTED, or `every` one: [N] int64."""
+        stored = self._examples.read(None).take(-1 if every else DIGESTED) if self._kept is None else self._kept
         labels = stored.map(lambda _, label: label).batch(DIGESTED)
         return np.concatenate([np.zeros(0, np.int64), *labels.as_numpy_iterator()])
 

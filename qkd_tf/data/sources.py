@@ -49,7 +49,8 @@ def lasting(spec: DataSpec) -> DataSpec | None:
     for prefix in PATHS:
         if name.startswith(prefix):
             name = prefix + _absolute(name.removeprefix(prefix))
-    return dataclasses.replace(spec, name=name, data_dir=spec.data_dir and _absolute(spec.data_dir))
+    data_dir = spec.data_dir and _absolute(spec.data_dir)
+    return dataclasses.replace(spec, name=name, data_dir=data_dir, augment="")  # which no test split is
 
 
 def _absolute(path: str) -> str:

@@ -39,6 +39,7 @@ class Distiller(tf_keras.Model):
       temperature: T of the softened distributions.
       distillation_weight: factor of the distillation loss beside the cross-entropy.
       weight_decay: factor of 0.5 * |w|^2 for the kernels of a trained network.
+      label_loss: labels [N], logits [N, K] -> what a network learns from labels, a scalar.
       scales_loss: float16 needs it; each network then has a `LossScale`.
       student_penalty: scalar to add to the student's loss, as weight decay is.
       after_student_step: what else to do to the student whenever its optimizers have moved it.
@@ -54,6 +55,7 @@ class Distiller(tf_keras.Model):
         temperature: float,
         distillation_weight: float,
         weight_decay: float,
+        label_loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = cross_entropy,
         scales_loss: bool = False,
         student_penalty: Callable[[], tf.Tensor] | None = None,
         after_student_step: Callable[[], None] | None = None,
@@ -66,6 +68,7 @@ class Distiller(tf_keras.Model):
         self._temperature = temperature
         self._distillation_weight = distillation_weight
         self._weight_decay = weight_decay
+        self._label_loss = label_loss
         self.student_loss_scale, self.teacher_loss_scale = (LossScale() if scales_loss else None for _ in range(2))
         self._student_penalty, self._after_student_step = student_penalty, after_student_step
         self.student_metrics = _Metrics("student")
@@ -104,7 +107,7 @@ class Distiller(tf_keras.Model):
         """Loss of one network by the phase's row; None where it does not train."""
         if not groups:
             return None
-        loss = cross_entropy(labels, logits)
+        loss = self._label_loss(labels, logits)
         if self.phase.distills:
             loss += self._distillation_weight * distillation(target_logits, logits, self._temperature)
         metrics.update(loss, labels, logits)

@@ -1,12 +1,15 @@
 """What a phase's step is made of: optimizers, their schedules, and what is annealed against oscillation."""
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tf_keras
 
 from qkd_tf.distillation.distiller import Distiller, ParameterGroup
 from qkd_tf.distillation.learning_rates import CosineDecayFrom
+from qkd_tf.distillation.losses import cross_entropy
 from qkd_tf.distillation.phases import PHASES
 from qkd_tf.experiment import TrainingSpec
 from qkd_tf.quantization.oscillation import Freezing, cosine, dampening_loss
@@ -33,10 +36,19 @@ class PhaseSetup:
 
     Args:
       freezing: None where no weight is frozen.
+      class_weights: as of `cross_entropy`.
     """
 
-    def __init__(self, spec: TrainingSpec, networks: Networks, steps_per_epoch: int, freezing: Freezing | None):
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        networks: Networks,
+        steps_per_epoch: int,
+        freezing: Freezing | None,
+        class_weights: Sequence[float] | None = None,
+    ):
         self._spec, self._networks, self._steps_per_epoch, self._freezing = spec, networks, steps_per_epoch, freezing
+        self._label_loss = functools.partial(cross_entropy, smoothing=spec.label_smoothing, class_weights=class_weights)
 
     def distiller(self, index: int) -> Distiller:
         """Phase `index`'s step, compiled; to be made in the scope of the devices that train."""
@@ -78,6 +90,7 @@ class PhaseSetup:
             temperature=spec.temperature,
             distillation_weight=spec.distillation_weight,
             weight_decay=spec.weight_decay,
+            label_loss=self._label_loss,
             scales_loss=spec.mixed_precision == "float16",
             **options,
         )

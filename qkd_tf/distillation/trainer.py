@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -51,10 +51,13 @@ class Events:
       calibrate: sets the intervals of the student from its float weights; called whenever a quantized phase follows a
         float start or a float phase.
       after_full_precision: called where a float phase has ended, with the float networks as it left them.
+      after_epoch: called with the phase's name, the epoch in it from 0, and its losses, top-1 and seconds, once they
+        are saved: what it raises ends the training, which resumes behind that epoch.
     """
 
     calibrate: Callable[[], None] = lambda: None
     after_full_precision: Callable[[], None] = lambda: None
+    after_epoch: Callable[[str, int, Mapping[str, float]], None] = lambda phase, epoch, logs: None
 
 
 class Trainer:
@@ -70,9 +73,18 @@ class Trainer:
     Args:
       networks: made in the scope of `place.distribution`.
       events: what the experiment does on the way.
+      class_weights: as of `losses.cross_entropy`.
     """
 
-    def __init__(self, spec: TrainingSpec, networks: Networks, splits: Splits, place: Place, events: Events = Events()):
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        networks: Networks,
+        splits: Splits,
+        place: Place,
+        events: Events = Events(),
+        class_weights: Sequence[float] | None = None,
+    ):
         self._spec, self._splits, self._place, self._events = spec, splits, place, events
         self._student, self._teacher, self._pretrained = networks.student, networks.teacher, networks.pretrained
         self._checkpoints = Checkpoints(place.folder.checkpoints, place.folder.experiment)
@@ -83,7 +95,7 @@ class Trainer:
         self._batch_norm = BatchNormShift(student) if shifts else BatchNormEstimator(student.model)
         with place.distribution.scope():
             self._freezing = Freezing(student.weights) if spec.freeze_threshold_start else None
-        self._setup = PhaseSetup(spec, networks, splits.steps_per_epoch, self._freezing)
+        self._setup = PhaseSetup(spec, networks, splits.steps_per_epoch, self._freezing, class_weights)
         self._parts = {"plain": student.plain, "student": student.model}
         if self._freezing:
             self._parts["freezing"] = self._freezing
@@ -205,6 +217,7 @@ class Trainer:
         self._save(progress, distiller)
         summaries.write(phase.name, scalars, self._student if phase.quantized else None, number + 1)
         shown.validated({role: row[name] for role, name in VALIDATED.items() if name in row})
+        self._events.after_epoch(phase.name, epoch, scalars)
         self._place.stop.check()
         return progress
 

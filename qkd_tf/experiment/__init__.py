@@ -10,8 +10,10 @@ from qkd_tf.experiment.checks import (
     require_factor,
     require_known,
 )
+from qkd_tf.experiment.class_weights import class_weights
 from qkd_tf.experiment.data import MAX_SIDE, RESIZES, DataSpec, image_size_of
 from qkd_tf.experiment.experiment import Experiment
+from qkd_tf.experiment.imported import imported
 from qkd_tf.experiment.network import (
     IN_MEMORY,
     TRAINED_IN_MEMORY,
@@ -31,6 +33,7 @@ from qkd_tf.experiment.quantization import (
 from qkd_tf.experiment.target import TargetSpec
 from qkd_tf.experiment.training import (
     BATCH_NORM_STATISTICS,
+    EPOCHS,
     KEPT_EPOCHS,
     OPTIMIZERS,
     PHASES,
@@ -39,10 +42,12 @@ from qkd_tf.experiment.training import (
     TEACHER_PHASES,
     PhaseSpec,
     TrainingSpec,
+    default_phases,
 )
 
 __all__ = [
     "BATCH_NORM_STATISTICS",
+    "EPOCHS",
     "EQUALIZATIONS",
     "INTERVAL_GRADIENT_SCALES",
     "INTERVAL_INITS",
@@ -70,7 +75,10 @@ __all__ = [
     "TargetSpec",
     "TrainingSpec",
     "bit_widths",
+    "class_weights",
+    "default_phases",
     "image_size_of",
+    "imported",
     "options",
     "printable",
     "require",

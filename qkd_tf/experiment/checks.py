@@ -8,6 +8,8 @@ from collections.abc import Iterable
 class ExperimentError(ValueError):
     """A user's mistake, told in one line: what came, what was expected, how to mend it."""
 
+    __module__ = "qkd_tf"  # where users find it, and what tracebacks say
+
     def __init__(self, message: str):
         super().__init__(" ".join(message.splitlines()))  # values of flags may have lines
 

@@ -63,6 +63,11 @@ class DataSpec:
         None, "Black pixels around a training image before the random crop; default: 4 (QKD, CIFAR), signals: none."
     )
     horizontal_flip: bool | None = option(None, "Mirror half of the training images; default: yes, but signals not.")
+    augment: str = option(
+        "",
+        "Augmentation of your own behind crop and mirror, package.module:function: augment(images, seed), images "
+        "[N, H, W, C] of uint8 both ways.",
+    )
     batch_size: int = option(128, "Images a training step, of all devices together (QKD: 128).")
     seed: int = 0
     skip_broken_images: bool = option(False, "Leave out files of a folder that cannot be decoded; default: refuse.")
@@ -70,11 +75,11 @@ class DataSpec:
     max_eval_images: int = option(0, "First images of validation and of test that are read, for a trial; 0: all.")
 
     def __post_init__(self) -> None:
-        for field in ("name", "data_dir", "test_split"):
+        for field in ("name", "data_dir", "test_split", "augment"):
             given = getattr(self, field)
             flag = "dataset" if field == "name" else field
             told = printable(given)
-            require(told == given, f"--{flag}={told} is not UTF-8, as the files of a run are; rename the folder")
+            require(told == given, f"--{flag}={told} is not UTF-8, as the files of a run are; rename it")
         require_known(self.resize, RESIZES, "--resize")
         require(
             self.image_channels in (0, 1, 3),

@@ -4,9 +4,12 @@ import dataclasses
 import math
 
 from qkd_tf.experiment.checks import require, require_count, require_factor, require_known
+from qkd_tf.experiment.class_weights import require_weights
 from qkd_tf.experiment.option import option
 
-PHASES = ("full_precision", "self_studying", "co_studying", "tutoring")
+# Phase -> its epochs where none are given: QKD's of CIFAR, and before them He et al.'s of ResNets in full precision.
+EPOCHS = {"full_precision": 160, "self_studying": 30, "co_studying": 100, "tutoring": 70}
+PHASES = tuple(EPOCHS)
 TEACHER_PHASES = ("co_studying", "tutoring")
 OPTIMIZERS = ("sgd", "adam")
 KEPT_EPOCHS = ("best", "last")
@@ -16,6 +19,11 @@ BATCH_NORM_STATISTICS = ("auto", "batches", "shift")
 # Below it, pictures are few: their own BatchNorm statistics are far from full precision's. With more of them, a student
 # trains far from its start: on CIFAR-10's 49,000 ResNet-8 lost 4 points by statistics shifted from those of its start.
 FEW_PICTURES = 10_000
+
+
+def default_phases(has_teacher: bool) -> list[str]:
+    """Names of the phases where none are given: QKD's, or what is left of them without a teacher."""
+    return ["self_studying", *(TEACHER_PHASES if has_teacher else ())]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +80,10 @@ class TrainingSpec:
     )
     temperature: float = option(2.0, "T of the softened distributions (QKD: 2).")
     distillation_weight: float = option(1.0, "Factor of T^2*KL beside the cross-entropy (QKD: 1).")
+    label_smoothing: float = option(
+        0.0, "Share of a label, in [0, 1), that all classes have in equal parts in the cross-entropy; 0: none."
+    )
+    class_weights: tuple[str, ...] = ()  # as --class_weights has them; `class_weights` reads them
     mixed_precision: str = option(
         "float32",
         "Precision of convolutions in training: bfloat16 (CPUs that have it; slower on depthwise ones), "
@@ -160,6 +172,11 @@ class TrainingSpec:
         require_known(self.batch_norm_statistics, BATCH_NORM_STATISTICS, "--batch_norm_statistics")
         require(0 < self.temperature < math.inf, f"--temperature={self.temperature} is not positive and finite")
         require(0 <= self.momentum < 1, f"--momentum={self.momentum} is not in [0, 1)")
+        require(
+            0 <= self.label_smoothing < 1,
+            f"--label_smoothing={self.label_smoothing} is not in [0, 1); 0 is none, 0.1 is usual",
+        )
+        require_weights(self.class_weights)
         ratios = ("teacher_lr_ratio", "weight_interval_lr_ratio", "activation_interval_lr_ratio")
         require(
             0 <= self.interval_max_change < 1,

@@ -1,11 +1,14 @@
 """Which activation function a layer applies: told by what the function is, not by what it is called."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 import tf_keras
 from tf_keras import activations, layers
 
+SLOPE_OF_TENSORFLOW = 0.2  # of tf.nn.leaky_relu without an alpha
+_BOUNDED, _SLOPED = "relu(max_value=", "leaky_relu(alpha="
 _OF_KERAS = ("linear", "relu", "sigmoid", "softmax", "swish", "tanh", "elu", "selu", "gelu", "hard_sigmoid", "softplus")
 _NAMES: Mapping[Callable, str] = {
     **{getattr(activations, name): name for name in _OF_KERAS},
@@ -15,11 +18,9 @@ _NAMES: Mapping[Callable, str] = {
     tf.nn.softmax: "softmax",
     tf.nn.silu: "swish",
     tf.nn.tanh: "tanh",
+    tf.nn.leaky_relu: f"{_SLOPED}{SLOPE_OF_TENSORFLOW})",
     tf.identity: "linear",
 }
-
-
-_BOUNDED = "relu(max_value="
 
 
 def upper_end(function: str) -> float | None:
@@ -27,6 +28,11 @@ def upper_end(function: str) -> float | None:
     if function == "relu6":
         return 6.0
     return float(function.removeprefix(_BOUNDED)[:-1]) if function.startswith(_BOUNDED) else None
+
+
+def slope(function: str) -> float | None:
+    """The factor of what is negative, of a leaky ReLU of that name; None for any other function."""
+    return float(function.removeprefix(_SLOPED)[:-1]) if function.startswith(_SLOPED) else None
 
 
 def word(function: str) -> str:
@@ -45,19 +51,27 @@ def activation_name(layer: tf_keras.layers.Layer) -> str:
     A function that is neither Keras' nor TensorFlow's is called "function NAME": a user's `relu` need not be one.
     """
     if isinstance(layer, layers.ReLU):
+        if layer.negative_slope and not layer.threshold and layer.max_value is None:
+            return f"{_SLOPED}{float(layer.negative_slope)})"
         if layer.negative_slope or layer.threshold:
-            return f"relu(negative_slope={float(layer.negative_slope):g}, threshold={float(layer.threshold):g})"
+            end = "" if layer.max_value is None else f"max_value={float(layer.max_value):g}, "
+            return f"relu({end}negative_slope={float(layer.negative_slope):g}, threshold={float(layer.threshold):g})"
         if layer.max_value is None:
             return "relu"
         return "relu6" if float(layer.max_value) == 6 else f"{_BOUNDED}{float(layer.max_value)})"
+    if isinstance(layer, layers.LeakyReLU):
+        return f"{_SLOPED}{float(layer.alpha)})"
     if isinstance(layer, layers.Softmax):
         return "softmax"
     function = getattr(layer, "activation", None)
     if function is None:
         return "linear"
     if isinstance(function, layers.Layer):
-        known = isinstance(function, layers.ReLU | layers.Softmax | layers.Activation)
+        known = isinstance(function, layers.ReLU | layers.LeakyReLU | layers.Softmax | layers.Activation)
         return activation_name(function) if known else f"layer {type(function).__name__}"
+    if isinstance(function, functools.partial) and function.func is tf.nn.leaky_relu:
+        if not function.args and function.keywords.keys() == {"alpha"}:
+            return f"{_SLOPED}{float(function.keywords['alpha'])})"
     try:
         return _NAMES[function]
     except (KeyError, TypeError):  # a partial of a list cannot be looked up

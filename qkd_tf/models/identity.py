@@ -16,6 +16,7 @@ from qkd_tf.models.copier import is_symbolic, walk
 WORDS: Mapping[str, str] = {
     "version": "the version of qkd_tf",
     "pictures": "the pictures or their labels",
+    "augmentation": "what --augment makes of pictures",
     "student_layers": "the student's layers or their wiring",
     "student_weights": "the student's first weights",
     "teacher_layers": "the teacher's layers or their wiring",

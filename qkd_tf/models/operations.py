@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tf_keras import layers
 
+from qkd_tf.models.activations import SLOPE_OF_TENSORFLOW
 from qkd_tf.models.copier import arguments
 
 
@@ -61,6 +62,11 @@ def _activation(name: str) -> Callable:
     return make
 
 
+def _leaky_relu(node) -> layers.Layer | None:
+    alpha = node.call_kwargs.get("alpha", node.call_args[1] if len(node.call_args) > 1 else SLOPE_OF_TENSORFLOW)
+    return layers.LeakyReLU(float(alpha)) if np.isscalar(alpha) else None
+
+
 def _cast(node) -> layers.Layer | None:
     to = tf.as_dtype(node.call_kwargs.get("dtype", node.call_args[1] if len(node.call_args) > 1 else tf.float32))
     return layers.Activation("linear") if to.is_floating else None
@@ -79,6 +85,7 @@ ROWS: Mapping[str, Callable] = {
     "nn.softmax": _activation("softmax"),
     "math.sigmoid": _activation("sigmoid"),
     "nn.silu": _activation("swish"),
+    "nn.leaky_relu": _leaky_relu,
     "identity": lambda node: layers.Activation("linear"),
     "cast": _cast,
 }

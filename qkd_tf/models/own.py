@@ -1,13 +1,12 @@
 """A user's own network: a builder by "package.module:function", a model that Keras saved, or one in memory."""
 
-import importlib
 import inspect
 import math
 import pathlib
 
 import tf_keras
 
-from qkd_tf.experiment import ExperimentError, NetworkSpec, require
+from qkd_tf.experiment import ExperimentError, NetworkSpec, imported, require
 from qkd_tf.models import weights
 from qkd_tf.models.copier import is_graph
 from qkd_tf.models.keras3 import door
@@ -92,16 +91,7 @@ def _require_shape(name: str, shape: tuple[int | None, ...], input_shape: tuple[
 
 
 def _call(name: str, input_shape, num_classes: int):
-    module_name, _, function = name.partition(":")
-    try:
-        builder = importlib.import_module(module_name)
-        for part in function.split("."):
-            builder = getattr(builder, part)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        remedy = "give package.module:function; Python looks in the folder where it was started, and in its packages"
-        if module_name.endswith(".py"):
-            remedy = f"give {module_name.removesuffix('.py').replace('/', '.')}:{function}"
-        raise ExperimentError(f"{name} cannot be imported: {error}; {remedy}") from error
+    builder = imported(name)
     try:
         signature = inspect.signature(builder)
         by_name = {"weights", "classes"} <= signature.parameters.keys()

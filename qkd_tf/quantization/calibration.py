@@ -21,7 +21,12 @@ MSE_CANDIDATES = 100
 
 
 def minmax_interval(x: np.ndarray, grid: IntegerGrid) -> float:
-    """max|x| / qmax: nothing is clipped."""
+    """The least interval under which the grid reaches from the least x to the greatest: nothing is clipped.
+
+    Of a signed grid that is max|x| / qmax, though it may have one integer more below 0.
+    """
+    if 0 < -grid.qmin < grid.qmax:
+        return max(float(np.max(x)) / grid.qmax, float(np.min(x)) / grid.qmin, 0.0)
     return float(np.max(np.abs(x))) / grid.qmax
 
 

@@ -103,17 +103,22 @@ def fake_quantize_fused(
     """
 
     low, high = float(grid.qmin) * interval, float(grid.qmax) * interval
+    # The kernel knows ranges that begin at 0 or are symmetric. Of others it gets one that holds them, and is fed x
+    # within them, which is a pass more.
+    uneven = 0 < -grid.qmin < grid.qmax
+    num_bits, end = (grid.num_bits + 1, (2**grid.num_bits - 1) * interval) if uneven else (grid.num_bits, high)
+    begin = -end if uneven else low
 
     def rounded(x):
         return tf.raw_ops.QuantizeAndDequantizeV2(
-            input=x,
-            input_min=low,
-            input_max=high,
+            input=tf.clip_by_value(x, low, high) if uneven else x,
+            input_min=begin,
+            input_max=end,
             signed_input=grid.qmin < 0,
-            num_bits=grid.num_bits,
+            num_bits=num_bits,
             range_given=True,
             round_mode="HALF_TO_EVEN",
-            narrow_range=grid.qmin == -grid.qmax,
+            narrow_range=uneven or grid.qmin == -grid.qmax,
         )
 
     @tf.custom_gradient

@@ -29,7 +29,7 @@ from qkd_tf.contract.runtime_arithmetic import (
 )
 from qkd_tf.process import portions
 from qkd_tf.process.accelerators import on_cpu
-from qkd_tf.quantization.integer_student import IntegerStudent, Operator, integer_sums, window_counts
+from qkd_tf.quantization.integer_student import IntegerStudent, Operator, integer_slopes, integer_sums, window_counts
 from qkd_tf.quantization.roles import parents
 
 # Of the largest tensor of a batch, of which a graph holds some at a time: 8 images of MobileNetV2 at 224 x 224.
@@ -140,6 +140,18 @@ class IntegerGraph:
     def _requantize(self, operator: Operator, rounding: Callable, limits: tuple[int, int]) -> Callable:
         return self._unary(operator, lambda x: rounding(x, *self._student.scales(operator)), limits)
 
+    def _leaky_relu(self, operator: Operator, rounding: Callable, limits: tuple[int, int]) -> Callable:
+        scales = self._student.scales(operator)
+        return self._unary(operator, lambda x: rounding(x, 1, operator.root.alpha, *scales), limits)
+
+    def _prelu(self, operator: Operator, rounding: Callable, limits: tuple[int, int]) -> Callable:
+        low, steps = self._steps(parents(operator.root)[0])
+        slopes, scale = integer_slopes(operator.root)
+        values, places = np.unique(slopes, return_inverse=True)
+        found = rounding(steps, values[:, np.newaxis], scale, *self._student.scales(operator))
+        look_up, rows = _table(found.ravel(), limits), _kept(np.float32(places.reshape(slopes.shape) * len(steps)))
+        return lambda x: look_up(rows + (x - low))
+
     def _unary(self, operator: Operator, compute: Callable, limits: tuple[int, int], position: int = 0) -> Callable:
         low, steps = self._steps(parents(operator.root)[position])
         look_up = _table(compute(steps), limits)
@@ -212,6 +224,8 @@ BUILDS: Mapping[Callable, Callable] = {
     IntegerStudent.average_what_is_there: IntegerGraph._average_what_is_there,
     IntegerStudent.concatenate: IntegerGraph._concatenate,
     IntegerStudent.requantize: IntegerGraph._requantize,
+    IntegerStudent.leaky_relu: IntegerGraph._leaky_relu,
+    IntegerStudent.prelu: IntegerGraph._prelu,
     IntegerStudent.move: IntegerGraph._move,
 }
 

@@ -9,14 +9,16 @@ Rounding it at export alone would make the file another network than the one tha
 * LiteRT's default QUANTIZE (XNNPACK) multiplies by a whole number of 256ths of input interval /
   output interval. Going from an 8-bit residual tensor to 4 bits that is about 13/256, so the ratio
   would be several percent off.
+* Its LEAKY_RELU does the same, with another number of 256ths for what is negative.
+* The slopes of a PRELU are integers of 8 bits with one scale.
 """
 
 import numpy as np
 import tf_keras
 
-from qkd_tf.contract.grid import TensorQuantParams
+from qkd_tf.contract.grid import TensorQuantParams, fake_quantize, slope_params
 from qkd_tf.models.copier import REQUANTIZED
-from qkd_tf.quantization.roles import averages_what_is_there, batch_norm_of, is_sigmoid, parents, producer
+from qkd_tf.quantization.roles import averages_what_is_there, batch_norm_of, has_slope, is_sigmoid, parents, producer
 from qkd_tf.quantization.scheme import QuantizedStudent, QuantizedTensor
 
 INT32_MAX = 2**31 - 1
@@ -26,8 +28,9 @@ TIE_SHADE = 2.0**-20
 
 
 def put_on_integer_steps(student: QuantizedStudent) -> None:
-    """Moves intervals of requantized tensors, then biases, to what integer operators can hold."""
+    """Moves intervals of requantized tensors, then slopes and biases, to what integer operators can hold."""
     round_requantizations(student)
+    round_slopes(student)
     round_biases(student)
 
 
@@ -55,19 +58,21 @@ def round_requantizations(student: QuantizedStudent) -> None:
                 source.interval.assign(np.float64(target.scale) * ratio_in_256ths(source.params(), target, np.ceil))
                 fitted.add(name)
     for layer in unary:  # forward: a source is final when its targets are looked at
-        target, name = student.outputs[layer.name], producer(parents(layer)[0]).name
-        source = student.outputs[name].params() if name in student.outputs else student.pixels[1]
+        target, source = student.outputs[layer.name], _params_read(layer, student)
         # A target that must end at 6 is narrowed; any other is widened, and clips nothing more.
         ratio = ratio_in_256ths(source, target.params(), np.ceil if _has_fixed_end(target) else np.floor)
         target.interval.assign(np.float64(source.scale) / ratio)
 
 
 def _only_requantizes(layer, student: QuantizedStudent) -> bool:
-    """Whether the layer gives a tensor another grid and does nothing else that rounds: a requantization, a ReLU.
+    """Whether the layer gives a tensor another grid and does nothing else that rounds: a requantization, a ReLU with or
+    without a slope.
 
     An average over the pixels that are there has rounded to the steps of its input before.
     """
     if averages_what_is_there(layer):
+        return True
+    if isinstance(layer, tf_keras.layers.LeakyReLU):
         return True
     if not isinstance(layer, (tf_keras.layers.ReLU, tf_keras.layers.Activation)) or is_sigmoid(layer):
         return False
@@ -96,6 +101,41 @@ def ratio_in_256ths(source: TensorQuantParams, target: TensorQuantParams, direct
     if m == 1 and shade < 0:
         shade = 0.0  # -128/256 rounds to 0 in either way; beside it XNNPACK rounds the last elements of a row otherwise
     return m / RATIO_STEPS * (1 + shade)
+
+
+def round_slopes(student: QuantizedStudent) -> None:
+    """Moves the slopes of LeakyReLU and PReLU to what operators hold."""
+    sloped = [layer for layer in student.plain.layers if has_slope(layer)]
+    if not sloped:
+        return
+    student.copy_weights_to_plain()
+    for layer in sloped:
+        if isinstance(layer, tf_keras.layers.LeakyReLU):
+            layer.alpha = student.twin(layer.name).alpha = _slope_in_256ths(layer, student)
+        else:
+            slopes = layer.alpha.numpy()
+            layer.alpha.assign(fake_quantize(slopes, slope_params(slopes)))
+    student.copy_weights_from_plain()
+    for model in (student.plain, student.model):
+        model.make_predict_function(force=True)  # a slope of LeakyReLU is a constant of what was traced before
+
+
+def _slope_in_256ths(layer, student: QuantizedStudent) -> np.float32:
+    """The nearest n / m of a LeakyReLU, where m 256ths are its ratio of intervals; n is not 0.
+
+    Ties of what is negative round up under XNNPACK, so a slope is a shade nearer to 0. But that of n = 1 is a shade
+    above: XNNPACK takes no less than a 256th.
+    """
+    ratio = np.float64(_params_read(layer, student).scale) / student.outputs[layer.name].params().scale
+    m = np.round(RATIO_STEPS * ratio)
+    n = max(1.0, np.round(m * abs(layer.alpha)))
+    return np.float32(np.sign(layer.alpha) * n / m * (1 + 2 * (TIE_SHADE if n == 1 else -TIE_SHADE)))
+
+
+def _params_read(layer, student: QuantizedStudent) -> TensorQuantParams:
+    """Of the one tensor that a layer reads."""
+    name = producer(parents(layer)[0]).name
+    return student.outputs[name].params() if name in student.outputs else student.pixels[1]
 
 
 def round_biases(student: QuantizedStudent) -> None:

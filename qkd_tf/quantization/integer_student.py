@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from qkd_tf.contract.grid import AVERAGE_CODE, INT4_MAX, TensorQuantParams, quantize
+from qkd_tf.contract.grid import AVERAGE_CODE, INT4_MAX, TensorQuantParams, quantize, slope_params
 from qkd_tf.contract.kinds import GROUPED_CONVOLUTION, POINTWISE_CONVOLUTION
 from qkd_tf.contract.runtime_arithmetic import Arithmetic, average_of_stored
 from qkd_tf.models.activations import activation_name, is_relu
@@ -153,6 +153,13 @@ class IntegerStudent:
         input_scale, _ = self.scales(operator)
         return rounding(x, input_scale)
 
+    def leaky_relu(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+        return rounding(x, 1, operator.root.alpha, *self.scales(operator))
+
+    def prelu(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
+        slopes, scale = integer_slopes(operator.root)
+        return rounding(x.astype(np.int64), slopes, scale, *self.scales(operator))
+
     def average(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         sums = x.sum(axis=(1, 2), keepdims=len(operator.root.output_shape) == 4, dtype=np.int64)
         zero_points = [self.params[layer.name].zero_point for layer in (*parents(operator.root), operator.end)]
@@ -209,6 +216,8 @@ OPERATORS: Mapping[type, tuple[str, Callable]] = {
     _layers.Concatenate: ("requantize", IntegerStudent.concatenate),
     _layers.Activation: ("requantize", IntegerStudent.requantize),
     _layers.ReLU: ("requantize", IntegerStudent.requantize),
+    _layers.LeakyReLU: ("leaky_relu", IntegerStudent.leaky_relu),
+    _layers.PReLU: ("prelu", IntegerStudent.prelu),
 }
 SIGMOID = ("logistic", IntegerStudent.logistic)
 WINDOWS = ("convolution", IntegerStudent.average_windows)
@@ -309,6 +318,13 @@ def integer_sums(layer, x: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
     convolve = tf.nn.depthwise_conv2d if isinstance(layer, _layers.DepthwiseConv2D) else tf.nn.conv2d
     strides = [1, *layer.strides, 1]
     return convolve(x, codes, strides, layer.padding.upper(), dilations=list(layer.dilation_rate))
+
+
+def integer_slopes(layer) -> tuple[np.ndarray, float]:
+    """The slopes of a PReLU, int64 of their own shape, and their scale."""
+    slopes = layer.alpha.numpy()
+    params = slope_params(slopes)
+    return quantize(slopes, params).astype(np.int64), params.scale
 
 
 def window_counts(layer) -> np.ndarray:

@@ -32,6 +32,10 @@ def _later(axis: int | list[int]):
     return [_later(one) for one in axis]
 
 
+def _later_or_none(axes: list[int] | None):
+    return axes and _later(axes)
+
+
 def _pixelwise(arrays: list[np.ndarray]) -> list[np.ndarray]:
     """A Dense layer's arrays as those of a convolution of 1x1."""
     return [array[np.newaxis, np.newaxis] if array.ndim == 2 else array for array in arrays]
@@ -81,6 +85,9 @@ ONE_AXIS: Mapping[type, MapRow] = {
 ANY_RANK: Mapping[type, MapRow] = {
     _layers.BatchNormalization: MapRow(_layers.BatchNormalization, {"axis": _later}, arrays=list),
     _layers.Concatenate: MapRow(_layers.Concatenate, {"axis": _later}),
+    _layers.PReLU: MapRow(
+        _layers.PReLU, {"shared_axes": _later_or_none}, arrays=lambda arrays: [arrays[0][np.newaxis]]
+    ),
     _layers.Softmax: MapRow(_layers.Softmax, {"axis": _later}),
 }
 # Dense on all but a vector is the same kernel at each place.

@@ -15,9 +15,9 @@ from qkd_tf.contract.grid import (
     MAX_BITS,
     IntegerGrid,
     TensorQuantParams,
+    activation_grid,
     activation_params,
     pixel_grid,
-    signed_grid,
     unsigned_grid,
     weight_grid,
 )
@@ -27,7 +27,7 @@ from qkd_tf.models.activations import activation_name
 from qkd_tf.models.copier import REQUANTIZED
 from qkd_tf.quantization.layer_graph import LayerGraph
 from qkd_tf.quantization.refusals import UnsupportedLayers, problems
-from qkd_tf.quantization.roles import is_sigmoid, scales_channels
+from qkd_tf.quantization.roles import has_slope, is_sigmoid, scales_channels
 
 LOGITS_BITS = 8
 SIGMOID_GRID = unsigned_grid(8)
@@ -134,6 +134,8 @@ class _Widths:
         consumers = self._graph.consumers[name]
         if self._graph.is_output(name):
             return LOGITS_BITS
+        if has_slope(self._graph.by_name[name]):
+            return MAX_BITS  # the finer the steps of what it makes, the finer the factors that runtimes multiply by
         if not all(self._graph.only_computes(c) for c in consumers):
             return self._spec.residual_bits
         return max(b for c in consumers for b in self.wanted(c))
@@ -170,8 +172,10 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
     fixed: dict[str, float] = {}
     handed_on: dict[str, int] = {}  # bit width of the integers that a layer hands on
 
+    shares = graph.negative_shares(zero_pixel)
+
     def make_grid(name: str, num_bits: int) -> IntegerGrid:
-        return unsigned_grid(num_bits) if graph.is_non_negative(name, zero_pixel) else signed_grid(num_bits)
+        return activation_grid(num_bits, shares[name])
 
     for name in graph.by_name:
         if graph.role(name) == "pass":

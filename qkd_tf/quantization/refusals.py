@@ -9,6 +9,7 @@ from qkd_tf.quantization.layer_graph import LayerGraph
 from qkd_tf.quantization.roles import ACTIVATIONS, HINTS, LAYERS, is_sigmoid, role
 
 _layers = tf_keras.layers
+LARGEST_SLOPE = 128  # XNNPACK's LEAKY_RELU multiplies by 256ths; of a slope below a 128th too little would be left
 
 
 class UnsupportedLayers(ExperimentError):
@@ -54,7 +55,8 @@ def _layer_problems(graph: LayerGraph, layer) -> list[str]:
     found = []
     activation = activation_name(layer)
     bounded = isinstance(layer, _layers.ReLU) and is_relu(activation)
-    if activation not in ACTIVATIONS and not bounded and not is_sigmoid(layer):
+    sloped = isinstance(layer, _layers.LeakyReLU)
+    if activation not in ACTIVATIONS and not bounded and not sloped and not is_sigmoid(layer):
         found.append(f"has activation {activation}; {HINTS.get(activation, 'use relu or relu6')}")
     if getattr(layer, "data_format", "channels_last") != "channels_last" and not isinstance(
         layer,
@@ -74,7 +76,9 @@ def _layer_problems(graph: LayerGraph, layer) -> list[str]:
     if isinstance(layer, _layers.BatchNormalization) and list(layer.axis) != [len(layer.input_shape) - 1]:
         found.append(f"normalises axis {list(layer.axis)}; use the last axis, the channels")
     if isinstance(layer, _layers.ReLU) and (layer.negative_slope or layer.threshold):
-        found.append("has a negative slope or a threshold; use plain ReLU")
+        found.append("has a negative slope or a threshold; use ReLU or LeakyReLU")
+    if sloped and not 1 / LARGEST_SLOPE <= abs(layer.alpha) < LARGEST_SLOPE:
+        found.append(f"has slope {layer.alpha:g}; LiteRT takes 1/{LARGEST_SLOPE} to {LARGEST_SLOPE}: use 0.01, or ReLU")
     if isinstance(layer, _layers.Rescaling):
         (source,) = graph.parents[layer.name]
         if not isinstance(graph.by_name[source], _layers.InputLayer) or len(graph.consumers[source]) > 1:

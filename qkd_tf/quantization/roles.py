@@ -47,6 +47,8 @@ LAYERS: Mapping[type, LayerKind] = {
     _layers.Concatenate: LayerKind("arithmetic"),
     _layers.AveragePooling2D: LayerKind("arithmetic"),
     _layers.GlobalAveragePooling2D: LayerKind("arithmetic"),
+    _layers.LeakyReLU: LayerKind("arithmetic"),
+    _layers.PReLU: LayerKind("arithmetic"),
     _layers.Cropping2D: LayerKind("pass"),
     _layers.MaxPooling2D: LayerKind("pass"),
     _layers.UpSampling2D: LayerKind("pass"),
@@ -85,6 +87,11 @@ def kernel_size(layer) -> int:
 def is_sigmoid(layer) -> bool:
     """Whether a layer is a sigmoid and nothing else: an operator of its own, LOGISTIC."""
     return isinstance(layer, _layers.Activation) and activation_name(layer) == "sigmoid"
+
+
+def has_slope(layer) -> bool:
+    """Whether a layer multiplies what is negative by a factor of its own."""
+    return isinstance(layer, _layers.LeakyReLU | _layers.PReLU)
 
 
 def averages_what_is_there(layer) -> bool:

@@ -218,6 +218,11 @@ class QuantizedStudent(PlannedStudent):
         layer = layers.get(f"{QUANTIZED}{name}") or layers[name]
         return layer.get_output_at(-1)  # TFMOT reuses layers that it does not wrap: the last use is the model's
 
+    def twin(self, name: str) -> tf_keras.layers.Layer:
+        """The layer of `model` that computes what layer `name` of `plain` does."""
+        layers = {layer.name: layer for layer in self.model.layers}
+        return layers[f"{QUANTIZED}{name}"].layer if f"{QUANTIZED}{name}" in layers else layers[name]
+
     @property
     def trained_weights(self) -> list[tf.Variable]:
         """Latent weights of `model` that training moves: those of layers that are not frozen, trainable = False.

@@ -13,7 +13,7 @@ import tf_keras
 from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.models.activations import activation_name, is_relu, upper_end, word
+from qkd_tf.models.activations import activation_name, is_relu, slope, upper_end, word
 from qkd_tf.models.copier import Call, Copier, called_in_training, calls, has_constants, maker
 from qkd_tf.models.normalization import TRAINING_ONLY, is_nothing
 from qkd_tf.models.operations import as_layer
@@ -27,7 +27,7 @@ _OPERATIONS = "write it with Keras layers (Rescaling on pixels, ReLU, Add, Multi
 REMEDIES: Mapping[str, str] = {
     **dict.fromkeys(("Lambda", "TFOpLambda", "SlicingOpLambda", "ClassMethod"), _OPERATIONS),
     **dict.fromkeys(("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM2D"), "use convolutions and pooling"),
-    **dict.fromkeys(("LeakyReLU", "PReLU", "ELU", "ThresholdedReLU"), "use ReLU, ReLU(6) or Activation('swish')"),
+    **dict.fromkeys(("ELU", "ThresholdedReLU"), "use ReLU, LeakyReLU or Activation('swish')"),
     **dict.fromkeys(
         ("LayerNormalization", "GroupNormalization", "UnitNormalization"),
         "use BatchNormalization, which becomes a part of the convolution",
@@ -61,7 +61,7 @@ def _refusal(node) -> str:
         return "reads a constant beside tensors of the graph; make it a bias, or Rescaling on pixels"
     function = activation_name(layer)
     if function.startswith(("function", "layer", "relu(")) and not is_relu(function):
-        return f"applies {function}; use relu, relu6, swish, sigmoid or a softmax at the end"
+        return f"applies {function}; use relu, relu6, leaky_relu, swish, sigmoid or a softmax at the end"
     return ""
 
 
@@ -103,7 +103,7 @@ class StudentReading(Reading):
         return dataclasses.replace(call, layer=self._over_maps[-1], inputs=inputs)
 
     def operation(self, call: Call, layer: tf_keras.layers.Layer):
-        if isinstance(layer, _layers.Activation):
+        if isinstance(layer, _layers.Activation | _layers.LeakyReLU):
             return self.activation(activation_name(layer), call.name, call.inputs)
         found = self._rescaled(call, layer) if isinstance(layer, _layers.Rescaling) else None
         return super().operation(call, layer) if found is None else found
@@ -151,6 +151,8 @@ class StudentReading(Reading):
             return self.add(_layers.Multiply(name=name), [inputs[0], gate])
         if function not in ACTIVATIONS and is_relu(function):
             return self.add(_layers.ReLU(upper_end(function), name=name), inputs)
+        if (alpha := slope(function)) is not None:
+            return self.add(_layers.LeakyReLU(alpha, name=name) if alpha else _layers.ReLU(name=name), inputs)
         if function == "hard_sigmoid":  # of tf_keras: clip(0.2 x + 0.5, 0, 1); that of Keras 3 comes written out
             x = self.add(_layers.Rescaling(0.2, 0.5, name=self.free_name(f"{name}_scale")), inputs)
             return self.add(_layers.ReLU(1.0, name=name), [x])
@@ -158,6 +160,9 @@ class StudentReading(Reading):
 
     def activation_layer(self, call: Call):
         return self.activation(activation_name(call.layer), call.name, call.inputs)
+
+    def relu(self, call: Call):
+        return self.activation_layer(call) if slope(activation_name(call.layer)) is not None else self.same(call)
 
     def softmax(self, call: Call):
         return self.activation_layer(call) if call.layer.axis == -1 else self.same(call)
@@ -252,6 +257,7 @@ class StudentReading(Reading):
         _layers.AveragePooling2D: average_pool,
         _layers.BatchNormalization: batch_norm,
         _layers.GlobalMaxPooling2D: global_max_pool,
+        **dict.fromkeys((_layers.ReLU, _layers.LeakyReLU), relu),
         _layers.Normalization: Copier.same,
         _layers.Permute: permute,
         _layers.Rescaling: rescaling,

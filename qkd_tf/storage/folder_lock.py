@@ -1,16 +1,22 @@
 """One process at a time in a run folder."""
 
 import contextlib
-import fcntl
 import os
 import pathlib
 from collections.abc import Iterator
+
+try:
+    import fcntl
+except ImportError as error:
+    raise ImportError("qkd_tf needs Linux or macOS; on Windows work in WSL2") from error
 
 LOCK = "lock"
 
 
 class FolderInUseError(OSError):
     """Another process has the folder, told in one line."""
+
+    __module__ = "qkd_tf"  # where users find it, and what tracebacks say
 
 
 @contextlib.contextmanager

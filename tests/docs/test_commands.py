@@ -96,6 +96,7 @@ NOT_RUN = {
 OTHERS = {
     "make demo": "its recipe makes the run of these tests, below",
     "make PYTHON=python3.11 demo": "make demo",
+    "make PYTHON=python3.13 demo": "make demo",
     "make test": "runs this very test",
     "make commands": "runs this very test",
     "make widths": "tests; a sample of them in make test",
@@ -117,6 +118,7 @@ OTHERS = {
     "pip install . -c constraints.txt": "the network",
     "pip install '.[micro]' -c constraints.txt": "the network",
     "pip install -r requirements-micro.txt": "the network",
+    "pip install -r requirements-ethos_u.txt": "the network",
     "pip install keras": "the network",
     "python -m pip install -r requirements.txt -c constraints.txt": "the network",
     "python -m pip install 'tensorflow[and-cuda]' -c constraints.txt": "the network",
@@ -175,7 +177,7 @@ def trial(found):
         values = values_of(found.module)
         with saved_flags(values):
             values([found.module, *arguments])
-            arguments.append(f"--epochs={','.join('1' for _ in values.epochs)}")
+            arguments.append("--epochs=1")
             arguments += [f"--bits={values.bits[0]}"] if found.module == "qkd_tf.ablation" else []
     return arguments
 

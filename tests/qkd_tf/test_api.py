@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 from sklearn.datasets import load_digits
 from tf_keras import layers
@@ -143,7 +144,15 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
     "changes, message",
     [
         ({"bits": 4}, "bits=4: widths are written as w4a4"),
-        ({"phases": ["self_studying"]}, "phases=.*: epochs by phase are expected"),
+        ({"phases": [1]}, "phases=.*: epochs by phase are expected"),
+        ({"phases": 5}, "phases=5: epochs by phase are expected"),
+        ({"epochs": 5}, "epochs is told by the argument phases; leave the option out"),
+        ({"augment": 5}, "augment is a int; a function of .images, seed. is expected"),
+        ({"augment": lambda images, seed: images[:1]}, "--augment=in_memory:<lambda> makes uint8"),
+        ({"callbacks": [tf_keras.callbacks.History()]}, "callback History cannot be called as on_epoch_end"),
+        ({"class_weights": {"ten": 2}}, "--class_weights has the class 'ten', which is none of 0, 1"),
+        ({"class_weights": [1, 2]}, "--class_weights has 2 numbers and there are 10 classes"),
+        ({"label_smoothing": 1.0}, "--label_smoothing=1.0 is not in"),
         ({"weight_bits": 2}, "weight_bits is told by the argument bits; leave the option out"),
         (
             {"student": tf_keras.Sequential([layers.Dense(10)])},
@@ -170,9 +179,80 @@ def test_mistake_is_one_line(tmp_path, changes, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_run_that_is_not_there_is_told(tmp_path):
+@pytest.mark.parametrize("what", ["results", "history", "model", "student_top1"])
+def test_run_that_is_not_there_is_told(tmp_path, what):
+    run = qkd_tf.Run(tmp_path)
     with pytest.raises(ExperimentError, match=re.escape(f"{tmp_path} is no finished run")):
-        _ = qkd_tf.Run(tmp_path).results
+        getattr(run, what)
+    assert repr(run) == f"Run('{tmp_path}', not finished)"
+
+
+def test_run_has_history_and_model_and_once_exported_its_file(run, capsys):
+    assert repr(run).startswith(f"Run('{run.path}', w3a5, full_precision 1, tutoring 1: ")
+    history = run.history
+    assert history.keys() == {"full_precision", "tutoring"}
+    assert {"student_loss", "student_top1", "teacher_loss", "validation_top1"} <= history["full_precision"].keys()
+    assert {len(values) for values in history["tutoring"].values()} == {1}
+    assert history["tutoring"]["student_loss"][0] == run.results["phases"][1]["history"][0]["student_loss"]
+    images, labels = SETS[1]
+    predicted = run.model.predict(images, verbose=0).argmax(-1)
+    assert 100 * np.mean(predicted == labels) == pytest.approx(run.results["student"]["real_numbers_top1"])
+    (run.path / "export" / "verification.json").unlink(missing_ok=True)
+    with pytest.raises(ExperimentError, match="is not exported; tflite_export.export.run. writes the file"):
+        _ = run.tflite
+    exported = tflite_export.export(run, runtimes=())
+    assert run.tflite == exported.tflite == run.path / "export" / "model.tflite" and run.tflite.exists()
+    assert repr(run).endswith(", exported)")
+    (run.path / "export" / "verification.json").write_text('{"passed": false}')
+    with pytest.raises(ExperimentError, match="was refused; report.html"):
+        _ = run.tflite
+
+
+def test_errors_are_named_where_users_find_them():
+    assert qkd_tf.ExperimentError is ExperimentError
+    for error in (qkd_tf.ExperimentError, qkd_tf.FolderInUseError, tflite_export.ExportError):
+        package = importlib.import_module(error.__module__)
+        assert package in (qkd_tf, tflite_export) and getattr(package, error.__name__) is error
+
+
+def noisy(images, seed):
+    return images ^ tf.cast(tf.random.stateless_uniform(tf.shape(images), seed, 0, 8, tf.int32), tf.uint8)
+
+
+def test_training_habits_of_the_user_and_a_callback_that_ends_it(tmp_path, monkeypatch, capsys):
+    """Without a folder, phases or epochs by phase; a call that its callback ended goes on, and ends as one in peace."""
+    monkeypatch.chdir(tmp_path)
+    habits = {"augment": noisy, "label_smoothing": 0.1, "class_weights": {0: 2.0, "1": 0.5}}
+    habits |= {"phases": None, "epochs": 2}
+    heard = []
+
+    def chatty(phase, epoch, logs):
+        heard.append((phase, epoch, sorted(logs)))
+        np.random.rand(), tf.random.uniform(())  # noqa: B018  which training must not notice
+        if len(heard) == 1:
+            raise RuntimeError("the tracking server is away")
+
+    with pytest.raises(RuntimeError, match="the tracking server is away"):
+        fit(None, callbacks=chatty, **habits)
+    (folder,) = (tmp_path / "runs").iterdir()
+    told = capsys.readouterr().out
+    assert re.fullmatch(r"sequential_w4a4_\d{8}-\d{6}", folder.name) and f"run folder: runs/{folder.name};" in told
+    assert "note: it trains self_studying for 2 epochs, the default of --phases without a teacher" in told
+    went_on = fit(folder, callbacks=[chatty], **habits)
+    in_peace = fit(None, **habits)
+    assert in_peace.path != folder
+    logged = ["seconds", "student_loss", "student_top1", "validation_top1"]
+    assert heard == [("self_studying", 0, logged), ("self_studying", 1, logged)]
+    assert all(np.array_equal(a, b) for a, b in zip(kernels(went_on), kernels(in_peace), strict=True))
+    lines = set((folder / "flags.txt").read_text().splitlines())
+    assert {"--augment=in_memory:noisy", "--label_smoothing=0.1", "--class_weights=0:2.0,1:0.5"} <= lines
+    with pytest.raises(ExperimentError, match="changed since: what --augment makes of pictures;"):
+        fit(folder, **habits | {"augment": named("noisy", lambda images, seed: noisy(images, seed + 1))})
+
+
+def named(name, function):
+    function.__name__ = name
+    return function
 
 
 def test_images_that_were_in_memory_are_not_opened_by_name(run_of_one_phase):

@@ -1,28 +1,47 @@
 import importlib.metadata
+import platform
 import shutil
 import subprocess
 import sys
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from qkd_tf import doctor
 from qkd_tf.doctor import Finding
 
 
-def test_pins_are_those_of_the_requirements():
-    pins = doctor.pins()
+def test_requirements_are_ranges_that_hold_what_constraints_pin():
+    asked, pins = doctor.requirements(), doctor.pins()
     assert pins["tensorflow"] == importlib.metadata.version("tensorflow")
-    assert "tflite-micro" not in pins and len(pins) == 17
+    assert "tflite-micro" not in asked and len(asked) == 18
+    for name, versions in asked.items():
+        assert "==" not in versions and ">=" in versions, name
+        assert pins[doctor._plain(name)] in SpecifierSet(versions), name
+
+
+def test_requirements_of_an_installed_package_are_those_of_its_metadata(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    lines = ["numpy<3,>=2.1", "tf_keras<2.22,>=2.21", 'bitarray>=3; sys_platform == "linux" and extra == "micro"']
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
+    assert doctor.requirements() == {"numpy": "<3,>=2.1", "tf_keras": "<2.22,>=2.21"}
+    assert doctor.pins() == {}
+    assert [finding.ok for finding in doctor.packages()][:2] == [True, True]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["numpy<2", "no-such-package>=1"])
+    old, missing, *_ = doctor.packages()
+    assert (old.ok, old.remedy) == (False, "python -m pip install 'numpy<2'") and "<2 is needed" in old.what
+    assert missing.remedy == "python -m pip install 'no-such-package>=1'"
 
 
 def test_packages_of_this_machine_are_the_tested_ones():
     found = list(doctor.packages())
     assert [finding.what for finding in found if finding.ok is False] == []
-    assert sum(finding.ok is True for finding in found) >= len(doctor.pins())
+    assert sum(finding.ok is True for finding in found) >= len(doctor.requirements())
 
 
 def test_a_package_that_is_missing_or_of_another_version_is_told(monkeypatch):
-    monkeypatch.setattr(doctor, "pins", lambda: {"numpy": "0.1", "no-such-package": "1.0"})
+    monkeypatch.setattr(doctor, "requirements", lambda: {"numpy": ">=0.1", "no-such-package": ">=1.0"})
+    monkeypatch.setattr(doctor, "pins", lambda: {"numpy": "0.1"})
     monkeypatch.setattr(doctor, "OPTIONAL", {"absent": "absent.module"})
     other, missing, optional = doctor.packages()
     assert other.ok is None and other.what.endswith(", tested with 0.1")
@@ -35,9 +54,22 @@ def test_a_package_that_is_missing_or_of_another_version_is_told(monkeypatch):
 
 
 def test_python_of_another_version_is_told_with_the_line_that_mends_it(monkeypatch):
-    monkeypatch.setattr(doctor, "PYTHON", (3, 99))
+    monkeypatch.setattr(doctor, "PYTHONS", ((3, 98), (3, 99)))
     (finding,) = doctor.python()
-    assert finding.ok is False and "make PYTHON=python3.99 demo" in finding.line()
+    assert finding.ok is False and "a Python of 3.98 to 3.99; make PYTHON=python3.99 demo" in finding.line()
+
+
+def test_windows_is_told_where_to_work(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    python, windows = doctor.python()
+    assert python.ok and windows.ok is False and "WSL2" in windows.remedy
+
+
+@pytest.mark.parametrize("system, machine", [("darwin", "arm64"), ("linux", "aarch64")])
+def test_tflm_is_not_asked_for_where_it_has_no_wheel(monkeypatch, system, machine):
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert "Linux on x86-64 alone" in doctor.micro_remedy()
 
 
 def test_a_full_disk_is_told(monkeypatch):
@@ -86,7 +118,10 @@ def test_all_checks_in_order(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["doctor"])
     doctor.main()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("ok    Python 3.11") and lines[-2:] == ["ok    chain", "all is well"]
+    assert lines[0].startswith(f"ok    Python 3.{sys.version_info[1]}.") and lines[-2:] == [
+        "ok    chain",
+        "all is well",
+    ]
     monkeypatch.setattr(doctor, "chain", lambda: iter([Finding(False, "chain")]))
     with pytest.raises(SystemExit, match="something must be mended"):
         doctor.main()

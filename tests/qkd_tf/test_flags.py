@@ -69,7 +69,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "max_steps": 3, "max_eval_images": 100, "bits_rule": "a.*=w4", "equalize_channels": "on",
         "strategy": "mirrored",
         "target": "ethos_u", "max_flash_bytes": 1000, "max_ram_bytes": 1000,
-        "checkpoint_every_steps": 9,
+        "checkpoint_every_steps": 9, "augment": "nets:augment", "label_smoothing": 0.1, "class_weights": "balanced",
     }  # fmt: skip
     extra = {
         "student_weights": ["--student_weights_mean=1", "--student_weights_std=2"],
@@ -121,7 +121,7 @@ def test_one_learning_rate_serves_all_phases(parse):
 @pytest.mark.parametrize(
     "arguments, counts",
     [
-        (["--phases=self_studying"], ("1", "3", "1")),
+        (["--phases=self_studying", "--epochs=30,100,70"], ("1", "3", "1")),
         (["--epochs=1,2"], ("3", "2", "1")),
         (["--learning_rates=0.1,0.2"], ("3", "3", "2")),
         (["--learning_rates="], ("3", "3", "0")),
@@ -135,6 +135,27 @@ def test_lists_of_different_lengths_are_refused_with_their_lengths(parse, argume
 
 def test_no_phases_mean_calibration_alone(parse):
     assert parse(*SMALL, "--phases=").training.phases == ()
+    assert flags.notes() == []
+
+
+@pytest.mark.parametrize(
+    "arguments, lengths, note",
+    [
+        (["--teacher="], {"self_studying": 30}, "--phases and --epochs without a teacher"),
+        (["--teacher=", "--epochs=7"], {"self_studying": 7}, "--phases without a teacher"),
+        ([], {"self_studying": 30, "co_studying": 100, "tutoring": 70}, "--phases and --epochs"),
+        (["--epochs=2"], {"self_studying": 2, "co_studying": 2, "tutoring": 2}, "--phases"),
+        (["--phases=full_precision,tutoring"], {"full_precision": 160, "tutoring": 70}, "--epochs"),
+        (["--phases=full_precision,tutoring", "--epochs=3"], {"full_precision": 3, "tutoring": 3}, ""),
+    ],
+)
+def test_phases_and_epochs_that_are_left_open_are_settled_and_told(parse, arguments, lengths, note):
+    experiment = parse(*SMALL, *arguments)
+    assert {phase.name: phase.epochs for phase in experiment.training.phases} == lengths
+    told = ", ".join(f"{name} for {epochs} epochs" for name, epochs in lengths.items())
+    assert flags.notes() == ([f"note: it trains {told}, the default of {note}"] if note else [])
+    lines = flags.flag_lines()  # another version may have other defaults
+    assert {f"--phases={','.join(lengths)}", f"--epochs={','.join(map(str, lengths.values()))}"} <= set(lines)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +176,6 @@ def test_no_phases_mean_calibration_alone(parse):
         ("--student_pixel_mean=127.5", "--student_pixel_mean=127.5 "),
         ("--student_pixel_std=0", "must be positive"),
         ("--student_weights_mean=1", "same number"),
-        ("--teacher=", "--teacher"),
     ],
 )
 def test_a_users_mistake_is_one_line(parse, argument, part):

@@ -60,3 +60,19 @@ def test_a_batch_larger_than_the_set_is_refused_behind_what_the_network_is(capsy
         "error: --batch_size=2000 is more than the 1293 training images of digits; give a smaller batch"
     )
     assert "convnet_small: 16,698 parameters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        (
+            "--augment=math:floor",
+            "error: --augment=math:floor fails as augment(images, seed) in a graph of TensorFlow: ",
+        ),
+        ("--class_weights=1,2", "error: --class_weights has 2 numbers and there are 10 classes; "),
+    ],
+)
+def test_training_habits_that_do_not_fit_are_refused(argument, message):
+    with pytest.raises(SystemExit) as end:
+        start("qkd_tf.preflight", ["--dataset=digits", "--student=convnet_small", argument])
+    assert end.value.code.startswith(message) and "\n" not in end.value.code

@@ -351,6 +351,32 @@ CASES = {
         _through(_swish, layers.Conv2D(5, 1)),
         spec=dataclasses.replace(LOW, last_layer_bits=4),
     ),
+    "leaky_relu": Case(
+        "CONV_2D LEAKY_RELU QUANTIZE MAXIMUM CONV_2D LEAKY_RELU",
+        _through(
+            layers.Conv2D(4, 3, use_bias=False, name="conv"),
+            layers.BatchNormalization(),
+            layers.LeakyReLU(0.1, name="leaky"),
+            layers.Conv2D(5, 1, name="last"),
+            layers.LeakyReLU(name="logits"),
+        ),
+        spec=dataclasses.replace(LOW, last_layer_bits=4),
+        intervals={"leaky_requantize": ("leaky", FOUR_BITS)},
+    ),
+    "prelu": Case(
+        "CONV_2D PRELU QUANTIZE MAXIMUM CONV_2D PRELU RESHAPE FULLY_CONNECTED PRELU",
+        _through(
+            layers.Conv2D(4, 3, name="conv"),
+            layers.PReLU(shared_axes=[1, 2], name="channels"),
+            layers.Conv2D(3, 3, name="inner"),
+            layers.PReLU(name="values"),
+            layers.Flatten(),
+            layers.Dense(6, name="last"),
+            layers.PReLU(name="logits"),
+        ),
+        (9, 6, 3),
+        intervals={"channels_requantize": ("channels", FOUR_BITS)},
+    ),
     "average_what_is_there": Case(
         "CONV_2D AVERAGE_POOL_2D QUANTIZE CONV_2D AVERAGE_POOL_2D QUANTIZE AVERAGE_POOL_2D QUANTIZE",
         _through(

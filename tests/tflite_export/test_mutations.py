@@ -147,6 +147,11 @@ def change_value(model, tensor, rng):
     data_of(model, tensor)[rng.integers(len(data_of(model, tensor)))] ^= 1 << rng.integers(8)
 
 
+def next_slope(model, operator, rng):
+    slope = np.float32(operator.builtinOptions.alpha)
+    operator.builtinOptions.alpha = float(np.nextafter(slope, np.float32(pick(rng, [-np.inf, np.inf]))))
+
+
 def swap_codes(model, tensor, rng):
     data = data_of(model, tensor)
     a, b = pick(rng, [(i, j) for i, j in itertools.combinations(range(min(len(data), 16)), 2) if data[i] != data[j]])
@@ -565,6 +570,8 @@ MUTATIONS: dict[str, Callable] = {
     "sides of repeated pixels": to_tensor(constant_named("/sides", INT32), change_value),
     "mean axes": to_tensor(constant_named("/axes", INT32), change_value),
     "floor of a clip": to_tensor(constant_named("/minimum", INT8), change_code),
+    "slope of a channel": to_tensor(constant_named("/slopes", INT8), change_code),
+    "slope": to_operator(has("alpha"), next_slope),
     "kernel scale": to_tensor(constant_named("/kernel"), next_scale),
     "bias scale": to_tensor(constant_named("/bias"), next_scale),
     "activation scale": to_tensor(quantized_activation, next_scale),
@@ -670,6 +677,8 @@ RARE = (
     "sides of repeated pixels",
     "centres of pixels",
     "concatenation axis",
+    "slope",
+    "slope of a channel",
 )
 
 

@@ -48,7 +48,7 @@ class Tensor:
 class Operator:
     """One TFLite operator: builtin name, tensors by name, and the options that decide its meaning.
 
-    Options are int, bool or str where we write them; of a stranger's file they are what the file has.
+    Options are int, float, bool or str where we write them; of a stranger's file they are what the file has.
     """
 
     kind: str

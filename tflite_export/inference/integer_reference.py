@@ -141,6 +141,19 @@ def _quantize(
     return arithmetic.requantize(x, *_scales(tensors[0], output)) + output.zero_point
 
 
+def _leaky_relu(
+    arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
+) -> np.ndarray:
+    x = inputs[0].astype(np.int64) - tensors[0].zero_point
+    return arithmetic.leaky_relu(x, 1, operator.options["alpha"], *_scales(tensors[0], output)) + output.zero_point
+
+
+def _prelu(arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor) -> np.ndarray:
+    input_, slopes = tensors
+    x, codes = inputs[0].astype(np.int64) - input_.zero_point, slopes.integers.astype(np.int64) - slopes.zero_point
+    return arithmetic.prelu(x, codes, *_scales(slopes, input_, output)) + output.zero_point
+
+
 def _maximum(
     arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
 ) -> np.ndarray:
@@ -205,12 +218,14 @@ OPERATORS: Mapping[str, Callable[[Arithmetic, Operator, Tensors, Inputs, Tensor]
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _conv,
     "FULLY_CONNECTED": _fully_connected,
+    "LEAKY_RELU": _leaky_relu,
     "LOGISTIC": _logistic,
     "MAXIMUM": _maximum,
     "MAX_POOL_2D": _max_pool,
     "MEAN": _mean,
     "MUL": _multiply,
     "PAD": _pad,
+    "PRELU": _prelu,
     "QUANTIZE": _quantize,
     "RESHAPE": _reshape,
     "RESIZE_NEAREST_NEIGHBOR": _resize_nearest,

@@ -178,7 +178,7 @@ def absence(name: str) -> str | None:
     try:
         importlib.import_module(TFLM_MODULE)
     except ImportError:
-        return "tflite-micro is not installed; pip install -r requirements-micro.txt"
+        return "tflite-micro is not installed; pip install -r requirements-micro.txt, on Linux with x86-64"
     return None
 
 

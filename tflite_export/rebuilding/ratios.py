@@ -11,9 +11,11 @@ LIMITS = {
     "CONV_2D": (0.0, 256.0),
     "DEPTHWISE_CONV_2D": (0.0, 256.0),
     "FULLY_CONNECTED": (0.0, 256.0),
+    "LEAKY_RELU": (1 / 256, 128.0),
     "LOGISTIC": (0.0, np.inf),  # a table, or fixed point that saturates
     "MEAN": (0.0, 128.0),
     "MUL": (2.0**-16, 256.0),
+    "PRELU": (0.0, 128.0),
     "QUANTIZE": (1 / 256, 256.0),
 }
 
@@ -31,9 +33,15 @@ def check_ratios(graph: IntegerGraph) -> None:
 
 
 def ratios(graph: IntegerGraph, operator: Operator) -> list[float]:
-    """Steps of an operator's output in the largest step of each input, that of a product where there is one."""
+    """Steps of an operator's output in the largest step of each input, that of a product where there is one.
+
+    Of a LEAKY_RELU, in a positive and in a negative step of its input; of a PRELU, in a step of its products.
+    """
     inputs = [graph.tensors[name] for name in operator.inputs]
     output = float(graph.tensors[operator.output].scales[0])
     scales = [float(t.scales.max()) for t in inputs if t.scales.size and t.dtype != "int32"]
+    if operator.kind in ("LEAKY_RELU", "PRELU"):
+        slope = abs(operator.options["alpha"]) if operator.kind == "LEAKY_RELU" else scales[1]
+        return [scales[0] / output, scales[0] * slope / output]
     multiplies = inputs[-1].dtype == "int32" or operator.kind == "MUL"
     return [float(np.prod(scales)) / output] if multiplies else [scale / output for scale in scales]

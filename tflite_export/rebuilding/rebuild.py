@@ -11,7 +11,7 @@ import numpy as np
 import tf_keras
 
 from qkd_tf.contract.batch_norm import BatchNorm
-from qkd_tf.contract.grid import AVERAGE_CODE, INT8_MIN, TensorQuantParams
+from qkd_tf.contract.grid import AVERAGE_CODE, INT8_MIN, TensorQuantParams, dequantize, quantize, slope_params
 from qkd_tf.storage.archive import first_line
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor, constant
 from tflite_export.load import ExportError, Handoff
@@ -184,6 +184,18 @@ class _Rebuilder:
         """A sigmoid; or a tensor that changes its grid, at a linear layer or a ReLU."""
         self._emit("LOGISTIC" if _function(operator.root) == "sigmoid" else "QUANTIZE", operator.inputs, output)
 
+    def _leaky_relu(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+        self._emit("LEAKY_RELU", operator.inputs, output, alpha=float(operator.root.alpha))
+
+    def _prelu(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+        slopes = operator.root.alpha.numpy()
+        stored = slope_params(slopes)
+        codes = quantize(slopes, stored)
+        if not np.allclose(dequantize(codes, stored), slopes, rtol=1e-6, atol=0):
+            raise ValueError(f"the slopes of layer {operator.root.name} are not on their steps")
+        data = constant(f"{operator.root.name}/slopes", codes, [stored.scale])
+        self._emit("PRELU", [*operator.inputs, self.graph.add_tensor(data)], output)
+
     def _average(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
         """The whole map is a MEAN; windows are a depthwise convolution of equal weights.
 
@@ -306,7 +318,7 @@ class _Rebuilder:
             dataclasses.replace(self.graph.tensors[source], name=layer.name, shape=_shape(layer))
         )
 
-    def _emit(self, kind: str, inputs: Sequence[str], output: str, **options: int | bool | str) -> str:
+    def _emit(self, kind: str, inputs: Sequence[str], output: str, **options: int | float | bool | str) -> str:
         self.graph.operators.append(Operator(kind, tuple(inputs), output, options))
         return output
 
@@ -327,6 +339,8 @@ EMITTERS: Mapping[type, Callable[[_Rebuilder, _Operator, str, TensorQuantParams]
     _layers.AveragePooling2D: _Rebuilder._average,
     _layers.Activation: _Rebuilder._own_activation,
     _layers.ReLU: _Rebuilder._own_activation,
+    _layers.LeakyReLU: _Rebuilder._leaky_relu,
+    _layers.PReLU: _Rebuilder._prelu,
     _layers.Multiply: _Rebuilder._multiply,
     _layers.Concatenate: _Rebuilder._concatenate,
 }

@@ -10,7 +10,8 @@ from qkd_tf.contract import grid as g
 
 BITS = range(g.MIN_BITS, g.MAX_BITS + 1)
 FULL = [g.weight_grid(bits, narrow_range=False) for bits in BITS]
-GRIDS = [make(b) for b in BITS for make in (g.weight_grid, g.unsigned_grid, g.signed_grid)] + FULL
+UNEVEN = [g.activation_grid(b, 1 / 7) for b in BITS]
+GRIDS = [make(b) for b in BITS for make in (g.weight_grid, g.unsigned_grid, g.signed_grid)] + FULL + UNEVEN
 VALUES = arrays(np.float32, 12, elements=st.floats(-1000, 1000, width=32))
 INTERVALS = st.floats(2**-10, 16, width=32)
 
@@ -36,6 +37,16 @@ def params_of(grid, interval):
         (g.signed_grid(4), -7, 7),
         (g.signed_grid(7), -63, 63),
         (g.signed_grid(8), -128, 127),
+        (g.activation_grid(4, 0.0), 0, 15),
+        (g.activation_grid(4, 1.0), -7, 7),
+        (g.activation_grid(2, 1 / 7), -1, 2),
+        (g.activation_grid(3, 1 / 7), -1, 6),
+        (g.activation_grid(4, 1 / 7), -2, 13),
+        (g.activation_grid(7, 1 / 7), -16, 111),
+        (g.activation_grid(8, 1 / 7), -128, 127),
+        (g.activation_grid(4, 0.3), -3, 12),
+        (g.activation_grid(4, 0.01), -1, 14),
+        (g.activation_grid(4, 0.99), -7, 8),
         (g.pixel_grid(0), 0, 255),
         (g.pixel_grid(128), -128, 127),
         (g.pixel_grid(254), -254, 1),
@@ -75,11 +86,18 @@ def test_full_grid_of_two_to_the_b_levels_is_allowed():
 
 @pytest.mark.parametrize("bits", BITS)
 def test_activation_grids_end_at_the_top_of_int8(bits):
-    for grid in (g.unsigned_grid(bits), g.signed_grid(bits)):
+    for grid in (g.unsigned_grid(bits), g.signed_grid(bits), g.activation_grid(bits, 0.3)):
         params = g.activation_params(grid, 0.5)
         assert params.stored_max == 127
         assert params.stored_min >= -128
         assert g.dequantize(np.array([params.zero_point]), params) == 0.0
+
+
+@pytest.mark.parametrize("slopes, scale", [([0.25, -0.5], 0.5 / 127), ([0.0], 1.0), ([1e-45], 1.0)])
+def test_the_largest_slope_is_at_the_end_of_eight_bits(slopes, scale):
+    params = g.slope_params(np.float32(slopes))
+    assert (params.scale, params.stored_min, params.stored_max) == (np.float32(scale), -127, 127)
+    assert np.abs(g.fake_quantize(np.float32(slopes), params) - slopes).max() <= scale / 2
 
 
 def test_weights_are_stored_around_zero():

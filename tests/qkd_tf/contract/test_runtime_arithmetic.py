@@ -249,6 +249,58 @@ def test_reference_kernels_take_the_ratio_of_a_product_in_float32():
     assert products == [[11], [12]]
 
 
+@pytest.mark.parametrize("kind", ["leaky_relu", "prelu"])
+@pytest.mark.parametrize("runtime", ARITHMETICS)
+@given(
+    st.integers(-255, 255), st.sampled_from([0.3, 0.1, 0.01, 2.0, -0.5]), scales, st.floats(0.5, 2.0), st.integers(1, 9)
+)
+def test_slopes_are_exact_to_a_step(runtime, kind, x, slope, input_scale, ratio, integer):
+    """Half a step of rounding, a little of rounding twice, and in 256ths a quarter of a step for every 128."""
+    output_scale = np.float32(input_scale) / np.float32(ratio)
+    integer = 1 if kind == "leaky_relu" else integer
+    found = getattr(ARITHMETICS[runtime], kind)(
+        np.array([x]), integer, np.float32(slope / integer), np.float32(input_scale), output_scale
+    )
+    assert abs(found[0] - x * np.float64(input_scale) / output_scale * (slope if x < 0 else 1)) <= 1.01
+
+
+@pytest.mark.parametrize(
+    "runtime, expected",
+    [
+        ("litert", [4, 0, -1, 0]),  # 205/256 and 31/256: -4 make 124/256
+        ("litert_reference", [4, 0, -1, -1]),  # -0.48 rounds to -4/8, and that to -1
+        ("tflm", [4, 0, -1, -1]),
+    ],
+)
+def test_leaky_relu_has_these_values(runtime, expected):
+    one = np.float32(1)
+    found = ARITHMETICS[runtime].leaky_relu(np.array([5, 0, -8, -4]), 1, np.float32(0.15), np.float32(0.8), one)
+    assert found.tolist() == expected
+
+
+def test_leaky_relu_rounds_a_half_up_in_256ths_and_away_from_zero_in_fixed_point():
+    found = [
+        row.leaky_relu(np.array([1, 3, -1, -2, -3, -6]), 1, np.float32(0.5), np.float32(0.5), np.float32(1)).tolist()
+        for row in (XNNPACK, TFLM, LITERT_REFERENCE)
+    ]
+    assert found[0] == [1, 2, 0, 0, -1, -1]  # 1/2, 3/2, then -1/4, -1/2, -3/4, -3/2
+    assert found[1] == found[2] == [1, 2, 0, -1, -1, -2]
+
+
+def test_a_slope_in_256ths_is_the_nearest():
+    x, one = np.array([-256]), np.float32(1)
+    assert XNNPACK.leaky_relu(x, 1, np.float32(0.01), one, one) == [-3]  # 2.56
+    assert TFLM.leaky_relu(x, 1, np.float32(0.01), one, one) == [-3]
+    assert XNNPACK.leaky_relu(x * 100, 1, np.float32(0.01), one, one) == [-300]
+    assert TFLM.leaky_relu(x * 100, 1, np.float32(0.01), one, one) == [-256]
+
+
+def test_each_channel_has_its_slope():
+    x, one = np.array([[4, -4, -4, -4]]), np.float32(1)
+    for row in (XNNPACK, TFLM, LITERT_REFERENCE):
+        assert row.prelu(x, np.array([7, 1, 2, -3]), np.float32(0.5), one, one).tolist() == [[4, -2, -4, 6]]
+
+
 def test_addition_far_out_of_proportion_is_still_computed():
     """A student that has not learned yet may ask for it; the exporter refuses such scales by name."""
     assert XNNPACK.add(np.array([1]), np.array([0]), 2.0**22, 1.0, 1.0) > 255

@@ -385,3 +385,11 @@ def test_digits_in_three_channels_are_grey(digits):
     assert splits.image_shape == (8, 8, 3)
     np.testing.assert_array_equal(images, np.repeat(grey, 3, axis=-1))
     assert arrays(splits.train(0))[0].shape[1:] == (8, 8, 3)
+
+
+@pytest.mark.parametrize("limit", [pipeline.CACHE_BYTES, 0])
+def test_images_of_each_class_are_counted_kept_or_streamed(monkeypatch, digits, limit):
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", limit)
+    monkeypatch.setattr(pipeline, "DIGESTED", 100)
+    _, labels = arrays(digits.calibration)
+    assert load().num_by_class() == np.bincount(labels).tolist()

@@ -1,5 +1,7 @@
 """One training step, restated with NumPy or with the other network's logits as constants."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -148,6 +150,30 @@ def test_metrics_of_one_step_equal_the_numpy_restatement(make_network, batch, ph
         expected["teacher_loss"] = restated_loss(labels, teacher_logits, student_logits, row.distills)
         expected["teacher_top1"] = np.mean(teacher_logits.argmax(-1) == labels)
     assert logs == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_smoothing_and_class_weights_are_of_the_labels_loss_alone(make_network, batch, phase):
+    student, teacher = make_network(4, seed=1), make_network(6, seed=2)
+    images, labels = batch
+    row, options = PHASES[phase], {"smoothing": 0.1, "class_weights": [2.0, 1.0, 0.25]}
+    logits = {
+        "student": make_network(4, seed=1)(images, training=True).numpy(),
+        "teacher": make_network(6, seed=2)(images, training=row.teacher == "trained").numpy(),
+    }
+
+    def expected(network, other):
+        target = 0.9 * np.eye(3)[labels] + 0.1 / 3
+        of_labels = -np.sum(target * log_softmax(logits[network]), axis=-1) * np.array([2.0, 1.0, 0.25])[labels]
+        plain = restated_loss(labels, logits[network], logits[other], False)
+        return np.mean(of_labels) + restated_loss(labels, logits[network], logits[other], row.distills) - plain
+
+    label_loss = functools.partial(cross_entropy, **options)
+    distiller = make_distiller(phase, student, teacher, label_loss=label_loss)
+    logs = distiller.train_on_batch(*batch, return_dict=True)
+    assert logs["student_loss"] == pytest.approx(expected("student", "teacher"), rel=1e-5)
+    if row.teacher == "trained":
+        assert logs["teacher_loss"] == pytest.approx(expected("teacher", "student"), rel=1e-5)
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -111,3 +112,31 @@ def test_gradient_has_about_the_same_size_at_every_temperature():
         for t in (4.0, 8.0, 16.0, 32.0)
     ]
     assert max(sizes) / min(sizes) < 1.2
+
+
+LABELS = np.array([2, 0, 3])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("class_weights", [None, [1.0, 0.0, 0.5, 4.0]])
+def test_smoothed_and_weighted_cross_entropy_and_its_gradient_are_those_of_numpy(smoothing, class_weights):
+    logits = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+    target = (1 - smoothing) * np.eye(4)[LABELS] + smoothing / 4
+    factor = np.ones(3) if class_weights is None else np.array(class_weights)[LABELS]
+
+    def loss(z):
+        return cross_entropy(tf.constant(LABELS), z, smoothing, class_weights)
+
+    expected = np.mean(factor * -np.sum(target * np.log(softmax(logits)), axis=-1))
+    assert float(loss(constant(logits))) == pytest.approx(expected, rel=1e-5)
+    expected = factor[:, np.newaxis] * (softmax(logits) - target) / 3
+    np.testing.assert_allclose(gradient(loss, constant(logits)), expected, atol=1e-6)
+
+
+def test_smoothed_cross_entropy_of_one_unit_is_keras_binary_one():
+    """One logit z for two classes trains as the logits 0 and z."""
+    z, labels = np.array([[-2.0], [0.5], [3.0]], np.float32), np.array([1, 0, 1])
+    keras = tf_keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.2)
+    pair = constant(np.concatenate([np.zeros_like(z), z], axis=-1))
+    expected = float(keras(labels[:, np.newaxis].astype(np.float32), z))
+    assert float(cross_entropy(tf.constant(labels), pair, smoothing=0.2)) == pytest.approx(expected, rel=1e-5)

@@ -81,10 +81,9 @@ def test_scale_and_offset_are_rescaling(name):
         lambda x: tf.transpose(x, [0, 2, 1, 3]),
         lambda x: tf.square(x),
         lambda x: tf.abs(x),
-        lambda x: tf.nn.leaky_relu(x),
         lambda x: tf.math.divide_no_nan(1.0, x),
     ],
-    ids="inverse,ratio,difference,square,per_pixel,per_row,infinite,nan,wider,mean,transpose,square,abs,leaky,no_nan".split(","),
+    ids="inverse,ratio,difference,square,per_pixel,per_row,infinite,nan,wider,mean,transpose,square,abs,no_nan".split(","),
 )  # fmt: skip
 def test_what_is_no_scale_and_offset_of_channels_is_no_layer(body):
     assert layer_of(body) is None
@@ -137,6 +136,22 @@ def test_activation_functions_are_layers(name):
     np.testing.assert_allclose(layer(PIXELS), function(PIXELS), rtol=1e-6)
 
 
+SLOPED = {
+    "leaky relu": (tf.nn.leaky_relu, 0.2),
+    "by place": (lambda x: tf.nn.leaky_relu(x, 0.1), 0.1),
+    "by name": (lambda x: tf.nn.leaky_relu(x, alpha=np.float32(0.5)), 0.5),
+    "backend.relu": (lambda x: tf_keras.backend.relu(x, alpha=0.25), 0.25),
+}
+
+
+@pytest.mark.parametrize("name", SLOPED)
+def test_a_leaky_relu_has_its_slope(name):
+    body, slope = SLOPED[name]
+    layer = layer_of(body)
+    assert type(layer) is layers.LeakyReLU and layer.alpha == np.float32(slope)
+    np.testing.assert_array_equal(layer(PIXELS), body(tf.constant(PIXELS)))
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -154,7 +169,7 @@ def test_softmax_of_rows_and_rounding_casts_are_no_layers(body):
 
 def test_every_row_of_the_table_is_what_tensorflow_writes():
     """By the names that this version of TensorFlow gives to calls: a row that nothing meets would be dead."""
-    bodies = [row[0] for name, row in {**AFFINE, **ACTIVATIONS}.items() if name != "in half precision"]
+    bodies = [row[0] for name, row in {**AFFINE, **ACTIVATIONS, **SLOPED}.items() if name != "in half precision"]
     bodies += [lambda x: x + x, tf.nn.swish, lambda x: tf.math.subtract(x, 1.0), lambda x: tf.negative(x), tf.sigmoid]
     written = {nodes(graph(body))[-1].layer.get_config()["function"] for body in bodies}
     assert written == operations.ROWS.keys()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tf_keras import layers
 
-from qkd_tf.contract.grid import IntegerGrid, signed_grid, unsigned_grid, weight_grid
+from qkd_tf.contract.grid import IntegerGrid, activation_grid, signed_grid, unsigned_grid, weight_grid
 from qkd_tf.experiment import INTERVAL_INITS, NetworkSpec, PixelNormalization, QuantizationSpec
 from qkd_tf.models import zoo
 from qkd_tf.process.portions import num_images, values_of_image
@@ -43,6 +43,9 @@ def float_tensor(student, name, images):
         ([0.0, 7.5, 1.0], unsigned_grid(4), 0.5),
         ([-0.25], weight_grid(2), 0.25),
         ([63.5, -1.0], signed_grid(8), 0.5),
+        ([13.0, -1.0], activation_grid(4, 1 / 7), 1.0),
+        ([13.0, -4.0], activation_grid(4, 1 / 7), 2.0),
+        ([-0.5], activation_grid(2, 0.1), 0.5),
     ],
 )
 def test_minmax_puts_the_largest_value_on_qmax(x, grid, interval):

@@ -12,6 +12,8 @@ from qkd_tf.quantization.fake_quant import fake_quantize, fake_quantize_fused, r
 BITS = range(grids.MIN_BITS, grids.MAX_BITS + 1)
 GRIDS = [make(b) for b in BITS for make in (grids.weight_grid, grids.unsigned_grid, grids.signed_grid)]
 GRIDS += [grids.weight_grid(b, narrow_range=False) for b in BITS]
+UNEVEN = [grids.activation_grid(bits, share) for bits, share in ((2, 1 / 7), (3, 0.3), (4, 1 / 7), (6, 0.1))]
+GRIDS += UNEVEN
 
 
 def floats(bound):
@@ -54,9 +56,22 @@ UNSIGNED_2_BITS = [
     (3.0625, 3, 0, 3.0),
     (4.0, 3, 0, 3.0),
 ]
+MINUS_ONE_TO_TWO = [
+    (-1.5, -1, 0, -1.0),
+    (-1.0625, -1, 0, -1.0),
+    (-1.0, -1, 1, 0.0),
+    (-0.75, -1, 1, -0.25),
+    (-0.5, 0, 1, 0.5),
+    (0.0, 0, 1, 0.0),
+    (1.5, 2, 1, 0.5),
+    (2.0, 2, 1, 0.0),
+    (2.0625, 2, 0, 2.0),
+    (9.0, 2, 0, 2.0),
+]
 GOLDEN = [(grids.weight_grid(3), *row) for row in SIGNED_3_BITS] + [
     (grids.unsigned_grid(2), *row) for row in UNSIGNED_2_BITS
 ]
+GOLDEN += [(grids.IntegerGrid(2, -1, 2), *row) for row in MINUS_ONE_TO_TWO]
 
 
 def value_and_gradients(x, interval, grid, upstream=None, **options):
@@ -309,7 +324,9 @@ def test_interval_whose_gradient_neighbors_give_has_no_gradient_of_its_own():
     assert values[2] == 0.0
 
 
-@pytest.mark.parametrize("grid", [grids.unsigned_grid(b) for b in BITS] + [grids.signed_grid(b) for b in BITS], ids=str)
+@pytest.mark.parametrize(
+    "grid", [make(b) for b in BITS for make in (grids.unsigned_grid, grids.signed_grid)] + UNEVEN, ids=str
+)
 def test_neighbors_give_the_gradient_that_the_sums_over_the_tensor_give(grid):
     """Conv - BatchNormalization - quantizer - conv: dL/dI from gamma, beta and the next kernel."""
     rng = np.random.default_rng(grid.num_bits)

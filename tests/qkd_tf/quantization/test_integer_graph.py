@@ -45,6 +45,14 @@ def joined(x):
     return layers.GlobalAveragePooling2D()(x)
 
 
+def sloped(x):
+    """One slope, slopes of channels, of each value, and of each value of a vector."""
+    x = layers.LeakyReLU(0.1, name="leaky")(layers.Conv2D(4, 3, name="stem")(x))
+    x = layers.PReLU(shared_axes=[1, 2], name="channels")(layers.Conv2D(4, 3)(x))
+    x = layers.PReLU(name="values")(layers.Conv2D(3, 3)(x))
+    return layers.PReLU(name="vector")(layers.Dense(6)(layers.Flatten()(x)))
+
+
 def dense(x):
     """Sums beyond what float32 holds."""
     x = layers.Dense(600, activation="relu")(layers.Flatten()(x))
@@ -95,6 +103,12 @@ def assert_equal(student: IntegerStudent, arithmetic: str, images: np.ndarray) -
 def test_every_tensor_is_the_definitions(monkeypatch, make_student, body, spec, compiled):
     monkeypatch.setattr(integer_graph, "COMPILED_VALUES", 0 if compiled else 2**60)
     student = make_student(body, spec)
+    for arithmetic in ARITHMETICS:
+        assert_equal(student, arithmetic, pictures(5))
+
+
+def test_slopes_are_the_definitions(make_student):
+    student = make_student(sloped, LOW)
     for arithmetic in ARITHMETICS:
         assert_equal(student, arithmetic, pictures(5))
 

@@ -11,7 +11,13 @@ from tf_keras import layers
 from qkd_tf.contract.grid import activation_params, pixel_grid, signed_grid, unsigned_grid
 from qkd_tf.experiment import ExperimentError, QuantizationSpec
 from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.integer_steps import TIE_SHADE, ratio_in_256ths, round_biases, round_requantizations
+from qkd_tf.quantization.integer_steps import (
+    TIE_SHADE,
+    ratio_in_256ths,
+    round_biases,
+    round_requantizations,
+    round_slopes,
+)
 from qkd_tf.quantization.scheme import quantize_student
 
 SPEC = QuantizationSpec(weight_bits=3, activation_bits=3)
@@ -279,3 +285,57 @@ def test_relu_of_its_own_is_a_whole_ratio_and_ends_at_6_at_the_latest(case, fact
     assert all(largest is None or params.scale * params.grid.qmax <= largest * (1 + 1e-6) for params, largest in ends)
     round_requantizations(student)
     assert [tensor.params().scale for tensor in tensors] == pytest.approx(once, rel=1e-6)
+
+
+@pytest.fixture(params=[0.3, 0.01, -0.2])
+def sloped(request, chain, randomize, images):
+    student = quantize_student(
+        randomize(
+            chain(
+                layers.Rescaling(1 / 64, -2.0, name="normalization"),
+                layers.Conv2D(4, 3, name="conv"),
+                layers.LeakyReLU(request.param, name="leaky"),
+                layers.Conv2D(4, 3, name="inner"),
+                layers.PReLU(shared_axes=[1, 2], name="learned"),
+                layers.Flatten(),
+                layers.Dense(3, name="logits"),
+            )
+        ),
+        SPEC,
+    )
+    calibrate(student, [images], "minmax")
+    round_requantizations(student)
+    return student
+
+
+def test_a_slope_is_a_whole_number_of_256ths_of_the_output_of_which_the_ratio_is_one(sloped):
+    before = float(sloped.plain.get_layer("leaky").alpha)
+    round_slopes(sloped)
+    ratio = float(sloped.outputs["conv"].interval) / float(sloped.outputs["leaky"].interval)
+    slope = np.float32(sloped.plain.get_layer("leaky").alpha)
+    assert 256 * ratio == pytest.approx(round(256 * ratio), rel=1e-5)
+    steps = 256 * ratio * float(slope)
+    assert round(steps) != 0 and steps == pytest.approx(round(steps), rel=1e-5)
+    assert abs(slope - before) * 256 * ratio <= 0.5 + 1e-3
+    assert abs(np.float32(ratio) * slope) >= np.float32(1 / 256)  # or XNNPACK would leave it to other kernels
+    assert sloped.twin("leaky").alpha == slope
+
+
+def test_slopes_that_are_trained_have_eight_bits_in_both_students(sloped):
+    before = sloped.plain.get_layer("learned").alpha.numpy()
+    round_slopes(sloped)
+    slopes = sloped.plain.get_layer("learned").alpha.numpy()
+    steps = slopes / np.abs(slopes).max() * 127
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
+    np.testing.assert_allclose(slopes, before, atol=np.abs(before).max() / 250)
+    assert np.any(slopes != before)
+    np.testing.assert_array_equal(sloped.twin("learned").alpha.numpy(), slopes)
+    round_slopes(sloped)
+    np.testing.assert_allclose(sloped.plain.get_layer("learned").alpha.numpy(), slopes, rtol=1e-6)
+
+
+def test_a_student_that_has_predicted_predicts_by_the_slopes_that_were_rounded(sloped, images):
+    before = sloped.model.predict_on_batch(images)
+    sloped.plain.get_layer("leaky").alpha = sloped.twin("leaky").alpha = np.float32(0.9)
+    round_slopes(sloped)
+    assert not np.array_equal(sloped.model.predict_on_batch(images), before)

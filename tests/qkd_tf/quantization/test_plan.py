@@ -1,17 +1,22 @@
+import dataclasses
+import functools
 import inspect
 import re
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
 from tf_keras import layers
+from tf_keras.initializers import Constant
 
 from qkd_tf.contract.grid import IntegerGrid
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec
 from qkd_tf.models import zoo
 from qkd_tf.models.activations import activation_name
 from qkd_tf.models.resnet import build_resnet
+from qkd_tf.quantization.calibration import mse_interval
 from qkd_tf.quantization.plan import make_plan, pixel_params
 from qkd_tf.quantization.refusals import problems
 from qkd_tf.quantization.roles import parents, role
@@ -386,6 +391,16 @@ def test_relu_of_a_tensor_that_is_read_elsewhere_too_is_an_operator_of_its_own()
         (layers.ReLU(), "relu"),
         (layers.ReLU(6), "relu6"),
         (layers.ReLU(4.0), "relu(max_value=4.0)"),
+        (layers.ReLU(negative_slope=0.5), "leaky_relu(alpha=0.5)"),
+        (
+            layers.ReLU(6, negative_slope=0.5, threshold=1),
+            "relu(max_value=6, negative_slope=0.5, threshold=1)",
+        ),
+        (layers.LeakyReLU(0.5), "leaky_relu(alpha=0.5)"),
+        (layers.Dense(1, activation=layers.LeakyReLU(0.25)), "leaky_relu(alpha=0.25)"),
+        (layers.Dense(1, activation=tf.nn.leaky_relu), "leaky_relu(alpha=0.2)"),
+        (layers.Activation(functools.partial(tf.nn.leaky_relu, alpha=0.5)), "leaky_relu(alpha=0.5)"),
+        (layers.Activation(functools.partial(tf.nn.leaky_relu, name="x")), "function partial"),
         (layers.Activation("swish"), "swish"),
         (layers.Conv2D(1, 1), "linear"),
         (layers.Dense(1, activation="softmax"), "softmax"),
@@ -411,7 +426,13 @@ REFUSALS = {
     ),
     "activation inside a convolution": ("bad", "activation elu", lambda: [conv("bad", activation="elu")]),
     "other clip of ReLU": ("bad", "max_value=0.0", lambda: [conv("c"), layers.ReLU(0.0, name="bad")]),
-    "slope": ("bad", "negative slope", lambda: [conv("c"), layers.ReLU(negative_slope=0.1, name="bad")]),
+    "slope": ("bad", "use ReLU or LeakyReLU", lambda: [conv("c"), layers.ReLU(negative_slope=0.1, name="bad")]),
+    "hardly a slope": (
+        "bad",
+        "slope 0.001; LiteRT takes 1/128",
+        lambda: [conv("c"), layers.LeakyReLU(1e-3, name="bad")],
+    ),
+    "no slope": ("bad", "slope nan", lambda: [conv("c"), layers.LeakyReLU(float("nan"), name="bad")]),
     "threshold": ("bad", "threshold", lambda: [conv("c"), layers.ReLU(threshold=0.5, name="bad")]),
     "BN after pooling": (
         "bad",
@@ -614,7 +635,7 @@ def test_sigmoid_has_the_one_grid_of_tflite_and_its_readers_are_residual():
     assert plan.fixed == {"gate": 1 / 256}
     assert plan.output_grids["gate"] == unsigned(8)
     assert plan.output_grids["a"] == signed(SPEC.residual_bits)
-    assert plan.output_grids["product"] == signed(SPEC.last_layer_bits)
+    assert plan.output_grids["product"] == IntegerGrid(SPEC.last_layer_bits, -8, 55)
 
 
 def test_product_of_what_is_never_negative_is_unsigned():
@@ -698,3 +719,70 @@ def test_scale_for_each_channel_has_eight_bits_and_reads_residual_tensors_as_the
     plan = make_plan(tf_keras.Model(inputs, conv("logits", 5)(conv("inner", 4)(x))), rules())
     assert plan.weight_grids["scale"].num_bits == 8 and plan.weight_grids["inner"].num_bits == 3
     assert plan.output_grids["stem"] == unsigned(7) and plan.output_grids["scale"] == signed(4)
+
+
+def swish(x, name):
+    return layers.Multiply(name=name)([x, layers.Activation("sigmoid", name=f"{name}_sigmoid")(x)])
+
+
+def hard_swish(x, name, kernel=1 / 6, trainable=False):
+    """As `standard_form` writes it."""
+    scale = layers.DepthwiseConv2D(1, trainable=trainable, name=f"{name}_scale", depthwise_initializer=Constant(kernel))
+    return layers.Multiply(name=name)([x, layers.ReLU(1.0, name=f"{name}_gate")(scale(x))])
+
+
+def excited(x, name):
+    gate = conv(f"{name}_conv")(layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x))
+    return layers.Multiply(name=name)([x, layers.Activation("sigmoid", name=f"{name}_gate")(gate)])
+
+
+EIGHTH, FIFTH = IntegerGrid(4, -2, 13), IntegerGrid(4, -3, 12)
+UNEVEN = {
+    "swish": (lambda x: swish(x, "t"), EIGHTH),
+    "hard swish": (lambda x: hard_swish(x, "t"), EIGHTH),
+    "hard swish that may turn round": (lambda x: hard_swish(x, "t", trainable=True), signed(4)),
+    "falling gate": (lambda x: hard_swish(x, "t", kernel=-1 / 6), signed(4)),
+    "product of two": (lambda x: layers.Multiply(name="t")([x, conv("other")(x)]), signed(4)),
+    "gate of another": (lambda x: excited(x, "t"), signed(4)),
+    "gated swish": (lambda x: excited(swish(x, "s"), "t"), EIGHTH),
+    "gated relu": (lambda x: excited(layers.ReLU()(x), "t"), unsigned(4)),
+    "swish of what is positive": (lambda x: swish(layers.ReLU()(x), "t"), unsigned(4)),
+    "moved": (lambda x: layers.MaxPooling2D()(layers.Reshape((4, 16, 4))(swish(x, "t"))), EIGHTH),
+    "leaky": (lambda x: layers.LeakyReLU(0.25, name="t")(x), FIFTH),
+    "leaky, hardly": (lambda x: layers.LeakyReLU(0.01, name="t")(x), IntegerGrid(4, -1, 14)),
+    "leaky, steep": (lambda x: layers.LeakyReLU(2.0, name="t")(x), signed(4)),
+    "leaky, turned up": (lambda x: layers.LeakyReLU(-0.5, name="t")(x), unsigned(4)),
+    "leaky of what is positive": (lambda x: layers.LeakyReLU(name="t")(layers.ReLU()(x)), unsigned(4)),
+    "learned slopes": (lambda x: layers.PReLU(name="t")(x), FIFTH),
+}
+
+
+@pytest.mark.parametrize("case", UNEVEN)
+def test_what_reaches_a_little_below_zero_has_a_grid_that_does(case):
+    make, grid = UNEVEN[case]
+    model = branches(lambda x: conv("last")(conv("reader")(make(conv("first")(x)))))
+    plan = make_plan(model, dataclasses.replace(SPEC, residual_bits=8))
+    name = plan.requantized.get(("t", "reader"), "t")
+    assert plan.output_grids[name] == grid
+    if "leaky" in case or "slopes" in case:
+        assert (name, plan.output_grids["t"].num_bits) == ("t_requantize", 8)
+
+
+@pytest.mark.parametrize("deviation, at_least", [(0.5, 0.85), (1.0, 2.0), (2.0, 2.0), (4.0, 2.0)])
+def test_a_swish_is_nearer_to_an_uneven_grid_than_to_a_symmetric_one(deviation, at_least):
+    x = np.random.default_rng(0).normal(0, deviation, 10_000)
+    y = x * np.clip(x + 3, 0, 6) / 6
+
+    def error(grid):
+        interval = mse_interval(y, grid)
+        return np.mean((np.clip(np.round(y / interval), grid.qmin, grid.qmax) * interval - y) ** 2)
+
+    assert error(signed(4)) >= at_least * error(EIGHTH)
+
+
+def test_a_residual_tensor_of_eight_bits_keeps_the_signed_grid():
+    plan = make_plan(branches(lambda x: layers.Add(name="sum")([x, swish(conv("c", filters=3)(x), "t")])), SPEC)
+    assert plan.output_grids["t"] == IntegerGrid(5, -4, 27)  # residual_bits
+    spec = dataclasses.replace(SPEC, residual_bits=8)
+    plan = make_plan(branches(lambda x: layers.Add(name="sum")([x, swish(conv("c", filters=3)(x), "t")])), spec)
+    assert plan.output_grids["t"] == INT8

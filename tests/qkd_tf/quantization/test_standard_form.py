@@ -116,6 +116,20 @@ MODELS = {
     ),
     "a group for each channel": through(layers.Conv2D(6, 3, 2, "same", groups=3, activation="relu")),
     "a group for each channel, swish": through(layers.Conv2D(3, 3, groups=3, use_bias=False, activation="swish")),
+    "leaky relu": through(layers.Conv2D(4, 3), layers.LeakyReLU(), layers.MaxPooling2D(), layers.LeakyReLU(0.1)),
+    "leaky relu inside a convolution": through(layers.Conv2D(4, 3, activation=layers.LeakyReLU(0.1))),
+    "tf.nn.leaky_relu inside a separable one": through(layers.SeparableConv2D(4, 3, activation=tf.nn.leaky_relu)),
+    "tf.nn.leaky_relu": through(
+        layers.Conv2D(4, 3), tf.nn.leaky_relu, layers.Conv2D(4, 3), lambda x: tf.nn.leaky_relu(x, 0.1)
+    ),
+    "ReLU with a slope": through(layers.Conv2D(4, 3), layers.ReLU(negative_slope=0.1)),
+    "a slope of 0": through(layers.Conv2D(4, 3), layers.LeakyReLU(0.0)),
+    "slopes that are learned": through(
+        layers.Conv2D(4, 3), layers.PReLU(shared_axes=[1, 2]), layers.Conv2D(4, 3), layers.PReLU()
+    ),
+    "slopes of a series": through(
+        layers.Reshape((64, 3)), layers.PReLU(shared_axes=[1]), layers.PReLU(), layers.Reshape((8, 8, 3))
+    ),
     "crop, repeat": through(layers.Cropping2D(((1, 0), (0, 2))), layers.UpSampling2D((2, 3)), layers.Conv2D(4, 3)),
     "average of the pixels that are there": through(layers.Conv2D(4, 3), layers.AveragePooling2D(3, 1, "same")),
     "a sum of InceptionResNetV2": lambda: functional(lambda x: CustomScaleLayer(0.25)([x, layers.Conv2D(3, 1)(x)])),
@@ -274,7 +288,7 @@ class Custom(layers.Layer):
 
 UNSUPPORTED = {
     "Lambda": (lambda: layers.Lambda(lambda x: x, name="bad"), "write it with Keras layers"),
-    "LeakyReLU": (lambda: layers.LeakyReLU(name="bad"), "use ReLU"),
+    "ELU": (lambda: layers.ELU(name="bad"), "use ReLU"),
     "LayerNormalization": (lambda: layers.LayerNormalization(name="bad"), "use BatchNormalization"),
     "RandomCrop": (lambda: layers.RandomCrop(4, 4, name="bad"), "--horizontal_flip"),
     "Custom": (lambda: Custom(name="bad"), "custom layer Custom"),

@@ -88,7 +88,7 @@ def test_per_channel_dense_layer_asks_for_the_version_that_knows_it(exported):
     model = schema.Model.GetRootAs(exported.content)
     codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
     versions = sorted(c.Version() for c in codes if c.BuiltinCode() == schema.BuiltinOperator.FULLY_CONNECTED)
-    assert versions == {"dense": [4], "dense_batch_norm": [4, 12]}.get(exported.name, [])
+    assert versions == {"dense": [4], "dense_batch_norm": [4, 12], "prelu": [4]}.get(exported.name, [])
 
 
 # Kernels that fit INT4: those of inner layers, and of first or last ones where the case makes them narrow.
@@ -104,6 +104,8 @@ NUM_INT4 |= {
     "bits_rule": 1,
     "swish_low_bit": 1,
     "hard_swish": 1,
+    "leaky_relu": 1,
+    "prelu": 1,
     "squeeze_excite": 1,
     "relu_alone": 1,
     "relu6_alone": 2,

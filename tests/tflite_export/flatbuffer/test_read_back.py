@@ -47,6 +47,8 @@ def test_every_option_of_every_operator_survives_at_a_value_of_its_own():
         ("CONCATENATION", {"axis": 3, "activation": "NONE"}),
         ("ADD", {"activation": "RELU6"}),
         ("FULLY_CONNECTED", {"activation": "RELU", "keep_num_dims": True}),
+        ("LEAKY_RELU", {"alpha": 0.25}),
+        ("PRELU", {}),
         ("PAD", {}),
         ("RESHAPE", {}),
         ("QUANTIZE", {}),

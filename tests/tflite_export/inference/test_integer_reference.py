@@ -131,6 +131,45 @@ def test_there_are_delicate_scales():
     assert len(delicate_scales()) > 3
 
 
+@pytest.mark.parametrize("kind", ["LEAKY_RELU", "PRELU"])
+def test_every_integer_is_sloped_as_the_runtime_does_it(runtime, kind):
+    """Over two zero points and slopes of both signs, beyond 1 and of a 256th, which XNNPACK leaves to other kernels."""
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    rng = np.random.default_rng(3)
+    drawn = [
+        (*np.exp(rng.uniform((-3, -3), (0, 0))), slope, *rng.integers(-128, 128, 2).tolist())
+        for slope in (0.3, 0.2, 0.1, 0.01, 1.5, -0.25)
+    ]
+    for *reals, input_zero_point, output_zero_point in drawn + [(*row, 0, 0) for row in delicate_slopes()]:
+        input_scale, output_scale, slope = np.float32(reals)
+        if kind == "LEAKY_RELU" and not 1 / 256 <= abs(input_scale * slope) / output_scale < 128:
+            continue
+        graph = IntegerGraph(input="x", output="y")
+        graph.add_tensor(Tensor("x", (1, 16, 16, 1), "int8", input_scale[np.newaxis], input_zero_point))
+        slopes = constant("slopes", np.array([1 if slope > 0 else -1], np.int8), [abs(slope)])
+        inputs = ("x",) if kind == "LEAKY_RELU" else ("x", graph.add_tensor(slopes))
+        graph.add_tensor(Tensor("y", (1, 16, 16, 1), "int8", output_scale[np.newaxis], output_zero_point))
+        options = {"alpha": float(slope)} if kind == "LEAKY_RELU" else {}
+        graph.operators.append(Operator(kind, inputs, "y", options))
+        asked = every_tensor(runtime, graph, convert(graph, ""), images)["y"]
+        ours = run(graph, np.concatenate(list(input_codes(graph, images))), RUNTIMES[runtime].arithmetic)["y"]
+        np.testing.assert_array_equal(asked, ours, f"{kind} of {reals}, {input_zero_point}, {output_zero_point}")
+
+
+@functools.cache
+def delicate_slopes():
+    """Scales of input and output and slopes that tell whether ratios are made in float32 or in float64."""
+    found, rng, x = [], np.random.default_rng(13), np.arange(-128, 128)
+    while len(found) < 8:
+        input_scale, slope = np.exp(rng.uniform(-3, 0)), rng.uniform(0.05, 1)
+        step = rng.integers(1, 128) * input_scale * (slope if len(found) % 2 else 1)
+        scales = np.float32([slope, input_scale, step / (rng.integers(60) + 0.5)])
+        single, double = (ARITHMETICS[name].prelu(x, 1, *scales) for name in ("litert_reference", "tflm"))
+        if np.any(single != double) and 1 / 64 < scales[1] / scales[2] < 100:
+            found.append((scales[1], scales[2], scales[0]))
+    return found
+
+
 def pairs_graph(kind: str, scales: np.ndarray, *zero_points: int) -> IntegerGraph:
     """An operator of each int8 and, where it reads two tensors, of each other int8."""
     graph = IntegerGraph(input="x", output="y")

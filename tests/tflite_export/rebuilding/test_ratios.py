@@ -6,7 +6,7 @@ from tflite_export.load import ExportError
 from tflite_export.rebuilding.ratios import LIMITS, check_ratios, ratios
 
 
-def graph(kind: str, *input_scales: float, kernel=None, output_scale=1.0) -> IntegerGraph:
+def graph(kind: str, *input_scales: float, kernel=None, output_scale=1.0, **options) -> IntegerGraph:
     found = IntegerGraph()
     for i, scale in enumerate(input_scales):
         found.add_tensor(Tensor(f"x{i}", (1, 2), "int8", np.array([scale], np.float32)))
@@ -14,7 +14,7 @@ def graph(kind: str, *input_scales: float, kernel=None, output_scale=1.0) -> Int
         found.add_tensor(constant("kernel", np.zeros((2, 2), np.int8), kernel, axis=0))
         found.add_tensor(constant("bias", np.zeros(2, np.int32), kernel, axis=0))
     found.add_tensor(Tensor("y", (1, 2), "int8", np.array([output_scale], np.float32)))
-    found.operators.append(Operator(kind, tuple(name for name in found.tensors if name != "y"), "y"))
+    found.operators.append(Operator(kind, tuple(name for name in found.tensors if name != "y"), "y", options))
     return found
 
 
@@ -24,6 +24,8 @@ def graph(kind: str, *input_scales: float, kernel=None, output_scale=1.0) -> Int
         (graph("QUANTIZE", 0.5, output_scale=2.0), [0.25]),
         (graph("ADD", 4.0, 0.5), [4.0, 0.5]),
         (graph("CONV_2D", 0.5, kernel=[4.0, 16.0], output_scale=2.0), [4.0]),
+        (graph("LEAKY_RELU", 0.5, output_scale=2.0, alpha=-0.5), [0.25, 0.125]),
+        (graph("PRELU", 0.5, 0.25, output_scale=2.0), [0.25, 0.0625]),
     ],
 )
 def test_ratio_is_that_of_the_largest_step(made, expected):
@@ -36,6 +38,10 @@ def test_ratio_is_that_of_the_largest_step(made, expected):
         graph("QUANTIZE", 1 / 257),
         graph("QUANTIZE", 256.0),
         graph("ADD", 1.0, 256.0),
+        graph("LEAKY_RELU", 1 / 257, alpha=2.0),
+        graph("LEAKY_RELU", 0.25, alpha=1 / 65),
+        graph("LEAKY_RELU", 0.25, alpha=float("nan")),
+        graph("PRELU", 1.0, 128.0),
         graph("MEAN", 128.0),
         graph("FULLY_CONNECTED", 2.0, kernel=[1.0, 128.0]),
     ],
@@ -50,6 +56,7 @@ def test_ratios_at_the_limits_pass():
     check_ratios(graph("QUANTIZE", 1 / 256))
     check_ratios(graph("ADD", 255.0, 1e-9))
     check_ratios(graph("CONV_2D", 2.0, kernel=[1.0, 127.0]))
+    check_ratios(graph("LEAKY_RELU", 0.25, alpha=-1 / 64))
     check_ratios(graph("RESHAPE", 1e9))
 
 

@@ -29,11 +29,11 @@ def normalization():
 
 
 def test_file_computes_the_codes_of_the_quantized_student(exported):
-    # Equal in all cases but CONCATENATION, where the stem is requantized twice and cannot fit both: 97 % are equal
-    # there. Room is left for a tie that another build rounds the other way.
+    # Equal in all cases but CONCATENATION, where the stem is requantized twice and cannot fit both, and PRELU, which
+    # LiteRT rounds twice: 97 % are equal there. Room is left for a tie that another build rounds the other way.
     errors = step_errors(exported.handoff)
     assert errors.max() <= 1
-    assert np.mean(errors == 0) >= (0.95 if exported.name == "concatenation" else 0.999)
+    assert np.mean(errors == 0) >= (0.95 if exported.name in ("concatenation", "prelu") else 0.999)
 
 
 def test_file_has_the_operators_of_the_network_and_no_other(exported):

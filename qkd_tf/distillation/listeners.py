@@ -1,0 +1,41 @@
+"""What a user's program is told while it trains."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from qkd_tf.experiment import ExperimentError
+
+Listener = Callable[[str, int, Mapping[str, float]], None]
+
+
+def listener_of(callbacks: Any) -> Listener:
+    """One call for all callbacks, in their order, each of which gets logs of its own.
+
+    Args:
+      callbacks: functions of (phase, epoch, logs), or objects with such a method on_epoch_end; one, several or None.
+
+    Raises:
+      ExperimentError: something else.
+    """
+    if callbacks is None:
+        callbacks = ()
+    listeners = [_listener(callback) for callback in (callbacks if isinstance(callbacks, Iterable) else (callbacks,))]
+
+    def tell(phase: str, epoch: int, logs: Mapping[str, float]) -> None:
+        for listener in listeners:
+            listener(phase, epoch, dict(logs))
+
+    return tell
+
+
+def _listener(callback: Any) -> Listener:
+    told = getattr(callback, "on_epoch_end", callback)
+    try:
+        inspect.signature(told).bind("self_studying", 0, {})
+    except (TypeError, ValueError) as error:
+        raise ExperimentError(
+            f"callback {getattr(callback, '__name__', type(callback).__name__)} cannot be called as "
+            f"on_epoch_end(phase, epoch, logs): {error}; Keras' own take no phase, so call one from a function of three"
+        ) from None
+    return told

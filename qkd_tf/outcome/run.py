@@ -1,0 +1,114 @@
+"""A finished run, as Python hands it on."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Mapping
+
+import tf_keras
+
+from qkd_tf.experiment import ExperimentError
+from qkd_tf.outcome.trained_student import trained_student
+from qkd_tf.process.borrowed_process import borrowed
+from qkd_tf.storage import durable
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Run:
+    """A finished run; `tflite_export.export` and every function that takes a path takes it too."""
+
+    path: pathlib.Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        """One line, whatever became of the run."""
+        try:
+            results = self.results
+            bits = results["experiment"]["quantization"]
+            phases = ", ".join(f"{phase['phase']} {phase['epochs']}" for phase in results["phases"])
+            told = (
+                f"w{bits['weight_bits']}a{bits['activation_bits']}, {phases or 'calibration alone'}: "
+                f"{results['student_test_top1']:.2f} % of {results['data']['num_test']:,} test images, "
+                + ("exported" if self._verdict() else "not exported")
+            )
+        except (ExperimentError, LookupError, TypeError):
+            told = "not finished"
+        return f"Run({str(self.path)!r}, {told})"
+
+    @property
+    def results(self) -> dict:
+        """What results.json tells.
+
+        Raises:
+          ExperimentError: the run is not finished, or the file was changed.
+        """
+        try:
+            return durable.read_json(self.path / "results.json")
+        except (OSError, durable.DamageError) as error:
+            raise ExperimentError(f"{self.path} is no finished run: {error}") from error
+
+    @property
+    def student_top1(self) -> float:
+        """Of the student on the test set, in percent: computed in the integers of the runtime that judges its file."""
+        return self.results["student_test_top1"]
+
+    @property
+    def history(self) -> Mapping[str, dict[str, list[float]]]:
+        """Phase -> name -> one number an epoch, as Keras' `History.history`.
+
+        Losses, top-1 of training as a share (student_top1), top-1 of validation in percent (validation_top1), seconds;
+        of both networks where both train.
+
+        Raises:
+          ExperimentError: as `results`.
+        """
+        history: dict[str, dict[str, list[float]]] = {}
+        for phase in self.results["phases"]:
+            of_phase = history.setdefault(phase["phase"], {})
+            for row in phase["history"]:
+                for name, value in row.items():
+                    if isinstance(value, float):  # intervals of all tensors are in `results`
+                        of_phase.setdefault(name, []).append(value)
+        return history
+
+    @functools.cached_property
+    def model(self) -> tf_keras.Model:
+        """The trained student: pixels [N, H, W, C], 0 to 255, to logits [N, K] float32.
+
+        Kernels and tensors lie on their grids, so that it computes what the file does, in real numbers. A float model
+        of standard layers, kernels rounded and tensors not, is handoff/student.keras.
+
+        Raises:
+          ExperimentError: the run is not finished, or its handoff was changed.
+        """
+        try:
+            with borrowed():
+                return trained_student(self.path / "handoff")
+        except (OSError, durable.DamageError) as error:
+            raise ExperimentError(f"{self.path} is no finished run: {error}") from error
+
+    @property
+    def tflite(self) -> pathlib.Path:
+        """The file that `tflite_export.export` wrote and proved; of several targets the first one's.
+
+        Raises:
+          ExperimentError: there is none yet, or it was refused.
+        """
+        verdict = self._verdict()
+        if verdict is None:
+            raise ExperimentError(f"{self.path} is not exported; tflite_export.export(run) writes the file")
+        if not verdict.get("passed"):
+            raise ExperimentError(
+                f"{self.path / 'export' / 'model.tflite'} was refused; report.html beside export/ has the reasons"
+            )
+        return self.path / "export" / "model.tflite"
+
+    def _verdict(self) -> dict | None:
+        """What the export found; None before it."""
+        try:
+            return json.loads((self.path / "export" / "verification.json").read_text())
+        except (OSError, ValueError):
+            return None

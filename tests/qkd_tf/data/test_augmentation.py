@@ -1,0 +1,141 @@
+"""A user's own augmentation: what it may be, and that a batch is a function of seed, epoch and step alone."""
+
+import dataclasses
+import functools
+import random
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from qkd_tf import data
+from qkd_tf.data import augmentation
+from qkd_tf.experiment import DataSpec, ExperimentError
+
+SHAPE = (4, 6, 3)
+SPEC = DataSpec("digits", batch_size=8, augment="in_memory:mine")
+GENERATOR = np.random.default_rng()
+
+
+def brighter(images, seed):
+    return tf.image.stateless_random_brightness(images, 0.3, seed)
+
+
+def look(function, spec=SPEC):
+    return augmentation.open_augmentation(spec, SHAPE, function)
+
+
+def test_no_function_is_none():
+    assert look(None, dataclasses.replace(SPEC, augment="")) is None
+
+
+def test_function_gets_whole_batches_of_bytes_and_a_seed_of_two():
+    seen = []
+
+    def augment(images, seed):
+        seen.append((images.dtype.name, tuple(images.shape), seed.dtype.name, tuple(seed.shape)))
+        return images
+
+    assert look(augment).notes == ("note: --augment=in_memory:mine makes the same of a picture whatever its seed is",)
+    assert set(seen) == {("uint8", (8, *SHAPE), "int32", (2,))}
+
+
+def test_functions_that_do_the_same_are_the_same_and_others_are_not():
+    assert look(brighter).notes == ()
+    assert look(brighter).sha256 == look(lambda images, seed: brighter(images, seed)).sha256
+    assert look(brighter).sha256 != look(lambda images, seed: brighter(images, seed + 1)).sha256
+
+
+@pytest.mark.parametrize(
+    "function, message",
+    [
+        (lambda images: images, "fails as augment(images, seed) in a graph of TensorFlow: .*positional argument"),
+        (lambda images, seed: images.numpy(), "has no attribute 'numpy'.*; it may use TensorFlow's operations alone"),
+        (lambda images, seed: np.asarray(images), "symbolic"),
+        (lambda images, seed: None, "returns a NoneType; the images are expected"),
+        (lambda images, seed: (images, seed), "returns a tuple; the images are expected"),
+        (
+            lambda images, seed: tf.cast(images, tf.float32) / 255,
+            r"makes float32 \(8, 4, 6, 3\) from 0 to 1 of uint8 \(8, 4, 6, 3\); .* tf.saturate_cast",
+        ),
+        (lambda images, seed: tf.cast(images, tf.int32) - 300, "makes int32 .* from -300 to -45 of uint8"),
+        (lambda images, seed: images[:, 1:], r"makes uint8 \(8, 3, 6, 3\) of uint8"),
+        (lambda images, seed: images[0], r"makes uint8 \(4, 6, 3\) of uint8"),
+        (lambda images, seed: tf.roll(images, random.randrange(6), 2), "random numbers that its seed does not decide"),
+        (lambda images, seed: images ^ np.uint8(np.random.randint(255)), "random numbers that its seed"),
+        (lambda images, seed: images ^ GENERATOR.integers(1, 255, SHAPE, np.uint8), "random numbers that its seed"),
+        (
+            lambda images, seed: images ^ tf.cast(tf.random.uniform(SHAPE, 0, 255, tf.int32), tf.uint8),
+            "random numbers that its seed",
+        ),
+        (lambda images, seed: tf.image.random_flip_left_right(images, seed=1), "random numbers that its seed"),
+    ],
+)
+def test_function_that_would_not_do_is_refused_in_a_line(function, message):
+    with pytest.raises(ExperimentError, match=message.replace("(images, seed)", r"\(images, seed\)")) as caught:
+        look(function)
+    assert str(caught.value).startswith("--augment=in_memory:mine ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("nets.py:augment", "nets.py:augment cannot be imported: .*; give nets:augment"),
+        ("math:augment", "math:augment cannot be imported: .* give package.module:function"),
+        ("augment", "augment cannot be imported"),
+        ("in_memory:mine", "--augment=in_memory:mine was handed over in Python and is not kept"),
+    ],
+)
+def test_name_of_nothing_is_told(name, message):
+    with pytest.raises(ExperimentError, match=message):
+        look(None, dataclasses.replace(SPEC, augment=name))
+
+
+def test_graph_may_branch_on_its_seed():
+    def augment(images, seed):
+        if tf.random.stateless_uniform([], seed) < 0.5:
+            images = images[:, ::-1]
+        return images
+
+    assert look(augment)
+
+
+@pytest.fixture
+def batches(tmp_path, monkeypatch):
+    """batches(epoch, step, share, **changes): images of an epoch of the digits, by a function of a module."""
+    (tmp_path / "own_looks.py").write_text(
+        "import tensorflow as tf\n\n\ndef noise(images, seed):\n"
+        "    return images ^ tf.cast(tf.random.stateless_uniform(tf.shape(images), seed, 0, 256, tf.int32), tf.uint8)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    @functools.cache
+    def opened(augment, seed):
+        return data.load(DataSpec("digits", batch_size=256, augment=augment, seed=seed))
+
+    def read(epoch, step=0, share=(0, 1), augment="own_looks:noise", seed=0):
+        return [images for images, _ in opened(augment, seed).train(epoch, step, share).as_numpy_iterator()]
+
+    read.opened = opened
+    return read
+
+
+def test_epoch_is_the_same_again_from_any_step_and_another_by_epoch_and_seed(batches):
+    whole = batches(3)
+    assert [image.tobytes() for image in batches(3, 2)] == [image.tobytes() for image in whole[2:]]
+    assert not any(np.array_equal(a, b) for a, b in zip(whole, batches(4), strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(whole, batches(3, seed=1), strict=True))
+    halves = [batches(3, 0, (index, 2))[0] for index in range(2)]
+    plain = [batches(3, 0, (index, 2), augment="")[0] for index in range(2)]
+    assert not np.array_equal(halves[0] ^ plain[0], halves[1] ^ plain[1])  # noise of each share's own
+
+
+def test_images_are_cropped_and_mirrored_before_and_what_is_tested_is_left_alone(batches):
+    plain, noisy = batches(0, augment=""), batches(0)
+    seeds = {(image ^ other).tobytes() for image, other in zip(plain, noisy, strict=True)}
+    assert len(seeds) == len(plain)  # another seed for each step
+    own, none = (batches.opened(name, 0) for name in ("own_looks:noise", ""))
+    for kind in ("calibration", "validation", "test"):
+        pairs = zip(getattr(own, kind).as_numpy_iterator(), getattr(none, kind).as_numpy_iterator(), strict=True)
+        assert all(np.array_equal(a, b) for (a, _), (b, _) in pairs)
+    assert own.augmentation and own.spec.augment == "" and none.augmentation is None

@@ -1,0 +1,37 @@
+"""Console scripts are the modules that `python -m` runs, from whatever folder."""
+
+import pathlib
+import subprocess
+import sys
+import tomllib
+
+from qkd_tf import commands
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_scripts_of_the_package_are_the_rows_of_the_table():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == dict.fromkeys(commands.COMMANDS, "qkd_tf.commands:main")
+    for row in commands.COMMANDS.values():
+        path = ROOT / row.module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), row.module
+
+
+def test_overview_is_a_line_a_command():
+    done = subprocess.run([sys.executable, "-m", "qkd_tf"], cwd=ROOT, capture_output=True, text=True, check=True)
+    _, *lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(commands.COMMANDS)
+    assert max(map(len, lines)) <= 120
+
+
+def test_script_runs_its_module_with_the_current_folder_in_the_path(tmp_path, monkeypatch, capsys):
+    (tmp_path / "somewhere.py").write_text(
+        "import sys\nif __name__ == '__main__':\n    print(sys.argv[1:], sys.path[0])\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/qkd-train", "--seed=3"])
+    monkeypatch.setitem(commands.COMMANDS, "qkd-train", commands.Command("somewhere", ""))
+    commands.main()
+    assert capsys.readouterr().out == f"['--seed=3'] {tmp_path}\n"

@@ -1,0 +1,35 @@
+"""What an export gives in Python."""
+
+import pathlib
+from typing import Any
+
+
+class Exported(dict[str, Any]):
+    """The verification as verification.json has it, and the file that it is of.
+
+    Attributes:
+      tflite: the file, which is not to be used unless it passed.
+    """
+
+    def __init__(self, verification: dict[str, Any], tflite: pathlib.Path):
+        super().__init__(verification)
+        self.tflite = tflite
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file is what was trained."""
+        return bool(self["passed"])
+
+    @property
+    def top1(self) -> float | None:
+        """Of the file on the whole test split, on the runtime that judges, in percent; None where it did not run."""
+        return self.get("runtimes", {}).get(self.get("judge"), {}).get("accuracy", {}).get("top1")
+
+    def __repr__(self) -> str:
+        """One line, whatever a notebook shows last."""
+        if not self.passed:
+            return f"Exported({str(self.tflite)!r}, refused: {'; '.join(self['failures'][:1])})"
+        return (
+            f"Exported({str(self.tflite)!r}, {self['file']['bytes']:,} bytes, proven: top-1 {self.top1:.2f} % of "
+            f"{self['num_images']:,} test images on {self['judge']})"
+        )
