@@ -51,7 +51,7 @@ def test_defaults_are_those_of_the_paper(parse):
 def test_every_flag_reaches_the_experiment(parse):
     """A flag that is defined and read by nobody would be a promise broken in silence."""
     changed = {
-        "dataset": "folder:mnist", "test_fraction": 0.25, "data_dir": "d", "test_split": "validation", "image_size": 24,
+        "dataset": "mnist", "test_fraction": 0.25, "data_dir": "d", "test_split": "validation", "image_size": 24,
         "resize": "squash", "image_channels": 1, "input_scale": 0.5, "input_zero_point": 3,
         "validation_fraction": 0.3, "crop_padding": 2,
         "batch_size": 7, "student": "resnet8", "teacher": "resnet20", "student_weights": "s.h5",
@@ -74,6 +74,7 @@ def test_every_flag_reaches_the_experiment(parse):
     extra = {
         "student_weights": ["--student_weights_mean=1", "--student_weights_std=2"],
         "student_weights_mean": ["--student_weights=w.h5", "--student_weights_std=2"],
+        "test_fraction": ["--dataset=folder:x"],
     }
     base = [
         "--run_dir=runs/x",
