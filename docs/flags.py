@@ -45,7 +45,7 @@ TABLES = {
 
 INTRODUCTION = """# Every flag
 
-Made from the code by `make docs`; do not edit. [README.md](../README.md) has those that are needed first, in groups;
+Made from the code by `make docs`; do not edit. [settings.md](settings.md) groups them by what they choose;
 [method.md](method.md) says what those of the method do to the equations.
 
 `--help` of a command shows the flags that are needed first, `--helpfull` all of them. A flag is given as
