@@ -81,6 +81,13 @@ class PhaseSetup:
         if teacher is not None and phase.teacher == "trained" and (phase.distills or "teacher" not in pretrained):
             teacher_groups = [group(teacher.trainable_variables, spec.teacher_lr_ratio if phase.distills else 1.0)]
         options = self._against_oscillation(index, student_groups[0].optimizer) if phase.quantized else {}
+
+        def distillation_weight() -> tf.Tensor | float:
+            if spec.distillation_weight_end is None:
+                return spec.distillation_weight
+            done = steps_before + tf.cast(student_groups[0].optimizer.iterations, tf.float32)
+            return cosine(spec.distillation_weight, spec.distillation_weight_end, done / steps)
+
         distiller = Distiller(
             phase,
             student.model if phase.quantized else student.plain,
@@ -88,9 +95,10 @@ class PhaseSetup:
             student_groups,
             teacher_groups,
             temperature=spec.temperature,
-            distillation_weight=spec.distillation_weight,
+            distillation_weight=distillation_weight,
             weight_decay=spec.weight_decay,
             label_loss=self._label_loss,
+            label_weight=spec.label_weight,
             scales_loss=spec.mixed_precision == "float16",
             **options,
         )

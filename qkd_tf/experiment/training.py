@@ -80,6 +80,14 @@ class TrainingSpec:
     )
     temperature: float = option(2.0, "T of the softened distributions (QKD: 2).")
     distillation_weight: float = option(1.0, "Factor of T^2*KL beside the cross-entropy (QKD: 1).")
+    distillation_weight_end: float | None = option(
+        None,
+        "The same at the last step; it gets there by the learning rate's cosine; default: one factor throughout (QKD).",
+    )
+    label_weight: float = option(
+        1.0,
+        "Factor of the cross-entropy in the student's loss, in phases that distill (QKD: 1); 0: the teacher alone.",
+    )
     label_smoothing: float = option(
         0.0, "Share of a label, in [0, 1), that all classes have in equal parts in the cross-entropy; 0: none."
     )
@@ -147,6 +155,16 @@ class TrainingSpec:
     def phase_names(self) -> list[str]:
         return [phase.name for phase in self.phases]
 
+    @property
+    def distills(self) -> bool:
+        """Whether the student learns from the teacher in any phase."""
+        return any(name in TEACHER_PHASES for name in self.phase_names)
+
+    @property
+    def last_distillation_weight(self) -> float:
+        """Where `distillation_weight` ends."""
+        return self.distillation_weight if self.distillation_weight_end is None else self.distillation_weight_end
+
     def shifts_calibrated_statistics(self, pretrained: frozenset[str]) -> bool:
         """Whether a calibrated student takes the statistics of full precision, moved by what quantization moves.
 
@@ -182,8 +200,14 @@ class TrainingSpec:
             0 <= self.interval_max_change < 1,
             f"--interval_max_change={self.interval_max_change} is not in [0, 1); 0 is no bound",
         )
-        for field in ("weight_decay", "distillation_weight", *ratios):
+        for field in ("weight_decay", "distillation_weight", "label_weight", *ratios):
             require_factor(getattr(self, field), field)
+        require_factor(self.last_distillation_weight, "distillation_weight_end")
+        require(
+            not self.distills or max(self.label_weight, self.distillation_weight, self.last_distillation_weight) > 0,
+            f"--label_weight={self.label_weight} and --distillation_weight={self.distillation_weight} leave a student "
+            "nothing to learn from where a teacher takes part; one of them has to be positive",
+        )
         require_known(self.mixed_precision, PRECISIONS, "--mixed_precision")
         require(
             not self.jit_compile or self.mixed_precision == "float32",
