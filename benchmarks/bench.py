@@ -13,13 +13,14 @@ import pathlib
 import tensorflow as tf
 from absl import app, flags, logging
 
-from benchmarks import epoch, files, memory, steps, subjects
+from benchmarks import epoch, files, memory, phone_storages, steps, subjects
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", list(subjects.PAIRS), "Students at CIFAR's size.")
 flags.DEFINE_string("bench_output", "runs/bench.json", "File for all numbers.")
 
 FILES = {"resnet8": ((32, 32, 3), 10), "resnet20": ((32, 32, 3), 10), "mobilenet_v2_1.0": ((224, 224, 3), 1000)}
+STORED = {"mobilenet_v2_1.0": ((224, 224, 3), 1000)}
 EPOCH_STEPS = {"resnet8": 120, "resnet20": 60}
 # Row of the table -> what is demanded at most.
 TARGETS = {
@@ -30,6 +31,8 @@ TARGETS = {
     "epoch: share outside of steps": 0.03,
     "latency/stock": 1.05,
     "export_seconds": 60.0,
+    "bytes: int4/int8": 0.60,
+    "latency: int4/int8": 1.08,
 }
 
 
@@ -56,6 +59,8 @@ def main(argv: list[str]) -> None:
             add(name, {"epoch: share outside of steps": epoch.overhead(name, EPOCH_STEPS[name])})
     for name, (image_shape, num_classes) in FILES.items():
         add(name, files.export_and_latency(name, image_shape, num_classes))
+    for name, (image_shape, num_classes) in STORED.items():
+        add(f"{name}, storages", phone_storages.measure(name, image_shape, num_classes, num_bits=4))
 
 
 def _show(name: str, numbers: dict[str, float]) -> None:

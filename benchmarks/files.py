@@ -46,7 +46,7 @@ def export_and_latency(name: str, image_shape, num_classes: int) -> dict[str, fl
         raise RuntimeError("; ".join(failures))
     export_seconds = sum(seconds[stage] for stage in ("load", "rebuild", "store", "convert", "read_back", "compare"))
 
-    sessions = {"ours": _Session(content), "stock": _Session(_stock(model, image_shape))}
+    sessions = {"ours": Session(content), "stock": Session(_stock(model, image_shape))}
     medians = measure({kind: session.invoke for kind, session in sessions.items()}, NUM_TURNS, CALLS_A_TURN)
     return {
         "latency/stock": ratio(medians, "ours", "stock"),
@@ -58,7 +58,7 @@ def export_and_latency(name: str, image_shape, num_classes: int) -> dict[str, fl
     }
 
 
-class _Session:
+class Session:
     def __init__(self, content: bytes):
         interpreter = Interpreter(model_content=content)
         interpreter.allocate_tensors()

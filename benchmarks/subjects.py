@@ -85,11 +85,13 @@ def random_splits(num_train: int, num_test: int, image_shape=CIFAR, num_classes:
     return data.pipelines(source, DataSpec("random", batch_size=min(BATCH, num_train)))
 
 
-def write_handoff(name: str, image_shape, num_classes: int) -> tuple[tf_keras.Model, pathlib.Path]:
-    """A calibrated W4A4 student's handoff with one test picture, and the float network that it was made of."""
+def write_handoff(
+    name: str, image_shape, num_classes: int, spec: QuantizationSpec | None = None
+) -> tuple[tf_keras.Model, pathlib.Path]:
+    """A calibrated student's handoff, at W4A4 unless told, with one test picture, and the float network that it was."""
     splits = random_splits(16, 1, image_shape, num_classes)
     model = build(name, image_shape, num_classes)
-    student = quantize_student(model, QuantizationSpec())
+    student = quantize_student(model, spec or QuantizationSpec())
     calibrate(student, [images for images, _ in splits.calibration], "mse")
     folder = RunFolder(str(pathlib.Path(tempfile.mkdtemp()) / "run"), [])
     folder.claim()

@@ -19,6 +19,18 @@ def measure(kinds: Mapping[str, Callable[[], object]], num_turns: int, calls_a_t
     return medians
 
 
+def best(kinds: Mapping[str, Callable[[], object]], num_turns: int, calls_a_turn: int) -> dict[str, float]:
+    """Least seconds of a call by kind: on a machine that others use, the one that they disturbed least."""
+    least = dict.fromkeys(kinds, float("inf"))
+    for _ in range(num_turns):
+        for kind, call in kinds.items():
+            for _ in range(calls_a_turn):
+                start = time.perf_counter()
+                call()
+                least[kind] = min(least[kind], time.perf_counter() - start)
+    return least
+
+
 def ratio(medians: Mapping[str, list[float]], kind: str, *base: str) -> float:
     """Median over the turns of kind / sum of base, both of the same turn."""
     sums = [sum(turn) for turn in zip(*(medians[name] for name in base), strict=True)]

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import markupsafe
 from matplotlib import ticker
@@ -20,8 +20,6 @@ TEMPLATE = pathlib.Path(__file__).with_name("compare.html.j2")
 FORMATS = (".html", ".md")
 WIDE_RATIO = 5  # of costs, beyond which their axis is logarithmic
 
-FLAGS.DEFINE_string("output", None, "File to write, .html or .md; without it Markdown is printed.")
-
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
@@ -36,10 +34,21 @@ class Cost:
     of: Callable[[Run], float | None]
 
 
-COSTS = (
-    Cost("bytes", lambda run: run.num_bytes),
-    Cost("ms an image", lambda run: run.milliseconds),
-    Cost("arena, bytes", lambda run: run.arena),
+COSTS: Mapping[str, Cost] = {
+    "bytes": Cost("bytes", lambda run: run.num_bytes),
+    "deflated": Cost("deflated, bytes", lambda run: run.deflated),
+    "true_width": Cost("true width, bytes", lambda run: run.true_width),
+    "flash": Cost("flash, bytes", lambda run: run.flash),
+    "latency": Cost("ms an image", lambda run: run.milliseconds),
+    "arena": Cost("arena, bytes", lambda run: run.arena),
+}
+SHOWN = ("bytes", "latency", "arena")
+FLAGS.DEFINE_string("output", None, "File to write, .html or .md; without it Markdown is printed.")
+FLAGS.DEFINE_list(
+    "costs",
+    list(SHOWN),
+    f"What top-1 is weighed against, a front and a picture each: {', '.join(COSTS)}. deflated is the file as a store "
+    "transfers it, true_width the kernels alone at their trained bits, flash what a firmware grows by.",
 )
 HEADER = (
     "",
@@ -47,6 +56,9 @@ HEADER = (
     "student",
     "bits",
     "bytes",
+    "deflated",
+    "true width",
+    "flash",
     "top-1, %",
     "full precision, %",
     "ms an image",
@@ -92,16 +104,16 @@ def notes(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def table(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+def table(runs: Sequence[Run], costs: Sequence[str] = SHOWN) -> list[tuple[str, ...]]:
     """Cells of each run, as HEADER names them; the last are the costs whose front it is on."""
-    fronts = {cost.name.split(",")[0]: pareto(runs, cost) for cost in COSTS}
+    fronts = {COSTS[word].name.split(",")[0]: pareto(runs, COSTS[word]) for word in costs}
     return [
         (
             str(number),
             run.label,
             run.student,
             run.bits,
-            f"{run.num_bytes:,}",
+            *("" if size is None else f"{size:,}" for size in (run.num_bytes, run.deflated, run.true_width, run.flash)),
             f"{run.top1:.2f}" + (" (refused)" if not run.passed else ""),
             "" if run.full_precision is None else f"{run.full_precision:.2f}",
             f"{run.milliseconds:.3g}",
@@ -112,11 +124,11 @@ def table(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     ]
 
 
-def markdown(runs: Sequence[Run]) -> str:
+def markdown(runs: Sequence[Run], costs: Sequence[str] = SHOWN) -> str:
     """The comparison as Markdown, a table for each set of test images."""
     lines = []
     for group in groups(runs):
-        rows = [HEADER, ("---",) * len(HEADER), *table(group)]
+        rows = [HEADER, ("---",) * len(HEADER), *table(group, costs)]
         lines += [f"**{_escaped(group[0].data)}**", ""]
         lines += [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
         lines.append("")
@@ -129,13 +141,14 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def html(runs: Sequence[Run]) -> str:
+def html(runs: Sequence[Run], costs: Sequence[str] = SHOWN) -> str:
     """The comparison as one page that opens offline, with a figure for each cost."""
+    chosen = [COSTS[word] for word in costs]
     parts = [
         {
             "title": group[0].data,
-            "rows": table(group),
-            "figures": [figure(group, cost) for cost in COSTS if any(cost.of(run) is not None for run in group)],
+            "rows": table(group, costs),
+            "figures": [figure(group, cost) for cost in chosen if any(cost.of(run) is not None for run in group)],
         }
         for group in groups(runs)
     ]
@@ -178,12 +191,14 @@ def main(argv: list[str]) -> None:
             not FLAGS.output or pathlib.Path(FLAGS.output).suffix in FORMATS,
             f"--output={FLAGS.output} ends in neither .html nor .md; give a file of one of these",
         )
+        unknown = [word for word in FLAGS.costs if word not in COSTS]
+        require(not unknown, f"--costs has {', '.join(unknown)}; choose from {', '.join(COSTS)}")
         runs = load(argv[1:])
         if not FLAGS.output:
-            print(markdown(runs), end="")
+            print(markdown(runs, FLAGS.costs), end="")
             return
         output = pathlib.Path(FLAGS.output)
-        write_whole(output, html(runs) if output.suffix == ".html" else markdown(runs))
+        write_whole(output, (html if output.suffix == ".html" else markdown)(runs, FLAGS.costs))
     except (ExperimentError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"comparison of {len(runs)} runs: {output}")

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 from qkd_tf.contract.targets import TARGETS
+from tflite_export.flatbuffer.compress import CUSTOM_CODE
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.load import ExportError, load_handoff
@@ -28,7 +29,7 @@ def check(tflite: pathlib.Path, folder: pathlib.Path, target: str, runtimes: Seq
     if num_bytes > most:
         raise ExportError(f"--tflite={tflite} has {num_bytes:,} bytes; what {folder} becomes has less than {most:,}")
     content = tflite.read_bytes()
-    if b"TFLM_DECODE" in content:
+    if CUSTOM_CODE in content:
         raise ExportError(
             f"--tflite={tflite} has lookup tables; its export held it against model.tflite, give that one"
         )

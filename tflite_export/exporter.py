@@ -16,7 +16,7 @@ from tflite_export.bundles.bundle import Delivery
 from tflite_export.bundles.vela import Vela
 from tflite_export.export_folder import VERIFICATION, ExportFolder
 from tflite_export.exported import Exported
-from tflite_export.flatbuffer.compress import compress
+from tflite_export.flatbuffer.compress import compress, flash_bytes
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
 from tflite_export.flatbuffer.read_back import read_back
@@ -47,9 +47,10 @@ def export(
     Writes export/model.tflite, export/labels.txt, export/verification.json and report.html; where export/ has the
     files of another target, export-TARGET/ and report-TARGET.html instead (`ExportFolder`).
 
-    For microcontrollers also model.compressed.tflite, where TFLM is installed to prove it. verification.json is
-    removed first and written last: where it exists, the files beside it are those that it describes. A file that
-    passed is accompanied by the target's bundle, in a folder of its own.
+    For microcontrollers also model.compressed.tflite, where it takes less flash, the code that reads it included,
+    and TFLM is installed to prove it. verification.json is removed first and written last: where it exists, the files
+    beside it are those that it describes. A file that passed is accompanied by the target's bundle, in a folder of its
+    own.
 
     Args:
       run_dir: folder of the run, or what `qkd_tf.fit` returned.
@@ -128,6 +129,8 @@ def _export(
     if target.compressed and verification["passed"]:
         compressed = _compress(rebuilt, content, handoff, verification)
         files |= {"model.compressed.tflite": compressed} if compressed else {}
+    if target.compressed:
+        verification["flash_bytes"] = min(flash_bytes(file) for file in files.values())
     if target_name in BUNDLES and verification["passed"]:
         trained = results["experiment"]["data"]
         squashes = trained.get("resize") == "squash"  # earlier versions had no such flag
@@ -169,9 +172,10 @@ def _compress(graph: IntegerGraph, plain: bytes, handoff: Handoff, verification:
     if not index_bits:
         verification["notes"].append("no lookup-table file was written: no kernel becomes smaller by it")
         return None
-    if len(content) >= len(plain):
+    if flash_bytes(content) >= flash_bytes(plain):
         verification["notes"].append(
-            f"no lookup-table file was written: it would have {len(content):,} bytes, model.tflite has {len(plain):,}"
+            f"no lookup-table file was written: with the code that reads it, it would take {flash_bytes(content):,} "
+            f"bytes of flash, model.tflite takes {flash_bytes(plain):,}"
         )
         return None
     verification["compressed"] = {"index_bits": index_bits, **verify_compressed(content, plain, handoff)}

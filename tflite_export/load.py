@@ -8,7 +8,7 @@ import numpy as np
 import tf_keras
 
 from qkd_tf.contract.grid import TensorQuantParams, dequantize, load_params
-from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, LATER
 from qkd_tf.storage import durable
 from qkd_tf.storage.archive import first_line, load_npz, non_finite, open_npz
 from qkd_tf.storage.saved_model import load_model
@@ -40,8 +40,8 @@ class Handoff:
       test_images: [N, H, W, C] uint8 pixels, a memory map or, of a large split, what reads them again: to be sliced
         and iterated. test_labels: [N].
       student_logits: [N, K] int8: the quantized Keras student's logits, as stored codes.
-      integer_logits: the same as each runtime's arithmetic makes them, by row of ARITHMETICS; of the first images
-        alone where the test split is large.
+      integer_logits: the same as each runtime's arithmetic makes them, by row of ARITHMETICS, which those of an earlier
+        version may lack that are LATER; of the first images alone where the test split is large.
       integer_codes: int8 integers of every tensor on the first images, by row, then by tensor; each is read
         when it is asked for.
     """
@@ -92,7 +92,7 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
 def _load(folder: pathlib.Path) -> Handoff:
     integers, integer_logits = (load_npz(folder / name) for name in ("weights.npz", "integer_logits.npz"))
     integer_codes = open_npz(folder / "integer_codes.npz").rows()
-    if not integer_logits.keys() == integer_codes.keys() == ARITHMETICS.keys():
+    if not (integer_logits.keys() == integer_codes.keys() and integer_codes.keys() | LATER == set(ARITHMETICS)):
         raise ExportError(f"{folder} is of another version; run python -m qkd_tf.train again, it writes it anew")
     labels, logits = (np.lib.format.open_memmap(folder / name, mode="r") for name in ARRAYS)
     images = pixels(folder)

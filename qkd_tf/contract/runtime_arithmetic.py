@@ -9,7 +9,8 @@ exporter executes files with it (`integer_reference`). Four schools:
 * TFLM: a sum is multiplied by a 32-bit fixed-point number, then shifted right, and each of the two
   rounds. At few bits the first rounding is coarse: a value a little below a half goes up.
 * LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, LOGISTIC is a table, and
-  the ratios of scales of MUL, LEAKY_RELU and PRELU are float32.
+  the ratios of scales of MUL, LEAKY_RELU and PRELU are float32. A convolution of single pixels that is written as a
+  Dense layer is rounded as one.
 * ruy: as TFLM, but the second rounding is half up, too. LiteRT's default kernels take it for CONV_2D with INT4
   kernels, and for DEPTHWISE_CONV_2D with such in whole blocks of eight channels, with TFLM's arithmetic for the
   channels that are left; XNNPACK leaves both to them. Grouped ones with INT4 kernels go to the reference kernels.
@@ -31,11 +32,11 @@ from qkd_tf.contract.fixed_point import (
     quantize_multiplier,
     round_half_away,
 )
+from qkd_tf.contract.kinds import GROUPED_CONVOLUTION, POINTWISE_CONVOLUTION
 from qkd_tf.contract.logistic import fixed_point_logistic, tabled_logistic
 
 ADD_LEFT_SHIFT = 20
 MEAN_FRACTION_BITS = 32
-GROUPED_CONVOLUTION = "CONV_2D in groups"
 BLOCK_CHANNELS = 8  # of a vector in LiteRT's own depthwise kernels
 
 Sums = Callable[[np.ndarray, Scale, Scale, Scale], np.ndarray]
@@ -78,7 +79,12 @@ class Arithmetic:
     int4: Mapping[str, "Arithmetic"] = dataclasses.field(default_factory=dict)
 
     def of(self, kind: str, int4: bool) -> "Arithmetic":
-        """That of one operator: its TFLite name, or GROUPED_CONVOLUTION; and whether its kernel is stored as INT4."""
+        """That of one operator.
+
+        Args:
+          kind: its TFLite name, GROUPED_CONVOLUTION, or POINTWISE_CONVOLUTION where the number of inputs is even.
+          int4: whether its kernel is stored as INT4.
+        """
         return self.int4.get(kind, self) if int4 else self
 
 
@@ -306,13 +312,25 @@ LITERT_REFERENCE = dataclasses.replace(
 RUY = dataclasses.replace(TFLM, convolution=sums_rounded_up_twice)
 RUY_DEPTHWISE = dataclasses.replace(TFLM, convolution=sums_rounded_in_blocks)
 LITERT_INT4 = dataclasses.replace(
-    XNNPACK, int4={"CONV_2D": RUY, GROUPED_CONVOLUTION: TFLM, "DEPTHWISE_CONV_2D": RUY_DEPTHWISE}
+    XNNPACK,
+    int4={
+        "CONV_2D": RUY,
+        POINTWISE_CONVOLUTION: RUY,
+        GROUPED_CONVOLUTION: TFLM,
+        "DEPTHWISE_CONV_2D": RUY_DEPTHWISE,
+    },
+)
+LITERT_REFERENCE_POINTWISE = dataclasses.replace(
+    LITERT_REFERENCE, int4={POINTWISE_CONVOLUTION: dataclasses.replace(LITERT_REFERENCE, convolution=sums_rounded_once)}
 )
 
-# Runtime, and where that matters how it is given kernels that fit INT4 -> its arithmetic.
+# Runtime, and where that matters how it is given kernels that fit INT4 -> its arithmetic: `_int4` has convolutions in
+# INT4, `_pointwise` those of single pixels as INT4 FULLY_CONNECTED, which the other rows compute as they do in int8.
 ARITHMETICS: Mapping[str, Arithmetic] = {
     "litert": XNNPACK,
     "litert_int4": LITERT_INT4,
     "litert_reference": LITERT_REFERENCE,
+    "litert_reference_pointwise": LITERT_REFERENCE_POINTWISE,
     "tflm": TFLM,
 }
+LATER = frozenset({"litert_reference_pointwise"})  # rows that no prediction of an earlier version has

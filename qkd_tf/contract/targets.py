@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
+from qkd_tf.contract.kinds import POINTWISE_CONVOLUTION
+
 
 @dataclasses.dataclass(frozen=True)
 class Target:
@@ -12,18 +14,21 @@ class Target:
       title: for people.
       judges: runtimes that decide whether a file passes; the first that is installed.
       input_type: "uint8" takes pixels, "int8" pixel - 128.
-      int4: operators that take INT4 weights -> whether with one scale a channel, too.
+      int4: by --weight_storage the operators whose kernels are packed as INT4 -> whether with one scale a channel, too.
+        POINTWISE_CONVOLUTION is written as FULLY_CONNECTED; where it is not named it is a CONV_2D like others.
       auto: how weights that fit INT4 are stored unless a user says otherwise.
       reason: why so.
+      odd_dilated_depthwise: whether INT4 DEPTHWISE_CONV_2D is right with dilation and an odd number of channels, too.
       compressed: whether weights are also written at their true width, under lookup tables.
     """
 
     title: str
     judges: tuple[str, ...]
     input_type: str
-    int4: Mapping[str, bool]
+    int4: Mapping[str, Mapping[str, bool]]
     auto: str
     reason: str
+    odd_dilated_depthwise: bool = True
     compressed: bool = False
 
 
@@ -32,18 +37,24 @@ TARGETS: Mapping[str, Target] = {
         "a phone with LiteRT",
         judges=("litert",),
         input_type="uint8",
-        int4={"CONV_2D": True, "DEPTHWISE_CONV_2D": True, "FULLY_CONNECTED": True},
+        int4={
+            "int4": {"FULLY_CONNECTED": True, POINTWISE_CONVOLUTION: True},
+            "int4_all": {"CONV_2D": True, "DEPTHWISE_CONV_2D": True, "FULLY_CONNECTED": True},
+        },
         auto="int8",
-        reason="LiteRT runs INT4 convolutions outside XNNPACK, and slower; "
-        "--weight_storage=int4 trades that for half the bytes",
+        reason="no other is faster on any processor; --weight_storage=int4 halves Dense layers and 1x1 convolutions, "
+        "which XNNPACK takes in INT4",
     ),
     "microcontroller": Target(
         "a microcontroller with TensorFlow Lite for Microcontrollers",
         judges=("tflm", "litert_reference"),
         input_type="int8",
-        int4={"CONV_2D": True, "DEPTHWISE_CONV_2D": True, "FULLY_CONNECTED": False},
+        int4=dict.fromkeys(
+            ("int4", "int4_all"), {"CONV_2D": True, "DEPTHWISE_CONV_2D": True, "FULLY_CONNECTED": False}
+        ),
         auto="int4",
         reason="flash is what is short there; TFLM unpacks INT4 weights in its arena",
+        odd_dilated_depthwise=False,  # CMSIS-NN computes these wrongly, by up to 97 steps
         compressed=True,
     ),
     "ethos_u": Target(

@@ -22,6 +22,8 @@ class Run:
       arena: bytes that TFLM allocated, where it ran.
       machine: that the run was trained on.
       passed: whether the file was proven to be what was trained.
+      deflated, true_width, flash: bytes of the file as it is transferred, of the kernels alone at the widths that were
+        trained, and of what a microcontroller's firmware grows by; None where the export did not tell.
     """
 
     label: str
@@ -37,6 +39,9 @@ class Run:
     runtime: str
     machine: str
     passed: bool
+    deflated: int | None = None
+    true_width: int | None = None
+    flash: int | None = None
 
 
 def load(folders: Sequence[str]) -> list[Run]:
@@ -106,6 +111,9 @@ def _run(label: str, results: dict, verification: dict) -> Run:
         runtime=judged["title"],
         machine=f"{results['machine']['platform']}, {results['machine']['cores']} cores",
         passed=verification["passed"],
+        deflated=verification["file"].get("deflated_bytes"),
+        true_width=verification.get("weights", {}).get("true_width_bytes"),
+        flash=verification.get("flash_bytes"),
     )
 
 

@@ -210,10 +210,13 @@ def _write_predictions(
     codes = _first_codes(integer_student, first[:num_codes])
     named = {f"{row}/{name}": values for row, tensors in codes.items() for name, values in tensors.items()}
     archive.save_npz(target / "integer_codes.npz", named, compressed=True)
-    logits = {}
+    output, rules = look.output_name, {row: integer_student.rules(ARITHMETICS[row]) for row in codes}
+    known = {rules[judge]: _checked(judge, judged, codes[judge][output])}  # rows that compute alike, by how they do
     for row, tensors in codes.items():
-        found = judged if row == judge else _logits(integer_student, row, [first], len(first), num_codes)
-        logits[row] = _checked(row, found, tensors[look.output_name])
+        if rules[row] not in known:
+            found = _logits(integer_student, row, [first], len(first), num_codes)
+            known[rules[row]] = _checked(row, found, tensors[output])
+    logits = {row: known[rules[row]][: None if row == judge else len(first)] for row in codes}
     archive.save_npz(target / "integer_logits.npz", logits)
     return logits
 
@@ -227,15 +230,19 @@ def _first_codes(student: IntegerStudent, images: np.ndarray) -> dict[str, dict[
         parts = list(
             threads.map(lambda batch: student.predict_each(batch, ARITHMETICS.values()), portions(images, size))
         )
+    known: dict[tuple, np.ndarray] = {}  # arithmetics share the tensors on which they agree
     return {
-        row: {name: _joined([part[i][name] for part in parts]) for name in parts[0][i]}
+        row: {name: _joined([part[i][name] for part in parts], known) for name in parts[0][i]}
         for i, row in enumerate(ARITHMETICS)
     }
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """A single part as it is: arithmetics share the large tensors of a single image where they agree on them."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _joined(parts: list[np.ndarray], known: dict[tuple, np.ndarray]) -> np.ndarray:
+    """`known` has what was joined before, by the parts that it was joined of: they live as long as it."""
+    key = tuple(map(id, parts))
+    if key not in known:
+        known[key] = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return known[key]
 
 
 def _logits(

@@ -14,7 +14,8 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.contract.grid import AVERAGE_CODE, INT4_MAX, TensorQuantParams, quantize, slope_params
-from qkd_tf.contract.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic, average_of_stored
+from qkd_tf.contract.kinds import GROUPED_CONVOLUTION, POINTWISE_CONVOLUTION
+from qkd_tf.contract.runtime_arithmetic import Arithmetic, average_of_stored
 from qkd_tf.models.activations import activation_name, is_relu
 from qkd_tf.process.accelerators import on_cpu
 from qkd_tf.process.portions import values_of_image
@@ -72,14 +73,21 @@ class IntegerStudent:
         known: dict[tuple, np.ndarray] = {}
         return [self._predict(pixels, arithmetic, known) for arithmetic in arithmetics]
 
+    def rules(self, arithmetic: Arithmetic) -> tuple:
+        """How each operator rounds and clips in an arithmetic: where that is equal, so are all integers."""
+
+        def rule(operator: Operator) -> tuple:
+            own = self.arithmetic_of(operator.root, arithmetic)
+            return getattr(own, operator.computation()[0]), operator.limits(self.params[operator.end.name], own)
+
+        return tuple(map(rule, self.operators))
+
     def _predict(self, pixels: np.ndarray, arithmetic: Arithmetic, known: dict) -> dict[str, np.ndarray]:
         """`known` has tensors by all that they depend on, where inputs are equal if they are one object."""
         stored = {self.pixels: pixels}
-        for operator in self.operators:
+        for operator, (rounding, (low, high)) in zip(self.operators, self.rules(arithmetic), strict=True):
             name, params = operator.end.name, self.params[operator.end.name]
-            own = self.arithmetic_of(operator.root, arithmetic)
-            rule, compute = operator.computation()
-            rounding, (low, high) = getattr(own, rule), operator.limits(params, own)
+            _, compute = operator.computation()
             inputs = [stored[parent.name] for parent in parents(operator.root)]
             key = (name, rounding, low, high, *map(id, inputs))
             if key not in known:
@@ -295,7 +303,12 @@ class Operator:
 
 def _kind(layer) -> str:
     """What Arithmetic calls the operator of a compute layer."""
-    return GROUPED_CONVOLUTION if getattr(layer, "groups", 1) > 1 else LAYERS[type(layer)].operator
+    if isinstance(layer, _layers.Conv2D):
+        if layer.groups > 1:
+            return GROUPED_CONVOLUTION
+        if {*layer.kernel_size, *layer.strides, *layer.dilation_rate} == {1} and layer.input_shape[-1] % 2 == 0:
+            return POINTWISE_CONVOLUTION
+    return LAYERS[type(layer)].operator
 
 
 def integer_sums(layer, x: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:

@@ -23,7 +23,7 @@ RUN = Run(
     machine="Linux, 2 cores",
     passed=True,
 )
-BYTES = COSTS[0]
+BYTES = COSTS["bytes"]
 
 
 def run(**fields) -> Run:
@@ -33,8 +33,11 @@ def run(**fields) -> Run:
 def test_markdown_has_a_row_for_each_run(make_finished_run):
     text = markdown(load([str(make_finished_run("w4")), str(make_finished_run("w2", 2, 80.0, 15_000, arena=None))]))
     assert "**digits, 360 test images**" in text
-    assert "| 1 | w4 | resnet8 | W4A4 | 20,000 | 90.00 | 91.00 | 0.5 | 5,000 | bytes, ms an image, arena |" in text
-    assert "| 2 | w2 | resnet8 | W2A2 | 15,000 | 80.00 | 91.00 | 0.5 |  | bytes |" in text
+    assert (
+        "| 1 | w4 | resnet8 | W4A4 | 20,000 |  |  |  | 90.00 | 91.00 | 0.5 | 5,000 | bytes, ms an image, arena |"
+        in text
+    )
+    assert "| 2 | w2 | resnet8 | W2A2 | 15,000 |  |  |  | 80.00 | 91.00 | 0.5 |  | bytes |" in text
 
 
 def test_runs_on_other_images_stand_apart_and_this_is_said():
@@ -72,7 +75,7 @@ def test_front_by_hand():
     )
     unknown = run(label="unknown", arena=None)
     assert pareto([large, beaten, refused, small], BYTES) == [small, large]
-    assert pareto([unknown], COSTS[2]) == []
+    assert pareto([unknown], COSTS["arena"]) == []
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12))
@@ -96,6 +99,19 @@ def test_page_has_a_figure_for_each_cost_that_is_known():
     assert html([run(arena=None)]).count("<svg") == 2
 
 
+def test_pictures_and_fronts_are_of_the_costs_that_are_asked_for():
+    small = run(label="small", deflated=9_000, true_width=7_000, flash=None)
+    other = run(label="other", deflated=12_000, true_width=6_000, flash=31_000)
+    assert [row[4:8] for row in compare.table([small, other])] == [
+        ("20,000", "9,000", "7,000", ""),
+        ("20,000", "12,000", "6,000", "31,000"),
+    ]
+    fronts = [row[-1] for row in compare.table([small, other], ("deflated", "true_width", "flash"))]
+    assert fronts == ["deflated", "true width, flash"]
+    page = html([small, other], ("true_width", "flash"))
+    assert page.count("<svg") == 2 and "Top-1 over true width, bytes of 2 runs." in page
+
+
 def start(*arguments):
     """What `python -m qkd_tf.compare` does, in this process."""
     with saved_flags(compare.FLAGS):
@@ -112,6 +128,10 @@ def test_command_prints_writes_and_refuses(tmp_path, make_finished_run, capsys):
         assert (tmp_path / name).read_text(encoding="utf-8") == text
     for arguments, part in (
         ([*runs, "--output=runs.pdf"], "give a file of one of these"),
+        (
+            [*runs, "--costs=bytes,weight"],
+            "--costs has weight; choose from bytes, deflated, true_width, flash, latency, arena",
+        ),
         ([*runs, f"--output={tmp_path}/gone/runs.md"], "No such file"),
         ([str(tmp_path / "gone")], "is no folder"),
     ):

@@ -250,6 +250,21 @@ CASES = {
     ),
     "conv_valid_bias": Case("CONV_2D", _through(layers.Conv2D(4, (2, 3), (1, 2), "valid")), (7, 8, 3)),
     "conv_dilation": Case("CONV_2D", _through(layers.Conv2D(4, 3, padding="same", dilation_rate=(2, 1)))),
+    "pointwise": Case(
+        "CONV_2D CONV_2D CONV_2D CONV_2D CONV_2D",
+        _through(
+            layers.Conv2D(6, 3, activation="relu"),
+            layers.Conv2D(7, 1, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(6.0, name="relu6"),
+            layers.Conv2D(4, 1, activation="relu"),  # of an odd number of inputs
+            layers.Conv2D(5, 1, name="half", strides=(1, 2), activation="relu"),
+            layers.Conv2D(3, 1),
+        ),
+        (7, 6, 3),
+        dataclasses.replace(LOW, last_layer_bits=3, bits_rule=("half=w2",)),
+        intervals={"relu6": ("normalization", 64 * 12 / 21)},  # 6 is 10.5 steps
+    ),
     "depthwise_stride": Case(
         "DEPTHWISE_CONV_2D",
         _through(
@@ -570,14 +585,15 @@ def contents():
     phone = TARGETS["phone"]
     takes = {
         "litert": phone,
-        "litert_reference": dataclasses.replace(phone, int4={"CONV_2D": True, "FULLY_CONNECTED": True}),
+        "litert_reference": dataclasses.replace(
+            phone, int4={**phone.int4, "int4_all": {"CONV_2D": True, "FULLY_CONNECTED": True}}
+        ),
         "tflm": TARGETS["microcontroller"],
     }
 
     def contents(graph: IntegerGraph, runtime: str) -> list[bytes]:
-        packed = store(graph, "int4", takes[runtime])
-        files = [graph, *([packed] if any(tensor.dtype == "int4" for tensor in packed.tensors.values()) else [])]
-        return [convert(file, "") for file in files]
+        stored = (store(graph, storage, takes[runtime]) for storage in takes[runtime].int4)
+        return list(dict.fromkeys([convert(graph, ""), *(convert(file, "") for file in stored)]))
 
     return contents
 

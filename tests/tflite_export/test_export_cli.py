@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from qkd_tf.storage import durable, folder_lock
 from tflite_export import exporter
 from tflite_export.export_folder import ExportFolder, target_of
 from tflite_export.exporter import export
+from tflite_export.flatbuffer import compress
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.inference.runtimes import RUNTIMES, absence, infer
 from tflite_export.load import ExportError
@@ -82,7 +84,7 @@ def test_honest_run_exits_with_0_and_says_where_the_file_is(honest, folders):
     lines = honest.stdout.splitlines()
     notes = [line for line in lines if line.startswith("note: ")]
     *runtimes, first, last = lines[len(notes) :]
-    assert any("weights are stored as int8: LiteRT runs INT4" in note for note in notes)
+    assert any("weights are stored as int8: no other is faster" in note for note in notes)
     assert first.startswith(f"verified: {target}/export/model.tflite: {size:,} bytes; top-1 ")
     assert " % on 32 test images as litert computes it; the student in real numbers has " in first
     asked = [name for name in RUNTIMES if absence(name) is None]
@@ -205,7 +207,8 @@ def test_microcontrollers_get_packed_weights_and_are_judged_by_tflm(ends, folder
 
 
 @pytest.mark.skipif(absence("tflm") is not None, reason=str(absence("tflm")))
-def test_lookup_tables_are_written_beside_the_file_where_they_pay(make_run, chain, randomize):
+def test_lookup_tables_are_written_beside_the_file_where_they_pay(make_run, chain, randomize, monkeypatch):
+    monkeypatch.setattr(compress, "DECODE_CODE_BYTES", 100)  # of kernels so small none would pay for the real one
     model = chain(layers.Conv2D(32, 3, name="stem"), layers.Conv2D(16, 3, name="conv"), layers.Conv2D(4, 1))
     run_dir = make_run(randomize(model), QuantizationSpec(weight_bits=2, activation_bits=4)).path
     verification = export(run_dir, "microcontroller")
@@ -214,6 +217,12 @@ def test_lookup_tables_are_written_beside_the_file_where_they_pay(make_run, chai
     assert compressed["index_bits"]["conv/kernel"] == 2 and compressed["equal_logits"] == 100
     sizes = {name: (run_dir / "export" / name).stat().st_size for name in ("model.tflite", "model.compressed.tflite")}
     assert sizes["model.compressed.tflite"] == compressed["file"]["bytes"] < sizes["model.tflite"]
+    assert verification["flash_bytes"] == sizes["model.compressed.tflite"] + 100
+    assert verification["file"]["deflated_bytes"] == len(
+        zlib.compress((run_dir / "export/model.tflite").read_bytes(), 9)
+    )
+    bits = {"stem": 8 * 27 * 32, "conv": 2 * 288 * 16, "conv2d": 8 * 16 * 4}
+    assert verification["weights"]["true_width_bytes"] == sum(bits.values()) / 8
     export(run_dir, "microcontroller", weight_storage="int8", runtimes=())
     export(run_dir, "phone", runtimes=())
     left = {path.name: sorted(file.name for file in path.iterdir()) for path in run_dir.glob("export*")}
@@ -223,12 +232,19 @@ def test_lookup_tables_are_written_beside_the_file_where_they_pay(make_run, chai
 
 
 @pytest.mark.skipif(absence("tflm") is not None, reason=str(absence("tflm")))
-def test_lookup_tables_that_are_larger_than_int4_are_not_written(make_run, chain, randomize):
+@pytest.mark.parametrize("bits, code_bytes", [(4, 0), (2, compress.DECODE_CODE_BYTES)])
+def test_lookup_tables_that_take_more_flash_with_their_code_are_not_written(
+    make_run, chain, randomize, monkeypatch, bits, code_bytes
+):
+    """At 4 bits the tables alone are larger than INT4; at 2 bits the file is smaller, and the code is not worth it."""
+    monkeypatch.setattr(compress, "DECODE_CODE_BYTES", code_bytes)
     model = chain(layers.Conv2D(32, 3, name="stem"), layers.Conv2D(16, 3, name="conv"), layers.Conv2D(4, 1))
-    run_dir = make_run(randomize(model), QuantizationSpec(weight_bits=4, activation_bits=4)).path
-    verification = export(run_dir, "microcontroller")
+    run_dir = make_run(randomize(model), QuantizationSpec(weight_bits=bits, activation_bits=4)).path
+    verification = export(run_dir, "microcontroller", runtimes=())
     assert verification["passed"] and "compressed" not in verification
-    assert any(n.startswith("no lookup-table file was written: it would have ") for n in verification["notes"])
+    (note,) = [n for n in verification["notes"] if n.startswith("no lookup-table file was written: with the code that")]
+    size = verification["file"]["bytes"]
+    assert note.endswith(f"bytes of flash, model.tflite takes {size:,}") and verification["flash_bytes"] == size
     assert not (run_dir / "export" / "model.compressed.tflite").exists()
 
 

@@ -1,7 +1,6 @@
 """Lies of every kind, at random: whatever is changed in an exported file, the verification refuses it by name."""
 
 import copy
-import dataclasses
 import itertools
 import re
 import textwrap
@@ -13,9 +12,11 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from qkd_tf.contract.targets import TARGETS
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
 from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.proof.comparison import refusals
 
 MUTATIONS_A_FILE = 24
@@ -640,7 +641,7 @@ MUTATIONS: dict[str, Callable] = {
     "kept dimensions": to_operator(has("keepDims"), change_option([False, True], "keepDims")),
     "concatenation axis": to_operator(has("axis"), change_option([-1, 0, 1, 2, 3], "axis")),
     "depth multiplier": to_operator(has("depthMultiplier"), change_option([0, 2, 3], "depthMultiplier")),
-    "number of dimensions": to_operator(has("keepNumDims"), set_option(keepNumDims=True)),
+    "number of dimensions": to_operator(has("keepNumDims"), change_option([False, True], "keepNumDims")),
     "weights format": to_operator(has("weightsFormat"), set_option(weightsFormat=1)),
     "type of sums": to_operator(has("quantizedBiasType"), set_option(quantizedBiasType=schema.TensorType.INT64)),
     "scale of two powers": to_operator(has("potScaleInt16"), set_option(potScaleInt16=False)),
@@ -688,13 +689,9 @@ def tally() -> Counter:
 
 
 def storages(graph: IntegerGraph) -> list[IntegerGraph]:
-    """The graph, and where kernels fit INT4 the graph with these as INT4."""
-    kernels = {
-        name: dataclasses.replace(tensor, dtype="int4")
-        for name, tensor in graph.tensors.items()
-        if name.endswith("/kernel") and np.abs(tensor.data.astype(int)).max() <= 7
-    }
-    return [graph, *([dataclasses.replace(graph, tensors=graph.tensors | kernels)] if kernels else [])]
+    """The graph in each form that a phone's file may have, once."""
+    stored = [store(graph, storage, TARGETS["phone"]) for storage in ("int8", "int4", "int4_all")]
+    return list({convert(form, ""): form for form in stored}.values())
 
 
 def lines_of(content: bytes, graph: IntegerGraph, handoff) -> list[str]:

@@ -6,8 +6,12 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.bundles.bundle import Delivery, render
+from tflite_export.flatbuffer.compress import DECODE_CODE_BYTES
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.graph import IntegerGraph
 from tflite_export.flatbuffer.read_back import BUILTINS
-from tflite_export.inference.runtimes import absence, infer, input_codes
+from tflite_export.flatbuffer.weight_storage import unpacked
+from tflite_export.inference.runtimes import Images, absence, infer, input_codes
 
 FOLDER = "micro"
 SOURCES = ("model.h", "model.cc", "classifier.h", "classifier.cc", "golden.h", "golden.cc", "main.cc", "README.md")
@@ -17,6 +21,9 @@ ARENA_MARGIN = 1.25  # a vendor's kernels may ask for buffers that the reference
 ARENA_PREPARATION = 1024  # TFLM allocates more for a moment when it prepares operators, which shows in small arenas
 ARENA_STEP = 1024
 RUNTIME = "tflm"
+# Of CMSIS-NN's scratch for a depthwise kernel of one pixel on cores with vector instructions (MVE): four rows of 124
+# channels, whatever the layer has.
+DEPTHWISE_SCRATCH = 4 * 124
 
 
 def files(delivery: Delivery) -> dict[str, bytes]:
@@ -38,6 +45,7 @@ def files(delivery: Delivery) -> dict[str, bytes]:
         ),
         "measured_arena": measured,
         "arena": arena(measured),
+        "cmsis_nn": _cmsis_nn(graph, images[:1]),
         "golden": [
             {"input": codes[0], "logits": row, "label": int(label.flat[0])}
             for codes, row, label in zip(
@@ -45,6 +53,7 @@ def files(delivery: Delivery) -> dict[str, bytes]:
             )
         ],
         "compressed": _compressed(delivery),
+        "decode_code": DECODE_CODE_BYTES,
     }
     names = SOURCES + (("model_compressed.cc",) if delivery.compressed else ())
     return {f"{FOLDER}/{name}": render(f"{FOLDER}/{name}.j2", **values) for name in names}
@@ -58,6 +67,15 @@ def num_golden(shape: tuple[int, ...]) -> int:
 def arena(measured: int) -> int:
     """Bytes to reserve where `measured` were used."""
     return -int(-(measured * ARENA_MARGIN + ARENA_PREPARATION) // ARENA_STEP) * ARENA_STEP
+
+
+def _cmsis_nn(graph: IntegerGraph, images: Images) -> dict[str, int]:
+    """Bytes of arena with CMSIS-NN's kernels: they read INT4 as it is, so what int8 takes, and their own scratch."""
+    plain = unpacked(graph)
+    _, facts = infer(RUNTIME, plain, convert(plain, ""), images)
+    windows = [k.shape[1] * k.shape[2] for operator, k in graph.kernels() if operator.kind == "DEPTHWISE_CONV_2D"]
+    scratch = DEPTHWISE_SCRATCH * max(windows, default=0)
+    return {"measured": facts["arena_bytes"], "arena": arena(facts["arena_bytes"]), "scratch": scratch}
 
 
 def operators(content: bytes) -> list[dict]:

@@ -38,6 +38,11 @@ class Tensor:
             raise ValueError(f"tensor {self.name} is no constant")
         return self.data
 
+    @property
+    def num_bytes(self) -> int:
+        """What the integers of a constant take in the file."""
+        return -(-self.integers.size // 2) if self.dtype == "int4" else self.integers.nbytes
+
 
 @dataclasses.dataclass(frozen=True)
 class Operator:
@@ -62,6 +67,7 @@ class IntegerGraph:
     tensors: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     operators: list[Operator] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
+    storage: dict[str, str] = dataclasses.field(default_factory=dict)  # kernel -> why it is stored as it is
 
     def add_tensor(self, tensor: Tensor) -> str:
         if tensor.name in self.tensors:

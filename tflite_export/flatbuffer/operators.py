@@ -48,7 +48,12 @@ OPERATORS: Mapping[str, OperatorRow] = {
     "CONCATENATION": OperatorRow(2, schema.ConcatenationOptionsT, {**_ACTIVATION, "axis": "axis"}),
     "CONV_2D": OperatorRow(3, schema.Conv2DOptionsT, _CONV, {"int4": 7}),
     "DEPTHWISE_CONV_2D": OperatorRow(3, schema.DepthwiseConv2DOptionsT, _DEPTHWISE, {"int4": 7}),
-    "FULLY_CONNECTED": OperatorRow(4, schema.FullyConnectedOptionsT, _ACTIVATION, {"int4": 10, "per_channel": 12}),
+    "FULLY_CONNECTED": OperatorRow(
+        4,
+        schema.FullyConnectedOptionsT,
+        {**_ACTIVATION, "keep_num_dims": "keepNumDims"},
+        {"int4": 10, "per_channel": 12},
+    ),
     "LEAKY_RELU": OperatorRow(2, schema.LeakyReluOptionsT, {"alpha": "alpha"}),
     "LOGISTIC": OperatorRow(2, None),
     "MAXIMUM": OperatorRow(2, schema.MaximumMinimumOptionsT),

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from qkd_tf.contract.fixed_point import Scale
-from qkd_tf.contract.runtime_arithmetic import GROUPED_CONVOLUTION, Arithmetic, average_of_stored
+from qkd_tf.contract.kinds import GROUPED_CONVOLUTION
+from qkd_tf.contract.runtime_arithmetic import Arithmetic, average_of_stored
 from qkd_tf.process.portions import num_images, portions
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
 

@@ -40,6 +40,12 @@ def _ask(
 ) -> tuple[dict, dict[str, np.ndarray], np.ndarray | None]:
     arithmetic = arithmetic_of(name, found)
     row: dict = {"title": RUNTIMES[name].title, "arithmetic": arithmetic}
+    if arithmetic not in handoff.integer_codes:
+        lack = (
+            f"{name} has nothing to be held against: the handoff predicts nothing in {arithmetic}; "
+            "run python -m qkd_tf.train again, it writes it anew"
+        )
+        return {**row, "not_run": lack}, {}, None
     predicted = handoff.integer_codes[arithmetic]
     num_images = len(next(iter(predicted.values())))
     integer_logits = handoff.integer_logits[arithmetic]
@@ -85,9 +91,14 @@ def accuracy_of(logits: np.ndarray, predicted: np.ndarray, handoff: Handoff) -> 
 
 
 def arithmetic_of(name: str, found: IntegerGraph) -> str:
-    """The row of ARITHMETICS that a runtime computes the file in: INT4 convolutions are not XNNPACK's."""
-    packed = any(kernel.dtype == "int4" for operator, kernel in found.kernels() if operator.kind != "FULLY_CONNECTED")
-    return "litert_int4" if name == "litert" and packed else name
+    """The row of ARITHMETICS that a runtime computes the file in: INT4 convolutions are not XNNPACK's, and LiteRT's
+    reference kernels round a convolution of single pixels as the Dense layer that it is written as.
+    """
+    convolutions = any(k.dtype == "int4" for operator, k in found.kernels() if operator.kind != "FULLY_CONNECTED")
+    pointwise = any(operator.options.get("keep_num_dims") for operator in found.operators)
+    special = {"litert": (convolutions, "litert_int4"), "litert_reference": (pointwise, "litert_reference_pointwise")}
+    applies, row = special.get(name, (False, name))
+    return row if applies else name
 
 
 def agreement(logits: np.ndarray, expected: np.ndarray, labels: np.ndarray) -> dict:

@@ -4,13 +4,14 @@ import collections
 import dataclasses
 import hashlib
 import time
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from qkd_tf.contract.targets import Target
 from tflite_export.flatbuffer.convert import convert
-from tflite_export.flatbuffer.graph import IntegerGraph, Tensor
+from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
 from tflite_export.flatbuffer.read_back import description, read_back
 from tflite_export.flatbuffer.weight_storage import stored_as
 from tflite_export.inference.runtimes import RUNTIMES, absence, infer, invalid
@@ -67,7 +68,9 @@ def examine(
     classes: dict[str, np.ndarray] = {}
     seen: dict[str, np.ndarray] = {}
     notes = list(expected.notes)
+    kernels: list[dict] = []
     if not failures:  # a file that is another network is not worth an hour of inference
+        kernels = [_kernel(*pair, expected) for pair in found.kernels()]
         for name in RUNTIMES:
             if name == judge or name in runtimes:
                 rows[name], integers, logits = ask(name, content, found, handoff)
@@ -90,6 +93,8 @@ def examine(
         "runtimes": rows,
         "file": _file(content),
         "operators": dict(collections.Counter(operator.kind for operator in found.operators)),
+        "weights": {"true_width_bytes": true_width_bytes(handoff)},
+        "kernels": kernels,
         "tensors": [_row(tensor, handoff, seen) for tensor in found.tensors.values()],
         "seconds": time.monotonic() - start,
     }
@@ -154,6 +159,17 @@ def verify_compressed(content: bytes, plain: bytes, handoff: Handoff) -> dict:
     }
 
 
+def _kernel(operator: Operator, kernel: Tensor, expected: IntegerGraph) -> dict:
+    """What verification.json says of how a kernel is stored; no reason where the file itself is all that is known."""
+    return {
+        "name": kernel.name,
+        "operator": operator.kind,
+        "type": kernel.dtype,
+        "bytes": kernel.num_bytes,
+        "why": expected.storage.get(kernel.name, ""),
+    }
+
+
 def _row(tensor: Tensor, handoff: Handoff, seen: dict[str, np.ndarray]) -> dict:
     """What verification.json says of a tensor."""
     layer = tensor.name.removesuffix("/kernel")
@@ -175,5 +191,12 @@ def _row(tensor: Tensor, handoff: Handoff, seen: dict[str, np.ndarray]) -> dict:
     return row
 
 
+def true_width_bytes(handoff: Handoff) -> int:
+    """What the integers of all kernels take at the widths that were trained, with nothing between them."""
+    bits = sum(codes.size * handoff.weight_params[name].grid.num_bits for name, codes in handoff.weights.items())
+    return -(-bits // 8)
+
+
 def _file(content: bytes) -> dict:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    deflated = len(zlib.compress(content, level=9))
+    return {"bytes": len(content), "deflated_bytes": deflated, "sha256": hashlib.sha256(content).hexdigest()}

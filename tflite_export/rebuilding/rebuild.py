@@ -130,7 +130,13 @@ class _Rebuilder:
 
     def _dense(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
         kernel, bias = self._kernel(operator, params)
-        self._emit("FULLY_CONNECTED", [operator.inputs[0], kernel, bias], output, activation=operator.activation)
+        self._emit(
+            "FULLY_CONNECTED",
+            [operator.inputs[0], kernel, bias],
+            output,
+            activation=operator.activation,
+            keep_num_dims=False,
+        )
 
     def _kernel(self, operator: _Operator, params: TensorQuantParams) -> tuple[str, str]:
         """Adds the folded kernel and bias of a compute layer."""

@@ -17,9 +17,9 @@ from qkd_tf.contract.fixed_point import (
     quantize_multiplier,
     round_half_away,
 )
+from qkd_tf.contract.kinds import GROUPED_CONVOLUTION, POINTWISE_CONVOLUTION
 from qkd_tf.contract.runtime_arithmetic import (
     ARITHMETICS,
-    GROUPED_CONVOLUTION,
     LITERT_REFERENCE,
     TFLM,
     XNNPACK,
@@ -94,18 +94,37 @@ def test_rounding_twice_is_the_two_roundings_of_gemmlowp(x, real):
 
 
 @pytest.mark.parametrize(
-    "runtime, conv, others",
-    [("litert", -1, -1), ("litert_int4", 0, -1), ("litert_reference", -1, -1), ("tflm", -1, -1)],
+    "runtime, conv, single, others",
+    [
+        ("litert", -1, -1, -1),
+        ("litert_int4", 0, 0, -1),
+        ("litert_reference", -1, -1, -1),
+        ("litert_reference_pointwise", -1, -1, -1),
+        ("tflm", -1, -1, -1),
+    ],
 )
-def test_kernels_stored_as_int4_have_a_rounding_of_their_own_in_one_row(runtime, conv, others):
+def test_kernels_stored_as_int4_have_a_rounding_of_their_own_in_two_rows(runtime, conv, single, others):
     def steps(kind, int4):  # -9 sixteenths of a step
         arithmetic = ARITHMETICS[runtime].of(kind, int4)
         rescale = arithmetic.dense if kind == "FULLY_CONNECTED" else arithmetic.convolution
         return int(rescale(np.array([-9]), np.float32(0.5), np.float32(0.125), np.float32(1.0))[0])
 
-    kinds = ("CONV_2D", GROUPED_CONVOLUTION, "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # one channel, no block of them
-    assert [steps(kind, int4=True) for kind in kinds] == [conv, others, others, others]
-    assert [steps(kind, int4=False) for kind in kinds] == [-1, -1, -1, -1]
+    kinds = (GROUPED_CONVOLUTION, "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # one channel, no block of them
+    kinds = ("CONV_2D", POINTWISE_CONVOLUTION, *kinds)
+    assert [steps(kind, int4=True) for kind in kinds] == [conv, single, *[others] * 3]
+    assert [steps(kind, int4=False) for kind in kinds] == [-1] * 5
+
+
+def test_single_pixels_written_as_a_dense_layer_are_rounded_once_by_the_reference_kernels():
+    """7 sixteenths of a step, which the first of two roundings takes to a half."""
+    scales = np.float32(0.5), np.float32(0.125), np.float32(1.0)
+
+    def steps(runtime, kind):
+        return int(ARITHMETICS[runtime].of(kind, int4=True).convolution(np.array([7]), *scales)[0])
+
+    assert [steps("litert_reference_pointwise", kind) for kind in (POINTWISE_CONVOLUTION, "CONV_2D")] == [0, 1]
+    found = {runtime: steps(runtime, POINTWISE_CONVOLUTION) for runtime in ARITHMETICS}
+    assert found == {"litert": 0, "litert_int4": 1, "litert_reference": 1, "litert_reference_pointwise": 0, "tflm": 1}
 
 
 @given(st.integers(1, 20), int32, ratios)

@@ -292,11 +292,11 @@ def huge_student(side):
 
 
 def test_what_could_never_be_read_is_refused_in_a_line_and_all_else_is_read():
-    """One image of 3,000 x 3,000 x 64 has more than 256 MiB, and is handed over alone; of 5,000 it is refused."""
+    """One image of 3,000 x 3,000 x 64 has more than 320 MiB, and is handed over alone; of 5,000 it is refused."""
     large = huge_student(3_000)
     assert handoff.num_code_images(large) == 1 and handoff.code_bytes_of_image(large) > handoff.MAX_CODE_BYTES
     handoff.require_readable(large, 10_000)
-    with pytest.raises(ExperimentError, match=r"one image, in each .* 6,[0-9,]+ bytes .* 4,294,967,296 .*--image_size"):
+    with pytest.raises(ExperimentError, match=r"one image, in each .* 8,[0-9,]+ bytes .* 4,294,967,296 .*--image_size"):
         handoff.require_readable(huge_student(5_000))
 
 

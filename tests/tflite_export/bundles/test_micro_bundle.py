@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import subprocess
 import sysconfig
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from qkd_tf.experiment import QuantizationSpec
 from tflite_export.bundles import micro_bundle
 from tflite_export.bundles.bundle import Delivery
 from tflite_export.exporter import export
+from tflite_export.flatbuffer import compress
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.operators import OPERATORS
 from tflite_export.flatbuffer.read_back import read_back
@@ -71,7 +73,8 @@ def bundle(make_run, chain, randomize):
     """Run folder of a student at 2 bits, exported for microcontrollers: with lookup tables."""
     model = chain(layers.Conv2D(32, 3, name="stem"), layers.Conv2D(16, 3, name="conv"), layers.Conv2D(4, 1))
     run_dir = make_run(randomize(model), QuantizationSpec(weight_bits=2, activation_bits=4)).path
-    assert export(run_dir, "microcontroller", runtimes=())["passed"]
+    with mock.patch.object(compress, "DECODE_CODE_BYTES", 0):  # tables of so small a network pay for no code
+        assert export(run_dir, "microcontroller", runtimes=())["passed"]
     return run_dir
 
 
@@ -100,7 +103,8 @@ int main() {
     "array, file, flags",
     [
         ("g_model", "model.tflite", []),
-        ("g_model_compressed", "model.compressed.tflite", ["-DMODEL_COMPRESSED"]),
+        ("g_model", "model.tflite", ["-DCMSIS_NN"]),
+        ("g_model_compressed", "model.compressed.tflite", ["-DMODEL_COMPRESSED", "-DCMSIS_NN"]),
     ],
 )
 def test_compiled_arrays_are_the_files_and_what_tflm_gave(bundle, tmp_path, array, file, flags):
@@ -221,6 +225,17 @@ def test_every_operator_that_we_write_is_in_the_table_above():
 @pytest.mark.parametrize("measured, reserved", [(1, 2048), (819, 2048), (820, 3072), (13184, 18432)])
 def test_arena_has_a_quarter_and_a_kibibyte_to_spare(measured, reserved):
     assert micro_bundle.arena(measured) == reserved
+
+
+def test_arena_of_cmsis_nn_has_scratch_for_depthwise_kernels_and_none_for_unpacked_int4(residual):
+    """CMSIS-NN takes four rows of 124 channels for each pixel of a depthwise window; the network's is 3 x 3."""
+    graph = store(residual.graph, "auto", TARGETS["microcontroller"])
+    packed, plain = (
+        micro_bundle._cmsis_nn(g, residual.handoff.test_images[:1])  # of the file, and of the same in int8
+        for g in (graph, residual.graph)
+    )
+    assert packed == plain and packed["scratch"] == 4 * 124 * 9 == 4464
+    assert packed["arena"] == micro_bundle.arena(packed["measured"])
 
 
 @pytest.mark.parametrize("shape, number", [((1, 8, 8, 1), 4), ((1, 96, 96, 3), 2), ((1, 224, 224, 3), 1)])

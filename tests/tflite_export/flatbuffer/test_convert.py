@@ -96,6 +96,7 @@ NUM_INT4 = dict.fromkeys(
     ("add", "add_relu", "max_pool", "pads", "requantize_unsigned", "requantize_signed", "relu6", "relu6_half_a_step"), 1
 )
 NUM_INT4 |= {
+    "pointwise": 4,
     "relu6_then_relu": 1,
     "depth_multiplier": 2,
     "groups": 3,
@@ -115,7 +116,7 @@ NUM_INT4 |= {
 
 
 def test_int4_kernels_lie_aligned_in_half_the_bytes_and_come_back_as_they_were(exported):
-    graph = store(exported.graph, "int4", TARGETS["phone"])
+    graph = store(exported.graph, "int4_all", TARGETS["phone"])
     content = convert(graph, "")
     model, found = schema.Model.GetRootAs(content), read_back(content)
     num_int4 = 0
@@ -154,16 +155,20 @@ def test_int4_kernel_byte_for_byte_and_the_version_that_knows_it(kind, shape, ax
     assert model.OperatorCodes(0).Version() == version
 
 
-def test_int8_and_int4_convolutions_of_one_file_have_versions_of_their_own(residual):
-    model = schema.Model.GetRootAs(convert(store(residual.graph, "int4", TARGETS["phone"]), ""))
+@pytest.mark.parametrize(
+    "storage, depthwise, linear",
+    [("int4_all", 7, ("CONV_2D", 7)), ("int4", 3, ("FULLY_CONNECTED", 12))],  # 12: a scale for each channel
+)
+def test_int8_and_int4_operators_of_one_file_have_versions_of_their_own(residual, storage, depthwise, linear):
+    model = schema.Model.GetRootAs(convert(store(residual.graph, storage, TARGETS["phone"]), ""))
     subgraph = model.Subgraphs(0)
     codes = [model.OperatorCodes(subgraph.Operators(i).OpcodeIndex()) for i in range(subgraph.OperatorsLength())]
     builtin = schema.BuiltinOperator
     assert [(code.BuiltinCode(), code.Version()) for code in codes] == [
         (builtin.CONV_2D, 3),  # the stem has 8 bits
         (builtin.QUANTIZE, 2),
-        (builtin.DEPTHWISE_CONV_2D, 7),
-        (builtin.CONV_2D, 7),
+        (builtin.DEPTHWISE_CONV_2D, depthwise),
+        (getattr(builtin, linear[0]), linear[1]),
         (builtin.ADD, 2),
         (builtin.MEAN, 2),
         (builtin.FULLY_CONNECTED, 4),

@@ -46,7 +46,7 @@ def test_every_option_of_every_operator_survives_at_a_value_of_its_own():
         ("MEAN", {"keep_dims": True}),
         ("CONCATENATION", {"axis": 3, "activation": "NONE"}),
         ("ADD", {"activation": "RELU6"}),
-        ("FULLY_CONNECTED", {"activation": "RELU"}),
+        ("FULLY_CONNECTED", {"activation": "RELU", "keep_num_dims": True}),
         ("LEAKY_RELU", {"alpha": 0.25}),
         ("PRELU", {}),
         ("PAD", {}),
@@ -105,7 +105,7 @@ def test_option_that_we_never_write_is_told(residual, edit):
         model.subgraphs[0].operators[-1].builtinOptions.weightsFormat = 1
 
     found = read_back(edit(residual.content, change)).operators[-1]
-    assert found.options == {"activation": "NONE", "weightsFormat": 1}
+    assert found.options == {"activation": "NONE", "keep_num_dims": False, "weightsFormat": 1}
 
 
 def test_operator_beyond_the_old_code_field_is_named(residual, edit):
@@ -232,7 +232,7 @@ def test_what_an_operator_has_beyond_its_options_is_told_among_them(residual, ed
 
     assert list(residual.graph.tensors)[14] == "logits"
     found = read_back(edit(residual.content, change)).operators[-1]
-    assert found.options == {"activation": "NONE", field: told}
+    assert found.options == {"activation": "NONE", "keep_num_dims": False, field: told}
 
 
 def test_options_under_a_type_that_is_not_the_operators_are_told(residual, edit):

@@ -5,7 +5,7 @@ import pytest
 
 from qkd_tf.contract.targets import TARGETS
 from tflite_export.bundles import vela
-from tflite_export.flatbuffer.graph import IntegerGraph, Operator, constant
+from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor, constant
 from tflite_export.flatbuffer.weight_storage import WEIGHT_STORAGES, store, stored_as, unpacked
 from tflite_export.inference.runtimes import RUNTIMES
 from tflite_export.load import ExportError
@@ -24,6 +24,17 @@ def graph(**dense) -> IntegerGraph:
     return found
 
 
+def convolution(kind="CONV_2D", shape=(2, 1, 1, 4), channels=4, axis=0, **options) -> IntegerGraph:
+    """One convolution, `y`, of an `x` of so many channels, its codes narrow."""
+    found = IntegerGraph(input="x", output="y")
+    found.add_tensor(Tensor("x", (1, 4, 4, channels), "int8", np.array([0.5], np.float32)))
+    codes = np.resize(np.array([-7, 0, 3], np.int8), shape)
+    found.add_tensor(constant("k", codes, [0.5] * shape[axis or 0], axis=axis))
+    steps = dict.fromkeys(("stride_h", "stride_w", "dilation_h", "dilation_w"), 1)
+    found.operators.append(Operator(kind, ("x", "k", "b"), "y", {"activation": "RELU6", **steps, **options}))
+    return found
+
+
 def types(stored: IntegerGraph) -> dict[str, str]:
     return {name: tensor.dtype for name, tensor in stored.tensors.items()}
 
@@ -33,7 +44,7 @@ def test_rows_name_what_there_is(name):
     target = TARGETS[name]
     assert set(target.judges) <= set(RUNTIMES) and target.judges
     assert target.input_type in INPUT_TYPES and target.auto in WEIGHT_STORAGES
-    assert target.auto == "int8" or target.int4
+    assert target.auto in ("int8", *target.int4) and set(target.int4) <= set(WEIGHT_STORAGES)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +104,68 @@ def test_dense_kernels_of_an_odd_number_of_inputs_stay_int8(target):
     found = dataclasses.replace(plain, tensors=packed)
     assert types(stored_as(plain, found, TARGETS[target])) == {"odd": "int8", "even": "int4"}
     assert set(types(stored_as(plain, found, TARGETS["ethos_u"])).values()) == {"int8"}
+
+
+def test_single_pixels_become_a_dense_layer_of_int4_on_phones_alone():
+    plain = convolution()
+    stored = store(plain, "int4", TARGETS["phone"])
+    (dense,), kernel = stored.operators, stored.tensors["k"]
+    assert (dense.kind, dense.inputs, dense.output) == ("FULLY_CONNECTED", ("x", "k", "b"), "y")
+    assert dense.options == {"activation": "RELU6", "keep_num_dims": True}
+    assert (kernel.dtype, kernel.shape, kernel.axis, kernel.num_bytes) == ("int4", (2, 4), 0, 4)
+    np.testing.assert_array_equal(kernel.data, plain.tensors["k"].data[:, 0, 0])
+    assert stored.storage == {"k": "as INT4 FULLY_CONNECTED: CONV_2D of single pixels"}
+    for target, storage in (("phone", "int4_all"), ("microcontroller", "int4"), ("microcontroller", "auto")):
+        found = store(plain, storage, TARGETS[target])
+        assert found.operators == plain.operators and types(found)["k"] == "int4"
+
+
+@pytest.mark.parametrize(
+    "changed, why",
+    [
+        ({"stride_w": 2}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it all the same"),
+        ({"dilation_h": 2}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it all the same"),
+        ({"shape": (2, 1, 2, 4)}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it all the same"),
+        ({"shape": (2, 1, 1, 2)}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it all the same"),
+        ({"shape": (2, 1, 1, 3), "channels": 3}, "an odd number of inputs"),
+        (
+            {"kind": "DEPTHWISE_CONV_2D", "shape": (1, 1, 1, 4), "axis": 3},
+            "INT4 DEPTHWISE_CONV_2D is slower there; --weight_storage=int4_all packs it all the same",
+        ),
+    ],
+)
+def test_other_convolutions_stay_int8_on_phones_unless_all_are_asked_for(changed, why):
+    plain = convolution(**changed)
+    stored = store(plain, "int4", TARGETS["phone"])
+    assert (types(stored)["k"], stored.operators, stored.storage) == ("int8", plain.operators, {"k": why})
+    assert types(store(plain, "int4_all", TARGETS["phone"]))["k"] == "int4"
+
+
+@pytest.mark.parametrize(
+    "channels, dilation, target, dtype",
+    [
+        (3, 2, "microcontroller", "int8"),
+        (3, 1, "microcontroller", "int4"),
+        (4, 2, "microcontroller", "int4"),
+        (3, 2, "phone", "int4"),
+    ],
+)
+def test_depthwise_kernels_that_cmsis_nn_computes_wrongly_stay_int8_for_it(channels, dilation, target, dtype):
+    shape, options = (1, 3, 3, channels), {"dilation_w": dilation}
+    plain = convolution("DEPTHWISE_CONV_2D", shape, channels, axis=3, **options)
+    stored = store(plain, "int4_all", TARGETS[target])
+    assert types(stored)["k"] == dtype
+    assert ("CMSIS-NN" in stored.storage["k"]) == (dtype == "int8")
+
+
+@pytest.mark.parametrize("storage", ["int8", "int4", "int4_all"])
+def test_each_form_of_a_file_is_known_again(storage):
+    plain = convolution()
+    found = store(plain, storage, TARGETS["phone"])
+    again = stored_as(plain, found, TARGETS["phone"])
+    assert again.operators == found.operators and types(again) == types(found)
+    refused = stored_as(plain, found, TARGETS["microcontroller"])
+    assert (refused.operators == found.operators) == (storage != "int4")
 
 
 def test_unpacked_graph_is_the_one_before_packing():

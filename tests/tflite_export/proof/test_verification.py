@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tf_keras import layers
 
 from qkd_tf.contract.grid import IntegerGrid, TensorQuantParams
+from qkd_tf.contract.runtime_arithmetic import LATER
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.experiment import NetworkSpec, PixelNormalization, QuantizationSpec
 from qkd_tf.models import zoo
@@ -200,7 +201,7 @@ DAMAGES = {
     "dilation": (set_option("stem_relu", dilationHFactor=2), ["dilation_h=2", "-> stem_relu; expected"]),
     "padding": (set_option("stem_relu", padding=schema.Padding.VALID), ["padding=VALID", "-> stem_relu; expected"]),
     "dimensions": (set_option("pool", keepDims=True), ["keep_dims=True) -> pool; expected MEAN"]),
-    "unknown_option": (set_option("logits", keepNumDims=True), ["keepNumDims=True) -> logits; expected"]),
+    "unknown_option": (set_option("logits", keepNumDims=True), ["keep_num_dims=True) -> logits; expected"]),
     "operator": (replace_operator("add", "SUB"), ["is SUB(stem_relu, linear_bn", "expected ADD(stem_relu, linear_bn"]),
     "requantization_dropped": (
         drop_operator("stem_relu_requantize"),
@@ -492,7 +493,7 @@ def test_logits_that_are_not_predicted_are_refused_though_the_classes_agree(resi
 
 
 def test_int4_that_the_target_has_no_kernel_for_is_refused(residual):
-    content = convert(store(residual.graph, "int4", PHONE), "")
+    content = convert(store(residual.graph, "int4_all", PHONE), "")
     failures = check(residual, content, target=TARGETS["ethos_u"])["failures"]
     assert "tensor linear/kernel has dtype int4; expected int8" in failures
 
@@ -572,7 +573,7 @@ def test_judge_that_does_not_take_the_file_fails_it(monkeypatch, residual):
 
 def test_runtime_without_the_int4_kernels_is_asked_with_int8(residual):
     """LiteRT's reference kernels have no INT4 DEPTHWISE_CONV_2D."""
-    content = convert(store(residual.graph, "int4", PHONE), "")
+    content = convert(store(residual.graph, "int4_all", PHONE), "")
     verification = check(residual, content, runtimes=("litert", "litert_reference"))
     row, plain = verification["runtimes"]["litert_reference"], check(residual, runtimes=("litert_reference",))
     assert row["unpacked"] is True and "unpacked" not in verification["runtimes"]["litert"]
@@ -586,7 +587,7 @@ def test_int4_file_holds_the_same_integers(monkeypatch, residual, target, absent
     monkeypatch.setattr(verification_module, "absence", lambda name: "not here" if name in absent else absence(name))
     monkeypatch.setattr(asking, "absence", lambda name: "not here" if name in absent else absence(name))
     monkeypatch.setattr(gate, "absence", lambda name: "not here" if name in absent else absence(name))
-    graph = store(residual.graph, "int4", TARGETS[target])
+    graph = store(residual.graph, "int4_all", TARGETS[target])
     content = convert(graph, "")
     assert len(content) < len(residual.content)
     verification = check(residual, content, target=TARGETS[target])
@@ -597,7 +598,7 @@ def test_int4_file_holds_the_same_integers(monkeypatch, residual, target, absent
 
 
 def test_int4_convolutions_of_litert_have_an_arithmetic_of_their_own(residual):
-    verification = check(residual, convert(store(residual.graph, "int4", PHONE), ""))
+    verification = check(residual, convert(store(residual.graph, "int4_all", PHONE), ""))
     assert verification["failures"] == []
     row = verification["runtimes"]["litert"]
     assert row["arithmetic"] == "litert_int4"
@@ -607,6 +608,37 @@ def test_int4_convolutions_of_litert_have_an_arithmetic_of_their_own(residual):
     assert row["student"]["equal_logits"] < 100  # they round twice
     assert any(note.startswith("litert rounds twice where training rounds once") for note in verification["notes"])
     assert check(residual)["runtimes"]["litert"]["arithmetic"] == "litert"
+
+
+def test_single_pixels_as_int4_dense_layers_are_as_predicted_on_every_runtime(residual):
+    """On XNNPACK as in int8; rounded once by the reference kernels; TFLM has none with a scale for each channel."""
+    content = convert(store(residual.graph, "int4", PHONE), "")
+    verification = check(residual, content, runtimes=tuple(RUNTIMES))
+    assert verification["failures"] == []
+    rows = verification["runtimes"]
+    assert (rows["litert"]["arithmetic"], rows["litert"]["delegated_operators"]) == ("litert", 100)
+    assert rows["litert_reference"]["arithmetic"] == "litert_reference_pointwise"
+    assert [name for name, row in rows.items() if "unpacked" in row] == (["tflm"] if "codes" in rows["tflm"] else [])
+    for row in (row for row in rows.values() if "not_run" not in row):
+        assert row["codes"]["equal_codes"] == row["operators"]["equal_codes"] == 100
+        assert row["integer_student"]["equal_logits"] == 100
+    kernels = {row["name"]: row for row in verification["kernels"]}
+    assert (kernels["linear/kernel"]["operator"], kernels["linear/kernel"]["type"]) == ("FULLY_CONNECTED", "int4")
+    assert kernels["depthwise/kernel"]["type"] == kernels["stem/kernel"]["type"] == "int8"
+
+
+def test_handoff_of_an_earlier_version_lacks_one_prediction_and_that_is_told(residual):
+    def earlier(rows):
+        return {name: row for name, row in rows.items() if name not in LATER}
+
+    old = residual.handoff
+    codes, logits = earlier(old.integer_codes), earlier(old.integer_logits)
+    old = dataclasses.replace(old, integer_codes=codes, integer_logits=logits)
+    assert check(residual, handoff=old, runtimes=("litert", "litert_reference"))["failures"] == []
+    content = convert(store(residual.graph, "int4", PHONE), "")
+    assert check(residual, content, handoff=old)["failures"] == []
+    (line,) = check(residual, content, handoff=old, runtimes=("litert", "litert_reference"))["failures"]
+    assert "predicts nothing in litert_reference_pointwise; run python -m qkd_tf.train again" in line
 
 
 def test_agreement_counts_classes_and_steps():
@@ -645,7 +677,9 @@ def test_verification_survives_json_and_has_its_keys(residual):
         "student",
         "runtimes",
         "file",
+        "weights",
         "operators",
+        "kernels",
         "tensors",
         "seconds",
     }
@@ -662,7 +696,8 @@ def test_every_key_is_documented(residual):
     verification = check(residual, convert(residual.graph, ""), runtimes=tuple(RUNTIMES))
     assert f"format {verification['format']}\n" in page.splitlines(keepends=True)[0]
     runtimes = verification.pop("runtimes")
-    keys = {*verification, *verification["gate"], *verification["file"], *verification["tensors"][0]}
+    keys = {*verification, *verification["gate"], *verification["file"], *verification["weights"]}
+    keys |= {*verification["kernels"][0], *verification["tensors"][0]}
     for row in runtimes.values():
         keys |= {*row, *(key for part in row.values() if isinstance(part, dict) for key in part)}
     assert sorted(key for key in keys if f"`{key}`" not in page) == []
