@@ -142,6 +142,12 @@ class TrainingSpec:
         "The same at the last quantized step; falls by a cosine (Nagel et al. 2022: 0.01).",
         section="Low-bit networks",
     )
+    weights_ema: float = option(
+        0.0,
+        "Decay, in [0, 1), of an average of a quantized student's weights and intervals over a phase's steps, which is "
+        "validated and handed on in their place; 0: none, 0.99 averages about 100 steps.",
+        section="Low-bit networks",
+    )
     deterministic: bool | None = option(
         None,
         "Equal flags give equal bits, also of a run that was killed; default: on a CPU, since it costs.",
@@ -227,6 +233,10 @@ class TrainingSpec:
             "batch_norm_batches",
             -1,
             why="0 keeps the moving statistics, -1 takes the default",
+        )
+        require(
+            0 <= self.weights_ema < 1,
+            f"--weights_ema={self.weights_ema} is not in [0, 1); 0 is no average, 0.99 averages about 100 steps",
         )
         require_factor(self.dampening, "dampening", "; 0 is none, 0.1 the authors'")
         for field in ("freeze_threshold_start", "freeze_threshold_end"):

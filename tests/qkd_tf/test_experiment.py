@@ -66,6 +66,7 @@ def complaint(make):
         (TrainingSpec, "dampening", (-1e-9, math.inf, math.nan), (0.0, 0.1, 10.0)),
         (TrainingSpec, "freeze_threshold_start", (-1e-9, 1.1, math.nan), (0.0, 0.01, 1.0)),
         (TrainingSpec, "freeze_threshold_end", (-1e-9, 1.1, math.nan), (0.0, 1.0)),
+        (TrainingSpec, "weights_ema", (-1e-9, 1.0, math.nan), (0.0, 0.9999)),
         (TrainingSpec, "temperature", (0.0, -2.0, math.nan), (0.01,)),
         (TrainingSpec, "momentum", (-0.1, 1.0, math.nan), (0.0, 0.99)),
         (TrainingSpec, "weight_decay", (-1e-9, math.nan), (0.0,)),

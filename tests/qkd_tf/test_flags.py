@@ -66,7 +66,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "label_weight": 0.5, "run_dir": "runs/y", "seed": 5,
         "mixed_precision": "float16", "steps_per_execution": 4, "ewgs_scale": 1e-3, "batch_norm_batches": 5,
         "batch_norm_statistics": "shift",
-        "dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02,
+        "dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02, "weights_ema": 0.9,
         "max_steps": 3, "max_eval_images": 100, "bits_rule": "a.*=w4", "equalize_channels": "on",
         "strategy": "mirrored",
         "target": "ethos_u", "max_flash_bytes": 1000, "max_ram_bytes": 1000,
@@ -375,7 +375,7 @@ def test_whatever_is_typed_gives_an_experiment_or_a_line_that_names_a_flag(parse
                 "teacher_lr_ratio", "weight_interval_lr_ratio", "momentum",
                 "activation_interval_lr_ratio", "interval_max_change", "temperature", "dampening", "ewgs_scale",
                 "freeze_threshold_start", "freeze_threshold_end", "validation_fraction", "interval_gradient_share",
-                "learning_rates",
+                "weights_ema", "learning_rates",
             )  # fmt: skip
         ),
         *(f"--{flag}=nan" for flag in ("student_pixel_mean", "student_pixel_std", "teacher_pixel_mean")),
