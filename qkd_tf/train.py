@@ -153,7 +153,7 @@ def _prepare(experiment: Experiment, devices: Distribution, given: InMemory, sou
     student, teacher = student.with_models(devices.replicated), teacher and devices.replicated(teacher)
     notes = [note for network in found.values() for note in network.notes]
     notes += experiment.notes_on(splits.num_train)
-    print(*experiment.notes, *splits.notes, *notes, student.summary(), sep="\n")
+    print(*experiment.notes, *experiment.data.notes, *splits.notes, *notes, student.summary(), sep="\n")
     return Prepared(student, teacher, splits, contents, weights, proof)
 
 

@@ -146,7 +146,7 @@ def augment(
       [N, H, W, C] uint8.
     """
     height, width, channels = image_shape
-    pad = 0 if spec.crops_larger else spec.padding
+    pad = 0 if spec.crops_larger else spec.padding(height, width)
     images = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
     n, padded_height, padded_width, _ = tf.unstack(tf.shape(images))
     spare = tf.stack([padded_height - height, padded_width - width])

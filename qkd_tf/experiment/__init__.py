@@ -11,11 +11,10 @@ from qkd_tf.experiment.checks import (
     require_known,
 )
 from qkd_tf.experiment.class_weights import class_weights
-from qkd_tf.experiment.data import MAX_SIDE, RESIZES, DataSpec, image_size_of
+from qkd_tf.experiment.data import IN_MEMORY, MAX_SIDE, RESIZES, DataSpec, image_size_of
 from qkd_tf.experiment.experiment import Experiment
 from qkd_tf.experiment.imported import imported
 from qkd_tf.experiment.network import (
-    IN_MEMORY,
     TRAINED_IN_MEMORY,
     UNTRAINED_IN_MEMORY,
     NetworkSpec,

@@ -9,7 +9,9 @@ from qkd_tf.experiment.option import as_flag, option
 
 MAX_SIDE = 8_192  # pixels
 RESIZES = ("crop", "squash")
-CROP_PADDING = 4  # of pictures (QKD, CIFAR)
+CROP_PADDING, SIDES_OF_PADDING = 4, 8  # most pixels, and sides of a picture in them at least (QKD, CIFAR: 4 of 32)
+IN_MEMORY = "in_memory:"  # beginning of the name of what Python hands over
+ARRAYS = (IN_MEMORY, "npz:", "npy:", "digits")  # sets that are trained on as they are, as Keras' fit does
 
 
 def image_size_of(text: object) -> Size:
@@ -63,9 +65,13 @@ class DataSpec:
         None, "Of signals: step, 0..254, that means 0.0; an int8 input has it less 128; default: from the training set."
     )
     crop_padding: int | None = option(
-        None, "Black pixels around a training image before the random crop; default: 4 (QKD, CIFAR), signals: none."
+        None,
+        "Black pixels around a training image before the random crop; default: an eighth of its side, at most 4 (QKD, "
+        "CIFAR: 4), and none for arrays, signals and digits.",
     )
-    horizontal_flip: bool | None = option(None, "Mirror half of the training images; default: yes, but signals not.")
+    horizontal_flip: bool | None = option(
+        None, "Mirror half of the training images; default: yes, but not arrays, signals and digits."
+    )
     augment: str = option(
         "",
         "Augmentation of your own behind crop and mirror, package.module:function: augment(images, seed), images "
@@ -98,7 +104,7 @@ class DataSpec:
             f"--test_fraction={self.test_fraction} is for --dataset=folder:…, and {self.name} has its own test split",
         )
         require_count(self.batch_size, "batch_size", 1)
-        require_count(self.padding, "crop_padding", highest=MAX_SIDE)
+        require_count(self.crop_padding or 0, "crop_padding", highest=MAX_SIDE)
         for side in self.size or (0,):
             lowest = min(len(self.size or ()), 1)
             require_count(side, "image_size", lowest, highest=MAX_SIDE, why="0 keeps the size of the set")
@@ -118,15 +124,28 @@ class DataSpec:
         """Height and width that pictures are resized to; None where they keep theirs."""
         return sides(self.image_size) if self.image_size else None
 
-    @property
-    def padding(self) -> int:
-        """Black pixels around a training picture."""
-        return CROP_PADDING if self.crop_padding is None else self.crop_padding
+    def padding(self, height: int, width: int) -> int:
+        """Black pixels around a training picture of so many pixels, from which it is cropped at random."""
+        if self.crop_padding is not None:
+            return self.crop_padding
+        if self.name.startswith(ARRAYS) or self.crops_larger:
+            return 0
+        return min(CROP_PADDING, min(height, width) // SIDES_OF_PADDING)
 
     @property
     def mirrors(self) -> bool:
         """Whether half of the training pictures are mirrored."""
-        return self.horizontal_flip is not False
+        return not self.name.startswith(ARRAYS) if self.horizontal_flip is None else self.horizontal_flip
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is done to training pictures that nobody asked for, in a line."""
+        if self.horizontal_flip is not None or not self.mirrors:
+            return ()
+        return (
+            "note: half of the training pictures are mirrored; where left and right differ, as in letters and signs, "
+            "give --nohorizontal_flip",
+        )
 
     @property
     def crops_larger(self) -> bool:

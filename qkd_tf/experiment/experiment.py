@@ -100,8 +100,8 @@ class Experiment:
         if not self.student.has_weights or num_train >= FEW_PICTURES or fastest <= RATE_OF_FEW:
             return []
         return [
-            f"note: {num_train:,} training images and a student that came with weights: --learning_rates={fastest:g} "
-            f"takes more from it than so few can give; begin with {RATE_OF_FEW:g} "
+            f"note: {num_train:,} training images and a student that came with weights: if training takes more than it "
+            f"gives, lower --learning_rates={fastest:g} to {RATE_OF_FEW:g} "
             '(benchmarks/README.md, "The flagship", has what was measured)'
         ]
 

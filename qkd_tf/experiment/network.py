@@ -4,9 +4,9 @@ import dataclasses
 import math
 
 from qkd_tf.experiment.checks import require
+from qkd_tf.experiment.data import IN_MEMORY
 
 # Beginning of what a model in memory is called, whose weights are those of an earlier training, or are yet to learn.
-IN_MEMORY = "in_memory:"
 TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY = f"{IN_MEMORY}trained:", f"{IN_MEMORY}untrained:"
 
 

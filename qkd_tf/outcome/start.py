@@ -70,7 +70,8 @@ class Look:
         if top1 < start - POINTS_LOST:
             return [
                 f"note: training took more than it gave: {start:.2f} % of validation images after calibration, "
-                f"{top1:.2f} % now; lower --learning_rates (a tenth), or leave it at calibration (--phases=)"
+                f"{top1:.2f} % now; lower --learning_rates (a tenth), look at what --crop_padding, --horizontal_flip "
+                "and --augment make of training pictures, or leave it at calibration (--phases=)"
             ]
         return []
 

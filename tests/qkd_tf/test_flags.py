@@ -45,13 +45,13 @@ def test_defaults_are_those_of_the_paper(parse):
     assert (training.temperature, training.distillation_weight, training.momentum) == (2.0, 1.0, 0.9)
     assert (training.weight_decay, training.optimizer) == (1e-4, "sgd")
     assert (experiment.quantization.first_layer_bits, experiment.quantization.last_layer_bits) == (8, 8)
-    assert (experiment.data.batch_size, experiment.data.padding, experiment.data.mirrors) == (128, 4, True)
+    assert (experiment.data.batch_size, experiment.data.padding(32, 32), experiment.data.mirrors) == (128, 4, True)
 
 
 def test_every_flag_reaches_the_experiment(parse):
     """A flag that is defined and read by nobody would be a promise broken in silence."""
     changed = {
-        "dataset": "mnist", "data_dir": "d", "test_split": "validation", "image_size": 24,
+        "dataset": "mnist", "test_fraction": 0.25, "data_dir": "d", "test_split": "validation", "image_size": 24,
         "resize": "squash", "image_channels": 1, "input_scale": 0.5, "input_zero_point": 3,
         "validation_fraction": 0.3, "crop_padding": 2,
         "batch_size": 7, "student": "resnet8", "teacher": "resnet20", "student_weights": "s.h5",
@@ -75,6 +75,7 @@ def test_every_flag_reaches_the_experiment(parse):
     extra = {
         "student_weights": ["--student_weights_mean=1", "--student_weights_std=2"],
         "student_weights_mean": ["--student_weights=w.h5", "--student_weights_std=2"],
+        "test_fraction": ["--dataset=folder:x"],
     }
     base = [
         "--run_dir=runs/x",

@@ -19,12 +19,33 @@ def test_another_epoch_has_other_crops_too():
     picture = np.arange(64, dtype=np.uint8).reshape(8, 8, 1) + 1
     crops = [
         pixels.augment(
-            np.stack([picture] * 32), (8, 8, 1), DataSpec("digits"), tf.constant([seed, step], tf.int64)
+            np.stack([picture] * 32), (8, 8, 1), DataSpec("mnist"), tf.constant([seed, step], tf.int64)
         ).numpy()
         for seed, step in ((0, 0), (1, 0), (0, 1))
     ]
     assert not np.array_equal(crops[0], crops[1])
     assert not np.array_equal(crops[0], crops[2])
+
+
+@pytest.mark.parametrize(
+    "spec, side, padding, mirrors",
+    [
+        ({"name": "cifar10"}, 32, 4, True),
+        ({"name": "mnist"}, 8, 1, True),
+        ({"name": "folder:x"}, 96, 4, True),
+        ({"name": "folder:x", "image_size": 96}, 96, 0, True),
+        ({"name": "folder:x", "image_size": 96, "resize": "squash"}, 96, 4, True),
+        *(({"name": name}, 32, 0, False) for name in ("in_memory:x", "npz:x", "npy:x", "digits")),
+        ({"name": "in_memory:x", "crop_padding": 2, "horizontal_flip": True}, 32, 2, True),
+        ({"name": "cifar10", "crop_padding": 0, "horizontal_flip": False}, 32, 0, False),
+    ],
+)
+def test_arrays_are_trained_on_as_they_are_and_others_cropped_by_their_size(spec, side, padding, mirrors):
+    spec = DataSpec(**spec)
+    assert (spec.padding(side, 2 * side), spec.mirrors) == (padding, mirrors)
+    assert [note.startswith("note: half of the training pictures are mirrored") for note in spec.notes] == (
+        [True] if mirrors and spec.horizontal_flip is None else []
+    )
 
 
 def crops(padded, height, width):
