@@ -56,7 +56,7 @@ def make_distiller(phase: str, student: tf_keras.Model, teacher: tf_keras.Model 
 
     trained = teacher is not None and PHASES[phase].teacher == "trained"
     return Distiller(
-        PHASES[phase], student, teacher, groups(student), groups(teacher) if trained else [], 2.0, 1.0, 1e-4
+        PHASES[phase], student, teacher, groups(student), groups(teacher) if trained else [], 2.0, lambda: 1.0, 1e-4
     )
 
 

@@ -37,9 +37,11 @@ class Distiller(tf_keras.Model):
         takes no part.
       student_groups, teacher_groups: who moves which variable. An empty group list trains nothing.
       temperature: T of the softened distributions.
-      distillation_weight: factor of the distillation loss beside the cross-entropy.
+      distillation_weight: () -> factor of the distillation loss of both networks, at the step at hand.
       weight_decay: factor of 0.5 * |w|^2 for the kernels of a trained network.
       label_loss: labels [N], logits [N, K] -> what a network learns from labels, a scalar.
+      label_weight: factor of that in the student's loss, in a phase that distills. A teacher's has none: two networks
+        that had nothing but each other to learn from could agree on anything.
       scales_loss: float16 needs it; each network then has a `LossScale`.
       student_penalty: scalar to add to the student's loss, as weight decay is.
       after_student_step: what else to do to the student whenever its optimizers have moved it.
@@ -53,9 +55,10 @@ class Distiller(tf_keras.Model):
         student_groups: list[ParameterGroup],
         teacher_groups: list[ParameterGroup],
         temperature: float,
-        distillation_weight: float,
+        distillation_weight: Callable[[], tf.Tensor | float],
         weight_decay: float,
         label_loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = cross_entropy,
+        label_weight: float = 1.0,
         scales_loss: bool = False,
         student_penalty: Callable[[], tf.Tensor] | None = None,
         after_student_step: Callable[[], None] | None = None,
@@ -68,7 +71,7 @@ class Distiller(tf_keras.Model):
         self._temperature = temperature
         self._distillation_weight = distillation_weight
         self._weight_decay = weight_decay
-        self._label_loss = label_loss
+        self._label_loss, self._label_weight = label_loss, label_weight
         self.student_loss_scale, self.teacher_loss_scale = (LossScale() if scales_loss else None for _ in range(2))
         self._student_penalty, self._after_student_step = student_penalty, after_student_step
         self.student_metrics = _Metrics("student")
@@ -92,7 +95,9 @@ class Distiller(tf_keras.Model):
                 teacher_logits = self.teacher(images, training=bool(self.teacher_groups))
             if self.student_groups:
                 student_logits = _call(self.student, images)
-            student_loss = self._loss(labels, student_logits, teacher_logits, self.student_groups, self.student_metrics)
+            student_loss = self._loss(
+                labels, student_logits, teacher_logits, self.student_groups, self.student_metrics, self._label_weight
+            )
             teacher_loss = self._loss(labels, teacher_logits, student_logits, self.teacher_groups, self.teacher_metrics)
             if student_loss is not None and self._student_penalty is not None:
                 student_loss += self._student_penalty()
@@ -103,13 +108,14 @@ class Distiller(tf_keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
     @without_autograph
-    def _loss(self, labels, logits, target_logits, groups, metrics) -> tf.Tensor | None:
+    def _loss(self, labels, logits, target_logits, groups, metrics, label_weight=1.0) -> tf.Tensor | None:
         """Loss of one network by the phase's row; None where it does not train."""
         if not groups:
             return None
         loss = self._label_loss(labels, logits)
         if self.phase.distills:
-            loss += self._distillation_weight * distillation(target_logits, logits, self._temperature)
+            distilled = distillation(target_logits, logits, self._temperature)
+            loss = label_weight * loss + self._distillation_weight() * distilled
         metrics.update(loss, labels, logits)
         kernels = [v for group in groups for v in group.variables if v.shape.rank > 1]
         return loss + self._weight_decay * sum(tf.nn.l2_loss(kernel) for kernel in kernels)

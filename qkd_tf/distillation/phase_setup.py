@@ -11,6 +11,7 @@ from qkd_tf.distillation.distiller import Distiller, ParameterGroup
 from qkd_tf.distillation.learning_rates import CosineDecayFrom
 from qkd_tf.distillation.losses import cross_entropy
 from qkd_tf.distillation.phases import PHASES
+from qkd_tf.distillation.weights_average import WeightsAverage
 from qkd_tf.experiment import TrainingSpec
 from qkd_tf.quantization.oscillation import Freezing, cosine, dampening_loss
 from qkd_tf.quantization.scheme import QuantizedStudent
@@ -36,6 +37,7 @@ class PhaseSetup:
 
     Args:
       freezing: None where no weight is frozen.
+      average: of the student's `trained_variables`; None where there is none.
       class_weights: as of `cross_entropy`.
     """
 
@@ -45,9 +47,11 @@ class PhaseSetup:
         networks: Networks,
         steps_per_epoch: int,
         freezing: Freezing | None,
+        average: WeightsAverage | None = None,
         class_weights: Sequence[float] | None = None,
     ):
-        self._spec, self._networks, self._steps_per_epoch, self._freezing = spec, networks, steps_per_epoch, freezing
+        self._spec, self._networks, self._steps_per_epoch = spec, networks, steps_per_epoch
+        self._freezing, self._average = freezing, average
         self._label_loss = functools.partial(cross_entropy, smoothing=spec.label_smoothing, class_weights=class_weights)
 
     def distiller(self, index: int) -> Distiller:
@@ -80,7 +84,14 @@ class PhaseSetup:
         teacher_groups = []
         if teacher is not None and phase.teacher == "trained" and (phase.distills or "teacher" not in pretrained):
             teacher_groups = [group(teacher.trainable_variables, spec.teacher_lr_ratio if phase.distills else 1.0)]
-        options = self._against_oscillation(index, student_groups[0].optimizer) if phase.quantized else {}
+        options = self._low_bit_options(index, student_groups[0].optimizer) if phase.quantized else {}
+
+        def distillation_weight() -> tf.Tensor | float:
+            if spec.distillation_weight_end is None:
+                return spec.distillation_weight
+            done = steps_before + tf.cast(student_groups[0].optimizer.iterations, tf.float32)
+            return cosine(spec.distillation_weight, spec.distillation_weight_end, done / steps)
+
         distiller = Distiller(
             phase,
             student.model if phase.quantized else student.plain,
@@ -88,22 +99,24 @@ class PhaseSetup:
             student_groups,
             teacher_groups,
             temperature=spec.temperature,
-            distillation_weight=spec.distillation_weight,
+            distillation_weight=distillation_weight,
             weight_decay=spec.weight_decay,
             label_loss=self._label_loss,
+            label_weight=spec.label_weight,
             scales_loss=spec.mixed_precision == "float16",
             **options,
         )
         distiller.compile(jit_compile=spec.jit_compile or None, steps_per_execution=spec.steps_per_execution)
         return distiller
 
-    def _against_oscillation(self, index: int, optimizer: tf_keras.optimizers.Optimizer) -> dict:
-        """The distiller's options that dampen and freeze, by the share of all quantized steps that are done.
+    def _low_bit_options(self, index: int, optimizer: tf_keras.optimizers.Optimizer) -> dict:
+        """The distiller's options that average weights, and dampen and freeze by the share of quantized steps done.
 
         Args:
           optimizer: of phase `index`; a resumed run has its number of steps from the checkpoint.
         """
         spec, weights = self._spec, self._networks.student.weights
+        averaged = self._networks.student.trained_variables
         steps_before, steps = self._quantized_steps(index)
 
         def annealed(start: float, end: float) -> tf.Tensor:
@@ -113,12 +126,15 @@ class PhaseSetup:
             losses = [dampening_loss(w.kernel, w.interval, w.grid) for w in weights.values()]
             return annealed(0.0, spec.dampening) * tf.add_n(losses)
 
-        def freeze() -> None:
-            self._freezing.update(weights, annealed(spec.freeze_threshold_start, spec.freeze_threshold_end))
+        def after_step() -> None:
+            if self._freezing:
+                self._freezing.update(weights, annealed(spec.freeze_threshold_start, spec.freeze_threshold_end))
+            if self._average:
+                self._average.update(averaged, optimizer.iterations)
 
         return {
             "student_penalty": penalty if spec.dampening else None,
-            "after_student_step": freeze if self._freezing else None,
+            "after_student_step": after_step if self._freezing or self._average else None,
         }
 
     def _quantized_steps(self, index: int) -> tuple[int, int]:

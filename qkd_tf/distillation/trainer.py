@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +20,7 @@ from qkd_tf.distillation.phase_setup import Networks, PhaseSetup
 from qkd_tf.distillation.phases import PHASES, Phase
 from qkd_tf.distillation.progress import BetweenSteps, DivergenceGuard, PhaseProgress, diverged
 from qkd_tf.distillation.summaries import Summaries
+from qkd_tf.distillation.weights_average import WeightsAverage
 from qkd_tf.evaluate import predict_each, top1_of
 from qkd_tf.experiment import ExperimentError, TrainingSpec
 from qkd_tf.process import random_state
@@ -64,7 +65,9 @@ class Trainer:
     """Runs an experiment's phases one after the other; resumes where a killed run stopped.
 
     After each phase the student continues from its best epoch on the validation split, with what was frozen then, or
-    from its last (`TrainingSpec.keep_epoch`); the teacher as its last epoch left it.
+    from its last (`TrainingSpec.keep_epoch`); the teacher as its last epoch left it. Where weights are averaged
+    (`TrainingSpec.weights_ema`), an epoch's student is the average at its end: it is validated, kept and handed on,
+    and training goes on from the weights themselves.
 
     A checkpoint is written after every epoch, every `TrainingSpec.checkpoint_every_steps` steps, and where a signal
     asks to stop. It has the networks, the best epoch's student, optimizers, running losses and the state of random
@@ -95,13 +98,12 @@ class Trainer:
         self._batch_norm = BatchNormShift(student) if shifts else BatchNormEstimator(student.model)
         with place.distribution.scope():
             self._freezing = Freezing(student.weights) if spec.freeze_threshold_start else None
-        self._setup = PhaseSetup(spec, networks, splits.steps_per_epoch, self._freezing, class_weights)
-        self._parts = {"plain": student.plain, "student": student.model}
-        if self._freezing:
-            self._parts["freezing"] = self._freezing
-        if teacher is not None:
-            self._parts["teacher"] = teacher
-        self._random = random_state.generators(*(part for part in self._parts.values() if part is not self._freezing))
+            self._average = WeightsAverage(student.trained_variables, spec.weights_ema) if spec.weights_ema else None
+        self._setup = PhaseSetup(spec, networks, splits.steps_per_epoch, self._freezing, self._average, class_weights)
+        parts = {"plain": student.plain, "student": student.model, "teacher": teacher}
+        self._random = random_state.generators(*(part for part in parts.values() if part is not None))
+        parts |= {"freezing": self._freezing, "average": self._average}
+        self._parts = {role: part for role, part in parts.items() if part is not None}
 
     def run(self) -> list[dict]:
         """Trains what is left to train.
@@ -148,6 +150,8 @@ class Trainer:
             if index and phase.quantized and not PHASES[self._spec.phases[index - 1].name].quantized:
                 self._estimate_plain_statistics(epochs_before)
             self._enter(phase, PHASES[self._spec.phases[index - 1].name] if index else PHASES["full_precision"])
+            if self._average:
+                self._average.reset(self._student.trained_variables)
             progress = {**progress, "first_intervals": self._student.intervals()}
         steps = self._splits.steps_per_epoch
         done = progress["epoch"] * steps + progress["step"]
@@ -192,30 +196,32 @@ class Trainer:
         start = time.monotonic() - progress["seconds"]
         self._fit_rest_of_epoch(distiller, number, progress, start, shown)
         row = {metric.name: float(metric.result()) for metric in distiller.metrics}
-        if phase.quantized and self._batch_norm_batches:
-            batches = self._splits.train(number).take(self._batch_norm_batches)
-            self._batch_norm.estimate(images for images, _ in batches)
-        if phase.quantized and self._freezing:
-            row["frozen_weights"] = self._freezing.share()
-        networks = {"student": distiller.student}
-        if distiller.teacher_groups:  # else it is as it was
-            networks["teacher"] = distiller.teacher
-        logits, labels = predict_each(networks, self._splits.validation)
-        row |= {VALIDATED[role]: top1_of(found, labels) for role, found in logits.items()}
-        row["seconds"] = time.monotonic() - start
-        self._require_finite(phase.name, epoch)
-        scalars = dict(row)
-        if phase.quantized:
-            row["intervals"] = self._student.intervals()
-            shown.tell(self._collapse_notes(progress, row["intervals"], logits["student"]))
-        best = progress["best"] if self._spec.keep_epoch == "best" else None
-        if best is None or row["validation_top1"] >= best["validation_top1"]:  # of equals, the later
-            best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"]}
-            self._best_student = [variable.numpy() for variable in self._student_variables()]
+        with self._averaged(phase):
+            if phase.quantized and self._batch_norm_batches:
+                batches = self._splits.train(number).take(self._batch_norm_batches)
+                self._batch_norm.estimate(images for images, _ in batches)
+            if phase.quantized and self._freezing:
+                row["frozen_weights"] = self._freezing.share()
+            networks = {"student": distiller.student}
+            if distiller.teacher_groups:  # else it is as it was
+                networks["teacher"] = distiller.teacher
+            logits, labels = predict_each(networks, self._splits.validation)
+            row |= {VALIDATED[role]: top1_of(found, labels) for role, found in logits.items()}
+            row["seconds"] = time.monotonic() - start
+            self._require_finite(phase.name, epoch)
+            scalars = dict(row)
+            if phase.quantized:
+                row["intervals"] = self._student.intervals()
+                shown.tell(self._collapse_notes(progress, row["intervals"], logits["student"]))
+            best = progress["best"] if self._spec.keep_epoch == "best" else None
+            if best is None or row["validation_top1"] >= best["validation_top1"]:  # of equals, the later
+                best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"]}
+                self._best_student = [variable.numpy() for variable in self._student_variables()]
         history = progress["history"] + [row]
         progress = {**progress, "epoch": epoch + 1, "step": 0, "seconds": 0.0, "best": best, "history": history}
         self._save(progress, distiller)
-        summaries.write(phase.name, scalars, self._student if phase.quantized else None, number + 1)
+        with self._averaged(phase):
+            summaries.write(phase.name, scalars, self._student if phase.quantized else None, number + 1)
         shown.validated({role: row[name] for role, name in VALIDATED.items() if name in row})
         self._events.after_epoch(phase.name, epoch, scalars)
         self._place.stop.check()
@@ -227,6 +233,20 @@ class Trainer:
         first = progress["first_intervals"]
         before = progress["history"][-1]["intervals"] if progress["history"] else first
         return collapse.notes(tensors, first, before, intervals, logits)
+
+    @contextlib.contextmanager
+    def _averaged(self, phase: Phase) -> Iterator[None]:
+        """Within, a quantized student is the average of its weights, if they are averaged; behind, as it was trained.
+
+        BatchNorm statistics are those of the moment, and stay.
+        """
+        if not (self._average and phase.quantized):
+            yield
+            return
+        with self._average.in_place(self._student.trained_variables):
+            if self._freezing:
+                self._freezing.hold(self._student.weights)
+            yield
 
     def _fit_rest_of_epoch(
         self, distiller: Distiller, number: int, progress: dict, start: float, shown: PhaseProgress
@@ -293,7 +313,9 @@ class Trainer:
         return tf.train.Checkpoint(**self._parts, random=self._random, **of_phase)
 
     def _student_variables(self) -> list[tf.Variable]:
-        return [v for role, part in self._parts.items() if role != "teacher" for v in part.variables]
+        """Those of its best epoch that are kept."""
+        kept = ("plain", "student", "freezing")
+        return [v for role, part in self._parts.items() if role in kept for v in part.variables]
 
     def _restore_best_student(self) -> None:
         for variable, value in zip(self._student_variables(), self._best_student, strict=True):

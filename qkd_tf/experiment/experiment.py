@@ -80,12 +80,19 @@ class Experiment:
             ("student", self.student, before),
             ("teacher", self.teacher, [name for name in before if name in TEACHER_PHASES]),
         ]
-        return [
+        by_chance = [
             f"note: {phases[0]} starts with a {role} of random weights; give --{role}_weights, "
             "or put full_precision before it in --phases"
             for role, network, phases in random
             if network and phases and network.starts_by_chance
         ]
+        training = self.training
+        of_distillation = [
+            f"note: --{name}={getattr(training, name)} changes nothing: no phase of --phases distills"
+            for name, without in (("label_weight", 1.0), ("distillation_weight_end", None))
+            if getattr(training, name) != without and not training.distills
+        ]
+        return by_chance + of_distillation
 
     def notes_on(self, num_train: int) -> list[str]:
         """What to know of a student that came with weights and is to train on few pictures, one per line."""

@@ -80,6 +80,14 @@ class TrainingSpec:
     )
     temperature: float = option(2.0, "T of the softened distributions (QKD: 2).")
     distillation_weight: float = option(1.0, "Factor of T^2*KL beside the cross-entropy (QKD: 1).")
+    distillation_weight_end: float | None = option(
+        None,
+        "The same at the last step; it gets there by the learning rate's cosine; default: one factor throughout (QKD).",
+    )
+    label_weight: float = option(
+        1.0,
+        "Factor of the cross-entropy in the student's loss, in phases that distill (QKD: 1); 0: the teacher alone.",
+    )
     label_smoothing: float = option(
         0.0, "Share of a label, in [0, 1), that all classes have in equal parts in the cross-entropy; 0: none."
     )
@@ -134,6 +142,12 @@ class TrainingSpec:
         "The same at the last quantized step; falls by a cosine (Nagel et al. 2022: 0.01).",
         section="Low-bit networks",
     )
+    weights_ema: float = option(
+        0.0,
+        "Decay, in [0, 1), of an average of a quantized student's weights and intervals over a phase's steps, which is "
+        "validated and handed on in their place; 0: none, 0.99 averages about 100 steps.",
+        section="Low-bit networks",
+    )
     deterministic: bool | None = option(
         None,
         "Equal flags give equal bits, also of a run that was killed; default: on a CPU, since it costs.",
@@ -146,6 +160,16 @@ class TrainingSpec:
     @property
     def phase_names(self) -> list[str]:
         return [phase.name for phase in self.phases]
+
+    @property
+    def distills(self) -> bool:
+        """Whether the student learns from the teacher in any phase."""
+        return any(name in TEACHER_PHASES for name in self.phase_names)
+
+    @property
+    def last_distillation_weight(self) -> float:
+        """Where `distillation_weight` ends."""
+        return self.distillation_weight if self.distillation_weight_end is None else self.distillation_weight_end
 
     def shifts_calibrated_statistics(self, pretrained: frozenset[str]) -> bool:
         """Whether a calibrated student takes the statistics of full precision, moved by what quantization moves.
@@ -182,8 +206,14 @@ class TrainingSpec:
             0 <= self.interval_max_change < 1,
             f"--interval_max_change={self.interval_max_change} is not in [0, 1); 0 is no bound",
         )
-        for field in ("weight_decay", "distillation_weight", *ratios):
+        for field in ("weight_decay", "distillation_weight", "label_weight", *ratios):
             require_factor(getattr(self, field), field)
+        require_factor(self.last_distillation_weight, "distillation_weight_end")
+        require(
+            not self.distills or max(self.label_weight, self.distillation_weight, self.last_distillation_weight) > 0,
+            f"--label_weight={self.label_weight} and --distillation_weight={self.distillation_weight} leave a student "
+            "nothing to learn from where a teacher takes part; one of them has to be positive",
+        )
         require_known(self.mixed_precision, PRECISIONS, "--mixed_precision")
         require(
             not self.jit_compile or self.mixed_precision == "float32",
@@ -203,6 +233,10 @@ class TrainingSpec:
             "batch_norm_batches",
             -1,
             why="0 keeps the moving statistics, -1 takes the default",
+        )
+        require(
+            0 <= self.weights_ema < 1,
+            f"--weights_ema={self.weights_ema} is not in [0, 1); 0 is no average, 0.99 averages about 100 steps",
         )
         require_factor(self.dampening, "dampening", "; 0 is none, 0.1 the authors'")
         for field in ("freeze_threshold_start", "freeze_threshold_end"):

@@ -117,13 +117,22 @@ class Freezing(tf.Module):
             weight = weights[name]
             state = observe(Oscillation(*variables), _integers(weight), threshold)
             _assign(variables, state)
-            held = latent_value(tf.round(state.mean), weight.interval)
-            weight.kernel.assign(tf.where(state.frozen, held, weight.kernel))
+            _hold(weight, state)
+
+    def hold(self, weights: Mapping[str, QuantizedTensor]) -> None:
+        """Puts frozen weights on their integer, where kernels or intervals were given other values."""
+        for name, variables in self._states.items():
+            _hold(weights[name], Oscillation(*variables))
 
     def share(self) -> float:
         """Frozen weights among all, in percent."""
         frozen = [Oscillation(*variables).frozen.numpy() for variables in self._states.values()]
         return 100.0 * sum(mask.sum() for mask in frozen) / sum(mask.size for mask in frozen)
+
+
+def _hold(weight: QuantizedTensor, state: Oscillation) -> None:
+    held = latent_value(tf.round(state.mean), weight.interval)
+    weight.kernel.assign(tf.where(state.frozen, held, weight.kernel))
 
 
 def _integers(weight: QuantizedTensor) -> tf.Tensor:

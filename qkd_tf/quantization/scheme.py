@@ -242,6 +242,11 @@ class QuantizedStudent(PlannedStudent):
         """Those that are learned."""
         return [q.interval for q in self.outputs.values() if q.interval.trainable]
 
+    @property
+    def trained_variables(self) -> list[tf.Variable]:
+        """All that training moves in `model`: latent weights and intervals."""
+        return [*self.trained_weights, *self.weight_intervals, *self.activation_intervals]
+
     def intervals(self) -> list[float]:
         """Those of kernels and tensors, in the order of `coverage` without the pixels."""
         return [interval for *_, interval in self.coverage()[1:]]

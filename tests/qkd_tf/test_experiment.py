@@ -66,10 +66,13 @@ def complaint(make):
         (TrainingSpec, "dampening", (-1e-9, math.inf, math.nan), (0.0, 0.1, 10.0)),
         (TrainingSpec, "freeze_threshold_start", (-1e-9, 1.1, math.nan), (0.0, 0.01, 1.0)),
         (TrainingSpec, "freeze_threshold_end", (-1e-9, 1.1, math.nan), (0.0, 1.0)),
+        (TrainingSpec, "weights_ema", (-1e-9, 1.0, math.nan), (0.0, 0.9999)),
         (TrainingSpec, "temperature", (0.0, -2.0, math.nan), (0.01,)),
         (TrainingSpec, "momentum", (-0.1, 1.0, math.nan), (0.0, 0.99)),
         (TrainingSpec, "weight_decay", (-1e-9, math.nan), (0.0,)),
         (TrainingSpec, "distillation_weight", (-1e-9, math.nan), (0.0,)),
+        (TrainingSpec, "distillation_weight_end", (-1e-9, math.inf, math.nan), (None, 0.0, 2.0)),
+        (TrainingSpec, "label_weight", (-1e-9, math.inf, math.nan), (0.0, 2.0)),
         (TrainingSpec, "teacher_lr_ratio", (-1e-9, math.nan), (0.0,)),
         (TrainingSpec, "weight_interval_lr_ratio", (-1e-9, math.nan), (0.0,)),
         (TrainingSpec, "activation_interval_lr_ratio", (-1e-9, math.nan), (0.0,)),
@@ -214,6 +217,32 @@ def test_an_unknown_strategy_is_named():
 def test_threshold_of_freezing_never_rises():
     message = complaint(lambda: TrainingSpec((SELF_STUDYING,), freeze_threshold_start=0.1, freeze_threshold_end=0.2))
     assert "--freeze_threshold_end=0.2" in message and "--freeze_threshold_start=0.1" in message
+
+
+@pytest.mark.parametrize(
+    "phase, end, refused",
+    [("tutoring", None, True), ("co_studying", 0.0, True), ("tutoring", 1.0, False), ("self_studying", None, False)],
+)
+def test_neither_labels_nor_teacher_leave_nothing_to_learn_from(phase, end, refused):
+    def neither():
+        weights = {"label_weight": 0.0, "distillation_weight": 0.0, "distillation_weight_end": end}
+        return TrainingSpec((SELF_STUDYING, PhaseSpec(phase, 1, 0.01)), **weights)
+
+    if refused:
+        message = complaint(neither)
+        assert "--label_weight=0.0" in message and "--distillation_weight=0.0" in message
+    else:
+        assert neither().last_distillation_weight == (end or 0.0)
+
+
+@pytest.mark.parametrize("options", [{"label_weight": 0.5}, {"distillation_weight_end": 0.0}])
+def test_note_tells_of_weights_of_distillation_where_none_is(options):
+    (name,) = options
+    told = f"--{name}={options[name]} changes nothing"
+    for phase, teacher in (("self_studying", None), ("tutoring", TAUGHT)):
+        phases = (PhaseSpec(phase, 1, 0.01),)
+        made = dataclasses.replace(experiment(phases, teacher), training=TrainingSpec(phases, **options))
+        assert any(told in note for note in made.notes) == (phase == "self_studying")
 
 
 def test_ewgs_and_mixed_precision_together_are_refused():

@@ -62,10 +62,11 @@ def test_every_flag_reaches_the_experiment(parse):
         "phases": "tutoring", "epochs": 2, "learning_rates": 0.5, "optimizer": "adam", "keep_epoch": "last",
         "momentum": 0.5, "one_cosine": False, "weight_decay": 0.2, "weight_interval_lr_ratio": 0.3,
         "activation_interval_lr_ratio": 0.4, "interval_max_change": 0.25, "teacher_lr_ratio": 0.6,
-        "temperature": 4.0, "distillation_weight": 0.7, "run_dir": "runs/y", "seed": 5,
+        "temperature": 4.0, "distillation_weight": 0.7, "distillation_weight_end": 0.1,
+        "label_weight": 0.5, "run_dir": "runs/y", "seed": 5,
         "mixed_precision": "float16", "steps_per_execution": 4, "ewgs_scale": 1e-3, "batch_norm_batches": 5,
         "batch_norm_statistics": "shift",
-        "dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02,
+        "dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02, "weights_ema": 0.9,
         "max_steps": 3, "max_eval_images": 100, "bits_rule": "a.*=w4", "equalize_channels": "on",
         "strategy": "mirrored",
         "target": "ethos_u", "max_flash_bytes": 1000, "max_ram_bytes": 1000,
@@ -371,10 +372,11 @@ def test_whatever_is_typed_gives_an_experiment_or_a_line_that_names_a_flag(parse
             f"--{name}={value}"
             for value in ("nan", "inf", "-inf", "-1")
             for name in (
-                "weight_decay", "distillation_weight", "teacher_lr_ratio", "weight_interval_lr_ratio", "momentum",
+                "weight_decay", "distillation_weight", "distillation_weight_end", "label_weight",
+                "teacher_lr_ratio", "weight_interval_lr_ratio", "momentum",
                 "activation_interval_lr_ratio", "interval_max_change", "temperature", "dampening", "ewgs_scale",
                 "freeze_threshold_start", "freeze_threshold_end", "validation_fraction", "interval_gradient_share",
-                "learning_rates",
+                "weights_ema", "learning_rates",
             )  # fmt: skip
         ),
         *(f"--{flag}=nan" for flag in ("student_pixel_mean", "student_pixel_std", "teacher_pixel_mean")),

@@ -37,6 +37,7 @@ CASES = {
         dampening=0.5,
         freeze_threshold_start=0.02,
         freeze_threshold_end=0.005,
+        weights_ema=0.5,
         batch_norm_batches=2,
     ),
     # On a CPU operations stay in float32; what is tried is the scaled loss.

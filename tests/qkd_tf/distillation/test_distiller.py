@@ -59,7 +59,7 @@ def make_distiller(phase, student, teacher, weight_decay=0.0, student_groups=Non
         [group(student.trainable_variables)] if student_groups is None else student_groups,
         [group(teacher.trainable_variables)] if row.teacher == "trained" else [],
         TEMPERATURE,
-        DISTILLATION_WEIGHT,
+        lambda: DISTILLATION_WEIGHT,
         weight_decay,
         **options,
     )
@@ -174,6 +174,28 @@ def test_smoothing_and_class_weights_are_of_the_labels_loss_alone(make_network, 
     assert logs["student_loss"] == pytest.approx(expected("student", "teacher"), rel=1e-5)
     if row.teacher == "trained":
         assert logs["teacher_loss"] == pytest.approx(expected("teacher", "student"), rel=1e-5)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_label_weight_is_of_the_student_that_has_a_teacher(make_network, batch, phase):
+    """A step of KD alone moves the last bias by T * k * the mean difference of the softened distributions."""
+    student, teacher = make_network(4, seed=1), make_network(6, seed=2)
+    images, labels = batch
+    row = PHASES[phase]
+    student_logits = make_network(4, seed=1)(images, training=True).numpy()
+    teacher_logits = make_network(6, seed=2)(images, training=row.teacher == "trained").numpy()
+    before = student.get_layer("logits").bias.numpy()
+    logs = make_distiller(phase, student, teacher, label_weight=0.0).train_on_batch(*batch, return_dict=True)
+    of_labels = restated_loss(labels, student_logits, teacher_logits, False)
+    both = restated_loss(labels, student_logits, teacher_logits, row.distills)
+    assert logs["student_loss"] == pytest.approx(both - of_labels if row.distills else of_labels, rel=1e-5)
+    if row.teacher == "trained":
+        expected = restated_loss(labels, teacher_logits, student_logits, row.distills)
+        assert logs["teacher_loss"] == pytest.approx(expected, rel=1e-5)
+    if row.distills:
+        p, q = (np.exp(log_softmax(logits / TEMPERATURE)) for logits in (student_logits, teacher_logits))
+        way = -RATE * DISTILLATION_WEIGHT * TEMPERATURE * np.mean(p - q, axis=0)
+        np.testing.assert_allclose(student.get_layer("logits").bias.numpy() - before, way, atol=1e-6)
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -153,6 +153,24 @@ def test_dampening_and_threshold_go_by_the_steps_of_all_quantized_phases(tmp_pat
     )
 
 
+@pytest.mark.parametrize("one_cosine", [True, False])
+def test_distillation_weight_goes_by_the_cosine_of_the_learning_rate(tmp_path, make_run, one_cosine):
+    """3 float steps, which do not count, then 3, 6 and 3 quantized ones; a cosine over 12, or one in each phase."""
+    phases = (("full_precision", 1), ("self_studying", 1), ("co_studying", 2), ("tutoring", 1))
+    options = {"distillation_weight": 2.0, "distillation_weight_end": 0.5, "one_cosine": one_cosine}
+    trainer = make_run(tmp_path / "run", phases, **options)
+    for index, step, share in ((2, 0, 3 / 12), (2, 4, 7 / 12), (3, 0, 9 / 12), (3, 3, 1.0)):
+        distiller = trainer._setup.distiller(index)
+        optimizer = distiller.student_groups[0].optimizer
+        optimizer.iterations.assign(step)
+        share = share if one_cosine else step / {2: 6, 3: 3}[index]
+        np.testing.assert_allclose(distiller._distillation_weight(), 1.25 + 0.75 * np.cos(np.pi * share), rtol=1e-6)
+        fallen = (distiller._distillation_weight() - 0.5) / 1.5
+        np.testing.assert_allclose(optimizer._learning_rate(step), 0.05 * fallen, atol=1e-8)
+    constant = make_run(tmp_path / "other", phases)._setup.distiller(2)
+    assert constant._distillation_weight() == 1.0
+
+
 def test_dampened_weights_end_nearer_to_their_integers(tmp_path, make_run):
     def mean_way(name, **options):
         trainer = make_run(tmp_path / name, (("self_studying", 3),), **options)
