@@ -110,8 +110,8 @@ def main(arguments: list[str]) -> None:
                     run("tflite_export", f"--run_dir={folder / name}", "--runtimes=", may_refuse=True)
                 rows[num_bits, kind] = measure(folder / name)
                 (RESULTS / f"{name}.json").write_text(json.dumps(rows[num_bits, kind], indent=1) + "\n")
-    print("| bits | how | gate | file, top-1, % | beside float | in real numbers | logits as predicted, % |", end="")
-    print(" right in real numbers / in the file alone | p | training, minutes |\n" + "|---" * 10 + "|")
+    print("| bits | how | gate | file, top-1, % | beside float | in floating point | logits as predicted, % |", end="")
+    print(" right in floating point / in the file alone | p | training, minutes |\n" + "|---" * 10 + "|")
     print(*(line(num_bits, kind, rows[num_bits, kind]) for num_bits, kind in sorted(rows, reverse=True)), sep="\n")
     if refused := [f"{kind} at {num_bits} bits" for (num_bits, kind), numbers in rows.items() if not numbers["passed"]]:
         sys.exit(f"error: refused: {', '.join(refused)}")

@@ -56,7 +56,7 @@ class StudentAccuracy:
 
     Attributes:
       judge: the arithmetic in which its file is judged, a key of `integers`. There all test images count.
-      real_numbers_top1: percent, of the quantized student in training's arithmetic, real numbers on grids; a yardstick.
+      real_numbers_top1: percent, of the quantized student in training's arithmetic, float on grids; a yardstick.
       integers: by arithmetic, what runtimes make of it.
     """
 
@@ -70,7 +70,4 @@ class StudentAccuracy:
         return self.integers[self.judge].top1
 
     def __str__(self) -> str:
-        return (
-            f"student {self.top1:.2f} % as {self.judge} computes it in integers, which is what counts; "
-            f"{self.real_numbers_top1:.2f} % in real numbers"
-        )
+        return f"student {self.top1:.2f} % on {self.judge}; {self.real_numbers_top1:.2f} % in floating point"

@@ -124,7 +124,7 @@ def run(
         if devices.is_chief:
             reference = diagnosis.Reference(student, experiment.full_precision_origin)
             handed_over = handoff.write(student, splits, folder, experiment.target.judge, reference.look)
-            print(f"on the steps that integer operators can hold: test: {handed_over.accuracy}")
+            print(f"in integers, as the file computes them: test: {handed_over.accuracy}")
             facts = diagnosis.write(handed_over, reference, folder)
             results.write(folder, experiment, splits, handed_over, phases, facts, prepared.proof, look.found)
     devices.wait()
@@ -161,12 +161,12 @@ def _calibrate(experiment: Experiment, student: QuantizedStudent, images: list[t
     """Gives a float student's twin its first intervals and statistics."""
     if experiment.equalized_spread is not None:
         if equalize_channels(student.plain, experiment.equalized_spread):
-            print("kernels begin with channels of one size (--equalize_channels)")
+            print("channels were equalized before training (--equalize_channels)")
         student.copy_weights_from_plain()
     calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
     if experiment.training.shifts_calibrated_statistics(experiment.pretrained):
         BatchNormShift(student).estimate(images)
-        print("BatchNorm statistics are full precision's, moved by what quantization moves (--batch_norm_statistics)")
+        print("BatchNorm statistics: full precision's, shifted by what quantization changed (--batch_norm_statistics)")
 
 
 @contextlib.contextmanager

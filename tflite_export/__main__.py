@@ -51,7 +51,7 @@ FLAGS.DEFINE_list("runtimes", list(RUNTIMES), RUNTIMES_HELP)
 FLAGS.DEFINE_float(
     "max_top1_difference",
     Gate.max_top1_difference,
-    "Gate: points of top-1 that a file may be below the student in real numbers even where that is beyond chance.",
+    "Gate: points of top-1 that a file may be below the student in floating point even where that is beyond chance.",
 )
 FLAGS.DEFINE_float(
     "min_accuracy_p",

@@ -57,7 +57,7 @@ def export(
       target: a row of TARGETS; None for the one that the run was trained for.
       weight_storage: one of WEIGHT_STORAGES; "auto" is the target's.
       input_type: "uint8" takes pixels, "int8" pixel - 128; None is the target's.
-      gate: how far the file may fall below the student in real numbers; None for the default.
+      gate: how far the file may fall below the student in floating point; None for the default.
       runtimes: rows of RUNTIMES that are asked; the target's judge is always asked.
       vela: how a file for an Ethos-U NPU is compiled; None for other targets, or Vela's defaults.
 

@@ -97,8 +97,8 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
 def line(subject: Subject, row: dict) -> str:
     """What `prove` found, for a person."""
     text = (
-        f"the {subject.role} is {subject.given.name} as it came: on {row['num_images']} pictures "
-        f"outputs differ by {row['difference']:.1g} at most"
+        f"the {subject.role} is {subject.given.name}, unchanged: on {row['num_images']} pictures "
+        f"outputs differ by at most {row['difference']:.1g}"
     )
     if "border_difference" in row:
         text += (

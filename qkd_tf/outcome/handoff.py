@@ -70,7 +70,7 @@ def write(
       test_images.npy        the test split's pixels, uint8; of a large one instead
       test_split.json        what reads it again, and the SHA-256 that proves it (`handed_split`)
       test_labels.npy        its labels
-      student_logits.npy     the quantized student's logits on it in real numbers, as stored int8
+      student_logits.npy     the quantized student's logits on it in floating point, as stored int8
       integer_logits.npz     the same as each runtime's integer arithmetic makes them, by row of ARITHMETICS; of the
                              whole test split in the judge's, in others of its first INTEGER_PIXELS
       integer_codes.npz      every tensor's integers on the first `num_code_images`, by "row/tensor"
@@ -123,7 +123,7 @@ def _write(
 
 
 class _Look:
-    """The one look at the test split: what the student in real numbers makes of each batch as it passes.
+    """The one look at the test split: what the student in floating point makes of each batch as it passes.
 
     Args:
       batches: of (pixels [n, H, W, C] uint8, labels [n]).

@@ -78,7 +78,7 @@ class Run:
     def model(self) -> tf_keras.Model:
         """The trained student: pixels [N, H, W, C], 0 to 255, to logits [N, K] float32.
 
-        Kernels and tensors lie on their grids, so that it computes what the file does, in real numbers. A float model
+        Kernels and tensors lie on their grids, so that it computes what the file does, in floating point. A float model
         of standard layers, kernels rounded and tensors not, is handoff/student.keras.
 
         Raises:

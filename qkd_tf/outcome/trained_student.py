@@ -46,7 +46,7 @@ class OnGrid(tf_keras.layers.Layer):
 
 
 def trained_student(handoff: pathlib.Path) -> tf_keras.Model:
-    """From pixels [N, H, W, C], 0 to 255, to the logits [N, K] that the quantized student has, in real numbers.
+    """From pixels [N, H, W, C], 0 to 255, to the logits [N, K] that the quantized student has, in floating point.
 
     Raises:
       OSError, DamageError: the handoff is not there, or was changed.

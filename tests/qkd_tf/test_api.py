@@ -332,7 +332,7 @@ def test_frozen_base_keeps_its_accuracy_and_its_statistics(tmp_path, transferred
     printed = capsys.readouterr().out
     assert "note: 4 of 5 layers of the student transferred are frozen, trainable = False" in printed
     assert "top-1 on 100 validation images: student quantized by calibration: " in printed
-    assert "the student is transferred as it came: on 32 pictures outputs differ by " in printed
+    assert "the student is transferred, unchanged: on 32 pictures outputs differ by " in printed
     handoff = tf_keras.models.load_model(made.path / "handoff" / "student.keras", compile=False)
     for layer in transferred.get_layer("base").layers:
         if isinstance(layer, layers.BatchNormalization):

@@ -308,7 +308,7 @@ def test_teacher_of_the_zoo_trains_as_it_is_and_is_proven_by_nothing():
 def test_what_was_compared_becomes_a_note(randomize):
     network = networks.build_student(TRAINED, SHAPE, 5, randomize(user(layers.Rescaling(1 / 64))))
     network.prove(pictures())
-    assert "the student is user as it came: on 4 pictures outputs differ by" in network.notes[-1]
+    assert "the student is user, unchanged: on 4 pictures outputs differ by" in network.notes[-1]
 
 
 @pytest.mark.parametrize("num_classes", [2, 5])

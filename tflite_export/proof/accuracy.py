@@ -1,4 +1,4 @@
-"""Whether a file is worse than the student in real numbers, or only other: a paired test over the same images."""
+"""Whether a file is worse than the student in floating point, or only other: a paired test over the same images."""
 
 import math
 

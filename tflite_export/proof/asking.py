@@ -82,7 +82,7 @@ def num_asked(name: str, handoff: Handoff) -> int:
 
 
 def accuracy_of(logits: np.ndarray, predicted: np.ndarray, handoff: Handoff) -> dict:
-    """The file beside the student in real numbers: its own logits, and what is predicted for images beyond them.
+    """The file beside the student in floating point: its own logits, and what is predicted for images beyond them.
 
     A file whose integers are those predicted on every image that it ran is taken by its prediction on the others.
     """

@@ -39,7 +39,7 @@ def shortfalls(name: str, row: dict, judge: str, gate: Gate) -> list[str]:
     if name == judge and gate.finds_worse(found):
         lines.append(
             f"{name}: top-1 is {found['top1']:.2f} %, worse beyond chance than {found['student_top1']:.2f} %, the "
-            f"student's in real numbers: of {found['num_images']:,} images {found['only_student_right']:,} are right "
+            f"student's in floating point: of {found['num_images']:,} images {found['only_student_right']:,} are right "
             f"there alone, {found['only_file_right']:,} in the file alone, p = {found['p']:.2g}; "
             f"at least {gate.min_accuracy_p:g} is demanded"
         )

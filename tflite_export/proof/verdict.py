@@ -41,11 +41,11 @@ def _printable(text: str) -> str:
 
 
 def accuracy_line(verification: dict) -> str:
-    """Top-1 on the runtime that judges, beside the student's in real numbers."""
+    """Top-1 on the runtime that judges, beside the student's in floating point."""
     judge = verification["judge"]
     found = verification["runtimes"][judge]["accuracy"]
     line = f"top-1 {found['top1']:.2f} % on {found['num_images']:,} test images as {judge} computes it"
-    return f"{line}; the student in real numbers has {found['student_top1']:.2f} %"
+    return f"{line}; the student in floating point has {found['student_top1']:.2f} %"
 
 
 def equal_share(row: dict) -> float:

@@ -44,18 +44,18 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
     lost = ""
     if reference and reference["test_top1"] is not None:
         lost = f", {student - reference['test_top1']:+.2f} points from full precision"
-    trained = results.get("student")  # earlier versions knew of real numbers alone
-    numbers = f"in the integers of {trained['judge']}" if trained else "in real numbers"
+    trained = results.get("student")  # earlier versions knew of floating point alone
+    numbers = f"in the integers of {trained['judge']}" if trained else "in floating point"
     found.append(_demand(f"student {numbers}, top-1", "", f"{student:.2f} %{lost}"))
     if trained:
         found.append(
-            _demand("student in real numbers, top-1", "", f"{trained['real_numbers_top1']:.2f} %, a yardstick")
+            _demand("student in floating point, top-1", "", f"{trained['real_numbers_top1']:.2f} %, a yardstick")
         )
     for name, row in runtimes.items():
         demand, met = "", None
         if name == verification["judge"]:
             gate = Gate(**verification["gate"])
-            demand = f"not below real numbers by more than {gate.max_top1_difference:g} points and beyond chance"
+            demand = f"not below floating point by more than {gate.max_top1_difference:g} points and beyond chance"
             met = not gate.finds_worse(row["accuracy"])
         came = f"{row['accuracy']['top1']:.2f} % of {row['accuracy']['num_images']:,} images"
         if met is not None:

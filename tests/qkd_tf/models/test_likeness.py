@@ -65,7 +65,7 @@ def test_equal_networks_are_proven_and_the_row_says_of_what(role, activation, he
     assert (row["num_images"], row["tolerance"], row["head"]) == (12, 1e-3, head)
     assert row["difference"] < 1e-5
     line = likeness.line(subject, row)
-    assert line.startswith(f"the {role} is user as it came: on 12 pictures outputs differ by ")
+    assert line.startswith(f"the {role} is user, unchanged: on 12 pictures outputs differ by ")
 
 
 def test_difference_is_the_largest_as_a_share_of_the_largest_logit(randomize):

@@ -189,7 +189,7 @@ def test_test_split_is_written_whole_and_in_order(written):
 
 
 def test_top1_that_is_reported_is_that_of_the_codes(written):
-    """In the integers of the judge, and beside it in real numbers."""
+    """In the integers of the judge, and beside it in floating point."""
     folder, *_, accuracy = written
     labels = np.load(folder / "test_labels.npy")
 

@@ -361,7 +361,7 @@ def test_file_that_is_worse_than_the_student_beyond_chance_is_refused(monkeypatc
     verification = check(residual, handoff=faked(monkeypatch, residual, 1000, num_wrong=num_wrong))
     assert verification["runtimes"]["litert"]["accuracy"]["p"] == 2.0**-num_wrong
     line = (
-        "litert: top-1 is 49.00 %, worse beyond chance than 50.00 %, the student's in real numbers: of 1,000 images "
+        "litert: top-1 is 49.00 %, worse beyond chance than 50.00 %, the student's in floating point: of 1,000 images "
         "10 are right there alone, 0 in the file alone, p = 0.00098; at least 0.001 is demanded"
     )
     assert verification["failures"] == ([] if passed else [line])
@@ -427,7 +427,7 @@ def test_runtimes_that_are_slow_get_the_first_images_and_the_rest_counts_by_pred
 
 
 def test_correct_file_of_a_deep_network_of_many_classes_passes(make_handoff):
-    """MobileNetV2 with 1,000 classes: in real numbers it names other classes, now right and now wrong, and is as good.
+    """MobileNetV2 with 1,000 classes: in floats it names other classes, now right and now wrong, and is as good.
 
     Labels are what the float network says, so that the student is often right. Weights are random, and BatchNorm has
     the statistics of the images: else every image were of one class.
