@@ -10,7 +10,7 @@ from qkd_tf.console import page
 from qkd_tf.contract.grid import TensorQuantParams, load_params
 from qkd_tf.storage import durable
 from tflite_export import split
-from tflite_export.reporting import figures, misclassified, requirements
+from tflite_export.reporting import figures, misclassified, requirements, summary
 from tflite_export.reporting.requirements import OLDER
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
@@ -43,6 +43,7 @@ def write(
         results=results,
         verification=verification,
         flags=(run_dir / "flags.txt").read_text(errors="replace").splitlines(),
+        answers=summary.answers(results, verification),
         demands=requirements.rows(results, verification, integers),
         mistakes=_mistakes(handoff, verification, classes or {}, diagnosis, "input" in results["data"]),
         beginnings=_beginnings(results),

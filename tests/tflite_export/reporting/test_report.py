@@ -220,7 +220,7 @@ def test_teacher_and_several_phases_are_shown(folder, verification):
     page = written(folder, verification)
     assert "teacher resnet56" in page.words
     assert "co-studying" in page.words and "tutoring" in page.words and "full-precision" in page.words
-    assert "teacher, top-1 – 77.25 %" in page.words
+    assert "teacher, top-1 77.25 %" in page.words
     assert page.words.count("77.25") == 2
 
 
@@ -258,7 +258,7 @@ def test_what_was_asked_is_beside_what_came(folder, examined, diagnose):
     results["experiment"]["target"] |= {"max_flash_bytes": size - 1, "max_ram_bytes": 10**9}
     (folder / "results.json").write_text(json.dumps(results))
     words = written(folder, *examined).words
-    assert "full precision, top-1 – 100.00 %, the student trained in this run" in words
+    assert "full precision, top-1 100.00 %, the student trained in this run" in words
     assert f"size at most {size - 1:,} bytes {size:,} bytes; the kernels alone in float32 are" in words
     assert words.count("not met") == 1
     assert "arena at most 1,000,000,000 bytes" in words
@@ -288,7 +288,7 @@ def test_a_run_of_an_older_version_has_a_report_that_says_what_is_missing(folder
     assert words.count(report.OLDER) == 6
     for part in (
         "What training began with is not known",
-        "full precision, top-1 – not known",
+        "full precision, top-1 not known",
         "How the intervals moved",
         "There is no full precision to compare",
     ):

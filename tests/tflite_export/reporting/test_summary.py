@@ -1,0 +1,71 @@
+import copy
+
+import pytest
+
+from tflite_export.reporting.summary import answers
+
+RESULTS = {
+    "full_precision": {"test_top1": 90.0},
+    "experiment": {"target": {"max_flash_bytes": 0, "max_ram_bytes": 0}},
+}
+VERIFICATION = {
+    "passed": True,
+    "judge": "tflm",
+    "file": {"bytes": 12_064},
+    "weights": {"true_width_bytes": 8_000},
+    "runtimes": {
+        "litert": {"not_run": "it was not asked"},
+        "tflm": {
+            "title": "TFLM",
+            "num_code_images": 32,
+            "integer_student": {"num_images": 204},
+            "accuracy": {"top1": 89.5, "num_images": 10_000},
+            "median_seconds": 0.00123,
+            "arena_bytes": 5_000,
+        },
+    },
+}
+
+
+def told(results=RESULTS, **changes):
+    return {row.question: row for row in answers(results, {**copy.deepcopy(VERIFICATION), **changes})}
+
+
+def limited(flash, ram):
+    return {**RESULTS, "experiment": {"target": {"max_flash_bytes": flash, "max_ram_bytes": ram}}}
+
+
+def test_questions_are_answered_in_the_order_in_which_they_are_asked():
+    found = told()
+    assert list(found) == ["Is it what I trained?", "How accurate?", "How large?", "How fast?"]
+    assert [row.answer for row in found.values()] == ["Yes", "89.50 %", "12,064 bytes", "1.23 ms"]
+    assert "every integer of 32 images and the logits of 204 are as predicted, on 1 runtime" in str(found)
+    assert found["How accurate?"].more.endswith("full precision has 90.00 %, a difference of -0.50 points")
+    assert not any(row.bad for row in found.values())
+
+
+@pytest.mark.parametrize(
+    "flash, ram, answer, bad",
+    [
+        (20_000, 0, "Yes", False),
+        (12_063, 5_000, "No, not its flash", True),
+        (12_063, 4_999, "No, not its flash and RAM", True),
+        (0, 5_000, "Yes", False),
+    ],
+)
+def test_limits_that_were_given_are_held_against_what_came(flash, ram, answer, bad):
+    row = told(limited(flash, ram))["Does it fit?"]
+    assert (row.answer, row.bad) == (answer, bad)
+
+
+def test_ram_is_unknown_where_tflm_did_not_run():
+    runtimes = {"tflm": {k: v for k, v in VERIFICATION["runtimes"]["tflm"].items() if k != "arena_bytes"}}
+    row = told(limited(0, 5_000), runtimes=runtimes)["Does it fit?"]
+    assert (row.answer, row.more, row.bad) == ("RAM unknown", "RAM unknown of 5,000 bytes", False)
+
+
+def test_refused_file_is_not_what_was_trained():
+    found = told(passed=False, runtimes={})
+    assert found["Is it what I trained?"].answer == "No" and found["Is it what I trained?"].bad
+    assert list(found) == ["Is it what I trained?", "How large?"]
+    assert [row.answer for row in answers(RESULTS, {"passed": False, "failures": ["x"]})] == ["No"]

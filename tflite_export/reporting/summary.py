@@ -1,0 +1,81 @@
+"""What a person asks of a report first: is it what I trained, how accurate, how large, how fast, does it fit."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A question, its answer in a few words, and a sentence more.
+
+    Attributes:
+      bad: whether the answer is one that nobody hopes for.
+    """
+
+    question: str
+    answer: str
+    more: str = ""
+    bad: bool = False
+
+
+def answers(results: dict, verification: dict) -> list[Answer]:
+    """The questions that can be answered, in the order in which they are asked.
+
+    Args:
+      results, verification: results.json and verification.json; of a file that was never made the latter has no "file".
+    """
+    found = [_proven(verification)]
+    if "file" not in verification:
+        return found
+    judged = verification["runtimes"].get(verification["judge"], {})
+    if "accuracy" in judged:
+        found.append(_accurate(results, judged["accuracy"]))
+    found.append(_large(verification))
+    if "median_seconds" in judged:
+        seconds = judged["median_seconds"]
+        more = f"for one image on {judged['title']}, on the computer that exported it, not on the device"
+        found.append(Answer("How fast?", f"{1000 * seconds:.3g} ms", more))
+    return found + _fits(results, verification)
+
+
+def _proven(verification: dict) -> Answer:
+    question = "Is it what I trained?"
+    if not verification["passed"]:
+        return Answer(question, "No", "the reasons stand above", bad=True)
+    ran = [row for row in verification["runtimes"].values() if "not_run" not in row]
+    images = max(row["num_code_images"] for row in ran)
+    logits = max(row["integer_student"]["num_images"] for row in ran)
+    more = f"every integer of {images:,} images and the logits of {logits:,} are as predicted, on {len(ran)} "
+    return Answer(question, "Yes", more + ("runtimes" if len(ran) > 1 else "runtime"))
+
+
+def _accurate(results: dict, accuracy: dict) -> Answer:
+    top1, reference = accuracy["top1"], (results.get("full_precision") or {}).get("test_top1")
+    more = f"top-1 of the file over {accuracy['num_images']:,} test images"
+    if reference is not None:
+        more += f"; full precision has {reference:.2f} %, a difference of {top1 - reference:+.2f} points"
+    return Answer("How accurate?", f"{top1:.2f} %", more)
+
+
+def _large(verification: dict) -> Answer:
+    size, true_width = verification["file"]["bytes"], verification.get("weights", {}).get("true_width_bytes")
+    more = f"; the weights alone at their trained width have {true_width:,}" if true_width else ""
+    return Answer("How large?", f"{size:,} bytes", f"model.tflite{more}")
+
+
+def _fits(results: dict, verification: dict) -> list[Answer]:
+    """Against the limits that the run was given; nothing where it was given none."""
+    limits = results["experiment"].get("target") or {}
+    arenas = [row["arena_bytes"] for row in verification["runtimes"].values() if "arena_bytes" in row]
+    had = {"flash": verification["file"]["bytes"], "RAM": arenas[0] if arenas else None}
+    allowed = {"flash": limits.get("max_flash_bytes"), "RAM": limits.get("max_ram_bytes")}
+    found = {name: (had[name], limit) for name, limit in allowed.items() if limit}
+    if not found:
+        return []
+    over = [name for name, (size, limit) in found.items() if size is not None and size > limit]
+    unknown = [name for name, (size, _) in found.items() if size is None]
+    answer = f"No, not its {' and '.join(over)}" if over else f"{' and '.join(unknown)} unknown" if unknown else "Yes"
+    told = [
+        f"{name} {'unknown' if size is None else f'{size:,}'} of {limit:,} bytes"
+        for name, (size, limit) in found.items()
+    ]
+    return [Answer("Does it fit?", answer, ", ".join(told), bad=bool(over))]
