@@ -278,7 +278,7 @@ def main(argv: list[str]) -> None:
         needed = budget.needed(subject.bits | {row.layer: row.num_bits for row in chosen})
         loss = sum(max(row.loss, 0.0) for row in chosen)
         print(f"for {budget.num_bytes:,} bytes, about {needed:,.0f} needed, sum of losses {loss:.2f} points:")
-        print(*(f"--bits_rule='{row.rule}'" for row in chosen), sep="\n")
+        print(*([f"--bits_rule='{row.rule}'" for row in chosen] or ["no rule; the run has room as it is"]), sep="\n")
         if new_run:
             durable.write_whole(pathlib.Path(FLAGS.output), flag_file(FLAGS, chosen, new_run))
             print(f"flags of {new_run}; next: python -m qkd_tf.train --flagfile={FLAGS.output}")
