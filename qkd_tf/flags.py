@@ -123,8 +123,10 @@ def _define_phases() -> None:
     )
     FLAGS.DEFINE_list(
         "learning_rates",
-        ["0.01"],
-        "Learning rate of each phase, or one for all, at the first step of its cosine (QKD: 0.01).",
+        None,
+        "Learning rate of each phase, or one for all, at the first step of its cosine; default: "
+        f"{ex.LEARNING_RATE:g} (QKD), and {ex.RATE_OF_FEW:g} for a student that came with weights and trains on fewer "
+        f"than {ex.FEW_PICTURES:,} images.",
     )
     FLAGS.DEFINE_list(
         "class_weights",
@@ -215,7 +217,12 @@ def _phases(values: flags.FlagValues) -> tuple[ex.PhaseSpec, ...]:
     """What --phases, --epochs and --learning_rates say, or their defaults."""
     names, epochs, rates = _lengths(values)
     return tuple(
-        ex.PhaseSpec(name, *_numbers(int, "epochs", [number]), *_numbers(float, "learning_rates", [rate]))
+        ex.PhaseSpec(
+            name,
+            *_numbers(int, "epochs", [number]),
+            *_numbers(float, "learning_rates", [rate]),
+            rate_is_default=values.learning_rates is None,
+        )
         for name, number, rate in zip(names, epochs, rates, strict=True)
     )
 
@@ -227,7 +234,8 @@ def _lengths(values: flags.FlagValues) -> tuple[list[str], list[str], list[str]]
         return [], [], []
     for name in names:
         ex.require_known(name, ex.PHASES, "phase in --phases")
-    given = values.epochs or [str(ex.EPOCHS[name]) for name in names], values.learning_rates
+    rates = [str(ex.LEARNING_RATE)] if values.learning_rates is None else values.learning_rates
+    given = values.epochs or [str(ex.EPOCHS[name]) for name in names], rates
     epochs, rates = (numbers * len(names) if len(numbers) == 1 else numbers for numbers in given)
     ex.require(
         len(names) == len(epochs) == len(rates),

@@ -214,12 +214,12 @@ def _require_compilable(experiment: Experiment, model: tf_keras.Model) -> None:
 
 
 def on_source(experiment: Experiment, source: data.Source) -> Experiment:
-    """An experiment whose networks read what the source's 8 bits mean.
+    """An experiment whose networks read what the source's 8 bits mean, and whose rates fit its number of images.
 
     Raises:
       ExperimentError: a normalisation of pixels was given, and these are signals.
     """
-    params = source.input_params
+    experiment, params = experiment.on_images(source.train.num_examples), source.input_params
     return experiment if params is None else experiment.on_signals(params.scale, -params.grid.qmin)
 
 

@@ -52,7 +52,7 @@ def look(experiment: Experiment, num_classes: int = 0) -> None:
         class_weights(experiment.training.class_weights, source.label_names, lambda: [1] * len(source.label_names))
         for note in source.notes if source.input_params else ():  # of pictures that are not yet read it may change
             print(note)
-        for note in experiment.notes_on(source.train.num_examples):
+        for note in (*experiment.data.notes, *experiment.notes_on(source.train.num_examples)):
             print(note)
 
 

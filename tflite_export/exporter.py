@@ -85,7 +85,7 @@ def export(
         place = ExportFolder.of(run_dir, name)
         verification = _export(run_dir, place, handoff, results, name, weight_storage, input_type, gate, runtimes, vela)
     exported = Exported(verification, place.path / "model.tflite")
-    if print_verdict(exported, exported.tflite):
+    if print_verdict(exported, exported.tflite, (results.get("full_precision") or {}).get("test_top1")):
         print(f"report: {place.report}")
     return exported
 

@@ -12,7 +12,7 @@ from qkd_tf.experiment.checks import (
 )
 from qkd_tf.experiment.class_weights import class_weights
 from qkd_tf.experiment.data import IN_MEMORY, MAX_SIDE, RESIZES, DataSpec, image_size_of
-from qkd_tf.experiment.experiment import Experiment
+from qkd_tf.experiment.experiment import LEARNING_RATE, RATE_OF_FEW, Experiment
 from qkd_tf.experiment.imported import imported
 from qkd_tf.experiment.network import (
     TRAINED_IN_MEMORY,
@@ -33,6 +33,7 @@ from qkd_tf.experiment.target import TargetSpec
 from qkd_tf.experiment.training import (
     BATCH_NORM_STATISTICS,
     EPOCHS,
+    FEW_PICTURES,
     KEPT_EPOCHS,
     OPTIMIZERS,
     PHASES,
@@ -48,14 +49,17 @@ __all__ = [
     "BATCH_NORM_STATISTICS",
     "EPOCHS",
     "EQUALIZATIONS",
+    "FEW_PICTURES",
     "INTERVAL_GRADIENT_SCALES",
     "INTERVAL_INITS",
     "IN_MEMORY",
     "KEPT_EPOCHS",
+    "LEARNING_RATE",
     "MAX_SIDE",
     "OPTIMIZERS",
     "PHASES",
     "PRECISIONS",
+    "RATE_OF_FEW",
     "RESIZES",
     "STRATEGIES",
     "TEACHER_PHASES",

@@ -43,7 +43,7 @@ def require_bits(value: int, flag: str) -> None:
 
 
 def bit_widths(text: str, name: str) -> tuple[int, int]:
-    """Bit widths of weights and activations of "w2a2".
+    """Bit widths of weights and activations of "w2a4", or of both of "4".
 
     Args:
       name: what the user calls it.
@@ -51,7 +51,8 @@ def bit_widths(text: str, name: str) -> tuple[int, int]:
     Raises:
       ExperimentError: other text.
     """
-    found = re.fullmatch(r"w(\d+)a(\d+)", text)
+    found = re.fullmatch(r"w(\d+)a(\d+)|(\d+)", text)
     if found is None:
-        raise ExperimentError(f"{name}={text}: widths are written as w4a4")
-    return int(found[1]), int(found[2])
+        raise ExperimentError(f"{name}={text}: widths are written as w4a4, or as 4 for both")
+    weights, activations, both = found.groups()
+    return int(weights or both), int(activations or both)

@@ -101,7 +101,8 @@ class DataSpec:
         )
         require(
             not self.test_fraction or self.name.startswith("folder:"),
-            f"--test_fraction={self.test_fraction} is for --dataset=folder:…, and {self.name} has its own test split",
+            f"--test_fraction={self.test_fraction} is for a folder of your own pictures, --dataset=folder:…; "
+            f"--dataset={self.name} is none",
         )
         require_count(self.batch_size, "batch_size", 1)
         require_count(self.crop_padding or 0, "crop_padding", highest=MAX_SIDE)

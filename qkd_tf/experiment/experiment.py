@@ -11,6 +11,7 @@ from qkd_tf.experiment.quantization import UNEVEN_CHANNELS, QuantizationSpec
 from qkd_tf.experiment.target import TargetSpec
 from qkd_tf.experiment.training import FEW_PICTURES, TEACHER_PHASES, TrainingSpec
 
+LEARNING_RATE = 0.01  # QKD
 RATE_OF_FEW = 0.001  # MobileNetV2 at 4 bits lost by higher ones on few pictures
 
 
@@ -94,16 +95,31 @@ class Experiment:
         ]
         return by_chance + of_distillation
 
+    def on_images(self, num_train: int) -> "Experiment":
+        """The same experiment on so many training images, with the learning rates that it was left to choose."""
+        if not self._has_few(num_train):
+            return self
+        phases = tuple(
+            dataclasses.replace(phase, learning_rate=RATE_OF_FEW) if phase.rate_is_default else phase
+            for phase in self.training.phases
+        )
+        return dataclasses.replace(self, training=dataclasses.replace(self.training, phases=phases))
+
     def notes_on(self, num_train: int) -> list[str]:
-        """What to know of a student that came with weights and is to train on few pictures, one per line."""
-        fastest = max((phase.learning_rate for phase in self.training.phases), default=0.0)
-        if not self.student.has_weights or num_train >= FEW_PICTURES or fastest <= RATE_OF_FEW:
+        """What to know of a student that came with weights and is to train on few images, one per line."""
+        if not self.training.phases or not self._has_few(num_train):
             return []
-        return [
-            f"note: {num_train:,} training images and a student that came with weights: if training takes more than it "
-            f"gives, lower --learning_rates={fastest:g} to {RATE_OF_FEW:g} "
-            '(benchmarks/README.md, "The flagship", has what was measured)'
-        ]
+        about = f"note: {num_train:,} training images and a student that came with weights: "
+        told = '(benchmarks/README.md, "The flagship", has what was measured)'
+        if any(phase.rate_is_default for phase in self.training.phases):
+            return [f"{about}it trains at {RATE_OF_FEW:g} where --learning_rates does not say otherwise {told}"]
+        fastest = max(phase.learning_rate for phase in self.training.phases)
+        if fastest <= RATE_OF_FEW:
+            return []
+        return [f"{about}if accuracy falls in training, lower --learning_rates={fastest:g} to {RATE_OF_FEW:g} {told}"]
+
+    def _has_few(self, num_train: int) -> bool:
+        return self.student.has_weights and num_train < FEW_PICTURES
 
     @property
     def equalized_spread(self) -> float | None:

@@ -28,11 +28,16 @@ def default_phases(has_teacher: bool) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class PhaseSpec:
-    """One entry of --phases: which row of the method, for how many epochs, from which learning rate."""
+    """One entry of --phases: which row of the method, for how many epochs, from which learning rate.
+
+    Attributes:
+      rate_is_default: whether the rate was left open, so that the number of images may settle it.
+    """
 
     name: str
     epochs: int
     learning_rate: float
+    rate_is_default: bool = False
 
     def __post_init__(self) -> None:
         require_known(self.name, PHASES, "phase in --phases")

@@ -113,7 +113,7 @@ def test_table_has_means_deviations_and_paired_differences():
     "flag, message",
     [
         ("--rows=tutor", "unknown --rows 'tutor'; known are qat, "),
-        ("--bits=4", "--bits=4: widths are written as w4a4"),
+        ("--bits=a4", "--bits=a4: widths are written as w4a4"),
         ("--seeds=0,x", "--seeds=0,x: whole numbers"),
         ("--phases=self_studying", "--phases"),
     ],

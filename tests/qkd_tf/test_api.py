@@ -143,7 +143,7 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"bits": 4}, "bits=4: widths are written as w4a4"),
+        ({"bits": 4.5}, "bits=4.5: widths are written as w4a4, or as 4 for both"),
         ({"phases": [1]}, "phases=.*: epochs by phase are expected"),
         ({"phases": 5}, "phases=5: epochs by phase are expected"),
         ({"epochs": 5}, "epochs is told by the argument phases; leave the option out"),
@@ -158,7 +158,7 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
             {"student": tf_keras.Sequential([layers.Dense(10)])},
             "is a Sequential whose layers cannot be seen; .* begins with tf_keras.Input",
         ),
-        ({"bits": "4"}, "bits=4: widths are written as w4a4"),
+        ({"bits": "w4"}, "bits=w4: widths are written as w4a4, or as 4 for both"),
         ({"phases": {"studying": 3}}, "unknown phase in --phases 'studying'; known are "),
         ({"phases": {"tutoring": 1}}, "phase tutoring in --phases needs a teacher"),
         ({"learning_rate": 0.1}, "there is no option learning_rate; .* did you mean learning_rates?"),

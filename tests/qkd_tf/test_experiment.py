@@ -14,6 +14,7 @@ from qkd_tf.experiment import (
     PixelNormalization,
     QuantizationSpec,
     TrainingSpec,
+    bit_widths,
 )
 from qkd_tf.experiment.training import FEW_PICTURES
 from tests.saved_flags import saved_flags
@@ -375,3 +376,23 @@ def test_rates_too_high_for_few_pictures_are_told_of_weights_that_came(weights, 
         experiment = flags.experiment_from_flags()
     notes = experiment.notes_on(num_train)
     assert len(notes) == told and all(f"{num_train:,} training images" in n and "0.001" in n for n in notes)
+
+
+@pytest.mark.parametrize("bits, widths", [("w4a8", (4, 8)), ("3", (3, 3)), ("w2a2", (2, 2))])
+def test_bit_widths_are_two_or_one_for_both(bits, widths):
+    assert bit_widths(bits, "bits") == widths
+
+
+@pytest.mark.parametrize(
+    "weights, rates, num_train, found",
+    [(True, [], 9_999, 0.001), (True, [], 10_000, 0.01), (False, [], 600, 0.01), (True, ["0.01"], 600, 0.01)],
+)
+def test_rate_that_is_left_open_fits_the_weights_and_the_images(weights, rates, num_train, found):
+    options = ["--student_weights=w.h5", "--student_weights_mean=0", "--student_weights_std=1"] if weights else []
+    with saved_flags():
+        flags.FLAGS(["train", "--run_dir=runs/x", *options, *(f"--learning_rates={rate}" for rate in rates)])
+        experiment = flags.experiment_from_flags().on_images(num_train)
+    assert {phase.learning_rate for phase in experiment.training.phases} == {found}
+    notes = experiment.notes_on(num_train)
+    assert any("it trains at 0.001" in note for note in notes) == (found == 0.001)
+    assert any("lower --learning_rates=0.01 to 0.001" in note for note in notes) == bool(rates)

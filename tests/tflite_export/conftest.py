@@ -259,7 +259,7 @@ CASES = {
             layers.ReLU(6.0, name="relu6"),
             layers.Conv2D(4, 1, activation="relu"),  # of an odd number of inputs
             layers.Conv2D(5, 1, name="half", strides=(1, 2), activation="relu"),
-            layers.Conv2D(3, 1),
+            layers.Conv2D(9, 1),
         ),
         (7, 6, 3),
         dataclasses.replace(LOW, last_layer_bits=3, bits_rule=("half=w2",)),

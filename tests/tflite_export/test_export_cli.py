@@ -86,7 +86,7 @@ def test_honest_run_exits_with_0_and_says_where_the_file_is(honest, folders):
     *runtimes, first, last = lines[len(notes) :]
     assert any("weights are stored as int8: no other is faster" in note for note in notes)
     assert first.startswith(f"verified: {target}/export/model.tflite: {size:,} bytes; top-1 ")
-    assert " % on 32 test images as litert computes it; the student in floating point has " in first
+    assert " % on 32 test images as litert computes it; quantized student in floating point " in first
     asked = [name for name in RUNTIMES if absence(name) is None]
     assert [line.split(":")[0] for line in runtimes] == asked
     assert all("computes what was predicted for it: 100.00 % (all tensors of 32 images" in line for line in runtimes)

@@ -6,8 +6,12 @@ import sys
 MAX_LINES, MAX_WIDTH = 100, 1_000
 
 
-def print_verdict(verification: dict, path: pathlib.Path) -> bool:
-    """Prints notes, a line per runtime and the verdict, and failures on stderr; returns whether the file passed."""
+def print_verdict(verification: dict, path: pathlib.Path, full_precision: float | None = None) -> bool:
+    """Prints notes, a line per runtime and the verdict, and failures on stderr; returns whether the file passed.
+
+    Args:
+      full_precision: top-1 of the float network on the test split, in percent, where it is known.
+    """
     for note in verification.get("notes", ()):
         print(f"note: {note}")
     failures = verification["failures"]
@@ -30,7 +34,8 @@ def print_verdict(verification: dict, path: pathlib.Path) -> bool:
             f"{vela['at_8_bits']['cycles']:,} with 8-bit weights"
         )
     if verification["passed"]:
-        print(f"verified: {path}: {verification['file']['bytes']:,} bytes; {accuracy_line(verification)}")
+        print(f"verified: {path}: {verification['file']['bytes']:,} bytes; {accuracy_line(verification)}", end="")
+        print(f", full precision {full_precision:.2f} %" if full_precision is not None else "")
     return verification["passed"]
 
 
@@ -45,7 +50,7 @@ def accuracy_line(verification: dict) -> str:
     judge = verification["judge"]
     found = verification["runtimes"][judge]["accuracy"]
     line = f"top-1 {found['top1']:.2f} % on {found['num_images']:,} test images as {judge} computes it"
-    return f"{line}; the student in floating point has {found['student_top1']:.2f} %"
+    return f"{line}; quantized student in floating point {found['student_top1']:.2f} %"
 
 
 def equal_share(row: dict) -> float:

@@ -21,6 +21,7 @@ from tflite_export.proof.comparison import refusals
 from tflite_export.proof.gate import Gate, outside_grid, shortfalls
 
 FORMAT = 3
+SHAKY_P = 0.1  # below which a file that passed is told to be perhaps worse than the student
 NUM_COMPRESSED_IMAGES = 200
 
 
@@ -135,6 +136,12 @@ def remarks(rows: dict, judge: str, target: Target, num_images: int) -> list[str
                 f"{name} was given the first {row['num_images']:,} of the {num_images:,} test images: it is slow here"
             )
     row = rows[judge]
+    if "accuracy" in row and row["accuracy"]["p"] < SHAKY_P:
+        found = row["accuracy"]
+        lines.append(
+            f"top-1 is {found['student_top1'] - found['top1']:.2f} points below the student's in floating point, and "
+            f"{found['num_images']:,} images are too few to tell whether by chance, p = {found['p']:.2g}; try more images"
+        )
     if row["arithmetic"] != "litert" and "not_run" not in row:
         found = row["accuracy"]
         lines.append(

@@ -46,7 +46,7 @@ def test_passed_file_has_notes_a_line_for_each_runtime_that_ran_and_the_verdict_
     assert note == "note: weights are stored as int8: as asked for"
     assert verdict == (
         f"verified: {PATH}: 90,128 bytes; top-1 79.13 % on 10,000 test images as litert computes it; "
-        "the student in floating point has 79.07 %"
+        "quantized student in floating point 79.07 %"
     )
     assert runtime.startswith("litert: computes what was predicted for it: 100.00 %")
     assert err == ""
