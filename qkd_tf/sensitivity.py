@@ -1,21 +1,24 @@
-"""Which layers bear few bits: python -m qkd_tf.sensitivity --run_dir=runs/NAME --try_bits=4,2 [--max_weight_bytes=N].
+"""Which layers bear few bits: python -m qkd_tf.sensitivity --run_dir=runs/NAME --try_bits=4,2 [--max_flash_bytes=N].
 
 Takes the student of a finished run, gives one layer after the other fewer bits (kernel and input, intervals by
 calibration), and looks at the validation split: never at the test split, which is for the final look. A run of 8 bits
-after calibration alone (--phases=) is a good start. With a budget it suggests a --bits_rule for each layer that gives
-way.
+after calibration alone (--phases=) is a good start. With a budget, --max_flash_bytes of the whole file or
+--max_weight_bytes of kernels at their true widths, it suggests a --bits_rule for each layer that gives way, and
+--output=NAME.flags writes the flag file that trains so.
 """
 
 if __name__ == "__main__":
     from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
+import copy
 import dataclasses
 import itertools
 import json
 import pathlib
 import re
 import sys
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -24,18 +27,28 @@ from tqdm import tqdm
 
 from qkd_tf import data, flags
 from qkd_tf.console import command_line
-from qkd_tf.contract.grid import load_params
+from qkd_tf.contract.grid import load_params, weight_grid
 from qkd_tf.evaluate import top1_of
 from qkd_tf.experiment import Experiment, ExperimentError, require, require_bits
+from qkd_tf.outcome.byte_budget import ByteBudget, bytes_beside_kernels
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.forward import QuantizedForward, quantized_forward
+from qkd_tf.quantization.layer_table import kernel_bytes
 from qkd_tf.quantization.standard_form import standard_form
 from qkd_tf.storage import durable
 from qkd_tf.storage.saved_model import load_model
 
 FLAGS = flags.FLAGS.extended()  # those of the training, and its own
 FLAGS.DEFINE_list("try_bits", ["4", "2"], "Bit widths to try on each layer, 2..8, a list.")
-FLAGS.DEFINE_integer("max_weight_bytes", 0, "Bytes of all kernels at their widths, to suggest rules for; 0: none.")
+FLAGS.DEFINE_integer(
+    "max_weight_bytes",
+    0,
+    "Bytes of all kernels at their widths, to suggest rules for; 0: none, or --max_flash_bytes, which counts the "
+    "file as --target stores it.",
+)
+FLAGS.DEFINE_string(
+    "output", None, "Flag file to write, NAME.flags: the run's flags with the rules found, for a run NAME."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +92,9 @@ class Subject:
         self._trained_kernels = load_params(handoff / "weight_params.json")
         self._trained_tensors = load_params(handoff / "tensor_params.json")
         self._images = [images for images, _ in splits.calibration.take(spec.calibration_batches)]
-        self.layers = list(self._trained_kernels)
+        self._target = experiment.target
+        self.bits = {layer: params.grid.num_bits for layer, params in self._trained_kernels.items()}
+        self.layers = list(self.bits)
 
     def top1(self, *rules: str) -> float:
         """On the validation split, in percent, with these bits rules after those of the run."""
@@ -103,13 +118,19 @@ class Subject:
         return others
 
     def saved_bytes(self, layer: str, num_bits: int) -> float:
-        kernel = tf.size(self.plain.get_layer(layer).get_weights()[0]).numpy()
-        return float(kernel * (self._trained_kernels[layer].grid.num_bits - num_bits) / 8)
+        return self.true_bytes(layer, self.bits[layer]) - self.true_bytes(layer, num_bits)
 
-    @property
-    def weight_bytes(self) -> float:
-        """Of all kernels at their trained widths."""
-        return sum(self.saved_bytes(layer, 0) for layer in self.layers)
+    def true_bytes(self, layer: str, num_bits: int) -> float:
+        """Of a kernel at its width, with nothing between its integers."""
+        return self._num_weights(layer) * num_bits / 8
+
+    def stored_bytes(self, layer: str, num_bits: int) -> int:
+        """Of a kernel as the run's target stores it by --weight_storage=auto."""
+        fits_int4 = weight_grid(num_bits, self._spec.narrow_range).fits_int4
+        return kernel_bytes(self._num_weights(layer), fits_int4, self._target)
+
+    def _num_weights(self, layer: str) -> int:
+        return int(tf.size(self.plain.get_layer(layer).get_weights()[0]))
 
 
 def measure(subject: Subject, widths: list[int], path: pathlib.Path, identity: dict) -> list[Sensitivity]:
@@ -139,38 +160,74 @@ def measure(subject: Subject, widths: list[int], path: pathlib.Path, identity: d
     return [found[cell] for cell in cells]
 
 
-def suggest(rows: list[Sensitivity], weight_bytes: float, max_weight_bytes: float) -> list[Sensitivity]:
-    """Layers to take down, one width each, until the kernels fit: at each turn the least loss a byte saved.
+def budget_of(subject: Subject, experiment: Experiment, max_weight_bytes: int) -> ByteBudget | None:
+    """What flags ask for; None where they ask for nothing.
 
-    Losses are taken as if they added up, which they do but roughly; train with the rules, and look.
+    Raises:
+      ExperimentError: two budgets, or one of a file that is not there.
+    """
+    target = experiment.target
+    require(
+        not (max_weight_bytes and target.max_flash_bytes),
+        f"--max_weight_bytes={max_weight_bytes} and --max_flash_bytes={target.max_flash_bytes} are two budgets; give "
+        "one, and 0 for the other",
+    )
+    if target.max_flash_bytes:
+        others = bytes_beside_kernels(pathlib.Path(experiment.run_dir), target)
+        return ByteBudget("max_flash_bytes", target.max_flash_bytes, subject.stored_bytes, others)
+    return ByteBudget("max_weight_bytes", max_weight_bytes, subject.true_bytes) if max_weight_bytes else None
+
+
+def suggest(rows: list[Sensitivity], trained: Mapping[str, int], budget: ByteBudget) -> list[Sensitivity]:
+    """The rows of layers that give way, for the least sum of losses within the budget; train with them, and look.
+
+    Args:
+      trained: bits by layer.
 
     Raises:
       ExperimentError: even all layers at their fewest bits are too large.
     """
-    chosen: dict[str, Sensitivity] = {}
-    while weight_bytes > max_weight_bytes:
-        steps = []
-        for row in rows:
-            before = chosen.get(row.layer)
-            saved = row.saved_bytes - (before.saved_bytes if before else 0.0)
-            if saved > 0:
-                steps.append((max(row.loss - (before.loss if before else 0.0), 0.0) / saved, -saved, row))
-        require(
-            bool(steps),
-            f"--max_weight_bytes={max_weight_bytes}: at the fewest of these bits the kernels still have "
-            f"{weight_bytes:,.0f} bytes; allow fewer by --try_bits, or more bytes",
-        )
-        _, saved, row = min(steps, key=lambda step: step[:2])
-        chosen[row.layer] = row
-        weight_bytes += saved
-    return list(chosen.values())
+    found = budget.widths(trained, {(row.layer, row.num_bits): row.loss for row in rows})
+    return [row for row in rows if found[row.layer] == row.num_bits != trained[row.layer]]
 
 
-def table(rows: list[Sensitivity]) -> str:
-    """Markdown, the most sensitive first."""
-    lines = [("layer", "bits", "top-1, %", "loss, points", "bytes saved"), ("---",) * 5]
+def run_of(output: pathlib.Path, run_dir: pathlib.Path) -> pathlib.Path:
+    """The folder beside `run_dir` into which the flag file `output` trains.
+
+    Raises:
+      ExperimentError: a flag file that cannot be written, or names no folder of its own.
+    """
+    require(
+        output.suffix == ".flags", f"--output={output} does not end in .flags; name the new run, such as small.flags"
+    )
+    require(output.parent.is_dir(), f"--output={output}: there is no folder {output.parent}; make it first")
+    new = run_dir.parent / output.stem
+    for path in (output, new):
+        require(not path.exists(), f"--output={output}: {path} is there already; give another name, or move it away")
+    return new
+
+
+def flag_file(values: flags.flags.FlagValues, chosen: list[Sensitivity], run_dir: pathlib.Path) -> str:
+    """The experiment that `values` describe, in another folder and with the rules of these rows behind its own."""
+    changed = {"run_dir": str(run_dir), "bits_rule": [*values.bits_rule, *(row.rule for row in chosen)]}
+    values = copy.deepcopy(values)
+    for name, value in changed.items():
+        values[name].value = value
+    return "\n".join(filter(None, flags.flag_lines(values))) + "\n"
+
+
+def table(rows: list[Sensitivity], stored: Callable[[str, int], float], trained: Mapping[str, int]) -> str:
+    """Markdown, the most sensitive first.
+
+    Args:
+      stored: (layer, bits) -> bytes of a kernel as the target stores it.
+      trained: bits by layer.
+    """
+    lines = [("layer", "bits", "top-1, %", "loss, points", "bytes saved", "as stored"), ("---",) * 6]
     for row in sorted(rows, key=lambda row: -row.loss):
-        lines.append((row.layer, str(row.num_bits), f"{row.top1:.2f}", f"{row.loss:+.2f}", f"{row.saved_bytes:,.0f}"))
+        as_stored = stored(row.layer, trained[row.layer]) - stored(row.layer, row.num_bits)
+        numbers = f"{row.top1:.2f}", f"{row.loss:+.2f}", f"{row.saved_bytes:,.0f}", f"{as_stored:,.0f}"
+        lines.append((row.layer, str(row.num_bits), *numbers))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -198,17 +255,33 @@ def main(argv: list[str]) -> None:
             require_bits(width, "try_bits")
         experiment = flags.experiment_from_flags(FLAGS)
         run_dir = pathlib.Path(experiment.run_dir)
+        require(
+            not FLAGS.output or bool(FLAGS.max_weight_bytes or FLAGS.max_flash_bytes),
+            f"--output={FLAGS.output} needs a budget; give --max_flash_bytes or --max_weight_bytes",
+        )
+        new_run = run_of(pathlib.Path(FLAGS.output), run_dir) if FLAGS.output else None
         splits = data.load(dataclasses.replace(experiment.data, augment=""))  # nothing is trained
         subject = Subject(experiment, splits)
+        budget = budget_of(subject, experiment, FLAGS.max_weight_bytes)
         identity = {"quantization": dataclasses.asdict(experiment.quantization), "data": splits.fingerprint}
         identity["max_eval_images"] = experiment.data.max_eval_images
         rows = measure(subject, widths, run_dir / "sensitivity.json", json.loads(json.dumps(identity)))
-        print(table(rows))
-        print(f"kernels at their widths: {subject.weight_bytes:,.0f} bytes")
-        if FLAGS.max_weight_bytes:
-            chosen = suggest(rows, subject.weight_bytes, FLAGS.max_weight_bytes)
-            print(f"for {FLAGS.max_weight_bytes:,} bytes, sum of losses {sum(row.loss for row in chosen):.2f} points:")
-            print(*(f"--bits_rule='{row.rule}'" for row in chosen), sep="\n")
+        print(table(rows, subject.stored_bytes, subject.bits))
+        for words, count in (
+            ("at their widths", subject.true_bytes),
+            (f"as {experiment.target.target} stores them", subject.stored_bytes),
+        ):
+            print(f"kernels {words}: {ByteBudget('', 0, count).needed(subject.bits):,.0f} bytes")
+        if budget is None:
+            return
+        chosen = suggest(rows, subject.bits, budget)
+        needed = budget.needed(subject.bits | {row.layer: row.num_bits for row in chosen})
+        loss = sum(max(row.loss, 0.0) for row in chosen)
+        print(f"for {budget.num_bytes:,} bytes, about {needed:,.0f} needed, sum of losses {loss:.2f} points:")
+        print(*([f"--bits_rule='{row.rule}'" for row in chosen] or ["no rule; the run has room as it is"]), sep="\n")
+        if new_run:
+            durable.write_whole(pathlib.Path(FLAGS.output), flag_file(FLAGS, chosen, new_run))
+            print(f"flags of {new_run}; next: python -m qkd_tf.train --flagfile={FLAGS.output}")
     except ExperimentError as error:
         sys.exit(f"error: {error}")
 

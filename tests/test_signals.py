@@ -97,6 +97,16 @@ def test_each_layer_is_tried_at_other_widths(run, capsys):
     assert "| conv1d | 2 |" in capsys.readouterr().out
 
 
+def test_a_budget_becomes_a_flag_file_and_the_next_command(run, capsys):
+    start(
+        "qkd_tf.sensitivity",
+        [f"--run_dir={run / 'run'}", "--try_bits=2", "--max_weight_bytes=1000000", f"--output={run / 'small.flags'}"],
+    )
+    assert "no rule; the run has room as it is\n" in (told := capsys.readouterr().out)
+    assert told.endswith(f"next: python -m qkd_tf.train --flagfile={run / 'small.flags'}\n")
+    assert f"--run_dir={run / 'small'}\n" in (run / "small.flags").read_text()
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [

@@ -128,9 +128,13 @@ def weight_bytes(table: list[LayerRow], target: TargetSpec) -> int:
     for row in table:
         if row.weight_bits is not None:
             bias = row.output_shape[-1]
-            packed = target.packs_int4 and row.fits_int4
-            total += -(-(row.parameters - bias) // (2 if packed else 1)) + BIAS_BYTES * bias
+            total += kernel_bytes(row.parameters - bias, row.fits_int4, target) + BIAS_BYTES * bias
     return total
+
+
+def kernel_bytes(num_weights: int, fits_int4: bool, target: TargetSpec) -> int:
+    """Bytes of one kernel as the target stores it."""
+    return -(-num_weights // (2 if target.packs_int4 and fits_int4 else 1))
 
 
 def limits(table: list[LayerRow], model: tf_keras.Model, target: TargetSpec) -> list[str]:
