@@ -140,7 +140,7 @@ def remarks(rows: dict, judge: str, target: Target, num_images: int) -> list[str
         found = row["accuracy"]
         lines.append(
             f"top-1 is {found['student_top1'] - found['top1']:.2f} points below the student's in floating point, and "
-            f"{found['num_images']:,} images are too few to tell whether by chance, p = {found['p']:.2g}; try more images"
+            f"{found['num_images']:,} images are too few to tell whether by chance, p = {found['p']:.2g}; try more"
         )
     if row["arithmetic"] != "litert" and "not_run" not in row:
         found = row["accuracy"]
