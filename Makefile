@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test commands notebooks widths applications lint docs site bench networks soak fuzz models micro distributed clean
+.PHONY: demo test commands notebooks widths slow applications lint docs site bench networks soak fuzz models micro distributed clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -23,6 +23,9 @@ widths: .venv/installed  ## every pair of bit widths, from student to file, on e
 
 applications: .venv/installed  ## networks of keras.applications as Keras 3 builds them, each compared with what is read: a minute
 	$(BIN)/python -m pytest -m "applications or not distributed" tests/qkd_tf/models/keras3/test_conversion.py
+
+slow: .venv/installed  ## tests that take half a minute each: an example, two replicas, a short soak
+	$(BIN)/python -m pytest -m slow
 
 distributed: .venv/installed  ## what several replicas do when things go wrong: some minutes
 	$(BIN)/python -m pytest -m distributed -s

@@ -24,6 +24,7 @@ def campaign(tmp_path_factory):
     return work
 
 
+@pytest.mark.slow
 def test_killed_runs_end_with_the_bits_of_the_one_that_was_not_in_another_folder(campaign):
     rows = {row["what"]: row for row in json.loads((campaign / "parts.json").read_text())["kills"]["rows"]}
     assert rows["SIGKILL"]["tried"] + rows["SIGTERM"]["tried"] >= 2
@@ -32,6 +33,7 @@ def test_killed_runs_end_with_the_bits_of_the_one_that_was_not_in_another_folder
         assert (campaign / "killed" / name).read_bytes() == (campaign / "reference" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_every_spoilt_file_is_noticed(campaign):
     rows = json.loads((campaign / "parts.json").read_text())["spoilt_files"]["rows"]
     assert sum(row["tried"] for row in rows) > 100

@@ -99,6 +99,7 @@ OTHERS = {
     "make test": "runs this very test",
     "make commands": "runs this very test",
     "make widths": "tests; a sample of them in make test",
+    "make slow": "tests",
     "make distributed": "tests; a sample of them in make test",
     "make fuzz": "a test; a sample of it in make test",
     "make models": "a test; a sample of it in make test",

@@ -126,7 +126,9 @@ def test_a_trial_of_streamed_imagenet_says_what_it_is(imagenet_dir, tmp_path, mo
     assert np.load(tmp_path / "run" / "handoff" / "test_images.npy").shape == (5, 16, 16, 3)
 
 
-@pytest.mark.parametrize("cache_bytes, looks", [(0, 1 + 3 + 1), (pipeline.CACHE_BYTES, 1)])
+@pytest.mark.parametrize(
+    "cache_bytes, looks", [(0, 1 + 3 + 1), pytest.param(pipeline.CACHE_BYTES, 1, marks=pytest.mark.slow)]
+)
 def test_test_split_is_decoded_once_for_all_networks_that_look_at_it(tmp_path, monkeypatch, cache_bytes, looks):
     """For its digest, at the end of each of three phases, and for the handoff; once, where it fits in memory."""
     monkeypatch.setattr(pipeline, "CACHE_BYTES", cache_bytes)

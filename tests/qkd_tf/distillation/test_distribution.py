@@ -122,6 +122,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["mirrored", "multi_worker", "multi_worker_2"])
 def test_two_replicas_train_to_the_weights_of_one_device(trained, run):
     assert largest_difference(variables(trained / run), variables(trained / "default")) < TOLERANCE
@@ -129,6 +130,7 @@ def test_two_replicas_train_to_the_weights_of_one_device(trained, run):
     assert_same_history(results[run], results["default"])
 
 
+@pytest.mark.slow
 def test_each_worker_ends_with_the_same_bits(trained):
     assert largest_difference(variables(trained / "multi_worker_2"), variables(trained / "multi_worker")) == 0
 

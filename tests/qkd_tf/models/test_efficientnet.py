@@ -18,6 +18,7 @@ def test_efficientnet_has_the_published_size(name, size):
     assert sum(int(np.prod(v.shape)) for v in build(name).trainable_variables) == size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_b1", "efficientnet_b2"])
 def test_larger_efficientnet_has_the_size_of_keras_applications(name):
     ours, theirs = build(name), getattr(tf_keras.applications, f"EfficientNet{name[-2:].upper()}")(weights=None)
