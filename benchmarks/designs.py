@@ -11,17 +11,22 @@ import tensorflow as tf
 from benchmarks import subjects
 from benchmarks.turns import measure, ratio
 from qkd_tf.experiment import QuantizationSpec
-from qkd_tf.quantization.scheme import FLOAT32_FORM, MIXED_PRECISION_FORM, XLA_FORM, quantize_student
+from qkd_tf.quantization.scheme import (
+    FLOAT32_IMPLEMENTATION,
+    MIXED_PRECISION_IMPLEMENTATION,
+    XLA_IMPLEMENTATION,
+    quantize_student,
+)
 
 NUM_TURNS = 5
 STEPS_A_TURN = 8
-# Design -> form of the quantizers, share of the examples for sums that nothing carries.
+# Design -> implementation of the quantizers, share of the examples for sums that nothing carries.
 DESIGNS = {
-    "definition in elementwise operations": (XLA_FORM, 1.0),
-    "one kernel each way, both sums": (MIXED_PRECISION_FORM, 1.0),
-    "one kernel each way, sums of 1/8": (MIXED_PRECISION_FORM, 0.125),
-    "sums from small tensors, others whole": (FLOAT32_FORM, 1.0),
-    "sums from small tensors, others of 1/8": (FLOAT32_FORM, 0.125),
+    "definition in elementwise operations": (XLA_IMPLEMENTATION, 1.0),
+    "one kernel each way, both sums": (MIXED_PRECISION_IMPLEMENTATION, 1.0),
+    "one kernel each way, sums of 1/8": (MIXED_PRECISION_IMPLEMENTATION, 0.125),
+    "sums from small tensors, others whole": (FLOAT32_IMPLEMENTATION, 1.0),
+    "sums from small tensors, others of 1/8": (FLOAT32_IMPLEMENTATION, 0.125),
 }
 
 
@@ -31,8 +36,10 @@ def main(name: str = "resnet20") -> None:
         "full precision": subjects.make_step("full_precision", subjects.build(name)),
         "TFMOT's own 8-bit QAT": subjects.make_step("full_precision", subjects.tfmot_8_bits(name)),
     }
-    for design, (form, share) in DESIGNS.items():
-        student = quantize_student(subjects.build(name), QuantizationSpec(interval_gradient_share=share), form)
+    for design, (implementation, share) in DESIGNS.items():
+        student = quantize_student(
+            subjects.build(name), QuantizationSpec(interval_gradient_share=share), implementation
+        )
         kinds[design] = subjects.make_step("self_studying", student.model)
     for call in kinds.values():
         call()

@@ -254,7 +254,8 @@ def notes(values: flags.FlagValues = FLAGS) -> list[str]:
     left_open = [f"--{name}" for name in ("phases", "epochs") if not values[name].value]
     if values.phases == [] or not left_open:
         return []
-    phases = ", ".join(f"{phase.name} for {phase.epochs} epochs" for phase in _phases(values))
+    lengths = {} if values.epochs else {phase.name: f" for {phase.epochs} epochs" for phase in _phases(values)}
+    phases = ", ".join(phase.name + lengths.get(phase.name, "") for phase in _phases(values))
     alone = "" if values.teacher or values.phases else " without a teacher"
     return [f"note: it trains {phases}, the default of {' and '.join(left_open)}{alone}"]
 

@@ -31,7 +31,7 @@ from qkd_tf.process.stop_signals import Stopped, StopSignals
 from qkd_tf.quantization.batch_norm import BatchNormShift
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import equalize_channels
-from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student, quantizer_form
+from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student, quantizer_implementation
 from qkd_tf.storage import durable
 from qkd_tf.storage.checkpoints import Checkpoints
 from qkd_tf.storage.folder_lock import FolderInUseError, locked
@@ -136,8 +136,8 @@ def _prepare(experiment: Experiment, devices: Distribution, given: InMemory, sou
     network, plan = networks.checked_student(experiment, shape, num_classes, given.student)
     found = {"student": network}
     with devices.scope():
-        form = quantizer_form(experiment.training)
-        student = quantize_student(network.model, experiment.quantization, form, plan)
+        implementation = quantizer_implementation(experiment.training)
+        student = quantize_student(network.model, experiment.quantization, implementation, plan)
         if experiment.teacher:
             found["teacher"] = networks.checked_teacher(experiment, shape, num_classes, given.teacher)
     pictures = networks.proof_images(experiment.data, source)

@@ -26,7 +26,7 @@ from qkd_tf.quantization.roles import LAYERS, averages_what_is_there, parents, p
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizerForm:
+class QuantizerImplementation:
     """How the quantizers of activations are computed (`fake_quant`).
 
     Attributes:
@@ -42,17 +42,19 @@ class QuantizerForm:
             raise ValueError("the definition takes every sum itself: gradient_from_neighbors needs fused")
 
 
-FLOAT32_FORM = QuantizerForm(fused=True, gradient_from_neighbors=True)
+FLOAT32_IMPLEMENTATION = QuantizerImplementation(fused=True, gradient_from_neighbors=True)
 # The two sums of dL/dI nearly cancel, and those of small tensors would have come through half precision apart.
-MIXED_PRECISION_FORM = QuantizerForm(fused=True, gradient_from_neighbors=False)
-XLA_FORM = QuantizerForm(fused=False, gradient_from_neighbors=False)  # XLA fuses the definition, and has no such kernel
+MIXED_PRECISION_IMPLEMENTATION = QuantizerImplementation(fused=True, gradient_from_neighbors=False)
+XLA_IMPLEMENTATION = QuantizerImplementation(
+    fused=False, gradient_from_neighbors=False
+)  # XLA fuses the definition, and has no such kernel
 
 
-def quantizer_form(training: TrainingSpec) -> QuantizerForm:
-    """The form for a way of training."""
+def quantizer_implementation(training: TrainingSpec) -> QuantizerImplementation:
+    """The implementation for a way of training."""
     if training.jit_compile or training.strategy == "tpu":
-        return XLA_FORM
-    return FLOAT32_FORM if training.mixed_precision == "float32" else MIXED_PRECISION_FORM
+        return XLA_IMPLEMENTATION
+    return FLOAT32_IMPLEMENTATION if training.mixed_precision == "float32" else MIXED_PRECISION_IMPLEMENTATION
 
 
 class KeepLayout(quantize_layout_transform.QuantizeLayoutTransform):
@@ -72,8 +74,10 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
         the grid, the quantizer sits on the BatchNormalization before it.
     """
 
-    def __init__(self, plan: QuantizationPlan, spec: QuantizationSpec, layers: list, form: QuantizerForm):
-        batch_norms = plan.batch_norms if form.gradient_from_neighbors else {}
+    def __init__(
+        self, plan: QuantizationPlan, spec: QuantizationSpec, layers: list, implementation: QuantizerImplementation
+    ):
+        batch_norms = plan.batch_norms if implementation.gradient_from_neighbors else {}
         self.outputs: dict[str, LearnedIntervalQuantizer] = {}
         for layer in layers:
             if layer.name in plan.output_grids and role(layer) != "pixels":
@@ -82,12 +86,12 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
                     "gradient_from_neighbors": layer.name in batch_norms,
                 }
                 end = upper_end(activation_name(layer)) if layer.name in plan.clipped_by_grid else None
-                self.outputs[layer.name] = (ActivationQuantizer if form.fused else LearnedIntervalQuantizer)(
+                self.outputs[layer.name] = (ActivationQuantizer if implementation.fused else LearnedIntervalQuantizer)(
                     plan.output_grids[layer.name],
                     interval_gradient_scale=spec.interval_gradient_scale,
                     largest_value=end,
                     fixed_interval=plan.fixed.get(layer.name),
-                    **(fused if form.fused else {"ewgs_scale": spec.ewgs_scale}),
+                    **(fused if implementation.fused else {"ewgs_scale": spec.ewgs_scale}),
                 )
                 if averages_what_is_there(layer):
                     self.outputs[layer.name].before = self._average_rounding(producer(parents(layer)[0]).name, layers)
@@ -300,7 +304,7 @@ def insert_requantize_layers(model: tf_keras.Model, plan: QuantizationPlan) -> t
 def quantize_student(
     model: tf_keras.Model,
     spec: QuantizationSpec,
-    form: QuantizerForm = FLOAT32_FORM,
+    implementation: QuantizerImplementation = FLOAT32_IMPLEMENTATION,
     plan: QuantizationPlan | None = None,
 ) -> QuantizedStudent:
     """Puts a learned interval on every kernel and tensor that the plan names. `model` is left as it is.
@@ -308,8 +312,8 @@ def quantize_student(
     Intervals are 1.0 until `calibration.calibrate` has set them.
 
     Args:
-      form: how the activations' quantizers are computed. With an interval_gradient_share of 1 all forms mean the same;
-        the definition takes all examples in any case. It alone has EWGS, so an ewgs_scale takes it whatever the form.
+      implementation: how the activations' quantizers are computed. With an interval_gradient_share of 1 all mean the
+        same; the definition takes all examples in any case. It alone has EWGS, so an ewgs_scale always takes it.
       plan: what `make_plan` makes of the model, where a caller has it.
 
     Raises:
@@ -317,7 +321,7 @@ def quantize_student(
     """
     plan = plan or make_plan(model, spec)
     plain = insert_requantize_layers(model, plan)
-    registry = registry_of(plan, spec, plain, form)
+    registry = registry_of(plan, spec, plain, implementation)
 
     def annotate(layer):
         if layer.name in plan.clipped_by_grid:
@@ -345,10 +349,13 @@ def quantize_student(
 
 
 def registry_of(
-    plan: QuantizationPlan, spec: QuantizationSpec, plain: tf_keras.Model, form: QuantizerForm = FLOAT32_FORM
+    plan: QuantizationPlan,
+    spec: QuantizationSpec,
+    plain: tf_keras.Model,
+    implementation: QuantizerImplementation = FLOAT32_IMPLEMENTATION,
 ) -> PlanRegistry:
     """The quantizers of a plan, not yet built."""
-    return PlanRegistry(plan, spec, plain.layers, XLA_FORM if spec.ewgs_scale else form)
+    return PlanRegistry(plan, spec, plain.layers, XLA_IMPLEMENTATION if spec.ewgs_scale else implementation)
 
 
 def pixels_of(plan: QuantizationPlan, plain: tf_keras.Model) -> tuple[str, TensorQuantParams]:

@@ -24,7 +24,7 @@ _layers = tf_keras.layers
 
 
 @dataclasses.dataclass
-class _Operator:
+class _FoldedLayers:
     """Layers that become one operator: the root, and what is folded into it."""
 
     root: tf_keras.layers.Layer
@@ -58,7 +58,7 @@ class _Rebuilder:
         self.handoff = handoff
         self.graph = IntegerGraph()
         self.tensor_of: dict[str, str] = {}  # layer name -> tensor name
-        open_operators: dict[str, _Operator] = {}
+        open_operators: dict[str, _FoldedLayers] = {}
         for layer in handoff.student.layers:
             parents = _parents(layer)
             if type(layer) in PASS:
@@ -67,7 +67,7 @@ class _Rebuilder:
             if parents and parents[0] in open_operators:
                 operator = _folded(open_operators[parents[0]], layer)
             else:
-                operator = _Operator(layer, [self.tensor_of[p] for p in parents], activation=_activation(layer))
+                operator = _FoldedLayers(layer, [self.tensor_of[p] for p in parents], activation=_activation(layer))
             if layer.name not in handoff.tensor_params:
                 open_operators[layer.name] = operator
             elif isinstance(operator.root, _layers.InputLayer):
@@ -92,7 +92,7 @@ class _Rebuilder:
         self.graph.input = self.graph.add_tensor(pixels)
         return self._emit("QUANTIZE", [self.graph.input], self._activation(name, shape, params))
 
-    def _close(self, layer: tf_keras.layers.Layer, operator: _Operator) -> str:
+    def _close(self, layer: tf_keras.layers.Layer, operator: _FoldedLayers) -> str:
         """Emits an open operator with the output of `layer`, clipped to its grid."""
         params = self.handoff.tensor_params[layer.name]
         relu_alone = operator.activation != "NONE" and type(operator.root) in (_layers.ReLU, _layers.Activation)
@@ -111,7 +111,7 @@ class _Rebuilder:
         clipped = self._activation(layer.name, _shape(layer), params)
         return self._emit("MAXIMUM", [output, self.graph.add_tensor(floor)], clipped)
 
-    def _convolution(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+    def _convolution(self, operator: _FoldedLayers, output: str, params: TensorQuantParams) -> None:
         layer = operator.root
         kernel, bias = self._kernel(operator, params)
         depthwise = isinstance(layer, _layers.DepthwiseConv2D)
@@ -128,7 +128,7 @@ class _Rebuilder:
             **({"depth_multiplier": layer.depth_multiplier} if depthwise else {}),
         )
 
-    def _dense(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+    def _dense(self, operator: _FoldedLayers, output: str, params: TensorQuantParams) -> None:
         kernel, bias = self._kernel(operator, params)
         self._emit(
             "FULLY_CONNECTED",
@@ -138,7 +138,7 @@ class _Rebuilder:
             keep_num_dims=False,
         )
 
-    def _kernel(self, operator: _Operator, params: TensorQuantParams) -> tuple[str, str]:
+    def _kernel(self, operator: _FoldedLayers, params: TensorQuantParams) -> tuple[str, str]:
         """Adds the folded kernel and bias of a compute layer."""
         layer = operator.root
         transpose, axis = KERNEL_LAYOUTS[type(layer)]
@@ -174,20 +174,20 @@ class _Rebuilder:
         bias = constant(f"{layer.name}/bias", folded.bias, bias_scales, axis=0 if len(bias_scales) > 1 else None)
         return self.graph.add_tensor(kernel), self.graph.add_tensor(bias)
 
-    def _add(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+    def _add(self, operator: _FoldedLayers, output: str, params: TensorQuantParams) -> None:
         self._emit("ADD", operator.inputs, output, activation=operator.activation)
 
-    def _multiply(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+    def _multiply(self, operator: _FoldedLayers, output: str, params: TensorQuantParams) -> None:
         self._emit("MUL", operator.inputs, output, activation="NONE")
 
-    def _own_activation(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+    def _own_activation(self, operator: _FoldedLayers, output: str, params: TensorQuantParams) -> None:
         """A sigmoid; or a tensor that changes its grid, at a linear layer or a ReLU."""
         self._emit("LOGISTIC" if _function(operator.root) == "sigmoid" else "QUANTIZE", operator.inputs, output)
 
-    def _leaky_relu(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+    def _leaky_relu(self, operator: _FoldedLayers, output: str, params: TensorQuantParams) -> None:
         self._emit("LEAKY_RELU", operator.inputs, output, alpha=float(operator.root.alpha))
 
-    def _prelu(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+    def _prelu(self, operator: _FoldedLayers, output: str, params: TensorQuantParams) -> None:
         slopes = operator.root.alpha.numpy()
         stored = slope_params(slopes)
         codes = quantize(slopes, stored)
@@ -196,7 +196,7 @@ class _Rebuilder:
         data = constant(f"{operator.root.name}/slopes", codes, [stored.scale])
         self._emit("PRELU", [*operator.inputs, self.graph.add_tensor(data)], output)
 
-    def _average(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+    def _average(self, operator: _FoldedLayers, output: str, params: TensorQuantParams) -> None:
         """The whole map is a MEAN; windows are a depthwise convolution of equal weights.
 
         AVERAGE_POOL_2D would round to the steps of its input, and its output has a grid of its own.
@@ -247,11 +247,11 @@ class _Rebuilder:
         )
         self._emit("QUANTIZE", [pooled], output)
 
-    def _mean(self, operator: _Operator, output: str) -> None:
+    def _mean(self, operator: _FoldedLayers, output: str) -> None:
         axes = self.graph.add_tensor(constant(f"{operator.root.name}/axes", np.array([1, 2], np.int32)))
         self._emit("MEAN", [operator.inputs[0], axes], output, keep_dims=len(self.graph.tensors[output].shape) == 4)
 
-    def _concatenate(self, operator: _Operator, output: str, params: TensorQuantParams) -> None:
+    def _concatenate(self, operator: _FoldedLayers, output: str, params: TensorQuantParams) -> None:
         """int8 CONCATENATION copies integers, so each input is first brought to the output's grid."""
         parts = []
         for index, name in enumerate(operator.inputs):
@@ -330,7 +330,7 @@ KERNEL_LAYOUTS = {
     _layers.DepthwiseConv2D: ((0, 1, 2, 3), 3),
     _layers.Dense: ((1, 0), 0),
 }
-EMITTERS: Mapping[type, Callable[[_Rebuilder, _Operator, str, TensorQuantParams], None]] = {
+EMITTERS: Mapping[type, Callable[[_Rebuilder, _FoldedLayers, str, TensorQuantParams], None]] = {
     _layers.Conv2D: _Rebuilder._convolution,
     _layers.DepthwiseConv2D: _Rebuilder._convolution,
     _layers.Dense: _Rebuilder._dense,
@@ -358,7 +358,7 @@ PASS: Mapping[type, Callable[[_Rebuilder, tf_keras.layers.Layer, str], str] | No
 ACTIVATIONS = ("NONE", "RELU", "RELU6")  # of two in a row the later one here is what both make
 
 
-def _folded(operator: _Operator, layer: tf_keras.layers.Layer) -> _Operator:
+def _folded(operator: _FoldedLayers, layer: tf_keras.layers.Layer) -> _FoldedLayers:
     """The open operator with one more layer folded in."""
     if isinstance(layer, _layers.BatchNormalization):
         return dataclasses.replace(operator, batch_norm=layer)

@@ -9,7 +9,7 @@ from qkd_tf.distillation.phase_setup import Networks
 from qkd_tf.distillation.trainer import Events, Place, Trainer
 from qkd_tf.experiment import PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.scheme import quantize_student, quantizer_form
+from qkd_tf.quantization.scheme import quantize_student, quantizer_implementation
 from qkd_tf.storage.run_folder import RunFolder
 from tests.qkd_tf.distillation.runs import PHASES, all_values, values
 
@@ -24,7 +24,7 @@ def spare():
 
 @pytest.fixture
 def make_networks(chain, randomize, spare):
-    """make_networks(seed, form, dropout): student and teacher for one `Trainer`, with values of that seed alone.
+    """make_networks(seed, implementation, dropout): student and teacher for one `Trainer`, by that seed alone.
 
     To build them takes longer than to train them, so those that earlier tests have left are taken first.
     """
@@ -41,13 +41,13 @@ def make_networks(chain, randomize, spare):
             layers.Dense(5, name="logits"),
         )
 
-    def make(seed, form, dropout):
-        if not spare[form, dropout]:
-            student = quantize_student(network(3), QUANTIZATION, form)
-            spare[form, dropout].append((student, network(4, dropout), values(student.model)))
-        student, teacher, first = spare[form, dropout].pop()
+    def make(seed, implementation, dropout):
+        if not spare[implementation, dropout]:
+            student = quantize_student(network(3), QUANTIZATION, implementation)
+            spare[implementation, dropout].append((student, network(4, dropout), values(student.model)))
+        student, teacher, first = spare[implementation, dropout].pop()
         if not dropout:  # its generator was made of the seed that TensorFlow had then, and has gone on since
-            lent.append(((form, dropout), (student, teacher, first)))
+            lent.append(((implementation, dropout), (student, teacher, first)))
         randomize(student.plain, seed)
         randomize(teacher, seed + 1)
         for variable, value in zip(student.model.variables, first, strict=True):
@@ -68,7 +68,7 @@ def make_run(make_networks, make_splits):
         splits = splits or make_splits()
         specs = tuple(PhaseSpec(name, epochs, *rest or [rate]) for name, epochs, *rest in phases)
         spec = TrainingSpec(phases=specs, **training)
-        student, teacher = make_networks(seed, quantizer_form(spec), dropout)
+        student, teacher = make_networks(seed, quantizer_implementation(spec), dropout)
         calibrations = []
 
         run_folder = RunFolder(str(folder), ["--student=tiny"])

@@ -25,7 +25,7 @@ from qkd_tf.distillation.phase_setup import Networks
 from qkd_tf.distillation.trainer import Events, Place, Trainer
 from qkd_tf.experiment import PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.scheme import quantize_student, quantizer_form
+from qkd_tf.quantization.scheme import quantize_student, quantizer_implementation
 from qkd_tf.storage.run_folder import RunFolder
 
 BATCH_SIZE, STEPS = 16, 3
@@ -107,7 +107,7 @@ def train(case: str, folder: pathlib.Path, strategy: str) -> None:
     spec, data = TrainingSpec(**CASES[case], strategy=strategy), splits()
     quantization = QuantizationSpec(weight_bits=3, interval_gradient_share=1.0)
     with devices.scope():
-        student = quantize_student(network(4), quantization, quantizer_form(spec))
+        student = quantize_student(network(4), quantization, quantizer_implementation(spec))
         teacher = network(6)
     student, teacher = student.with_models(devices.replicated), devices.replicated(teacher)
     name = strategy if devices.is_chief else f"{strategy}_2"

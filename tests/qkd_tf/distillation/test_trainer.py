@@ -15,7 +15,7 @@ from qkd_tf.distillation.trainer import Events, Place, Trainer
 from qkd_tf.experiment import ExperimentError, PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.batch_norm import BatchNormEstimator
 from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.scheme import quantize_student, quantizer_form
+from qkd_tf.quantization.scheme import quantize_student, quantizer_implementation
 from qkd_tf.storage.run_folder import RunFolder
 from tests.qkd_tf.distillation.runs import (
     all_values,
@@ -311,7 +311,7 @@ def run_with(chain, randomize, make_splits, tmp_path):
     def make(phases, student, teacher=lambda model: None, **training):
         splits = make_splits()
         spec = TrainingSpec(phases=tuple(PhaseSpec(name, 1, 0.05) for name in phases), **training)
-        quantized = quantize_student(network(3, student), QuantizationSpec(), quantizer_form(spec))
+        quantized = quantize_student(network(3, student), QuantizationSpec(), quantizer_implementation(spec))
         folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
         folder.claim()
         images = [images for images, _ in splits.calibration]

@@ -14,10 +14,10 @@ from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.plan import make_plan
 from qkd_tf.quantization.quantizers import PositiveInterval
 from qkd_tf.quantization.scheme import (
-    FLOAT32_FORM,
-    MIXED_PRECISION_FORM,
-    XLA_FORM,
-    QuantizerForm,
+    FLOAT32_IMPLEMENTATION,
+    MIXED_PRECISION_IMPLEMENTATION,
+    XLA_IMPLEMENTATION,
+    QuantizerImplementation,
     insert_requantize_layers,
     quantize_student,
 )
@@ -371,8 +371,8 @@ def network(request, make_residual_student, randomize):
 def test_fast_forms_give_every_gradient_of_the_definition(network, images):
     """ReLU and ReLU6 left to the grid, intervals' gradients had from gamma, beta and kernels: nothing may change."""
 
-    def gradients(form):
-        student = quantize_student(network, QuantizationSpec(interval_gradient_share=1.0), form)
+    def gradients(implementation):
+        student = quantize_student(network, QuantizationSpec(interval_gradient_share=1.0), implementation)
         calibrate(student, [images], "mse")
         with tf.GradientTape() as tape:
             logits = student.model(images, training=True)
@@ -385,9 +385,12 @@ def test_fast_forms_give_every_gradient_of_the_definition(network, images):
         by_ref = {v.ref(): at[name] for v, name in zip(variables, names, strict=True)}
         return logits.numpy(), kernels, np.array([by_ref[v.ref()].numpy() for v in intervals])
 
-    defined = gradients(XLA_FORM)
-    for title, form in (("by neighbors", FLOAT32_FORM), ("by itself", MIXED_PRECISION_FORM)):
-        ours, of_intervals = gradients(form), 2e-3 * np.abs(defined[2]).max()
+    defined = gradients(XLA_IMPLEMENTATION)
+    for title, implementation in (
+        ("by neighbors", FLOAT32_IMPLEMENTATION),
+        ("by itself", MIXED_PRECISION_IMPLEMENTATION),
+    ):
+        ours, of_intervals = gradients(implementation), 2e-3 * np.abs(defined[2]).max()
         np.testing.assert_allclose(ours[0], defined[0], atol=1e-3 * np.abs(defined[0]).max(), err_msg=title)
         for name, expected in defined[1].items():
             tolerance, where = 2e-3 * np.abs(expected).max(), f"{name}, {title}"
@@ -412,16 +415,18 @@ def test_interval_that_stands_for_a_relu6_never_passes_6(images, randomize, chai
 
 def test_gradients_from_neighbors_need_the_fused_form():
     with pytest.raises(ValueError, match="gradient_from_neighbors needs fused"):
-        QuantizerForm(fused=False, gradient_from_neighbors=True)
+        QuantizerImplementation(fused=False, gradient_from_neighbors=True)
 
 
-@pytest.mark.parametrize("form", [FLOAT32_FORM, MIXED_PRECISION_FORM, XLA_FORM])
-def test_ewgs_reaches_kernels_and_activations_whatever_the_form(make_residual_student, images, form):
-    """Each form is the definition then, and its gradients are not quite those without it."""
+@pytest.mark.parametrize("implementation", [FLOAT32_IMPLEMENTATION, MIXED_PRECISION_IMPLEMENTATION, XLA_IMPLEMENTATION])
+def test_ewgs_reaches_kernels_and_activations_whatever_the_form(make_residual_student, images, implementation):
+    """Each implementation is the definition then, and its gradients are not quite those without it."""
     spec = dataclasses.replace(LOW, interval_gradient_share=1.0)
 
-    def student(delta, form):
-        quantized = quantize_student(make_residual_student(), dataclasses.replace(spec, ewgs_scale=delta), form)
+    def student(delta, implementation):
+        quantized = quantize_student(
+            make_residual_student(), dataclasses.replace(spec, ewgs_scale=delta), implementation
+        )
         for tensor in (*quantized.weights.values(), *quantized.outputs.values()):
             tensor.interval.assign(0.25)
         return quantized
@@ -431,10 +436,14 @@ def test_ewgs_reaches_kernels_and_activations_whatever_the_form(make_residual_st
             loss = tf.reduce_sum(quantized.model(images, training=True) ** 2)
         return [g.numpy() for g in tape.gradient(loss, quantized.model.trainable_variables)]
 
-    scaled = student(0.5, form)
+    scaled = student(0.5, implementation)
     quantizers = [q.quantizer for q in (*scaled.weights.values(), *scaled.outputs.values())]
     assert {q.ewgs_scale for q in quantizers} == {0.5}
-    ours, defined, plain = gradients(scaled), gradients(student(0.5, XLA_FORM)), gradients(student(0.0, XLA_FORM))
+    ours, defined, plain = (
+        gradients(scaled),
+        gradients(student(0.5, XLA_IMPLEMENTATION)),
+        gradients(student(0.0, XLA_IMPLEMENTATION)),
+    )
     for a, b in zip(ours, defined, strict=True):
         np.testing.assert_array_equal(a, b)
     moved = [np.abs(a - b).max() / max(np.abs(b).max(), 1e-9) for a, b in zip(ours, plain, strict=True)]
