@@ -71,7 +71,7 @@ def test_pre_flight_needs_no_data(name, tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().out
     assert ("python -m qkd_tf.data.prepare" in told) != in_memory
     assert ("networks are compared on noise, not on pictures" in told) != in_memory
-    assert "as it came: on 32 pictures outputs differ by" in told and "kernels at" in told
+    assert ", unchanged: on 32 pictures outputs differ by" in told and "kernels at" in told
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "configs", tmp_path / "data"]  # nothing is written
 
 

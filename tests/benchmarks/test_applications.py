@@ -15,6 +15,7 @@ def test_names_are_builders_of_both_libraries():
     assert set(applications.SMALLEST) <= set(applications.names("tf_keras"))
 
 
+@pytest.mark.slow
 def test_a_network_is_taken_or_refused_in_a_line():
     assert applications.look("tf_keras.applications:MobileNet", 32) == "taken"
     verdict = applications.look("tf_keras.applications:ConvNeXtTiny", 32)

@@ -76,6 +76,7 @@ def test_another_machine_is_reckoned_by_what_makes_a_step_faster(faster, of_imag
     assert Cost(5.0, 0.2).reckoned(faster, 2) == Cost(5.0, pytest.approx(of_image))
 
 
+@pytest.mark.slow
 def test_step_that_failed_is_told_with_its_last_line(tmp_path, monkeypatch):
     monkeypatch.setitem(scale.NETWORKS, "NoNetwork", 8)  # of which the child knows nothing
     setting = Setting("NoNetwork", 4, tmp_path, None)

@@ -23,6 +23,7 @@ def test_every_network_of_the_bench_is_one_of_the_zoo():
     assert names <= set(subjects.zoo.BUILDERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["self_studying", "full_precision"])
 def test_step_of_the_bench_trains(phase, monkeypatch):
     monkeypatch.setattr(subjects, "BATCH", 4)

@@ -1,9 +1,12 @@
 import pathlib
 import runpy
 
+import pytest
+
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "own_model.py"
 
 
+@pytest.mark.slow
 def test_example_runs_from_its_first_cell_to_a_verified_file():
     told = runpy.run_path(str(EXAMPLE))
     assert told["verification"]["passed"]

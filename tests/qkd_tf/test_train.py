@@ -112,6 +112,7 @@ def test_another_experiment_in_the_same_folder_is_refused(run_dir):
     assert {file: file.stat().st_mtime_ns for file in run_dir.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_trial_of_streamed_imagenet_says_what_it_is(imagenet_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
     start(

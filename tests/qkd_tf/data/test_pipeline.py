@@ -296,7 +296,9 @@ def test_what_was_trained_before_a_resume_is_not_decoded_again(imagenet_dir, fir
 
 
 @pytest.mark.usefixtures("streaming")
-@pytest.mark.parametrize("number, first_step", [(2, 0), (2, 3), (4, 1)])
+@pytest.mark.parametrize(
+    "number, first_step", [*(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((2, 0), (2, 3))), (4, 1)]
+)
 def test_shares_decode_their_own_pictures_and_are_the_whole_batches_together(imagenet_dir, number, first_step):
     source, spec = data.open_source(imagenet(imagenet_dir)), imagenet(imagenet_dir, horizontal_flip=True)
     whole, shares = list(data.pipelines(source, spec).train(1, first_step).as_numpy_iterator()), []

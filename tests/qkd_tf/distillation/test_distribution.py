@@ -247,6 +247,7 @@ def test_a_cluster_that_cannot_be_understood_is_one_line(monkeypatch, config, pa
     assert part in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_no_tpu_is_one_line(monkeypatch):
     """In a process of its own: looking for a TPU throws away all that TensorFlow has, half a minute's work here."""
     monkeypatch.delenv("TPU_NAME", raising=False)

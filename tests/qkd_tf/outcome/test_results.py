@@ -63,7 +63,12 @@ def test_outcome_and_phases_are_there_as_given(written):
 
 def test_experiment_can_be_read_back(written):
     assert written["seed"] == 17
-    assert written["experiment"]["training"]["phases"][1] == {"name": "tutoring", "epochs": 1, "learning_rate": 0.02}
+    assert written["experiment"]["training"]["phases"][1] == {
+        "name": "tutoring",
+        "epochs": 1,
+        "learning_rate": 0.02,
+        "rate_is_default": False,
+    }
     assert written["experiment"]["quantization"]["weight_bits"] == 3
     assert written["experiment"]["teacher"]["name"] == "convnet_large"
 
