@@ -96,11 +96,13 @@ class Experiment:
         return by_chance + of_distillation
 
     def on_images(self, num_train: int) -> "Experiment":
-        """The same experiment on so many training images, with the learning rates that it was left to choose."""
+        """The same experiment on so many training images, with the rates of quantized phases that were left open."""
         if not self._has_few(num_train):
             return self
         phases = tuple(
-            dataclasses.replace(phase, learning_rate=RATE_OF_FEW) if phase.rate_is_default else phase
+            dataclasses.replace(phase, learning_rate=RATE_OF_FEW)
+            if phase.rate_is_default and phase.name != "full_precision"  # which trains a teacher without weights
+            else phase
             for phase in self.training.phases
         )
         return dataclasses.replace(self, training=dataclasses.replace(self.training, phases=phases))
@@ -111,7 +113,8 @@ class Experiment:
             return []
         about = f"note: {num_train:,} training images and a student that came with weights: "
         told = '(benchmarks/README.md, "The flagship", has what was measured)'
-        if any(phase.rate_is_default for phase in self.training.phases):
+        settled = [phase for phase in self.training.phases if phase.rate_is_default]
+        if any(phase.learning_rate == RATE_OF_FEW for phase in settled):
             return [f"{about}it trains at {RATE_OF_FEW:g} where --learning_rates does not say otherwise {told}"]
         fastest = max(phase.learning_rate for phase in self.training.phases)
         if fastest <= RATE_OF_FEW:

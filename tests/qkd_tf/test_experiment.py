@@ -396,3 +396,12 @@ def test_rate_that_is_left_open_fits_the_weights_and_the_images(weights, rates, 
     notes = experiment.notes_on(num_train)
     assert any("it trains at 0.001" in note for note in notes) == (found == 0.001)
     assert any("lower --learning_rates=0.01 to 0.001" in note for note in notes) == bool(rates)
+
+
+def test_teacher_without_weights_is_trained_at_the_rate_of_the_paper_all_the_same():
+    student = ["--student_weights=w.h5", "--student_weights_mean=0", "--student_weights_std=1"]
+    phases = ["--teacher=resnet20", "--phases=full_precision,tutoring"]
+    with saved_flags():
+        flags.FLAGS(["train", "--run_dir=runs/x", *student, *phases])
+        training = flags.experiment_from_flags().on_images(600).training
+    assert [phase.learning_rate for phase in training.phases] == [0.01, 0.001]
