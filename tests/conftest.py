@@ -63,7 +63,7 @@ def each_file_begins_anew():
 def pytest_addoption(parser):
     parser.addoption("--fuzz_inputs", type=int, default=200, help="damaged files of a stranger that are tried")
     parser.addoption("--fuzz_seed", type=int, default=0, help="which ones")
-    parser.addoption("--drawn_models", type=int, default=10, help="models that are drawn: students, and teachers")
+    parser.addoption("--drawn_models", type=int, default=16, help="models that are drawn: students, and teachers")
     parser.addoption("--drawn_seed", type=int, default=0, help="which ones")
     parser.addoption("--drawn_results", default="", help="file for what became of them")
 

@@ -261,8 +261,8 @@ CASES = {
             layers.Conv2D(5, 1, name="half", strides=(1, 2), activation="relu"),
             layers.Conv2D(9, 1),
         ),
-        (7, 6, 3),
-        dataclasses.replace(LOW, last_layer_bits=3, bits_rule=("half=w2",)),
+        (8, 7, 3),
+        dataclasses.replace(LOW, last_layer_bits=3, bits_rule=("half=w3",)),
         intervals={"relu6": ("normalization", 64 * 12 / 21)},  # 6 is 10.5 steps
     ),
     "depthwise_stride": Case(

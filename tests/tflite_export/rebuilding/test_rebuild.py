@@ -20,7 +20,7 @@ def step_errors(handoff, input_type="int8") -> np.ndarray:
     graph = rebuild(handoff, input_type)
     codes, _ = infer("litert", graph, convert(graph, ""), handoff.test_images)
     assert codes.shape == handoff.student_logits.shape
-    assert len(np.unique(codes)) > 5  # a constant output would agree with anything
+    assert len(np.unique(codes)) > 8  # a constant output would agree with anything
     return np.abs(codes.astype(int) - handoff.student_logits)
 
 
