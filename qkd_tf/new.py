@@ -75,6 +75,7 @@ def accepted(text: str, assumed: list[str]) -> tuple[str, list[str]]:
     except ExperimentError:
         print(told.getvalue(), end="")
         raise
+    _, _, totals = totals.partition(": ")  # behind the name, which Keras counts up where it builds a network twice
     return totals, [line for line in told.getvalue().splitlines() if line.startswith("note: ")]
 
 

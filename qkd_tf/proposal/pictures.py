@@ -1,17 +1,21 @@
 """How pictures become what the networks read: the test split, size, channels, mirror."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 
+from qkd_tf import data
 from qkd_tf.data import folder
-from qkd_tf.experiment import image_size_of, require
+from qkd_tf.experiment import DataSpec, image_size_of, require
 from qkd_tf.models import zoo
 from qkd_tf.proposal.draft import Draft
+from qkd_tf.proposal.network_look import NUM_ANSWERS, NetworkLook
 from qkd_tf.proposal.survey import Survey, told
 
 TEST_FRACTION = 0.2
 LARGEST_SIDE = 224  # pixels, of a network that reads pictures of any size
 LARGEST_OF_TARGET = {"microcontroller": 96}  # whose memory holds no more (MLPerf Tiny's visual wake words: 96)
+CLEAR_RESIZE = 5.0  # points of top-1 by which whole pictures must be better than cropped ones
 STEP_OF_SIDES = 32  # networks halve a picture five times
 # Names of classes that may be others in a mirror: a digit or letter, left and right.
 ONE_SIDED = re.compile(r"\w|(.*[\W_])?(left|right)([\W_].*)?", re.IGNORECASE)
@@ -56,15 +60,36 @@ def choose_pictures(draft: Draft, survey: Survey, shapes: Mapping[str, Shape]) -
             draft.choose("image_size", image_size_of(size), f"{names[role]} reads pictures of {told(size)} pixels.")
     else:
         _choose_free_size(draft, survey)
-    if draft.experiment.data.crops_larger:
-        draft.offer(
-            "resize",
-            "squash",
-            "A picture is resized until it covers 8/7 of that size, and its middle is taken; take the # away for a "
-            "model that was trained on whole pictures, as Keras' image_dataset_from_directory gives them.",
-        )
     _choose_channels(draft, survey, {names[role]: shape[-1] for role, shape in shapes.items()})
     _choose_mirror(draft, survey)
+
+
+def choose_resize(draft: Draft, look: NetworkLook, source: data.Source) -> None:
+    """Cropped or squashed pictures, where they are resized: those on which a trained student is right more often.
+
+    Args:
+      look: at the student.
+    """
+    spec = draft.experiment.data
+    if not spec.crops_larger or draft.has("resize"):
+        return
+    answers = ""
+    if look.is_trained:
+        cropped, whole = (_top1(look, source, dataclasses.replace(spec, resize=way)) for way in ("crop", "squash"))
+        answers = f"{look.name} names {whole:.1f} % of whole training pictures right, {cropped:.1f} % of cropped ones"
+        if whole - cropped >= CLEAR_RESIZE:
+            draft.choose("resize", "squash", f"{answers}.")
+            return
+    draft.offer(
+        "resize",
+        "squash",
+        "A picture is resized until it covers 8/7 of that size, and its middle is taken; take the # away for whole "
+        f"pictures, as Keras' image_dataset_from_directory gives them.{answers and f' {answers}.'}",
+    )
+
+
+def _top1(look: NetworkLook, source: data.Source, spec: DataSpec) -> float:
+    return look.best_top1(*data.sample(source, spec, NUM_ANSWERS))
 
 
 def _choose_free_size(draft: Draft, survey: Survey) -> None:

@@ -6,13 +6,12 @@ from qkd_tf import data, networks
 from qkd_tf.experiment import NetworkSpec, QuantizationSpec, bit_widths, require
 from qkd_tf.models import own
 from qkd_tf.proposal.draft import Draft
-from qkd_tf.proposal.network_look import looked_at
-from qkd_tf.proposal.pictures import Shape, choose_pictures, choose_test
+from qkd_tf.proposal.network_look import NUM_ANSWERS, looked_at
+from qkd_tf.proposal.pictures import Shape, choose_pictures, choose_resize, choose_test
 from qkd_tf.proposal.pixels import choose_pixels
 from qkd_tf.proposal.schedule import choose_schedule
 from qkd_tf.proposal.survey import opened, surveyed
 
-NUM_ANSWERS = 256  # training pictures that a network is asked for
 # Target -> what fewer bits bring there.
 BITS = {
     "phone": "a phone's file stores each weight in a byte, so fewer bits do not make it smaller",
@@ -61,7 +60,9 @@ def propose(draft: Draft, bits: str = "") -> Proposal:
     experiment = networks.on_source(draft.experiment, source)
     looks = {role: looked_at(getattr(experiment, role), role, source.image_shape, num_classes) for role in specs}
     with data.reading(experiment.data):
-        examples = data.sample(source, experiment.data, NUM_ANSWERS)
+        choose_resize(draft, looks["student"], source)
+        source = opened(draft.experiment.data)
+        examples = data.sample(source, draft.experiment.data, NUM_ANSWERS)
     findings = [choose_pixels(draft, look, *examples) for look in looks.values()]
     notes = choose_schedule(draft, looks, source)
     return Proposal(

@@ -9,9 +9,7 @@ import tf_keras
 from PIL import Image
 from tf_keras import layers
 
-from qkd_tf import flags
 from tests.in_process import start
-from tests.saved_flags import saved_flags
 
 SIZE = 12, 16
 
@@ -21,7 +19,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def write_pictures(*splits, size=SIZE, number=24, classes=("ant", "bee"), spread=0, grey=False):
+def write_pictures(*splits, size=SIZE, number=12, classes=("ant", "bee"), spread=0, grey=False):
     """Dark ants and bright bees in PICTURES/SPLIT/CLASS, of `size` and up to `spread` pixels more a side."""
     rng = np.random.default_rng(0)
     for split in splits or ("train", "test"):
@@ -82,7 +80,7 @@ def test_file_for_a_saved_model_trains(capsys):
     assert "# model.keras normalises pixels itself: mean 0 and deviation 255.\n" in text
     assert max(map(len, text.splitlines())) <= 120
     told = capsys.readouterr().out
-    assert "PICTURES: 2 classes (ant, bee); 43 pictures for training, 5 for validation, 48 for the test; 12x16" in told
+    assert "PICTURES: 2 classes (ant, bee); 22 pictures for training, 2 for validation, 24 for the test; 12x16" in told
     assert (
         "student: model.keras, trained; it normalises pixels itself: mean 0 and deviation 255; it names 100.0 %" in told
     )
@@ -92,17 +90,6 @@ def test_file_for_a_saved_model_trains(capsys):
     assert second == "then: python -m tflite_export --run_dir=runs/my --target=phone"
     start("qkd_tf.train", ["--flagfile=my.flags", "--epochs=1", "--max_steps=1", "--batch_norm_batches=0"])
     assert pathlib.Path("runs/my/handoff/manifest.json").is_file()
-
-
-def test_each_flag_has_a_sentence_above_it():
-    write_pictures(spread=9)
-    write_model(trained=False)
-    lines = write("--seed=3")[1].splitlines()
-    flags_at = [index for index, line in enumerate(lines) if re.match("(# )?--", line)]
-    for index in flags_at:
-        above = lines[index - 1]
-        assert index - 1 in flags_at or (above.startswith("# ") and above.endswith(".")), lines[index]
-    assert "--seed=3" in lines
 
 
 def test_grey_model_and_pictures_of_other_sizes():
@@ -122,29 +109,14 @@ def test_network_by_name_without_a_test_folder():
     assert {"--phases=full_precision,self_studying", "--epochs=160,30"} <= set(lines)
 
 
-def test_what_is_given_stays(capsys):
+def test_what_is_given_stays_and_a_new_teacher_is_trained_first():
     write_pictures("train", "val")
-    arguments = [
-        "--batch_size=4",
-        "--phases=self_studying",
-        "--learning_rates=0.02",
-        "--run_dir=here",
-        "--image_size=32",
-    ]
-    lines, text = write(*arguments, "--noone_cosine", student="convnet_small")
-    assert {*arguments, "--noone_cosine", "--test_split=val"} <= set(lines)
+    arguments = ["--batch_size=4", "--learning_rates=0.02", "--run_dir=here", "--image_size=16", "--noone_cosine"]
+    lines, text = write(*arguments, "--teacher=convnet_small", student="convnet_small")
+    assert {*arguments, "--teacher=convnet_small", "--test_split=val"} <= set(lines)
+    assert "--phases=full_precision,self_studying,co_studying,tutoring" in lines
     assert len(lines) == len({line.partition("=")[0] for line in lines})
     assert "python -m tflite_export --run_dir=here" in text
-
-
-def test_a_teacher_by_name_is_trained_first():
-    lines, _ = write("--teacher=convnet_large", dataset="digits", student="convnet_small")
-    assert "--phases=full_precision,self_studying,co_studying,tutoring" in lines
-    assert not [line for line in lines if line.startswith(("--image", "--nohor", "--keep"))]
-    with saved_flags():
-        flags.FLAGS(["train", "--flagfile=my.flags"])
-        experiment = flags.experiment_from_flags()
-    assert experiment.teacher.name == "convnet_large" and len(experiment.training.phases) == 4
 
 
 def test_pixels_are_those_on_which_the_model_is_right(capsys):
@@ -166,20 +138,25 @@ def test_pixels_that_no_answer_tells_are_left_to_the_user(capsys):
     assert "# --student_weights_mean=0\n# --student_weights_std=255\n" in text
     told = capsys.readouterr().out
     assert (
-        "to decide in my.flags: model.keras does not say which pixels it was trained on; of 43 training pictures"
+        "to decide in my.flags: model.keras does not say which pixels it was trained on; of 22 training pictures"
         in told
     )
     with pytest.raises(SystemExit, match="does not normalise its pixels itself; say which normalisation"):
         start("qkd_tf.preflight", ["--flagfile=my.flags"])
 
 
-def test_saved_model_without_a_training_learns_as_a_new_one(capsys):
-    write_pictures()
+def test_saved_model_without_a_training_learns_as_a_new_one_and_each_flag_has_a_sentence(capsys):
+    write_pictures(spread=9)
     write_model(trained=False)
-    lines, _ = write()
-    assert {"--learning_rates=0.01", "--batch_norm_statistics=batches", "--epochs=160"} <= set(lines)
+    lines, text = write("--seed=3")
+    assert {"--seed=3", "--learning_rates=0.01", "--batch_norm_statistics=batches", "--epochs=160"} <= set(lines)
     assert {"--student_weights_mean=128", "--student_weights_std=64"} <= set(lines)
     assert "note: model.keras is not trained yet" in capsys.readouterr().out
+    lines = text.splitlines()
+    flags_at = [index for index, line in enumerate(lines) if re.match("(# )?--", line)]
+    for index in flags_at:
+        above = lines[index - 1]
+        assert index - 1 in flags_at or (above.startswith("# ") and above.endswith(".")), lines[index]
 
 
 def test_model_of_other_classes_is_told_of(capsys):
