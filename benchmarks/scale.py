@@ -15,6 +15,7 @@ if __name__ == "__main__":
 # isort: split
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -113,8 +114,12 @@ def opening(setting: Setting) -> Run:
 def scanning(setting: Setting) -> Run:
     """With nothing remembered."""
     root, paths = _paths(setting)
-    looks.VERSION = os.urandom(16)
-    return lambda number: looks.look(root, paths[:number]) and None
+
+    def run(number: int) -> None:
+        looks.VERSION = os.urandom(16)
+        looks.look(root, paths[:number])
+
+    return run
 
 
 def scanning_again(setting: Setting) -> Run:
@@ -130,12 +135,16 @@ def _paths(setting: Setting) -> tuple[pathlib.Path, list[str]]:
 
 
 def epoch_input(setting: Setting) -> Run:
-    """Read, decoded, resized, shuffled, cropped and mirrored, as of a set that does not fit in memory."""
+    """Read, decoded, resized, shuffled, cropped and mirrored, as of a set that does not fit in memory.
+
+    Of so many pictures in several epochs, since a few batches say more of prefetching than of decoding.
+    """
     pipeline.CACHE_BYTES = 0
     splits = data.load(setting.spec(NUM_READ))
 
     def run(number: int) -> None:
-        for _ in splits.train(0).take(number // splits.batch_size):
+        batches = itertools.chain.from_iterable(map(splits.train, itertools.count()))
+        for _ in itertools.islice(batches, number // splits.batch_size):
             pass
 
     return run
@@ -226,7 +235,7 @@ class Step:
     """A row of the table.
 
     Attributes:
-      few, many: images of the two runs.
+      few, many: images of the two runs. One of few goes before them, for what is done once in a process.
       total: side of the pictures, batch -> images of this step in a job of ImageNet's size.
       faster: what more of would make it faster: "cores", "gpu" or "nothing".
     """
@@ -248,7 +257,7 @@ STEPS: Mapping[str, Step] = {
     "opening": Step(opening, NUM_LISTED // 4, NUM_LISTED, lambda *_: TRAIN + VALIDATION + TEST, "nothing"),
     "scanning": Step(scanning, 100, NUM_READ // 2, lambda *_: TRAIN + VALIDATION + TEST, "cores"),
     "scanning again": Step(scanning_again, 100, NUM_READ // 2, lambda *_: TRAIN + VALIDATION + TEST, "nothing"),
-    "an epoch's input": Step(epoch_input, 128, 640, lambda *_: TRAIN, "cores"),
+    "an epoch's input": Step(epoch_input, NUM_READ, 5 * NUM_READ, lambda *_: TRAIN, "cores"),
     "calibration": Step(
         calibration, 32, 128, lambda side, batch: QuantizationSpec().calibration_batches * batch, "gpu"
     ),
@@ -271,10 +280,10 @@ class Cost:
     of_image: float
 
     @classmethod
-    def of(cls, few: tuple[int, float], many: tuple[int, float]) -> "Cost":
-        """Of two runs, (images, seconds) each. A first run that was slower by what is done once counts as fixed."""
-        if many[0] == few[0]:
-            return cls(max(few[1], many[1]), 0.0)
+    def of(cls, few: tuple[int, float], many: tuple[int, float] | None = None) -> "Cost":
+        """Of two runs, (images, seconds) each; of one alone everything counts as fixed."""
+        if many is None:
+            return cls(few[1], 0.0)
         of_image = max(0.0, (many[1] - few[1]) / (many[0] - few[0]))
         return cls(max(0.0, few[1] - of_image * few[0]), of_image)
 
@@ -295,11 +304,11 @@ def measure(setting: Setting, name: str) -> dict:
     """A step in this process: a row of the table as JSON values."""
     step = STEPS[name]
     run, before, runs = step.prepare(setting), resident_bytes("VmRSS"), []
-    for number in (step.few, step.many) if step.many > step.few else (step.many,):
+    for number in (step.few, step.few, step.many) if step.many > step.few else (step.many,):
         start = time.perf_counter()
         run(number)
         runs.append((number, time.perf_counter() - start))
-    cost, total = Cost.of(runs[0], runs[-1]), step.total(setting.side, setting.batch)
+    cost, total = Cost.of(*runs[-2:]), step.total(setting.side, setting.batch)
     return {
         "peak": resident_bytes("VmHWM") / 1e9,
         "before": before / 1e9,
