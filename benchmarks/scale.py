@@ -1,11 +1,11 @@
 """Time and memory of every step of a job of ImageNet's size: python -m benchmarks.scale [--photographs=FOLDER]
 
-Three networks of tf_keras.applications with random weights, at W4A4. Each step has a process of its own, and is run on
-few images and then on more: the difference tells what an image costs, the rest what the step costs whatever the number.
-From that comes what 1,281,167 pictures of training and 50,000 of test take: here, and, calculated and not measured, on a
-machine of 16 cores whose GPU runs 2,500 images a second. Training steps themselves are not in it (`benchmarks.bench`).
+Three networks of tf_keras.applications with random weights, at W4A4. Each step has a process of its own. It runs on few
+images and then on more: the difference is the cost of an image, the rest is that of the step. From that comes what
+1,281,167 pictures of training and 50,000 of test take: here, and, calculated and not measured, on a machine of 16 cores
+whose GPU runs 2,500 images a second. Training steps themselves are not in it (`benchmarks.bench`).
 
-About half an hour on two cores that do nothing else, and two gigabytes of --folder. Without --photographs, a
+About half an hour on two cores that do nothing else, and two gigabytes of --folder. Without --photographs, which has a
 folder a class, the pictures are drawn.
 """
 
