@@ -18,10 +18,12 @@ BUILDS = {"student": networks.build_student, "teacher": networks.build_teacher}
 RAW = PixelNormalization((0.0,), (1.0,))
 # What models are trained on that do not normalise pixels themselves.
 RANGES: Mapping[str, PixelNormalization] = {
-    "0 to 255": RAW,
-    "0 to 1": PixelNormalization((0.0,), (255.0,)),
-    "-1 to 1": PixelNormalization((127.5,), (127.5,)),
-    "ImageNet's mean and deviation": PixelNormalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "pixels of 0 to 255": RAW,
+    "pixels of 0 to 1": PixelNormalization((0.0,), (255.0,)),
+    "pixels of -1 to 1": PixelNormalization((127.5,), (127.5,)),
+    "pixels normalised by ImageNet's mean and deviation": PixelNormalization(
+        (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    ),
 }
 NUM_ANSWERS = 256  # training examples that a trained network is asked for
 CLEAR = 10.0  # points of top-1 that one range must be above all others to be told by them
@@ -79,7 +81,7 @@ class NetworkLook:
         return sum(math.prod(layer.output.shape[1:]) for layer in self.model.layers)
 
     def top1(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """Share of examples [N, ...] uint8, in percent, that the model as it came names right."""
+        """Share of examples [N, ...] uint8, in percent, that the model as it came classifies correctly."""
         return _top1(self.subject, images, labels)
 
     def best_top1(self, images: np.ndarray, labels: np.ndarray) -> float:

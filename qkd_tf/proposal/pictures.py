@@ -30,10 +30,10 @@ def choose_test(draft: Draft) -> None:
         return
     root, others = spec.name.removeprefix(folder.PREFIX), folder.other_tests(spec)
     if len(others) == 1:
-        why = f"{root} has no folder test; {others[0]} has the same classes, and is the final look."
+        why = f"{root} has no folder test; {others[0]} has the same classes, and is used as the test split."
         draft.choose("test_split", others[0], why)
     else:
-        why = f"{root} has no folder test: this share of its pictures is the final look, the same ones in every run."
+        why = f"{root} has no folder test, so this share of its pictures is the test split, the same in every run."
         draft.choose("test_fraction", TEST_FRACTION, why)
 
 
@@ -76,15 +76,17 @@ def choose_resize(draft: Draft, look: NetworkLook, source: data.Source) -> None:
     answers = ""
     if look.is_trained:
         cropped, whole = (_top1(look, source, dataclasses.replace(spec, resize=way)) for way in ("crop", "squash"))
-        answers = f"{look.name} names {whole:.1f} % of whole training pictures right, {cropped:.1f} % of cropped ones"
+        answers = (
+            f"{look.name} classifies {whole:.1f} % of whole training pictures correctly, {cropped:.1f} % of cropped"
+        )
         if whole - cropped >= CLEAR_RESIZE:
             draft.choose("resize", "squash", f"{answers}.")
             return
     draft.offer(
         "resize",
         "squash",
-        "A picture is resized until it covers 8/7 of that size, and its middle is taken; take the # away for whole "
-        f"pictures, as Keras' image_dataset_from_directory gives them.{answers and f' {answers}.'}",
+        "Pictures are resized to cover 8/7 of that size, and the middle is cropped; uncomment this for whole pictures, "
+        f"as in Keras' image_dataset_from_directory.{answers and f' {answers}.'}",
     )
 
 
@@ -126,8 +128,8 @@ def _choose_mirror(draft: Draft, survey: Survey) -> None:
         return
     one_sided = [name for name in survey.source.label_names if ONE_SIDED.fullmatch(name)]
     if one_sided:
-        why = f"In a mirror {one_sided[0]} may be another class, so training pictures are not mirrored."
+        why = f"Mirrored, {one_sided[0]} may be another class, so training pictures are not mirrored."
         draft.choose("horizontal_flip", False, why)
     else:
-        why = "Half of the training pictures are mirrored; take the # away where left and right differ."
+        why = "Half of the training pictures are mirrored; uncomment this where left and right differ."
         draft.offer("horizontal_flip", False, why)

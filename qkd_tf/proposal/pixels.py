@@ -41,12 +41,12 @@ def choose_pixels(draft: Draft, look: NetworkLook, images: np.ndarray, labels: n
         line += f"; it normalises pixels itself: {look.normalization}"
         draft.remark(f"{flag}_mean", f"{look.name} normalises pixels itself: {look.normalization}.")
     elif look.has_untrained_file and look.is_fed:
-        why = f"{look.name} is not trained yet, and may read the pixels that suit 8 bits: (pixel - mean) / std."
+        why = f"{look.name} is not trained yet, so pixels are normalised as suits 8 bits: (pixel - mean) / std."
         _choose(draft, flag, SUITED, why)
     if not look.is_trained or look.subject is None:
         return PixelFinding([line])
     top1 = look.top1(images, labels)
-    lines = [f"{line}; it names {top1:.1f} % of {len(labels)} training examples right"]
+    lines = [f"{line}; it classifies {top1:.1f} % of {len(labels)} training examples correctly"]
     if top1 <= near_chance(100.0 * np.bincount(labels).max() / len(labels)):
         lines.append(
             f"note: that is hardly more than chance: was {look.name} trained for these classes, in the order of their "
@@ -58,16 +58,16 @@ def choose_pixels(draft: Draft, look: NetworkLook, images: np.ndarray, labels: n
 def _by_answers(draft: Draft, look: NetworkLook, line: str, images: np.ndarray, labels: np.ndarray) -> PixelFinding:
     """Of a trained network that does not say: the range of pixels on which it is right far more often."""
     flag, found = FLAGS[look.role], look.top1_by_range(images, labels)
-    answers = ", ".join(f"{top1:.1f} % if pixels are {title}" for title, top1 in found.items())
-    seen = f"{look.name} does not say which pixels it was trained on; of {len(labels)} training pictures it names "
-    seen += f"right {answers}"
+    answers = ", ".join(f"{top1:.1f} % with {title}" for title, top1 in found.items())
+    seen = f"{look.name} does not say which pixels it was trained on; of {len(labels)} training pictures it "
+    seen += f"classifies correctly {answers}"
     if clear := clear_range(found):
         _choose(draft, flag, RANGES[clear], f"{seen}.")
-        return PixelFinding([line, f"note: {seen}; {clear} is taken"])
+        return PixelFinding([line, f"note: {seen}; the flags say {clear}"])
     for title in found:
         for name, value in _as_flags(flag, RANGES[title]):
-            draft.offer(name, value, f"If {look.name} reads pixels of {title}, take the # away here.")
-    undecided = f"{seen}, too close to tell; take the # away before one --{flag}_mean and its --{flag}_std"
+            draft.offer(name, value, f"Uncomment these two if {look.name} reads {title}.")
+    undecided = f"{seen}, too close to tell; uncomment the --{flag}_mean and --{flag}_std that are right"
     return PixelFinding([line], undecided, (f"--{flag}_mean=0", f"--{flag}_std=1"))
 
 

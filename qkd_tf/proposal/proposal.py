@@ -76,8 +76,8 @@ def _choose_bits(draft: Draft, bits: str) -> None:
     given = [f"--{name}" for name in ("weight_bits", "activation_bits") if draft.has(name)]
     require(
         not (bits and given),
-        f"--bits={bits} is short for --weight_bits and --activation_bits, and {' and '.join(given)} is given too; "
-        "leave one of them out",
+        f"--bits={bits} sets both --weight_bits and --activation_bits, and {' and '.join(given)} is given too; leave "
+        "one of them out",
     )
     target = draft.experiment.target.target
     draft.choose("target", target, f"What the file is for: {', '.join(BITS)} (docs/targets.md).")

@@ -40,8 +40,8 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
     if teacher is not None:
         require(
             not teacher.has_untrained_file,
-            f"--teacher={teacher.name} is not trained, and nothing is learned from it; give a trained model, or its "
-            "builder, package.module:builder, which a phase full_precision trains",
+            f"--teacher={teacher.name} is not trained, so nothing can be learned from it; give a trained model, or its "
+            "builder, package.module:builder, which full_precision trains",
         )
     size = batch_size(num_train, student.num_values)
     draft.choose("batch_size", size, f"{num_train:,} training examples make {num_train // size:,} steps an epoch.")
@@ -57,22 +57,22 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
     if student.has_untrained_file:
         number |= {"self_studying": epochs(["full_precision"], steps)[0]} if "self_studying" in names else {}
         notes = _choose_first_training(draft, student)
-    why = f"Epochs of each phase, of {steps:,} steps: more mostly bring accuracy, fewer bring a first file sooner."
+    why = f"Epochs of each phase, {steps:,} steps each: more mostly bring accuracy, fewer a first file sooner."
     draft.choose("epochs", [str(number[name]) for name in names], why)
     if source.validation.num_examples < FEW_VALIDATION:
-        why = f"{source.validation.num_examples} validation pictures choose the best epoch mostly by chance."
+        why = f"{source.validation.num_examples} validation examples are too few to choose the best epoch."
         draft.choose("keep_epoch", "last", why)
     return notes
 
 
 def _choose_first_training(draft: Draft, student: NetworkLook) -> list[str]:
     """Of a saved student that is not trained: no phase full_precision trains it."""
-    why = f"{student.name} is not trained yet, and learns at the rate and with the statistics of a first training."
+    why = f"{student.name} is not trained yet: rate and BatchNorm statistics are those of a training from scratch."
     draft.choose("learning_rates", [f"{LEARNING_RATE:g}"], why)
     draft.choose("batch_norm_statistics", "batches", why)
     return [
-        f"note: {student.name} is not trained yet, and learns at few bits from the start; mostly it learns more where "
-        "it is trained in float first: train it in Keras, or give its builder, --student=package.module:builder"
+        f"note: {student.name} is not trained yet, so it trains at few bits from scratch; training in float first is "
+        "mostly better: train it in Keras, or give its builder, --student=package.module:builder"
     ]
 
 

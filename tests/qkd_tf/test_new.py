@@ -82,7 +82,8 @@ def test_file_for_a_saved_model_trains(capsys):
     told = capsys.readouterr().out
     assert "PICTURES: 2 classes (ant, bee); 22 pictures for training, 2 for validation, 24 for the test; 12x16" in told
     assert (
-        "student: model.keras, trained; it normalises pixels itself: mean 0 and deviation 255; it names 100.0 %" in told
+        "student: model.keras, trained; it normalises pixels itself: mean 0 and deviation 255; it classifies 100.0 %"
+        in told
     )
     assert "pre-flight: accepted: " in told
     *_, first, second = told.splitlines()
@@ -125,9 +126,8 @@ def test_pixels_are_those_on_which_the_model_is_right(capsys):
     lines, _ = write()
     assert {"--student_weights_mean=0", "--student_weights_std=255"} <= set(lines)
     told = capsys.readouterr().out
-    assert re.search(
-        r"right [45]\d\.\d % if pixels are 0 to 255, 100\.0 % if pixels are 0 to 1, .*; 0 to 1 is taken", told
-    )
+    answers = r"correctly [45]\d\.\d % with pixels of 0 to 255, 100\.0 % with pixels of 0 to 1, "
+    assert re.search(answers + ".*; the flags say pixels of 0 to 1\n", told)
 
 
 def test_pixels_that_no_answer_tells_are_left_to_the_user(capsys):
@@ -189,7 +189,7 @@ def test_signals_have_no_flags_of_pictures():
         (["--output=my.txt"], "error: --output=my.txt does not end in .flags"),
         (["--output=NOWHERE/my.flags"], "error: --output=NOWHERE/my.flags: there is no folder NOWHERE"),
         (["--run_dir=PICTURES"], "error: --output=my.flags: PICTURES is there already"),
-        (["--bits=4", "--weight_bits=3"], "error: --bits=4 is short for --weight_bits and --activation_bits"),
+        (["--bits=4", "--weight_bits=3"], "error: --bits=4 sets both --weight_bits and --activation_bits"),
         (["--bits=four"], "error: --bits=four: widths are written as w4a4"),
         (["--bits=9"], "error: --weight_bits=9 is out of range"),
         (["--max_flash_bytes=9"], "error: the student needs "),
