@@ -48,7 +48,10 @@ class Draft:
         Raises:
           ExperimentError: as `flags.experiment_from_flags`.
         """
-        return flags.experiment_from_flags(self._values)
+        values = copy.deepcopy(self._values)
+        if values.phases is None:  # phases are chosen last, and of each of them these lists have an entry
+            values["epochs"].value = values["learning_rates"].value = None
+        return flags.experiment_from_flags(values)
 
     def has(self, name: str) -> bool:
         """Whether the user gave a flag."""

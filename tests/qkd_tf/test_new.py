@@ -112,7 +112,7 @@ def test_network_by_name_without_a_test_folder():
 
 def test_what_is_given_stays_and_a_new_teacher_is_trained_first():
     write_pictures("train", "val")
-    arguments = ["--batch_size=4", "--learning_rates=0.02", "--run_dir=here", "--image_size=16", "--noone_cosine"]
+    arguments = ["--batch_size=4", "--learning_rates=0.02,0.01,0.01,0.01", "--run_dir=here", "--image_size=16"]
     lines, text = write(*arguments, "--teacher=convnet_small", student="convnet_small")
     assert {*arguments, "--teacher=convnet_small", "--test_split=val"} <= set(lines)
     assert "--phases=full_precision,self_studying,co_studying,tutoring" in lines
