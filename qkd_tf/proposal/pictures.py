@@ -76,9 +76,8 @@ def choose_resize(draft: Draft, look: NetworkLook, source: data.Source) -> None:
     answers = ""
     if look.is_trained:
         cropped, whole = (_top1(look, source, dataclasses.replace(spec, resize=way)) for way in ("crop", "squash"))
-        answers = (
-            f"{look.name} classifies {whole:.1f} % of whole training pictures correctly, {cropped:.1f} % of cropped"
-        )
+        answers = f"{look.name} classifies {whole:.1f} % of whole training pictures correctly, "
+        answers += f"{cropped:.1f} % of cropped ones"
         if whole - cropped >= CLEAR_RESIZE:
             draft.choose("resize", "squash", f"{answers}.")
             return
