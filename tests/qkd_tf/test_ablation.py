@@ -51,6 +51,11 @@ def test_other_phases_are_refused_by_the_flag(experiment):
         ablation.schedule("qat", experiment("--phases=self_studying,tutoring", "--epochs=1,2", "--learning_rates=0.1"))
 
 
+def test_widths_of_single_phases_are_refused(experiment):
+    with pytest.raises(ExperimentError, match="^--phase_bits gives phases widths of their own, and the rows share"):
+        ablation.schedule("qat", experiment("--phase_bits=8,8,4"))
+
+
 def test_cell_is_the_flag_file_but_for_what_it_sets(experiment, tmp_path):
     commands = []
 
