@@ -52,7 +52,7 @@ def schedule(row: str, experiment: Experiment) -> list[tuple[str, int, float]]:
     """
     require(
         not experiment.training.bits,
-        "--phase_bits gives phases widths of their own, and the rows share epochs out among phases; leave it out",
+        "--phase_bits gives each phase its own bit widths, and the rows divide epochs among phases; leave it out",
     )
     phases = [(phase.name, phase.epochs, phase.learning_rate) for phase in experiment.training.phases]
     names = tuple(name for name, _, _ in phases[-3:])
@@ -77,8 +77,9 @@ def changed_flags() -> list[str]:
 
 
 def overrides(row: str, bits: tuple[int, int], seed: int, experiment: Experiment, run_dir: pathlib.Path) -> list[str]:
-    """What a cell sets itself: the flags of OVERRIDDEN."""
+    """What a cell sets itself: the flags of OVERRIDDEN. Rates that were left open are left to the cell's training."""
     names, epochs, rates = zip(*schedule(row, experiment), strict=True)
+    are_open = all(phase.rate_is_default for phase in experiment.training.phases)
     return [
         f"--run_dir={run_dir}",
         f"--seed={seed}",
@@ -86,7 +87,7 @@ def overrides(row: str, bits: tuple[int, int], seed: int, experiment: Experiment
         f"--activation_bits={bits[1]}",
         f"--phases={','.join(names)}",
         f"--epochs={','.join(map(str, epochs))}",
-        f"--learning_rates={','.join(map(str, rates))}",
+        *([] if are_open else [f"--learning_rates={','.join(map(str, rates))}"]),
     ]
 
 

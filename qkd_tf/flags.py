@@ -132,9 +132,9 @@ def _define_phases() -> None:
     FLAGS.DEFINE_list(
         "phase_bits",
         None,
-        "Bit widths of each phase, 4 or w4a8 (weights, activations), and "
-        f"{ex.FLOAT_BITS} for full_precision; the last are --weight_bits and --activation_bits. Widths of the first "
-        "and last layer, of residual tensors and of --bits_rule are the same in all phases; default: all widths are.",
+        f"Bit widths of each phase: 4, or w4a8 for weights and activations, or {ex.FLOAT_BITS} for full_precision. The "
+        "last quantized phase must have --weight_bits and --activation_bits. First and last layer, residual tensors "
+        "and --bits_rule keep their bit widths; default: --weight_bits and --activation_bits in all phases.",
     )
     FLAGS.DEFINE_list(
         "class_weights",
@@ -244,7 +244,7 @@ def _phase_bits(values: flags.FlagValues, names: list[str]) -> list[tuple[int, i
         return [None] * len(names)
     ex.require(
         len(values.phase_bits) == len(names),
-        f"--phase_bits has {len(values.phase_bits)} entries and --phases {len(names)}; give one a phase, or leave it "
+        f"--phase_bits has {len(values.phase_bits)} entries and --phases {len(names)}; give one per phase, or leave it "
         "out for --weight_bits and --activation_bits in all of them",
     )
     return [

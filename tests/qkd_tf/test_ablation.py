@@ -52,8 +52,17 @@ def test_other_phases_are_refused_by_the_flag(experiment):
 
 
 def test_widths_of_single_phases_are_refused(experiment):
-    with pytest.raises(ExperimentError, match="^--phase_bits gives phases widths of their own, and the rows share"):
+    with pytest.raises(ExperimentError, match="^--phase_bits gives each phase its own bit widths, and the rows divide"):
         ablation.schedule("qat", experiment("--phase_bits=8,8,4"))
+
+
+def test_rates_that_are_open_are_left_to_the_cells(tmp_path):
+    without_rates = [flag for flag in ARGUMENTS if "learning_rates" not in flag]
+    for flags, number in ((without_rates, 0), (ARGUMENTS, 1)):
+        with saved_flags(ablation.FLAGS):
+            ablation.FLAGS(flags)
+            found = ablation.overrides("qat", (2, 2), 0, experiment_from_flags(ablation.FLAGS), tmp_path)
+        assert sum("--learning_rates" in flag for flag in found) == number
 
 
 def test_cell_is_the_flag_file_but_for_what_it_sets(experiment, tmp_path):

@@ -158,9 +158,9 @@ def test_each_phase_may_have_widths_of_its_own(parse, phases, given, bits):
 @pytest.mark.parametrize(
     "arguments, told",
     [
-        (["--phase_bits=8,4"], "--phase_bits has 2 entries and --phases 3; give one a phase"),
-        (["--phase_bits=4"], "--phase_bits has 1 entries and --phases 3; give one a phase"),
-        (["--phase_bits=4", "--phases="], "--phase_bits has 1 entries and --phases 0; give one a phase"),
+        (["--phase_bits=8,4"], "--phase_bits has 2 entries and --phases 3; give one per phase"),
+        (["--phase_bits=4"], "--phase_bits has 1 entries and --phases 3; give one per phase"),
+        (["--phase_bits=4", "--phases="], "--phase_bits has 1 entries and --phases 0; give one per phase"),
         (
             ["--phase_bits=8,4,2"],
             "--phase_bits ends in w2a2, and the file is to have w4a4 (--weight_bits, --activation",

@@ -569,7 +569,6 @@ MUTATIONS: dict[str, Callable] = {
     "pixels kept": to_tensor(constant_named("/size", INT32), change_value),
     "sides of repeated pixels": to_tensor(constant_named("/sides", INT32), change_value),
     "mean axes": to_tensor(constant_named("/axes", INT32), change_value),
-    "floor of a clip": to_tensor(constant_named("/minimum", INT8), change_code),
     "slope of a channel": to_tensor(constant_named("/slopes", INT8), change_code),
     "slope": to_operator(has("alpha"), next_slope),
     "kernel scale": to_tensor(constant_named("/kernel"), next_scale),

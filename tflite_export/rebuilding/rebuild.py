@@ -93,23 +93,25 @@ class _Rebuilder:
         return self._emit("QUANTIZE", [self.graph.input], self._activation(name, shape, params))
 
     def _close(self, layer: tf_keras.layers.Layer, operator: _FoldedLayers) -> str:
-        """Emits an open operator with the output of `layer`, clipped to its grid."""
-        params = self.handoff.tensor_params[layer.name]
-        relu_alone = operator.activation != "NONE" and type(operator.root) in (_layers.ReLU, _layers.Activation)
-        clipped_below = params.stored_min == INT8_MIN or (params.grid.qmin == 0 and not relu_alone)
-        name = layer.name if clipped_below else f"{layer.name}/unclipped"
-        output = self._activation(name, _shape(layer), params)
+        """Emits an open operator with the output of `layer`, clipped to its grid at both ends.
+
+        The second clip, where one is needed, is a QUANTIZE that changes the zero point alone. It could be a MAXIMUM,
+        which XNNPACK does not take.
+        """
         emit = EMITTERS.get(type(operator.root))
         if emit is None:
             raise ExportError(f"layer {operator.root.name}: no operator for {type(operator.root).__name__}")
-        emit(self, operator, output, params)
-        if clipped_below:
-            return output
-        floor = constant(
-            f"{layer.name}/minimum", np.array([params.stored_min], np.int8), [params.scale], params.zero_point
-        )
+        params = self.handoff.tensor_params[layer.name]
+        relu_alone = operator.activation != "NONE" and type(operator.root) in (_layers.ReLU, _layers.Activation)
+        written = params.grid.bottom_zero_point if relu_alone else params.written_zero_point
         clipped = self._activation(layer.name, _shape(layer), params)
-        return self._emit("MAXIMUM", [output, self.graph.add_tensor(floor)], clipped)
+        if written == params.zero_point:
+            emit(self, operator, clipped, params)
+            return clipped
+        params = dataclasses.replace(params, zero_point=written)
+        output = self._activation(f"{layer.name}/clipped_below", _shape(layer), params)
+        emit(self, operator, output, params)
+        return self._emit("QUANTIZE", [output], clipped)
 
     def _convolution(self, operator: _FoldedLayers, output: str, params: TensorQuantParams) -> None:
         layer = operator.root
