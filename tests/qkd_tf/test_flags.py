@@ -65,6 +65,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "activation_interval_lr_ratio": 0.4, "interval_max_change": 0.25, "teacher_lr_ratio": 0.6,
         "temperature": 4.0, "distillation_weight": 0.7, "distillation_weight_end": 0.1,
         "label_weight": 0.5, "run_dir": "runs/y", "seed": 5,
+        "gradient_accumulation_steps": 2,
         "mixed_precision": "float16", "steps_per_execution": 4, "ewgs_scale": 1e-3, "batch_norm_batches": 5,
         "batch_norm_statistics": "shift",
         "dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02, "weights_ema": 0.9,
