@@ -12,6 +12,7 @@ from qkd_tf.experiment import Experiment
 
 WIDTH = 118  # of a line of comment
 COMMENT = "# "
+BY_PHASE = ("epochs", "learning_rates", "phase_bits")  # lists of an entry a phase
 SECTIONS = ("Run", *(section for section in flags.SPECS if section != "Run"))
 
 
@@ -49,8 +50,9 @@ class Draft:
           ExperimentError: as `flags.experiment_from_flags`.
         """
         values = copy.deepcopy(self._values)
-        if values.phases is None:  # phases are chosen last, and of each of them these lists have an entry
-            values["epochs"].value = values["learning_rates"].value = None
+        if values.phases is None:  # they are chosen last, and lists cannot fit them before
+            for name in BY_PHASE:
+                values[name].value = None
         return flags.experiment_from_flags(values)
 
     def has(self, name: str) -> bool:
