@@ -11,9 +11,11 @@ from qkd_tf.experiment.option import option
 class TargetSpec:
     """What the file is for, as far as it can be told before training."""
 
-    target: str = option("phone", "What the file is for; the pre-flight looks at its limits.", choices=list(TARGETS))
-    max_flash_bytes: int = option(0, "Room for weights on the target, in bytes; 0: no limit.")
-    max_ram_bytes: int = option(0, "Room for activations on the target, in bytes; 0: no limit.")
+    target: str = option(
+        "phone", "Device that the file is for; the pre-flight checks its limits.", choices=list(TARGETS)
+    )
+    max_flash_bytes: int = option(0, "Limit of the weights on the target, in bytes; 0: no limit.")
+    max_ram_bytes: int = option(0, "Limit of the activations on the target, in bytes; 0: no limit.")
 
     def __post_init__(self) -> None:
         require_known(self.target, TARGETS, "--target")

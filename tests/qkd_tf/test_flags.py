@@ -88,7 +88,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "--nomask_weight_gradient",
     ]
     assert set(flags.FLAGS) == {
-        *changed, "student_weights_std", "horizontal_flip", "signals", "narrow_range", "mask_weight_gradient",
+        *changed, "bits", "student_weights_std", "horizontal_flip", "signals", "narrow_range", "mask_weight_gradient",
         "jit_compile", "skip_broken_images", "deterministic", "trust_model_code", "allow_weak_teacher",
     }  # fmt: skip
     plain = parse(*base)
@@ -110,6 +110,15 @@ def test_every_flag_reaches_the_experiment(parse):
         assert parse(*base, f"--{name}") != plain, name
     with_mean = [*base, "--student_weights=w.h5", "--student_weights_mean=1"]
     assert parse(*with_mean, "--student_weights_std=2") != parse(*with_mean, "--student_weights_std=3")
+
+
+@pytest.mark.parametrize("bits, widths", [("4", (4, 4)), ("w2a8", (2, 8))])
+def test_bits_sets_both_widths_and_the_flag_file_has_these(parse, bits, widths):
+    quantization = parse(*SMALL, f"--bits={bits}").quantization
+    assert (quantization.weight_bits, quantization.activation_bits) == widths
+    lines = flags.flag_lines()
+    assert {f"--weight_bits={widths[0]}", f"--activation_bits={widths[1]}"} <= set(lines)
+    assert not any(line.startswith("--bits=") for line in lines)
 
 
 def test_lists_make_one_phase_each(parse):
@@ -172,16 +181,16 @@ def test_each_phase_may_have_widths_of_its_own(parse, phases, given, bits):
             "--phase_bits ends in w8a8, and the file is to have w4a4",
         ),
         (["--phase_bits=9,4,4"], "--phase_bits=9 is out of range; bit widths of 2 to 8"),
-        (["--phase_bits=w1a4,4,4"], "--phase_bits=1 is out of range"),
+        (["--phase_bits=w1a4,4,4"], "--phase_bits=w1a4 is out of range"),
         (["--phase_bits=32,4,4"], "--phase_bits=32 is out of range"),
-        (["--phase_bits=a4,4,4"], "--phase_bits=a4: widths are written as w4a4, or as 4 for both"),
-        (["--phase_bits=,4,4"], "--phase_bits=: widths are written as w4a4"),
-        (["--phase_bits=" + "9" * 5000 + ",4,4"], "widths are written as w4a4"),
+        (["--phase_bits=a4,4,4"], "--phase_bits=a4 is not understood; write w4a8, or 4 for"),
+        (["--phase_bits=,4,4"], "--phase_bits= is not understood; write w4a8"),
+        (["--phase_bits=" + "9" * 5000 + ",4,4"], " is not understood; write w4a8"),
         (
             ["--phase_bits=8,4", "--phases=full_precision,self_studying"],
             "--phase_bits: phase full_precision trains in float; its entry is 32",
         ),
-        (["--phase_bits=half,4", "--phases=full_precision,self_studying"], "--phase_bits=half: widths are written"),
+        (["--phase_bits=half,4", "--phases=full_precision,self_studying"], "--phase_bits=half is not understood"),
     ],
 )
 def test_widths_of_phases_that_do_not_fit_are_refused_in_a_line(parse, arguments, told):
@@ -217,14 +226,16 @@ def test_phases_and_epochs_that_are_left_open_are_settled_and_told(parse, argume
 @pytest.mark.parametrize(
     "argument, part",
     [
-        ("--epochs=1,2,x", "--epochs=x: int"),
-        ("--epochs=1,2,1.5", "--epochs=1.5: int"),
-        ("--learning_rates=fast", "--learning_rates=fast: float"),
-        ("--student_pixel_mean=grey", "--student_pixel_mean=grey: float"),
-        ("--teacher_pixel_std=a,b", "--teacher_pixel_std=a,b: float"),
+        ("--epochs=1,2,x", "--epochs=x: whole numbers"),
+        ("--epochs=1,2,1.5", "--epochs=1.5: whole numbers"),
+        ("--learning_rates=fast", "--learning_rates=fast: numbers"),
+        ("--student_pixel_mean=grey", "--student_pixel_mean=grey: numbers"),
+        ("--teacher_pixel_std=a,b", "--teacher_pixel_std=a,b: numbers"),
         ("--epochs=1,0,1", "phase co_studying has 0 epochs"),
         ("--phases=self_studying,co_studying,tutor", "'tutor'"),
         ("--weight_bits=1", "--weight_bits=1 "),
+        ("--bits=9", "--bits=9 is out of range"),
+        ("--bits=four", "--bits=four is not understood; write w4a8"),
         ("--activation_bits=16", "--activation_bits=16 "),
         ("--temperature=0", "--temperature=0.0 "),
         ("--validation_fraction=1", "--validation_fraction=1.0 "),
@@ -236,6 +247,11 @@ def test_phases_and_epochs_that_are_left_open_are_settled_and_told(parse, argume
 )
 def test_a_users_mistake_is_one_line(parse, argument, part):
     assert part in complaint(parse, *SMALL, argument)
+
+
+def test_bits_and_one_of_the_flags_that_it_stands_for_are_refused(parse):
+    told = complaint(parse, *SMALL, "--bits=4", "--activation_bits=8")
+    assert told == "--bits=4 and --activation_bits=8 say the same thing; leave one of them out"
 
 
 def test_run_dir_must_be_given(parse):

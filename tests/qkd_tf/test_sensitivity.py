@@ -165,7 +165,9 @@ def test_suggestion_is_the_least_loss_that_has_room(num_bytes, expected):
 
 
 def test_a_budget_that_no_width_reaches_is_refused():
-    with pytest.raises(ExperimentError, match="--max_weight_bytes=100: at the fewest of these bits 782 bytes"):
+    with pytest.raises(
+        ExperimentError, match="--max_weight_bytes=100 is too little: the fewest of these bits need 782 bytes"
+    ):
         sensitivity.suggest(ROWS, TRAINED, budget(100))
 
 
@@ -184,8 +186,8 @@ def test_table_has_the_most_sensitive_layer_on_top():
     "arguments, message",
     [
         ([], "--run_dir is missing"),
-        (["--run_dir=DIR/none"], "DIR/none is no run: it has no flags.txt"),
-        (["--run_dir=DIR", "--try_bits=4,x"], "--try_bits=4,x: whole numbers"),
+        (["--run_dir=DIR/none"], "DIR/none is not a run: it has no flags.txt"),
+        (["--run_dir=DIR", "--try_bits=4,x"], "--try_bits=4,x: give whole numbers"),
         (["--run_dir=DIR", "--try_bits=9"], "--try_bits=9 is out of range"),
         (["--run_dir=DIR"], "handoff has no manifest.json"),
         (["--run_dir=DIR", "--output=DIR/small.flags"], "--output=DIR/small.flags needs a budget"),

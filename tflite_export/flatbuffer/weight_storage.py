@@ -1,4 +1,4 @@
-"""In which form each kernel is stored."""
+"""The form in which each kernel is stored."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from qkd_tf.contract.grid import INT4_MAX
 from qkd_tf.contract.kinds import POINTWISE_CONVOLUTION
 from qkd_tf.contract.targets import Target
+from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
-from tflite_export.load import ExportError
 
 WEIGHT_STORAGES = ("auto", "int8", "int4", "int4_all")
 NUM_NAMED = 3  # kernels that a note names; the others are counted
@@ -34,13 +34,13 @@ def store(graph: IntegerGraph, weight_storage: str, target: Target) -> IntegerGr
       ExportError: INT4 is asked for where the target has none.
     """
     storage = target.auto if weight_storage == "auto" else weight_storage
-    why = target.reason if weight_storage == "auto" else "as asked for"
+    why = target.reason if weight_storage == "auto" else "as requested"
     if storage == "int8":
         stored = _with(graph, lambda operator, kernel: Choice(operator, kernel, why))
         return dataclasses.replace(stored, notes=[*graph.notes, f"weights are stored as int8: {why}"])
     if not target.int4:
         raise ExportError(
-            f"--weight_storage={storage} was asked for, but {target.title} does not take it ({target.reason}); "
+            f"--weight_storage={storage} is not possible: {target.title} does not run it ({target.reason}); "
             "use --weight_storage=int8 or auto"
         )
     stored = _with(graph, lambda operator, kernel: _choice(graph, operator, kernel, storage, target))
@@ -118,7 +118,7 @@ def _obstacle(operator: Operator, kernel: Tensor, per_channel: bool | None, targ
         return "an odd number of inputs"  # LiteRT leaves these to kernels that round in another way
     if per_channel is None:
         others = [storage for storage, packs in target.int4.items() if operator.kind in packs]
-        more = f"; --weight_storage={others[0]} packs it all the same" if others else ""
+        more = f"; --weight_storage={others[0]} packs it anyway" if others else ""
         return f"INT4 {operator.kind} is slower there{more}" if others else f"no INT4 {operator.kind} there"
     dilated = {operator.options.get("dilation_h", 1), operator.options.get("dilation_w", 1)} != {1}
     if operator.kind == "DEPTHWISE_CONV_2D" and dilated and kernel.shape[3] % 2 and not target.odd_dilated_depthwise:
@@ -135,7 +135,7 @@ def _notes(stored: IntegerGraph, why: str) -> list[str]:
         names = packed if kernel.dtype == "int4" else kept.setdefault(stored.storage[kernel.name], [])
         names.append(kernel.name)
     number = "1 kernel is" if len(packed) == 1 else f"{len(packed)} kernels are"
-    notes = [f"{number} stored as INT4, two integers a byte: {why}"] if packed else []
+    notes = [f"{number} stored as INT4, two integers per byte: {why}"] if packed else []
     if kept:
         told = (f"{_first(names)} ({obstacle})" for obstacle, names in kept.items())
         notes.append(f"stored as int8: {', '.join(told)}")

@@ -1,40 +1,33 @@
-"""Trains a low-bit student by QKD: python -m qkd_tf.train --flagfile=configs/NAME.flags."""
+"""One training, from images to handoff."""
 
-if __name__ == "__main__":
-    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
-
-# isort: split
 import contextlib
 import dataclasses
 import itertools
-import sys
 import tempfile
 from collections.abc import Iterator
 
 import tensorflow as tf
 import tf_keras
-from absl import app
 
-from qkd_tf import data, flags, networks
-from qkd_tf.console import command_line
+from qkd_tf import data, networks
 from qkd_tf.distillation import strategies
 from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
 from qkd_tf.distillation.listeners import Listener
 from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.phase_setup import Networks
 from qkd_tf.distillation.trainer import Events, Place, Trainer
-from qkd_tf.experiment import Experiment, ExperimentError, class_weights
+from qkd_tf.experiment import Experiment, class_weights, require_networks
 from qkd_tf.models import identity
 from qkd_tf.outcome import diagnosis, handoff, results, start
 from qkd_tf.process import borrowed_process
-from qkd_tf.process.stop_signals import Stopped, StopSignals
+from qkd_tf.process.stop_signals import StopSignals
 from qkd_tf.quantization.batch_norm import BatchNormShift
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import equalize_channels
 from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student, quantizer_implementation
 from qkd_tf.storage import durable
 from qkd_tf.storage.checkpoints import Checkpoints
-from qkd_tf.storage.folder_lock import FolderInUseError, locked
+from qkd_tf.storage.folder_lock import locked
 from qkd_tf.storage.run_folder import RunFolder
 
 
@@ -130,7 +123,7 @@ def run(
         if devices.is_chief:
             reference = diagnosis.Reference(student, experiment.full_precision_origin)
             handed_over = handoff.write(student, splits, folder, experiment.target.judge, reference.look)
-            print(f"in integers, as the file computes them: test: {handed_over.accuracy}")
+            print(f"test top-1 as the file computes it: {handed_over.accuracy}")
             facts = diagnosis.write(handed_over, reference, folder)
             results.write(folder, experiment, splits, handed_over, phases, facts, prepared.proof, look.found)
     devices.wait()
@@ -139,7 +132,8 @@ def run(
 def _prepare(experiment: Experiment, devices: Distribution, given: InMemory, source: data.Source) -> Prepared:
     """Networks, checked and proven, and images; what is to be known of them is printed."""
     shape, num_classes = source.image_shape, len(source.label_names)
-    network, plan = networks.checked_student(experiment, shape, num_classes, given.student)
+    in_memory = not (given.student is None and given.source is None)  # which no pre-flight can show
+    network, plan = networks.checked_student(experiment, shape, num_classes, given.student, every_layer=in_memory)
     found = {"student": network}
     with devices.scope():
         implementation = quantizer_implementation(experiment.training)
@@ -195,7 +189,7 @@ def own_folder(folder: RunFolder, devices: Distribution) -> Iterator[RunFolder]:
         own = folder if devices.is_chief else folder.copy(temporary)
         newest = Checkpoints(own.checkpoints, own.experiment).newest() if own.checkpoints.exists() else None
         start = (own.experiment, newest and (newest[0].name, newest[1]))
-        devices.require_same(start, "their flags or in what is in --run_dir")
+        devices.require_same(start, "their flags or in the contents of --run_dir")
         yield own
 
 
@@ -208,9 +202,7 @@ def train(experiment: Experiment, flag_lines: list[str], given: InMemory = InMem
     Raises:
       ExperimentError, FolderInUseError, OSError, Stopped: as `run`.
     """
-    networks.check_name(experiment.student, "--student")
-    if experiment.teacher:
-        networks.check_name(experiment.teacher, "--teacher")
+    require_networks(experiment)
     check_device(experiment.training.mixed_precision)
     folder = RunFolder(experiment.run_dir, flag_lines)
     devices = strategies.start(experiment.training.strategy)
@@ -219,26 +211,3 @@ def train(experiment: Experiment, flag_lines: list[str], given: InMemory = InMem
     with StopSignals() as stop, process, data.reading(experiment.data), devices.naming_lost_workers():
         with own_folder(folder, devices) as own:
             run(experiment, own, stop, devices, given)
-
-
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    try:
-        experiment = flags.experiment_from_flags()
-        for note in flags.notes():
-            print(note)
-        train(experiment, flags.flag_lines())
-    except (ExperimentError, FolderInUseError) as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        reason = " ".join(str(error).split())
-        sys.exit(f"error: {reason}; when that is mended, the same command goes on from the last checkpoint")
-    except Stopped as stopped:
-        print(f"stopped by {stopped}; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(stopped.exit_code)
-    print(f"handoff written; next: python -m tflite_export --run_dir={experiment.run_dir}")
-
-
-if __name__ == "__main__":
-    command_line.run(main, flags.FLAGS)
