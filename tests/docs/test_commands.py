@@ -87,7 +87,6 @@ NOT_RUN = {
     "benchmarks.integer_student": "a minute, and only worth something while nothing else runs",
     "benchmarks.ethos_u_table": "Vela, minutes; tests/tflite_export/bundles/test_ethos_u_bundle.py",
     "benchmarks.arm64": "QEMU, an hour; tests/tflite_export/test_arm64.py",
-    "benchmarks.processor": "packages of Debian; tests/benchmarks/test_processor.py",
     "benchmarks.scale": "half an hour; tests/benchmarks/test_scale.py takes its steps",
     "benchmarks.calibration_alone": "published weights, photographs; tests/benchmarks/test_calibration_alone.py",
     "qkd_tf.train --strategy=multi_worker": "several machines; two workers in tests/qkd_tf/distillation",
