@@ -1,9 +1,9 @@
 """MobileNetV2 from published weights to an accepted file: python -m benchmarks.flagship --weights=NPZ --pictures=FOLDER
 
-MobileNetV2 1.0 at 224 x 224 with 1,000 classes at W8A8, W6A6 and W4A4, for a phone: by calibration alone, and trained
-by its own float network for some epochs of 540 pictures. Flags of quantization and the exporter's gate are as they are
-by default; beside that --equalize_channels=off. Writes benchmarks/flagship/*.json, prints a table, and ends with 1
-where a file is refused. Half an hour on two cores; --folder keeps pictures and runs, and resumes where it was.
+MobileNetV2 1.0 at 224 x 224 with 1,000 classes at W8A8, W6A6 and W4A4, for a phone: by calibration alone, tutored by
+its own float network for some epochs of 540 pictures, and by all three phases. Rates, quantization and the exporter's
+gate are the defaults; beside that --equalize_channels=off. Writes benchmarks/flagship/*.json, prints a table, and ends
+with 1 if a file is refused. Forty minutes on two cores; --folder keeps pictures and runs, and resumes what is there.
 """
 
 if __name__ == "__main__":
@@ -28,13 +28,20 @@ NETWORK = (
     "--student_pixel_std=127.5",
 )
 TEACHER = ("--teacher=mobilenet_v2_1.0", "--teacher_pixel_mean=127.5", "--teacher_pixel_std=127.5")
-TRAINING = ("--phases=tutoring", "--learning_rates=0.0001", "--batch_size=32", "--keep_epoch=last")
-# A validation of 60 pictures cannot tell epochs apart, so the last one's student is kept. Few bits take longer.
-EPOCHS = {8: 2, 6: 3, 4: 8}
+# A validation of 60 pictures cannot tell epochs apart, so the last one's student is kept.
+TRAINING = ("--batch_size=32", "--keep_epoch=last")
+CALIBRATION = ("--phases=", "--batch_size=25")
+# Bits -> epochs of tutoring alone; few bits take longer. Then the same, cut into the three phases.
+TUTORING = {bits: ("--phases=tutoring", f"--epochs={epochs}") for bits, epochs in ((8, 2), (6, 3), (4, 8))}
+PHASES = {bits: (f"--epochs={epochs}",) for bits, epochs in ((8, "1,1,1"), (6, "1,1,1"), (4, "2,2,4"))}
+# How -> the flags of each width.
 KINDS = {
-    "calibration": ("--phases=", "--batch_size=25"),
-    "trained": TRAINING,
-    "not_equalized": (*TRAINING, "--equalize_channels=off"),
+    "calibration": {bits: CALIBRATION for bits in TUTORING},
+    "trained": {bits: (*TEACHER, *TRAINING, *flags) for bits, flags in TUTORING.items()},
+    "all_phases": {bits: (*TEACHER, *TRAINING, *flags) for bits, flags in PHASES.items()},
+    "not_equalized": {
+        bits: (*TEACHER, *TRAINING, *flags, "--equalize_channels=off") for bits, flags in TUTORING.items()
+    },
 }
 
 
@@ -90,26 +97,16 @@ def main(arguments: list[str]) -> None:
         folder = given.folder or pathlib.Path(temporary)
         lay_out(given.pictures, folder / "pictures", NUM_TRAIN, NUM_VALIDATION)
         paths = (f"--dataset=folder:{folder / 'pictures'}", f"--student_weights={given.weights}")
-        for kind, options in KINDS.items():
-            teacher = () if kind == "calibration" else (*TEACHER, f"--teacher_weights={given.weights}")
-            for num_bits, epochs in EPOCHS.items():
-                name = f"{kind}_w{num_bits}a{num_bits}"
+        for kind, widths in KINDS.items():
+            teacher = (f"--teacher_weights={given.weights}",) if kind != "calibration" else ()
+            for num_bits, options in widths.items():
+                run_dir = folder / f"{kind}_w{num_bits}a{num_bits}"
                 bits = (f"--weight_bits={num_bits}", f"--activation_bits={num_bits}")
-                lengths = () if kind == "calibration" else (f"--epochs={epochs}",)
-                if not (folder / name / "export" / "verification.json").exists():
-                    run(
-                        "qkd_tf.train",
-                        *NETWORK,
-                        *teacher,
-                        *options,
-                        *lengths,
-                        *bits,
-                        *paths,
-                        f"--run_dir={folder / name}",
-                    )
-                    run("tflite_export", f"--run_dir={folder / name}", "--runtimes=", may_refuse=True)
-                rows[num_bits, kind] = measure(folder / name)
-                (RESULTS / f"{name}.json").write_text(json.dumps(rows[num_bits, kind], indent=1) + "\n")
+                if not (run_dir / "export" / "verification.json").exists():
+                    run("qkd_tf.train", *NETWORK, *teacher, *options, *bits, *paths, f"--run_dir={run_dir}")
+                    run("tflite_export", f"--run_dir={run_dir}", "--runtimes=", may_refuse=True)
+                rows[num_bits, kind] = measure(run_dir)
+                (RESULTS / f"{run_dir.name}.json").write_text(json.dumps(rows[num_bits, kind], indent=1) + "\n")
     print("| bits | how | gate | file, top-1, % | beside float | in floating point | logits as predicted, % |", end="")
     print(" right in floating point / in the file alone | p | training, minutes |\n" + "|---" * 10 + "|")
     print(*(line(num_bits, kind, rows[num_bits, kind]) for num_bits, kind in sorted(rows, reverse=True)), sep="\n")

@@ -1,11 +1,11 @@
 """Time and memory of every step of a job of ImageNet's size: python -m benchmarks.scale [--photographs=FOLDER]
 
-Three networks of tf_keras.applications with random weights, at W4A4. Each step has a process of its own, and is run on
-few images and then on more: the difference tells what an image costs, the rest what the step costs whatever the number.
-From that comes what 1,281,167 pictures of training and 50,000 of test take: here, and, reckoned and not measured, on a
-machine of 16 cores whose GPU runs 2,500 images a second. Training steps themselves are not in it (`benchmarks.bench`).
+Three networks of tf_keras.applications with random weights, at W4A4. Each step has a process of its own. It runs on few
+images and then on more: the difference is the cost of an image, the rest is that of the step. From that comes what
+1,281,167 pictures of training and 50,000 of test take: here, and, calculated and not measured, on a machine of 16 cores
+whose GPU runs 2,500 images a second. Training steps themselves are not in it (`benchmarks.bench`).
 
-About an hour and a half on two cores that do nothing else, and two gigabytes of --folder. Without --photographs, a
+About half an hour on two cores that do nothing else, and two gigabytes of --folder. Without --photographs, which has a
 folder a class, the pictures are drawn.
 """
 
@@ -15,6 +15,7 @@ if __name__ == "__main__":
 # isort: split
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -52,9 +53,9 @@ NETWORKS = {"MobileNetV2": 224, "ResNet50": 224, "EfficientNetB2": 260}  # and t
 NUM_CLASSES, NUM_TEST = 1000, 32
 NUM_LISTED, NUM_READ = 20_000, 1_000  # files of the sets that are opened, and that are read
 TRAIN, VALIDATION, TEST = 1_153_050, 128_117, 50_000  # ImageNet's, a tenth of training kept for validation
-CORES, GPU_IMAGES = 16, 2_500  # of the machine that is reckoned with; images a second of a float network
+CORES, GPU_IMAGES = 16, 2_500  # of the machine that is calculated with; images a second of a float network
 HEADER = f"""\
-ImageNet: hours here; and, reckoned and not measured, on {CORES} cores and a GPU of {GPU_IMAGES:,} images/s.
+ImageNet: hours here; and, calculated and not measured, on {CORES} cores and a GPU of {GPU_IMAGES:,} images/s.
 
 | network, pixels | step | peak, GB | before the step, GB | seconds | s an image | here, h | there, h |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
@@ -113,8 +114,12 @@ def opening(setting: Setting) -> Run:
 def scanning(setting: Setting) -> Run:
     """With nothing remembered."""
     root, paths = _paths(setting)
-    looks.VERSION = os.urandom(16)
-    return lambda number: looks.look(root, paths[:number]) and None
+
+    def run(number: int) -> None:
+        looks.VERSION = os.urandom(16)
+        looks.look(root, paths[:number])
+
+    return run
 
 
 def scanning_again(setting: Setting) -> Run:
@@ -130,12 +135,16 @@ def _paths(setting: Setting) -> tuple[pathlib.Path, list[str]]:
 
 
 def epoch_input(setting: Setting) -> Run:
-    """Read, decoded, resized, shuffled, cropped and mirrored, as of a set that does not fit in memory."""
+    """Read, decoded, resized, shuffled, cropped and mirrored, as of a set that does not fit in memory.
+
+    Of so many pictures in several epochs, since a few batches say more of prefetching than of decoding.
+    """
     pipeline.CACHE_BYTES = 0
     splits = data.load(setting.spec(NUM_READ))
 
     def run(number: int) -> None:
-        for _ in splits.train(0).take(number // splits.batch_size):
+        batches = itertools.chain.from_iterable(map(splits.train, itertools.count()))
+        for _ in itertools.islice(batches, number // splits.batch_size):
             pass
 
     return run
@@ -158,7 +167,7 @@ def validation(setting: Setting) -> Run:
 
 
 def handing_over(setting: Setting) -> Run:
-    """And results.json, which an export asks for. Of few images the integers of all tensors are the most of it."""
+    """And results.json, which an export asks for. All arithmetics predict every image."""
     student, run_folder = make_calibrated(setting), setting.run
     run_folder.claim()
 
@@ -171,6 +180,12 @@ def handing_over(setting: Setting) -> Run:
         results.write(run_folder, experiment, splits, handed_over, [])
 
     return run
+
+
+def handing_over_the_rest(setting: Setting) -> Run:
+    """The images beyond those, which the judge's arithmetic alone predicts."""
+    handoff.INTEGER_PIXELS = 0
+    return handing_over(setting)
 
 
 def diagnosing(setting: Setting) -> Run:
@@ -226,7 +241,7 @@ class Step:
     """A row of the table.
 
     Attributes:
-      few, many: images of the two runs.
+      few, many: images of the two runs. One of few goes before them, for what is done once in a process.
       total: side of the pictures, batch -> images of this step in a job of ImageNet's size.
       faster: what more of would make it faster: "cores", "gpu" or "nothing".
     """
@@ -248,12 +263,13 @@ STEPS: Mapping[str, Step] = {
     "opening": Step(opening, NUM_LISTED // 4, NUM_LISTED, lambda *_: TRAIN + VALIDATION + TEST, "nothing"),
     "scanning": Step(scanning, 100, NUM_READ // 2, lambda *_: TRAIN + VALIDATION + TEST, "cores"),
     "scanning again": Step(scanning_again, 100, NUM_READ // 2, lambda *_: TRAIN + VALIDATION + TEST, "nothing"),
-    "an epoch's input": Step(epoch_input, 128, 640, lambda *_: TRAIN, "cores"),
+    "an epoch's input": Step(epoch_input, NUM_READ, 5 * NUM_READ, lambda *_: TRAIN, "cores"),
     "calibration": Step(
         calibration, 32, 128, lambda side, batch: QuantizationSpec().calibration_batches * batch, "gpu"
     ),
     "validation": Step(validation, 32, 128, lambda *_: VALIDATION, "gpu"),
-    "handoff": Step(handing_over, 16, NUM_TEST, lambda *_: TEST, "cores"),
+    "handoff, judge's integers": Step(handing_over_the_rest, 64, 160, lambda *_: TEST, "cores"),
+    "handoff, all integers": Step(handing_over, 16, NUM_TEST, _slow_images, "cores"),
     "diagnosis": Step(diagnosing, 8, diagnosis.NUM_IMAGES, lambda *_: diagnosis.NUM_IMAGES, "gpu"),
     "proof": Step(proof, 0, 0, lambda *_: 0, "nothing"),
     "litert": Step(running_on("litert"), 4, 16, lambda *_: TEST, "nothing"),
@@ -271,17 +287,17 @@ class Cost:
     of_image: float
 
     @classmethod
-    def of(cls, few: tuple[int, float], many: tuple[int, float]) -> "Cost":
-        """Of two runs, (images, seconds) each. A first run that was slower by what is done once counts as fixed."""
-        if many[0] == few[0]:
-            return cls(max(few[1], many[1]), 0.0)
+    def of(cls, few: tuple[int, float], many: tuple[int, float] | None = None) -> "Cost":
+        """Of two runs, (images, seconds) each; of one alone everything counts as fixed."""
+        if many is None:
+            return cls(few[1], 0.0)
         of_image = max(0.0, (many[1] - few[1]) / (many[0] - few[0]))
         return cls(max(0.0, few[1] - of_image * few[0]), of_image)
 
     def hours(self, num_images: int) -> float:
         return (self.fixed + self.of_image * num_images) / 3600
 
-    def reckoned(self, faster: str, num_cores: int) -> "Cost":
+    def elsewhere(self, faster: str, num_cores: int) -> "Cost":
         """On CORES cores and a GPU of GPU_IMAGES: no measurement."""
         of_image = {
             "cores": self.of_image * num_cores / CORES,
@@ -295,18 +311,18 @@ def measure(setting: Setting, name: str) -> dict:
     """A step in this process: a row of the table as JSON values."""
     step = STEPS[name]
     run, before, runs = step.prepare(setting), resident_bytes("VmRSS"), []
-    for number in (step.few, step.many) if step.many > step.few else (step.many,):
+    for number in (step.few, step.few, step.many) if step.many > step.few else (step.many,):
         start = time.perf_counter()
         run(number)
         runs.append((number, time.perf_counter() - start))
-    cost, total = Cost.of(runs[0], runs[-1]), step.total(setting.side, setting.batch)
+    cost, total = Cost.of(*runs[-2:]), step.total(setting.side, setting.batch)
     return {
         "peak": resident_bytes("VmHWM") / 1e9,
         "before": before / 1e9,
         "seconds": runs[-1][1],
         "of_image": cost.of_image,
         "here": cost.hours(total),
-        "there": cost.reckoned(step.faster, os.cpu_count()).hours(total),
+        "there": cost.elsewhere(step.faster, os.cpu_count()).hours(total),
     }
 
 

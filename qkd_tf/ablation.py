@@ -73,8 +73,9 @@ def changed_flags() -> list[str]:
 
 
 def overrides(row: str, bits: tuple[int, int], seed: int, experiment: Experiment, run_dir: pathlib.Path) -> list[str]:
-    """What a cell sets itself: the flags of OVERRIDDEN."""
+    """What a cell sets itself: the flags of OVERRIDDEN. Rates that were left open are left to the cell's training."""
     names, epochs, rates = zip(*schedule(row, experiment), strict=True)
+    are_open = all(phase.rate_is_default for phase in experiment.training.phases)
     return [
         f"--run_dir={run_dir}",
         f"--seed={seed}",
@@ -82,7 +83,7 @@ def overrides(row: str, bits: tuple[int, int], seed: int, experiment: Experiment
         f"--activation_bits={bits[1]}",
         f"--phases={','.join(names)}",
         f"--epochs={','.join(map(str, epochs))}",
-        f"--learning_rates={','.join(map(str, rates))}",
+        *([] if are_open else [f"--learning_rates={','.join(map(str, rates))}"]),
     ]
 
 

@@ -49,6 +49,11 @@ class IntegerGrid:
         return INT8_MAX - self.qmax
 
     @property
+    def bottom_zero_point(self) -> int:
+        """The int8 that means 0.0 when the grid's bottom is on int8's bottom, -128: saturation is the lower clip."""
+        return INT8_MIN - self.qmin
+
+    @property
     def is_narrow(self) -> bool:
         """Whether no negative integer lacks its opposite, which a kernel needs behind a negative BatchNorm scale."""
         return -self.qmin <= self.qmax
@@ -131,6 +136,16 @@ class TensorQuantParams:
     @property
     def stored_max(self) -> int:
         return self.grid.qmax + self.zero_point
+
+    @property
+    def written_zero_point(self) -> int:
+        """The zero point under which an operator writes this activation.
+
+        Saturation clips one end of a grid that is smaller than int8. Where the grid goes below 0, no fused RELU clips
+        the other end: the operator writes it with its bottom on int8's bottom, and a QUANTIZE then moves it to
+        `zero_point`, which clips its top.
+        """
+        return self.grid.bottom_zero_point if self.grid.qmin < 0 else self.zero_point
 
 
 def activation_params(grid: IntegerGrid, scale: float) -> TensorQuantParams:

@@ -16,6 +16,7 @@ from typing import NoReturn
 import numpy as np
 import tensorflow as tf
 
+from qkd_tf.data.holding_out import foremost
 from qkd_tf.data.looks import SHA256_BYTES, look, size_of, within
 from qkd_tf.data.pixels import SUFFIXES, decode, shape_notes
 from qkd_tf.data.source import Examples, Source, require_label_names
@@ -178,12 +179,10 @@ def _shuffled(files: Files) -> Files:
 
 
 def _cut(files: Files, fraction: float) -> tuple[Files, Files]:
-    """(Training, validation): the first of the shuffled files for validation, but of each class one for training."""
-    _, first_of_class = np.unique([label for _, label in files], return_index=True)
-    candidates = np.setdiff1d(np.arange(len(files)), first_of_class)  # in order
-    taken = set(candidates[: round(len(files) * fraction)].tolist())
-    validation = [file for index, file in enumerate(files) if index in taken]
-    return [file for index, file in enumerate(files) if index not in taken], validation
+    """(Training, validation): the first of the shuffled files are for validation."""
+    taken = foremost(np.array([label for _, label in files]), fraction)
+    left, kept = ([files[index] for index in np.flatnonzero(part)] for part in (~taken, taken))
+    return left, kept
 
 
 def _examples(files: Files, channels: int) -> Examples:

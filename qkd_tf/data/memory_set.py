@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from qkd_tf.contract.grid import TensorQuantParams
 from qkd_tf.data import signals
+from qkd_tf.data.holding_out import foremost, stratified
 from qkd_tf.data.mixing import is_mixed
 from qkd_tf.data.pixels import recolour, shape_notes
 from qkd_tf.data.source import Examples, PictureDigest, Source, in_memory
@@ -111,7 +112,7 @@ class _Arrays:
         return self.images.shape[1:]
 
     def for_validation(self, fraction: float) -> np.ndarray:
-        return _stratified(self.labels, fraction)
+        return stratified(self.labels, fraction)
 
     def part(self, chosen: np.ndarray) -> "_Arrays":
         return dataclasses.replace(self, images=self.images[chosen], labels=self.labels[chosen])
@@ -146,8 +147,8 @@ class _Stream:
     def for_validation(self, fraction: float) -> np.ndarray:
         """What is not held is run through up to the last of these, so it is the foremost, where they are mixed."""
         number = round(len(self.labels) * fraction)
-        foremost = not self.is_held and number > 0 and is_mixed(self.labels, number)
-        return (_foremost if foremost else _stratified)(self.labels, fraction)
+        in_order = not self.is_held and number > 0 and is_mixed(self.labels, number)
+        return (foremost if in_order else stratified)(self.labels, fraction)
 
     def part(self, chosen: np.ndarray) -> "_Stream":
         mask, end = tf.constant(chosen), np.max(np.flatnonzero(chosen), initial=-1) + 1
@@ -468,30 +469,3 @@ def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | Non
         strange = found[(found < 0) | (found >= num_classes)]
         require(not len(strange), f"{name} has the label {[*strange, 0][0]}, its classes are 0..{num_classes - 1}")
     return [str(name) for name in (range(num_classes) if label_names is None else label_names)]
-
-
-def _foremost(labels: np.ndarray, fraction: float) -> np.ndarray:
-    """Which examples are for validation, [N] bool: that share of all, the first ones; of each class one is left out."""
-    candidates = _candidates(labels, np.arange(len(labels)))
-    chosen = np.zeros(len(labels), bool)
-    chosen[candidates[: round(len(labels) * fraction)]] = True
-    return chosen
-
-
-def _candidates(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Numbers of the examples, in that order, without the first of each class, which is for training."""
-    _, first_of_class = np.unique(labels, return_index=True)
-    return order[~np.isin(order, first_of_class)]
-
-
-def _stratified(labels: np.ndarray, fraction: float) -> np.ndarray:
-    """Which examples are for validation, [N] bool: that share of each class, chosen by a fixed seed.
-
-    Of each class one is left for training.
-    """
-    candidates = _candidates(labels, np.random.default_rng(0).permutation(len(labels)))
-    by_class = candidates[np.argsort(labels[candidates], kind="stable")]
-    number = min(round(len(labels) * fraction), len(by_class))
-    chosen = np.zeros(len(labels), bool)
-    chosen[by_class[(2 * np.arange(number) + 1) * len(by_class) // (2 * max(1, number))]] = True  # evenly spaced
-    return chosen

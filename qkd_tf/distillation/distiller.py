@@ -42,6 +42,8 @@ class Distiller(tf_keras.Model):
       label_loss: labels [N], logits [N, K] -> what a network learns from labels, a scalar.
       label_weight: factor of that in the student's loss, in a phase that distills. A teacher's has none: two networks
         that had nothing but each other to learn from could agree on anything.
+      num_parts: a step runs its batch in so many equal parts, one after the other, and averages their gradients. It
+        takes the memory of a part, and BatchNormalization sees the statistics of a part.
       scales_loss: float16 needs it; each network then has a `LossScale`.
       student_penalty: scalar to add to the student's loss, as weight decay is.
       after_student_step: what else to do to the student whenever its optimizers have moved it.
@@ -59,6 +61,7 @@ class Distiller(tf_keras.Model):
         weight_decay: float,
         label_loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = cross_entropy,
         label_weight: float = 1.0,
+        num_parts: int = 1,
         scales_loss: bool = False,
         student_penalty: Callable[[], tf.Tensor] | None = None,
         after_student_step: Callable[[], None] | None = None,
@@ -72,6 +75,7 @@ class Distiller(tf_keras.Model):
         self._distillation_weight = distillation_weight
         self._weight_decay = weight_decay
         self._label_loss, self._label_weight = label_loss, label_weight
+        self._num_parts = num_parts
         self.student_loss_scale, self.teacher_loss_scale = (LossScale() if scales_loss else None for _ in range(2))
         self._student_penalty, self._after_student_step = student_penalty, after_student_step
         self.student_metrics = _Metrics("student")
@@ -83,12 +87,18 @@ class Distiller(tf_keras.Model):
         return metrics + (self.teacher_metrics.all if self.teacher_groups else [])
 
     def train_step(self, data):
-        """One batch of (pixels [N, H, W, C], labels [N]), or one replica's equal part of it.
+        """One batch of (pixels [N, H, W, C], labels [N]), or one replica's equal part of it."""
+        gradients = self._gradients(*data) if self._num_parts == 1 else self._average_of_parts(*data)
+        _apply(gradients[0], self.student_groups, self.student_loss_scale, self._after_student_step)
+        _apply(gradients[1], self.teacher_groups, self.teacher_loss_scale)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _gradients(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor | None], list[tf.Tensor | None]]:
+        """Of the student and of the teacher, by variable; of a network that does not train there are none.
 
         Each network's target is the other's output of the same batch, detached: a batch runs
         through each network once.
         """
-        images, labels = data
         teacher_logits = student_logits = None
         with tf.GradientTape() as student_tape, tf.GradientTape() as teacher_tape:
             if self.teacher is not None:
@@ -103,9 +113,25 @@ class Distiller(tf_keras.Model):
                 student_loss += self._student_penalty()
             student_loss = _share(_scaled(student_loss, self.student_loss_scale))
             teacher_loss = _share(_scaled(teacher_loss, self.teacher_loss_scale))
-        _apply(student_tape, student_loss, self.student_groups, self.student_loss_scale, self._after_student_step)
-        _apply(teacher_tape, teacher_loss, self.teacher_groups, self.teacher_loss_scale)
-        return {metric.name: metric.result() for metric in self.metrics}
+        return (
+            student_tape.gradient(student_loss, _variables(self.student_groups)) if self.student_groups else [],
+            teacher_tape.gradient(teacher_loss, _variables(self.teacher_groups)) if self.teacher_groups else [],
+        )
+
+    def _average_of_parts(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """`_gradients` of a batch that is never in the networks as a whole; zeros where a variable has none."""
+        number = self._num_parts
+        images, labels = (tf.reshape(t, [number, t.shape[0] // number, *t.shape[1:]]) for t in (images, labels))
+        groups = (self.student_groups, self.teacher_groups)
+        sums = tuple([tf.zeros_like(variable) for variable in _variables(of_network)] for of_network in groups)
+
+        def add(index, sums):
+            found = self._gradients(images[index], labels[index])
+            pairs = (zip(before, of_part, strict=True) for before, of_part in zip(sums, found, strict=True))
+            return index + 1, tuple([a if b is None else a + b / number for a, b in of_network] for of_network in pairs)
+
+        loop = {"parallel_iterations": 1, "maximum_iterations": number}
+        return tf.while_loop(lambda index, _: index < number, add, (0, sums), **loop)[1]
 
     @without_autograph
     def _loss(self, labels, logits, target_logits, groups, metrics, label_weight=1.0) -> tf.Tensor | None:
@@ -117,13 +143,17 @@ class Distiller(tf_keras.Model):
             distilled = distillation(target_logits, logits, self._temperature)
             loss = label_weight * loss + self._distillation_weight() * distilled
         metrics.update(loss, labels, logits)
-        kernels = [v for group in groups for v in group.variables if v.shape.rank > 1]
+        kernels = [variable for variable in _variables(groups) if variable.shape.rank > 1]
         return loss + self._weight_decay * sum(tf.nn.l2_loss(kernel) for kernel in kernels)
 
 
 @without_autograph
 def _call(student: tf_keras.Model, images: tf.Tensor) -> tf.Tensor:
     return student(images, training=True)
+
+
+def _variables(groups: list[ParameterGroup]) -> list[tf.Variable]:
+    return [variable for group in groups for variable in group.variables]
 
 
 def _scaled(loss: tf.Tensor | None, loss_scale: LossScale | None) -> tf.Tensor | None:
@@ -138,15 +168,13 @@ def _share(loss: tf.Tensor | None) -> tf.Tensor | None:
 
 @without_autograph
 def _apply(
-    tape: tf.GradientTape,
-    loss: tf.Tensor | None,
+    gradients: list[tf.Tensor | None],
     groups: list[ParameterGroup],
     loss_scale: LossScale | None,
     after_step: Callable[[], None] | None = None,
 ) -> None:
-    if loss is None:
-        return
-    gradients = tape.gradient(loss, [v for group in groups for v in group.variables])
+    if not groups:
+        return None
     if loss_scale is None:
         return _step(groups, gradients, after_step)
     replica = tf.distribute.get_replica_context()
@@ -160,7 +188,7 @@ def _apply(
         one = strategy.experimental_local_results(finite)[0]
         tf.cond(one, lambda: strategy.extended.call_for_each_replica(step, (gradients,)), lambda: None)
 
-    replica.merge_call(step_all, (finite, gradients))
+    return replica.merge_call(step_all, (finite, gradients))
 
 
 def _step(

@@ -103,6 +103,7 @@ class PhaseSetup:
             weight_decay=spec.weight_decay,
             label_loss=self._label_loss,
             label_weight=spec.label_weight,
+            num_parts=spec.gradient_accumulation_steps,
             scales_loss=spec.mixed_precision == "float16",
             **options,
         )

@@ -61,6 +61,13 @@ class Experiment:
             "do not go together: activations would be rounded in half precision; leave one of them out",
         )
 
+        num_parts = self.training.gradient_accumulation_steps
+        require(
+            self.data.batch_size % num_parts == 0,
+            f"--gradient_accumulation_steps={num_parts} does not divide --batch_size={self.data.batch_size}; "
+            "a batch is run in equal parts",
+        )
+
     def on_signals(self, scale: float, zero_point: int) -> "Experiment":
         """The same experiment on signals, whose 8 bits mean scale * (step - zero_point), steps and zero point 0..255.
 

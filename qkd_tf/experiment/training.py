@@ -104,6 +104,12 @@ class TrainingSpec:
         choices=PRECISIONS,
         section="Accelerators",
     )
+    gradient_accumulation_steps: int = option(
+        1,
+        "Equal parts of a batch that run one after the other, with one step for all: a part's memory for a whole "
+        "batch's gradient. BatchNormalization sees a part.",
+        section="Accelerators",
+    )
     jit_compile: bool = option(
         False, "Compile the training step with XLA: for accelerators; slower on CPUs.", section="Accelerators"
     )
@@ -224,6 +230,12 @@ class TrainingSpec:
             not self.jit_compile or self.mixed_precision == "float32",
             f"--jit_compile and --mixed_precision={self.mixed_precision} do not go together: "
             "XLA takes the step as it is written; leave one of them out",
+        )
+        require_count(self.gradient_accumulation_steps, "gradient_accumulation_steps", 1, why="1 runs a batch whole")
+        require(
+            self.gradient_accumulation_steps == 1 or self.strategy == "default",
+            f"--gradient_accumulation_steps={self.gradient_accumulation_steps} and --strategy={self.strategy} do not "
+            "go together: several devices have their parts of a batch already; leave one of them out",
         )
         require_count(self.steps_per_execution, "steps_per_execution", 1, why="1 looks at every step")
         require_known(self.strategy, STRATEGIES, "--strategy")

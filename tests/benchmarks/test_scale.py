@@ -67,13 +67,13 @@ def test_cost_of_an_image_is_what_more_of_them_take():
     cost = Cost.of((10, 7.0), (30, 11.0))
     assert (cost.fixed, cost.of_image) == (5.0, 0.2)
     assert cost.hours(50_000) == pytest.approx((5 + 10_000) / 3600)
-    assert Cost.of((0, 3.0), (0, 3.0)) == Cost(3.0, 0.0)
-    assert Cost.of((10, 9.0), (30, 4.0)) == Cost(9.0, 0.0)  # the first run had something to build
+    assert Cost.of((0, 3.0)) == Cost(3.0, 0.0)
+    assert Cost.of((10, 9.0), (30, 4.0)) == Cost(9.0, 0.0)  # other work came between
 
 
 @pytest.mark.parametrize("faster, of_image", [("cores", 0.2 * 2 / CORES), ("gpu", 1 / GPU_IMAGES), ("nothing", 0.2)])
-def test_another_machine_is_reckoned_by_what_makes_a_step_faster(faster, of_image):
-    assert Cost(5.0, 0.2).reckoned(faster, 2) == Cost(5.0, pytest.approx(of_image))
+def test_another_machine_is_calculated_by_what_makes_a_step_faster(faster, of_image):
+    assert Cost(5.0, 0.2).elsewhere(faster, 2) == Cost(5.0, pytest.approx(of_image))
 
 
 @pytest.mark.slow

@@ -51,6 +51,15 @@ def test_other_phases_are_refused_by_the_flag(experiment):
         ablation.schedule("qat", experiment("--phases=self_studying,tutoring", "--epochs=1,2", "--learning_rates=0.1"))
 
 
+def test_rates_that_are_open_are_left_to_the_cells(tmp_path):
+    without_rates = [flag for flag in ARGUMENTS if "learning_rates" not in flag]
+    for flags, number in ((without_rates, 0), (ARGUMENTS, 1)):
+        with saved_flags(ablation.FLAGS):
+            ablation.FLAGS(flags)
+            found = ablation.overrides("qat", (2, 2), 0, experiment_from_flags(ablation.FLAGS), tmp_path)
+        assert sum("--learning_rates" in flag for flag in found) == number
+
+
 def test_cell_is_the_flag_file_but_for_what_it_sets(experiment, tmp_path):
     commands = []
 

@@ -343,13 +343,13 @@ CASES = {
         (3, 4, 3),
     ),
     "add": Case(
-        "CONV_2D QUANTIZE MAXIMUM CONV_2D ADD",
+        "CONV_2D QUANTIZE QUANTIZE CONV_2D ADD",
         _add(activation=False),
         spec=dataclasses.replace(LOW, last_layer_bits=4),
         intervals={"stem_requantize": ("stem", FOUR_BITS)},
     ),
     "add_relu": Case(
-        "CONV_2D QUANTIZE MAXIMUM CONV_2D ADD",
+        "CONV_2D QUANTIZE QUANTIZE CONV_2D ADD",
         _add(activation=True),
         spec=dataclasses.replace(LOW, last_layer_bits=4),
         intervals={"stem_requantize": ("stem", FOUR_BITS)},
@@ -361,12 +361,12 @@ CASES = {
     ),
     "swish": Case("CONV_2D LOGISTIC MUL", _swish, (8, 6, 3)),
     "swish_low_bit": Case(
-        "CONV_2D LOGISTIC MUL MAXIMUM CONV_2D",
+        "CONV_2D LOGISTIC MUL QUANTIZE CONV_2D",
         _through(_swish, layers.Conv2D(5, 1)),
         spec=dataclasses.replace(LOW, last_layer_bits=4),
     ),
     "leaky_relu": Case(
-        "CONV_2D LEAKY_RELU QUANTIZE MAXIMUM CONV_2D LEAKY_RELU",
+        "CONV_2D LEAKY_RELU QUANTIZE QUANTIZE CONV_2D LEAKY_RELU",
         _through(
             layers.Conv2D(4, 3, use_bias=False, name="conv"),
             layers.BatchNormalization(),
@@ -378,7 +378,7 @@ CASES = {
         intervals={"leaky_requantize": ("leaky", FOUR_BITS)},
     ),
     "prelu": Case(
-        "CONV_2D PRELU QUANTIZE MAXIMUM CONV_2D PRELU RESHAPE FULLY_CONNECTED PRELU",
+        "CONV_2D PRELU QUANTIZE QUANTIZE CONV_2D PRELU RESHAPE FULLY_CONNECTED PRELU",
         _through(
             layers.Conv2D(4, 3, name="conv"),
             layers.PReLU(shared_axes=[1, 2], name="channels"),
@@ -414,13 +414,13 @@ CASES = {
     ),
     "bounded_relus": Case("CONV_2D CONV_2D ADD MAX_POOL_2D QUANTIZE", _bounded_relus, (8, 6, 3)),
     "hard_swish": Case(
-        "CONV_2D DEPTHWISE_CONV_2D MUL MAXIMUM CONV_2D",
+        "CONV_2D DEPTHWISE_CONV_2D MUL QUANTIZE CONV_2D",
         _through(_hard_swish, layers.Conv2D(5, 1)),
         (8, 6, 3),
         dataclasses.replace(LOW, last_layer_bits=4),
     ),
     "squeeze_excite": Case(
-        "CONV_2D LOGISTIC MUL MEAN MAXIMUM RESHAPE CONV_2D LOGISTIC MUL CONV_2D",
+        "CONV_2D LOGISTIC MUL MEAN QUANTIZE RESHAPE CONV_2D LOGISTIC MUL CONV_2D",
         _through(_squeeze_excite, layers.Conv2D(5, 1)),
         (8, 6, 3),
     ),
@@ -432,13 +432,13 @@ CASES = {
         (9, 7, 3),
     ),
     "max_pool": Case(
-        "CONV_2D MAXIMUM MAX_POOL_2D CONV_2D",
+        "CONV_2D QUANTIZE MAX_POOL_2D CONV_2D",
         _through(layers.Conv2D(4, 3), layers.MaxPooling2D((3, 2), (2, 1), "same"), layers.Conv2D(5, 1)),
         (9, 8, 3),
         dataclasses.replace(LOW, last_layer_bits=4),
     ),
     "relu_alone": Case(
-        "CONV_2D MAX_POOL_2D QUANTIZE MAXIMUM CONV_2D",
+        "CONV_2D MAX_POOL_2D QUANTIZE QUANTIZE CONV_2D",
         _through(
             layers.Conv2D(4, 3, name="signed"), layers.MaxPooling2D(2), layers.ReLU(name="relu"), layers.Conv2D(5, 1)
         ),
@@ -446,7 +446,7 @@ CASES = {
         intervals={"relu": ("signed", FOUR_BITS)},
     ),
     "relu_alone_seven_bits": Case(
-        "CONV_2D MAX_POOL_2D QUANTIZE MAXIMUM CONV_2D",
+        "CONV_2D MAX_POOL_2D QUANTIZE QUANTIZE CONV_2D",
         _through(
             layers.Conv2D(4, 3, name="signed"), layers.MaxPooling2D(2), layers.ReLU(name="relu"), layers.Conv2D(5, 1)
         ),
@@ -454,7 +454,7 @@ CASES = {
         intervals={"relu": ("signed", 1.03)},
     ),
     "relu6_alone": Case(
-        "CONV_2D QUANTIZE MAXIMUM CONV_2D ADD QUANTIZE QUANTIZE CONCATENATION QUANTIZE MAXIMUM CONV_2D",
+        "CONV_2D QUANTIZE QUANTIZE CONV_2D ADD QUANTIZE QUANTIZE CONCATENATION QUANTIZE QUANTIZE CONV_2D",
         _through(_pre_activation, layers.ReLU(6.0, name="relu6"), layers.Conv2D(5, 1)),
         spec=dataclasses.replace(LOW, last_layer_bits=4),
         intervals={"relu6": ("normalization", 64 * 6 / 15.4)},  # 15 steps end below 6
@@ -475,13 +475,13 @@ CASES = {
         normalized=False,
     ),
     "requantize_signed": Case(
-        "QUANTIZE MAXIMUM CONV_2D",
+        "QUANTIZE QUANTIZE CONV_2D",
         _through(layers.Conv2D(4, 3)),
         spec=dataclasses.replace(LOW, first_layer_bits=3, last_layer_bits=3),
         intervals={"normalization_requantize": ("normalization", THREE_BITS)},
     ),
     "maximum": Case(
-        "CONV_2D MAXIMUM CONV_2D MAXIMUM CONV_2D",
+        "CONV_2D QUANTIZE CONV_2D QUANTIZE CONV_2D",
         _through(layers.Conv2D(4, 3), layers.Conv2D(4, 3, name="inner"), layers.Conv2D(4, 3)),
         spec=dataclasses.replace(LOW, last_layer_bits=4),
         intervals={"inner": ("inner", 0.5)},  # half of the range is clipped, above and below
@@ -493,7 +493,7 @@ CASES = {
         intervals={"stem_requantize": ("stem", FOUR_BITS)},
     ),
     "concatenation_low_bit": Case(
-        "CONV_2D QUANTIZE CONV_2D MAXIMUM CONV_2D QUANTIZE QUANTIZE QUANTIZE CONCATENATION MAXIMUM CONV_2D",
+        "CONV_2D QUANTIZE CONV_2D QUANTIZE CONV_2D QUANTIZE QUANTIZE QUANTIZE CONCATENATION QUANTIZE CONV_2D",
         _through(_concatenated, layers.Conv2D(5, 1)),
         spec=dataclasses.replace(LOW, residual_bits=5, last_layer_bits=4),
     ),
@@ -536,7 +536,7 @@ CASES = {
         intervals=dict.fromkeys(("relu6", "depthwise_relu6"), ("normalization", 64 * 12 / 21)),  # 6 is 10.5 steps
     ),
     "requantize_dark_pixels": Case(
-        "QUANTIZE MAXIMUM CONV_2D",
+        "QUANTIZE QUANTIZE CONV_2D",
         _through(layers.Rescaling(1 / 64, -200 / 64, name="dark"), layers.Conv2D(4, 3)),
         spec=dataclasses.replace(LOW, first_layer_bits=7, last_layer_bits=7),
         intervals={"dark_requantize": ("dark", 256 / 77)},  # pixel 72 lies between two steps

@@ -88,6 +88,15 @@ def test_no_class_loses_its_last_picture_to_validation(root):
         assert set(values_of(splits.calibration).values()) == {0, 1, 2}
 
 
+def test_one_picture_a_class_is_a_set_too(tmp_path):
+    for index in range(10):
+        for split in ("train", "test"):
+            write(tmp_path / split / f"class {index}" / "1.png", value=index)
+    splits = load(tmp_path, validation_fraction=0.2, batch_size=4)
+    assert len(values_of(splits.validation)) == 2 and splits.num_train == 8
+    assert any("no training image of class" in note for note in splits.notes)
+
+
 def test_a_folder_of_validation_is_taken_as_it_is(root):
     write(root / "validation" / "bee" / "1.png", value=50)
     splits = load(root)
