@@ -48,7 +48,7 @@ STORAGES = ("int8", *PHONE.int4)
 KERNELS = {"litert": "default", "litert_reference": "reference"}
 KEY = ("subject", "storage", "kernels", "processor")
 SHARES = ("equal_integers", "equal_operators", "equal_logits")
-PIXELS = 2 * 224 * 224  # that are asked of a network, on each of four processors, of which none is fast
+PIXELS = 224 * 224  # of a network that are asked of each processor, of which none is fast
 # Network -> shape of its pictures, classes, bits.
 NETWORKS = {"resnet8": ((32, 32, 3), 10, (8, 4, 2)), "mobilenet_v2_1.0": ((224, 224, 3), 1000, (8, 6, 4, 2))}
 

@@ -121,7 +121,7 @@ def unlike(content: bytes, found: IntegerGraph, expected: IntegerGraph, handoff:
     return lines
 
 
-# Row of ARITHMETICS of a file with INT4 convolutions -> the processors on which LiteRT has another for it.
+# Row of ARITHMETICS of a file with INT4 convolutions -> the other processors, on which LiteRT computes it in another.
 INT4_ROWS = {"litert_int4": "ARM64", "litert_int4_arm64": "x86-64"}
 
 
@@ -154,8 +154,8 @@ def remarks(rows: dict, judge: str, target: Target, num_images: int) -> list[str
         )
     if row["arithmetic"] in INT4_ROWS:
         lines.append(
-            f"INT4 convolutions are rounded in another way on {INT4_ROWS[row['arithmetic']]}: what is proven here is "
-            "proven for processors of this kind; --weight_storage=int4 is the same on both"
+            f"LiteRT rounds INT4 convolutions differently on {INT4_ROWS[row['arithmetic']]}, and may compute other "
+            "integers there; a file with --weight_storage=int4 computes the same on both"
         )
     return lines
 
