@@ -57,6 +57,7 @@ class Prepared:
       contents: what the experiment is made of, as digests (`identity`).
       class_weights: factor of each class's examples; None where all are 1.
       proof: what `Network.prove` returned, by role.
+      at_bits: the student by widths, as of `Networks`.
     """
 
     student: QuantizedStudent
@@ -65,6 +66,7 @@ class Prepared:
     contents: dict[str, str]
     class_weights: list[float] | None
     proof: dict[str, dict | None]
+    at_bits: dict[tuple[int, int], QuantizedStudent]
 
 
 def run(
@@ -104,6 +106,9 @@ def run(
         look.at("quantized", student.model)
         look.keep()
 
+    def init_intervals_of(at_other_bits: QuantizedStudent) -> None:
+        calibrate(at_other_bits, images, experiment.quantization.interval_init, experiment.seed)
+
     def keep_full_precision() -> None:
         """For other runs, which need not train it again."""
         with durable.whole_folder(folder.full_precision) as part:
@@ -115,8 +120,9 @@ def run(
     with locked(folder.path):
         folder.claim(prepared.contents, identity.WORDS)
         look.keep()
-        trained = Networks(student, teacher, experiment.pretrained)
-        events = Events(init_intervals, keep_full_precision, given.after_epoch or Events.after_epoch)
+        trained = Networks(student, teacher, experiment.pretrained, prepared.at_bits)
+        after_epoch = given.after_epoch or Events.after_epoch
+        events = Events(init_intervals, keep_full_precision, after_epoch, init_intervals_of)
         place = Place(folder, stop, devices)
         phases = Trainer(experiment.training, trained, splits, place, events, prepared.class_weights).run()
         for note in look.notes_on_end(phases[-1]["best_validation_top1"]) if phases else ():
@@ -137,24 +143,30 @@ def _prepare(experiment: Experiment, devices: Distribution, given: InMemory, sou
     found = {"student": network}
     with devices.scope():
         implementation = quantizer_implementation(experiment.training)
-        student = quantize_student(network.model, experiment.quantization, implementation, plan)
+        own = experiment.quantization.bits
+        at_bits = {own: quantize_student(network.model, experiment.quantization, implementation, plan)}
+        for bits in experiment.training.bits:
+            if bits != own:
+                spec = experiment.quantization.at(bits)
+                at_bits[bits] = quantize_student(network.model, spec, implementation)
         if experiment.teacher:
             found["teacher"] = networks.checked_teacher(experiment, shape, num_classes, given.teacher)
     pictures = networks.proof_images(experiment.data, source)
     proof = {role: network.prove(pictures) for role, network in found.items()}
     splits = data.pipelines(source, experiment.data, given.augment)
     weights = class_weights(experiment.training.class_weights, splits.label_names, splits.num_by_class)
-    handoff.require_readable(student, splits.fingerprint["num_test"])
+    handoff.require_readable(at_bits[own], splits.fingerprint["num_test"])
     devices.require_same(splits.fingerprint, "their images")
     teacher = found["teacher"].model if experiment.teacher else None
     contents = identity.contents(network.model, teacher, splits.fingerprint, experiment.unnamed_weights)
     if splits.augmentation:
         contents["augmentation"] = splits.augmentation.sha256[:16]
-    student, teacher = student.with_models(devices.replicated), teacher and devices.replicated(teacher)
+    at_bits = {bits: student.with_models(devices.replicated) for bits, student in at_bits.items()}
+    student, teacher = at_bits[own], teacher and devices.replicated(teacher)
     notes = [note for network in found.values() for note in network.notes]
     notes += experiment.notes_on(splits.num_train)
     print(*experiment.notes, *experiment.data.notes, *splits.notes, *notes, student.summary(), sep="\n")
-    return Prepared(student, teacher, splits, contents, weights, proof)
+    return Prepared(student, teacher, splits, contents, weights, proof, at_bits)
 
 
 def _calibrate(experiment: Experiment, student: QuantizedStudent, images: list[tf.Tensor]) -> None:

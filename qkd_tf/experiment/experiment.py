@@ -55,6 +55,14 @@ class Experiment:
             not self.training.phases or any(phase.name != "full_precision" for phase in self.training.phases),
             "--phases=full_precision alone trains no quantized student; add self_studying, co_studying or tutoring",
         )
+        own = self.quantization.bits
+        named = [phase.bits or own for phase in self.training.phases if phase.name != "full_precision"]
+        last = named[-1] if named else own
+        require(
+            last == own,
+            f"--phase_bits ends in w{last[0]}a{last[1]}, and the file is to have w{own[0]}a{own[1]} (--weight_bits, "
+            "--activation_bits); let the last quantized phase have these widths",
+        )
         require(
             self.quantization.ewgs_scale == 0 or self.training.mixed_precision == "float32",
             f"--ewgs_scale={self.quantization.ewgs_scale} and --mixed_precision={self.training.mixed_precision} "

@@ -43,6 +43,7 @@ PLACEHOLDERS = {
     "configs/NAME.flags": "configs/demo.flags",
     "/shared/runs/NAME": "runs/shared",
     "--student=…": "--student=nets:build",
+    "--student=MODEL": "--student=nets:build",
     "--dataset=…": "--dataset=folder:PICTURES",
     "--tflite=…": "--tflite=RUN/export/model.tflite",
     "--tflite=FILE": "--tflite=RUN/export/model.tflite",
@@ -59,6 +60,7 @@ PLACEHOLDERS = {
 }
 # Module -> flags that it cannot do without and that a page which only names the command leaves out.
 LEFT_OUT = {
+    "qkd_tf.new": {"--student": "nets:build", "--dataset": "folder:PICTURES", "--output": "new.flags"},
     "qkd_tf.train": {"--run_dir": "runs/left_out", "--flagfile": "configs/demo.flags"},
     "qkd_tf.preflight": {"--student": "nets:build", "--dataset": "folder:PICTURES", "--image_size": "96"},
     "qkd_tf.sensitivity": {"--run_dir": "RUN"},
@@ -326,6 +328,8 @@ def run_unit(shared, sandbox):
             write_weights(sandbox / name)
         if not prepares(unit):
             (sandbox / "DIR").symlink_to(shared / "DIR")
+        if "--flagfile=patterns.flags" in title(unit):  # an earlier command of the page writes it
+            start("qkd_tf.new", ["--student=nets:build", "--dataset=folder:PICTURES", "--output=patterns.flags"])
         for found in unit:
             if reason(found):
                 parse(found)
