@@ -296,7 +296,7 @@ def test_what_could_never_be_read_is_refused_in_a_line_and_all_else_is_read():
     large = huge_student(3_000)
     assert handoff.num_code_images(large) == 1 and handoff.code_bytes_of_image(large) > handoff.MAX_CODE_BYTES
     handoff.require_readable(large, 10_000)
-    with pytest.raises(ExperimentError, match=r"one image, in each .* 10,[0-9,]+ bytes .* 4,294,967,296 .*--image_size"):
+    with pytest.raises(ExperimentError, match=r"one image, in each .* 10,[0-9,]+ bytes .* 4,294,967,296 .*image_size"):
         handoff.require_readable(huge_student(5_000))
 
 
