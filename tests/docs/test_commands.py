@@ -120,6 +120,7 @@ OTHERS = {
     "make networks": "hours; tests/benchmarks/test_networks_table.py",
     "make networks FLAGS='--dataset=imagenet2012 --data_dir=DIR'": "make networks",
     "make soak": "an hour; tests/benchmarks/test_soak.py runs a sample",
+    "pytest --processor=cortex-a53 tests/tflite_export/inference/test_integer_reference.py --runxfail": "make arm64",
     "make arm64": "QEMU, an hour; tests/tflite_export/test_arm64.py",
     "make arm64 RUNS='RUN …'": "make arm64",
     "make micro": "needs a package of XMOS; tests/tflite_export/bundles/test_micro_bundle.py",
