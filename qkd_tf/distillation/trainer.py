@@ -102,6 +102,7 @@ class Trainer:
         self._best_student: list[np.ndarray] = []
         self._batch_norm_batches = BATCH_NORM_BATCHES if spec.batch_norm_batches < 0 else spec.batch_norm_batches
         self._shifts = spec.shifts_trained_statistics(self._pretrained, splits.num_train)
+        self._may_keep_start = spec.may_keep_start(self._pretrained, splits.num_train)
         own, *others = (student.model for student in networks.students.values())
         models = (networks.student.plain, own, self._teacher, *others)
         self._random = random_state.generators(*(model for model in models if model is not None))
@@ -183,6 +184,9 @@ class Trainer:
             if self._average:
                 self._average.reset(self._student.trained_variables)
             progress = {**progress, "first_intervals": self._student.intervals()}
+            if phase.quantized and self._may_keep_start:
+                top1 = _top1_each({"student": distiller.student}, self._splits.validation)["student"]
+                progress |= {"best": self._keep(0, top1)}
         steps = self._splits.steps_per_epoch
         done = progress["epoch"] * steps + progress["step"]
         with (
@@ -246,9 +250,8 @@ class Trainer:
                 row["intervals"] = self._student.intervals()
                 shown.tell(self._collapse_notes(progress, row["intervals"], logits["student"]))
             best = progress["best"] if self._spec.keep_epoch == "best" else None
-            if best is None or row["validation_top1"] >= best["validation_top1"]:  # of equals, the later
-                best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"]}
-                self._best_student = [variable.numpy() for variable in self._student_variables()]
+            if _is_better(row["validation_top1"], best):
+                best = self._keep(epoch + 1, row["validation_top1"])
         history = progress["history"] + [row]
         progress = {**progress, "epoch": epoch + 1, "step": 0, "seconds": 0.0, "best": best, "history": history}
         self._save(progress, distiller)
@@ -258,6 +261,11 @@ class Trainer:
         self._events.after_epoch(label, epoch, scalars)
         self._place.stop.check()
         return progress
+
+    def _keep(self, epoch: int, top1: float) -> dict:
+        """Keeps the student as it is, after that epoch of the phase, as its best so far; 0 is the phase's start."""
+        self._best_student = [variable.numpy() for variable in self._student_variables()]
+        return {"epoch": epoch, "validation_top1": top1}
 
     def _collapse_notes(self, progress: dict, intervals: list[float], logits: np.ndarray) -> list[str]:
         """What is to be said of an epoch whose progress is that before it."""
@@ -397,6 +405,13 @@ BATCH_NORM_BATCHES = 20  # where the flag leaves it open
 VALIDATED = {"student": "validation_top1", "teacher": "teacher_validation_top1"}
 
 
+def _is_better(top1: float, best: dict | None) -> bool:
+    """Than the best epoch so far: of equal epochs the later, and an epoch has to beat what the phase began with."""
+    if best is None:
+        return True
+    return top1 >= best["validation_top1"] if best["epoch"] else top1 > best["validation_top1"]
+
+
 def _top1_each(models: dict[str, tf_keras.Model], batches: tf.data.Dataset) -> dict[str, float]:
     """Percent by name, in one pass."""
     logits, labels = predict_each(models, batches)
@@ -411,5 +426,8 @@ def _line(result: dict) -> str:
     """A phase's outcome for a person."""
     teacher = f", teacher {result['teacher_test_top1']:.2f} %" if "teacher_test_top1" in result else ""
     widths = f" at w{result['weight_bits']}a{result['activation_bits']}" if "weight_bits" in result else ""
-    kept = f"epoch {result['best_epoch']} of {result['epochs']} (validation {result['best_validation_top1']:.2f} %)"
+    epoch = f"epoch {result['best_epoch']} of {result['epochs']}"
+    if not result["best_epoch"]:
+        epoch = f"the student before the phase, which none of {result['epochs']} epochs made better,"
+    kept = f"{epoch} (validation {result['best_validation_top1']:.2f} %)"
     return f"{result['phase']}{widths}: {kept} is kept; test: student {result['student_test_top1']:.2f} %{teacher}"

@@ -68,7 +68,9 @@ class TrainingSpec:
     keep_epoch: str = option(
         "best",
         "Student that goes on from a phase: the best epoch's on validation, or the last one's, where a small "
-        "validation split would choose by chance among epochs of a learning rate that falls to 0.",
+        "validation split would choose by chance among epochs of a learning rate that falls to 0. With best, a student "
+        f"that came with weights and trains on fewer than {FEW_PICTURES:,} images has to get better. Otherwise it goes "
+        "on as it was before the phase.",
         choices=KEPT_EPOCHS,
     )
     one_cosine: bool = option(
@@ -223,6 +225,16 @@ class TrainingSpec:
         by_default = not self.phases or num_train < FEW_PICTURES
         asked = self.batch_norm_statistics == "shift"
         return self.shifts_calibrated_statistics(pretrained) and (asked or by_default)
+
+    def may_keep_start(self, pretrained: frozenset[str], num_train: int) -> bool:
+        """Whether a quantized phase may end with the student that it began with, where no epoch validates better.
+
+        Few pictures cannot teach a student that came with weights much, and take from it what they do not show.
+
+        Args:
+          num_train: training images.
+        """
+        return self.keep_epoch == "best" and "student" in pretrained and num_train < FEW_PICTURES
 
     def __post_init__(self) -> None:
         require_known(self.optimizer, OPTIMIZERS, "--optimizer")

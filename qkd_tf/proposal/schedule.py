@@ -59,7 +59,7 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
         notes = _choose_first_training(draft, student)
     why = f"Epochs of each phase, {steps:,} steps each: more mostly bring accuracy, fewer a first file sooner."
     draft.choose("epochs", [str(number[name]) for name in names], why)
-    if source.validation.num_examples < FEW_VALIDATION:
+    if source.validation.num_examples < FEW_VALIDATION and not student.is_trained:  # which has to get better
         why = f"{source.validation.num_examples} validation examples are too few to choose the best epoch."
         draft.choose("keep_epoch", "last", why)
     return notes

@@ -397,13 +397,14 @@ def test_command_that_cannot_run_here_is_parsed_and_a_training_passes_its_pre_fl
 def test_own_model_goes_from_a_fresh_folder_to_a_file_and_each_step_says_the_next(sandbox, capsys):
     """Nothing is changed but the number of epochs."""
     (unit,) = [unit for page, unit in UNITS if page == README and OWN in unit]
-    assert [found.module for found in unit] == ["qkd_tf.preflight", "qkd_tf.train", "tflite_export"]
+    assert [found.module for found in unit] == ["qkd_tf.new", "qkd_tf.train", "tflite_export"]
     for folder in ("RUN", "runs"):
         shutil.rmtree(folder)
     told = []
     for found in unit:
-        start(found.module, shlex.split(found.rest.replace("--epochs=30", "--epochs=3")))
+        start(found.module, [*shlex.split(found.rest), *["--epochs=3"] * (found.module == "qkd_tf.train")])
         told.append(capsys.readouterr().out)
+    assert "next: python -m qkd_tf.train --flagfile=mine.flags" in told[0]
     assert "next: python -m tflite_export --run_dir=runs/mine" in told[1]
     assert "report: runs/mine/report.html" in told[2]
     assert json.loads((sandbox / "runs/mine/export/verification.json").read_text())["passed"]

@@ -73,7 +73,6 @@ def test_file_for_a_saved_model_trains(capsys):
         "--activation_bits=4",
         "--phases=self_studying",
         "--epochs=30",
-        "--keep_epoch=last",
         "--target=phone",
     ]
     assert "# --nohorizontal_flip\n" in text
