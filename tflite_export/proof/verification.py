@@ -155,7 +155,7 @@ def remarks(rows: dict, judge: str, target: Target, num_images: int) -> list[str
     if row["arithmetic"] in INT4_ROWS:
         lines.append(
             f"LiteRT rounds INT4 convolutions differently on {INT4_ROWS[row['arithmetic']]}, and may compute other "
-            "integers there; a file with --weight_storage=int4 computes the same on both"
+            "integers there; --weight_storage=int4 avoids that"
         )
     return lines
 
