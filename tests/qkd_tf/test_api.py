@@ -156,8 +156,8 @@ def test_phases_at_widths_of_their_own_are_told_apart_from_callback_to_report(tm
     kernels = {row["layer"]: row["num_bits"] for row in made.results["coverage"] if row["tensor"] == "kernel"}
     assert kernels == {"conv1": 8, "conv2": 2, "conv3": 5, "conv4": 2, "logits": 8}
     lines = capsys.readouterr().out.splitlines()
-    (at_8,) = [line for line in lines if line.startswith("self_studying: convnet_small quantizes")]
-    (at_2,) = [line for line in lines if line.startswith("self_studying_2: convnet_small quantizes")]
+    (at_8,) = [line for line in lines if line.startswith("self_studying: quantized tensors of convnet_small")]
+    (at_2,) = [line for line in lines if line.startswith("self_studying_2: quantized tensors of convnet_small")]
     assert "4 kernels at 8 bits" in at_8 and "1 kernel at 5 bits" in at_8
     assert "2 kernels at 2 bits" in at_2 and "1 kernel at 5 bits" in at_2
     with pytest.raises(ExperimentError, match="another experiment, which differs in --phase_bits;"):
