@@ -263,6 +263,7 @@ def _scan(spec: DataSpec, root: pathlib.Path, files: dict[str, Files], source: S
         + shape_notes(spec, *itertools.chain(*map(itertools.repeat, sizes.tolist(), counts.tolist()))),
         content_sha256=_content(left, digests, root, source.label_names),
         sizes=tuple(map(tuple, sizes.tolist())),
+        is_sound=True,
         scan=None,
         early_notes=tuple,
     )

@@ -84,7 +84,6 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
       ExperimentError: images that cannot be decoded or differ in size, too few of them, or labels that are no class;
         an augmentation that `open_augmentation` refuses.
     """
-    is_scanned = source.scan is not None
     if source.scan:
         source = source.scan(source)
     require_enough(source, spec)
@@ -102,7 +101,7 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
             examples[name],
             transforms[name],
             name in kept,
-            is_scanned,
+            source.is_sound,
             functools.partial(_checked, f"the {name} split of {spec.name} has the label", len(source.label_names)),
         )
         for name in shapes
@@ -180,7 +179,7 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
 def pictures_of_test(source: Source, spec: DataSpec) -> "Pictures":
     """The test split of `pipelines` alone, of a source that was scanned or need not be: none of it is kept."""
     *_, fit_and_crop = _transforms(source, spec)
-    return Pictures(source.test, fit_and_crop, kept=False, checked=lambda label: label)
+    return Pictures(source.test, fit_and_crop, kept=False, is_sound=source.is_sound, checked=lambda label: label)
 
 
 def require_enough(source: Source, spec: DataSpec) -> None:
@@ -249,7 +248,7 @@ class Pictures:
     Args:
       transform: pixels [h, w, C] of any size -> [H, W, C].
       kept: decode once and keep in memory; else decode whenever they are read, behind a shuffle of what is stored.
-      is_scanned: every one can be decoded. Else what is kept is decoded before the first is asked for, to find out.
+      is_sound: every one can be decoded. Else what is kept is decoded before the first is asked for, to find out.
       checked: label -> the same; it ends the reading where that is no class. Of what is kept all labels are looked
         at beforehand.
     """
@@ -259,13 +258,13 @@ class Pictures:
         examples: Examples,
         transform: Callable[[tf.Tensor], tf.Tensor],
         kept: bool,
-        is_scanned: bool,
+        is_sound: bool,
         checked: Callable[[tf.Tensor], tf.Tensor],
     ):
         self._examples = examples
         self._transform = transform
         self._checked = (lambda label: label) if kept else checked
-        self._is_scanned = is_scanned
+        self._is_sound = is_sound
         self._kept = self._decoded(examples.read(None)).cache() if kept else None
 
     def ordered(self, first: int = 0) -> tf.data.Dataset:
@@ -289,7 +288,7 @@ class Pictures:
         if self._kept is None:
             stored = self._shuffled(self._examples.read(seed), self._examples.buffer, seed)
             return self._decoded(part(stored.skip(first)))
-        if self._is_scanned and not is_whole:
+        if self._is_sound and not is_whole:
             return self._decoded(part(self._shuffled(self._examples.read(None), number, seed).skip(first)))
         return part(self._shuffled(self._kept, number, seed).skip(first))
 
@@ -300,7 +299,7 @@ class Pictures:
     def labels(self, every: bool = False) -> np.ndarray:
         """Those of what is kept, or of what is streamed the first DIGESTED, or `every` one: [N] int64."""
         if self._kept is not None:
-            stored = self._examples.read(None) if self._is_scanned else self._kept
+            stored = self._examples.read(None) if self._is_sound else self._kept
         else:
             stored = self._examples.read(None).take(-1 if every else DIGESTED)
         labels = stored.map(lambda _, label: label).batch(DIGESTED)

@@ -48,6 +48,7 @@ class Source:
         both are so already. Raises ExperimentError for images that cannot be used.
       early_notes: what `scan` is going to note of the pictures' shapes, as far as some of them tell; decodes these.
       sizes: heights and widths of the stored pictures, each once, where the scan has seen them; else empty.
+      is_sound: whether that scan decoded every image, so that none can be broken.
       input_params: of signals, what their 8 bits mean: number = scale * (step + grid.qmin); None of pictures.
 
     Raises:
@@ -65,6 +66,7 @@ class Source:
     scan: Callable[["Source"], "Source"] | None = None
     early_notes: Callable[[], tuple[str, ...]] = tuple
     sizes: tuple[tuple[int, int], ...] = ()
+    is_sound: bool = False
     input_params: TensorQuantParams | None = None
 
     def __post_init__(self):

@@ -126,7 +126,7 @@ def test_all_checks_in_order(monkeypatch, capsys, tmp_path):
         "all is well",
     ]
     monkeypatch.setattr(doctor, "chain", lambda: iter([Finding(False, "chain")]))
-    with pytest.raises(SystemExit, match="something must be mended"):
+    with pytest.raises(SystemExit, match="this machine is not ready"):
         doctor.main()
 
 

@@ -224,7 +224,7 @@ def test_a_batch_must_divide_among_the_replicas():
     devices = Distribution()
     devices.num_replicas = 3
     devices.require_divides(6)
-    with pytest.raises(ExperimentError, match="--batch_size=8 .* 3 replicas; .* a multiple of 3"):
+    with pytest.raises(ExperimentError, match="--batch_size=8 .* 3 replicas, .* a multiple of 3"):
         devices.require_divides(8)
 
 

@@ -334,7 +334,7 @@ def test_names_are_told_up_to_five_and_counted():
     for number in range(8):
         plain.free_name(f"block/{number}")
     plain.note_names()
-    assert plain.notes[0].endswith("'block/4' is block_4 and 3 more")
+    assert plain.notes[0].endswith("'block/4' to block_4 and 3 more")
 
 
 def test_layer_of_an_inner_model_whose_name_is_taken_gets_the_models_before_it(randomize):
