@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from qkd_tf.contract.kinds import POINTWISE_CONVOLUTION
 
+WEIGHT_STORAGES = ("auto", "int8", "int4", "int4_all")
+
 
 @dataclasses.dataclass(frozen=True)
 class Target:
@@ -30,6 +32,10 @@ class Target:
     reason: str
     odd_dilated_depthwise: bool = True
     compressed: bool = False
+
+    def storage(self, asked: str) -> str:
+        """What one of WEIGHT_STORAGES means here: "int8", or a key of `int4`."""
+        return self.auto if asked == "auto" else asked
 
 
 TARGETS: Mapping[str, Target] = {

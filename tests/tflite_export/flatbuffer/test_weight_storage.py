@@ -3,10 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from qkd_tf.contract.targets import TARGETS
+from qkd_tf.contract.targets import TARGETS, WEIGHT_STORAGES
 from tflite_export.bundles import vela
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor, constant
-from tflite_export.flatbuffer.weight_storage import WEIGHT_STORAGES, store, stored_as, unpacked
+from tflite_export.flatbuffer.weight_storage import store, stored_as, unpacked
 from tflite_export.inference.runtimes import RUNTIMES
 from tflite_export.load import ExportError
 from tflite_export.rebuilding.rebuild import INPUT_TYPES
