@@ -31,12 +31,17 @@ ROWS: Mapping[str, tuple[str, str, str]] = {
     "ss_cs": ("self_studying", "co_studying", "co_studying"),
     "ss_cs_tu": PLAN,
 }
-OVERRIDDEN = ("run_dir", "seed", "weight_bits", "activation_bits", "phases", "epochs", "learning_rates")
+OVERRIDDEN = ("run_dir", "seed", "bits", "weight_bits", "activation_bits", "phases", "epochs", "learning_rates")
 BASELINE = "qat"  # what the other rows are compared with, seed by seed
 
 FLAGS = flags.FLAGS.extended()  # those of the training, and its own
 FLAGS.DEFINE_list("rows", list(ROWS), f"Rows to run, of {', '.join(ROWS)}.")
-FLAGS.DEFINE_list("bits", ["w4a4"], "Bit widths of weights and activations, as w2a2, a list.")
+FLAGS.DEFINE_list(
+    "bits",
+    ["w4a4"],
+    "Bit widths of weights and activations, as w2a2, a list; in the place of the training's --bits.",
+    allow_override=True,
+)
 FLAGS.DEFINE_list("seeds", ["0", "1", "2"], "Seeds, a list of whole numbers.")
 FLAGS.DEFINE_string("results_dir", "", "Folder of the small result files; empty: results/ and the name of --run_dir.")
 

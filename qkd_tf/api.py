@@ -12,7 +12,16 @@ from qkd_tf import flags
 from qkd_tf.data import Function
 from qkd_tf.data.memory_set import GivenSet, source_of
 from qkd_tf.distillation.listeners import listener_of
-from qkd_tf.experiment import IN_MEMORY, TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY, ExperimentError, bit_widths, require
+from qkd_tf.experiment import (
+    AUTO_BITS,
+    IN_MEMORY,
+    TRAINED_IN_MEMORY,
+    UNTRAINED_IN_MEMORY,
+    ExperimentError,
+    bit_widths,
+    require,
+)
+from qkd_tf.flags import WIDTHS
 from qkd_tf.models.copier import is_graph
 from qkd_tf.models.keras3 import door
 from qkd_tf.outcome.run import Run
@@ -59,7 +68,8 @@ def fit(
         (`validation_fraction`).
       run_dir: new folder, or that of the same call before; None for a new one in runs/, whose name is printed. A call
         without one begins anew: to resume a run that was stopped, give its folder.
-      bits: widths of weights and activations, "w4a4"; single layers by `bits_rule=["regex=w8a8"]`.
+      bits: widths of weights and activations, "w4a4", or "auto", with `max_flash_bytes`: those of kernels are found
+        within that budget. Single layers by `bits_rule=["regex=w8a8"]`.
       phases: epochs by phase, in order, for instance {"self_studying": 30, "co_studying": 100, "tutoring": 70}, or
         names alone, with `epochs` as an option, a number for each or one for all; {} for intervals by calibration
         alone; None for self_studying, and with a teacher co_studying and tutoring behind it.
@@ -81,7 +91,7 @@ def fit(
       OSError: `run_dir` cannot be written.
       KeyboardInterrupt: a signal stopped the training; the step at hand is saved.
     """
-    weight_bits, activation_bits = bit_widths(str(bits), "bits")
+    widths = {"bits": bits} if bits == AUTO_BITS else dict(zip(WIDTHS, bit_widths(str(bits), "bits"), strict=True))
     told_by = ARGUMENTS | ({"epochs": "phases"} if isinstance(phases, Mapping) else {})
     for name in options.keys() & told_by.keys():
         raise ExperimentError(f"{name} is told by the argument {told_by[name]}; leave the option out")
@@ -118,7 +128,7 @@ def fit(
     if callbacks is not None:
         given["after_epoch"] = listener_of(callbacks)
     folder = pathlib.Path(run_dir or _fresh_folder(options["student"], bits))
-    options |= {"run_dir": folder, "weight_bits": weight_bits, "activation_bits": activation_bits}
+    options |= {"run_dir": folder, **widths}
     if isinstance(train_set, str):
         require(test_set is None and validation_set is None, f"{train_set} has its own test and validation images")
         options["dataset"] = train_set

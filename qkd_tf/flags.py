@@ -106,6 +106,16 @@ def _define_networks() -> None:
     )
 
 
+def _define_bits() -> None:
+    """What stands for several flags."""
+    FLAGS.DEFINE_string(
+        "bits",
+        None,
+        "auto: of each kernel the width that loses least of accuracy within --max_flash_bytes, 8 bits or fewer, is "
+        "found before it trains; tensors have 8. Takes the place of --weight_bits and --activation_bits.",
+    )
+
+
 def _define_phases() -> None:
     """Lists of one entry a phase."""
     FLAGS.DEFINE_list(
@@ -136,7 +146,11 @@ def _define_phases() -> None:
     )
 
 
-OWN = {"Networks": _define_networks, "Training": _define_phases}  # flags that are no field as they are
+OWN = {
+    "Networks": _define_networks,
+    "Quantization": _define_bits,
+    "Training": _define_phases,
+}  # flags that are no field as they are
 for _section in SPECS:
     FLAGS.begin(_section)
     OWN.get(_section, lambda: None)()
@@ -147,11 +161,14 @@ FLAGS.show_first(
     (
         *("dataset", "data_dir", "image_size", "batch_size", "max_steps", "max_eval_images"),
         *("student", "student_weights", "teacher", "teacher_weights"),
-        *("weight_bits", "activation_bits", "bits_rule"),
+        *("bits", "weight_bits", "activation_bits", "bits_rule"),
         *("phases", "epochs", "learning_rates"),
-        *("target", "run_dir", "seed"),
+        *("target", "max_flash_bytes", "run_dir", "seed"),
     )
 )
+
+
+WIDTHS = ("weight_bits", "activation_bits")  # flags whose place --bits takes
 
 
 def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True) -> ex.Experiment:
@@ -207,10 +224,21 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True)
         data=_spec(values, ex.DataSpec, seed=values.seed),
         student=student,
         teacher=teacher,
-        quantization=_spec(values, ex.QuantizationSpec, bits_rule=tuple(values.bits_rule)),
+        quantization=_spec(values, ex.QuantizationSpec, bits_rule=tuple(values.bits_rule), **_widths(values)),
         training=_spec(values, ex.TrainingSpec, phases=phases, class_weights=tuple(values.class_weights)),
         target=_spec(values, ex.TargetSpec),
     )
+
+
+def _widths(values: flags.FlagValues) -> dict[str, object]:
+    """What --bits says in the place of other flags; of the ablation it is a list, and says nothing here."""
+    if values.bits is None or isinstance(values.bits, list):
+        return {}
+    ex.require(
+        values.bits == ex.AUTO_BITS,
+        f"--bits={values.bits}: auto is expected, which finds widths; --weight_bits and --activation_bits say them",
+    )
+    return {"finds_bits": True} | dict.fromkeys(WIDTHS, ex.WIDEST_BITS)
 
 
 def _phases(values: flags.FlagValues) -> tuple[ex.PhaseSpec, ...]:
@@ -246,11 +274,27 @@ def _lengths(values: flags.FlagValues) -> tuple[list[str], list[str], list[str]]
 
 
 def notes(values: flags.FlagValues = FLAGS) -> list[str]:
-    """How phases and epochs that were left open are settled, one per line.
+    """How flags that were left open, or that others take the place of, are settled, one per line.
 
     Raises:
       ExperimentError: as `experiment_from_flags`.
     """
+    return _notes_on_bits(values) + _notes_on_phases(values)
+
+
+def _notes_on_bits(values: flags.FlagValues) -> list[str]:
+    settled = _widths(values)
+    given = [name for name in WIDTHS if name in settled and values[name].present]
+    replaced = [f"--{name}={values[name].value}" for name in given if values[name].value != settled[name]]
+    if not replaced:
+        return []
+    return [
+        f"note: --bits={values.bits} takes the place of {' and '.join(replaced)}: up to {ex.WIDEST_BITS} bits for "
+        f"kernels, {ex.WIDEST_BITS} for tensors; --bits_rule='.*=a4' gives these fewer"
+    ]
+
+
+def _notes_on_phases(values: flags.FlagValues) -> list[str]:
     left_open = [f"--{name}" for name in ("phases", "epochs") if not values[name].value]
     if values.phases == [] or not left_open:
         return []
@@ -305,6 +349,9 @@ def flag_lines(values: flags.FlagValues = FLAGS, changed_only: bool = False) -> 
         names, epochs, _ = _lengths(values)
         values = copy.deepcopy(values)
         values["phases"].value, values["epochs"].value = names, epochs
+        for name, num_bits in _widths(values).items():
+            if name in WIDTHS:
+                values[name].value = num_bits
     return [
         flag.serialize()
         for flag in map(values.__getitem__, FLAGS)

@@ -21,6 +21,7 @@ from qkd_tf.quantization import layer_table
 from qkd_tf.quantization.plan import QuantizationPlan, make_plan
 from qkd_tf.quantization.refusals import UnsupportedLayers
 from qkd_tf.quantization.standard_form import standard_form
+from qkd_tf.quantization.stored_bytes import stored_files
 
 NUM_PROOF_IMAGES = 32
 NUM_NOISE = 8  # pictures of noise on which probabilities are told from logits
@@ -179,8 +180,20 @@ def checked_plan(model: tf_keras.Model, spec: QuantizationSpec, target: TargetSp
       ExperimentError: as `make_plan`; a limit of the target.
     """
     plan = make_plan(model, spec)
-    table = layer_table.rows(model, plan)
+    table, flash = layer_table.rows(model, plan), target.max_flash_bytes
     print(layer_table.text(table), layer_table.totals(table, model, target), sep="\n")
+    files = stored_files(model, plan, target, spec)
+    fewest, most = min(file.fewest_bytes for file in files), min(file.file_bytes for file in files)
+    if spec.is_open:  # these widths are not yet those of the file
+        packs = "; --weight_storage=int4_all packs more" if target.packs_more else ""
+        require(
+            fewest <= flash,
+            f"--max_flash_bytes={flash}: --bits=auto needs {fewest:,} bytes at the least, as kernels are stored for "
+            f"{target.target} ({target.storage}); allow as many, or take a smaller student{packs}",
+        )
+        target = dataclasses.replace(target, max_flash_bytes=0)
+    elif 0 < flash < most:
+        print(f"note: the file may have {most:,} bytes, --max_flash_bytes={flash:,}; the export tells")
     found = layer_table.limits(table, model, target)
     require(not found, "; ".join(found))
     return plan

@@ -12,11 +12,10 @@ from absl import app
 
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
-from qkd_tf.contract.targets import TARGETS
+from qkd_tf.contract.targets import TARGETS, WEIGHT_STORAGES
 from tflite_export.bundles.vela import ACCELERATORS, Vela
 from tflite_export.export_folder import ExportFolder, target_titled
 from tflite_export.exporter import export
-from tflite_export.flatbuffer.weight_storage import WEIGHT_STORAGES
 from tflite_export.inference.runtimes import RUNTIMES, RUNTIMES_HELP
 from tflite_export.load import ExportError
 from tflite_export.proof.gate import Gate
@@ -36,10 +35,11 @@ FLAGS.DEFINE_enum(
 )
 FLAGS.DEFINE_enum(
     "weight_storage",
-    "auto",
+    None,
     WEIGHT_STORAGES,
     "int4 packs kernels of at most 4 bits, narrow range, two a byte, for phones those that are no slower for it: Dense "
-    "layers and 1x1 convolutions, which become FULLY_CONNECTED; int4_all packs all of them; auto is the target's.",
+    "layers and 1x1 convolutions, which become FULLY_CONNECTED; int4_all packs all of them; auto is the target's. "
+    "Default: what the run was trained for, and auto for another target.",
 )
 FLAGS.DEFINE_enum(
     "input_type",

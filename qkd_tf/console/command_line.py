@@ -66,6 +66,7 @@ class CommandFlags(flags.FlagValues):
     def define(self, define: Callable, name: str, *args: Any, **kwargs: Any) -> flags.FlagHolder:
         """By one of absl's functions, or one like these, which takes `flag_values`."""
         self.__dict__["sections"][name] = self.__dict__["section"]
+        self.__dict__["inherited"].pop(name, None)  # which an own one of that name takes the place of
         return define(name, *args, flag_values=self, **kwargs)
 
 

@@ -148,7 +148,7 @@ class Trainer:
             self._best_student = self._restore(checkpoint, distiller)
         else:
             if index and phase.quantized and not PHASES[self._spec.phases[index - 1].name].quantized:
-                self._estimate_plain_statistics(epochs_before)
+                self.estimate_plain_statistics(epochs_before)
             self._enter(phase, PHASES[self._spec.phases[index - 1].name] if index else PHASES["full_precision"])
             if self._average:
                 self._average.reset(self._student.trained_variables)
@@ -273,8 +273,14 @@ class Trainer:
                 ],
             )
 
-    def _estimate_plain_statistics(self, epoch: int) -> None:
-        """After a short training moving statistics are still those of the start, and intervals are chosen by them."""
+    def estimate_plain_statistics(self, epoch: int) -> None:
+        """Those of a float student that trained here, before it is calibrated.
+
+        After a short training moving statistics are still those of the start, and intervals are chosen by them.
+
+        Args:
+          epoch: whose batches are taken, counted from 0 among all phases' epochs.
+        """
         if self._batch_norm_batches and "student" not in self._pretrained:
             batches = self._splits.train(epoch).take(self._batch_norm_batches)
             BatchNormEstimator(self._student.plain).estimate(images for images, _ in batches)

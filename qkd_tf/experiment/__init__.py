@@ -22,10 +22,12 @@ from qkd_tf.experiment.network import (
 )
 from qkd_tf.experiment.option import Option, options
 from qkd_tf.experiment.quantization import (
+    AUTO_BITS,
     EQUALIZATIONS,
     INTERVAL_GRADIENT_SCALES,
     INTERVAL_INITS,
     UNEVEN_CHANNELS,
+    WIDEST_BITS,
     BitsRule,
     QuantizationSpec,
 )
@@ -46,6 +48,7 @@ from qkd_tf.experiment.training import (
 )
 
 __all__ = [
+    "AUTO_BITS",
     "BATCH_NORM_STATISTICS",
     "EPOCHS",
     "EQUALIZATIONS",
@@ -66,6 +69,7 @@ __all__ = [
     "TRAINED_IN_MEMORY",
     "UNEVEN_CHANNELS",
     "UNTRAINED_IN_MEMORY",
+    "WIDEST_BITS",
     "BitsRule",
     "DataSpec",
     "Experiment",

@@ -69,13 +69,14 @@ def test_every_flag_reaches_the_experiment(parse):
         "dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02, "weights_ema": 0.9,
         "max_steps": 3, "max_eval_images": 100, "bits_rule": "a.*=w4", "equalize_channels": "on",
         "strategy": "mirrored",
-        "target": "ethos_u", "max_flash_bytes": 1000, "max_ram_bytes": 1000,
+        "target": "ethos_u", "max_flash_bytes": 1000, "max_ram_bytes": 1000, "weight_storage": "int8", "bits": "auto",
         "checkpoint_every_steps": 9, "augment": "nets:augment", "label_smoothing": 0.1, "class_weights": "balanced",
     }  # fmt: skip
     extra = {
         "student_weights": ["--student_weights_mean=1", "--student_weights_std=2"],
         "student_weights_mean": ["--student_weights=w.h5", "--student_weights_std=2"],
         "test_fraction": ["--dataset=folder:x"],
+        "bits": ["--max_flash_bytes=1000"],
     }
     base = [
         "--run_dir=runs/x",
@@ -133,6 +134,39 @@ def test_lists_of_different_lengths_are_refused_with_their_lengths(parse, argume
     phases, epochs, rates = counts
     message = complaint(parse, *SMALL, *arguments)
     assert f"--phases has {phases} entries, --epochs {epochs} and --learning_rates {rates};" in message
+
+
+AUTO = ("--bits=auto", "--max_flash_bytes=9000")
+
+
+def test_widths_that_are_to_be_found_take_the_place_of_those_that_are_given(parse):
+    experiment = parse(*SMALL, *AUTO, "--epochs=1", "--phases=tutoring", "--bits_rule=.*=a4")
+    spec = experiment.quantization
+    assert (spec.finds_bits, spec.is_open, spec.weight_bits, spec.activation_bits) == (True, True, 8, 8)
+    assert flags.notes() == []
+    lines = flags.flag_lines()
+    assert {"--bits=auto", "--weight_bits=8", "--activation_bits=8"} <= set(lines)
+    flags.FLAGS.unparse_flags()
+    assert parse(*lines) == experiment and flags.notes() == []
+    parse(*SMALL, "--weight_bits=4", "--epochs=1", "--phases=tutoring", *AUTO)
+    (note,) = flags.notes()
+    assert note.startswith("note: --bits=auto takes the place of --weight_bits=4: up to 8 bits for kernels")
+
+
+def test_widths_cannot_be_found_without_a_budget_nor_be_other_words(parse):
+    assert "--bits=auto needs a budget; give --max_flash_bytes=N" in complaint(parse, *SMALL, "--bits=auto")
+    assert "--bits=best: auto is expected" in complaint(parse, *SMALL, "--bits=best")
+
+
+@pytest.mark.parametrize(
+    "target, storage, holds", [("ethos_u", "int4", False), ("ethos_u", "int8", True), ("phone", "int4_all", True)]
+)
+def test_storage_is_one_that_the_target_has(parse, target, storage, holds):
+    arguments = (*SMALL, f"--target={target}", f"--weight_storage={storage}")
+    if holds:
+        assert parse(*arguments).target.storage == storage
+    else:
+        assert f"--weight_storage={storage} and --target={target} do not go together" in complaint(parse, *arguments)
 
 
 def test_no_phases_mean_calibration_alone(parse):

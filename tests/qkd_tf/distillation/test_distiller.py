@@ -129,7 +129,9 @@ def test_a_batch_in_parts_moves_a_network_by_the_average_of_their_gradients(make
     images, labels = batch
     halves = [(images[:2], labels[:2]), (images[2:], labels[2:])]
     of_phase = PHASES[phase]
-    target = [teacher(x, training=of_phase.teacher == "trained") for x, _ in halves] if of_phase.distills else [None] * 2
+    target = (
+        [teacher(x, training=of_phase.teacher == "trained") for x, _ in halves] if of_phase.distills else [None] * 2
+    )
     each = [updated(student, half, of_teacher) for half, of_teacher in zip(halves, target, strict=True)]
     make_distiller(phase, student, teacher, num_parts=2).train_on_batch(images, labels)
     assert_trained_to(student, {name: (each[0][name] + each[1][name]) / 2 for name in each[0]})
@@ -143,7 +145,9 @@ def test_equal_parts_are_as_good_as_the_whole(make_network, batch):
         logs = make_distiller("co_studying", student, teacher, weight_decay=0.01, num_parts=num_parts).train_on_batch(
             images, labels, return_dict=True
         )
-        found.append([v.numpy() for network in (student, teacher) for v in network.trainable_variables] + [*logs.values()])
+        found.append(
+            [v.numpy() for network in (student, teacher) for v in network.trainable_variables] + [*logs.values()]
+        )
     for whole, in_parts in zip(*found, strict=True):
         np.testing.assert_allclose(in_parts, whole, atol=2e-6)
 
