@@ -23,10 +23,12 @@ BIAS_BYTES = 4
 SCALE_BYTES = 12  # a float32, and its zero point of 64 bits
 # Of a file that `tflite_export` writes, at most: tests/tflite_export/flatbuffer/test_convert.py holds them against all
 # kinds of files.
-FILE_BYTES = 900  # header, signature and the layout of each kind of table
-OPERATOR_BYTES = 84
-TENSOR_BYTES = 84  # without name and scales
-CONSTANT_BYTES = 32  # around the data of a constant, which begins at a multiple of 16
+FILE_BYTES = 400  # header, signature, and the layout of tables
+KIND_BYTES = 48  # of each kind of operator
+OPERATOR_BYTES = 60
+TENSOR_BYTES = 70  # without name and scales
+CONSTANT_BYTES = 34  # around the data of a constant
+ALIGNMENT = 16  # at multiples of which that begins
 _layers = tf_keras.layers
 
 
@@ -86,14 +88,16 @@ class StoredWidths:
         self.narrower = {
             name: [] if spec.says_bits_of(name) else self._narrower(name, bits) for name, bits in self.widest.items()
         }
-        self.other_bytes = bytes_beside_kernels(model, plan) + has_tables * lookup_tables.DECODE_CODE_BYTES
+        input_type = TARGETS[target.target].input_type
+        self.other_bytes = bytes_beside_kernels(model, plan, input_type) + has_tables * lookup_tables.DECODE_CODE_BYTES
 
     def kernel_bytes(self, name: str, num_bits: int) -> int:
-        """Of a kernel as it is stored there."""
+        """Of a kernel as it is stored there, to the next multiple of ALIGNMENT."""
         kernel, size, grid = self._kernels[name], self._sizes[name], weight_grid(num_bits, self._narrow_range)
         if self.has_tables:
-            return lookup_tables.num_bytes(size, kernel.num_channels if kernel.per_channel else 1, grid.num_levels)
-        return kernel_bytes(size, dataclasses.replace(kernel, largest=_largest(grid)), self._target)
+            num_tables = kernel.num_channels if kernel.per_channel else 1
+            return _aligned(lookup_tables.num_bytes(size, num_tables, grid.num_levels))
+        return _aligned(kernel_bytes(size, dataclasses.replace(kernel, largest=_largest(grid)), self._target))
 
     @property
     def file_bytes(self) -> int:
@@ -121,14 +125,19 @@ def stored_files(
     return [StoredWidths(model, plan, target, spec, has_tables) for has_tables in forms]
 
 
-def bytes_beside_kernels(model: tf_keras.Model, plan: QuantizationPlan) -> int:
+def bytes_beside_kernels(model: tf_keras.Model, plan: QuantizationPlan, input_type: str) -> int:
     """Of the file without the data of its kernels, at most. Widths of kernels change nothing of it."""
     graph = LayerGraph(model)
-    total = FILE_BYTES + 2 * (OPERATOR_BYTES + _tensor("pixels/uint8"))  # pixels may have to become int8
+    kinds = {type(layer) for layer in model.layers if graph.role(layer.name) in ("compute", "arithmetic", "pass")}
+    total = FILE_BYTES + KIND_BYTES * (1 + len(kinds))  # and of the one that requantizes
+    if input_type == "int8":
+        total -= OPERATOR_BYTES  # the first tensor, of those below, is the input itself
+    else:
+        total += _tensor("pixels/uint8")
     for name, kernel in stored_kernels(model, plan).items():
         scales = kernel.num_channels if kernel.per_channel else 1
         tensors = (_tensor(f"{name}/{what}", scales) for what in ("kernel", "bias"))
-        total += sum(tensors) + 2 * CONSTANT_BYTES + BIAS_BYTES * kernel.num_channels
+        total += sum(tensors) + 2 * CONSTANT_BYTES + _aligned(BIAS_BYTES * kernel.num_channels)
     for name, grid in plan.output_grids.items():
         total += OPERATOR_BYTES + _tensor(name)
         root = graph.by_name[graph.operator(name)[0]] if name in graph.by_name else None
@@ -167,13 +176,17 @@ def _is_clipped_twice(grid: IntegerGrid, root: tf_keras.layers.Layer | None) -> 
     return grid.bottom_zero_point != grid.activation_zero_point and (grid.qmin < 0 or clips_alone)
 
 
+def _aligned(num_bytes: int) -> int:
+    return -(-num_bytes // ALIGNMENT) * ALIGNMENT
+
+
 def _tensor(name: str, num_scales: int = 1) -> int:
     return TENSOR_BYTES + len(name.encode()) + SCALE_BYTES * num_scales
 
 
 def _beside(name: str, what: Beside, already: int = 0) -> int:
     """Of what a layer brings, without those of its operators that are counted already."""
-    constants = sum(_tensor(f"{name}/constant") + CONSTANT_BYTES + size for size in what.constants)
+    constants = sum(_tensor(f"{name}/constant") + CONSTANT_BYTES + _aligned(size) for size in what.constants)
     return (what.operators - already) * (OPERATOR_BYTES + _tensor(f"{name}/input")) + constants
 
 

@@ -33,7 +33,6 @@ from qkd_tf.outcome import handoff as handoff_writer
 from qkd_tf.outcome import results
 from qkd_tf.outcome.handoff import HandedOver
 from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.plan import QuantizationPlan, make_plan
 from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.storage.run_folder import RunFolder
 from tflite_export.flatbuffer.convert import convert
@@ -552,14 +551,6 @@ def exported(request, make_run, randomize, _handoffs_of_cases, _exported_cases) 
                 made.rename(handoff)
         _exported_cases[name] = _export(name, load_handoff(handoff), case.operators)
     return _exported_cases[name]
-
-
-@pytest.fixture(scope="session")
-def planned(exported) -> tuple[tf_keras.Model, QuantizationPlan, QuantizationSpec]:
-    """The float model of a case, with other weights, its plan, and the bits that it is of."""
-    case = CASES[exported.name]
-    model = _build(case)
-    return model, make_plan(model, case.spec), case.spec
 
 
 @pytest.fixture(scope="session")
