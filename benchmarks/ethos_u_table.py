@@ -37,7 +37,8 @@ HEADER = (
 
 def measure(run_dir: pathlib.Path) -> dict:
     """By accelerator what Vela estimates of a run's file, "at_8_bits" of the same with 8-bit weights."""
-    content = convert(rebuild(load_handoff(run_dir / "handoff"), TARGETS["ethos_u"].input_type), "")
+    target = TARGETS["ethos_u"]
+    content = convert(rebuild(load_handoff(run_dir / "handoff"), target.input_type, target.clip), "")
     wide = convert(at_8_bits(read_back(content)), "")
     found = {}
     for accelerator in ACCELERATORS:

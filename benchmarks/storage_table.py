@@ -55,7 +55,7 @@ HEADER = (
 
 def measure(run_dir: pathlib.Path) -> dict:
     handoff = load_handoff(run_dir / "handoff")
-    graph = rebuild(handoff, TARGET.input_type)
+    graph = rebuild(handoff, TARGET.input_type, TARGET.clip)
     files = {"int8": convert(graph, ""), "int4": convert(store(graph, "int4", TARGET), "")}
     graphs = {storage: read_back(content) for storage, content in files.items()}
     files["tables"], index_bits = compress(graphs["int8"], files["int8"])

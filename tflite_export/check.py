@@ -10,7 +10,7 @@ from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.load import ExportError, load_handoff
 from tflite_export.proof.gate import Gate
 from tflite_export.proof.verification import verify
-from tflite_export.rebuilding.rebuild import INPUT_TYPES, rebuild
+from tflite_export.rebuilding.rebuild import CLIPS, INPUT_TYPES, rebuild
 
 MAX_SHARE, MAX_DESCRIPTION = 4, 1 << 20  # a larger file is not even read: so many times what is expected, and bytes
 
@@ -33,16 +33,17 @@ def check(tflite: pathlib.Path, folder: pathlib.Path, target: str, runtimes: Seq
         raise ExportError(
             f"--tflite={tflite} has lookup tables; its export held it against model.tflite, give that one"
         )
-    if (dtype := input_type(content)) != INPUT_TYPES[0]:
-        expected = rebuild(handoff, dtype)
+    if (form := form_of(content)) != (INPUT_TYPES[0], CLIPS[0]):
+        expected = rebuild(handoff, *form)
     return verify(content, expected, handoff, Gate(), TARGETS[target], runtimes)
 
 
-def input_type(content: bytes) -> str:
-    """What the file takes, where that is something that we write; else our default, and it will differ."""
+def form_of(content: bytes) -> tuple[str, str]:
+    """(input type, second clip) of a file, where they are any that we write; else our defaults, and it will differ."""
     try:
         found = read_back(content)
     except ValueError:
-        return INPUT_TYPES[0]
+        return INPUT_TYPES[0], CLIPS[0]
     dtype = found.tensors[found.input].dtype
-    return dtype if dtype in INPUT_TYPES else INPUT_TYPES[0]
+    clip = next((clip for clip in CLIPS[1:] if any(operator.kind == clip for operator in found.operators)), CLIPS[0])
+    return dtype if dtype in INPUT_TYPES else INPUT_TYPES[0], clip

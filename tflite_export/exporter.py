@@ -122,7 +122,7 @@ def _export(
 ) -> dict:
     target = TARGETS[target_name]
     try:
-        rebuilt = rebuild(handoff, input_type or target.input_type)
+        rebuilt = rebuild(handoff, input_type or target.input_type, target.clip)
     except ExportError as error:  # nothing was written that could be verified, and yet the report tells why
         report.write(run_dir, {"passed": False, "failures": [str(error)]}, place.report)
         raise

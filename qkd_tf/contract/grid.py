@@ -50,7 +50,7 @@ class IntegerGrid:
 
     @property
     def bottom_zero_point(self) -> int:
-        """The int8 that means 0.0 when the grid's bottom is put on int8's bottom, whose saturation is the lower clip."""
+        """The int8 that means 0.0 when the grid's bottom is on int8's bottom, -128: saturation is the lower clip."""
         return INT8_MIN - self.qmin
 
     @property

@@ -180,8 +180,9 @@ def _shuffled(files: Files) -> Files:
 
 def _cut(files: Files, fraction: float) -> tuple[Files, Files]:
     """(Training, validation): the first of the shuffled files are for validation."""
-    taken = foremost(np.array([label for _, label in files]), fraction).tolist()
-    return [file for file, is_taken in zip(files, taken) if not is_taken], [*itertools.compress(files, taken)]
+    taken = foremost(np.array([label for _, label in files]), fraction)
+    left, kept = ([files[index] for index in np.flatnonzero(part)] for part in (~taken, taken))
+    return left, kept
 
 
 def _examples(files: Files, channels: int) -> Examples:

@@ -84,6 +84,7 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
       ExperimentError: images that cannot be decoded or differ in size, too few of them, or labels that are no class;
         an augmentation that `open_augmentation` refuses.
     """
+    is_scanned = source.scan is not None
     if source.scan:
         source = source.scan(source)
     require_enough(source, spec)
@@ -101,6 +102,7 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
             examples[name],
             transforms[name],
             name in kept,
+            is_scanned,
             functools.partial(_checked, f"the {name} split of {spec.name} has the label", len(source.label_names)),
         )
         for name in shapes
@@ -129,7 +131,10 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
 
     def epoch_batches(epoch: int, first_step: int = 0, share: tuple[int, int] = WHOLE) -> tf.data.Dataset:
         seed = spec.seed * 100_003 + epoch
-        examples = pictures["train"].shuffled(seed, first_step * spec.batch_size, _rows(spec.batch_size, share))
+        is_whole = (first_step, num_steps) == (0, num_whole)
+        examples = pictures["train"].shuffled(
+            seed, first_step * spec.batch_size, _rows(spec.batch_size, share), is_whole
+        )
         batches = examples.batch(spec.batch_size // share[1], drop_remainder=True).enumerate(first_step)
         return (
             batches.take(num_steps - first_step)
@@ -145,7 +150,7 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
         _require_classes(numbers, "train", source, spec)
         return np.bincount(numbers, minlength=len(source.label_names)).tolist()
 
-    centred = pictures["train"].shuffled(spec.seed).map(lambda image, label: (crop(image), label))
+    centred = pictures["train"].shuffled(spec.seed, is_whole=False).map(lambda image, label: (crop(image), label))
     return Splits(
         train=epoch_batches,
         calibration=batched(centred),
@@ -244,6 +249,7 @@ class Pictures:
     Args:
       transform: pixels [h, w, C] of any size -> [H, W, C].
       kept: decode once and keep in memory; else decode whenever they are read, behind a shuffle of what is stored.
+      is_scanned: every one can be decoded. Else what is kept is decoded before the first is asked for, to find out.
       checked: label -> the same; it ends the reading where that is no class. Of what is kept all labels are looked
         at beforehand.
     """
@@ -253,11 +259,13 @@ class Pictures:
         examples: Examples,
         transform: Callable[[tf.Tensor], tf.Tensor],
         kept: bool,
+        is_scanned: bool,
         checked: Callable[[tf.Tensor], tf.Tensor],
     ):
         self._examples = examples
         self._transform = transform
         self._checked = (lambda label: label) if kept else checked
+        self._is_scanned = is_scanned
         self._kept = self._decoded(examples.read(None)).cache() if kept else None
 
     def ordered(self, first: int = 0) -> tf.data.Dataset:
@@ -269,12 +277,21 @@ class Pictures:
         seed: int,
         first: int = 0,
         part: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda all_of_it: all_of_it,
+        is_whole: bool = True,
     ) -> tf.data.Dataset:
-        """In an order that depends on the seed alone, from example number `first` of it on; of those `part`."""
-        if self._kept is not None:
-            return part(self._shuffled(self._kept, self._examples.num_examples, seed).skip(first))
-        stored = self._shuffled(self._examples.read(seed), self._examples.buffer, seed)
-        return self._decoded(part(stored.skip(first)))
+        """In an order that depends on the seed alone, from example number `first` of it on; of those `part`.
+
+        Args:
+          is_whole: all of them are going to be read. Else only those that are read are decoded: a run that resumes
+            within an epoch, on a hundred thousand pictures, need not decode all of them before its first step.
+        """
+        number = self._examples.num_examples
+        if self._kept is None:
+            stored = self._shuffled(self._examples.read(seed), self._examples.buffer, seed)
+            return self._decoded(part(stored.skip(first)))
+        if self._is_scanned and not is_whole:
+            return self._decoded(part(self._shuffled(self._examples.read(None), number, seed).skip(first)))
+        return part(self._shuffled(self._kept, number, seed).skip(first))
 
     def head(self) -> tf.data.Dataset:
         """What is looked at before training: all that is kept, the first DIGESTED of what is streamed."""
@@ -282,7 +299,10 @@ class Pictures:
 
     def labels(self, every: bool = False) -> np.ndarray:
         """Those of what is kept, or of what is streamed the first DIGESTED, or `every` one: [N] int64."""
-        stored = self._examples.read(None).take(-1 if every else DIGESTED) if self._kept is None else self._kept
+        if self._kept is not None:
+            stored = self._examples.read(None) if self._is_scanned else self._kept
+        else:
+            stored = self._examples.read(None).take(-1 if every else DIGESTED)
         labels = stored.map(lambda _, label: label).batch(DIGESTED)
         return np.concatenate([np.zeros(0, np.int64), *labels.as_numpy_iterator()])
 

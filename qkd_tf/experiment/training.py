@@ -234,8 +234,8 @@ class TrainingSpec:
         require_count(self.gradient_accumulation_steps, "gradient_accumulation_steps", 1, why="1 runs a batch whole")
         require(
             self.gradient_accumulation_steps == 1 or self.strategy == "default",
-            f"--gradient_accumulation_steps={self.gradient_accumulation_steps} and --strategy={self.strategy} do not go "
-            "together: several devices have their parts of a batch already; leave one of them out",
+            f"--gradient_accumulation_steps={self.gradient_accumulation_steps} and --strategy={self.strategy} do not "
+            "go together: several devices have their parts of a batch already; leave one of them out",
         )
         require_count(self.steps_per_execution, "steps_per_execution", 1, why="1 looks at every step")
         require_known(self.strategy, STRATEGIES, "--strategy")

@@ -40,10 +40,15 @@ def mse_interval(x: np.ndarray, grid: IntegerGrid) -> float:
     if not np.any(x):
         return 0.0
     candidates = minmax_interval(x, grid) * np.arange(1, MSE_CANDIDATES + 1) / MSE_CANDIDATES
+    q = np.empty(np.shape(x), candidates.dtype)  # again and again: most of the time would go into new memory
 
     def error(interval: float) -> float:
-        q = np.clip(np.round(x / interval), grid.qmin, grid.qmax)
-        return float(np.mean((q * interval - x) ** 2))
+        np.divide(x, interval, out=q)
+        np.round(q, out=q)
+        np.clip(q, grid.qmin, grid.qmax, out=q)
+        np.multiply(q, interval, out=q)
+        np.subtract(q, x, out=q)
+        return float(np.mean(np.square(q, out=q)))
 
     return float(min(candidates, key=error))
 

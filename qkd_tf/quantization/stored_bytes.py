@@ -12,7 +12,7 @@ import tf_keras
 
 from qkd_tf.contract import lookup_tables, weight_storage
 from qkd_tf.contract.grid import MIN_BITS, IntegerGrid, weight_grid
-from qkd_tf.contract.targets import TARGETS
+from qkd_tf.contract.targets import TARGETS, Target
 from qkd_tf.contract.weight_storage import Kernel
 from qkd_tf.experiment import QuantizationSpec, TargetSpec
 from qkd_tf.quantization.layer_graph import LayerGraph
@@ -23,9 +23,10 @@ BIAS_BYTES = 4
 SCALE_BYTES = 12  # a float32, and its zero point of 64 bits
 # Of a file that `tflite_export` writes, at most: tests/tflite_export/flatbuffer/test_convert.py holds them against all
 # kinds of files.
-FILE_BYTES = 400  # header, signature, and the layout of tables
+FILE_BYTES = 456  # header, signature, and the layout of tables
 KIND_BYTES = 48  # of each kind of operator
 OPERATOR_BYTES = 60
+DEPTHWISE_BYTES = 16  # more, of a depthwise one
 TENSOR_BYTES = 70  # without name and scales
 CONSTANT_BYTES = 34  # around the data of a constant
 ALIGNMENT = 16  # at multiples of which that begins
@@ -88,8 +89,8 @@ class StoredWidths:
         self.narrower = {
             name: [] if spec.says_bits_of(name) else self._narrower(name, bits) for name, bits in self.widest.items()
         }
-        input_type = TARGETS[target.target].input_type
-        self.other_bytes = bytes_beside_kernels(model, plan, input_type) + has_tables * lookup_tables.DECODE_CODE_BYTES
+        self.other_bytes = bytes_beside_kernels(model, plan, TARGETS[target.target])
+        self.other_bytes += has_tables * lookup_tables.DECODE_CODE_BYTES
 
     def kernel_bytes(self, name: str, num_bits: int) -> int:
         """Of a kernel as it is stored there, to the next multiple of ALIGNMENT."""
@@ -125,12 +126,15 @@ def stored_files(
     return [StoredWidths(model, plan, target, spec, has_tables) for has_tables in forms]
 
 
-def bytes_beside_kernels(model: tf_keras.Model, plan: QuantizationPlan, input_type: str) -> int:
+def bytes_beside_kernels(model: tf_keras.Model, plan: QuantizationPlan, target: Target) -> int:
     """Of the file without the data of its kernels, at most. Widths of kernels change nothing of it."""
     graph = LayerGraph(model)
     kinds = {type(layer) for layer in model.layers if graph.role(layer.name) in ("compute", "arithmetic", "pass")}
-    total = FILE_BYTES + KIND_BYTES * (1 + len(kinds))  # and of the one that requantizes
-    if input_type == "int8":
+    requantizes = (
+        bool(plan.requantized) or target.input_type != "int8" or any(map(averages_what_is_there, model.layers))
+    )
+    total = FILE_BYTES + KIND_BYTES * (len(kinds) + requantizes)
+    if target.input_type == "int8":
         total -= OPERATOR_BYTES  # the first tensor, of those below, is the input itself
     else:
         total += _tensor("pixels/uint8")
@@ -138,11 +142,14 @@ def bytes_beside_kernels(model: tf_keras.Model, plan: QuantizationPlan, input_ty
         scales = kernel.num_channels if kernel.per_channel else 1
         tensors = (_tensor(f"{name}/{what}", scales) for what in ("kernel", "bias"))
         total += sum(tensors) + 2 * CONSTANT_BYTES + _aligned(BIAS_BYTES * kernel.num_channels)
+        total += DEPTHWISE_BYTES * (kernel.operator == "DEPTHWISE_CONV_2D")
     for name, grid in plan.output_grids.items():
         total += OPERATOR_BYTES + _tensor(name)
         root = graph.by_name[graph.operator(name)[0]] if name in graph.by_name else None
         if _is_clipped_twice(grid, root):
             total += OPERATOR_BYTES + _tensor(f"{name}/clipped_below")
+            if target.clip == "MAXIMUM":
+                total += _tensor(f"{name}/minimum") + CONSTANT_BYTES + ALIGNMENT
         if type(root) in BESIDE:
             total += _beside(name, BESIDE[type(root)](root), already=1)
     for layer in model.layers:
@@ -186,7 +193,7 @@ def _tensor(name: str, num_scales: int = 1) -> int:
 
 def _beside(name: str, what: Beside, already: int = 0) -> int:
     """Of what a layer brings, without those of its operators that are counted already."""
-    constants = sum(_tensor(f"{name}/constant") + CONSTANT_BYTES + _aligned(size) for size in what.constants)
+    constants = sum(_tensor(f"{name}/constant", 0) + CONSTANT_BYTES + _aligned(size) for size in what.constants)
     return (what.operators - already) * (OPERATOR_BYTES + _tensor(f"{name}/input")) + constants
 
 

@@ -72,8 +72,8 @@ def test_cost_of_an_image_is_what_more_of_them_take():
 
 
 @pytest.mark.parametrize("faster, of_image", [("cores", 0.2 * 2 / CORES), ("gpu", 1 / GPU_IMAGES), ("nothing", 0.2)])
-def test_another_machine_is_reckoned_by_what_makes_a_step_faster(faster, of_image):
-    assert Cost(5.0, 0.2).reckoned(faster, 2) == Cost(5.0, pytest.approx(of_image))
+def test_another_machine_is_calculated_by_what_makes_a_step_faster(faster, of_image):
+    assert Cost(5.0, 0.2).elsewhere(faster, 2) == Cost(5.0, pytest.approx(of_image))
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from tflite_export.flatbuffer.graph import IntegerGraph
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.proof.comparison import refusals
+from tflite_export.rebuilding.rebuild import rebuild
 
 MUTATIONS_A_FILE = 24
 CODES = sorted(v for n, v in vars(schema.BuiltinOperator).items() if not n.startswith("_"))
@@ -569,6 +570,7 @@ MUTATIONS: dict[str, Callable] = {
     "pixels kept": to_tensor(constant_named("/size", INT32), change_value),
     "sides of repeated pixels": to_tensor(constant_named("/sides", INT32), change_value),
     "mean axes": to_tensor(constant_named("/axes", INT32), change_value),
+    "floor of a clip": to_tensor(constant_named("/minimum", INT8), change_code),
     "slope of a channel": to_tensor(constant_named("/slopes", INT8), change_code),
     "slope": to_operator(has("alpha"), next_slope),
     "kernel scale": to_tensor(constant_named("/kernel"), next_scale),
@@ -687,9 +689,10 @@ def tally() -> Counter:
     return Counter()
 
 
-def storages(graph: IntegerGraph) -> list[IntegerGraph]:
-    """The graph in each form that a phone's file may have, once."""
-    stored = [store(graph, storage, TARGETS["phone"]) for storage in ("int8", "int4", "int4_all")]
+def storages(exported) -> list[IntegerGraph]:
+    """The graph in each form that a file may have, once."""
+    stored = [store(exported.graph, storage, TARGETS["phone"]) for storage in ("int8", "int4", "int4_all")]
+    stored.append(rebuild(exported.handoff, "int8", "MAXIMUM"))
     return list({convert(form, ""): form for form in stored}.values())
 
 
@@ -731,14 +734,14 @@ def got_through(graph: IntegerGraph, handoff, edit, kinds, rng, tally) -> list[s
 
 def test_random_mutations_are_refused_and_the_tensor_is_named(exported, edit, tally):
     rng = np.random.default_rng(zlib.crc32(exported.name.encode()))
-    for graph in storages(exported.graph):
+    for graph in storages(exported):
         kinds = {*RARE, *rng.choice(list(MUTATIONS), MUTATIONS_A_FILE, replace=False).tolist()}
         assert got_through(graph, exported.handoff, edit, sorted(kinds), rng, tally) == []
 
 
 def test_every_kind_of_mutation_of_a_residual_network_is_refused(residual, edit, tally):
     rng = np.random.default_rng(0)
-    for graph in storages(residual.graph):
+    for graph in storages(residual):
         assert got_through(graph, residual.handoff, edit, MUTATIONS, rng, tally) == []
 
 

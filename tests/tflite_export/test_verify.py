@@ -23,7 +23,7 @@ def files(residual, edit, tmp_path_factory):
     contents = {
         "honest": residual.content,
         "uint8": convert(rebuild(residual.handoff, "uint8"), "of a camera"),
-        "int4": convert(store(residual.graph, "int4", TARGETS["microcontroller"]), ""),
+        "int4": convert(store(rebuild(residual.handoff, "int8", "MAXIMUM"), "int4", TARGETS["microcontroller"]), ""),
         "spoiled": edit(residual.content, spoil),
         "text": b"no file of TensorFlow's",
         "tables": b"... TFLM_DECODE ...",

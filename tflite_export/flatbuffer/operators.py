@@ -56,6 +56,7 @@ OPERATORS: Mapping[str, OperatorRow] = {
     ),
     "LEAKY_RELU": OperatorRow(2, schema.LeakyReluOptionsT, {"alpha": "alpha"}),
     "LOGISTIC": OperatorRow(2, None),
+    "MAXIMUM": OperatorRow(2, schema.MaximumMinimumOptionsT),
     "MAX_POOL_2D": OperatorRow(2, schema.Pool2DOptionsT, _POOL),
     "MEAN": OperatorRow(2, schema.ReducerOptionsT, {"keep_dims": "keepDims"}),
     "MUL": OperatorRow(2, schema.MulOptionsT, _ACTIVATION),

@@ -154,6 +154,12 @@ def _prelu(arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs:
     return arithmetic.prelu(x, codes, *_scales(slopes, input_, output)) + output.zero_point
 
 
+def _maximum(
+    arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
+) -> np.ndarray:
+    return np.maximum(*inputs)
+
+
 def _max_pool(
     arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
 ) -> np.ndarray:
@@ -214,6 +220,7 @@ OPERATORS: Mapping[str, Callable[[Arithmetic, Operator, Tensors, Inputs, Tensor]
     "FULLY_CONNECTED": _fully_connected,
     "LEAKY_RELU": _leaky_relu,
     "LOGISTIC": _logistic,
+    "MAXIMUM": _maximum,
     "MAX_POOL_2D": _max_pool,
     "MEAN": _mean,
     "MUL": _multiply,

@@ -20,6 +20,7 @@ from tflite_export.rebuilding.ratios import check_ratios
 
 SIGNATURE_KEY = "serving_default"
 INPUT_TYPES = ("int8", "uint8")
+CLIPS = ("QUANTIZE", "MAXIMUM")
 _layers = tf_keras.layers
 
 
@@ -33,17 +34,18 @@ class _FoldedLayers:
     activation: str = "NONE"
 
 
-def rebuild(handoff: Handoff, input_type: str = "int8") -> IntegerGraph:
+def rebuild(handoff: Handoff, input_type: str = "int8", clip: str = "QUANTIZE") -> IntegerGraph:
     """The integer graph that the .tflite must hold, tensors named after the layers that hand them on.
 
     Args:
       input_type: "int8" takes pixel - 128, "uint8" takes pixels.
+      clip: of CLIPS, the operator that clips the second end of a grid that saturation and a fused RELU do not clip.
 
     Raises:
       ExportError: a layer that has no integer operator, a scale that none can hold, or parameters that fit no layer.
     """
     try:
-        graph = _Rebuilder(handoff, input_type).graph
+        graph = _Rebuilder(handoff, input_type, clip).graph
         check_ratios(graph)
     except ExportError:
         raise
@@ -54,8 +56,8 @@ def rebuild(handoff: Handoff, input_type: str = "int8") -> IntegerGraph:
 
 
 class _Rebuilder:
-    def __init__(self, handoff: Handoff, input_type: str):
-        self.handoff = handoff
+    def __init__(self, handoff: Handoff, input_type: str, clip: str):
+        self.handoff, self.clip = handoff, clip
         self.graph = IntegerGraph()
         self.tensor_of: dict[str, str] = {}  # layer name -> tensor name
         open_operators: dict[str, _FoldedLayers] = {}
@@ -93,11 +95,7 @@ class _Rebuilder:
         return self._emit("QUANTIZE", [self.graph.input], self._activation(name, shape, params))
 
     def _close(self, layer: tf_keras.layers.Layer, operator: _FoldedLayers) -> str:
-        """Emits an open operator with the output of `layer`, clipped to its grid at both ends.
-
-        The second clip, where one is needed, is a QUANTIZE that changes the zero point alone. It could be a MAXIMUM,
-        which XNNPACK does not take.
-        """
+        """Emits an open operator with the output of `layer`, clipped to its grid at both ends."""
         emit = EMITTERS.get(type(operator.root))
         if emit is None:
             raise ExportError(f"layer {operator.root.name}: no operator for {type(operator.root).__name__}")
@@ -108,10 +106,27 @@ class _Rebuilder:
         if written == params.zero_point:
             emit(self, operator, clipped, params)
             return clipped
-        params = dataclasses.replace(params, zero_point=written)
-        output = self._activation(f"{layer.name}/clipped_below", _shape(layer), params)
-        emit(self, operator, output, params)
+        # How runtimes round an average depends on its zero point, and training predicts that of the first.
+        if self.clip == "QUANTIZE" or type(operator.root) in AVERAGES:
+            return self._clip_by_quantize(layer, operator, dataclasses.replace(params, zero_point=written), clipped)
+        return self._clip_by_maximum(layer, operator, params, clipped)
+
+    def _clip_by_quantize(
+        self, layer: tf_keras.layers.Layer, operator: _FoldedLayers, written: TensorQuantParams, clipped: str
+    ) -> str:
+        """The bottom is clipped by saturation, and the top too, when QUANTIZE has changed the zero point."""
+        output = self._activation(f"{layer.name}/clipped_below", _shape(layer), written)
+        EMITTERS[type(operator.root)](self, operator, output, written)
         return self._emit("QUANTIZE", [output], clipped)
+
+    def _clip_by_maximum(
+        self, layer: tf_keras.layers.Layer, operator: _FoldedLayers, params: TensorQuantParams, clipped: str
+    ) -> str:
+        output = self._activation(f"{layer.name}/unclipped", _shape(layer), params)
+        EMITTERS[type(operator.root)](self, operator, output, params)
+        minimum = np.array([params.stored_min], np.int8)
+        floor = constant(f"{layer.name}/minimum", minimum, [params.scale], params.zero_point)
+        return self._emit("MAXIMUM", [output, self.graph.add_tensor(floor)], clipped)
 
     def _convolution(self, operator: _FoldedLayers, output: str, params: TensorQuantParams) -> None:
         layer = operator.root
@@ -325,6 +340,7 @@ class _Rebuilder:
         return output
 
 
+AVERAGES = (_layers.GlobalAveragePooling2D, _layers.AveragePooling2D)
 CONVOLUTIONS = {_layers.Conv2D: "CONV_2D", _layers.DepthwiseConv2D: "DEPTHWISE_CONV_2D"}
 # From "output channel last" to TFLite's layout, and the axis of the channel there.
 KERNEL_LAYOUTS = {

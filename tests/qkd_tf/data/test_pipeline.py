@@ -295,6 +295,22 @@ def test_what_was_trained_before_a_resume_is_not_decoded_again(imagenet_dir, fir
     assert len(decoded) == 8 * (4 - first_step)
 
 
+def test_a_resume_decodes_what_is_left_of_its_epoch_and_nothing_else_of_scanned_pictures(imagenet_dir):
+    """Also of a set that is small enough to be kept: the kept pictures are those of the first whole epoch."""
+    decoded = []
+    source, spec = data.open_source(imagenet(imagenet_dir)), imagenet(imagenet_dir)
+    whole = list(data.pipelines(source, spec).train(0).as_numpy_iterator())
+    scanned = dataclasses.replace(source, train=counting(source.train, decoded), scan=lambda found: found)
+    splits = data.pipelines(scanned, spec)
+    assert decoded == []
+    left = list(splits.train(0, 3).as_numpy_iterator())
+    assert len(decoded) == 8
+    again = list(splits.train(0).as_numpy_iterator())
+    for found, expected in zip([*left, *again], [whole[3], *whole], strict=True):
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
 @pytest.mark.usefixtures("streaming")
 @pytest.mark.parametrize(
     "number, first_step", [*(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((2, 0), (2, 3))), (4, 1)]

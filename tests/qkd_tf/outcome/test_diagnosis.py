@@ -19,7 +19,7 @@ def error(quantized, reference):
     return found.row()
 
 
-def test_error_of_a_tensor_that_can_be_reckoned_by_hand():
+def test_error_of_a_tensor_that_can_be_computed_by_hand():
     row = error([1.0, 2.0, 3.0, 1.0], [1.0, 2.0, 4.0, -0.4])
     assert row["sqnr"] == pytest.approx(10 * np.log10(21.16 / 2.96))
     assert row["own_sqnr"] == pytest.approx(10 * np.log10(21.16 / 1.16))  # 3 for 4, 0 for -0.4

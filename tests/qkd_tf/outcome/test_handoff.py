@@ -246,7 +246,7 @@ def test_codes_have_a_bound_of_bytes_and_only_a_single_image_may_exceed_it(writt
 
 
 @pytest.mark.parametrize("num_images", [1, 5, 12])
-def test_codes_that_are_written_have_the_bytes_that_were_reckoned(
+def test_codes_that_are_written_have_the_bytes_that_were_computed(
     tmp_path, monkeypatch, make_quantized_student, make_splits, num_images
 ):
     student = make_quantized_student()

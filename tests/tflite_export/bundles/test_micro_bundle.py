@@ -200,6 +200,7 @@ def test_every_operator_gives_its_logits_on_tflm(exported, tmp_path):
         ("FULLY_CONNECTED", "AddFullyConnected"),
         ("LEAKY_RELU", "AddLeakyRelu"),
         ("LOGISTIC", "AddLogistic"),
+        ("MAXIMUM", "AddMaximum"),
         ("MAX_POOL_2D", "AddMaxPool2D"),
         ("MEAN", "AddMean"),
         ("MUL", "AddMul"),

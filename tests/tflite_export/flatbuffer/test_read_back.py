@@ -52,6 +52,7 @@ def test_every_option_of_every_operator_survives_at_a_value_of_its_own():
         ("PAD", {}),
         ("RESHAPE", {}),
         ("QUANTIZE", {}),
+        ("MAXIMUM", {}),
     ]
     graph = IntegerGraph("t0", f"t{len(rows)}")
     for i in range(len(rows) + 1):

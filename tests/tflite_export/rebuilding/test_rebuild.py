@@ -8,11 +8,13 @@ import pytest
 import tf_keras
 from tf_keras import layers
 
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.experiment import QuantizationSpec
 from tflite_export.flatbuffer.convert import convert
+from tflite_export.inference.integer_reference import run
 from tflite_export.inference.runtimes import infer
 from tflite_export.load import ExportError
-from tflite_export.rebuilding.rebuild import rebuild
+from tflite_export.rebuilding.rebuild import CLIPS, rebuild
 
 
 def step_errors(handoff, input_type="int8") -> np.ndarray:
@@ -40,12 +42,23 @@ def test_file_has_the_operators_of_the_network_and_no_other(exported):
     assert Counter(operator.kind for operator in exported.graph.operators) == exported.expected_operators
 
 
-def test_pixels_as_uint8_and_as_int8_give_the_same_codes(exported):
-    outputs = [
-        infer("litert", graph := rebuild(exported.handoff, kind), convert(graph, ""), exported.handoff.test_images)[0]
-        for kind in ("int8", "uint8")
-    ]
-    np.testing.assert_array_equal(*outputs)
+def test_pixels_of_both_types_and_both_second_clips_give_the_same_codes(exported):
+    first, *others = (
+        infer("litert", graph := rebuild(exported.handoff, *form), convert(graph, ""), exported.handoff.test_images)[0]
+        for form in (("int8",), ("uint8",), ("int8", "MAXIMUM"))
+    )
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+
+
+@pytest.mark.parametrize("row", ["litert", "litert_reference", "tflm"])
+def test_both_second_clips_make_the_same_tensors(exported, row):
+    handoff, graphs = exported.handoff, [rebuild(exported.handoff, "int8", clip) for clip in CLIPS]
+    pixels = (handoff.test_images[:4].astype(np.int16) - 128).astype(np.int8)
+    quantize, maximum = (run(graph, pixels, ARITHMETICS[row]) for graph in graphs)
+    assert graphs[0].output in quantize.keys() & maximum.keys()
+    for name in quantize.keys() & maximum.keys():
+        np.testing.assert_array_equal(quantize[name], maximum[name], err_msg=name)
 
 
 def test_operators_read_only_what_exists_and_write_each_tensor_once(exported):
