@@ -216,33 +216,43 @@ def build(input_shape, num_classes):
 """
 
 
-def test_widths_are_found_once_and_the_file_is_within_the_budget(tmp_path, monkeypatch, capsys):
-    """A builder's layers have other names at each call, and a run that was stopped is the uninterrupted one."""
+@pytest.fixture
+def auto(tmp_path, monkeypatch):
+    """The flags of a run that finds its widths; a builder's layers have other names at each call."""
     (tmp_path / "unnamed.py").write_text(UNNAMED)
     monkeypatch.syspath_prepend(tmp_path)
-    command = [
-        *("--dataset=digits", "--student=unnamed:build", *FROM_FLOAT, *AUTO, "--max_flash_bytes=4500"),
-        *("--max_steps=4", "--batch_size=32", "--max_eval_images=64"),
+    return [
+        *("--dataset=digits", "--student=unnamed:build", *FROM_FLOAT, *AUTO, "--max_flash_bytes=3600"),
+        *("--max_steps=2", "--batch_size=32", "--max_eval_images=64"),
     ]
+
+
+def test_a_file_of_the_widths_that_are_found_is_within_the_budget(auto, tmp_path, capsys):
+    start(*auto, f"--run_dir={tmp_path / 'run'}")
+    assert "for 3,600 bytes, at most " in capsys.readouterr().out
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    widths = [row["num_bits"] for row in results["coverage"] if row["tensor"] == "kernel"]
+    assert widths == results["experiment"]["quantization"]["found_bits"] and set(widths) == {4, 8}
+    exported = tflite_export.export(tmp_path / "run", runtimes=())
+    assert exported.passed and exported.tflite.stat().st_size <= exported["max_flash_bytes"] == 3600
+    assert "within --max_flash_bytes=3,600: " in capsys.readouterr().out
+    assert "widths that were found" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_behind_its_widths_does_not_find_them_again_and_is_the_uninterrupted_one(
+    auto, tmp_path, monkeypatch
+):
     runs = [tmp_path / name for name in ("whole", "stopped")]
-    start(*command, f"--run_dir={runs[0]}")
-    told = capsys.readouterr().out
-    assert "for 4,500 bytes, at most " in told
+    start(*auto, f"--run_dir={runs[0]}")
     with monkeypatch.context() as patched:
         patched.setattr(train, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit):
-            start(*command, f"--run_dir={runs[1]}")
+            start(*auto, f"--run_dir={runs[1]}")
     monkeypatch.setattr(train, "find_bits", None)  # it is done
     start(f"--flagfile={runs[1] / 'flags.txt'}")
     whole, stopped = ([*np.load(run / "handoff" / "weights.npz").values()] for run in runs)
     assert all(np.array_equal(*pair) for pair in zip(whole, stopped, strict=True))
-    results = json.loads((runs[0] / "results.json").read_text())
-    widths = [row["num_bits"] for row in results["coverage"] if row["tensor"] == "kernel"]
-    assert widths == results["experiment"]["quantization"]["found_bits"] and set(widths) == {4, 8}
-    exported = tflite_export.export(runs[0], runtimes=())
-    assert exported.passed and exported.tflite.stat().st_size <= exported["max_flash_bytes"] == 4500
-    assert "within --max_flash_bytes=4,500: " in capsys.readouterr().out
-    assert "widths that were found" in (runs[0] / "report.html").read_text()
 
 
 @pytest.mark.usefixtures("no_training")

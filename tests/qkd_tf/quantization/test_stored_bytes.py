@@ -17,9 +17,9 @@ def widths(model, target, **spec):
     "target, storage, narrower",
     [
         ("phone", "auto", {}),
-        ("phone", "int4", {"linear": [4], "logits": [4]}),  # 1x1 and Dense, of an even number of inputs
-        ("phone", "int4_all", {"stem": [4], "depthwise": [4], "linear": [4], "logits": [4]}),
-        ("microcontroller", "auto", {"stem": [4], "depthwise": [4], "linear": [4], "logits": [4]}),
+        ("phone", "int4", {"logits": [4]}),  # Dense, of an even number of inputs
+        ("phone", "int4_all", {"stem": [4], "depthwise": [4], "logits": [4]}),
+        ("microcontroller", "auto", {"stem": [4], "depthwise": [4], "logits": [4]}),
         ("microcontroller", "int8", {}),
         ("ethos_u", "auto", {}),
     ],
@@ -27,16 +27,16 @@ def widths(model, target, **spec):
 def test_widths_worth_trying_are_those_that_take_fewer_bytes_there(make_residual_student, target, storage, narrower):
     found = widths(make_residual_student(), TargetSpec(target, weight_storage=storage))
     assert {layer: tried for layer, tried in found.narrower.items() if tried} == narrower
-    assert list(found.widest.values()) == [8, 8, 8, 8] and [found.kernel_bytes("stem", b) for b in (8, 5)] == [108] * 2
-    saved = sum({"stem": 54, "depthwise": 18, "linear": 8, "logits": 10}[layer] for layer in narrower)
+    assert list(found.widest.values()) == [8, 8, 8, 8] and [found.kernel_bytes("stem", b) for b in (8, 5)] == [112] * 2
+    saved = sum({"stem": 48, "depthwise": 16, "logits": 16}[layer] for layer in narrower)  # data are aligned to 16
     assert found.file_bytes - found.fewest_bytes == saved
 
 
 def test_what_no_rule_packs_is_counted_whole(make_residual_student, chain):
     chip = TargetSpec("microcontroller")
     assert not any(widths(make_residual_student(), chip, narrow_range=False).narrower.values())
-    ruled = widths(make_residual_student(), chip, bits_rule=("linear=w6", ".*=a4"))
-    assert ruled.narrower["linear"] == [] and ruled.narrower["stem"] == [4]
+    ruled = widths(make_residual_student(), chip, bits_rule=("stem=w6", ".*=a4"))
+    assert ruled.narrower["stem"] == [] and ruled.narrower["logits"] == [4]
     model = chain(
         layers.DepthwiseConv2D(3, dilation_rate=2, name="dilated"),
         layers.Flatten(),
