@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test commands notebooks widths slow applications lint docs site bench networks soak fuzz models micro distributed clean
+.PHONY: demo test commands notebooks widths slow applications lint docs site bench networks soak fuzz models micro arm64 distributed clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -47,6 +47,9 @@ site: .venv/installed  ## the documentation site, into build/site: a warning, su
 micro: .venv/installed build/tflm  ## the microcontroller bundle of every operator, compiled with TFLM's C++ and run
 	$(BIN)/python -m pytest tests/tflite_export/bundles/test_micro_bundle.py
 
+arm64: .venv/installed build/arm64/installed  ## what files compute on ARM64, by emulation; goes on where it was stopped: make arm64 RUNS='runs/demo …'
+	$(BIN)/python -m benchmarks.arm64 $(RUNS)
+
 bench: .venv/installed  ## speed and memory against full precision and the stock file, in one run
 	$(BIN)/python -m benchmarks.bench
 
@@ -63,11 +66,15 @@ models: .venv/installed  ## 500 students and 500 teachers as people write them: 
 	$(BIN)/python -m pytest tests/test_drawn_models.py --drawn_models=500 --drawn_results=results/drawn_models.json -q
 
 clean:  ## the environment and the demo; other runs are kept
-	rm -rf .venv runs/demo build/tflm
+	rm -rf .venv runs/demo build/tflm build/arm64
 
 # Headers and a host library of TFLM as XMOS builds it: the one package that has both. For this check only.
 build/tflm:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ xmos-ai-tools==1.4.2
+
+# QEMU, an arm64 Python and aarch64 wheels, unpacked; packages of Debian come from DEBIAN_MIRROR, or where apt has them from.
+build/arm64/installed: constraints.txt | .venv/installed
+	$(BIN)/python -m benchmarks.processor $(DEBIAN_MIRROR)
 
 .venv/installed: requirements.txt requirements-dev.txt requirements-micro.txt requirements-ethos_u.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.13 ..." % sys.version_info[:2])'

@@ -22,9 +22,11 @@ from qkd_tf.storage.run_folder import what_matters
 
 QAT = ("--phases=self_studying", "--epochs=3")
 LONG_QAT = ("--phases=self_studying", "--epochs=6")
+THRICE = ("--phases=self_studying,self_studying,self_studying", "--epochs=2,2,2")
 QKD = ("--phases=self_studying,co_studying,tutoring", "--epochs=1,3,2")
 FIXED = ("--phases=self_studying,tutoring", "--epochs=1,5")
-# Option -> flags behind those of the flag file. The first of each kind is what the others are compared with.
+# Option -> flags behind those of the flag file, {bits} those of the cell. The first of each kind is what the others are
+# compared with.
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "qat": QAT,
     "init_lsq": (*QAT, "--interval_init=lsq"),
@@ -48,6 +50,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "long_qat_crop_4": (*LONG_QAT, "--crop_padding=4"),
     "long_qat_crop_0": (*LONG_QAT, "--crop_padding=0"),
     "long_qat_batch_64": (*LONG_QAT, "--batch_size=64"),
+    "long_qat_bits_fall": (*THRICE, "--phase_bits=8,4,{bits}"),
     "long_qat_adam": (*LONG_QAT, "--optimizer=adam", "--learning_rates=0.001"),
     "qkd": QKD,
     "qkd_rate_0.03": (*QKD, "--learning_rates=0.03"),
@@ -79,6 +82,10 @@ def common() -> list[str]:
     return [*COMMON, *FLAGS.more.split()]
 
 
+def flags_of(option: str, bits: str) -> list[str]:
+    return [flag.format(bits=bits) for flag in OPTIONS[option]]
+
+
 def measure(option: str, bits: str, seed: str) -> dict:
     """Trains a cell in a folder that is thrown away.
 
@@ -92,7 +99,7 @@ def measure(option: str, bits: str, seed: str) -> dict:
     with tempfile.TemporaryDirectory() as run_dir:
         command = [
             *(f"--flagfile={FLAGS.base}", f"--run_dir={run_dir}/run", f"--seed={seed}", *common()),
-            *(f"--weight_bits={weight_bits}", f"--activation_bits={activation_bits}", *OPTIONS[option]),
+            *(f"--weight_bits={weight_bits}", f"--activation_bits={activation_bits}", *flags_of(option, bits)),
         ]
         done = subprocess.run([sys.executable, "-m", "qkd_tf.train", *command], stderr=subprocess.PIPE, text=True)
         require(done.returncode == 0, (done.stderr.strip().splitlines() or ["no message"])[-1])
@@ -120,7 +127,7 @@ def main(argv: list[str]) -> None:
                 "seed": int(seed),
                 "base": FLAGS.base,
                 "common_flags": what_matters(common()),
-                "flags": OPTIONS[option],
+                "flags": flags_of(option, bits),
             }
             try:
                 write_whole(path, json.dumps(cell | measure(option, bits, seed), indent=1) + "\n")

@@ -28,8 +28,7 @@ NETWORK = (
     "--student_pixel_std=127.5",
 )
 TEACHER = ("--teacher=mobilenet_v2_1.0", "--teacher_pixel_mean=127.5", "--teacher_pixel_std=127.5")
-# A validation of 60 pictures cannot tell epochs apart, so the last one's student is kept.
-TRAINING = ("--batch_size=32", "--keep_epoch=last")
+TRAINING = ("--batch_size=32",)
 CALIBRATION = ("--phases=", "--batch_size=25")
 # Bits -> epochs of tutoring alone; few bits take longer. Then the same, cut into the three phases.
 TUTORING = {bits: ("--phases=tutoring", f"--epochs={epochs}") for bits, epochs in ((8, 2), (6, 3), (4, 8))}

@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
     student = make_student(given.bits, images)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, W{given.bits}A{given.bits}")
     _, together = by_definition(student, images, list(ARITHMETICS.values()))
-    print(f"the definition, all four arithmetics at once: {together:.1f} images a second\n")
+    print(f"the definition, all arithmetics at once: {together:.1f} images a second\n")
     print("| arithmetic | definition, images/s | graph, images/s | until its first batch, s |\n|---|---|---|---|")
     for name, arithmetic in ARITHMETICS.items():
         (expected,), slow = by_definition(student, images, [arithmetic])

@@ -6,6 +6,10 @@ first checkpoint after a single step, its writing included, is what is told. The
 students must be the same, bit for bit. Some minutes on two cores that do nothing else. Writes benchmarks/restart.json.
 """
 
+if __name__ == "__main__":
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
 import argparse
 import json
 import os

@@ -86,10 +86,10 @@ def random_splits(num_train: int, num_test: int, image_shape=CIFAR, num_classes:
 
 
 def write_handoff(
-    name: str, image_shape, num_classes: int, spec: QuantizationSpec | None = None
+    name: str, image_shape, num_classes: int, spec: QuantizationSpec | None = None, num_test: int = 1
 ) -> tuple[tf_keras.Model, pathlib.Path]:
-    """A calibrated student's handoff, at W4A4 unless told, with one test picture, and the float network that it was."""
-    splits = random_splits(16, 1, image_shape, num_classes)
+    """A calibrated student's handoff, at W4A4 unless told, and the float network that it was."""
+    splits = random_splits(16, num_test, image_shape, num_classes)
     model = build(name, image_shape, num_classes)
     student = quantize_student(model, spec or QuantizationSpec())
     calibrate(student, [images for images, _ in splits.calibration], "mse")

@@ -30,6 +30,11 @@ TABLES = {
         "`python -m qkd_tf.train` takes these, `python -m qkd_tf.preflight`, `python -m qkd_tf.sensitivity` and\n"
         "`python -m qkd_tf.ablation` beside their own.",
     ),
+    "A flag file of your own": (
+        "qkd_tf.new",
+        "`python -m qkd_tf.new --student=MODEL --dataset=folder:PICTURES --output=NAME.flags`, and the flags of the\n"
+        "training, which stay as they are given.",
+    ),
     "Pre-flight": ("qkd_tf.preflight", "`python -m qkd_tf.preflight --flagfile=FILE`, and the flags of the training."),
     "Export": ("tflite_export", "`python -m tflite_export --run_dir=RUN`"),
     "Verification": ("tflite_export.verify", "`python -m tflite_export.verify --tflite=FILE --handoff=RUN/handoff`"),

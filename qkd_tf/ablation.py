@@ -53,8 +53,12 @@ def schedule(row: str, experiment: Experiment) -> list[tuple[str, int, float]]:
       experiment: with the phases of PLAN; phases before them, such as full_precision, stay as they are.
 
     Raises:
-      ExperimentError: other phases.
+      ExperimentError: other phases, or widths of single phases.
     """
+    require(
+        not experiment.training.bits,
+        "--phase_bits gives each phase its own bit widths, and the rows divide epochs among phases; leave it out",
+    )
     phases = [(phase.name, phase.epochs, phase.learning_rate) for phase in experiment.training.phases]
     names = tuple(name for name, _, _ in phases[-3:])
     require(

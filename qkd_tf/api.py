@@ -68,11 +68,13 @@ def fit(
         (`validation_fraction`).
       run_dir: new folder, or that of the same call before; None for a new one in runs/, whose name is printed. A call
         without one begins anew: to resume a run that was stopped, give its folder.
-      bits: widths of weights and activations, "w4a4", or "auto", with `max_flash_bytes`: those of kernels are found
-        within that budget. Single layers by `bits_rule=["regex=w8a8"]`.
+      bits: widths of weights and activations, "w4a4"; single layers by `bits_rule=["regex=w8a8"]`; those of each phase
+        by `phase_bits=[8, "w4a8", 4]`, of which the last are `bits`. "auto", with `max_flash_bytes`: those of kernels
+        are found within that budget.
       phases: epochs by phase, in order, for instance {"self_studying": 30, "co_studying": 100, "tutoring": 70}, or
-        names alone, with `epochs` as an option, a number for each or one for all; {} for intervals by calibration
-        alone; None for self_studying, and with a teacher co_studying and tutoring behind it.
+        names alone, which may occur more than once, with `epochs` as an option, a number for each or one for all; {}
+        for intervals by calibration alone; None for self_studying, and with a teacher co_studying and tutoring behind
+        it.
       teacher: as `student`; one that does not begin with a Rescaling reads (pixel - teacher_pixel_mean) /
         teacher_pixel_std; co_studying and tutoring need one.
       label_names: one a class; None for those of an image_dataset_from_directory, else numbers.

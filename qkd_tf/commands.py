@@ -20,6 +20,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "qkd-doctor": Command("qkd_tf.doctor", "whether this machine can do the job, and what to mend"),
+    "qkd-new": Command("qkd_tf.new", "writes a flag file for your own model and data"),
     "qkd-preflight": Command("qkd_tf.preflight", "every layer with its bits and size, before anything is trained"),
     "qkd-train": Command("qkd_tf.train", "trains a low-bit student by QKD"),
     "qkd-export": Command("tflite_export", "writes the integer .tflite of a run, and proves it"),

@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from qkd_tf.console.chatter import quiet, raise_threshold
+from qkd_tf.process import cpu
 
 ROOT = pathlib.Path(__file__).parents[1]
 PYTHONS = ((3, 11), (3, 13))  # the first and the last
@@ -164,7 +165,7 @@ def data(data_dir: str) -> Iterator[Finding]:
 
 
 def chain() -> Iterator[Finding]:
-    """Calibrates and exports a network with layers of 2 to 8 bits by the ordinary commands."""
+    """Calibrates and exports a network with layers of 2 to 8 bits by the ordinary commands, on this processor."""
     with tempfile.TemporaryDirectory() as folder:
         run_dir = pathlib.Path(folder) / "run"
         rules = [f"--bits_rule=conv{width}=w{width}a{width}" for width in WIDTHS]
@@ -185,7 +186,7 @@ def chain() -> Iterator[Finding]:
             yield Finding(None, f"{name}: {row['not_run']}")
             continue
         equal, different = row["codes"]["equal_codes"], row["codes"]["first_different"]
-        what = f"convert and run at {WIDTHS[0]} to {WIDTHS[-1]} bits, {row['title']}: "
+        what = f"convert and run at {WIDTHS[0]} to {WIDTHS[-1]} bits on {cpu.told()}, {row['title']}: "
         what += f"{equal:.2f} % of {row['codes']['num_tensors']} tensors' integers as predicted"
         yield Finding(different is None, what + (f", first different: {different}" if different else ""))
 

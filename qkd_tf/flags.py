@@ -1,6 +1,7 @@
 """The command line: the only flags of the package, and the Experiment they make."""
 
 import copy
+import dataclasses
 import difflib
 import functools
 import os
@@ -139,6 +140,13 @@ def _define_phases() -> None:
         f"than {ex.FEW_PICTURES:,} images.",
     )
     FLAGS.DEFINE_list(
+        "phase_bits",
+        None,
+        f"Bit widths of each phase: 4, or w4a8 for weights and activations, or {ex.FLOAT_BITS} for full_precision. The "
+        "last quantized phase must have --weight_bits and --activation_bits. First and last layer, residual tensors "
+        "and --bits_rule keep their bit widths; default: --weight_bits and --activation_bits in all phases.",
+    )
+    FLAGS.DEFINE_list(
         "class_weights",
         [],
         "Factor of each class's examples in the cross-entropy: a number a class, or CLASS:NUMBER for some of them, "
@@ -210,7 +218,9 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True)
             values.trust_model_code,
         )
     elif not trains:
-        phases = tuple(phase for phase in phases if phase.name not in ex.TEACHER_PHASES)
+        alone = [phase for phase in phases if phase.name not in ex.TEACHER_PHASES]
+        if len(alone) < len(phases):  # what is left need not end in the experiment's own widths
+            phases = tuple(dataclasses.replace(phase, bits=None) for phase in alone)
         phases = phases if any(phase.name != "full_precision" for phase in phases) else ()
     for network, flag in ((student, "student_weights_mean"), (teacher, "teacher_pixel_mean")):
         ex.require(
@@ -231,8 +241,10 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True)
 
 
 def _widths(values: flags.FlagValues) -> dict[str, object]:
-    """What --bits says in the place of other flags; of the ablation it is a list, and says nothing here."""
-    if values.bits is None or isinstance(values.bits, list):
+    """What --bits says in the place of other flags; commands with a flag of that name of their own say it by others."""
+    if values["bits"].help != FLAGS["bits"].help:
+        return {}
+    if values.bits is None:
         return {}
     ex.require(
         values.bits == ex.AUTO_BITS,
@@ -242,7 +254,7 @@ def _widths(values: flags.FlagValues) -> dict[str, object]:
 
 
 def _phases(values: flags.FlagValues) -> tuple[ex.PhaseSpec, ...]:
-    """What --phases, --epochs and --learning_rates say, or their defaults."""
+    """What --phases, --epochs, --learning_rates and --phase_bits say, or their defaults."""
     names, epochs, rates = _lengths(values)
     return tuple(
         ex.PhaseSpec(
@@ -250,9 +262,25 @@ def _phases(values: flags.FlagValues) -> tuple[ex.PhaseSpec, ...]:
             *_numbers(int, "epochs", [number]),
             *_numbers(float, "learning_rates", [rate]),
             rate_is_default=values.learning_rates is None,
+            bits=bits,
         )
-        for name, number, rate in zip(names, epochs, rates, strict=True)
+        for name, number, rate, bits in zip(names, epochs, rates, _phase_bits(values, names), strict=True)
     )
+
+
+def _phase_bits(values: flags.FlagValues, names: list[str]) -> list[tuple[int, int] | None]:
+    """Widths of each phase; None for the experiment's own, and of a float phase."""
+    if not values.phase_bits:
+        return [None] * len(names)
+    ex.require(
+        len(values.phase_bits) == len(names),
+        f"--phase_bits has {len(values.phase_bits)} entries and --phases {len(names)}; give one per phase, or leave it "
+        "out for --weight_bits and --activation_bits in all of them",
+    )
+    return [
+        None if (name, text) == ("full_precision", ex.FLOAT_BITS) else ex.bit_widths(text, "--phase_bits")
+        for name, text in zip(names, values.phase_bits, strict=True)
+    ]
 
 
 def _lengths(values: flags.FlagValues) -> tuple[list[str], list[str], list[str]]:

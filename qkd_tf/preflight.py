@@ -13,17 +13,21 @@ from qkd_tf import data, flags, networks
 from qkd_tf.console import command_line
 from qkd_tf.experiment import DataSpec, Experiment, ExperimentError, class_weights, require, require_count
 from qkd_tf.outcome import handoff
+from qkd_tf.quantization import layer_table
 from qkd_tf.quantization.scheme import quantize_student
 
 FLAGS = flags.FLAGS.extended()  # those of the training, and its own
 FLAGS.DEFINE_integer("num_classes", 0, "Classes of a set that is not at hand; with --image_size and --image_channels.")
 
 
-def look(experiment: Experiment, num_classes: int = 0) -> None:
+def look(experiment: Experiment, num_classes: int = 0) -> str:
     """Prints what the networks of an experiment will be; nothing is written or trained.
 
     Args:
       num_classes: of a set that is not at hand; 0 where the set tells.
+
+    Returns:
+      The sums of the student's table, in a line.
 
     Raises:
       ExperimentError: whatever would keep it from being trained, as far as its networks tell.
@@ -54,6 +58,7 @@ def look(experiment: Experiment, num_classes: int = 0) -> None:
             print(note)
         for note in (*experiment.data.notes, *experiment.notes_on(source.train.num_examples)):
             print(note)
+    return layer_table.totals(layer_table.rows(student.model, plan), student.model, experiment.target)
 
 
 def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], int, np.ndarray, data.Source | None]:

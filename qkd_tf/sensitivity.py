@@ -30,6 +30,7 @@ from qkd_tf.quantization.stored_bytes import StoredWidths
 from qkd_tf.search.byte_budget import ByteBudget
 from qkd_tf.search.subject import Examples, Sensitivity, Subject, measure, of_kernel, table
 from qkd_tf.storage import durable
+from qkd_tf.storage.flag_file import run_of
 from qkd_tf.storage.saved_model import load_model
 
 FLAGS = flags.FLAGS.extended()  # those of the training, and its own
@@ -93,22 +94,6 @@ def suggest(rows: list[Sensitivity], trained: Mapping[str, int], budget: ByteBud
     """
     found = budget.widths(trained, rows)
     return [row for row in rows if found[row.layer] == row.num_bits != trained[row.layer]]
-
-
-def run_of(output: pathlib.Path, run_dir: pathlib.Path) -> pathlib.Path:
-    """The folder beside `run_dir` into which the flag file `output` trains.
-
-    Raises:
-      ExperimentError: a flag file that cannot be written, or names no folder of its own.
-    """
-    require(
-        output.suffix == ".flags", f"--output={output} does not end in .flags; name the new run, such as small.flags"
-    )
-    require(output.parent.is_dir(), f"--output={output}: there is no folder {output.parent}; make it first")
-    new = run_dir.parent / output.stem
-    for path in (output, new):
-        require(not path.exists(), f"--output={output}: {path} is there already; give another name, or move it away")
-    return new
 
 
 def flag_file(

@@ -10,7 +10,7 @@ import functools
 import itertools
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import tensorflow as tf
 import tf_keras
@@ -62,6 +62,7 @@ class Prepared:
       contents: what the experiment is made of, as digests (`identity`).
       class_weights: factor of each class's examples; None where all are 1.
       proof: what `Network.prove` returned, by role.
+      at_bits: the student by widths, as of `Networks`.
     """
 
     student: QuantizedStudent
@@ -71,6 +72,7 @@ class Prepared:
     contents: dict[str, str]
     class_weights: list[float] | None
     proof: dict[str, dict | None]
+    at_bits: dict[tuple[int, int], QuantizedStudent]
 
     @property
     def networks(self) -> list[tuple[str, tf_keras.Model | None]]:
@@ -108,11 +110,15 @@ def run(
         look.at("quantized", student.model)
         look.keep()
 
+    def init_intervals_of(at_other_bits: QuantizedStudent) -> None:
+        calibrate(at_other_bits, images, experiment.quantization.interval_init, experiment.seed)
+
     with locked(folder.path):
         folder.claim(prepared.contents, identity.WORDS)
         look.keep()
         place = Place(folder, stop, devices)
-        phases = _trainer(experiment, experiment.training, prepared, place, given, init_intervals).run()
+        events = Events(init_intervals, calibrate_at=init_intervals_of)
+        phases = _trainer(experiment, experiment.training, prepared, place, given, events).run()
         for note in look.notes_on_end(phases[-1]["best_validation_top1"]) if phases else ():
             print(note)
         if devices.is_chief:
@@ -141,9 +147,11 @@ def find_bits(
         folder.claim(prepared.contents, identity.WORDS)
         look.keep()
         if training.phases:
-            trainer = _trainer(experiment, training, prepared, Place(folder, stop, devices), given)
+            trainer = _trainer(experiment, training, prepared, Place(folder, stop, devices), given, Events())
             trainer.run()
-            trainer.estimate_plain_statistics(sum(phase.epochs for phase in training.phases))
+            if "student" not in experiment.pretrained:
+                epochs = sum(phase.epochs for phase in training.phases)
+                trainer.estimate_plain_statistics(prepared.student, epochs)
         splits, plain = prepared.splits, prepared.float_student
         for layer in plain.layers:
             layer.set_weights(prepared.student.plain.get_layer(layer.name).get_weights())
@@ -176,7 +184,7 @@ def _trainer(
     prepared: Prepared,
     place: Place,
     given: InMemory,
-    init_intervals: Callable[[], None] = Events.calibrate,
+    events: Events,
 ) -> Trainer:
     """Of all of the experiment's phases, or of the first ones alone."""
 
@@ -188,8 +196,9 @@ def _trainer(
                 if network is not None and role not in experiment.pretrained:
                     networks.of_signals(network, specs[role]).save(part / f"{role}.keras")
 
-    trained = Networks(prepared.student, prepared.teacher, experiment.pretrained)
-    events = Events(init_intervals, keep_full_precision, given.after_epoch or Events.after_epoch)
+    trained = Networks(prepared.student, prepared.teacher, experiment.pretrained, prepared.at_bits)
+    after_epoch = given.after_epoch or events.after_epoch
+    events = dataclasses.replace(events, after_full_precision=keep_full_precision, after_epoch=after_epoch)
     return Trainer(training, trained, prepared.splits, place, events, prepared.class_weights)
 
 
@@ -207,25 +216,31 @@ def _prepare(
     found = {"student": network}
     with devices.scope():
         implementation = quantizer_implementation(experiment.training)
-        student = quantize_student(network.model, experiment.quantization, implementation, plan)
+        own = experiment.quantization.bits
+        at_bits = {own: quantize_student(network.model, experiment.quantization, implementation, plan)}
+        for bits in experiment.training.bits:
+            if bits != own:
+                spec = experiment.quantization.at(bits)
+                at_bits[bits] = quantize_student(network.model, spec, implementation)
         if experiment.teacher:
             found["teacher"] = networks.checked_teacher(experiment, shape, num_classes, given.teacher)
     pictures = networks.proof_images(experiment.data, source)
     proof = {role: network.prove(pictures) for role, network in found.items()}
     splits = data.pipelines(source, experiment.data, given.augment)
     weights = class_weights(experiment.training.class_weights, splits.label_names, splits.num_by_class)
-    handoff.require_readable(student, splits.fingerprint["num_test"])
+    handoff.require_readable(at_bits[own], splits.fingerprint["num_test"])
     devices.require_same(splits.fingerprint, "their images")
     teacher = found["teacher"].model if experiment.teacher else None
     contents = identity.contents(network.model, teacher, splits.fingerprint, experiment.unnamed_weights)
     if splits.augmentation:
         contents["augmentation"] = splits.augmentation.sha256[:16]
-    student, teacher = student.with_models(devices.replicated), teacher and devices.replicated(teacher)
+    at_bits = {bits: student.with_models(devices.replicated) for bits, student in at_bits.items()}
+    student, teacher = at_bits[own], teacher and devices.replicated(teacher)
     notes = [note for network in found.values() for note in network.notes]
     notes += experiment.notes_on(splits.num_train)
     notes = [*experiment.notes, *experiment.data.notes, *splits.notes, *notes]
     print(*([] if is_told else notes), student.summary(), sep="\n")
-    return Prepared(student, network.model, teacher, splits, contents, weights, proof)
+    return Prepared(student, network.model, teacher, splits, contents, weights, proof, at_bits)
 
 
 def _calibrate(experiment: Experiment, student: QuantizedStudent, images: list[tf.Tensor]) -> None:

@@ -14,6 +14,7 @@ exporter executes files with it (`integer_reference`). Four schools:
 * ruy: as TFLM, but the second rounding is half up, too. LiteRT's default kernels take it for CONV_2D with INT4
   kernels, and for DEPTHWISE_CONV_2D with such in whole blocks of eight channels, with TFLM's arithmetic for the
   channels that are left; XNNPACK leaves both to them. Grouped ones with INT4 kernels go to the reference kernels.
+  On ARM64, CONV_2D with INT4 kernels is rounded once there, half up, and the others as everywhere.
 
 Sources: gemmlowp's fixedpoint.h (Jacob et al. 2018, section 2.2), TFLite's kernels, XNNPACK's operator
 set-up. Tests hold each row against its runtime, tensor by tensor.
@@ -320,17 +321,23 @@ LITERT_INT4 = dataclasses.replace(
         "DEPTHWISE_CONV_2D": RUY_DEPTHWISE,
     },
 )
+ONCE = dataclasses.replace(TFLM, convolution=sums_rounded_once)
+LITERT_INT4_ARM64 = dataclasses.replace(
+    LITERT_INT4, int4={**LITERT_INT4.int4, "CONV_2D": ONCE, POINTWISE_CONVOLUTION: ONCE}
+)
 LITERT_REFERENCE_POINTWISE = dataclasses.replace(
     LITERT_REFERENCE, int4={POINTWISE_CONVOLUTION: dataclasses.replace(LITERT_REFERENCE, convolution=sums_rounded_once)}
 )
 
 # Runtime, and where that matters how it is given kernels that fit INT4 -> its arithmetic: `_int4` has convolutions in
-# INT4, `_pointwise` those of single pixels as INT4 FULLY_CONNECTED, which the other rows compute as they do in int8.
+# INT4, `_arm64` on such a processor, `_pointwise` those of single pixels as INT4 FULLY_CONNECTED, which the other rows
+# compute as they do in int8.
 ARITHMETICS: Mapping[str, Arithmetic] = {
     "litert": XNNPACK,
     "litert_int4": LITERT_INT4,
+    "litert_int4_arm64": LITERT_INT4_ARM64,
     "litert_reference": LITERT_REFERENCE,
     "litert_reference_pointwise": LITERT_REFERENCE_POINTWISE,
     "tflm": TFLM,
 }
-LATER = frozenset({"litert_reference_pointwise"})  # rows that no prediction of an earlier version has
+LATER = frozenset({"litert_int4_arm64", "litert_reference_pointwise"})  # what no prediction of an earlier version has

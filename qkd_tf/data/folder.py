@@ -87,6 +87,26 @@ def describe(spec: DataSpec) -> tuple[tuple[int, int, int], list[str]]:
     return source.image_shape, source.label_names
 
 
+def other_tests(spec: DataSpec) -> list[str]:
+    """Names of --test_split that a folder without `test` has: folders beside `train`, with classes of its alone."""
+    root = pathlib.Path(spec.name.removeprefix(PREFIX)).expanduser()
+    if not (root / "train").is_dir():
+        return []
+    classes = _class_names(root / "train")
+    others = [entry.name for entry in _entries(root) if _is_class(entry) and entry.name not in ("train", "validation")]
+    return [name for name in others if _class_names(root / name) and _class_names(root / name) <= classes]
+
+
+def has_test(spec: DataSpec) -> bool:
+    """Whether flags or the folder itself say what the test split is; a folder that is not there is none's fault."""
+    root = pathlib.Path(spec.name.removeprefix(PREFIX)).expanduser()
+    return bool(spec.test_split or spec.test_fraction) or (root / "test").is_dir() or not root.is_dir()
+
+
+def _class_names(split: pathlib.Path) -> set[str]:
+    return {entry.name for entry in _entries(split) if _is_class(entry)}
+
+
 def _splits(spec: DataSpec, root: pathlib.Path, test_name: str) -> dict[str, pathlib.Path]:
     """Folders of class folders by the split that they are; without one for the test where that is cut off."""
     names = ["train"] if spec.test_fraction else ["train", test_name]
@@ -242,6 +262,7 @@ def _scan(spec: DataSpec, root: pathlib.Path, files: dict[str, Files], source: S
         + _notes("taken as stored, not turned as their EXIF data say", turned)
         + shape_notes(spec, *itertools.chain(*map(itertools.repeat, sizes.tolist(), counts.tolist()))),
         content_sha256=_content(left, digests, root, source.label_names),
+        sizes=tuple(map(tuple, sizes.tolist())),
         scan=None,
     )
 

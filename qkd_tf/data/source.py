@@ -46,6 +46,7 @@ class Source:
       content_sha256: digest of every picture with its label, wherever the set lies; "" before the scan.
       scan: looks at every stored image once and returns the source as it may be read, its content known; None where
         both are so already. Raises ExperimentError for images that cannot be used.
+      sizes: heights and widths of the stored pictures, each once, where the scan has seen them; else empty.
       input_params: of signals, what their 8 bits mean: number = scale * (step + grid.qmin); None of pictures.
 
     Raises:
@@ -61,6 +62,7 @@ class Source:
     notes: tuple[str, ...] = ()
     content_sha256: str = ""
     scan: Callable[["Source"], "Source"] | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
     input_params: TensorQuantParams | None = None
 
     def __post_init__(self):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 import tf_keras
@@ -12,7 +12,7 @@ from qkd_tf.distillation.learning_rates import CosineDecayFrom
 from qkd_tf.distillation.losses import cross_entropy
 from qkd_tf.distillation.phases import PHASES
 from qkd_tf.distillation.weights_average import WeightsAverage
-from qkd_tf.experiment import TrainingSpec
+from qkd_tf.experiment import PhaseSpec, TrainingSpec
 from qkd_tf.quantization.oscillation import Freezing, cosine, dampening_loss
 from qkd_tf.quantization.scheme import QuantizedStudent
 
@@ -25,11 +25,23 @@ class Networks:
       student: the pair of float and quantized student.
       teacher: float model, or None where no phase needs one.
       pretrained: names, of "student" and "teacher", that came with weights: full_precision leaves them alone.
+      at_bits: the student by the widths that phases name, `student` among them; each has variables of its own.
     """
 
     student: QuantizedStudent
     teacher: tf_keras.Model | None = None
     pretrained: frozenset[str] = frozenset()
+    at_bits: Mapping[tuple[int, int], QuantizedStudent] = dataclasses.field(default_factory=dict)
+
+    def student_in(self, phase: PhaseSpec) -> QuantizedStudent:
+        """The one that a phase trains; a float phase trains `student.plain`."""
+        return self.student if phase.bits is None else self.at_bits[phase.bits]
+
+    @property
+    def students(self) -> dict[str, QuantizedStudent]:
+        """All of them, as checkpoints name them: those of one width are never taken for those of another."""
+        others = {f"student_w{w}a{a}": other for (w, a), other in self.at_bits.items() if other is not self.student}
+        return {"student": self.student, **others}
 
 
 class PhaseSetup:

@@ -27,6 +27,7 @@ from qkd_tf.process import random_state
 from qkd_tf.process.stop_signals import StopSignals
 from qkd_tf.quantization.batch_norm import BatchNormEstimator, BatchNormShift
 from qkd_tf.quantization.oscillation import Freezing
+from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.storage.checkpoints import Checkpoints, restore
 from qkd_tf.storage.run_folder import RunFolder
 
@@ -52,13 +53,16 @@ class Events:
       calibrate: sets the intervals of the student from its float weights; called whenever a quantized phase follows a
         float start or a float phase.
       after_full_precision: called where a float phase has ended, with the float networks as it left them.
-      after_epoch: called with the phase's name, the epoch in it from 0, and its losses, top-1 and seconds, once they
+      after_epoch: called with the phase's label, the epoch in it from 0, and its losses, top-1 and seconds, once they
         are saved: what it raises ends the training, which resumes behind that epoch.
+      calibrate_at: sets the intervals of one of the networks' students from the weights in its `plain`; called whenever
+        a phase has other widths than the one before, or begins at other widths than the networks' own.
     """
 
     calibrate: Callable[[], None] = lambda: None
     after_full_precision: Callable[[], None] = lambda: None
     after_epoch: Callable[[str, int, Mapping[str, float]], None] = lambda phase, epoch, logs: None
+    calibrate_at: Callable[[QuantizedStudent], None] = lambda student: None
 
 
 class Trainer:
@@ -68,6 +72,9 @@ class Trainer:
     from its last (`TrainingSpec.keep_epoch`); the teacher as its last epoch left it. Where weights are averaged
     (`TrainingSpec.weights_ema`), an epoch's student is the average at its end: it is validated, kept and handed on,
     and training goes on from the weights themselves.
+
+    Where the next phase has other widths (`PhaseSpec.bits`), a student at these takes over weights and BatchNorm
+    statistics, and its intervals are calibrated anew. Full precision stays in the `plain` of the networks' own student.
 
     A checkpoint is written after every epoch, every `TrainingSpec.checkpoint_every_steps` steps, and where a signal
     asks to stop. It has the networks, the best epoch's student, optimizers, running losses and the state of random
@@ -89,19 +96,36 @@ class Trainer:
         class_weights: Sequence[float] | None = None,
     ):
         self._spec, self._splits, self._place, self._events = spec, splits, place, events
-        self._student, self._teacher, self._pretrained = networks.student, networks.teacher, networks.pretrained
+        self._networks, self._class_weights = networks, class_weights
+        self._teacher, self._pretrained = networks.teacher, networks.pretrained
         self._checkpoints = Checkpoints(place.folder.checkpoints, place.folder.experiment)
         self._best_student: list[np.ndarray] = []
         self._batch_norm_batches = BATCH_NORM_BATCHES if spec.batch_norm_batches < 0 else spec.batch_norm_batches
-        shifts = spec.shifts_trained_statistics(self._pretrained, splits.num_train)
-        student, teacher = self._student, self._teacher
-        self._batch_norm = BatchNormShift(student) if shifts else BatchNormEstimator(student.model)
-        with place.distribution.scope():
+        self._shifts = spec.shifts_trained_statistics(self._pretrained, splits.num_train)
+        self._may_keep_start = spec.may_keep_start(self._pretrained, splits.num_train)
+        own, *others = (student.model for student in networks.students.values())
+        models = (networks.student.plain, own, self._teacher, *others)
+        self._random = random_state.generators(*(model for model in models if model is not None))
+        self._turn_to(networks.student)
+
+    def _turn_to(self, student: QuantizedStudent) -> None:
+        """Trains this one of the networks' students from now on: what belongs to it is made anew."""
+        spec, networks = self._spec, self._networks
+        self._student = student
+        self._batch_norm = BatchNormShift(student) if self._shifts else BatchNormEstimator(student.model)
+        with self._place.distribution.scope():
             self._freezing = Freezing(student.weights) if spec.freeze_threshold_start else None
             self._average = WeightsAverage(student.trained_variables, spec.weights_ema) if spec.weights_ema else None
-        self._setup = PhaseSetup(spec, networks, splits.steps_per_epoch, self._freezing, self._average, class_weights)
-        parts = {"plain": student.plain, "student": student.model, "teacher": teacher}
-        self._random = random_state.generators(*(part for part in parts.values() if part is not None))
+        self._setup = PhaseSetup(
+            spec,
+            dataclasses.replace(networks, student=student),
+            self._splits.steps_per_epoch,
+            self._freezing,
+            self._average,
+            self._class_weights,
+        )
+        (role,) = (role for role, known in networks.students.items() if known is student)
+        parts = {"plain": networks.student.plain, role: student.model, "teacher": self._teacher}
         parts |= {"freezing": self._freezing, "average": self._average}
         self._parts = {role: part for role, part in parts.items() if part is not None}
 
@@ -109,10 +133,10 @@ class Trainer:
         """Trains what is left to train.
 
         Returns:
-          One dict a phase: name, epochs, best epoch, losses by epoch, test top-1 of student and
-          teacher in percent, seconds; of quantized phases the batches that BatchNorm was estimated from, the
-          intervals at the start and by epoch, in the order of `QuantizedStudent.intervals`, and by
-          epoch the percentage of frozen weights where weights are frozen.
+          One dict a phase: label, widths where they are named, epochs, best epoch, losses by epoch, test top-1 of
+          student and teacher in percent, seconds; of quantized phases the batches that BatchNorm was estimated from,
+          the intervals at the start and by epoch, in the order of `QuantizedStudent.intervals`, and by epoch the
+          percentage of frozen weights where weights are frozen.
 
         Raises:
           ExperimentError: a loss that diverged; checkpoints of which none is sound.
@@ -125,6 +149,7 @@ class Trainer:
     def _run_phases(self) -> list[dict]:
         checkpoint, progress = self._checkpoints.newest() or (None, START)
         if checkpoint and not _within_phase(progress):
+            self._turn_to(self._networks.student_in(self._spec.phases[progress["phase"] - 1]))
             self._restore(checkpoint)
         if not self._spec.phases:
             self._student.copy_weights_from_plain()
@@ -139,25 +164,34 @@ class Trainer:
         return progress["results"]
 
     def _run_phase(self, index: int, progress: dict, checkpoint: pathlib.Path | None) -> dict:
-        phase_spec = self._spec.phases[index]
+        phase_spec, label = self._spec.phases[index], self._spec.phase_labels[index]
         phase = PHASES[phase_spec.name]
+        left = self._student
+        if (student := self._networks.student_in(phase_spec)) is not left:
+            self._turn_to(student)
         with self._place.distribution.scope():
             distiller = self._setup.distiller(index)
         epochs_before = sum(earlier.epochs for earlier in self._spec.phases[:index])
         if _within_phase(progress):
             self._best_student = self._restore(checkpoint, distiller)
         else:
-            if index and phase.quantized and not PHASES[self._spec.phases[index - 1].name].quantized:
-                self.estimate_plain_statistics(epochs_before)
-            self._enter(phase, PHASES[self._spec.phases[index - 1].name] if index else PHASES["full_precision"])
+            previous = PHASES[self._spec.phases[index - 1].name] if index else PHASES["full_precision"]
+            if index and phase.quantized and not previous.quantized and "student" not in self._pretrained:
+                self.estimate_plain_statistics(self._networks.student, epochs_before)
+            self._enter(phase, previous, left, epochs_before)
+            if phase_spec.bits:
+                print(f"{label}: {self._student.summary()}")
             if self._average:
                 self._average.reset(self._student.trained_variables)
             progress = {**progress, "first_intervals": self._student.intervals()}
+            if phase.quantized and self._may_keep_start:
+                top1 = _top1_each({"student": distiller.student}, self._splits.validation)["student"]
+                progress |= {"best": self._keep(0, top1)}
         steps = self._splits.steps_per_epoch
         done = progress["epoch"] * steps + progress["step"]
         with (
             contextlib.closing(Summaries(self._place.folder.logs)) as summaries,
-            contextlib.closing(PhaseProgress(phase.name, phase_spec.epochs, steps, done)) as shown,
+            contextlib.closing(PhaseProgress(label, phase_spec.epochs, steps, done)) as shown,
         ):
             while progress["epoch"] < phase_spec.epochs:
                 progress = self._run_epoch(distiller, epochs_before + progress["epoch"], progress, summaries, shown)
@@ -167,7 +201,8 @@ class Trainer:
         networks = {"student": distiller.student, "teacher": distiller.teacher}
         tested = _top1_each({role: model for role, model in networks.items() if model is not None}, self._splits.test)
         result = {
-            "phase": phase.name,
+            "phase": label,
+            **dict(zip(("weight_bits", "activation_bits"), phase_spec.bits or (), strict=False)),
             "epochs": phase_spec.epochs,
             "learning_rate": phase_spec.learning_rate,
             "best_epoch": progress["best"]["epoch"],
@@ -193,6 +228,7 @@ class Trainer:
           The progress after it.
         """
         epoch, phase = progress["epoch"], distiller.phase
+        label = self._spec.phase_labels[progress["phase"]]
         start = time.monotonic() - progress["seconds"]
         self._fit_rest_of_epoch(distiller, number, progress, start, shown)
         row = {metric.name: float(metric.result()) for metric in distiller.metrics}
@@ -208,24 +244,28 @@ class Trainer:
             logits, labels = predict_each(networks, self._splits.validation)
             row |= {VALIDATED[role]: top1_of(found, labels) for role, found in logits.items()}
             row["seconds"] = time.monotonic() - start
-            self._require_finite(phase.name, epoch)
+            self._require_finite(label, epoch)
             scalars = dict(row)
             if phase.quantized:
                 row["intervals"] = self._student.intervals()
                 shown.tell(self._collapse_notes(progress, row["intervals"], logits["student"]))
             best = progress["best"] if self._spec.keep_epoch == "best" else None
-            if best is None or row["validation_top1"] >= best["validation_top1"]:  # of equals, the later
-                best = {"epoch": epoch + 1, "validation_top1": row["validation_top1"]}
-                self._best_student = [variable.numpy() for variable in self._student_variables()]
+            if _is_better(row["validation_top1"], best):
+                best = self._keep(epoch + 1, row["validation_top1"])
         history = progress["history"] + [row]
         progress = {**progress, "epoch": epoch + 1, "step": 0, "seconds": 0.0, "best": best, "history": history}
         self._save(progress, distiller)
         with self._averaged(phase):
-            summaries.write(phase.name, scalars, self._student if phase.quantized else None, number + 1)
+            summaries.write(label, scalars, self._student if phase.quantized else None, number + 1)
         shown.validated({role: row[name] for role, name in VALIDATED.items() if name in row})
-        self._events.after_epoch(phase.name, epoch, scalars)
+        self._events.after_epoch(label, epoch, scalars)
         self._place.stop.check()
         return progress
+
+    def _keep(self, epoch: int, top1: float) -> dict:
+        """Keeps the student as it is, after that epoch of the phase, as its best so far; 0 is the phase's start."""
+        self._best_student = [variable.numpy() for variable in self._student_variables()]
+        return {"epoch": epoch, "validation_top1": top1}
 
     def _collapse_notes(self, progress: dict, intervals: list[float], logits: np.ndarray) -> list[str]:
         """What is to be said of an epoch whose progress is that before it."""
@@ -252,13 +292,13 @@ class Trainer:
         self, distiller: Distiller, number: int, progress: dict, start: float, shown: PhaseProgress
     ) -> None:
         """Trains the steps that an epoch, of that number among all phases' epochs, still lacks."""
-        phase, epoch, done = self._spec.phases[progress["phase"]], progress["epoch"], progress["step"]
-        steps = self._splits.steps_per_epoch
+        label = self._spec.phase_labels[progress["phase"]]
+        epoch, done, steps = progress["epoch"], progress["step"], self._splits.steps_per_epoch
         if done == steps:  # a signal came at the last one
             return
 
         def save(step: int) -> None:
-            self._require_finite(phase.name, epoch, step)
+            self._require_finite(label, epoch, step)
             self._save({**progress, "step": step, "seconds": time.monotonic() - start}, distiller)
 
         with training_in(self._spec.mixed_precision):
@@ -267,33 +307,60 @@ class Trainer:
                 steps_per_epoch=steps - done,
                 verbose=0,
                 callbacks=[
-                    DivergenceGuard(phase.name, epoch, done),
+                    DivergenceGuard(label, epoch, done),
                     shown.begin(epoch, done),
                     BetweenSteps(distiller.metrics, done, self._spec.checkpoint_every_steps, save, self._place.stop),
                 ],
             )
 
-    def estimate_plain_statistics(self, epoch: int) -> None:
-        """Those of a float student that trained here, before it is calibrated.
-
-        After a short training moving statistics are still those of the start, and intervals are chosen by them.
+    def estimate_plain_statistics(self, student: QuantizedStudent, epoch: int) -> None:
+        """Statistics may be those of the start, or of other widths, and intervals are chosen by them.
 
         Args:
           epoch: whose batches are taken, counted from 0 among all phases' epochs.
         """
-        if self._batch_norm_batches and "student" not in self._pretrained:
+        if self._batch_norm_batches:
             batches = self._splits.train(epoch).take(self._batch_norm_batches)
-            BatchNormEstimator(self._student.plain).estimate(images for images, _ in batches)
+            BatchNormEstimator(student.plain).estimate(images for images, _ in batches)
 
-    def _enter(self, phase: Phase, previous: Phase) -> None:
-        """Carries the student's weights over where its precision changes."""
-        if phase.quantized and not previous.quantized:
-            self._student.copy_weights_from_plain()
-            self._events.calibrate()
-            if self._freezing:
-                self._freezing.reset(self._student.weights)
+    def _enter(self, phase: Phase, previous: Phase, left: QuantizedStudent, epoch: int) -> None:
+        """Carries the student's weights over where its precision changes, or its widths.
+
+        Args:
+          left: the student that the phase before trained.
+          epoch: the phase's first among all phases' epochs.
+        """
+        own, student = self._networks.student, self._student
         if previous.quantized and not phase.quantized:
-            self._student.copy_weights_to_plain()
+            left.copy_weights_to_plain()
+            own.copy_plain_from(left)
+            return
+        if phase.quantized and not previous.quantized:
+            own.copy_weights_from_plain()
+            self._events.calibrate()
+            if student is not own:
+                student.copy_plain_from(own)
+                student.copy_weights_from_plain()
+                self._events.calibrate_at(student)
+        elif student is not left:
+            self._take_over(left, epoch)
+        else:
+            return
+        if self._freezing:
+            self._freezing.reset(student.weights)
+
+    def _take_over(self, left: QuantizedStudent, epoch: int) -> None:
+        """Gives the student what one at other widths has learnt; `plain` is full precision's again in the end."""
+        own, student = self._networks.student, self._student
+        full_precision = own.plain.get_weights()
+        left.copy_weights_to_plain()
+        student.copy_plain_from(left)
+        if not self._shifts:  # shifted statistics are full precision's, and better than those of few pictures
+            self.estimate_plain_statistics(student, epoch)
+        student.copy_weights_from_plain()
+        self._events.calibrate_at(student)
+        own.plain.set_weights(full_precision)
+        student.copy_plain_from(own)
 
     def _require_finite(self, phase: str, epoch: int, step: int | None = None) -> None:
         """The last update has no later loss that would tell of it."""
@@ -307,7 +374,9 @@ class Trainer:
         self._checkpoints.write(progress, self._state(distiller), self._best_student)
 
     def _restore(self, checkpoint: pathlib.Path, distiller: Distiller | None = None) -> list[np.ndarray]:
-        return restore(checkpoint, self._state(distiller))
+        best_student = restore(checkpoint, self._state(distiller))
+        self._student.copy_plain_from(self._networks.student)
+        return best_student
 
     def _state(self, distiller: Distiller | None) -> tf.train.Checkpoint:
         """All that training changes; without a distiller, as it is between two phases."""
@@ -320,8 +389,8 @@ class Trainer:
 
     def _student_variables(self) -> list[tf.Variable]:
         """Those of its best epoch that are kept."""
-        kept = ("plain", "student", "freezing")
-        return [v for role, part in self._parts.items() if role in kept for v in part.variables]
+        moves_on = ("teacher", "average")
+        return [v for role, part in self._parts.items() if role not in moves_on for v in part.variables]
 
     def _restore_best_student(self) -> None:
         for variable, value in zip(self._student_variables(), self._best_student, strict=True):
@@ -340,6 +409,13 @@ BATCH_NORM_BATCHES = 20  # where the flag leaves it open
 VALIDATED = {"student": "validation_top1", "teacher": "teacher_validation_top1"}
 
 
+def _is_better(top1: float, best: dict | None) -> bool:
+    """Than the best epoch so far: of equal epochs the later, and an epoch has to beat what the phase began with."""
+    if best is None:
+        return True
+    return top1 >= best["validation_top1"] if best["epoch"] else top1 > best["validation_top1"]
+
+
 def _top1_each(models: dict[str, tf_keras.Model], batches: tf.data.Dataset) -> dict[str, float]:
     """Percent by name, in one pass."""
     logits, labels = predict_each(models, batches)
@@ -353,5 +429,9 @@ def _within_phase(progress: dict) -> bool:
 def _line(result: dict) -> str:
     """A phase's outcome for a person."""
     teacher = f", teacher {result['teacher_test_top1']:.2f} %" if "teacher_test_top1" in result else ""
-    kept = f"epoch {result['best_epoch']} of {result['epochs']} (validation {result['best_validation_top1']:.2f} %)"
-    return f"{result['phase']}: {kept} is kept; test: student {result['student_test_top1']:.2f} %{teacher}"
+    widths = f" at w{result['weight_bits']}a{result['activation_bits']}" if "weight_bits" in result else ""
+    epoch = f"epoch {result['best_epoch']} of {result['epochs']}"
+    if not result["best_epoch"]:
+        epoch = f"the student before the phase, which none of {result['epochs']} epochs made better,"
+    kept = f"{epoch} (validation {result['best_validation_top1']:.2f} %)"
+    return f"{result['phase']}{widths}: {kept} is kept; test: student {result['student_test_top1']:.2f} %{teacher}"

@@ -51,7 +51,7 @@ def bit_widths(text: str, name: str) -> tuple[int, int]:
     Raises:
       ExperimentError: other text.
     """
-    found = re.fullmatch(r"w(\d+)a(\d+)|(\d+)", text)
+    found = re.fullmatch(r"w(\d{1,4})a(\d{1,4})|(\d{1,4})", text)
     if found is None:
         raise ExperimentError(f"{name}={text}: widths are written as w4a4, or as 4 for both")
     weights, activations, both = found.groups()

@@ -125,18 +125,23 @@ class DataSpec:
         """Height and width that pictures are resized to; None where they keep theirs."""
         return sides(self.image_size) if self.image_size else None
 
+    @property
+    def is_arrays(self) -> bool:
+        """Whether examples are arrays, all of one shape."""
+        return self.name.startswith(ARRAYS)
+
     def padding(self, height: int, width: int) -> int:
         """Black pixels around a training picture of so many pixels, from which it is cropped at random."""
         if self.crop_padding is not None:
             return self.crop_padding
-        if self.name.startswith(ARRAYS) or self.crops_larger:
+        if self.is_arrays or self.crops_larger:
             return 0
         return min(CROP_PADDING, min(height, width) // SIDES_OF_PADDING)
 
     @property
     def mirrors(self) -> bool:
         """Whether half of the training pictures are mirrored."""
-        return not self.name.startswith(ARRAYS) if self.horizontal_flip is None else self.horizontal_flip
+        return not self.is_arrays if self.horizontal_flip is None else self.horizontal_flip
 
     @property
     def notes(self) -> tuple[str, ...]:

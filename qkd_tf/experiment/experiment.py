@@ -56,9 +56,22 @@ class Experiment:
             not self.training.phases or any(phase.name != "full_precision" for phase in self.training.phases),
             "--phases=full_precision alone trains no quantized student; add self_studying, co_studying or tutoring",
         )
+        own = self.quantization.bits
+        named = [phase.bits or own for phase in self.training.phases if phase.name != "full_precision"]
+        last = named[-1] if named else own
+        require(
+            last == own,
+            f"--phase_bits ends in w{last[0]}a{last[1]}, and the file is to have w{own[0]}a{own[1]} (--weight_bits, "
+            "--activation_bits); let the last quantized phase have these widths",
+        )
         require(
             not self.quantization.finds_bits or self.target.max_flash_bytes > 0,
             "--bits=auto needs a budget; give --max_flash_bytes=N, the bytes that the file may have on the target",
+        )
+        require(
+            not self.quantization.finds_bits or all(phase.bits is None for phase in self.training.phases),
+            "--bits=auto and --phase_bits do not go together: widths that are found are those of all phases; leave one "
+            "of them out",
         )
         require(
             self.quantization.ewgs_scale == 0 or self.training.mixed_precision == "float32",

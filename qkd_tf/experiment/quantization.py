@@ -118,6 +118,15 @@ class QuantizationSpec:
         )
 
     @property
+    def bits(self) -> tuple[int, int]:
+        """Widths of weights and activations, but for single layers."""
+        return self.weight_bits, self.activation_bits
+
+    def at(self, bits: tuple[int, int]) -> "QuantizationSpec":
+        """The same at other widths; first and last layer, residual tensors and layers under a rule keep theirs."""
+        return dataclasses.replace(self, weight_bits=bits[0], activation_bits=bits[1])
+
+    @property
     def rules(self) -> list[BitsRule]:
         return [BitsRule.parse(text) for text in self.bits_rule]
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from qkd_tf.experiment.checks import require, require_count, require_factor, require_known
+from qkd_tf.experiment.checks import require, require_bits, require_count, require_factor, require_known
 from qkd_tf.experiment.class_weights import require_weights
 from qkd_tf.experiment.option import option
 
@@ -11,6 +11,7 @@ from qkd_tf.experiment.option import option
 EPOCHS = {"full_precision": 160, "self_studying": 30, "co_studying": 100, "tutoring": 70}
 PHASES = tuple(EPOCHS)
 TEACHER_PHASES = ("co_studying", "tutoring")
+FLOAT_BITS = "32"  # entry of --phase_bits for full_precision
 OPTIMIZERS = ("sgd", "adam")
 KEPT_EPOCHS = ("best", "last")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -32,12 +33,14 @@ class PhaseSpec:
 
     Attributes:
       rate_is_default: whether the rate was left open, so that the number of images may settle it.
+      bits: widths of weights and activations that the student has in this phase; None for the experiment's own.
     """
 
     name: str
     epochs: int
     learning_rate: float
     rate_is_default: bool = False
+    bits: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         require_known(self.name, PHASES, "phase in --phases")
@@ -49,6 +52,12 @@ class PhaseSpec:
             0 < self.learning_rate < math.inf,
             f"--learning_rates: phase {self.name} has {self.learning_rate}; a positive number is expected",
         )
+        require(
+            self.bits is None or self.name != "full_precision",
+            f"--phase_bits: phase {self.name} trains in float; its entry is {FLOAT_BITS}",
+        )
+        for num_bits in self.bits or ():
+            require_bits(num_bits, "phase_bits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +68,9 @@ class TrainingSpec:
     keep_epoch: str = option(
         "best",
         "Student that goes on from a phase: the best epoch's on validation, or the last one's, where a small "
-        "validation split would choose by chance among epochs of a learning rate that falls to 0.",
+        "validation split would choose by chance among epochs of a learning rate that falls to 0. With best, a student "
+        f"that came with weights and trains on fewer than {FEW_PICTURES:,} images has to get better. Otherwise it goes "
+        "on as it was before the phase.",
         choices=KEPT_EPOCHS,
     )
     one_cosine: bool = option(
@@ -173,6 +184,20 @@ class TrainingSpec:
         return [phase.name for phase in self.phases]
 
     @property
+    def phase_labels(self) -> list[str]:
+        """What results and messages call the phases: by name; with --phase_bits the second of a name is NAME_2."""
+        names = self.phase_names
+        if all(phase.bits is None for phase in self.phases):
+            return names
+        turns = [names[: place + 1].count(name) for place, name in enumerate(names)]
+        return [name if turn == 1 else f"{name}_{turn}" for name, turn in zip(names, turns, strict=True)]
+
+    @property
+    def bits(self) -> list[tuple[int, int]]:
+        """Widths that phases name, in order, each once."""
+        return list(dict.fromkeys(phase.bits for phase in self.phases if phase.bits is not None))
+
+    @property
     def distills(self) -> bool:
         """Whether the student learns from the teacher in any phase."""
         return any(name in TEACHER_PHASES for name in self.phase_names)
@@ -200,6 +225,16 @@ class TrainingSpec:
         by_default = not self.phases or num_train < FEW_PICTURES
         asked = self.batch_norm_statistics == "shift"
         return self.shifts_calibrated_statistics(pretrained) and (asked or by_default)
+
+    def may_keep_start(self, pretrained: frozenset[str], num_train: int) -> bool:
+        """Whether a quantized phase may end with the student that it began with, where no epoch validates better.
+
+        Few pictures cannot teach a student that came with weights much, and take from it what they do not show.
+
+        Args:
+          num_train: training images.
+        """
+        return self.keep_epoch == "best" and "student" in pretrained and num_train < FEW_PICTURES
 
     def __post_init__(self) -> None:
         require_known(self.optimizer, OPTIMIZERS, "--optimizer")

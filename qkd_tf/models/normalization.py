@@ -77,7 +77,8 @@ class Affine:
 
     def __str__(self) -> str:
         def text(values: np.ndarray) -> str:
-            return ",".join(f"{value:g}" for value in (values[:1] if np.all(values == values[0]) else values))
+            told = values[:1] if np.all(values == values[0]) else values
+            return ",".join(f"{value + 0.0:g}" for value in told)  # which is 0 for -0.0
 
         return f"mean {text(self.zero_pixels)} and deviation {text(1.0 / self.scale)}"
 

@@ -1,8 +1,10 @@
 """A user's own network: a builder by "package.module:function", a model that Keras saved, or one in memory."""
 
+import contextlib
 import inspect
 import math
 import pathlib
+from collections.abc import Iterator
 
 import tf_keras
 
@@ -36,6 +38,41 @@ def build(
     if door.is_model(model) or isinstance(model, pathlib.Path):
         is_filled = is_filled or spec.weights.endswith(".h5")
         model, notes = _in_tf_keras(name, model, spec.weights if is_filled else "", input_shape)
+    shape, num_outputs = _shapes(name, model)
+    _require_shape(name, shape, input_shape, spec.reads_signals)
+    require_classes(name, num_outputs, num_classes)
+    if not is_filled:
+        model = _copy(given) if model is given else model
+        notes += _load_weights(model, spec)
+    broken = non_finite({weight.name: weight.numpy() for weight in model.weights})
+    require(not broken, f"{spec.weights or name}: {broken}; give weights of a training that did not diverge")
+    return model, notes
+
+
+def saved_shapes(spec: NetworkSpec) -> tuple[tuple[int | None, ...], int]:
+    """What a saved model reads, without the batch, None for any number, and how many numbers it gives.
+
+    Raises:
+      ExperimentError: as `build`, of what concerns the model alone.
+    """
+    model = _load(spec.name, spec.trust_code)
+    if isinstance(model, pathlib.Path):
+        with _taking_over(spec.name):
+            model = door.of_file(model).converted()
+    return _shapes(spec.name, model)
+
+
+def require_classes(name: str, num_outputs: int, num_classes: int) -> None:
+    """Raises ExperimentError: a model tells other classes apart than the data set has; one output is of two."""
+    require(
+        num_outputs == num_classes or (num_outputs, num_classes) == (1, 2),
+        f"{name} tells {num_outputs} classes apart, the data set has {num_classes}; "
+        "a folder of pictures may name classes that it has no picture of in its labels.txt",
+    )
+
+
+def _shapes(name: str, model: object) -> tuple[tuple[int | None, ...], int]:
+    """Of the input without the batch, and of the last axis of the output, of a model that can be a classifier."""
     require(
         is_graph(model),
         f"{name} gives a {type(model).__name__}; a functional or Sequential model of Keras is expected "
@@ -50,23 +87,12 @@ def build(
         f"{name} takes its input or gives its output in a dict; hand over "
         "tf_keras.Model(model.inputs[0], model.outputs[0])",
     )
-    shape, logits = tuple(model.inputs[0].shape[1:]), model.outputs[0].shape
+    logits = model.outputs[0].shape
     require(
         len(logits) > 1 and logits[-1] is not None,
         f"{name} gives an output of shape {tuple(logits)}; (None, classes) is expected of a classifier",
     )
-    _require_shape(name, shape, input_shape, spec.reads_signals)
-    require(
-        logits[-1] == num_classes or (logits[-1], num_classes) == (1, 2),
-        f"{name} tells {logits[-1]} classes apart, the data set has {num_classes}; "
-        "a folder of pictures may name classes that it has no picture of in its labels.txt",
-    )
-    if not is_filled:
-        model = _copy(given) if model is given else model
-        notes += _load_weights(model, spec)
-    broken = non_finite({weight.name: weight.numpy() for weight in model.weights})
-    require(not broken, f"{spec.weights or name}: {broken}; give weights of a training that did not diverge")
-    return model, notes
+    return tuple(model.inputs[0].shape[1:]), logits[-1]
 
 
 def _require_shape(name: str, shape: tuple[int | None, ...], input_shape: tuple[int, ...], reads_signals: bool) -> None:
@@ -117,12 +143,19 @@ def _in_tf_keras(
 ) -> tuple[tf_keras.Model, list[str]]:
     """A model of Keras 3 in tf_keras, with the arrays of a file if one is named, and notes, one per line."""
     require(not weights_file or pathlib.Path(weights_file).is_file(), f"weights file {weights_file} does not exist")
-    try:
+    with _taking_over(weights_file or name):
         brought = door.of_file(model) if isinstance(model, pathlib.Path) else door.of_model(model)
         brought = brought.with_weights(pathlib.Path(weights_file)) if weights_file else brought
         return brought.in_tf_keras(input_shape)
+
+
+@contextlib.contextmanager
+def _taking_over(name: str) -> Iterator[None]:
+    """A context that tells what keeps a model of Keras 3 from being taken over."""
+    try:
+        yield
     except ValueError as error:
-        raise ExperimentError(f"{weights_file or name} cannot be taken over: {error}") from error
+        raise ExperimentError(f"{name} cannot be taken over: {error}") from error
 
 
 def _copy(model: tf_keras.Model) -> tf_keras.Model:

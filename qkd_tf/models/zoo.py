@@ -28,6 +28,13 @@ _EFFICIENTNETS = {
     "efficientnet_lite2": {"width": 1.1, "depth": 1.2, "dropout": 0.3, "lite": True},
 }
 _WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.4)
+# Pixels of a side of the pictures that they were made for; networks without a row are CIFAR's.
+_SIDES = {
+    **dict.fromkeys((*_IMAGENET_RESNETS, *_EFFICIENTNETS, *(f"mobilenet_v2_{w}" for w in _WIDTHS)), 224),
+    **dict.fromkeys(("efficientnet_b1", "efficientnet_lite1"), 240),
+    **dict.fromkeys(("efficientnet_b2", "efficientnet_lite2"), 260),
+}
+_CIFAR_SIDE = 32
 
 BUILDERS: Mapping[str, Callable[..., tf_keras.Model]] = {
     "convnet_small": functools.partial(build_convnet, widths=(16, 16, 32, 32)),
@@ -52,6 +59,11 @@ BUILDERS: Mapping[str, Callable[..., tf_keras.Model]] = {
 def check_name(name: str, flag: str) -> None:
     """Raises ExperimentError that lists the known names."""
     require_known(name, tuple(BUILDERS), flag)
+
+
+def usual_side(name: str) -> int:
+    """Pixels of a side of the pictures that a network was made for."""
+    return _SIDES.get(name, _CIFAR_SIDE)
 
 
 def build(spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int) -> tf_keras.Model:

@@ -42,7 +42,7 @@ def write(
         "start_top1": start,
         "phases": phases,
         "seconds": sum(phase["seconds"] for phase in phases),
-        "experiment": dataclasses.asdict(experiment),
+        "experiment": dataclasses.asdict(experiment, dict_factory=_told),
         "seed": experiment.seed,
         "data": splits.fingerprint,
         "coverage": [
@@ -54,3 +54,8 @@ def write(
         "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()},
     }
     durable.write_json(folder.results, results)
+
+
+def _told(fields: list[tuple[str, object]]) -> dict[str, object]:
+    """Fields of a spec; a phase that names no widths has those of `quantization`, which stand there."""
+    return {name: value for name, value in fields if name != "bits" or value is not None}

@@ -58,7 +58,8 @@ class Run:
 
     @property
     def history(self) -> Mapping[str, dict[str, list[float]]]:
-        """Phase -> name -> one number an epoch, as Keras' `History.history`.
+        """Phase -> name -> one number an epoch, as Keras' `History.history`; with `phase_bits` the second of a name is
+        NAME_2.
 
         Losses, top-1 of training as a share (student_top1), top-1 of validation in percent (validation_top1), seconds;
         of both networks where both train.

@@ -207,6 +207,12 @@ class QuantizedStudent(PlannedStudent):
         copy.set_weights(self.plain.get_weights())
         return copy
 
+    def copy_plain_from(self, other: "QuantizedStudent") -> None:
+        """Gives `plain` the weights of the `plain` of a student of the same network, at whatever widths."""
+        for layer in other.plain.layers if other is not self else ():
+            if layer.weights:  # requantizations, which may be others, have none
+                self.plain.get_layer(layer.name).set_weights(layer.get_weights())
+
     def copy_weights_from_plain(self) -> None:
         for plain, latent in self._twins:
             latent.assign(plain)

@@ -43,6 +43,7 @@ PLACEHOLDERS = {
     "configs/NAME.flags": "configs/demo.flags",
     "/shared/runs/NAME": "runs/shared",
     "--student=…": "--student=nets:build",
+    "--student=MODEL": "--student=nets:build",
     "--dataset=…": "--dataset=folder:PICTURES",
     "--tflite=…": "--tflite=RUN/export/model.tflite",
     "--tflite=FILE": "--tflite=RUN/export/model.tflite",
@@ -59,6 +60,7 @@ PLACEHOLDERS = {
 }
 # Module -> flags that it cannot do without and that a page which only names the command leaves out.
 LEFT_OUT = {
+    "qkd_tf.new": {"--student": "nets:build", "--dataset": "folder:PICTURES", "--output": "new.flags"},
     "qkd_tf.train": {"--run_dir": "runs/left_out", "--flagfile": "configs/demo.flags"},
     "qkd_tf.preflight": {"--student": "nets:build", "--dataset": "folder:PICTURES", "--image_size": "96"},
     "qkd_tf.sensitivity": {"--run_dir": "RUN"},
@@ -87,6 +89,7 @@ NOT_RUN = {
     "benchmarks.restart": "ten minutes; tests/qkd_tf/data/test_pipeline.py and test_trainer_resume.py have its parts",
     "benchmarks.integer_student": "a minute, and only worth something while nothing else runs",
     "benchmarks.ethos_u_table": "Vela, minutes; tests/tflite_export/bundles/test_ethos_u_bundle.py",
+    "benchmarks.arm64": "QEMU, an hour; tests/tflite_export/test_arm64.py",
     "benchmarks.scale": "half an hour; tests/benchmarks/test_scale.py takes its steps",
     "benchmarks.calibration_alone": "published weights, photographs; tests/benchmarks/test_calibration_alone.py",
     "qkd_tf.train --strategy=multi_worker": "several machines; two workers in tests/qkd_tf/distillation",
@@ -117,6 +120,9 @@ OTHERS = {
     "make networks": "hours; tests/benchmarks/test_networks_table.py",
     "make networks FLAGS='--dataset=imagenet2012 --data_dir=DIR'": "make networks",
     "make soak": "an hour; tests/benchmarks/test_soak.py runs a sample",
+    "pytest --processor=cortex-a53 tests/tflite_export/inference/test_integer_reference.py --runxfail": "make arm64",
+    "make arm64": "QEMU, an hour; tests/tflite_export/test_arm64.py",
+    "make arm64 RUNS='RUN …'": "make arm64",
     "make micro": "needs a package of XMOS; tests/tflite_export/bundles/test_micro_bundle.py",
     "pytest tests/tflite_export/test_mutations.py": "make test",
     "pytest -s tests/qkd_tf/distillation/test_distribution.py": "make test",
@@ -323,6 +329,8 @@ def run_unit(shared, sandbox):
             write_weights(sandbox / name)
         if not prepares(unit):
             (sandbox / "DIR").symlink_to(shared / "DIR")
+        if "--flagfile=patterns.flags" in title(unit):  # an earlier command of the page writes it
+            start("qkd_tf.new", ["--student=nets:build", "--dataset=folder:PICTURES", "--output=patterns.flags"])
         for found in unit:
             if reason(found):
                 parse(found)
@@ -389,13 +397,14 @@ def test_command_that_cannot_run_here_is_parsed_and_a_training_passes_its_pre_fl
 def test_own_model_goes_from_a_fresh_folder_to_a_file_and_each_step_says_the_next(sandbox, capsys):
     """Nothing is changed but the number of epochs."""
     (unit,) = [unit for page, unit in UNITS if page == README and OWN in unit]
-    assert [found.module for found in unit] == ["qkd_tf.preflight", "qkd_tf.train", "tflite_export"]
+    assert [found.module for found in unit] == ["qkd_tf.new", "qkd_tf.train", "tflite_export"]
     for folder in ("RUN", "runs"):
         shutil.rmtree(folder)
     told = []
     for found in unit:
-        start(found.module, shlex.split(found.rest.replace("--epochs=30", "--epochs=3")))
+        start(found.module, [*shlex.split(found.rest), *["--epochs=3"] * (found.module == "qkd_tf.train")])
         told.append(capsys.readouterr().out)
+    assert "next: python -m qkd_tf.train --flagfile=mine.flags" in told[0]
     assert "next: python -m tflite_export --run_dir=runs/mine" in told[1]
     assert "report: runs/mine/report.html" in told[2]
     assert json.loads((sandbox / "runs/mine/export/verification.json").read_text())["passed"]

@@ -51,6 +51,11 @@ def test_other_phases_are_refused_by_the_flag(experiment):
         ablation.schedule("qat", experiment("--phases=self_studying,tutoring", "--epochs=1,2", "--learning_rates=0.1"))
 
 
+def test_widths_of_single_phases_are_refused(experiment):
+    with pytest.raises(ExperimentError, match="^--phase_bits gives each phase its own bit widths, and the rows divide"):
+        ablation.schedule("qat", experiment("--phase_bits=8,8,4"))
+
+
 def test_rates_that_are_open_are_left_to_the_cells(tmp_path):
     without_rates = [flag for flag in ARGUMENTS if "learning_rates" not in flag]
     for flags, number in ((without_rates, 0), (ARGUMENTS, 1)):

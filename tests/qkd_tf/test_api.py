@@ -127,6 +127,43 @@ def test_names_make_the_experiment_of_the_command(tmp_path, monkeypatch):
     assert given == train.InMemory()
 
 
+def test_phases_at_widths_of_their_own_are_told_apart_from_callback_to_report(tmp_path, capsys):
+    """A phase may come again, rules stay, and the file has the last widths."""
+    told = []
+    options = SHORT | {"epochs": 1, "max_eval_images": 40, "bits_rule": "conv3=w5"}
+
+    def train(phase_bits):
+        phases = ["self_studying", "self_studying"]
+        options["callbacks"] = lambda phase, epoch, logs: told.append(phase)
+        return qkd_tf.fit(
+            "convnet_small",
+            "digits",
+            run_dir=tmp_path / "run",
+            bits="w2a4",
+            phases=phases,
+            phase_bits=phase_bits,
+            **options,
+        )
+
+    made = train([8, "w2a4"])
+    labels = ["self_studying", "self_studying_2"]
+    assert list(made.history) == [phase["phase"] for phase in made.results["phases"]] == told == labels
+    widths = [(phase.get("weight_bits"), phase.get("activation_bits")) for phase in made.results["phases"]]
+    assert widths == [(8, 8), (2, 4)]
+    assert "self_studying 1, self_studying_2 1" in repr(made)
+    kernels = {row["layer"]: row["num_bits"] for row in made.results["coverage"] if row["tensor"] == "kernel"}
+    assert kernels == {"conv1": 8, "conv2": 2, "conv3": 5, "conv4": 2, "logits": 8}
+    lines = capsys.readouterr().out.splitlines()
+    (at_8,) = [line for line in lines if line.startswith("self_studying: convnet_small quantizes")]
+    (at_2,) = [line for line in lines if line.startswith("self_studying_2: convnet_small quantizes")]
+    assert "4 kernels at 8 bits" in at_8 and "1 kernel at 5 bits" in at_8
+    assert "2 kernels at 2 bits" in at_2 and "1 kernel at 5 bits" in at_2
+    with pytest.raises(ExperimentError, match="another experiment, which differs in --phase_bits;"):
+        train([4, "w2a4"])
+    assert tflite_export.export(made, runtimes=())["passed"]
+    assert "2 self-studying-2, W2A4" in (made.path / "report.html").read_text()
+
+
 def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeypatch):
     original = PhaseProgress.on_train_batch_end
 

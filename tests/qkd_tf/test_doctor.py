@@ -9,6 +9,7 @@ from packaging.specifiers import SpecifierSet
 
 from qkd_tf import doctor
 from qkd_tf.doctor import Finding
+from qkd_tf.process import cpu
 
 
 def test_requirements_are_ranges_that_hold_what_constraints_pin():
@@ -106,10 +107,12 @@ def test_ladder_has_a_layer_of_every_width():
     assert {"stem", *(f"conv{width}" for width in range(2, 9)), "logits"} <= names
 
 
-def test_ordinary_commands_calibrate_and_export_a_layer_of_every_width():
+def test_ordinary_commands_calibrate_and_export_a_layer_of_every_width(monkeypatch):
+    monkeypatch.setattr(cpu, "told", lambda: "ARM64 with dot product (Raspberry Pi 5)")
     found = list(doctor.chain())
     assert [finding.ok for finding in found] == [True] * 3
-    assert all("at 2 to 8 bits" in finding.what and "100.00 % of 11 tensors" in finding.what for finding in found)
+    assert all("at 2 to 8 bits on ARM64 with dot product (Raspberry Pi 5), " in finding.what for finding in found)
+    assert all("100.00 % of 11 tensors" in finding.what for finding in found)
 
 
 def test_all_checks_in_order(monkeypatch, capsys, tmp_path):

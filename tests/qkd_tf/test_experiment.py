@@ -256,6 +256,31 @@ def test_ewgs_and_mixed_precision_together_are_refused():
 
 
 @pytest.mark.parametrize(
+    "bits, labels",
+    [
+        ([None] * 4, ["self_studying", "tutoring", "self_studying", "self_studying"]),
+        ([(8, 8), (4, 4), (4, 4), None], ["self_studying", "tutoring", "self_studying_2", "self_studying_3"]),
+    ],
+)
+def test_phases_of_one_name_are_numbered_where_they_have_widths(bits, labels):
+    names = ("self_studying", "tutoring", "self_studying", "self_studying")
+    phases = tuple(PhaseSpec(name, 1, 0.01, bits=width) for name, width in zip(names, bits, strict=True))
+    training = TrainingSpec(phases)
+    assert training.phase_labels == labels
+    assert training.bits == [width for width in ((8, 8), (4, 4)) if width in bits]
+
+
+def test_other_widths_leave_all_but_the_uniform_ones():
+    spec = QuantizationSpec(2, 3, 7, 6, 5, ("a=w4",), narrow_range=False)
+    assert (spec.bits, spec.at((8, 4))) == ((2, 3), QuantizationSpec(8, 4, 7, 6, 5, ("a=w4",), narrow_range=False))
+
+
+def test_float_phase_has_no_widths():
+    message = complaint(lambda: PhaseSpec("full_precision", 1, 0.1, bits=(8, 8)))
+    assert message == "--phase_bits: phase full_precision trains in float; its entry is 32"
+
+
+@pytest.mark.parametrize(
     "text, expected",
     [
         ("block_1_.*=w4a8", BitsRule("block_1_.*", 4, 8)),

@@ -60,10 +60,12 @@ def test_every_flag_reaches_the_experiment(parse):
         "first_layer_bits": 6, "last_layer_bits": 7, "residual_bits": 5, "interval_init": "lsq",
         "interval_gradient_scale": "none", "calibration_batches": 3, "interval_gradient_share": 0.5,
         "phases": "tutoring", "epochs": 2, "learning_rates": 0.5, "optimizer": "adam", "keep_epoch": "last",
+        "phase_bits": 4,
         "momentum": 0.5, "one_cosine": False, "weight_decay": 0.2, "weight_interval_lr_ratio": 0.3,
         "activation_interval_lr_ratio": 0.4, "interval_max_change": 0.25, "teacher_lr_ratio": 0.6,
         "temperature": 4.0, "distillation_weight": 0.7, "distillation_weight_end": 0.1,
         "label_weight": 0.5, "run_dir": "runs/y", "seed": 5,
+        "gradient_accumulation_steps": 2,
         "mixed_precision": "float16", "steps_per_execution": 4, "ewgs_scale": 1e-3, "batch_norm_batches": 5,
         "batch_norm_statistics": "shift",
         "dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02, "weights_ema": 0.9,
@@ -167,6 +169,57 @@ def test_storage_is_one_that_the_target_has(parse, target, storage, holds):
         assert parse(*arguments).target.storage == storage
     else:
         assert f"--weight_storage={storage} and --target={target} do not go together" in complaint(parse, *arguments)
+
+
+@pytest.mark.parametrize(
+    "phases, given, bits",
+    [
+        ("self_studying,self_studying,self_studying", "8,w4a8,w2a3", [(8, 8), (4, 8), (2, 3)]),
+        ("full_precision,co_studying,tutoring", "32,w8a4,w2a3", [None, (8, 4), (2, 3)]),
+        ("self_studying,full_precision", "w2a3,32", [(2, 3), None]),
+        ("self_studying", "w2a3", [(2, 3)]),
+        ("self_studying,tutoring", "w2a3, w2a3", [(2, 3), (2, 3)]),
+        ("self_studying,tutoring", None, [None, None]),
+        ("self_studying,tutoring", "", [None, None]),
+    ],
+)
+def test_each_phase_may_have_widths_of_its_own(parse, phases, given, bits):
+    more = [] if given is None else [f"--phase_bits={given}"]
+    experiment = parse(*SMALL, "--weight_bits=2", "--activation_bits=3", f"--phases={phases}", *more)
+    assert [phase.bits for phase in experiment.training.phases] == bits
+    assert any("phase_bits" in line for line in flags.flag_lines()) == (given is not None)
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["--phase_bits=8,4"], "--phase_bits has 2 entries and --phases 3; give one per phase"),
+        (["--phase_bits=4"], "--phase_bits has 1 entries and --phases 3; give one per phase"),
+        (["--phase_bits=4", "--phases="], "--phase_bits has 1 entries and --phases 0; give one per phase"),
+        (
+            ["--phase_bits=8,4,2"],
+            "--phase_bits ends in w2a2, and the file is to have w4a4 (--weight_bits, --activation",
+        ),
+        (["--phase_bits=8,2,w4a8"], "--phase_bits ends in w4a8, and the file is to have w4a4"),
+        (
+            ["--phase_bits=8,32", "--phases=self_studying,full_precision"],
+            "--phase_bits ends in w8a8, and the file is to have w4a4",
+        ),
+        (["--phase_bits=9,4,4"], "--phase_bits=9 is out of range; bit widths of 2 to 8"),
+        (["--phase_bits=w1a4,4,4"], "--phase_bits=1 is out of range"),
+        (["--phase_bits=32,4,4"], "--phase_bits=32 is out of range"),
+        (["--phase_bits=a4,4,4"], "--phase_bits=a4: widths are written as w4a4, or as 4 for both"),
+        (["--phase_bits=,4,4"], "--phase_bits=: widths are written as w4a4"),
+        (["--phase_bits=" + "9" * 5000 + ",4,4"], "widths are written as w4a4"),
+        (
+            ["--phase_bits=8,4", "--phases=full_precision,self_studying"],
+            "--phase_bits: phase full_precision trains in float; its entry is 32",
+        ),
+        (["--phase_bits=half,4", "--phases=full_precision,self_studying"], "--phase_bits=half: widths are written"),
+    ],
+)
+def test_widths_of_phases_that_do_not_fit_are_refused_in_a_line(parse, arguments, told):
+    assert told in complaint(parse, *SMALL, *arguments)
 
 
 def test_no_phases_mean_calibration_alone(parse):
@@ -273,12 +326,14 @@ def test_look_needs_neither_folder_nor_teacher(look):
     assert experiment.run_dir == "none" and experiment.teacher is None
     assert experiment.training.phase_names == ["self_studying"]
     assert look("--dataset=digits", "--phases=full_precision,tutoring", "--epochs=1,1").training.phases == ()
+    falling = look("--dataset=digits", "--phases=self_studying,tutoring", "--phase_bits=8,4")
+    assert falling.training.phase_names == ["self_studying"]
 
 
 def test_look_keeps_what_is_given_and_refuses_what_training_would(look):
     experiment = look(*SMALL)
     assert experiment.run_dir == "runs/x" and len(experiment.training.phases) == 3
-    for wrong in ("--run_dir=", "--epochs=1,2", "--weight_bits=1"):
+    for wrong in ("--run_dir=", "--epochs=1,2", "--weight_bits=1", "--phase_bits=8,4,2"):
         with pytest.raises(ExperimentError, match=wrong.partition("=")[0]):
             look(*SMALL, wrong)
 
@@ -322,6 +377,7 @@ def test_no_teacher_no_spec(parse):
         ["--nohorizontal_flip", "--nomask_weight_gradient", "--weight_decay=0.00001", "--student_pixel_mean=0"],
         ["--student_weights_mean=1,2,3", "--student_weights_std=4.5,5,6", "--student_weights=a b.h5"],
         ["--phases=tutoring,co_studying", "--epochs=1,2", "--learning_rates=0.1,0.25", "--data_dir=/with space/x"],
+        ["--phases=full_precision,tutoring,tutoring", "--phase_bits=32,w8a4,4"],
     ],
 )
 def test_flag_lines_are_a_flag_file_of_the_same_experiment(parse, tmp_path, arguments):

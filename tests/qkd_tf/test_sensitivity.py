@@ -192,14 +192,3 @@ def test_flag_file_is_the_same_experiment_with_the_rules_behind_its_own_and_anot
         run_dir=str(tmp_path / "small"),
         quantization=dataclasses.replace(expected.quantization, bits_rule=rules),
     )
-
-
-def test_a_flag_file_or_a_run_that_is_there_is_left_alone(tmp_path):
-    run, output = tmp_path / "runs" / "base", tmp_path / "small.flags"
-    assert sensitivity.run_of(output, run) == tmp_path / "runs" / "small"
-    (tmp_path / "runs" / "small").mkdir(parents=True)
-    with pytest.raises(ExperimentError, match="runs/small is there already"):
-        sensitivity.run_of(output, run)
-    output.write_text("mine")
-    with pytest.raises(ExperimentError, match="small.flags is there already"):
-        sensitivity.run_of(output, run)

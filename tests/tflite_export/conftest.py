@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from unittest import mock
 
 import flatbuffers
 import numpy as np
@@ -18,6 +19,7 @@ import tf_keras
 from ai_edge_litert import schema_py_generated as schema
 from tf_keras import layers
 
+from benchmarks.processor import emulated
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.data import Splits
 from qkd_tf.experiment import (
@@ -38,8 +40,20 @@ from qkd_tf.storage.run_folder import RunFolder
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
 from tflite_export.flatbuffer.weight_storage import store
+from tflite_export.inference.runtimes import RUNTIMES
 from tflite_export.load import Handoff, load_handoff
 from tflite_export.rebuilding.rebuild import rebuild
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processor(request):
+    """With --processor, that one's LiteRT is what every test asks (`benchmarks.processor`)."""
+    if name := request.config.getoption("--processor"):
+        with emulated(name) as asked, mock.patch.dict(RUNTIMES, asked.runtimes()):
+            yield
+    else:
+        yield
+
 
 LOW = QuantizationSpec(weight_bits=3, activation_bits=4)
 NUM_IMAGES = 32
@@ -577,6 +591,37 @@ def run_folder(make_run, make_residual_student) -> RunFolder:
 def residual(run_folder) -> Exported:
     """That run's handoff, graph and file."""
     return _export("residual", load_handoff(run_folder.handoff))
+
+
+@pytest.fixture(scope="session")
+def everything(randomize):
+    """A small network of all that a student may have, gammas of 0 and below in it."""
+    x = pixels = tf_keras.Input((13, 11, 3), name="pixels")
+    x = layers.Rescaling(1 / 64, -2.0, name="normalization")(x)
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="stem")(x)
+    x = shortcut = layers.ReLU(name="unsigned")(layers.BatchNormalization(name="stem_bn")(x))
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
+    x = layers.BatchNormalization(name="signed")(x)
+    x = layers.Conv2D(4, 1, name="pointwise")(x)
+    x = layers.Add(name="add")([shortcut, x])
+    x = layers.ReLU(name="add_relu")(x)
+    x = layers.MaxPooling2D(2, 1, name="max_pool")(x)
+    left = layers.Conv2D(3, 3, 2, use_bias=False, name="valid")(x)
+    left = layers.ReLU(6.0, name="relu6")(layers.BatchNormalization(name="valid_bn")(left))
+    right = layers.AveragePooling2D(2, name="average_pool")(x)
+    right = layers.Conv2D(2, 2, name="right")(right)
+    x = layers.Concatenate(name="concat")([left, right])
+    x = layers.Conv2D(6, 3, padding="same", activation="relu", name="mixed")(x)
+    x = layers.DepthwiseConv2D(2, depth_multiplier=3, name="multiplied")(x)
+    x = layers.Conv2D(8, 1, groups=2, name="grouped")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.Dense(6, use_bias=False, name="hidden")(x)
+    x = layers.ReLU(name="hidden_relu")(layers.BatchNormalization(name="hidden_bn")(x))
+    model = randomize(tf_keras.Model(pixels, layers.Dense(5, name="logits")(x), name="everything"))
+    for name in ("stem_bn", "signed", "valid_bn", "hidden_bn"):
+        gamma = model.get_layer(name).gamma
+        gamma.assign(np.concatenate([[-0.8, 0.0], gamma.numpy()[2:]]))
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import tf_keras
-from tf_keras import layers
 
 from qkd_tf.experiment import QuantizationSpec
 from tflite_export.flatbuffer.convert import convert
@@ -26,37 +24,6 @@ PAIRS = [
     pytest.param(*pair, marks=() if is_sampled(*pair) else pytest.mark.widths)
     for pair in itertools.product(WIDTHS, WIDTHS)
 ]
-
-
-@pytest.fixture(scope="module")
-def everything(randomize):
-    """A small network of all that a student may have, gammas of 0 and below in it."""
-    x = pixels = tf_keras.Input((13, 11, 3), name="pixels")
-    x = layers.Rescaling(1 / 64, -2.0, name="normalization")(x)
-    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="stem")(x)
-    x = shortcut = layers.ReLU(name="unsigned")(layers.BatchNormalization(name="stem_bn")(x))
-    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
-    x = layers.BatchNormalization(name="signed")(x)
-    x = layers.Conv2D(4, 1, name="pointwise")(x)
-    x = layers.Add(name="add")([shortcut, x])
-    x = layers.ReLU(name="add_relu")(x)
-    x = layers.MaxPooling2D(2, 1, name="max_pool")(x)
-    left = layers.Conv2D(3, 3, 2, use_bias=False, name="valid")(x)
-    left = layers.ReLU(6.0, name="relu6")(layers.BatchNormalization(name="valid_bn")(left))
-    right = layers.AveragePooling2D(2, name="average_pool")(x)
-    right = layers.Conv2D(2, 2, name="right")(right)
-    x = layers.Concatenate(name="concat")([left, right])
-    x = layers.Conv2D(6, 3, padding="same", activation="relu", name="mixed")(x)
-    x = layers.DepthwiseConv2D(2, depth_multiplier=3, name="multiplied")(x)
-    x = layers.Conv2D(8, 1, groups=2, name="grouped")(x)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    x = layers.Dense(6, use_bias=False, name="hidden")(x)
-    x = layers.ReLU(name="hidden_relu")(layers.BatchNormalization(name="hidden_bn")(x))
-    model = randomize(tf_keras.Model(pixels, layers.Dense(5, name="logits")(x), name="everything"))
-    for name in ("stem_bn", "signed", "valid_bn", "hidden_bn"):
-        gamma = model.get_layer(name).gamma
-        gamma.assign(np.concatenate([[-0.8, 0.0], gamma.numpy()[2:]]))
-    return model
 
 
 @pytest.mark.parametrize("weight_bits, activation_bits", PAIRS)

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import math
 import os
+import platform
 import re
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from qkd_tf.console.chatter import quiet
 from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, Arithmetic
+from qkd_tf.process.cpu import ARM64
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
 from tflite_export.load import ExportError
@@ -48,16 +50,19 @@ class Session(Protocol):
 
 
 OpenSession = Callable[[IntegerGraph, bytes, bool], Session]
+NewLiteRT = Callable[..., Interpreter]  # with the arguments of ai_edge_litert's class
 
 
 class LiteRTSession:
-    """A file in the LiteRT interpreter, one thread."""
+    """A file in a LiteRT interpreter, one thread."""
 
-    def __init__(self, graph: IntegerGraph, content: bytes, every_tensor: bool, resolver: OpResolverType):
+    def __init__(
+        self, graph: IntegerGraph, content: bytes, every_tensor: bool, resolver: OpResolverType, interpreter: NewLiteRT
+    ):
         self._graph = graph
         if every_tensor:  # the default kernels keep inner tensors to themselves unless they are outputs
             content = convert(graph, "", outputs=[operator.output for operator in graph.operators])
-        self._interpreter = Interpreter(model_content=content, experimental_op_resolver_type=resolver)
+        self._interpreter = interpreter(model_content=content, experimental_op_resolver_type=resolver)
         with quiet():
             self._interpreter.allocate_tensors()
         details = self._interpreter.get_tensor_details()
@@ -120,13 +125,17 @@ class Runtime:
 
     Attributes:
       title: for people.
-      arithmetic: what it computes with, as far as we know it.
+      row: of ARITHMETICS, with all that it computes.
       session: (graph of the file, content, whether every tensor is to be read) -> session.
     """
 
     title: str
-    arithmetic: Arithmetic
+    row: str
     session: OpenSession
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        return ARITHMETICS[self.row]
 
 
 def _room(graph: IntegerGraph, content: bytes) -> int:
@@ -138,16 +147,28 @@ def _room(graph: IntegerGraph, content: bytes) -> int:
     return 2**20 + 10 * len(content) + activations
 
 
-def _litert(resolver: OpResolverType) -> OpenSession:
-    return lambda graph, content, every_tensor: LiteRTSession(graph, content, every_tensor, resolver)
+def litert(interpreter: NewLiteRT, machine: str) -> dict[str, Runtime]:
+    """Rows of LiteRT.
+
+    Args:
+      interpreter: this process's Interpreter, or one that asks LiteRT on another processor.
+      machine: what kind of processor that is, as `platform.machine` tells it.
+    """
+
+    def session(resolver: OpResolverType) -> OpenSession:
+        return lambda graph, content, every_tensor: LiteRTSession(graph, content, every_tensor, resolver, interpreter)
+
+    row = "litert_int4_arm64" if machine.lower() in ARM64 else "litert_int4"
+    default, reference = session(OpResolverType.AUTO), session(OpResolverType.BUILTIN_REF)
+    return {
+        "litert": Runtime("LiteRT, default kernels (XNNPACK)", row, default),
+        "litert_reference": Runtime("LiteRT, reference kernels", "litert_reference", reference),
+    }
 
 
 RUNTIMES: Mapping[str, Runtime] = {
-    "litert": Runtime("LiteRT, default kernels (XNNPACK)", ARITHMETICS["litert_int4"], _litert(OpResolverType.AUTO)),
-    "litert_reference": Runtime(
-        "LiteRT, reference kernels", ARITHMETICS["litert_reference"], _litert(OpResolverType.BUILTIN_REF)
-    ),
-    "tflm": Runtime("TensorFlow Lite for Microcontrollers", ARITHMETICS["tflm"], TFLMSession),
+    **litert(Interpreter, platform.machine()),
+    "tflm": Runtime("TensorFlow Lite for Microcontrollers", "tflm", TFLMSession),
 }
 
 RUNTIMES_HELP = (

@@ -96,7 +96,10 @@ def arithmetic_of(name: str, found: IntegerGraph) -> str:
     """
     convolutions = any(k.dtype == "int4" for operator, k in found.kernels() if operator.kind != "FULLY_CONNECTED")
     pointwise = any(operator.options.get("keep_num_dims") for operator in found.operators)
-    special = {"litert": (convolutions, "litert_int4"), "litert_reference": (pointwise, "litert_reference_pointwise")}
+    special = {
+        "litert": (convolutions, RUNTIMES[name].row),
+        "litert_reference": (pointwise, "litert_reference_pointwise"),
+    }
     applies, row = special.get(name, (False, name))
     return row if applies else name
 

@@ -121,6 +121,10 @@ def unlike(content: bytes, found: IntegerGraph, expected: IntegerGraph, handoff:
     return lines
 
 
+# Row of ARITHMETICS of a file with INT4 convolutions -> the other processors, on which LiteRT computes it in another.
+INT4_ROWS = {"litert_int4": "ARM64", "litert_int4_arm64": "x86-64"}
+
+
 def remarks(rows: dict, judge: str, target: Target, num_images: int) -> list[str]:
     """What a user should know of the runtimes beyond the verdict."""
     lines = []
@@ -147,6 +151,11 @@ def remarks(rows: dict, judge: str, target: Target, num_images: int) -> list[str
         lines.append(
             f"{judge} rounds twice where training rounds once: on {found['num_images']:,} images the student's top-1 "
             f"is {found['student_top1']:.2f} % in training's arithmetic and {found['top1']:.2f} % in {judge}'s"
+        )
+    if row["arithmetic"] in INT4_ROWS:
+        lines.append(
+            f"LiteRT rounds INT4 convolutions differently on {INT4_ROWS[row['arithmetic']]}, and may compute other "
+            "integers there; --weight_storage=int4 avoids that"
         )
     return lines
 

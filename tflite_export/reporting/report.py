@@ -122,7 +122,7 @@ def _training(phases: list[dict]) -> dict | None:
 
 def _intervals(results: dict) -> dict:
     """The figure of all intervals, and a row for each."""
-    phases, tensors = results["phases"], [row for row in results["coverage"] if row["tensor"] != "input"]
+    phases, tensors = _at_final_bits(results), [row for row in results["coverage"] if row["tensor"] != "input"]
     if not phases:
         return {"missing": "Nothing was trained: intervals are those of calibration."}
     kept = [intervals for phase in phases if len(intervals := figures.interval_rows(phase))]
@@ -142,6 +142,17 @@ def _intervals(results: dict) -> dict:
         figures.intervals(phases, [row["tensor"] == kind for row in tensors], what) for what, kind in KINDS.items()
     ]
     return {"figures": drawn, "rows": rows, "moved": moved}
+
+
+def _at_final_bits(results: dict) -> list[dict]:
+    """The phases; those at other widths (--phase_bits) without their intervals, which may be of other tensors."""
+    final = results["experiment"]["quantization"]
+    return [
+        {**phase, "history": [{}] * len(phase["history"])}
+        if any(phase.get(bits, final[bits]) != final[bits] for bits in ("weight_bits", "activation_bits"))
+        else phase
+        for phase in results["phases"]
+    ]
 
 
 def _errors(diagnosis: dict | None, coverage: list[dict], judge: dict) -> dict:

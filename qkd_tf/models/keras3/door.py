@@ -37,6 +37,19 @@ class Keras3Model:
     arrays: Callable[[], arrays.Arrays]
     original: Callable
 
+    def converted(self) -> tf_keras.Model:
+        """The same model in tf_keras, not yet proven.
+
+        Raises:
+          ValueError: as `in_tf_keras`.
+        """
+        with _one_line(), seeded(0, None):  # what is drawn for first weights changes nothing of a run's chance
+            model = convert(self.config, self.arrays())
+            num_inputs, num_outputs = len(model.inputs), len(model.outputs)
+            if (num_inputs, num_outputs) != (1, 1):
+                raise RefusalError(f"with {num_inputs} inputs and {num_outputs} outputs; one of each is expected")
+            return model
+
     def in_tf_keras(self, input_shape: tuple[int, ...] | None = None) -> tuple[tf_keras.Model, list[str]]:
         """The same model in tf_keras, proven where Keras 3 can be imported, and what a user should know.
 
@@ -46,11 +59,8 @@ class Keras3Model:
         Raises:
           ValueError: in one line, what keeps it from being converted.
         """
-        with _one_line(), seeded(0, None):  # what is drawn for first weights changes nothing of a run's chance
-            model = convert(self.config, self.arrays())
-            num_inputs, num_outputs = len(model.inputs), len(model.outputs)
-            if (num_inputs, num_outputs) != (1, 1):
-                raise RefusalError(f"with {num_inputs} inputs and {num_outputs} outputs; one of each is expected")
+        model = self.converted()
+        with _one_line(), seeded(0, None):
             keras = keras3()
             if keras is None:
                 note = "Keras 3 cannot be imported here, so their outputs were not compared"

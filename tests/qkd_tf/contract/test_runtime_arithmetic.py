@@ -98,12 +98,13 @@ def test_rounding_twice_is_the_two_roundings_of_gemmlowp(x, real):
     [
         ("litert", -1, -1, -1),
         ("litert_int4", 0, 0, -1),
+        ("litert_int4_arm64", -1, -1, -1),
         ("litert_reference", -1, -1, -1),
         ("litert_reference_pointwise", -1, -1, -1),
         ("tflm", -1, -1, -1),
     ],
 )
-def test_kernels_stored_as_int4_have_a_rounding_of_their_own_in_two_rows(runtime, conv, single, others):
+def test_kernels_stored_as_int4_have_a_rounding_of_their_own(runtime, conv, single, others):
     def steps(kind, int4):  # -9 sixteenths of a step
         arithmetic = ARITHMETICS[runtime].of(kind, int4)
         rescale = arithmetic.dense if kind == "FULLY_CONNECTED" else arithmetic.convolution
@@ -124,7 +125,20 @@ def test_single_pixels_written_as_a_dense_layer_are_rounded_once_by_the_referenc
 
     assert [steps("litert_reference_pointwise", kind) for kind in (POINTWISE_CONVOLUTION, "CONV_2D")] == [0, 1]
     found = {runtime: steps(runtime, POINTWISE_CONVOLUTION) for runtime in ARITHMETICS}
-    assert found == {"litert": 0, "litert_int4": 1, "litert_reference": 1, "litert_reference_pointwise": 0, "tflm": 1}
+    once = {"litert", "litert_int4_arm64", "litert_reference_pointwise"}
+    assert found == {runtime: int(runtime not in once) for runtime in ARITHMETICS}
+
+
+def test_int4_convolutions_are_rounded_once_on_arm64_half_up():
+    """-8 and -24 sixteenths of a step are ties, 7 is none; a fused limit is no kernel of XNNPACK's."""
+    arithmetic = ARITHMETICS["litert_int4_arm64"]
+    int4 = arithmetic.of("CONV_2D", int4=True)
+    assert int4 is arithmetic.of(POINTWISE_CONVOLUTION, int4=True)
+    scales = np.float32(0.5), np.float32(0.125), np.float32(1.0)
+    assert int4.convolution(np.array([-8, 7, -24]), *scales).tolist() == [0, 0, -1]
+    assert (int4.limit(6.0, np.float32(2.4)), arithmetic.limit(6.0, np.float32(2.4))) == (3, 2)
+    for kind in (GROUPED_CONVOLUTION, "DEPTHWISE_CONV_2D"):
+        assert arithmetic.of(kind, int4=True) is ARITHMETICS["litert_int4"].of(kind, int4=True)
 
 
 @given(st.integers(1, 20), int32, ratios)

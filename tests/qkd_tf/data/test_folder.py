@@ -8,6 +8,7 @@ from PIL import Image
 
 from qkd_tf import data
 from qkd_tf.data import pipeline
+from qkd_tf.data.folder import has_test, other_tests
 from qkd_tf.experiment import DataSpec, ExperimentError
 
 PICTURES = pathlib.Path(__file__).parents[4] / "shared" / "data" / "imagenet_pictures"
@@ -601,3 +602,17 @@ def test_grey_pictures_that_are_not_square_are_resized_to_such(root):
     (note,) = load(root, image_channels=1, image_size=(12, 4), resize="squash").notes
     assert "17 of 17 pictures are not of the ratio 12x4: the whole is squashed to 12x4" in note
     assert data.describe(spec_of(root, **spec))[0] == (6, 8, 1)
+
+
+def test_a_folder_that_may_be_the_test_has_classes_of_train_alone(root):
+    (root / "test").rename(root / "val")
+    for other in ("notes/cat", "empty"):
+        (root / other).mkdir(parents=True)
+    assert other_tests(spec_of(root)) == ["val"] and not has_test(spec_of(root))
+    assert has_test(spec_of(root, test_split="val")) and has_test(spec_of(root, test_fraction=0.2))
+
+
+def test_the_scan_tells_each_size_once(root):
+    write(root / "train" / "ant" / "large.png", size=(20, 30))
+    source = data.open_source(spec_of(root, image_size=8))
+    assert source.sizes == () and sorted(source.scan(source).sizes) == [(12, 16), (30, 20)]

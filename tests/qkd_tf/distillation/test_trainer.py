@@ -78,6 +78,20 @@ def test_student_of_the_best_epoch_goes_on_and_the_teacher_of_the_last(tmp_path,
     assert not all(same_bits(teacher_at_epochs[2], teacher_at_epochs[3]))
 
 
+@pytest.mark.parametrize("last, best", [(80.0, 0), (81.0, 2)], ids=["no better", "better"])
+def test_few_pictures_have_to_make_a_pretrained_student_better(
+    tmp_path, monkeypatch, capsys, make_run, make_splits, last, best
+):
+    splits = make_splits()
+    trainer = make_run(tmp_path / "run", (("self_studying", 2),), splits=splits, pretrained=("student",))
+    seen = script_validation(monkeypatch, splits, [80.0, 70.0, last])  # what the phase begins with comes first
+    (result,) = trainer.run()
+    assert (result["best_epoch"], result["best_validation_top1"]) == (best, last)
+    assert_same_bits(values(trainer._student.model), seen[best])
+    told = "the student before the phase, which none of 2 epochs made better, (validation 80.00 %) is kept"
+    assert (told in capsys.readouterr().out) == (best == 0)
+
+
 def test_student_of_the_last_epoch_goes_on_where_that_is_asked_for(tmp_path, monkeypatch, make_run, make_splits):
     splits = make_splits()
     trainer = make_run(tmp_path / "run", (("self_studying", 3),), splits=splits, keep_epoch="last")
@@ -130,9 +144,9 @@ def test_teacher_has_its_own_learning_rate_in_co_studying_only(tmp_path, make_ru
     full_precision = []
     original = trainer._enter
 
-    def enter(phase, previous):
+    def enter(*args):
         full_precision.append(trainer._teacher.get_layer("conv").kernel.numpy())
-        original(phase, previous)
+        original(*args)
 
     trainer._enter = enter
     trainer.run()

@@ -115,9 +115,9 @@ def test_freezing_starts_anew_when_float_weights_become_quantized(tmp_path, make
     trainer = make_run(tmp_path / "run", phases, **LOW_BIT)
     original, shares = trainer._enter, []
 
-    def enter(phase, previous):
+    def enter(*args):
         before = trainer._freezing.share()
-        original(phase, previous)
+        original(*args)
         shares.append((before, trainer._freezing.share()))
 
     trainer._enter = enter

@@ -121,6 +121,14 @@ def test_weights_are_fresh_but_other_classes_and_sizes_are_possible(name):
     assert model.predict_on_batch(np.zeros((2, 16, 16, 1), np.float32)).shape == (2, 7)
 
 
+@pytest.mark.parametrize(
+    "name, side",
+    [("resnet20", 32), ("resnet18_cifar", 32), ("mobilenet_v2_0.25", 224), ("resnet50", 224), ("efficientnet_b2", 260)],
+)
+def test_a_network_knows_the_size_of_pictures_that_it_was_made_for(name, side):
+    assert zoo.usual_side(name) == side
+
+
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(ExperimentError) as error:
         zoo.check_name("resnet21", "--student")

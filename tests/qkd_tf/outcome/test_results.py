@@ -27,7 +27,7 @@ EXPERIMENT = Experiment(
     NetworkSpec("convnet_small", PIXELS),
     NetworkSpec("convnet_large", PIXELS),
     QuantizationSpec(weight_bits=3),
-    TrainingSpec((PhaseSpec("self_studying", 2, 0.01), PhaseSpec("tutoring", 1, 0.02))),
+    TrainingSpec((PhaseSpec("self_studying", 2, 0.01, bits=(8, 4)), PhaseSpec("tutoring", 1, 0.02))),
 )
 PHASES = [{"phase": "self_studying", "seconds": 1.5}, {"phase": "tutoring", "seconds": 2.25}]
 
@@ -69,6 +69,7 @@ def test_experiment_can_be_read_back(written):
         "learning_rate": 0.02,
         "rate_is_default": False,
     }
+    assert written["experiment"]["training"]["phases"][0]["bits"] == [8, 4]
     assert written["experiment"]["quantization"]["weight_bits"] == 3
     assert written["experiment"]["teacher"]["name"] == "convnet_large"
 

@@ -28,6 +28,13 @@ def runtime(request) -> str:
     return request.param
 
 
+def expect_other_ties_on_arm64(runtime):
+    if RUNTIMES[runtime].row == "litert_int4_arm64":
+        pytest.xfail(
+            "XNNPACK's MEAN and MUL round otherwise near ties on ARM64 (docs/fidelity.md), and no row does yet"
+        )
+
+
 def test_every_tensor_of_every_operator_is_the_runtimes(exported, runtime, contents):
     for content in contents(exported.graph, runtime):
         graph = read_back(content)
@@ -72,6 +79,7 @@ def test_keras_student_in_integers_predicts_every_tensor(exported, runtime, cont
 @pytest.mark.parametrize("count, step, zero_points", [(64, 153, (-128, -128)), (49, 90, (-20, -60)), (100, 7, (0, 31))])
 def test_means_within_some_ulps_of_a_tie_are_the_runtimes(runtime, count, step, zero_points):
     """One sum each; the input scale goes through the float32s about the one at which that mean is step + 1/2."""
+    expect_other_ties_on_arm64(runtime)
     rng = np.random.default_rng(count)
     side = int(np.sqrt(count))
     seen = set()
@@ -102,6 +110,8 @@ def mean_graph(shape: tuple[int, ...], scales: tuple[np.float32, ...], zero_poin
 
 @pytest.mark.parametrize("kind", ["ADD", "MUL", "QUANTIZE"])
 def test_every_pair_of_integers_is_the_runtimes(runtime, kind):
+    if kind == "MUL":
+        expect_other_ties_on_arm64(runtime)
     rng = np.random.default_rng(11)
     images = np.repeat(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), 256, axis=3)
     for scales in delicate_scales() if kind == "MUL" else np.exp(rng.uniform(-4, 1, (12, 3))).astype(np.float32):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tflite_export.inference import runtimes
-from tflite_export.inference.runtimes import RUNTIMES, absence, check_names, every_tensor, infer, input_codes
+from tflite_export.inference.runtimes import RUNTIMES, absence, check_names, every_tensor, infer, input_codes, litert
 from tflite_export.load import ExportError
 
 
@@ -44,6 +44,15 @@ def test_every_tensor_ends_in_the_logits(residual, runtime):
 def test_codes_of_pixels_are_shifted_for_int8_alone(residual):
     images = np.array([[[[0, 128, 255]]]], np.uint8)
     assert next(input_codes(residual.graph, images)).ravel().tolist() == [-128, 0, 127]
+
+
+@pytest.mark.parametrize("machine, row", [("x86_64", ""), ("AMD64", ""), ("aarch64", "_arm64"), ("arm64", "_arm64")])
+def test_int4_convolutions_of_litert_are_those_of_the_processor_that_is_asked(machine, row):
+    rows = litert(None, machine)
+    assert {name: runtime.row for name, runtime in rows.items()} == {
+        "litert": f"litert_int4{row}",
+        "litert_reference": "litert_reference",
+    }
 
 
 def test_package_that_is_absent_is_a_reason_and_no_error(monkeypatch):

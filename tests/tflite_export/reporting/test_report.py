@@ -224,6 +224,33 @@ def test_teacher_and_several_phases_are_shown(folder, verification):
     assert page.words.count("77.25") == 2
 
 
+def test_phases_at_other_widths_are_told_by_them_and_their_intervals_left_out(folder, examined):
+    """Their tensors may be others, in number too."""
+    results = json.loads((folder / "results.json").read_text())
+    tensors = [row for row in results["coverage"] if row["tensor"] != "input"]
+    (phase,) = results["phases"]
+
+    def at(bits, label, num_intervals):
+        widths = dict(zip(("weight_bits", "activation_bits"), bits, strict=True))
+        history = [{**row, "intervals": [2.0] * num_intervals} for row in phase["history"]]
+        return {**phase, **widths, "phase": label, "first_intervals": [1.0] * num_intervals, "history": history}
+
+    final = results["experiment"]["quantization"]
+    own = (final["weight_bits"], final["activation_bits"])
+    results["phases"] = [
+        at((8, 8), "self_studying", len(tensors) - 1),
+        at(own, "self_studying_2", len(tensors)),
+    ]
+    (folder / "results.json").write_text(json.dumps(results))
+    page = written(folder, *examined)
+    assert "1 self-studying, W8A8 2" in page.words and f"2 self-studying-2, W{own[0]}A{own[1]} 2" in page.words
+    assert "Best of each phase: self-studying 41.00 %; self-studying-2 41.00 %." in " ".join(
+        filter(None, page.pictures)
+    )
+    (drawn,) = [text for text in page.pictures if text and text.startswith("Intervals of") and "kernels" in text]
+    assert drawn.endswith("each as a multiple of its first value: from 1.00 to 2.00.")
+
+
 def test_mistakes_are_told_by_class_and_against_full_precision(folder, examined, diagnose):
     labels = diagnose()
     classes = examined[1]["litert"]

@@ -11,6 +11,8 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from qkd_tf.experiment import NetworkSpec, PixelNormalization
+from qkd_tf.models import own
 from qkd_tf.models.keras3 import door, proof
 from qkd_tf.models.keras3.refusal import RefusalError
 
@@ -46,6 +48,14 @@ def test_file_is_taken_over_and_proven(saved, ending):
         r"note: mine is a model of Keras 3, built anew in tf_keras: outputs differ by \S+ of the .*", note
     )
     np.testing.assert_allclose(outputs(converted), outputs(model), atol=1e-6)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_shapes_are_seen_before_any_proof(saved, ending, monkeypatch):
+    model, folder = saved
+    monkeypatch.setattr(door, "prove", None)
+    spec = NetworkSpec(f"{folder}/mine{ending}", PixelNormalization((0.0,), (1.0,)))
+    assert own.saved_shapes(spec) == (model.input_shape[1:], model.output_shape[-1])
 
 
 def test_model_in_memory_is_taken_over_and_left_as_it_is(saved):

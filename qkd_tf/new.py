@@ -1,0 +1,129 @@
+"""Writes a flag file for your own model and data: python -m qkd_tf.new --student=MODEL --dataset=SET --output=my.flags.
+
+It opens both and chooses what fits: size and channels of pictures, batch size, phases, epochs. Flags that you give
+stay as they are. A comment above each flag in the file says why it is there. The file is written once the pre-flight
+has accepted it.
+"""
+
+if __name__ == "__main__":
+    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
+
+# isort: split
+import contextlib
+import copy
+import io
+import pathlib
+import shlex
+import sys
+
+from absl import app
+
+from qkd_tf import flags, preflight
+from qkd_tf.console import command_line
+from qkd_tf.experiment import ExperimentError, require
+from qkd_tf.proposal.draft import Draft
+from qkd_tf.proposal.proposal import propose
+from qkd_tf.storage import durable
+from qkd_tf.storage.flag_file import require_new
+
+FLAGS = flags.FLAGS.extended()  # those of the training, and its own
+FLAGS.DEFINE_string("output", None, "Flag file to write, NAME.flags; it trains into runs/NAME unless --run_dir says.")
+FLAGS.DEFINE_string(
+    "bits",
+    "",
+    "Bits of weights and activations, 4 or w4a8; empty: as the training's flags say.",
+    allow_override=True,
+)
+RUNS = pathlib.Path("runs")
+NEEDED = {
+    "student": "your saved model, such as model.keras, package.module:builder, or a network's name, such as "
+    "mobilenet_v2_0.25",
+    "dataset": "your pictures, such as --dataset=folder:PICTURES",
+    "output": "the file to write, such as --output=my.flags",
+}
+
+
+def begun(values: command_line.CommandFlags) -> Draft:
+    """A draft of what the user gave, with a run folder.
+
+    Raises:
+      ExperimentError: a flag that is needed is missing, or the file or the folder is there already.
+    """
+    for name, remedy in NEEDED.items():
+        require(values[name].present and bool(values[name].value), f"--{name} is missing; give {remedy}")
+    output = pathlib.Path(values.output)
+    run_dir = pathlib.Path(values.run_dir) if values.run_dir else RUNS / output.stem
+    require_new(output, run_dir)
+    draft = Draft(values)
+    draft.choose("run_dir", str(run_dir), "Folder of the run, which the same command resumes.")
+    return draft
+
+
+def accepted(text: str, assumed: list[str]) -> tuple[str, list[str]]:
+    """Has the pre-flight look at a flag file.
+
+    Args:
+      assumed: flags beside it.
+
+    Returns:
+      The sums of the student's table, and the notes.
+
+    Raises:
+      ExperimentError: it was refused; the table of layers is printed.
+    """
+    values = copy.deepcopy(flags.FLAGS)
+    values(["qkd_tf.train", *[line for line in text.splitlines() if line.startswith("--")], *assumed])
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(told):
+            totals = preflight.look(flags.experiment_from_flags(values))
+    except ExperimentError:
+        print(told.getvalue(), end="")
+        raise
+    _, _, totals = totals.partition(": ")  # behind the name, which Keras counts up where it builds a network twice
+    return totals, [line for line in told.getvalue().splitlines() if line.startswith("note: ")]
+
+
+def header(values: command_line.CommandFlags, run_dir: str) -> list[str]:
+    """The first lines of the file."""
+    return [
+        f"Command:   {training(values)}",
+        f"Then:      {exporting(values, run_dir)}",
+        f"Shows:     {values.student} at few bits on {values.dataset}; written by python -m qkd_tf.new",
+    ]
+
+
+def training(values: command_line.CommandFlags) -> str:
+    return shlex.join(["python", "-m", "qkd_tf.train", f"--flagfile={values.output}"])
+
+
+def exporting(values: command_line.CommandFlags, run_dir: str) -> str:
+    return shlex.join(["python", "-m", "tflite_export", f"--run_dir={run_dir}", f"--target={values.target}"])
+
+
+def write(values: command_line.CommandFlags) -> None:
+    """Writes the file of --output, and prints what was found and what to type next."""
+    draft = begun(values)
+    proposal = propose(draft, values.bits)
+    print(*proposal.found, sep="\n")
+    run_dir = draft.experiment.run_dir
+    text = draft.text(header(values, run_dir))
+    totals, notes = accepted(text, proposal.assumed)
+    print(*dict.fromkeys(notes), f"pre-flight: accepted: {totals}", sep="\n")
+    durable.write_whole(pathlib.Path(values.output), text)
+    for line in proposal.undecided:
+        print(f"to decide in {values.output}: {line}")
+    print(f"{values.output} written; next: {training(values)}", f"then: {exporting(values, run_dir)}", sep="\n")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    try:
+        write(FLAGS)
+    except (ExperimentError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    command_line.run(main, FLAGS)

@@ -1,0 +1,147 @@
+"""What is seen of a network before anything is chosen: whether it was trained, and on which pixels."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import tf_keras
+from tf_keras import layers
+
+from qkd_tf import networks
+from qkd_tf.experiment import NetworkSpec, PixelNormalization
+from qkd_tf.models.copier import leaves
+from qkd_tf.models.likeness import Subject
+from qkd_tf.models.normalization import Affine, front
+
+BUILDS = {"student": networks.build_student, "teacher": networks.build_teacher}
+RAW = PixelNormalization((0.0,), (1.0,))
+# What models are trained on that do not normalise pixels themselves.
+RANGES: Mapping[str, PixelNormalization] = {
+    "pixels of 0 to 255": RAW,
+    "pixels of 0 to 1": PixelNormalization((0.0,), (255.0,)),
+    "pixels of -1 to 1": PixelNormalization((127.5,), (127.5,)),
+    "pixels normalised by ImageNet's mean and deviation": PixelNormalization(
+        (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    ),
+}
+NUM_ANSWERS = 256  # training examples that a trained network is asked for
+CLEAR = 10.0  # points of top-1 that one range must be above all others to be told by them
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkLook:
+    """A network on examples of one shape.
+
+    Attributes:
+      spec: what the user calls it.
+      role: "student" or "teacher".
+      subject: the model as it came, and how it is fed; None of a teacher of the zoo.
+      model: the one that would train.
+      is_trained: whether its weights are those of a training, as far as can be seen.
+    """
+
+    spec: NetworkSpec
+    role: str
+    subject: Subject | None
+    model: tf_keras.Model
+    is_trained: bool
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def normalization(self) -> str:
+        """What the user's own network makes of pixels itself, in words; "" for nothing."""
+        if not self.spec.is_own or self.spec.reads_signals or self.is_fed:
+            return ""
+        _, affine = front(self.subject.reading.model)
+        return str(affine) if affine else "in more than one place"
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether it leaves the normalisation of pixels to whoever feeds it."""
+        return self.subject is not None and self.subject.feed is not None and not self.spec.reads_signals
+
+    @property
+    def has_untrained_file(self) -> bool:
+        """Whether it is a saved model without a training, which no phase full_precision trains."""
+        return self.spec.is_saved and not self.is_trained
+
+    @property
+    def is_fed_unknown_pixels(self) -> bool:
+        """Whether the user's own network was trained on pixels of which neither it nor a flag tells."""
+        told = self.spec.weights_normalization is not None or (self.spec.is_told and not self.spec.has_weights)
+        return self.spec.is_own and self.is_trained and not told and self.is_fed
+
+    @property
+    def num_values(self) -> int:
+        """That the layers of a student hand on for one example."""
+        return sum(math.prod(layer.output.shape[1:]) for layer in self.model.layers)
+
+    def top1(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """Share of examples [N, ...] uint8, in percent, that the model as it came classifies correctly."""
+        return _top1(self.subject, images, labels)
+
+    def best_top1(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """`top1`; of a network of unknown pixels on those of RANGES that suit it best."""
+        by_range = self.is_fed_unknown_pixels
+        return max(self.top1_by_range(images, labels).values()) if by_range else self.top1(images, labels)
+
+    def top1_by_range(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """The same by row of RANGES, as many as there are for so many channels."""
+        channels, found = images.shape[-1], {}
+        for title, pixels in RANGES.items():
+            if len(pixels.mean) in (1, channels):
+                fed = dataclasses.replace(self.subject, feed=Affine.of(pixels, channels))
+                found[title] = _top1(fed, images, labels)
+        return found
+
+
+def looked_at(spec: NetworkSpec, role: str, shape: tuple[int, ...], num_classes: int) -> NetworkLook:
+    """Builds or opens a network for examples of a shape.
+
+    Raises:
+      ExperimentError: as `networks.build_student` and `networks.build_teacher`, but for pixels of which nobody told.
+    """
+    if spec.is_own and spec.has_weights and spec.weights_normalization is None:
+        network = BUILDS[role](dataclasses.replace(spec, weights_normalization=RAW), shape, num_classes)
+    else:
+        network = BUILDS[role](spec, shape, num_classes)
+    is_trained = seems_trained(network.subject.given) if spec.is_own else spec.has_weights
+    return NetworkLook(spec, role, network.subject, network.model, is_trained)
+
+
+def clear_range(top1: Mapping[str, float]) -> str | None:
+    """The row of RANGES on which a model is far better than on all others; None where there is none."""
+    best, second = sorted(top1, key=top1.get, reverse=True)[:2]
+    return best if top1[best] - top1[second] >= CLEAR else None
+
+
+def seems_trained(model: tf_keras.Model) -> bool:
+    """Whether any bias, BatchNorm parameter or statistic has left its first value, which is one for all channels.
+
+    A model without any of these cannot tell, and counts as trained.
+    """
+    with_weights = [layer for layer in leaves(model) if not isinstance(layer, layers.Normalization)]
+    vectors = [
+        weight.numpy()
+        for layer in with_weights
+        for weight in layer.weights
+        if len(weight.shape) == 1 and weight.dtype.is_floating
+    ]
+    return not vectors or not all(map(_is_first_value, vectors))
+
+
+def _is_first_value(vector: np.ndarray) -> bool:
+    return bool(np.all(vector == vector[0])) and (len(vector) > 1 or vector[0] in (0.0, 1.0))
+
+
+def _top1(subject: Subject, images: np.ndarray, labels: np.ndarray) -> float:
+    outputs = subject.outputs(images)
+    if outputs.shape[-1] > 1:
+        classes = outputs.argmax(-1)
+    else:
+        classes = outputs[:, 0] > (0.5 if subject.reading.head == "one sigmoid" else 0.0)
+    return 100.0 * float(np.mean(classes == labels))

@@ -1,0 +1,134 @@
+"""How pictures become what the networks read: the test split, size, channels, mirror."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from qkd_tf import data
+from qkd_tf.data import folder
+from qkd_tf.experiment import DataSpec, image_size_of, require
+from qkd_tf.models import zoo
+from qkd_tf.proposal.draft import Draft
+from qkd_tf.proposal.network_look import NUM_ANSWERS, NetworkLook
+from qkd_tf.proposal.survey import Survey, told
+
+TEST_FRACTION = 0.2
+LARGEST_SIDE = 224  # pixels, of a network that reads pictures of any size
+LARGEST_OF_TARGET = {"microcontroller": 96}  # whose memory holds no more (MLPerf Tiny's visual wake words: 96)
+CLEAR_RESIZE = 5.0  # points of top-1 by which whole pictures must be better than cropped ones
+STEP_OF_SIDES = 32  # networks halve a picture five times
+# Names of classes that may be others in a mirror: a digit or letter, left and right.
+ONE_SIDED = re.compile(r"\w|(.*[\W_])?(left|right)([\W_].*)?", re.IGNORECASE)
+
+Shape = tuple[int | None, ...]
+
+
+def choose_test(draft: Draft) -> None:
+    """The test split of a folder that has no folder of that name."""
+    spec = draft.experiment.data
+    if not spec.name.startswith(folder.PREFIX) or folder.has_test(spec):
+        return
+    root, others = spec.name.removeprefix(folder.PREFIX), folder.other_tests(spec)
+    if len(others) == 1:
+        why = f"{root} has no folder test; {others[0]} has the same classes, and is used as the test split."
+        draft.choose("test_split", others[0], why)
+    else:
+        why = f"{root} has no folder test, so this share of its pictures is the test split, the same in every run."
+        draft.choose("test_fraction", TEST_FRACTION, why)
+
+
+def choose_pictures(draft: Draft, survey: Survey, shapes: Mapping[str, Shape]) -> None:
+    """Size, channels and mirror.
+
+    Args:
+      shapes: what saved networks read, without the batch, by role.
+
+    Raises:
+      ExperimentError: two networks that read pictures of different sizes.
+    """
+    shapes = {role: shape for role, shape in shapes.items() if len(shape) == 3}
+    sized = {role: shape[:2] for role, shape in shapes.items() if None not in shape[:2]}
+    names = {role: getattr(draft.experiment, role).name for role in shapes}
+    require(
+        len(set(sized.values())) < 2,
+        " and ".join(f"--{role}={names[role]} reads {told(size)}" for role, size in sized.items())
+        + " pixels, height x width; both networks read the same pictures: give a teacher of the student's size",
+    )
+    if sized:
+        role, size = next(iter(sized.items()))
+        if survey.sizes != (size,):
+            draft.choose("image_size", image_size_of(size), f"{names[role]} reads pictures of {told(size)} pixels.")
+    else:
+        _choose_free_size(draft, survey)
+    _choose_channels(draft, survey, {names[role]: shape[-1] for role, shape in shapes.items()})
+    _choose_mirror(draft, survey)
+
+
+def choose_resize(draft: Draft, look: NetworkLook, source: data.Source) -> None:
+    """Cropped or squashed pictures, where they are resized: those on which a trained student is right more often.
+
+    Args:
+      look: at the student.
+    """
+    spec = draft.experiment.data
+    if not spec.crops_larger or draft.has("resize"):
+        return
+    answers = ""
+    if look.is_trained:
+        cropped, whole = (_top1(look, source, dataclasses.replace(spec, resize=way)) for way in ("crop", "squash"))
+        answers = f"{look.name} classifies {whole:.1f} % of whole training pictures correctly, "
+        answers += f"{cropped:.1f} % of cropped ones"
+        if whole - cropped >= CLEAR_RESIZE:
+            draft.choose("resize", "squash", f"{answers}.")
+            return
+    draft.offer(
+        "resize",
+        "squash",
+        "Pictures are resized to cover 8/7 of that size, and the middle is cropped; uncomment this for whole pictures, "
+        f"as in Keras' image_dataset_from_directory.{answers and f' {answers}.'}",
+    )
+
+
+def _top1(look: NetworkLook, source: data.Source, spec: DataSpec) -> float:
+    return look.best_top1(*data.sample(source, spec, NUM_ANSWERS))
+
+
+def _choose_free_size(draft: Draft, survey: Survey) -> None:
+    """For networks that read pictures of any size: the pictures' own where it is one, and small, else a usual one."""
+    student, target = draft.experiment.student, draft.experiment.target.target
+    usual = LARGEST_SIDE if student.is_own else zoo.usual_side(student.name)
+    largest = min(usual, LARGEST_OF_TARGET.get(target, usual))
+    if len(survey.sizes) == 1 and max(survey.sizes[0]) <= largest:
+        return
+    fitting = max(STEP_OF_SIDES, survey.shorter_side // STEP_OF_SIDES * STEP_OF_SIDES)
+    why = f"{student.name} reads pictures of any size: more pixels bring accuracy, and cost time and memory."
+    draft.choose("image_size", min(fitting, largest), why)
+
+
+def _choose_channels(draft: Draft, survey: Survey, read: Mapping[str, int | None]) -> None:
+    """Grey or RGB.
+
+    Args:
+      read: channels by name of a saved network.
+    """
+    asked = [(name, channels) for name, channels in read.items() if channels in (1, 3)]
+    if asked:
+        name, channels = asked[0]
+        if channels != survey.channels:
+            kind = "grey pictures, of 1 channel" if channels == 1 else "pictures of 3 channels"
+            draft.choose("image_channels", channels, f"{name} reads {kind}.")
+    elif survey.is_grey and survey.channels > 1 and not draft.experiment.pretrained:
+        draft.choose("image_channels", 1, "The pictures are grey, and a network of 1 channel is smaller.")
+
+
+def _choose_mirror(draft: Draft, survey: Survey) -> None:
+    spec = draft.experiment.data
+    if not spec.mirrors:
+        return
+    one_sided = [name for name in survey.source.label_names if ONE_SIDED.fullmatch(name)]
+    if one_sided:
+        why = f"Mirrored, {one_sided[0]} may be another class, so training pictures are not mirrored."
+        draft.choose("horizontal_flip", False, why)
+    else:
+        why = "Half of the training pictures are mirrored; uncomment this where left and right differ."
+        draft.offer("horizontal_flip", False, why)

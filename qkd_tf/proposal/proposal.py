@@ -1,0 +1,95 @@
+"""What is proposed for a user's own networks and data, beside what they gave themselves."""
+
+import dataclasses
+
+from qkd_tf import data, networks
+from qkd_tf.experiment import NetworkSpec, QuantizationSpec, bit_widths, require
+from qkd_tf.models import own
+from qkd_tf.proposal.draft import Draft
+from qkd_tf.proposal.network_look import NUM_ANSWERS, looked_at
+from qkd_tf.proposal.pictures import Shape, choose_pictures, choose_resize, choose_test
+from qkd_tf.proposal.pixels import choose_pixels
+from qkd_tf.proposal.schedule import choose_schedule
+from qkd_tf.proposal.survey import opened, surveyed
+
+# Target -> what fewer bits bring there.
+BITS = {
+    "phone": "a phone's file stores each weight in a byte, so fewer bits do not make it smaller",
+    "microcontroller": "up to 4 bits two weights share a byte of flash",
+    "ethos_u": "Arm's compiler compresses weights the better, the fewer bits they have",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """What is known beside the lines of a flag file.
+
+    Attributes:
+      found: what was seen, one per line, for a person.
+      undecided: what the user has to say before a training, one per line.
+      assumed: flags, as typed, under which the pre-flight can look at the rest meanwhile.
+    """
+
+    found: list[str]
+    undecided: list[str]
+    assumed: list[str]
+
+
+def propose(draft: Draft, bits: str = "") -> Proposal:
+    """Opens networks and data, and chooses in a draft what it leaves open.
+
+    Args:
+      draft: with student, dataset and run_dir.
+      bits: "4" or "w4a8"; "" for the default.
+
+    Raises:
+      ExperimentError: a set, or a network, that cannot be used, or networks and data that do not go together.
+    """
+    _choose_bits(draft, bits)
+    choose_test(draft)
+    experiment = draft.experiment
+    specs = {"student": experiment.student} | ({"teacher": experiment.teacher} if experiment.teacher else {})
+    for role, spec in specs.items():
+        networks.check_name(spec, f"--{role}")
+    survey = surveyed(experiment.data)
+    num_classes = len(survey.source.label_names)
+    shapes = {role: _saved_shape(spec, num_classes) for role, spec in specs.items() if spec.is_saved}
+    if survey.has_pictures:
+        choose_pictures(draft, survey, shapes)
+    source = opened(draft.experiment.data)
+    experiment = networks.on_source(draft.experiment, source)
+    looks = {role: looked_at(getattr(experiment, role), role, source.image_shape, num_classes) for role in specs}
+    with data.reading(experiment.data):
+        choose_resize(draft, looks["student"], source)
+        source = opened(draft.experiment.data)
+        examples = data.sample(source, draft.experiment.data, NUM_ANSWERS)
+    findings = [choose_pixels(draft, look, *examples) for look in looks.values()]
+    notes = choose_schedule(draft, looks, source)
+    return Proposal(
+        found=[survey.line(), *source.notes, *(line for finding in findings for line in finding.lines), *notes],
+        undecided=[finding.undecided for finding in findings if finding.undecided],
+        assumed=[flag for finding in findings for flag in finding.assumed],
+    )
+
+
+def _choose_bits(draft: Draft, bits: str) -> None:
+    given = [f"--{name}" for name in ("weight_bits", "activation_bits") if draft.has(name)]
+    require(
+        not (bits and given),
+        f"--bits={bits} sets both --weight_bits and --activation_bits, and {' and '.join(given)} is given too; leave "
+        "one of them out",
+    )
+    target = draft.experiment.target.target
+    draft.choose("target", target, f"What the file is for: {', '.join(BITS)} (docs/targets.md).")
+    default = QuantizationSpec.weight_bits, QuantizationSpec.activation_bits
+    for name, width in zip(
+        ("weight_bits", "activation_bits"), bit_widths(bits, "--bits") if bits else default, strict=True
+    ):
+        draft.choose(name, width, f"2 to 8 bits of weights and of activations; {BITS[target]}.")
+
+
+def _saved_shape(spec: NetworkSpec, num_classes: int) -> Shape:
+    """What a saved model reads, if it tells the classes of the set apart."""
+    shape, num_outputs = own.saved_shapes(spec)
+    own.require_classes(spec.name, num_outputs, num_classes)
+    return shape

@@ -1,0 +1,94 @@
+"""How a first training goes over so many examples: images a step, phases, and epochs of each."""
+
+from collections.abc import Mapping, Sequence
+
+from qkd_tf import data
+from qkd_tf.experiment import EPOCHS, LEARNING_RATE, DataSpec, default_phases, require
+from qkd_tf.proposal.draft import Draft
+from qkd_tf.proposal.network_look import NetworkLook
+
+FEWEST_STEPS = 16  # that an epoch should have
+SMALLEST_BATCH = 8  # BatchNorm statistics of fewer are mostly chance
+# Steps of an epoch up to which the default epochs are taken. With more of them a phase takes as many steps in fewer
+# epochs, down to a tenth: what configs/ have on CIFAR-10, for which the defaults are.
+FULL_STEPS, SMALLEST_SHARE = 33, 0.1
+ROOM = 4 << 30  # bytes of what a step keeps for its gradients
+COPIES = 3  # of each tensor: in float, on its grid, and its gradient
+FLOAT_BYTES = 4
+FEW_VALIDATION = 100  # pictures, of which the best of many epochs is mostly chance
+PHASES = {
+    "full_precision": "full_precision trains in float what is not trained yet",
+    "self_studying": "self_studying trains the student at few bits",
+    "co_studying": "co_studying trains student and teacher together",
+    "tutoring": "tutoring trains the student under the teacher, which then stays as it is",
+}
+
+
+def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data.Source) -> list[str]:
+    """Batch, phases and epochs.
+
+    Args:
+      looks: at the networks, by role.
+
+    Returns:
+      What to know of them, one per line.
+
+    Raises:
+      ExperimentError: a saved teacher that is not trained.
+    """
+    student, teacher, num_train = looks["student"], looks.get("teacher"), source.train.num_examples
+    if teacher is not None:
+        require(
+            not teacher.has_untrained_file,
+            f"--teacher={teacher.name} is not trained, so nothing can be learned from it; give a trained model, or its "
+            "builder, package.module:builder, which full_precision trains",
+        )
+    size = batch_size(num_train, student.num_values)
+    draft.choose("batch_size", size, f"{num_train:,} training examples make {num_train // size:,} steps an epoch.")
+    learns_here = any(not look.is_trained and not look.spec.has_weights for look in looks.values())
+    names = ["full_precision"] * learns_here + default_phases(teacher is not None)
+    draft.choose("phases", names, "; ".join(PHASES[name] for name in names) + ".")
+    names = draft.experiment.training.phase_names
+    if not names:
+        return []
+    steps = max(1, num_train // draft.experiment.data.batch_size)
+    number = dict(zip(names, epochs(names, steps), strict=True))
+    notes = []
+    if student.has_untrained_file:
+        number |= {"self_studying": epochs(["full_precision"], steps)[0]} if "self_studying" in names else {}
+        notes = _choose_first_training(draft, student)
+    why = f"Epochs of each phase, {steps:,} steps each: more mostly bring accuracy, fewer a first file sooner."
+    draft.choose("epochs", [str(number[name]) for name in names], why)
+    if source.validation.num_examples < FEW_VALIDATION and not student.is_trained:  # which has to get better
+        why = f"{source.validation.num_examples} validation examples are too few to choose the best epoch."
+        draft.choose("keep_epoch", "last", why)
+    return notes
+
+
+def _choose_first_training(draft: Draft, student: NetworkLook) -> list[str]:
+    """Of a saved student that is not trained: no phase full_precision trains it."""
+    why = f"{student.name} is not trained yet: rate and BatchNorm statistics are those of a training from scratch."
+    draft.choose("learning_rates", [f"{LEARNING_RATE:g}"], why)
+    draft.choose("batch_norm_statistics", "batches", why)
+    return [
+        f"note: {student.name} is not trained yet, so it trains at few bits from scratch; training in float first is "
+        "mostly better: train it in Keras, or give its builder, --student=package.module:builder"
+    ]
+
+
+def batch_size(num_train: int, num_values: int) -> int:
+    """A power of two that leaves an epoch enough steps and a machine enough memory, at most the default.
+
+    Args:
+      num_train: training examples.
+      num_values: that the student's layers hand on for one example.
+    """
+    wanted = max(SMALLEST_BATCH, num_train // FEWEST_STEPS)
+    fitting = max(1, ROOM // (COPIES * FLOAT_BYTES * num_values))
+    return 1 << (min(DataSpec.batch_size, wanted, fitting, num_train).bit_length() - 1)
+
+
+def epochs(names: Sequence[str], num_steps: int) -> list[int]:
+    """Of each phase, with so many steps an epoch."""
+    share = min(1.0, max(SMALLEST_SHARE, FULL_STEPS / num_steps))
+    return [max(1, round(EPOCHS[name] * share)) for name in names]
