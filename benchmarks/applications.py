@@ -29,8 +29,10 @@ import tempfile
 import tf_keras
 
 from benchmarks.file_digests import FEW_STEPS
-from qkd_tf import preflight
+from qkd_tf import flags
 from qkd_tf.experiment import ExperimentError
+from qkd_tf.preflight import look as preflight
+from qkd_tf.preflight.__main__ import FLAGS
 
 LIBRARIES = ("tf_keras", "keras")
 # The least of each family; the others differ in width and depth.
@@ -55,13 +57,13 @@ def names(library: str) -> list[str]:
 
 def look(network: str, image_size: int) -> str:
     """ "taken", or the line in which the pre-flight refuses a network."""
-    flags = [f"--student={network}", f"--num_classes={CLASSES}", f"--image_size={image_size}"]
-    values = preflight.FLAGS.extended()  # flags are the process's, and this look leaves them as they are
-    values(["preflight", *flags])
+    arguments = [f"--student={network}", f"--num_classes={CLASSES}", f"--image_size={image_size}"]
+    values = FLAGS.extended()  # flags are the process's, and this look leaves them as they are
+    values(["preflight", *arguments])
     told = io.StringIO()
     try:
         with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
-            preflight.look(preflight.flags.experiment_from_flags(values, trains=False), CLASSES)
+            preflight.look(flags.experiment_from_flags(values, trains=False), CLASSES)
     except ExperimentError as error:
         return str(error)
     return "taken"

@@ -31,8 +31,9 @@ from qkd_tf.experiment import ExperimentError
 from qkd_tf.storage import durable
 from qkd_tf.storage.checkpoints import Checkpoints
 from qkd_tf.storage.run_folder import PLACE_FLAGS, RunFolder
-from tflite_export.exporter import results_of
-from tflite_export.load import ExportError, load_handoff
+from tflite_export.export_error import ExportError
+from tflite_export.finished_run import results_of
+from tflite_export.load import load_handoff
 
 absl_flags.DEFINE_string("work", "runs/soak", "Folder of the campaign.")
 absl_flags.DEFINE_integer("kills", 50, "Processes to kill.")

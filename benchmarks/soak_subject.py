@@ -16,8 +16,9 @@ from collections.abc import Callable
 import tf_keras
 from tf_keras import layers
 
-from qkd_tf import flags, train
+from qkd_tf import flags
 from qkd_tf.storage import durable
+from qkd_tf.train.__main__ import main
 from tflite_export.exporter import export
 
 # All that a checkpoint has to hold: four phases, Dropout, frozen weights, estimated statistics, momentum.
@@ -123,7 +124,7 @@ def _run(action: Callable[[], None], log: pathlib.Path) -> None:
 def train_it(run_dir: pathlib.Path, *more: str) -> None:
     """python -m qkd_tf.train"""
     flags.FLAGS(["train", *FLAGS, f"--run_dir={run_dir}", *more])
-    train.main(["train"])
+    main(["train"])
 
 
 def export_it(run_dir: pathlib.Path) -> None:

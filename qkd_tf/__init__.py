@@ -4,7 +4,7 @@ TFMOT works on Keras 2, which lives on as `tf_keras`; TensorFlow decides which
 Keras it shows at its first import, so the choice is made here, before any
 module of the package can import TensorFlow.
 
-In Python, `qkd_tf.fit` is the door; the modules that are commands are run by `python -m`.
+In Python, start with `qkd_tf.fit`. The commands are modules, run with `python -m`.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Says which commands there are: python -m qkd_tf."""
+"""Lists the commands: python -m qkd_tf."""
 
 from qkd_tf.commands import overview
 

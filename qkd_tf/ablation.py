@@ -1,9 +1,9 @@
-"""What each phase brings: python -m qkd_tf.ablation --flagfile=configs/NAME.flags --bits=w2a2,w4a4 --seeds=0,1,2.
+"""Measures what each phase contributes: python -m qkd_tf.ablation --flagfile=FILE --bits=w2a2,w4a4 --seeds=0,1,2.
 
-The flag file's three phases are the plan: so many epochs of self-studying, co-studying and tutoring. Each row of ROWS
-says which phase takes the epochs of each of the three, so that a student trains equally long in every row. A cell
-(row, bits, seed) is an ordinary run folder below --run_dir, trained and exported by the ordinary commands; its numbers
-become a small file in --results_dir as soon as they are there, and a cell that has one is not run again.
+The three phases of the flag file are the plan: the epochs of self-studying, co-studying and tutoring. Each of --rows
+says which phase takes the epochs of each of the three, so that every row trains equally long. A cell (row, bits, seed)
+is an ordinary run folder in --run_dir, trained and exported by the ordinary commands. Its numbers are written to a
+small file in --results_dir, and a cell that has one is not run again.
 """
 
 import itertools
@@ -36,18 +36,21 @@ BASELINE = "qat"  # what the other rows are compared with, seed by seed
 
 FLAGS = flags.FLAGS.extended()  # those of the training, and its own
 FLAGS.DEFINE_list("rows", list(ROWS), f"Rows to run, of {', '.join(ROWS)}.")
+# In the place of the training's --bits, which is one pair of widths.
 FLAGS.DEFINE_list(
     "bits",
     ["w4a4"],
-    "Bit widths of weights and activations, as w2a2, a list; in the place of the training's --bits.",
+    "Bit widths of weights and activations to run, as w2a2,w4a4.",
     allow_override=True,
 )
-FLAGS.DEFINE_list("seeds", ["0", "1", "2"], "Seeds, a list of whole numbers.")
-FLAGS.DEFINE_string("results_dir", "", "Folder of the small result files; empty: results/ and the name of --run_dir.")
+FLAGS.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to run, whole numbers.")
+FLAGS.DEFINE_string(
+    "results_dir", "", "Folder of the small result files; empty: results/NAME, NAME being that of --run_dir."
+)
 
 
 def schedule(row: str, experiment: Experiment) -> list[tuple[str, int, float]]:
-    """(phase, epochs, learning rate) of a row, neighbours of one name being one phase with one schedule.
+    """(phase, epochs, learning rate) of a row; neighbours of one name are merged into one phase with one schedule.
 
     Args:
       experiment: with the phases of PLAN; phases before them, such as full_precision, stay as they are.
@@ -76,7 +79,7 @@ def schedule(row: str, experiment: Experiment) -> list[tuple[str, int, float]]:
 
 
 def changed_flags() -> list[str]:
-    """The flags of the command line and its flag file that a cell does not set itself and that are no defaults."""
+    """The flags, of the command line and its flag file, that are not defaults and that a cell does not set itself."""
     lines = "\n".join(flags.flag_lines(FLAGS, changed_only=True)).splitlines()
     return [line for line in lines if line.split("=")[0].removeprefix("--") not in OVERRIDDEN]
 
@@ -114,9 +117,9 @@ def numbers_of(run_dir: pathlib.Path) -> dict:
     """What a cell's file has of its run folder, trained and exported.
 
     Returns:
-      Top-1 of the full-precision network, of the integer file and of the Keras student in percent, whether the file
-      passed its verification, and of each phase what results.json has, of its history the top-1 on validation behind
-      each epoch.
+      Top-1 of the full-precision network, of the integer file and of the Keras student in percent; whether the file
+      passed its verification; and what results.json has of each phase, with validation top-1 after each epoch as its
+      history.
     """
     results = json.loads((run_dir / "results.json").read_text())
     verification = json.loads((run_dir / "export" / "verification.json").read_text())
@@ -150,7 +153,7 @@ def _start(module_and_flags: list[str], may_refuse: bool = False) -> None:
 
 
 def cells_of(results_dir: pathlib.Path) -> list[dict]:
-    """The numbers of every cell that has a file, whoever ran it: a campaign may be shared out among processes."""
+    """The numbers of every cell that has a file; several processes may share a campaign."""
     return [json.loads(path.read_text()) for path in sorted(results_dir.glob("*_seed*.json"))]
 
 
@@ -227,7 +230,7 @@ def run(
     for number, (row, bits, seed) in enumerate(cells, start=1):
         name = f"{row}_{bits}_seed{seed}"
         path = results_dir / f"{name}.json"
-        print(f"cell {number} of {len(cells)}: {name}{' is there' if path.exists() else ''}", flush=True)
+        print(f"cell {number} of {len(cells)}: {name}{' is done already' if path.exists() else ''}", flush=True)
         run_dir = pathlib.Path(experiment.run_dir) / name
         command = changed_flags() + overrides(row, bit_widths(bits, "--bits"), seed, experiment, run_dir)
         if not path.exists():
@@ -253,7 +256,9 @@ def main(argv: list[str]) -> None:
             schedule(row, experiment)
         for bits in FLAGS.bits:
             bit_widths(bits, "--bits")
-        require(all(seed.isdecimal() for seed in FLAGS.seeds), f"--seeds={','.join(FLAGS.seeds)}: whole numbers from 0")
+        require(
+            all(seed.isdecimal() for seed in FLAGS.seeds), f"--seeds={','.join(FLAGS.seeds)}: give whole numbers from 0"
+        )
         cells = [(row, bits, int(seed)) for seed, bits, row in itertools.product(FLAGS.seeds, FLAGS.bits, FLAGS.rows)]
         results_dir = pathlib.Path(FLAGS.results_dir or f"results/{pathlib.Path(experiment.run_dir).name}")
         run(experiment, cells, results_dir)

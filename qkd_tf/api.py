@@ -1,4 +1,4 @@
-"""The job in Python: `qkd_tf.fit` trains, on images or signals in memory too, and gives the run that is exported."""
+"""The job in Python: `qkd_tf.fit` trains, also on images or signals in memory, and returns the run to export."""
 
 import pathlib
 import re
@@ -27,7 +27,7 @@ from qkd_tf.models.keras3 import door
 from qkd_tf.outcome.run import Run
 from qkd_tf.process.borrowed_process import borrowed
 from qkd_tf.process.stop_signals import Stopped
-from qkd_tf.train import InMemory, train
+from qkd_tf.train.job import InMemory, train
 
 # Flags that `fit` has another argument for.
 ARGUMENTS = {"weight_bits": "bits", "activation_bits": "bits", "dataset": "train_set"}
@@ -51,55 +51,52 @@ def fit(
     callbacks: Any = None,
     **options: Any,
 ) -> Run:
-    """Trains a low-bit student by QKD, as `python -m qkd_tf.train` does.
+    """Trains a low-bit student with QKD, as `python -m qkd_tf.train` does.
 
-    A call that was stopped or killed resumes where it was when it is made again with the same `run_dir`. Seeds,
-    determinism, Keras' settings and the levels of logs are set for the training, and put back after it; no other
-    thread should draw random numbers or change them meanwhile.
+    To resume a call that was stopped or killed, make it again with the same `run_dir`. The call sets seeds,
+    determinism, Keras' settings and the levels of logs, and restores them at its end. No other thread should draw
+    random numbers or change these settings meanwhile.
 
     Args:
-      student: float model of tf_keras or Keras 3 from pixels or features to logits or probabilities, left as it is; or
-        what --student takes.
-      train_set: images or signals, as `data.memory_set.source_of` takes them: (images [N, H, W, C], labels [N]), or a
-        tf.data set of such pairs, whose order is always the same. Pixels are 0 to 255; labels count from 0, or are
-        one-hot [N, K]. Or a name that --dataset takes, such as "digits" or "folder:PICTURES", which has all three sets.
-      test_set: as `train_set`; the file is proven on it. None where `train_set` is a name.
-      validation_set: as `train_set`; it chooses the best epoch. None: a part of the training set does
+      student: float model of tf_keras or Keras 3, which is not changed, or what --student takes. It reads pixels or
+        features, and returns logits or probabilities.
+      train_set: (images [N, H, W, C], labels [N]), or a tf.data set of such pairs that always has the same order; or
+        signals, see `data.memory_set.source_of`. Pixels are 0 to 255; labels count from 0, or are one-hot [N, K]. Or a
+        name that --dataset takes, such as "digits" or "folder:PICTURES", which brings all three sets.
+      test_set: like `train_set`; the file is proven on it. None if `train_set` is a name.
+      validation_set: like `train_set`; it chooses the best epoch. None: a part of the training set
         (`validation_fraction`).
-      run_dir: new folder, or that of the same call before; None for a new one in runs/, whose name is printed. A call
-        without one begins anew: to resume a run that was stopped, give its folder.
-      bits: widths of weights and activations, "w4a4"; single layers by `bits_rule=["regex=w8a8"]`; those of each phase
-        by `phase_bits=[8, "w4a8", 4]`, of which the last are `bits`. "auto", with `max_flash_bytes`: those of kernels
-        are found within that budget.
-      phases: epochs by phase, in order, for instance {"self_studying": 30, "co_studying": 100, "tutoring": 70}, or
-        names alone, which may occur more than once, with `epochs` as an option, a number for each or one for all; {}
-        for intervals by calibration alone; None for self_studying, and with a teacher co_studying and tutoring behind
-        it.
-      teacher: as `student`; one that does not begin with a Rescaling reads (pixel - teacher_pixel_mean) /
-        teacher_pixel_std; co_studying and tutoring need one.
-      label_names: one a class; None for those of an image_dataset_from_directory, else numbers.
-      pretrained: which of "student" and "teacher" a phase full_precision leaves as they are; it trains the others.
-        Without that phase both are taken as trained.
-      augment: augment(images, seed) for training batches, or what --augment takes: `data.open_augmentation` has what it
-        gets and gives.
-      callbacks: on_epoch_end(phase, epoch, logs), a function or an object with that method, or several: called when an
-        epoch is validated and saved, epoch counted from 0 in its phase, logs as `Run.history` has them. What it raises
-        ends the call, and the same call resumes after that epoch.
-      **options: any flag of `qkd_tf.train` (docs/flags.md), by name: learning_rates=0.01, batch_size=64, seed=1.
+      run_dir: a new folder, or the folder of the call to resume. None: a new folder in runs/, whose name is printed.
+      bits: bit widths of weights and activations, such as "w4a4"; for single layers `bits_rule=["regex=w8a8"]`; for
+        each phase `phase_bits=[8, "w4a8", 4]`, which ends with `bits`. "auto", with `max_flash_bytes`: the widths of
+        kernels are found for that budget.
+      phases: epochs by phase, in order, such as {"self_studying": 30, "co_studying": 100, "tutoring": 70}; or names of
+        phases, with the option `epochs`, a number for each or one for all; a name may occur more than once. {}:
+        calibration without training. None: self_studying, then with a teacher co_studying and tutoring.
+      teacher: like `student`; co_studying and tutoring need one. A teacher that does not begin with a Rescaling reads
+        (pixel - teacher_pixel_mean) / teacher_pixel_std.
+      label_names: one name per class. None: those of an image_dataset_from_directory, otherwise numbers.
+      pretrained: which of "student" and "teacher" are trained already: a phase full_precision leaves them as they are,
+        and trains the others. Without that phase both count as trained.
+      augment: augment(images, seed) for training batches, or what --augment takes; see `data.open_augmentation`.
+      callbacks: a function of (phase, epoch, logs), an object with such a method on_epoch_end, or several of them. They
+        are called when an epoch is validated and saved. epoch counts from 0 in its phase; logs are as in `Run.history`.
+        An exception ends the call, and the same call resumes after that epoch.
+      **options: any flag of `qkd_tf.train` (docs/flags.md) by name: learning_rates=0.01, batch_size=64, seed=1.
 
     Raises:
-      ExperimentError: a mistake in what was given, in one line; a loss that diverged.
-      FolderInUseError: another process trains there.
+      ExperimentError: a mistake in the arguments, told in one line, or a loss that diverged.
+      FolderInUseError: another process uses `run_dir`.
       OSError: `run_dir` cannot be written.
-      KeyboardInterrupt: a signal stopped the training; the step at hand is saved.
+      KeyboardInterrupt: a signal stopped the training; the current step is saved.
     """
     widths = {"bits": bits} if bits == AUTO_BITS else dict(zip(WIDTHS, bit_widths(str(bits), "bits"), strict=True))
     told_by = ARGUMENTS | ({"epochs": "phases"} if isinstance(phases, Mapping) else {})
     for name in options.keys() & told_by.keys():
-        raise ExperimentError(f"{name} is told by the argument {told_by[name]}; leave the option out")
+        raise ExperimentError(f"{name} is set by the argument {told_by[name]}; leave the option out")
     require(
         phases is None or (isinstance(phases, Mapping | Sequence) and all(isinstance(name, str) for name in phases)),
-        f"phases={phases!r}: epochs by phase are expected, as {{'self_studying': 30}}, or names of phases",
+        f"phases={phases!r}: give epochs by phase, such as {{'self_studying': 30}}, or names of phases",
     )
     if phases is not None:
         options["phases"] = [phases] if isinstance(phases, str) else list(phases)
@@ -113,18 +110,18 @@ def fit(
         elif model is not None or role == "student":
             require(
                 isinstance(model, tf_keras.Model) or door.is_model(model),
-                f"{role} is a {type(model).__name__}; a model of Keras is expected",
+                f"{role} is of type {type(model).__name__}; a Keras model is expected",
             )
             require(
                 is_graph(model) or door.is_model(model),
-                f"{role} {model.name} is a {type(model).__name__} whose layers cannot be seen; expected is a "
-                "functional model, or a Sequential one that begins with tf_keras.Input, without a call of its own",
+                f"{role} {model.name} is a {type(model).__name__} whose layers cannot be read; give a functional "
+                "model, or a Sequential that begins with tf_keras.Input, without its own call()",
             )
             given[role], options[role] = model, _name(model, trained)
     if augment is None or isinstance(augment, str):
         options["augment"] = augment or ""
     else:
-        require(callable(augment), f"augment is a {type(augment).__name__}; a function of (images, seed) is expected")
+        require(callable(augment), f"augment is of type {type(augment).__name__}; give a function of (images, seed)")
         name = getattr(augment, "__name__", type(augment).__name__)
         given["augment"], options["augment"] = augment, IN_MEMORY + name
     if callbacks is not None:
@@ -132,10 +129,13 @@ def fit(
     folder = pathlib.Path(run_dir or _fresh_folder(options["student"], bits))
     options |= {"run_dir": folder, **widths}
     if isinstance(train_set, str):
-        require(test_set is None and validation_set is None, f"{train_set} has its own test and validation images")
+        require(
+            test_set is None and validation_set is None,
+            f"{train_set} has its own test and validation images; leave test_set and validation_set out",
+        )
         options["dataset"] = train_set
     else:
-        require(test_set is not None, "there is no test set; the file is proven on it: give (images, labels)")
+        require(test_set is not None, "test_set is missing; give (images, labels), on which the file is proven")
         spec = flags.experiment_from_flags(flags.flags_of(options)).data
         label_names = label_names or getattr(train_set, "class_names", None)  # of image_dataset_from_directory
         outputs = getattr(student, "outputs", None)  # a model that is not built yet has none
@@ -149,12 +149,12 @@ def fit(
     for note in flags.notes(values):
         print(note)
     if run_dir is None:
-        print(f"run folder: {folder}; with run_dir={str(folder)!r} the same call goes on where it was stopped")
+        print(f"run folder: {folder}; with run_dir={str(folder)!r} the same call resumes where it stopped")
     again = "the same call" if run_dir is not None else f"the same call with run_dir={str(folder)!r}"
     try:
         train(experiment, flags.flag_lines(values), InMemory(**given))
     except Stopped as stopped:
-        raise KeyboardInterrupt(f"stopped by {stopped}; {again} goes on from the last checkpoint") from None
+        raise KeyboardInterrupt(f"stopped by {stopped}; {again} resumes from the last checkpoint") from None
     return Run(folder)
 
 

@@ -1,4 +1,4 @@
-"""The commands of an installed package: what `pip install` puts beside Python, and the module that each runs."""
+"""The commands that `pip install` adds, and the module that each runs."""
 
 import os
 import pathlib
@@ -19,21 +19,21 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "qkd-doctor": Command("qkd_tf.doctor", "whether this machine can do the job, and what to mend"),
+    "qkd-doctor": Command("qkd_tf.doctor", "checks this machine, and says what to fix"),
     "qkd-new": Command("qkd_tf.new", "writes a flag file for your own model and data"),
-    "qkd-preflight": Command("qkd_tf.preflight", "every layer with its bits and size, before anything is trained"),
-    "qkd-train": Command("qkd_tf.train", "trains a low-bit student by QKD"),
-    "qkd-export": Command("tflite_export", "writes the integer .tflite of a run, and proves it"),
-    "qkd-verify": Command("tflite_export.verify", "whether a file is what was trained"),
-    "qkd-sensitivity": Command("qkd_tf.sensitivity", "what each layer loses at fewer bits"),
-    "qkd-compare": Command("qkd_tf.compare", "runs side by side"),
-    "qkd-ablation": Command("qkd_tf.ablation", "what each phase brings"),
-    "qkd-prepare": Command("qkd_tf.data.prepare", "prepares a data set of TFDS"),
+    "qkd-preflight": Command("qkd_tf.preflight", "shows every layer with its bits and bytes before training"),
+    "qkd-train": Command("qkd_tf.train", "trains a low-bit student with QKD"),
+    "qkd-export": Command("tflite_export", "writes the integer .tflite of a run, and verifies it"),
+    "qkd-verify": Command("tflite_export.verify", "checks whether a .tflite is what was trained"),
+    "qkd-sensitivity": Command("qkd_tf.sensitivity", "measures what each layer loses at fewer bits"),
+    "qkd-compare": Command("qkd_tf.compare", "compares finished runs"),
+    "qkd-ablation": Command("qkd_tf.ablation", "measures what each training phase contributes"),
+    "qkd-prepare": Command("qkd_tf.data.prepare", "prepares a TFDS data set"),
 }
 
 
 def main() -> None:
-    """Runs the command by whose name the program was started, as `python -m` runs its module."""
+    """Runs the module of the command that was started, as `python -m` does."""
     if not sys.flags.safe_path:
         sys.path.insert(0, os.getcwd())  # for nets:build, which lies where the user works
     runpy.run_module(COMMANDS[pathlib.Path(sys.argv[0]).stem].module, run_name="__main__", alter_sys=True)
@@ -43,5 +43,5 @@ def overview() -> str:
     """All commands, one per line."""
     rows = [f"  {name:<17} python -m {row.module:<21} {row.what}" for name, row in COMMANDS.items()]
     return "\n".join(
-        ["qkd_tf: low-bit students for Keras, proven as integer .tflite. Commands, each with --help:", *rows]
+        ["qkd_tf: low-bit students for Keras, proven as integer .tflite. Commands (each has --help):", *rows]
     )

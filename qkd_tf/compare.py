@@ -1,4 +1,4 @@
-"""Finished runs side by side: python -m qkd_tf.compare RUN RUN ... [--output=FILE.html|FILE.md]."""
+"""Compares finished runs: python -m qkd_tf.compare RUN RUN ... [--output=FILE.html|FILE.md]."""
 
 import dataclasses
 import pathlib
@@ -39,7 +39,7 @@ COSTS: Mapping[str, Cost] = {
     "deflated": Cost("deflated, bytes", lambda run: run.deflated),
     "true_width": Cost("true width, bytes", lambda run: run.true_width),
     "flash": Cost("flash, bytes", lambda run: run.flash),
-    "latency": Cost("ms an image", lambda run: run.milliseconds),
+    "latency": Cost("ms per image", lambda run: run.milliseconds),
     "arena": Cost("arena, bytes", lambda run: run.arena),
 }
 SHOWN = ("bytes", "latency", "arena")
@@ -47,8 +47,8 @@ FLAGS.DEFINE_string("output", None, "File to write, .html or .md; without it Mar
 FLAGS.DEFINE_list(
     "costs",
     list(SHOWN),
-    f"What top-1 is weighed against, a front and a picture each: {', '.join(COSTS)}. deflated is the file as a store "
-    "transfers it, true_width the kernels alone at their trained bits, flash what a firmware grows by.",
+    f"Costs that top-1 is compared with, each with a Pareto front and a figure: {', '.join(COSTS)}. deflated is the "
+    "size of a download, true_width only the kernels at their trained bits, flash what firmware grows by.",
 )
 HEADER = (
     "",
@@ -61,14 +61,14 @@ HEADER = (
     "flash",
     "top-1, %",
     "full precision, %",
-    "ms an image",
+    "ms per image",
     "arena, bytes",
     "Pareto",
 )
 
 
 def pareto(runs: Sequence[Run], cost: Cost) -> list[Run]:
-    """Runs with no other that is at least as good in top-1 and in cost, and better in one; by rising cost.
+    """The Pareto front, by rising cost: no other run is at least as good in top-1 and cost, and better in one.
 
     Refused files, and those whose cost is not known, are left out.
     """
@@ -86,19 +86,19 @@ def pareto(runs: Sequence[Run], cost: Cost) -> list[Run]:
 
 
 def notes(runs: Sequence[Run]) -> list[str]:
-    """What keeps numbers from being compared, one per line."""
+    """Why some numbers cannot be compared, one reason per line."""
     lines = []
     if len(groups(runs)) > 1:
-        lines.append("The runs were tested on different images: accuracies can be compared within a table only.")
+        lines.append("The runs were tested on different images: compare accuracies only within a table.")
     if len({run.runtime for run in runs}) > 1:
         by = "; ".join(f"{run.label}: {run.runtime}" for run in runs)
-        lines.append(f"Top-1 and latency are of different runtimes, each file's own judge ({by}).")
+        lines.append(f"Top-1 and latency are from different runtimes, the judge of each file ({by}).")
     if len({run.machine for run in runs}) > 1:
         lines.append(
-            "The runs were trained on different machines: where they were exported there, latencies do not compare."
+            "The runs were trained on different machines: if they were exported there too, do not compare latencies."
         )
     if refused := [run.label for run in runs if not run.passed]:
-        lines.append(f"Refused, not proven to be what was trained: {', '.join(refused)}; no front counts them.")
+        lines.append(f"Refused, not proven to be what was trained, and on no front: {', '.join(refused)}.")
     if any(run.bits.endswith("*") for run in runs):
         lines.append("*: single layers have other bit widths (--bits_rule, --bits=auto).")
     return lines
@@ -132,7 +132,9 @@ def markdown(runs: Sequence[Run], costs: Sequence[str] = SHOWN) -> str:
         lines += [f"**{_escaped(group[0].data)}**", ""]
         lines += [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
         lines.append("")
-    lines.append("Pareto: no other run of the table is as good in both top-1 and this, and better in one.")
+    lines.append(
+        "Pareto: no other run in the table is at least as good in top-1 and in this cost, and better in one of them."
+    )
     lines += ["", *(f"* {_escaped(note)}" for note in notes(runs))] if notes(runs) else []
     return "\n".join(lines) + "\n"
 
@@ -189,7 +191,7 @@ def main(argv: list[str]) -> None:
     try:
         require(
             not FLAGS.output or pathlib.Path(FLAGS.output).suffix in FORMATS,
-            f"--output={FLAGS.output} ends in neither .html nor .md; give a file of one of these",
+            f"--output={FLAGS.output} ends in neither .html nor .md; give a file with one of these endings",
         )
         unknown = [word for word in FLAGS.costs if word not in COSTS]
         require(not unknown, f"--costs has {', '.join(unknown)}; choose from {', '.join(COSTS)}")

@@ -1,7 +1,7 @@
-"""Whether this machine can train and export, and what to do if not: python -m qkd_tf.doctor [--data_dir=DIR].
+"""Checks whether this machine can train and export, and says what to fix: python -m qkd_tf.doctor [--data_dir=DIR].
 
-Needs nothing but the standard library to start, so that a missing package is a line and no traceback. The last check is
-the real chain: the ordinary commands calibrate and export a network that has a layer of every bit width.
+It needs only the standard library to start, so a missing package is one line and not a traceback. The last check runs
+the ordinary commands: they calibrate and export a network that has a layer of every bit width.
 """
 
 import argparse
@@ -94,14 +94,14 @@ def packages() -> Iterator[Finding]:
             importlib.import_module(module)
             yield Finding(True, f"{name} {importlib.metadata.version(name)}")
         except Exception as error:
-            what = f"{name}: {first_line(error)}; exports then ask LiteRT alone"
+            what = f"{name}: {first_line(error)}; exports are then checked on LiteRT only"
             yield Finding(None, what, micro_remedy())
 
 
 def micro_remedy() -> str:
     """How TFLM is installed, where it can be."""
     if not (sys.platform == "linux" and platform.machine() == "x86_64"):
-        return "nothing: TFLM has wheels for Linux on x86-64 alone"
+        return "nothing: TFLM has wheels only for Linux on x86-64"
     return INSTALL_MICRO if (ROOT / "requirements-micro.txt").exists() else f"python -m pip install {' '.join(MICRO)}"
 
 
@@ -142,14 +142,16 @@ def devices() -> Iterator[Finding]:
     yield Finding(None, f"{os.cpu_count()} CPU cores, {len(gpus)} GPU" + ("" if len(gpus) == 1 else "s"))
     yield Finding(None, importlib.import_module("qkd_tf.process.accelerators").use(len(gpus)))
     if not gpus and pathlib.Path("/dev/nvidia0").exists():
-        yield Finding(False, "there is an NVIDIA device, and TensorFlow sees no GPU", "see tensorflow.org/install/pip")
+        yield Finding(False, "there is an NVIDIA device, but TensorFlow sees no GPU", "see tensorflow.org/install/pip")
 
 
 def disk() -> Iterator[Finding]:
     for folder in {pathlib.Path.cwd(), pathlib.Path(tempfile.gettempdir())}:
         free = shutil.disk_usage(folder).free
         enough = free >= FREE_BYTES
-        remedy = "" if enough else f"make room: runs and their test images take up to {FREE_BYTES / 2**30:.0f} GiB"
+        remedy = (
+            "" if enough else f"free some space: runs and their test images take up to {FREE_BYTES / 2**30:.0f} GiB"
+        )
         yield Finding(enough, f"{free / 2**30:.1f} GiB free in {folder}", remedy)
 
 
@@ -235,7 +237,7 @@ def main() -> None:
     checks = [python, packages, keras, devices, disk, lambda: data(data_dir), chain]
     names = ["Python", "packages", "Keras", "devices", "disk", "data", "chain"]
     if not examine(list(zip(names, checks, strict=True))):
-        sys.exit("error: something must be mended, see the lines with FAIL")
+        sys.exit("error: this machine is not ready; fix the lines marked FAIL")
     print("all is well")
 
 

@@ -70,4 +70,5 @@ class StudentAccuracy:
         return self.integers[self.judge].top1
 
     def __str__(self) -> str:
-        return f"student {self.top1:.2f} % on {self.judge}; {self.real_numbers_top1:.2f} % in floating point"
+        integers, reals = f"{self.top1:.2f} % in the integers of {self.judge}", f"{self.real_numbers_top1:.2f} %"
+        return f"student {integers}, {reals} in floating point"

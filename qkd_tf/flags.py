@@ -73,47 +73,56 @@ OPTIONS = [option for section, spec in SPECS.items() if spec for _, option in ex
 def _define_networks() -> None:
     """Of what a network and its pixels are."""
     FLAGS.DEFINE_string(
-        "student", "resnet20", "Network to quantize: a name, package.module:builder, or a .keras, .h5 or SavedModel."
+        "student",
+        "resnet20",
+        "Network to quantize: a named network, package.module:builder, or a model saved as .keras, .h5 or SavedModel.",
     )
-    FLAGS.DEFINE_string("teacher", "", "Network to learn from, given as --student is; empty: none.")
-    FLAGS.DEFINE_string("student_weights", "", "First weights of the student: .h5, .keras, .weights.h5 or .npz.")
-    FLAGS.DEFINE_string("teacher_weights", "", "First weights of the teacher: .h5, .keras, .weights.h5 or .npz.")
+    FLAGS.DEFINE_string("teacher", "", "Network to learn from, given like --student; empty: none.")
+    FLAGS.DEFINE_string("student_weights", "", "File of the student's first weights: .h5, .keras, .weights.h5 or .npz.")
+    FLAGS.DEFINE_string("teacher_weights", "", "File of the teacher's first weights: .h5, .keras, .weights.h5 or .npz.")
     FLAGS.DEFINE_bool(
         "trust_model_code",
         False,
-        "Run the code that saved models bring (Lambda layers, classes that are not of tf_keras); default: refuse them.",
+        "Run the code that a saved model brings (Lambda layers, classes that are not part of tf_keras); default: "
+        "refuse it.",
     )
     FLAGS.DEFINE_list(
         "student_pixel_mean",
         [],
-        "Pixel, 0..254 and whole, that the student reads as 0.0; empty: --student_weights_mean where it is one, "
-        "else 128.",
+        "Pixel, a whole number 0..254, that the student reads as 0.0; empty: --student_weights_mean if it is such a "
+        "number, otherwise 128.",
     )
     FLAGS.DEFINE_list(
         "student_pixel_std",
         [],
-        "Pixels a unit of the student's input, one number; empty: --student_weights_std with that mean, else 64.",
+        "Pixels per unit of the student's input, one number; empty: --student_weights_std with that mean, otherwise "
+        "64.",
     )
-    FLAGS.DEFINE_list("student_weights_mean", [], "Mean, in pixels 0..255, that --student_weights were trained under.")
-    FLAGS.DEFINE_list("student_weights_std", [], "Deviation, in pixels, that --student_weights were trained under.")
+    FLAGS.DEFINE_list("student_weights_mean", [], "Mean, in pixels 0..255, that --student_weights were trained with.")
+    FLAGS.DEFINE_list(
+        "student_weights_std", [], "Standard deviation, in pixels, that --student_weights were trained with."
+    )
     FLAGS.DEFINE_list(
         "teacher_pixel_mean",
         [],
-        "Mean, in pixels, one number or one a channel, that the teacher reads as 0.0; empty: as it normalises them "
-        "itself, else 128.",
+        "Pixel that the teacher reads as 0.0, one number or one per channel; empty: the teacher's own normalization, "
+        "or 128 if it has none.",
     )
     FLAGS.DEFINE_list(
-        "teacher_pixel_std", [], "Pixels a unit of the teacher's input; empty: as it normalises them itself, else 64."
+        "teacher_pixel_std",
+        [],
+        "Pixels per unit of the teacher's input; empty: the teacher's own normalization, or 64 if it has none.",
     )
 
 
 def _define_bits() -> None:
-    """What stands for several flags."""
+    """One flag for two."""
     FLAGS.DEFINE_string(
         "bits",
         None,
-        "auto: of each kernel the width that loses least of accuracy within --max_flash_bytes, 8 bits or fewer, is "
-        "found before it trains; tensors have 8. Takes the place of --weight_bits and --activation_bits.",
+        "Sets --weight_bits and --activation_bits: 4 for both, or w4a8 for weights of 4 and activations of 8 bits. "
+        "auto finds the bit width of each kernel, at most 8, that loses least accuracy within --max_flash_bytes, and "
+        "gives activations 8 bits.",
     )
 
 
@@ -122,22 +131,22 @@ def _define_phases() -> None:
     FLAGS.DEFINE_list(
         "phases",
         None,
-        "Phases in order: " + ", ".join(ex.PHASES) + "; none, --phases=: calibration alone; default: self_studying, "
-        "and with a teacher co_studying and tutoring behind it.",
+        "Phases in their order, of " + ", ".join(ex.PHASES) + "; --phases= for calibration without training; default: "
+        "self_studying, then with a teacher co_studying and tutoring.",
     )
     FLAGS.DEFINE_list(
         "epochs",
         None,
-        "Epochs of each phase, or one number for all; default: "
+        "Epochs of each phase, or one number for all phases; default: "
         + ", ".join(f"{name} {number}" for name, number in ex.EPOCHS.items())
         + " (QKD on CIFAR: 30, 100, 70).",
     )
     FLAGS.DEFINE_list(
         "learning_rates",
         None,
-        "Learning rate of each phase, or one for all, at the first step of its cosine; default: "
-        f"{ex.LEARNING_RATE:g} (QKD), and {ex.RATE_OF_FEW:g} for a student that came with weights and trains on fewer "
-        f"than {ex.FEW_PICTURES:,} images.",
+        "First learning rate of each phase, or one for all phases; it falls along a cosine; default: "
+        f"{ex.LEARNING_RATE:g} (QKD), or {ex.RATE_OF_FEW:g} for a student with pretrained weights on fewer than "
+        f"{ex.FEW_PICTURES:,} training images.",
     )
     FLAGS.DEFINE_list(
         "phase_bits",
@@ -149,8 +158,8 @@ def _define_phases() -> None:
     FLAGS.DEFINE_list(
         "class_weights",
         [],
-        "Factor of each class's examples in the cross-entropy: a number a class, or CLASS:NUMBER for some of them, "
-        "CLASS a name or a number from 0; balanced: all classes weigh the same; default: each is 1.",
+        "Factor of each class in the cross-entropy: one number per class, CLASS:NUMBER for some classes (CLASS is a "
+        "name, or a number from 0), or balanced, which gives all classes the same weight; default: 1 for each.",
     )
 
 
@@ -169,14 +178,14 @@ FLAGS.show_first(
     (
         *("dataset", "data_dir", "image_size", "batch_size", "max_steps", "max_eval_images"),
         *("student", "student_weights", "teacher", "teacher_weights"),
-        *("bits", "weight_bits", "activation_bits", "bits_rule"),
+        *("bits", "bits_rule"),
         *("phases", "epochs", "learning_rates"),
         *("target", "max_flash_bytes", "run_dir", "seed"),
     )
 )
 
 
-WIDTHS = ("weight_bits", "activation_bits")  # flags whose place --bits takes
+WIDTHS = ("weight_bits", "activation_bits")  # flags that --bits sets
 
 
 def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True) -> ex.Experiment:
@@ -225,8 +234,8 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True)
     for network, flag in ((student, "student_weights_mean"), (teacher, "teacher_pixel_mean")):
         ex.require(
             network is None or network.is_own or not network.weights or network.weights_normalization is not None,
-            f"--{flag.partition('_')[0]}_weights without --{flag} and --{flag.replace('mean', 'std')}; say which pixel "
-            "normalisation they were trained under, for instance 0 and 1 for raw pixels",
+            f"--{flag.partition('_')[0]}_weights without --{flag} and --{flag.replace('mean', 'std')}; give the pixel "
+            "normalization that they were trained with, such as 0 and 1 for raw pixels",
         )
     return ex.Experiment(
         run_dir=run_dir,
@@ -234,23 +243,35 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True)
         data=_spec(values, ex.DataSpec, seed=values.seed),
         student=student,
         teacher=teacher,
-        quantization=_spec(values, ex.QuantizationSpec, bits_rule=tuple(values.bits_rule), **_widths(values)),
+        quantization=_spec(
+            values,
+            ex.QuantizationSpec,
+            bits_rule=tuple(values.bits_rule),
+            finds_bits=_finds_bits(values),
+            **_widths(values),
+        ),
         training=_spec(values, ex.TrainingSpec, phases=phases, class_weights=tuple(values.class_weights)),
         target=_spec(values, ex.TargetSpec),
     )
 
 
-def _widths(values: flags.FlagValues) -> dict[str, object]:
-    """What --bits says in the place of other flags; commands with a flag of that name of their own say it by others."""
-    if values["bits"].help != FLAGS["bits"].help:
+def _finds_bits(values: flags.FlagValues) -> bool:
+    return values["bits"].value == ex.AUTO_BITS
+
+
+def _widths(values: flags.FlagValues) -> dict[str, int]:
+    """What --bits says of --weight_bits and --activation_bits; nothing where it is left open.
+
+    An ablation has a list by that name, and sets both flags cell by cell.
+    """
+    text = values["bits"].value
+    if text is None or isinstance(text, list):
         return {}
-    if values.bits is None:
-        return {}
-    ex.require(
-        values.bits == ex.AUTO_BITS,
-        f"--bits={values.bits}: auto is expected, which finds widths; --weight_bits and --activation_bits say them",
-    )
-    return {"finds_bits": True} | dict.fromkeys(WIDTHS, ex.WIDEST_BITS)
+    told = " and ".join(f"--{name}={values[name].value}" for name in WIDTHS if values[name].present)
+    ex.require(not told, f"--bits={text} and {told} say the same thing; leave one of them out")
+    if _finds_bits(values):
+        return dict.fromkeys(WIDTHS, ex.WIDEST_BITS)
+    return dict(zip(WIDTHS, ex.bit_widths(text, "--bits"), strict=True))
 
 
 def _phases(values: flags.FlagValues) -> tuple[ex.PhaseSpec, ...]:
@@ -296,33 +317,17 @@ def _lengths(values: flags.FlagValues) -> tuple[list[str], list[str], list[str]]
     ex.require(
         len(names) == len(epochs) == len(rates),
         f"--phases has {len(names)} entries, --epochs {len(given[0])} and --learning_rates {len(given[1])}; give one "
-        "of each a phase, or one for all",
+        "of each per phase, or one for all",
     )
     return names, epochs, rates
 
 
 def notes(values: flags.FlagValues = FLAGS) -> list[str]:
-    """How flags that were left open, or that others take the place of, are settled, one per line.
+    """How phases and epochs that were left open are settled, one per line.
 
     Raises:
       ExperimentError: as `experiment_from_flags`.
     """
-    return _notes_on_bits(values) + _notes_on_phases(values)
-
-
-def _notes_on_bits(values: flags.FlagValues) -> list[str]:
-    settled = _widths(values)
-    given = [name for name in WIDTHS if name in settled and values[name].present]
-    replaced = [f"--{name}={values[name].value}" for name in given if values[name].value != settled[name]]
-    if not replaced:
-        return []
-    return [
-        f"note: --bits={values.bits} takes the place of {' and '.join(replaced)}: up to {ex.WIDEST_BITS} bits for "
-        f"kernels, {ex.WIDEST_BITS} for tensors; --bits_rule='.*=a4' gives these fewer"
-    ]
-
-
-def _notes_on_phases(values: flags.FlagValues) -> list[str]:
     left_open = [f"--{name}" for name in ("phases", "epochs") if not values[name].value]
     if values.phases == [] or not left_open:
         return []
@@ -368,18 +373,20 @@ def _argument(flag: flags.Flag, value: object) -> object:
 def flag_lines(values: flags.FlagValues = FLAGS, changed_only: bool = False) -> list[str]:
     """The package's flags, or those whose value is not the default, as lines of a flag file of the same experiment.
 
-    Without `changed_only` phases and epochs that were left open are there as they are settled.
+    Without `changed_only` phases and epochs that were left open are there as they are settled, and --bits as the flags
+    that it stands for; --bits=auto is there alone.
 
     Raises:
       ExperimentError: as `experiment_from_flags`.
     """
     if not changed_only:
         names, epochs, _ = _lengths(values)
+        settled = {"phases": names, "epochs": epochs, **_widths(values), "bits": None}
+        if _finds_bits(values):
+            settled |= {**dict.fromkeys(WIDTHS), "bits": ex.AUTO_BITS}
         values = copy.deepcopy(values)
-        values["phases"].value, values["epochs"].value = names, epochs
-        for name, num_bits in _widths(values).items():
-            if name in WIDTHS:
-                values[name].value = num_bits
+        for name, value in settled.items():
+            values[name].value = value
     return [
         flag.serialize()
         for flag in map(values.__getitem__, FLAGS)
@@ -409,4 +416,5 @@ def _numbers(kind, flag: str, values: list[str]) -> list:
     try:
         return [kind(value) for value in values]
     except ValueError:
-        raise ex.ExperimentError(f"--{flag}={','.join(values)}: {kind.__name__} numbers are expected") from None
+        expected = "whole numbers" if kind is int else "numbers"
+        raise ex.ExperimentError(f"--{flag}={','.join(values)}: {expected} are expected") from None

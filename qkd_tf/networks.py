@@ -1,7 +1,6 @@
 """Networks by what a user calls them: of the zoo, by a builder of their own, saved by Keras, or in memory."""
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -59,14 +58,6 @@ class Network:
         return row
 
 
-def check_name(network: NetworkSpec, flag: str) -> None:
-    """Raises ExperimentError for a name that is none of the zoo, and no user's own model."""
-    if not network.is_own:
-        is_folder = pathlib.Path(network.name, "saved_model.pb").is_file()
-        require(not is_folder, f"{flag}={network.name} is a folder; of a SavedModel give {flag}=./{network.name}")
-        zoo.check_name(network.name, flag)
-
-
 def build_student(
     network: NetworkSpec, input_shape: tuple[int, int, int], num_classes: int, given: tf_keras.Model | None = None
 ) -> Network:
@@ -88,8 +79,8 @@ def build_student(
         notes.append(f"note: {model.name} normalises its pixels itself; --student_weights_mean and _std are not used")
     if network.is_builder and form.feed is not None and not network.weights_normalization:
         notes.append(
-            f"note: {model.name} does not normalise its pixels itself; here it reads them under {form.feed}: if it has "
-            "trained weights, say by --student_weights_mean and --student_weights_std what they were trained under"
+            f"note: {model.name} does not normalise its pixels itself, so it gets them normalised by {form.feed}; if "
+            "its weights are trained, give --student_weights_mean and --student_weights_std of that training"
         )
     notes += _regularizers(model, "student") + _frozen(model, "student")
     twin = form.twin() if form.has_borders else form.model
@@ -111,13 +102,16 @@ def build_teacher(
     if network.reads_signals or not normalizes(reading.model):
         require(
             network.weights_normalization is not None or not network.has_weights,
-            f"the teacher {model.name} does not normalise its pixels itself; say which normalisation its weights were "
-            "trained under, by --teacher_pixel_mean and --teacher_pixel_std, for instance 0 and 1 for raw pixels",
+            f"the teacher {model.name} does not normalise its pixels itself; give the normalization that its weights "
+            "were trained with by --teacher_pixel_mean and --teacher_pixel_std, such as 0 and 1 for raw pixels",
         )
         feed = Affine.of(normalization, input_shape[-1])
         _require_readable(model, feed, "teacher")
         if network.weights_normalization is None:
-            notes.append(f"note: the teacher {model.name} does not normalise its pixels itself; it reads {feed}")
+            notes.append(
+                f"note: the teacher {model.name} does not normalise its pixels itself, so it gets them normalised by "
+                f"{feed}"
+            )
     elif network.weights_normalization is not None:
         notes.append(f"note: {model.name} normalises its pixels itself; --teacher_pixel_mean and _std are not used")
     pixels = x = tf_keras.Input(input_shape, name="pixels")
@@ -128,12 +122,12 @@ def build_teacher(
     if reading.head in ("logits", "one logit"):
         outputs = _outputs_on_noise(subject)
         if outputs.min() >= 0 and np.allclose(outputs.sum(-1), 1.0, atol=SUM_TOLERANCE):  # as no logits are
-            notes.append(f"note: the teacher {model.name} gives probabilities; their logarithms teach")
+            notes.append(f"note: the teacher {model.name} returns probabilities; their logarithms are used as logits")
             logits, reading.head = Logarithm(name="logits_of_probabilities")(logits), "softmax"
         elif outputs.min() >= 0 and outputs.max() <= 1:
             notes.append(
-                f"note: all that the teacher {model.name} gives is between 0 and 1, and teaches as logits; if it is "
-                "sigmoids, end the teacher before them"
+                f"note: all outputs of the teacher {model.name} are between 0 and 1, and are used as logits; if they "
+                "come from sigmoids, leave the sigmoids out"
             )
     teacher = tf_keras.Model(pixels, logits, name=valid_name(model.name))
     notes += reading.notes + _regularizers(model, "teacher") + _frozen(model, "teacher")
@@ -141,12 +135,17 @@ def build_teacher(
 
 
 def checked_student(
-    experiment: Experiment, input_shape: tuple[int, int, int], num_classes: int, given: tf_keras.Model | None = None
+    experiment: Experiment,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    given: tf_keras.Model | None = None,
+    every_layer: bool = False,
 ) -> tuple[Network, QuantizationPlan]:
-    """An experiment's float student and what quantization is going to make of it, which is printed as a table.
+    """An experiment's float student and what quantization is going to make of it, which is printed.
 
     Args:
       given: as of `build_student`.
+      every_layer: print the table of layers, too; of a student that is refused it is printed in any case.
 
     Raises:
       ExperimentError: a layer that cannot become an integer operator, or a limit of the target; a network or weights
@@ -154,7 +153,7 @@ def checked_student(
     """
     try:
         network = build_student(experiment.student, input_shape, num_classes, given)
-        plan = checked_plan(network.model, experiment.quantization, experiment.target)
+        plan = checked_plan(network.model, experiment.quantization, experiment.target, every_layer)
     except UnsupportedLayers as error:
         print(layer_table.text(layer_table.refused_rows(error.model, error.refusals)))
         raise
@@ -168,32 +167,39 @@ def checked_student(
     trains = not experiment.student.has_weights and "full_precision" in experiment.training.phase_names
     require(
         not trains or bool(model.trainable_variables),
-        f"the student {model.name} is frozen, trainable = False, and full_precision trains it; set trainable = True",
+        f"the student {model.name} is frozen (trainable = False), but full_precision would train it; set trainable = "
+        "True",
     )
     return network, plan
 
 
-def checked_plan(model: tf_keras.Model, spec: QuantizationSpec, target: TargetSpec) -> QuantizationPlan:
-    """The plan of a student in standard form, whose table is printed.
+def checked_plan(
+    model: tf_keras.Model, spec: QuantizationSpec, target: TargetSpec, every_layer: bool = False
+) -> QuantizationPlan:
+    """The plan of a student in standard form, whose sums are printed, and with `every_layer` its table.
 
     Raises:
       ExperimentError: as `make_plan`; a limit of the target.
     """
     plan = make_plan(model, spec)
     table, flash = layer_table.rows(model, plan), target.max_flash_bytes
-    print(layer_table.text(table), layer_table.totals(table, model, target), sep="\n")
+    if every_layer:
+        print(layer_table.text(table))
+    print(layer_table.totals(table, model, target))
+    if not every_layer:
+        print("each layer with its bits and bytes: python -m qkd_tf.preflight with the same flags")
     files = stored_files(model, plan, target, spec)
     fewest, most = min(file.fewest_bytes for file in files), min(file.file_bytes for file in files)
     if spec.is_open:  # these widths are not yet those of the file
         packs = "; --weight_storage=int4_all packs more" if target.packs_more else ""
         require(
             fewest <= flash,
-            f"--max_flash_bytes={flash}: --bits=auto needs {fewest:,} bytes at the least, as kernels are stored for "
-            f"{target.target} ({target.storage}); allow as many, or take a smaller student{packs}",
+            f"--max_flash_bytes={flash} is too little: --bits=auto needs at least {fewest:,} bytes as kernels are "
+            f"stored for {target.target} ({target.storage}); allow as many, or use a smaller student{packs}",
         )
         target = dataclasses.replace(target, max_flash_bytes=0)
     elif 0 < flash < most:
-        print(f"note: the file may have {most:,} bytes, --max_flash_bytes={flash:,}; the export tells")
+        print(f"note: the file may have {most:,} bytes, and --max_flash_bytes={flash:,}; the export checks it")
     found = layer_table.limits(table, model, target)
     require(not found, "; ".join(found))
     return plan
@@ -209,7 +215,7 @@ def checked_teacher(
     phases = [name for name in experiment.training.phase_names if name in trains]
     require(
         not phases or bool(network.model.trainable_variables),
-        f"the teacher {network.model.name} is frozen, trainable = False, and {' and '.join(phases)} would train it; "
+        f"the teacher {network.model.name} is frozen (trainable = False), but {' and '.join(phases)} would train it; "
         "set teacher.trainable = True, or leave that phase out of --phases",
     )
     return network
@@ -257,7 +263,7 @@ def _require_readable(model: tf_keras.Model, feed: Affine | None, role: str) -> 
     require(
         feed is None or dtype.is_floating or feed.is_as(Affine.identity(len(feed.scale))),
         f"the {role} {model.name} has an Input of {dtype.name}, which cannot hold pixels normalised by {feed}; make it "
-        "one of float32, or say that it reads raw pixels, by mean 0 and deviation 1",
+        "float32, or say that it reads raw pixels by mean 0 and deviation 1",
     )
 
 
@@ -276,7 +282,7 @@ def _regularizers(model: tf_keras.Model, role: str) -> list[str]:
         return []
     more = f" and {len(found) - 3} more layers" if len(found) > 3 else ""
     return [
-        f"note: the {role}'s own regularizers, of {', '.join(found[:3])}{more}, are left out; "
+        f"note: the {role}'s own regularizers, in {', '.join(found[:3])}{more}, are not used; "
         "all kernels get --weight_decay instead"
     ]
 

@@ -5,10 +5,6 @@ stay as they are. A comment above each flag in the file says why it is there. Th
 has accepted it.
 """
 
-if __name__ == "__main__":
-    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
-
-# isort: split
 import contextlib
 import copy
 import io
@@ -18,22 +14,15 @@ import sys
 
 from absl import app
 
-from qkd_tf import flags, preflight
+from qkd_tf import flags
 from qkd_tf.console import command_line
-from qkd_tf.experiment import ExperimentError, require
+from qkd_tf.experiment import ExperimentError, require, require_networks, require_set
 from qkd_tf.proposal.draft import Draft
-from qkd_tf.proposal.proposal import propose
 from qkd_tf.storage import durable
 from qkd_tf.storage.flag_file import require_new
 
 FLAGS = flags.FLAGS.extended()  # those of the training, and its own
 FLAGS.DEFINE_string("output", None, "Flag file to write, NAME.flags; it trains into runs/NAME unless --run_dir says.")
-FLAGS.DEFINE_string(
-    "bits",
-    "",
-    "Bits of weights and activations, 4 or w4a8; empty: as the training's flags say.",
-    allow_override=True,
-)
 RUNS = pathlib.Path("runs")
 NEEDED = {
     "student": "your saved model, such as model.keras, package.module:builder, or a network's name, such as "
@@ -71,12 +60,14 @@ def accepted(text: str, assumed: list[str]) -> tuple[str, list[str]]:
     Raises:
       ExperimentError: it was refused; the table of layers is printed.
     """
+    from qkd_tf.preflight.look import look  # noqa: PLC0415
+
     values = copy.deepcopy(flags.FLAGS)
     values(["qkd_tf.train", *[line for line in text.splitlines() if line.startswith("--")], *assumed])
     told = io.StringIO()
     try:
         with contextlib.redirect_stdout(told):
-            totals = preflight.look(flags.experiment_from_flags(values))
+            totals = look(flags.experiment_from_flags(values))
     except ExperimentError:
         print(told.getvalue(), end="")
         raise
@@ -104,7 +95,13 @@ def exporting(values: command_line.CommandFlags, run_dir: str) -> str:
 def write(values: command_line.CommandFlags) -> None:
     """Writes the file of --output, and prints what was found and what to type next."""
     draft = begun(values)
-    proposal = propose(draft, values.bits)
+    require_networks(draft.experiment)
+    require_set(draft.experiment.data)
+    # Behind what flags and files tell: TensorFlow takes seconds to import.
+    from qkd_tf.console import quiet  # noqa: F401, PLC0415
+    from qkd_tf.proposal.proposal import propose  # noqa: PLC0415
+
+    proposal = propose(draft)
     print(*proposal.found, sep="\n")
     run_dir = draft.experiment.run_dir
     text = draft.text(header(values, run_dir))

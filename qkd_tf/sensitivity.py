@@ -1,10 +1,10 @@
-"""Which layers bear few bits: python -m qkd_tf.sensitivity --run_dir=runs/NAME --try_bits=4,2 [--max_flash_bytes=N].
+"""Measures which layers tolerate few bits: python -m qkd_tf.sensitivity --run_dir=runs/NAME [--max_flash_bytes=N].
 
-Takes the student of a finished run, gives one layer after the other fewer bits (kernel and input, intervals by
-calibration), and looks at the validation split: never at the test split, which is for the final look. A run of 8 bits
-after calibration alone (--phases=) is a good start. With a budget, --max_flash_bytes of the whole file or
---max_weight_bytes of kernels at their true widths, it suggests a --bits_rule for each layer that gives way, and
---output=NAME.flags writes the flag file that trains so.
+It takes the student of a finished run, gives one layer after the other fewer bits (kernel and input, intervals by
+calibration), and measures top-1 on the validation split; the test split is kept for the final test. A run of 8 bits
+that was calibrated without training (--phases=) is a good start. With a budget, --max_flash_bytes of the whole file or
+--max_weight_bytes of kernels at their bit widths, it suggests a --bits_rule for each layer that gets fewer bits.
+--output=NAME.flags writes the flag file that trains with these rules.
 """
 
 if __name__ == "__main__":
@@ -34,15 +34,15 @@ from qkd_tf.storage.flag_file import run_of
 from qkd_tf.storage.saved_model import load_model
 
 FLAGS = flags.FLAGS.extended()  # those of the training, and its own
-FLAGS.DEFINE_list("try_bits", ["4", "2"], "Bit widths to try on each layer, 2..8, a list.")
+FLAGS.DEFINE_list("try_bits", ["4", "2"], "Bit widths to try on each layer, 2..8.")
 FLAGS.DEFINE_integer(
     "max_weight_bytes",
     0,
-    "Bytes of all kernels at their widths, to suggest rules for; 0: none, or --max_flash_bytes, which counts the "
-    "file as --target stores it.",
+    "Budget for all kernels at their bit widths, in bytes; rules are suggested that meet it. 0: no budget, or that of "
+    "--max_flash_bytes, which counts the file as --target stores it.",
 )
 FLAGS.DEFINE_string(
-    "output", None, "Flag file to write, NAME.flags: the run's flags with the rules found, for a run NAME."
+    "output", None, "Flag file to write, NAME.flags: the flags of the run with the suggested rules, for a new run NAME."
 )
 
 
@@ -100,7 +100,9 @@ def flag_file(
     values: flags.flags.FlagValues, rules: Iterable[str], chosen: list[Sensitivity], run_dir: pathlib.Path
 ) -> str:
     """The experiment that `values` describe, in another folder and with the rules of these rows behind its `rules`."""
+    spec = flags.experiment_from_flags(values).quantization
     changed = {"run_dir": str(run_dir), "bits": None, "bits_rule": [*rules, *(row.rule for row in chosen)]}
+    changed |= {name: getattr(spec, name) for name in flags.WIDTHS}
     values = copy.deepcopy(values)
     for name, value in changed.items():
         values[name].value = value
@@ -111,7 +113,7 @@ def flags_of_run() -> None:
     """Puts the flags of the run of --run_dir below those that the command line gave."""
     require(FLAGS.run_dir is not None, "--run_dir is missing; give the folder of a finished run, such as runs/demo")
     file = pathlib.Path(FLAGS.run_dir) / "flags.txt"
-    require(file.is_file(), f"--run_dir={FLAGS.run_dir} is no run: it has no flags.txt")
+    require(file.is_file(), f"--run_dir={FLAGS.run_dir} is not a run: it has no flags.txt")
     given = "\n".join(FLAGS[name].serialize() for name in FLAGS if FLAGS[name].present)
     FLAGS.unparse_flags()
     FLAGS(["sensitivity", *file.read_text().splitlines(), *given.splitlines()])
@@ -124,7 +126,7 @@ def main(argv: list[str]) -> None:
         flags_of_run()
         require(
             all(bits.isdecimal() for bits in FLAGS.try_bits),
-            f"--try_bits={','.join(FLAGS.try_bits)}: whole numbers, 2..8",
+            f"--try_bits={','.join(FLAGS.try_bits)}: give whole numbers from 2 to 8",
         )
         widths = [int(bits) for bits in FLAGS.try_bits]
         for width in widths:
@@ -146,7 +148,7 @@ def main(argv: list[str]) -> None:
         rows = measure(subject, cells, run_dir / "sensitivity.json", json.loads(json.dumps(identity)))
         print(table(rows, stored.kernel_bytes, subject.bits))
         for words, count in (
-            ("at their widths", subject.true_bytes),
+            ("at their bit widths", subject.true_bytes),
             (f"as {experiment.target.target} stores them", stored.kernel_bytes),
         ):
             print(f"kernels {words}: {ByteBudget('', 0, count).needed(subject.bits):,.0f} bytes")
@@ -155,11 +157,13 @@ def main(argv: list[str]) -> None:
         chosen = suggest(rows, subject.bits, budget)
         needed = budget.needed(subject.bits | {row.layer: row.num_bits for row in chosen})
         loss = sum(max(row.loss, 0.0) for row in chosen)
-        print(f"for {budget.num_bytes:,} bytes, about {needed:,.0f} needed, sum of losses {loss:.2f} points:")
-        print(*([f"--bits_rule='{row.rule}'" for row in chosen] or ["no rule; the run has room as it is"]), sep="\n")
+        print(f"rules for {budget.num_bytes:,} bytes: about {needed:,.0f} bytes, sum of losses {loss:.2f} points")
+        print(
+            *([f"--bits_rule='{row.rule}'" for row in chosen] or ["no rule is needed: the run fits as it is"]), sep="\n"
+        )
         if new_run:
             durable.write_whole(pathlib.Path(FLAGS.output), flag_file(FLAGS, subject.spec.bits_rule, chosen, new_run))
-            print(f"flags of {new_run}; next: python -m qkd_tf.train --flagfile={FLAGS.output}")
+            print(f"flags written for {new_run}; next: python -m qkd_tf.train --flagfile={FLAGS.output}")
     except ExperimentError as error:
         sys.exit(f"error: {error}")
 

@@ -344,18 +344,18 @@ FOUND = {
     ),
     "normalised pixels of whole numbers": (
         lambda: _user_model(lambda x: L.Conv2D(4, 3)(x), dtype="uint8"),
-        "has an Input of uint8, which cannot hold pixels normalised by mean 127.5 .* make it one of float32",
+        "has an Input of uint8, which cannot hold pixels normalised by mean 127.5 .* make it float32",
         NORMALIZED,
     ),
     "two outputs": (lambda: _of_outputs(lambda x, y: [y, x]), "has 1 inputs and 2 outputs; one of each", {}),
-    "an output in a dict": (lambda: _of_outputs(lambda x, y: {"a": y}), "gives its output in a dict; hand over", {}),
+    "an output in a dict": (lambda: _of_outputs(lambda x, y: {"a": y}), "takes or returns a dict; give", {}),
     "one number": (
         lambda: _of_outputs(lambda x, y: tf.reduce_mean(y, -1)),
-        r"of shape \(None,\); \(None, classes\)",
+        r"of shape \(None,\); a classifier has \(None, classes\)",
         {},
     ),
     "outputs of unknown size": (_of_unknown_size, r"of shape \(None, None\)", {}),
-    "weights that overflow": (_diverged, "are not finite; layer second is the first one to; give weights", {}),
+    "weights that overflow": (_diverged, "are not finite; layer second is the first to do so; give weights", {}),
 }
 
 

@@ -68,7 +68,7 @@ def test_features_by_the_bundles_words_are_those_of_the_handoff(run):
     handed_over = np.load(run / "run" / "handoff" / "test_images.npy")
     np.testing.assert_array_equal(integers, handed_over.astype(int) - 128)
     readme = (run / "run" / "export" / "micro" / "README.md").read_text()
-    assert f"integer = round(feature / {float(scale)!r}) + {zero_point}, at least -128 and at most 127" in readme
+    assert f"integer = round(feature / {float(scale)!r}) + {zero_point}, clipped to -128 … 127" in readme
     assert "Pixels" not in readme and "picture" not in readme
 
 
@@ -103,7 +103,7 @@ def test_a_budget_becomes_a_flag_file_and_the_next_command(run, capsys):
         "qkd_tf.sensitivity",
         [f"--run_dir={run / 'run'}", "--try_bits=2", "--max_weight_bytes=1000000", f"--output={run / 'small.flags'}"],
     )
-    assert "no rule; the run has room as it is\n" in (told := capsys.readouterr().out)
+    assert "no rule is needed: the run fits as it is\n" in (told := capsys.readouterr().out)
     assert told.endswith(f"next: python -m qkd_tf.train --flagfile={run / 'small.flags'}\n")
     assert f"--run_dir={run / 'small'}\n" in (run / "small.flags").read_text()
 
@@ -111,7 +111,7 @@ def test_a_budget_becomes_a_flag_file_and_the_next_command(run, capsys):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--crop_padding=1"], "--crop_padding: for pictures alone"),
+        (["--crop_padding=1"], "--crop_padding: only for pictures"),
         (["--student_pixel_mean=128"], "--student_pixel_mean and --student_pixel_std are for pixels"),
         (["--input_scale=0"], "--input_scale=0.0: a positive, finite number is expected"),
         (["--student=resnet8"], "resnet8 reads pictures or maps"),

@@ -1,6 +1,6 @@
 """From a training run's handoff to a verified integer .tflite.
 
-In Python, `tflite_export.export` is the door.
+In Python, start with `tflite_export.export`.
 """
 
 import importlib

@@ -1,37 +1,36 @@
-"""A file that anyone may have made, against the handoff that it is said to come from."""
+"""Checks a file, whoever made it, against the handoff that it should come from."""
 
 import pathlib
 from collections.abc import Sequence
 
-from qkd_tf.contract.targets import TARGETS
+from qkd_tf.contract.targets import INPUT_TYPES, TARGETS
+from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.compress import CUSTOM_CODE
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.read_back import read_back
-from tflite_export.load import ExportError, load_handoff
+from tflite_export.load import load_handoff
 from tflite_export.proof.gate import Gate
 from tflite_export.proof.verification import verify
-from tflite_export.rebuilding.rebuild import CLIPS, INPUT_TYPES, rebuild
+from tflite_export.rebuilding.rebuild import CLIPS, rebuild
 
 MAX_SHARE, MAX_DESCRIPTION = 4, 1 << 20  # a larger file is not even read: so many times what is expected, and bytes
 
 
 def check(tflite: pathlib.Path, folder: pathlib.Path, target: str, runtimes: Sequence[str]) -> dict:
-    """The verification of a file against a handoff.
+    """The verification of a file, which is there, against a handoff.
 
     Raises:
-      ExportError: no file or no handoff there, or one that cannot be of the other.
+      ExportError: no handoff there, or one that the file cannot be of.
     """
-    if not tflite.is_file():
-        raise ExportError(f"--tflite={tflite} is no file; give an exported one, such as runs/demo/export/model.tflite")
     handoff = load_handoff(folder)
     expected = rebuild(handoff, INPUT_TYPES[0])
     num_bytes, most = tflite.stat().st_size, MAX_SHARE * len(convert(expected, "")) + MAX_DESCRIPTION
     if num_bytes > most:
-        raise ExportError(f"--tflite={tflite} has {num_bytes:,} bytes; what {folder} becomes has less than {most:,}")
+        raise ExportError(f"--tflite={tflite} has {num_bytes:,} bytes; a file of {folder} has less than {most:,}")
     content = tflite.read_bytes()
     if CUSTOM_CODE in content:
         raise ExportError(
-            f"--tflite={tflite} has lookup tables; its export held it against model.tflite, give that one"
+            f"--tflite={tflite} has lookup tables; its export compared it with model.tflite, give that file"
         )
     if (form := form_of(content)) != (INPUT_TYPES[0], CLIPS[0]):
         expected = rebuild(handoff, *form)
@@ -39,7 +38,7 @@ def check(tflite: pathlib.Path, folder: pathlib.Path, target: str, runtimes: Seq
 
 
 def form_of(content: bytes) -> tuple[str, str]:
-    """(input type, second clip) of a file, where they are any that we write; else our defaults, and it will differ."""
+    """(Input type, second clip) of a file, if we write these; otherwise our defaults, and the comparison fails."""
     try:
         found = read_back(content)
     except ValueError:

@@ -11,7 +11,7 @@ VERIFICATION = "verification.json"
 
 @dataclasses.dataclass(frozen=True)
 class ExportFolder:
-    """Where an export's files go; files that were exported for another target are never touched.
+    """The folder for the files of an export; files exported for another target are never touched.
 
     The first target that a run is exported for has export/ and report.html. Any further one has export-TARGET/ and
     report-TARGET.html.
@@ -33,7 +33,7 @@ class ExportFolder:
 
 
 def target_of(folder: pathlib.Path) -> str | None:
-    """The row of TARGETS that a folder's verification.json tells of; None where there is none that can be read."""
+    """The row of TARGETS named in a folder's verification.json; None if there is none that can be read."""
     try:
         title = json.loads((folder / VERIFICATION).read_text(encoding="utf-8"))["target"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,14 +1,14 @@
-"""What an export gives in Python."""
+"""What an export returns in Python."""
 
 import pathlib
 from typing import Any
 
 
 class Exported(dict[str, Any]):
-    """The verification as verification.json has it, and the file that it is of.
+    """The verification, as in verification.json, and its file.
 
     Attributes:
-      tflite: the file, which is not to be used unless it passed.
+      tflite: the file; do not use it unless it passed.
     """
 
     def __init__(self, verification: dict[str, Any], tflite: pathlib.Path):
@@ -22,7 +22,7 @@ class Exported(dict[str, Any]):
 
     @property
     def top1(self) -> float | None:
-        """Of the file on the whole test split, on the runtime that judges, in percent; None where it did not run."""
+        """Top-1 of the file on the test split, on the runtime that judges, in percent; None if it did not run."""
         return self.get("runtimes", {}).get(self.get("judge"), {}).get("accuracy", {}).get("top1")
 
     def __repr__(self) -> str:

@@ -14,15 +14,17 @@ from qkd_tf.storage.folder_lock import locked
 from tflite_export.bundles import ethos_u_bundle, micro_bundle, phone_bundle
 from tflite_export.bundles.bundle import Delivery
 from tflite_export.bundles.vela import Vela
+from tflite_export.export_error import ExportError
 from tflite_export.export_folder import VERIFICATION, ExportFolder
 from tflite_export.exported import Exported
+from tflite_export.finished_run import results_of
 from tflite_export.flatbuffer.compress import compress, flash_bytes
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.inference.runtimes import RUNTIMES, absence, check_names
-from tflite_export.load import ExportError, Handoff, load_handoff
+from tflite_export.load import Handoff, load_handoff
 from tflite_export.proof.gate import Gate
 from tflite_export.proof.verdict import print_verdict
 from tflite_export.proof.verification import examine, verify_compressed
@@ -42,31 +44,31 @@ def export(
     runtimes: Sequence[str] = tuple(RUNTIMES),
     vela: Vela | None = None,
 ) -> Exported:
-    """From a finished run to a verified file; prints the verdict. The process is as before when it returns or raises.
+    """Writes the .tflite of a finished run, verifies it and prints the verdict.
 
-    Writes export/model.tflite, export/labels.txt, export/verification.json and report.html; where export/ has the
-    files of another target, export-TARGET/ and report-TARGET.html instead (`ExportFolder`).
+    Writes export/model.tflite, export/labels.txt, export/verification.json and report.html. If export/ holds the files
+    of another target, they go to export-TARGET/ and report-TARGET.html (`ExportFolder`). A file that passed gets the
+    bundle of its target, in a folder beside it.
 
-    For microcontrollers also model.compressed.tflite, where it takes less flash, the code that reads it included,
-    and TFLM is installed to prove it. verification.json is removed first and written last: where it exists, the files
-    beside it are those that it describes. A file that passed is accompanied by the target's bundle, in a folder of its
-    own.
+    For microcontrollers it also writes model.compressed.tflite, if that and its decoder take less flash and TFLM is
+    installed to prove it. verification.json is removed first and written last: where it exists, it describes the files
+    beside it. The settings of the process are as before when the call returns or raises.
 
     Args:
       run_dir: folder of the run, or what `qkd_tf.fit` returned.
-      target: a row of TARGETS; None for the one that the run was trained for.
-      weight_storage: one of WEIGHT_STORAGES, of which "auto" is the target's; None for what the run was trained for,
-        and "auto" for another target.
-      input_type: "uint8" takes pixels, "int8" pixel - 128; None is the target's.
+      target: a row of TARGETS; None for the target of the training.
+      weight_storage: one of WEIGHT_STORAGES; "auto" is the default of the target. None for that of the training, and
+        "auto" for another target.
+      input_type: "uint8" takes pixels, "int8" takes pixel - 128; None for the default of the target.
       gate: how far the file may fall below the student in floating point; None for the default.
-      runtimes: rows of RUNTIMES that are asked; the target's judge is always asked.
-      vela: how a file for an Ethos-U NPU is compiled; None for other targets, or Vela's defaults.
+      runtimes: rows of RUNTIMES that run the file; the target's judge is always one of them.
+      vela: how a file for an Ethos-U NPU is compiled; None for other targets, or for Vela's defaults.
 
     Returns:
       The verification, as in verification.json; `passed` tells whether the file, `tflite`, is what was trained.
 
     Raises:
-      ExportError: no finished training run there, or a student that cannot become integer.
+      ExportError: there is not a finished run, or the student cannot become integer.
       OSError: the run folder is in use, or cannot be written.
     """
     run_dir = pathlib.Path(run_dir)
@@ -79,33 +81,23 @@ def export(
         weight_storage = trained_for.get("weight_storage", "auto") if name == trained_for["target"] else "auto"
     check_names(runtimes)
     if vela is not None and name != "ethos_u":
-        raise ExportError(f"options of Vela are for --target=ethos_u, and the target is {name}; leave them out")
+        raise ExportError(
+            f"--vela_accelerator and the like are only for --target=ethos_u, and the target is {name}; leave them out"
+        )
     with locked(run_dir):
         handoff = load_handoff(run_dir / "handoff")
         if results.get("handoff") != durable.digest(run_dir / "handoff" / durable.MANIFEST):
             raise ExportError(
-                f"{run_dir}: results.json tells of another handoff; run python -m qkd_tf.train to its end"
+                f"{run_dir}: results.json and handoff/ are of two trainings; run python -m qkd_tf.train to its end"
             )
         place = ExportFolder.of(run_dir, name)
         verification = _export(run_dir, place, handoff, results, name, weight_storage, input_type, gate, runtimes, vela)
     exported = Exported(verification, place.path / "model.tflite")
     if print_verdict(exported, exported.tflite, (results.get("full_precision") or {}).get("test_top1")):
         print(f"report: {place.report}")
+        for readme in place.path.glob("*/README.md"):  # of the target's bundle, where there is one
+            print(f"next: {readme} says how to run the file on the device")
     return exported
-
-
-def results_of(run_dir: pathlib.Path) -> dict:
-    """What results.json tells.
-
-    Raises:
-      ExportError: it is missing, or was changed.
-    """
-    if not (run_dir / "results.json").exists():
-        raise ExportError(f"{run_dir} has no results.json; run python -m qkd_tf.train to its end first")
-    try:
-        return durable.read_json(run_dir / "results.json")
-    except durable.DamageError as damage:
-        raise ExportError(f"{damage}; run python -m qkd_tf.train again, it writes it anew") from damage
 
 
 def _export(
@@ -175,16 +167,16 @@ def _compress(graph: IntegerGraph, plain: bytes, handoff: Handoff, verification:
     unpacked = convert(graph, description=f"qkd_tf {__version__}, compressed")
     content, index_bits = compress(read_back(unpacked), unpacked)
     if not index_bits:
-        verification["notes"].append("no lookup-table file was written: no kernel becomes smaller by it")
+        verification["notes"].append("no lookup-table file was written: it would make no kernel smaller")
         return None
     if flash_bytes(content) >= flash_bytes(plain):
         verification["notes"].append(
-            f"no lookup-table file was written: with the code that reads it, it would take {flash_bytes(content):,} "
-            f"bytes of flash, model.tflite takes {flash_bytes(plain):,}"
+            f"no lookup-table file was written: with its decoder it would take {flash_bytes(content):,} bytes of "
+            f"flash, and model.tflite takes {flash_bytes(plain):,}"
         )
         return None
     verification["compressed"] = {"index_bits": index_bits, **verify_compressed(content, plain, handoff)}
     if not verification["compressed"]["passed"]:
         verification["passed"] = False
-        verification["failures"].append("the lookup-table file gives other logits than the plain one on TFLM")
+        verification["failures"].append("the lookup-table file and the plain file give different logits on TFLM")
     return content

@@ -12,6 +12,7 @@ from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, LATER
 from qkd_tf.storage import durable
 from qkd_tf.storage.archive import first_line, load_npz, non_finite, open_npz
 from qkd_tf.storage.saved_model import load_model
+from tflite_export.export_error import ExportError
 from tflite_export.split import Reread, UnreadableError, file_of, pixels, prove
 
 NAMES = ("student.keras", "weights.npz", "weight_params.json", "tensor_params.json", "labels.txt")
@@ -19,12 +20,6 @@ PREDICTIONS = ("integer_logits.npz", "integer_codes.npz")
 ARRAYS = ("test_labels.npy", "student_logits.npy")
 
 MAX_TEXT = 64 << 20  # bytes of a text file; what training writes has kilobytes
-
-
-class ExportError(ValueError):
-    """What keeps a handoff from becoming a .tflite, told in one line."""
-
-    __module__ = "tflite_export"  # where users find it, and what tracebacks say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +64,13 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
         raise ExportError(
-            f"{folder} lacks {', '.join(missing)}; run python -m qkd_tf.train to its end first, it writes them"
+            f"{folder} lacks {', '.join(missing)}; run python -m qkd_tf.train to its end first, which writes them"
         )
     for path in (folder / name for name in names):
         if not (path.is_file() and path.resolve().is_relative_to(folder.resolve())):  # a pipe would never end
-            raise ExportError(f"{path} is no file of that folder; give the folder as training wrote it")
+            raise ExportError(f"{path} is not a file in that folder; give the folder as training wrote it")
         if path.suffix in (".json", ".txt") and path.stat().st_size > MAX_TEXT:
-            raise ExportError(f"{path} has {path.stat().st_size:,} bytes; {MAX_TEXT:,} are the most that is read")
+            raise ExportError(f"{path} has {path.stat().st_size:,} bytes; at most {MAX_TEXT:,} are read")
     try:
         durable.check(folder)
         return _load(folder)
@@ -84,7 +79,7 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
     except UnreadableError as error:
         raise ExportError(str(error)) from error
     except durable.DamageError as damage:
-        raise ExportError(f"{damage}; run python -m qkd_tf.train again, it writes it anew") from damage
+        raise ExportError(f"{damage}; run python -m qkd_tf.train again, which writes it again") from damage
     except Exception as error:  # whatever zip, HDF5, JSON, NumPy and Keras make of a stranger's files
         raise ExportError(f"{folder} cannot be read: {first_line(error)}; run python -m qkd_tf.train again") from error
 
@@ -93,7 +88,7 @@ def _load(folder: pathlib.Path) -> Handoff:
     integers, integer_logits = (load_npz(folder / name) for name in ("weights.npz", "integer_logits.npz"))
     integer_codes = open_npz(folder / "integer_codes.npz").rows()
     if not (integer_logits.keys() == integer_codes.keys() and integer_codes.keys() | LATER == set(ARITHMETICS)):
-        raise ExportError(f"{folder} is of another version; run python -m qkd_tf.train again, it writes it anew")
+        raise ExportError(f"{folder} is of another version; run python -m qkd_tf.train again, which writes it again")
     labels, logits = (np.lib.format.open_memmap(folder / name, mode="r") for name in ARRAYS)
     images = pixels(folder)
     student = load_model(folder / "student.keras")

@@ -1,4 +1,4 @@
-"""The test split of a handoff: its copy, or, where it is too large for one, the pictures themselves, read again.
+"""The test split of a handoff: a copy of it, or the original pictures, read again, if a copy would be too large.
 
 It is the one module of the exporter that knows how training reads pictures.
 """
@@ -109,7 +109,7 @@ def prove(folder: pathlib.Path, images: Reread) -> None:
     """
     record = durable.read_json(folder / RECORD)
     same = _content_sha256(images) == record["content_sha256"]
-    _require_same(same, folder, record, "a pixel, a label or their order is another")
+    _require_same(same, folder, record, "a pixel, a label or their order has changed")
 
 
 def _require_same(same: bool, folder: pathlib.Path, record: dict, change: str) -> None:
@@ -132,5 +132,5 @@ def _content_sha256(images: Reread) -> str:
 def _spec(record: dict) -> DataSpec:
     spec = DataSpec(**record["data"])
     if not LOCAL.fullmatch(spec.name):
-        raise ValueError(f"{RECORD} names {spec.name!r}, which is no data set of this machine")
+        raise ValueError(f"{RECORD} names {spec.name!r}, which is not a data set on this machine")
     return spec

@@ -1,4 +1,4 @@
-"""What native libraries print of themselves, left out; their warnings and errors stay."""
+"""Hides what native libraries print about themselves; their warnings and errors stay."""
 
 import contextlib
 import os
@@ -15,16 +15,16 @@ CHATTER = re.compile(
 
 
 def raise_threshold() -> None:
-    """Lets TensorFlow's native code tell fatal errors alone, unless the environment says otherwise.
+    """Lets TensorFlow's native code print only fatal errors, unless the environment says otherwise.
 
-    To be called by a command before it imports TensorFlow; it holds as long as the process.
+    A command calls it before it imports TensorFlow; it holds for the whole process.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """What is written to the process's stderr in this context comes at its end, without the lines of CHATTER."""
+    """Holds back what the process writes to stderr in this context, and prints it at the end without CHATTER."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as kept:

@@ -1,7 +1,7 @@
-"""Flags that belong to one command: absl's global ones are the program's, which may be a user's own.
+"""Flags that belong to one command. absl's global flags belong to the program, which may be a user's own.
 
-A module of a command has `FLAGS = CommandFlags()` and defines by `FLAGS.DEFINE_integer(...)`, never by absl's
-`flags.DEFINE_integer(...)`, which would define for every program that imports it.
+A module of a command has `FLAGS = CommandFlags()` and defines flags by `FLAGS.DEFINE_integer(...)`. absl's own
+`flags.DEFINE_integer(...)` would define them for every program that imports the module.
 """
 
 import copy
@@ -34,14 +34,18 @@ class CommandFlags(flags.FlagValues):
         self.begin("")
 
     def extended(self) -> "CommandFlags":
-        """A copy, to which a command adds its own, which alone have sections there."""
+        """A copy to which a command adds its own flags; only these have sections in it."""
         extended = copy.deepcopy(self)
         extended.__dict__.update(sections={}, inherited={**self.inherited, **self.sections}, section="")
         return extended
 
     def show_first(self, names: Sequence[str]) -> None:
-        """Has --help show these alone, and --helpfull all."""
+        """Lets --help show only these flags; --helpfull shows all."""
         self.__dict__["common"] = frozenset(names)
+
+    def hide(self, name: str) -> None:
+        """Leaves a flag that is retired out of --help, --helpfull and docs/flags.md; it can be given as before."""
+        del self.__dict__["sections"][name]
 
     def help(self, doc: str, full: bool) -> str:
         """What --help or --helpfull prints, for the terminal's width; `doc` as in `help_page.page`."""
@@ -66,7 +70,7 @@ class CommandFlags(flags.FlagValues):
     def define(self, define: Callable, name: str, *args: Any, **kwargs: Any) -> flags.FlagHolder:
         """By one of absl's functions, or one like these, which takes `flag_values`."""
         self.__dict__["sections"][name] = self.__dict__["section"]
-        self.__dict__["inherited"].pop(name, None)  # which an own one of that name takes the place of
+        self.__dict__["inherited"].pop(name, None)  # a command's own flag may take the place of an inherited one
         return define(name, *args, flag_values=self, **kwargs)
 
 

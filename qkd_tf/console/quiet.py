@@ -1,6 +1,7 @@
 """TensorFlow, imported without its chatter.
 
-A command, and nothing that a user's program imports, imports this module before any that imports TensorFlow:
+A command, and nothing that a user's program imports, imports this module before any that imports TensorFlow: in its
+`main`, behind what flags and files tell without TensorFlow, or on top of its module:
 
     if __name__ == "__main__":
         from qkd_tf.console import quiet
@@ -8,7 +9,7 @@ A command, and nothing that a user's program imports, imports this module before
     # isort: split
 """
 
-from absl import logging
+from absl import flags, logging
 
 from qkd_tf.console.chatter import quiet, raise_threshold
 
@@ -17,5 +18,6 @@ with quiet():
     import tensorflow
 
 # Notes of Python's side, too; --verbosity=0 lets them through.
-logging.set_verbosity(logging.ERROR)
+if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.ERROR)
 tensorflow.get_logger().setLevel("ERROR")

@@ -1,4 +1,4 @@
-"""BatchNorm as what it is to a kernel before it: one factor and one bias a channel."""
+"""BatchNorm as the kernel before it sees it: one factor and one bias per channel."""
 
 import dataclasses
 

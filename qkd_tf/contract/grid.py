@@ -55,7 +55,7 @@ class IntegerGrid:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether no negative integer lacks its opposite, which a kernel needs behind a negative BatchNorm scale."""
+        """Whether the negative of each integer is in it too, which a kernel needs before a negative BatchNorm scale."""
         return -self.qmin <= self.qmax
 
     @property
@@ -77,7 +77,7 @@ class IntegerGrid:
 
 
 def weight_grid(num_bits: int, narrow_range: bool = True) -> IntegerGrid:
-    """Narrow range as QKD's: 2 bits are ternary. Else -2^(b-1) too, as LSQ's, but at 8 bits: TFLite ends at -127."""
+    """Narrow range is QKD's: 2 bits are ternary. The full range (LSQ) adds -2^(b-1), except at 8 bits (TFLite)."""
     qmax = 2 ** (num_bits - 1) - 1
     return IntegerGrid(num_bits, -qmax if narrow_range or num_bits == MAX_BITS else -qmax - 1, qmax)
 
@@ -88,7 +88,7 @@ def unsigned_grid(num_bits: int) -> IntegerGrid:
 
 
 def signed_grid(num_bits: int) -> IntegerGrid:
-    """For activations of both signs: narrow range, but all of int8 at 8 bits, where saturation is the clip."""
+    """For activations of both signs: narrow range; at 8 bits all of int8, so that saturation clips."""
     qmax = 2 ** (num_bits - 1) - 1
     return IntegerGrid(num_bits, INT8_MIN if num_bits == MAX_BITS else -qmax, qmax)
 

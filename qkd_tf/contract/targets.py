@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from qkd_tf.contract.kinds import POINTWISE_CONVOLUTION
 
+INPUT_TYPES = ("int8", "uint8")  # of a file's input: pixel - 128, or pixels as a camera gives them
 WEIGHT_STORAGES = ("auto", "int8", "int4", "int4_all")
 
 
@@ -16,13 +17,13 @@ class Target:
       title: for people.
       judges: runtimes that decide whether a file passes; the first that is installed.
       input_type: "uint8" takes pixels, "int8" pixel - 128.
-      int4: by --weight_storage the operators whose kernels are packed as INT4 -> whether with one scale a channel, too.
-        POINTWISE_CONVOLUTION is written as FULLY_CONNECTED; where it is not named it is a CONV_2D like others.
+      int4: by --weight_storage the operators whose kernels are packed as INT4 -> whether also with one scale per
+        channel. POINTWISE_CONVOLUTION is written as FULLY_CONNECTED; if it is not listed it is an ordinary CONV_2D.
       auto: how weights that fit INT4 are stored unless a user says otherwise.
       reason: why so.
       clip: the operator that clips an activation's second end where nothing else does: XNNPACK takes QUANTIZE and no
         MAXIMUM; Vela makes more of a QUANTIZE than of a MAXIMUM (cycles of MobileNetV2 at 4 bits + 4 to 7 %).
-      odd_dilated_depthwise: whether INT4 DEPTHWISE_CONV_2D is right with dilation and an odd number of channels, too.
+      odd_dilated_depthwise: whether INT4 DEPTHWISE_CONV_2D is also right with dilation and an odd number of channels.
       compressed: whether weights are also written at their true width, under lookup tables.
     """
 
@@ -51,8 +52,8 @@ TARGETS: Mapping[str, Target] = {
             "int4_all": {"CONV_2D": True, "DEPTHWISE_CONV_2D": True, "FULLY_CONNECTED": True},
         },
         auto="int8",
-        reason="no other is faster on any processor; --weight_storage=int4 halves Dense layers and 1x1 convolutions, "
-        "which XNNPACK takes in INT4",
+        reason="no other storage runs faster on a phone; --weight_storage=int4 halves the bytes of Dense layers and "
+        "1x1 convolutions, which XNNPACK also runs in INT4",
         clip="QUANTIZE",
     ),
     "microcontroller": Target(
@@ -63,7 +64,7 @@ TARGETS: Mapping[str, Target] = {
             ("int4", "int4_all"), {"CONV_2D": True, "DEPTHWISE_CONV_2D": True, "FULLY_CONNECTED": False}
         ),
         auto="int4",
-        reason="flash is what is short there; TFLM unpacks INT4 weights in its arena",
+        reason="microcontrollers are short of flash; TFLM unpacks INT4 weights in its arena",
         odd_dilated_depthwise=False,  # CMSIS-NN computes these wrongly, by up to 97 steps
         compressed=True,
     ),
@@ -73,6 +74,6 @@ TARGETS: Mapping[str, Target] = {
         input_type="int8",
         int4={},
         auto="int8",
-        reason="Arm's compiler for it, Vela, takes no INT4, and compresses weights itself",
+        reason="Arm's compiler Vela does not accept INT4 and compresses weights itself",
     ),
 }

@@ -78,7 +78,7 @@ def _obstacle(kernel: Kernel, written: str, per_channel: bool | None, target: Ta
         return "an odd number of inputs"  # LiteRT leaves these to kernels that round in another way
     if per_channel is None:
         others = [storage for storage, packs in target.int4.items() if written in packs]
-        more = f"; --weight_storage={others[0]} packs it all the same" if others else ""
+        more = f"; --weight_storage={others[0]} packs it anyway" if others else ""
         return f"INT4 {written} is slower there{more}" if others else f"no INT4 {written} there"
     is_depthwise = written == "DEPTHWISE_CONV_2D"
     if is_depthwise and kernel.is_dilated and kernel.num_channels % 2 and not target.odd_dilated_depthwise:

@@ -1,5 +1,5 @@
-"""Images: where they come from (`open_source`), the deterministic batches that are made of them (`pipelines`), and
-the test split of a run that is over (`Rereading`)."""
+"""Images: where they come from (`open_source`), the deterministic batches made of them (`pipelines`), and the test
+split of a finished run (`Rereading`)."""
 
 from qkd_tf.data.augmentation import Function, open_augmentation
 from qkd_tf.data.pipeline import Splits, load, pipelines, require_enough, sample

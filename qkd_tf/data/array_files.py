@@ -1,4 +1,4 @@
-"""Pictures or signals as arrays, in a file, npz:FILE.npz, or in a folder with a .npy file of each, npy:FOLDER.
+"""Pictures or signals as arrays: in one file, npz:FILE.npz, or in a folder with one .npy file each, npy:FOLDER.
 
 Names are those of keras.datasets' files: x_train [N, ...] and y_train [N], x_test and y_test, and where there are such
 x_validation and y_validation. Classes are named by an array label_names [K], or by a labels.txt in the folder.
@@ -15,7 +15,7 @@ from qkd_tf.data.folder import LABELS, given_labels
 from qkd_tf.data.memory_set import source_of
 from qkd_tf.data.signals import are_signals
 from qkd_tf.data.source import Source
-from qkd_tf.experiment import DataSpec, ExperimentError, require
+from qkd_tf.experiment import DataSpec, ExperimentError, require, require_set, set_path
 from qkd_tf.storage.archive import NUMBERS, first_line, open_npz
 
 FILE, FOLDER = "npz:", "npy:"
@@ -29,16 +29,14 @@ def open_source(spec: DataSpec) -> Source:
     Raises:
       ExperimentError: no such file, an array that is missing or of no numbers, or what `source_of` raises.
     """
-    require(
-        not spec.data_dir, f"--data_dir={spec.data_dir} is for sets of TFDS; --dataset={spec.name} says where it is"
-    )
+    require_set(spec)
     arrays, test = _opened(spec), spec.test_split or "test"
     needed = [f"{kind}_{split}" for split in ("train", test) for kind in "xy"]
     names = list(arrays)  # to ask the mapping would read the array
     missing = [name for name in needed if name not in names]
     require(
         not missing,
-        f"--dataset={spec.name} has no array {', '.join(missing)}, but {', '.join(names) or 'none at all'}; "
+        f"--dataset={spec.name} lacks the arrays {', '.join(missing)}; it has {', '.join(names) or 'none'}; "
         f"{', '.join(needed)} are needed; see --test_split",
     )
     has_validation = {"x_validation", "y_validation"} <= set(names) and test != "validation"
@@ -51,8 +49,10 @@ def open_source(spec: DataSpec) -> Source:
     ]
     source = source_of(*(pairs + [None])[:3], spec, _label_names(arrays, spec))
     unread = [name for name in names if name != NAMES and name.partition("_")[2] not in splits]
-    notes = [f"note: not read of {spec.name}: {', '.join(unread)}"] * bool(unread)
-    notes += [f"note: arrays of {features['train'].shape} are grey pictures; of signals say --signals"] * axed
+    notes = [f"note: arrays in {spec.name} that are not used: {', '.join(unread)}"] * bool(unread)
+    notes += [
+        f"note: arrays of shape {features['train'].shape} are read as grey pictures; for signals give --signals"
+    ] * axed
     return dataclasses.replace(source, notes=source.notes + tuple(notes))
 
 
@@ -64,19 +64,13 @@ def describe(spec: DataSpec) -> tuple[tuple[int, ...], list[str]]:
 
 def _opened(spec: DataSpec) -> Mapping[str, np.ndarray]:
     """The arrays by name, each read when it is asked for."""
+    path = set_path(spec.name)
     if spec.name.startswith(FOLDER):
-        require(_path(spec).is_dir(), f"--dataset={spec.name}: {_path(spec)} is not a folder")
-        return _Folder(_path(spec))
-    path = _path(spec)
-    require(path.is_file(), f"--dataset={spec.name}: {path} is not a file")
+        return _Folder(path)
     try:
         return open_npz(path, NUMBERS + TEXTS)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ExperimentError(f"--dataset={spec.name} cannot be read as arrays: {first_line(error)}") from error
-
-
-def _path(spec: DataSpec) -> pathlib.Path:
-    return pathlib.Path(spec.name.partition(":")[2]).expanduser()
 
 
 class _Folder(Mapping[str, np.ndarray]):
@@ -111,7 +105,7 @@ def _are_grey(train: np.ndarray, spec: DataSpec) -> bool:
 
 def _label_names(arrays: Mapping[str, np.ndarray], spec: DataSpec) -> list[str] | None:
     """Those that the set tells; None for numbers."""
-    labels = _path(spec) / LABELS
+    labels = set_path(spec.name) / LABELS
     if spec.name.startswith(FOLDER) and labels.is_file():
         return given_labels(labels)
     return [str(name) for name in _read(arrays, NAMES, spec).ravel()] if NAMES in list(arrays) else None

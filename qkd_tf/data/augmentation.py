@@ -1,4 +1,4 @@
-"""A user's own augmentation of training batches: looked at once, then a part of the pipeline."""
+"""A user's own augmentation of training batches: checked once, then a part of the pipeline."""
 
 import dataclasses
 import hashlib
@@ -44,25 +44,25 @@ class Augmentation:
 def open_augmentation(
     spec: DataSpec, shape: tuple[int, int, int], given: Function | None = None
 ) -> Augmentation | None:
-    """The function of `DataSpec.augment`, looked at on noise; None where there is none.
+    """The function of `DataSpec.augment`, checked on noise; None if there is none.
 
-    It is called as augment(images, seed): images [N, H, W, C] uint8, 0 to 255, cropped and mirrored already, or signals
-    in the steps of their input, [N, T, C] too; seed [2] int32, as tf.random.stateless_uniform takes it. It returns
-    images of the same shape and type, made by TensorFlow's operations from these two arguments alone.
+    It is called as augment(images, seed). images are [N, H, W, C] uint8, 0 to 255, already cropped and mirrored; or
+    signals in the steps of their input, also [N, T, C]. seed is [2] int32, as tf.random.stateless_uniform takes it. It
+    returns images of the same shape and type, computed by TensorFlow operations from these two arguments only.
 
     Args:
       shape: [H, W, C] of a picture, or that of a signal.
       given: the function itself, where Python hands it over.
 
     Raises:
-      ExperimentError: nothing there, or something that does not do as said above.
+      ExperimentError: there is no such function, or it does not work as described above.
     """
     name = spec.augment
     if not name:
         return None
     require(
         given is not None or not name.startswith(IN_MEMORY),
-        f"--augment={name} was handed over in Python and is not kept; call qkd_tf.fit, or give package.module:function",
+        f"--augment={name} was given in Python and is not saved; call qkd_tf.fit, or give package.module:function",
     )
     function = imported(name) if given is None else given
     images = np.random.default_rng(0).integers(0, 256, (spec.batch_size, *shape)).astype(np.uint8)
@@ -71,11 +71,11 @@ def open_augmentation(
     again = [_made(other, name, images, SEEDS[0]) for other in (graph, tf.function(function))]
     require(
         chance == _state_of_chance() and all(np.array_equal(found[0], other) for other in again),
-        f"--augment={name} draws random numbers that its seed does not decide, so no run could go on as it was; take "
-        "tf.random.stateless_uniform(shape, seed) and the like, not random, numpy.random or tf.random.uniform",
+        f"--augment={name} draws random numbers that do not depend on its seed, so no run could be resumed exactly; "
+        "use tf.random.stateless_uniform(shape, seed) and the like, not random, numpy.random or tf.random.uniform",
     )
     seeded = not np.array_equal(*found)
-    notes = () if seeded else (f"note: --augment={name} makes the same of a picture whatever its seed is",)
+    notes = () if seeded else (f"note: --augment={name} ignores its seed: a picture always becomes the same",)
     return Augmentation(graph, hashlib.sha256(np.stack(found).tobytes()).hexdigest(), notes)
 
 
@@ -86,12 +86,12 @@ def _made(graph: Function, name: str, images: np.ndarray, seed: tuple[int, int])
             made = graph(tf.constant(images), tf.constant(seed, tf.int32))
     except Exception as error:  # of a user's own code
         raise ExperimentError(
-            f"--augment={name} fails as augment(images, seed) in a graph of TensorFlow: {_reason(error)}; it may use "
-            "TensorFlow's operations alone, and neither NumPy nor .numpy()"
+            f"--augment={name} fails as augment(images, seed) in a TensorFlow graph: {_reason(error)}; use only "
+            "TensorFlow operations, neither NumPy nor .numpy()"
         ) from error
     require(
         isinstance(made, tf.Tensor),
-        f"--augment={name} returns a {type(made).__name__}; the images are expected, one tensor",
+        f"--augment={name} returns {type(made).__name__}; one tensor of images is expected",
     )
     values = made.numpy()
     described = f"{values.dtype} {values.shape}"
@@ -99,7 +99,7 @@ def _made(graph: Function, name: str, images: np.ndarray, seed: tuple[int, int])
         described += f" from {values.min():g} to {values.max():g}"
     require(
         values.dtype == np.uint8 and values.shape == images.shape,
-        f"--augment={name} makes {described} of uint8 {images.shape}; the same shape and uint8, 0 to 255, are "
+        f"--augment={name} turns uint8 {images.shape} into {described}; the same shape and uint8, 0 to 255, are "
         "expected: end it with tf.saturate_cast(tf.round(images), tf.uint8)",
     )
     return values

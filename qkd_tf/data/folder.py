@@ -1,8 +1,8 @@
-"""The user's own pictures: ROOT/train, ROOT/validation and ROOT/test, in each of them a folder a class.
+"""The user's own pictures: ROOT/train, ROOT/validation and ROOT/test, each with one folder per class.
 
 With --test_fraction the test split is a part of ROOT/train, or of ROOT itself, which then has the class folders.
 Classes are those of train, sorted by name, or the lines of ROOT/labels.txt, in the order of the logits.
-The order of a split is that of its file names, shuffled by a fixed seed: it is the data set's, not the run's.
+A split is in the order of its file names, shuffled with a fixed seed, so that the order is the same in every run.
 """
 
 import dataclasses
@@ -20,11 +20,12 @@ from qkd_tf.data.holding_out import foremost
 from qkd_tf.data.looks import SHA256_BYTES, look, size_of, within
 from qkd_tf.data.pixels import SUFFIXES, decode, shape_notes
 from qkd_tf.data.source import Examples, Source, require_label_names
-from qkd_tf.experiment import DataSpec, ExperimentError, printable, require
+from qkd_tf.experiment import DataSpec, ExperimentError, printable, require, require_set, set_path
 
 PREFIX = "folder:"
 LABELS = "labels.txt"
 NUM_NAMED = 5  # files that a message names; the others are counted
+NUM_LOOKED_AT = 32  # pictures that tell of the others' shapes before all are looked at
 # How pictures end that are of a format without a decoder here.
 UNREAD = (".tif", ".tiff", ".heic", ".heif", ".jp2", ".j2k", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".pcx")
 UNREAD += (".svg", ".psd", ".exr", ".hdr", ".dds", ".dng", ".cr2", ".cr3", ".nef", ".arw")
@@ -36,11 +37,8 @@ Files = list[tuple[str, int]]  # path and label of each picture
 
 def open_source(spec: DataSpec) -> Source:
     """Lists the folders; of the pictures, at most one is decoded."""
-    root = pathlib.Path(spec.name.removeprefix(PREFIX)).expanduser()
-    require(root.is_dir(), f"--dataset={spec.name}: {root} is not a folder")
-    require(
-        not spec.data_dir, f"--data_dir={spec.data_dir} is for sets of TFDS; --dataset={spec.name} says where it is"
-    )
+    require_set(spec)
+    root = set_path(spec.name)
     test_name = spec.test_split or "test"
     splits = _splits(spec, root, test_name)
     train = splits["train"]
@@ -51,7 +49,7 @@ def open_source(spec: DataSpec) -> Source:
     label_names = given or [entry.name for entry in _entries(train) if _is_class(entry)]
     for name in label_names:
         told = printable(str(train / name))
-        require(printable(name) == name, f"class folder {told} is not UTF-8, as labels.txt is; rename it")
+        require(printable(name) == name, f"class folder {told} is not valid UTF-8, which labels.txt needs; rename it")
     require_label_names(label_names)
     require(
         len(label_names) > 1,
@@ -75,9 +73,10 @@ def open_source(spec: DataSpec) -> Source:
         image_shape=(*size, channels),
         label_names=label_names,
         version=f"file names {hashlib.sha256(os.fsencode(listing)).hexdigest()[:16]}",
-        notes=_notes(f"not read, being no {', '.join(SUFFIXES)} in a class folder", strange, root)
-        + _notes("not read, being of a format that has no decoder here; convert them, as to PNG", unread, root),
+        notes=_notes(f"ignored, not {', '.join(SUFFIXES)} in a class folder", strange, root)
+        + _notes("ignored, of a format that is not supported; convert them, for example to PNG", unread, root),
         scan=functools.partial(_scan, spec, root, files),
+        early_notes=lambda: shape_notes(spec, *filter(None, (size_of(path) for path, _ in train[:NUM_LOOKED_AT]))),
     )
 
 
@@ -120,8 +119,8 @@ def _splits(spec: DataSpec, root: pathlib.Path, test_name: str) -> dict[str, pat
     for name in names:
         require(
             (root / name).is_dir(),
-            f"{root} has no folder {name}; train and {test_name} are needed, each with a folder of images a class, "
-            "see --test_split; or cut a part of the pictures off for the test by --test_fraction=0.2",
+            f"{root} has no folder {name}; train and {test_name} are needed, each with one folder of images per class. "
+            "Give --test_split for another name, or --test_fraction=0.2 to take the test images from train",
         )
     if (root / "validation").is_dir():
         names.append("validation")
@@ -145,17 +144,18 @@ def given_labels(path: pathlib.Path) -> list[str]:
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{path} cannot be read as UTF-8: {error}; a class name a line is expected") from None
+        raise ExperimentError(f"{path} cannot be read as UTF-8: {error}; one class name per line is expected") from None
     names = [line.strip() for line in text.rstrip().split("\n")]
     for number, name in enumerate(names, 1):
         where = f"line {number} of {path}"
-        require(name != "" or len(names) == 1, f"{where} is empty; each line up to the last names a class")
+        require(name != "" or len(names) == 1, f"{where} is empty; every line must name a class")
         require(
             not name.startswith(".") and not set(name) & set("/\\\0"),
-            f"{where} is {name!r}, which cannot be a class folder; take a name without / and \\ and no dot in front",
+            f"{where} is {name!r}, which cannot be the name of a class folder; use one without / and \\ and without a "
+            "leading dot",
         )
         first = names.index(name) + 1
-        require(first == number, f"{where} is {name!r}, as line {first} is; name each class once")
+        require(first == number, f"{where} is {name!r}, and so is line {first}; name each class once")
     require(len(names) > 1, f"{path} names {len(list(filter(None, names)))} classes; two or more are needed")
     return names
 
@@ -176,7 +176,7 @@ def _listed(split: pathlib.Path, root: pathlib.Path, label_names: list[str], str
         require(
             folder.name in labels,
             f"{folder.path} is a class that {root / (LABELS if given else 'train')} does not have; "
-            "put it there too, or take it away",
+            "add it there, or remove it",
         )
         before, others = len(files), []
         for entry in _entries(folder.path):
@@ -187,10 +187,10 @@ def _listed(split: pathlib.Path, root: pathlib.Path, label_names: list[str], str
                 others.append(printable(entry.name))
         require(
             given or len(files) > before,
-            f"class folder {folder.path} holds no image ({', '.join(SUFFIXES)})"
+            f"class folder {folder.path} contains no image ({', '.join(SUFFIXES)})"
             + (f", but {others[0]}" if others else ""),
         )
-    require(len(files) > 0, f"{split} has no class folder with an image; a folder of images a class is expected")
+    require(len(files) > 0, f"{split} has no class folder with an image; one folder of images per class is expected")
     return files
 
 
@@ -225,7 +225,7 @@ def _examples(files: Files, channels: int) -> Examples:
 def _first_size(files: Files, root: pathlib.Path) -> tuple[int, int]:
     """Of the first picture that can be decoded; whether the others are like it, the scan will tell."""
     size = next((size for size in (size_of(path) for path, _ in files) if size), None)
-    require(size is not None, f"not one image of {root / 'train'} can be decoded")
+    require(size is not None, f"no image in {root / 'train'} can be decoded")
     return size
 
 
@@ -238,7 +238,7 @@ def _scan(spec: DataSpec, root: pathlib.Path, files: dict[str, Files], source: S
     require(
         not broken or spec.skip_broken_images,
         f"{len(broken)} of {len(paths)} images of {root} cannot be decoded: {_first(told)}; "
-        "mend or remove them, or leave them out by --skip_broken_images",
+        "repair or remove them, or leave them out with --skip_broken_images",
     )
     sound = np.flatnonzero([path not in broken for path in paths])
     sizes, examples, counts = np.unique(rows["size"][sound], axis=0, return_index=True, return_counts=True)
@@ -258,12 +258,13 @@ def _scan(spec: DataSpec, root: pathlib.Path, files: dict[str, Files], source: S
     return dataclasses.replace(
         source,
         notes=source.notes
-        + _notes("left out, since it cannot be decoded", told)
-        + _notes("taken as stored, not turned as their EXIF data say", turned)
+        + _notes("left out, cannot be decoded", told)
+        + _notes("used as stored, without the rotation in their EXIF data", turned)
         + shape_notes(spec, *itertools.chain(*map(itertools.repeat, sizes.tolist(), counts.tolist()))),
         content_sha256=_content(left, digests, root, source.label_names),
         sizes=tuple(map(tuple, sizes.tolist())),
         scan=None,
+        early_notes=tuple,
     )
 
 

@@ -1,4 +1,4 @@
-"""Images or signals that Python hands over: arrays, or tf.data sets of pixels or features and labels."""
+"""Images or signals given in Python: arrays, or tf.data sets of pixels or features and labels."""
 
 import dataclasses
 import functools
@@ -34,11 +34,11 @@ def source_of(
 
     Args:
       train, test, validation: (images [N, H, W, C], labels [N]), or a tf.data set of such pairs, batched or not, whose
-        order is always the same. Pixels are 0 to 255, of any type; those between two whole numbers are rounded, and a
-        note says so. Or signals: (features [N, T, C] or [N, H, W, C], labels), as `signals.are_signals` tells them,
-        whose numbers are put on 8 bits here. Labels count from 0; one-hot ones [N, K] are taken as well. Without a
-        validation set `validation_fraction` of each class of the training set is kept for it.
-      label_names: one a class; None for "0", "1", … up to the greatest label.
+        order is always the same. Pixels are 0 to 255, of any type; others than whole numbers are rounded, and a
+        note says so. Or signals: (features [N, T, C] or [N, H, W, C], labels), recognised by `signals.are_signals`;
+        they are quantized to 8 bits here. Labels count from 0, or are one-hot [N, K]. Without a validation set,
+        `validation_fraction` of each class of the training set becomes one.
+      label_names: one per class; None for "0", "1", … up to the greatest label.
 
     Raises:
       ExperimentError: other elements, pixels of another range, features that are not finite or all the same, labels
@@ -54,8 +54,8 @@ def source_of(
             same = part.shape[2] == given["train"].shape[2] and (spec.size or part.shape == given["train"].shape)
             require(
                 bool(same),
-                f"{name} has pictures of {part.shape}, train of {given['train'].shape}, height, width and channels; "
-                "the channels must agree, and without image_size the sides too",
+                f"{name} has pictures of {part.shape} (height, width, channels), train of {given['train'].shape}; "
+                "channels must be equal, and without image_size height and width too",
             )
     notes += sum((part.notes for part in given.values()), ())
     labels = {name: part.labels for name, part in given.items()}
@@ -87,7 +87,7 @@ def source_of(
 def open_source(spec: DataSpec) -> Source:
     """Raises ExperimentError: of images in memory nothing is left but their name."""
     raise ExperimentError(
-        f"--dataset={spec.name}: the images of this run were handed over in Python and are not kept; "
+        f"--dataset={spec.name}: the images of this run were given in Python and are not saved; "
         "call qkd_tf.fit with them, or train on a folder of pictures (--dataset=folder:PICTURES)"
     )
 
@@ -209,7 +209,8 @@ def _signals(
         signals.require_features(found, name, spec)
         require(
             found.shape[1:] == train.shape[1:],
-            f"{name} has features of shape {found.shape[1:]}, train of {train.shape[1:]}; all examples must agree",
+            f"{name} has features of shape {found.shape[1:]}, train of {train.shape[1:]}; all examples must have one "
+            "shape",
         )
     kinds = {found.dtype for found in features.values()}
     grid = signals.input_grid(train, len(kinds) == 1 and kinds <= {np.dtype(np.uint8), np.dtype(np.int8)}, spec)
@@ -248,7 +249,7 @@ def _collected(given: tf.data.Dataset, name: str) -> tuple[np.ndarray, np.ndarra
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         if isinstance(error, ExperimentError):
             raise
-        raise ExperimentError(f"{name}: examples of the set differ in shape; all must agree") from None
+        raise ExperimentError(f"{name}: examples of the set differ in shape; all must have one shape") from None
     again = next((given if batched else given.batch(BATCH)).take(1).as_numpy_iterator())
     require(all(map(np.array_equal, again, (features[0], labels[0]))), f"{name}{_OTHER_ORDER}")
     return found
@@ -260,7 +261,7 @@ def _read(given: GivenSet, name: str, spec: DataSpec) -> _Arrays | _Stream:
     channels = part.shape[2]
     require(
         not spec.image_channels or channels in (1, 3, 4),
-        f"--image_channels={spec.image_channels}: {name} has pictures of {channels} channels, which are no colours",
+        f"--image_channels={spec.image_channels}: {name} has pictures of {channels} channels, which are not colours",
     )
     return part
 
@@ -271,7 +272,7 @@ def _pair(given: tuple[np.ndarray, np.ndarray], name: str, expected: str) -> tup
     try:
         images, labels = (np.asarray(part) for part in given)
     except ValueError as error:  # a list of pictures of several sizes
-        raise ExperimentError(f"{name} is no pair of arrays: {error}; {expected}") from None
+        raise ExperimentError(f"{name} is not a pair of arrays: {error}; {expected}") from None
     require(
         labels.ndim in (1, 2) and images.ndim > 0 and len(labels) == len(images),
         f"{name} has images of shape {images.shape} and labels of shape {labels.shape}; {expected}",
@@ -284,7 +285,7 @@ def _arrays(given: tuple[np.ndarray, np.ndarray], name: str, spec: DataSpec) -> 
     require(
         images.ndim == 4,
         f"{name} has images of shape {images.shape} and labels of shape {labels.shape}; {_IMAGES} "
-        "(of grey pictures: images[..., np.newaxis]; of signals: signals=True)",
+        "(for grey pictures: images[..., np.newaxis]; for signals: signals=True)",
     )
     _require_numbers(images.dtype, name)
     numbers = _class_numbers(labels, name)
@@ -299,17 +300,17 @@ def _arrays(given: tuple[np.ndarray, np.ndarray], name: str, spec: DataSpec) -> 
 
 
 _IMAGES = "(images [N, H, W, C] uint8, labels [N]) or a tf.data set is expected"
-_ENDLESS = ": the set repeats without end; leave .repeat() out, training begins it anew itself"
+_ENDLESS = ": the set repeats forever; leave .repeat() out, training repeats it itself"
 _OTHER_ORDER = (
-    ": the set comes in another order each time; leave its shuffle out (shuffle=False of "
-    "image_dataset_from_directory), training shuffles itself"
+    ": the set changes its order each time; leave its shuffle out (shuffle=False in "
+    "image_dataset_from_directory), training shuffles it itself"
 )
 
 
 def _stream(given: tf.data.Dataset, name: str, spec: DataSpec) -> _Stream:
     pair = given.element_spec
-    expected = "pairs of pixels uint8 [H, W, C] and whole labels are expected, batched or not"
-    require(_is_pair(given), f"{name}: the set's elements are {pair}; {expected} (of TFDS: as_supervised=True)")
+    expected = "pairs of pixels [H, W, C] of uint8 and integer labels are expected, batched or not"
+    require(_is_pair(given), f"{name}: the set's elements are {pair}; {expected} (with TFDS: as_supervised=True)")
     pixels, label = pair
     endless = given.cardinality() == tf.data.INFINITE_CARDINALITY
     require(not endless, f"{name}{_ENDLESS}")
@@ -414,15 +415,15 @@ class _Scale:
         low, high = self._low, self._high
         found = f"{name} has pixels of {self._dtype} from {low:.6g} to {high:.6g}"
         if self._is_whole and 0 <= low and 1 < high <= 255:
-            return (f"note: {found}, all of them whole numbers, which are taken as uint8",)
+            return (f"note: {found}, all of them whole numbers; they are read as uint8",)
         if -0.5 < low and DARK <= high < 255.5:
-            return (f"note: {found}, which are rounded to whole numbers, as a camera gives them",)
+            return (f"note: {found}; they are rounded to whole numbers, as a camera gives them",)
         undone = next((undone for lowest, undone in SCALES if lowest <= low and high <= 1 + TOLERANCE), None)
         remedy = (
-            "of signals give signals=True, of pictures undo the scaling, networks do it inside: "
+            "for signals give signals=True; for pictures undo the scaling, which networks do inside: "
             f"{cast.format(f'{rounded}({undone})')}"
             if undone
-            else "leave scaling out, networks do it inside; of signals give signals=True"
+            else "leave the scaling out, which networks do inside; for signals give signals=True"
         )
         raise ExperimentError(f"{found}; 0 to 255 is expected; {remedy}")
 
@@ -443,7 +444,7 @@ def _class_numbers(labels: np.ndarray, name: str) -> np.ndarray:
         is_one_hot = np.all((labels == 0) | (labels == 1)) and np.all(labels.sum(axis=1) == 1)
         require(
             bool(is_one_hot),
-            f"{name} has labels of shape {labels.shape} that are not one-hot; a number an image is expected",
+            f"{name} has labels of shape {labels.shape} that are not one-hot; one number per image is expected",
         )
         return labels.argmax(axis=1).astype(np.int64)
     labels = labels.reshape(len(labels))

@@ -1,4 +1,4 @@
-"""Deterministic tf.data pipelines: what is stored, as batches of pixels that depend on seed and epoch alone."""
+"""Deterministic tf.data pipelines: batches of pixels that depend only on the stored data, the seed and the epoch."""
 
 import contextlib
 import dataclasses
@@ -33,9 +33,9 @@ class Splits:
     """The three splits of a data set, as batches of (pixels [N, H, W, C] uint8, labels [N] int64).
 
     Attributes:
-      train: epoch number, first step, share -> augmented batches of that epoch from that step on (0: all), the same for
-        the same seed and epoch. A share (index, number) is that one of so many equal parts of each batch; WHOLE is all
-        of it. What is streamed is not decoded before that step, and of others' shares not at all.
+      train: epoch number, first step, share -> augmented batches of that epoch from that step on (0: all); equal for
+        equal seed and epoch. A share (index, number) is one of `number` equal parts of each batch; WHOLE is the whole
+        batch. Of a streamed split nothing is decoded before that step, and nothing of other shares.
       calibration: training images without augmentation.
       validation, test: in the order of the data set, the last batch may be short.
       fingerprint: what was read: data set, version, numbers of images, SHA-256 of the first `digested` images of
@@ -188,12 +188,12 @@ def require_enough(source: Source, spec: DataSpec) -> None:
     num_train = source.train.num_examples
     require(
         len(source.label_names) > 1,
-        f"{spec.name} has {len(source.label_names)} class; two or more are needed to tell apart",
+        f"{spec.name} has {len(source.label_names)} class; two or more are needed",
     )
     require(source.test.num_examples > 0, f"the test split of {spec.name} has no image")
     require(
         source.validation.num_examples > 0,
-        f"--validation_fraction={spec.validation_fraction} of {spec.name} is not one image; give a larger share",
+        f"--validation_fraction={spec.validation_fraction} of {spec.name} is less than one image; give a larger share",
     )
     require(
         num_train >= spec.batch_size,
@@ -224,7 +224,7 @@ def sample(source: Source, spec: DataSpec, number: int) -> tuple[np.ndarray, np.
             labels.append(label.numpy())
         if len(images) == number:
             break
-    require(len(images) > 0, f"not one training image of {spec.name} can be read")
+    require(len(images) > 0, f"no training image of {spec.name} can be read")
     return np.stack(images), np.array(labels, np.int64)
 
 
@@ -345,8 +345,8 @@ def _streaming_notes(name: str, streamed: list[str]) -> tuple[str, ...]:
     if not streamed:
         return ()
     return (
-        f"note: {', '.join(streamed)} of {name} would take more than {CACHE_BYTES / 2**30:.3g} GiB decoded; "
-        "what is not kept in memory is read and decoded in every epoch",
+        f"note: {', '.join(streamed)} of {name} would take more than {CACHE_BYTES / 2**30:.3g} GiB of memory; "
+        "they are read and decoded again in every epoch",
     )
 
 
@@ -356,7 +356,7 @@ def _require_classes(labels: np.ndarray, split: str, source: Source, spec: DataS
     if len(strange):
         raise ExperimentError(
             f"the {split} split of {spec.name} has the label {strange[0]}, its classes are 0..{num_classes - 1}; "
-            "where the test split has no labels, name another by --test_split, such as validation"
+            "if the test split has no labels, choose another one, such as --test_split=validation"
         )
 
 
@@ -372,9 +372,9 @@ def _require_mixed(examples: Examples, spec: DataSpec) -> None:
     labels = examples.labels_as_read()
     require(
         is_mixed(labels, examples.buffer),
-        f"the {len(labels):,} training images of {spec.name} come sorted by class: they pass a buffer of "
-        f"{examples.buffer:,}, which sees some of the classes at a time; shuffle once what the set is made of, such as "
-        "its list of files, in an order that stays the same",
+        f"the {len(labels):,} training images of {spec.name} come sorted by class, and a shuffle buffer of "
+        f"{examples.buffer:,} sees only some classes at a time; shuffle the set once where it is made, for example its "
+        "list of files, with a fixed seed",
     )
 
 

@@ -23,8 +23,8 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 KERAS = "tf_keras.utils.image_dataset_from_directory"
 # --resize -> what it does to a picture of another ratio.
 SHAPES = {
-    "crop": f"the middle is cropped; {KERAS} squashes the whole, and so does --resize=squash, for models trained so",
-    "squash": f"the whole is squashed to {{}}, as {KERAS} does; --resize=crop crops the middle",
+    "crop": f"they are cropped to their middle; --resize=squash squashes them to {{}} instead, as {KERAS} does",
+    "squash": f"they are squashed to {{}}, as {KERAS} does; --resize=crop crops them to their middle instead",
 }
 DIB_HEADS = [size.to_bytes(4, "little") for size in (12, 40, 64, 108, 124)]  # of a BMP without the file's header
 LUMA = (0.299, 0.587, 0.114)  # of RGB (BT.601, as JPEG's)
@@ -119,13 +119,13 @@ def shape_notes(spec: DataSpec, *sizes: tuple[int | None, int | None]) -> tuple[
     num_other = sum(None in size or size[0] * width != size[1] * height for size in sizes)
     if not num_other and spec.resize == "crop" and set(map(tuple, sizes)) == {spec.size}:
         return (
-            f"note: pictures have {height}x{width} already, and are enlarged and cropped; leave --image_size out, or "
-            "give --resize=squash, to take them as they are",
+            f"note: pictures already have {height}x{width} pixels, and are still enlarged and cropped; to take them "
+            "as they are, leave --image_size out or give --resize=squash",
         )
     if not num_other:
         return ()
     which = f"{num_other:,} of {len(sizes):,} pictures are" if len(sizes) > 1 else "pictures are"
-    what = "not square" if height == width else f"not of the ratio {shape}"
+    what = "not square" if height == width else f"not of the aspect ratio {shape}"
     return (f"note: {which} {what}: {SHAPES[spec.resize].format(shape)}",)
 
 

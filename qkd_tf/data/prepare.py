@@ -31,7 +31,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m qkd_tf.data.prepare", description=__doc__.splitlines()[0])
     parser.add_argument("name", help="TFDS image-classification set, such as cifar10 or imagenet2012")
     parser.add_argument("--data_dir", default="", help="folder to write it to; default: that of TFDS")
-    parser.add_argument("--manual_dir", default="", help="folder of archives that are downloaded by hand (ImageNet's)")
+    parser.add_argument(
+        "--manual_dir", default="", help="folder of archives that have to be downloaded by hand (ImageNet)"
+    )
     arguments = parser.parse_args(argv)
     try:
         builder = prepare(arguments.name, arguments.data_dir, arguments.manual_dir)

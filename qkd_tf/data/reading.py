@@ -24,7 +24,7 @@ def reading(spec: DataSpec) -> Iterator[None]:
         if ITERATION not in str(error):
             raise
         raise ExperimentError(
-            f"{spec.name} cannot be read: {_reason(error.message)}; prepare the set again, or mend the file"
+            f"{spec.name} cannot be read: {_reason(error.message)}; prepare the set again, or repair the file"
         ) from error
 
 

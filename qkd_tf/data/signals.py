@@ -1,4 +1,4 @@
-"""Features that are no pictures: what tells them, and how they become 8 bits, once, on a grid of the training set's.
+"""Features that are not pictures: how they are recognised, and quantized once to 8 bits by the training set.
 
 A network reads them as the real numbers that the integers stand for, scale * (integer - zero point). The same scale and
 zero point stand in the file's input.
@@ -44,12 +44,12 @@ def require_features(features: np.ndarray, name: str, spec: DataSpec) -> None:
     flags = ", ".join(f"--{flag}" for flag in spec.of_pictures)
     require(
         not flags,
-        f"{flags}: for pictures alone, and {name} has signals of shape {shape}, which are not cropped, mirrored, "
-        "resized or recoloured; leave it out, or say --nosignals (signals=False) if they are pictures",
+        f"{flags}: only for pictures, and {name} has signals of shape {shape}; leave it out, or give --nosignals "
+        "(signals=False) if they are pictures",
     )
     require(
         1 <= len(shape) <= 3 and 0 not in shape,
-        f"{name} has features of shape {shape}; [steps, channels] or [height, width, channels] is expected of each",
+        f"{name} has features of shape {shape}; [steps, channels] or [height, width, channels] is expected",
     )
     require(
         features.dtype.kind in "iuf",
@@ -59,7 +59,7 @@ def require_features(features: np.ndarray, name: str, spec: DataSpec) -> None:
         with np.errstate(over="ignore"):
             is_finite = bool(np.isfinite(part.astype(np.float32)).all())
         require(
-            is_finite, f"{name} has features that are not finite (NaN or infinite); mend or leave out those examples"
+            is_finite, f"{name} has features that are not finite (NaN or infinite); repair or remove these examples"
         )
 
 
@@ -110,24 +110,24 @@ class InputGrid:
         grid, scale = self.params.grid, self.params.scale
         shares = ", ".join(f"{name} {100 * share:.3g} %" for name, share in clipped.items())
         notes = [
-            f"note: {whole} are signals, read as they are: the input has scale {scale:.6g} and zero point "
-            f"{self.zero_point} of 0..255, {grid.qmin * scale:.5g} to {grid.qmax * scale:.5g}; clipped: {shares}"
+            f"note: {whole} are read as signals: the input has scale {scale:.6g} and zero point {self.zero_point} of "
+            f"0..255, for values from {grid.qmin * scale:.5g} to {grid.qmax * scale:.5g}; clipped: {shares}"
         ]
         if self.is_given:
             return tuple(notes)
         taken, by_channel = _steps_taken(train), [_steps_taken(part) for part in np.moveaxis(train, -1, 0)]
         if taken < FEW_STEPS:
             notes.append(
-                f"note: all but {200 * TAIL:g} % of the training set's numbers take {taken} of the input's 256 steps: "
-                "a few far ones, or an offset from 0.0, take the others; give a smaller --input_scale, or take the "
-                "offset off the features"
+                f"note: all but {200 * TAIL:g} % of the training set's values use only {taken} of the input's 256 "
+                "steps, because of a few far values or an offset from 0.0; give a smaller --input_scale, or subtract "
+                "the offset from the features"
             )
         elif min(by_channel) < FEW_STEPS_OF_CHANNEL:
             narrow, wide = int(np.argmin(by_channel)), int(np.argmax(by_channel))
             notes.append(
-                f"note: channel {narrow} takes {by_channel[narrow]} of the input's 256 steps, channel {wide} "
-                f"{by_channel[wide]}: one scale serves all of them; divide each channel by its own deviation, here and "
-                "on the device, if the narrow ones matter"
+                f"note: channel {narrow} uses only {by_channel[narrow]} of the input's 256 steps, channel {wide} uses "
+                f"{by_channel[wide]}, because all channels share one scale; if the narrow ones matter, divide each "
+                "channel by its own standard deviation, here and on the device"
             )
         return tuple(notes)
 
@@ -143,7 +143,7 @@ def input_grid(train: np.ndarray, is_given: bool, spec: DataSpec) -> InputGrid:
       ExperimentError: all features are the same number, or too large for a scale of float32.
     """
     low, high = float(train.min()), float(train.max())
-    require(low < high, f"train has features that are all {low:g}; there is nothing to tell classes apart by")
+    require(low < high, f"train has features that are all {low:g}; nothing can be learned from them")
     zero_point, scale = spec.input_zero_point, spec.input_scale
     if is_given:
         zero_point = zero_point if zero_point is not None else -INT8_MIN if train.dtype == np.int8 else 0
@@ -155,7 +155,7 @@ def input_grid(train: np.ndarray, is_given: bool, spec: DataSpec) -> InputGrid:
         scale = max(high / (STEPS - 1 - zero_point), -low / zero_point if zero_point else 0.0)
     require(
         np.finfo(np.float32).tiny <= scale <= np.finfo(np.float32).max,
-        f"train has features from {low:g} to {high:g}: a step of {scale:g} is no number of float32; scale them",
+        f"train has features from {low:g} to {high:g}: a step of {scale:g} is not a float32 number; rescale them",
     )
     return InputGrid(activation_params(pixel_grid(zero_point), scale), is_given)
 

@@ -46,6 +46,7 @@ class Source:
       content_sha256: digest of every picture with its label, wherever the set lies; "" before the scan.
       scan: looks at every stored image once and returns the source as it may be read, its content known; None where
         both are so already. Raises ExperimentError for images that cannot be used.
+      early_notes: what `scan` is going to note of the pictures' shapes, as far as some of them tell; decodes these.
       sizes: heights and widths of the stored pictures, each once, where the scan has seen them; else empty.
       input_params: of signals, what their 8 bits mean: number = scale * (step + grid.qmin); None of pictures.
 
@@ -62,6 +63,7 @@ class Source:
     notes: tuple[str, ...] = ()
     content_sha256: str = ""
     scan: Callable[["Source"], "Source"] | None = None
+    early_notes: Callable[[], tuple[str, ...]] = tuple
     sizes: tuple[tuple[int, int], ...] = ()
     input_params: TensorQuantParams | None = None
 
@@ -71,10 +73,15 @@ class Source:
 
 def require_label_names(names: list[str]) -> None:
     for name in names:
-        require(printable(name) == name, f"class {printable(name)} is not UTF-8, as labels.txt is; rename it")
-        require(bool(name.strip()), f"a class is called {name!r}; labels.txt has a class a line, none of them empty")
         require(
-            len(name.splitlines()) == 1, f"class {name!r} has a line break in its name; labels.txt has a class a line"
+            printable(name) == name, f"class {printable(name)} is not valid UTF-8, which labels.txt needs; rename it"
+        )
+        require(
+            bool(name.strip()), f"a class is called {name!r}; labels.txt has one class per line, and no line is empty"
+        )
+        require(
+            len(name.splitlines()) == 1,
+            f"class {name!r} has a line break in its name; labels.txt has one class per line",
         )
 
 

@@ -64,15 +64,18 @@ def _kind(spec: DataSpec) -> types.ModuleType:
         flags = ", ".join(f"--{flag}" for flag in spec.of_signals)
         require(
             not flags or kind in (array_files, memory_set),
-            f"{flags}: for signals, and --dataset={name} has pictures; leave it out",
+            f"{flags}: only for signals, and --dataset={name} has pictures; leave it out",
         )
         return kind or tfds_set
     path = re.sub(r"^(file://|\w+[:=])(?=[/~.](?!/))", "", name)  # file:///pictures, Folder:/pictures
     is_path = re.search(r"^(?!\w+://\w)(.*[/\\]|[~.])", path) or (name and pathlib.Path(name).is_dir())
     is_file = path.endswith(".npz")
-    require(not is_file, f"--dataset={name} is no name of a data set; if it is a file of arrays: --dataset=npz:{path}")
+    require(
+        not is_file, f"--dataset={name} is not the name of a data set; if it is a file of arrays: --dataset=npz:{path}"
+    )
     require(
         not is_path,
-        f"--dataset={name} is no name of a data set; if it is a folder of your own pictures: --dataset=folder:{path}",
+        f"--dataset={name} is not the name of a data set; if it is a folder of your own pictures: "
+        f"--dataset=folder:{path}",
     )
     return tfds_set

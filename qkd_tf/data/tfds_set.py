@@ -96,7 +96,7 @@ def _prepared(spec: DataSpec) -> tfds.core.DatasetBuilder:
     )
     builder = _builder(spec)
     prepare += " --manual_dir=FOLDER_OF_ITS_ARCHIVES" if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else ""
-    require(builder.data_path.exists(), f"{where} holds no prepared {spec.name}; {prepare}")
+    require(builder.data_path.exists(), f"{where} contains no prepared {spec.name}; {prepare}")
     return builder
 
 

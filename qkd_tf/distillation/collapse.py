@@ -1,4 +1,4 @@
-"""What an epoch shows of a student that falls apart, told while it trains: intervals and answers."""
+"""Signs of a student that falls apart, told after each epoch: its intervals and its answers."""
 
 from collections.abc import Sequence
 
@@ -27,14 +27,14 @@ def notes(
         named = ", ".join(f"{tensors[i]} from {first[i]:.2g} to {now[i]:.2g}" for i in worst[:NAMED])
         more = f" and {len(new) - NAMED} more" if len(new) > NAMED else ""
         lines.append(
-            f"note: intervals left their range: {named}{more}; lower --learning_rates (a tenth), or let no step change "
-            "an interval by more than --interval_max_change=0.02 of it"
+            f"note: intervals changed more than tenfold: {named}{more}; lower --learning_rates to a tenth, or limit "
+            "the change of an interval per step by --interval_max_change=0.02"
         )
     classes = np.unique(np.argmax(logits, axis=-1))
     if len(logits) > 1 and len(classes) == 1:
         lines.append(
-            f"note: every validation image is given class {classes[0]}; lower --learning_rates (a tenth) where the "
-            "student was right more often before training, else look at pixels and labels"
+            f"note: every validation image is given class {classes[0]}; if the student was better before training, "
+            "lower --learning_rates to a tenth, otherwise check pixels and labels"
         )
     return lines
 

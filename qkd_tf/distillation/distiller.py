@@ -1,4 +1,4 @@
-"""The one training step, which obeys the phase's row."""
+"""The training step, as the row of the phase says."""
 
 import dataclasses
 from collections.abc import Callable

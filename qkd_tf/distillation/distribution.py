@@ -43,8 +43,8 @@ class Distribution:
         """Raises ExperimentError where a batch cannot be divided among the replicas."""
         require(
             batch_size % self.num_replicas == 0,
-            f"--batch_size={batch_size} cannot be divided among {self.num_replicas} replicas; it is the batch of all "
-            f"of them together: give a multiple of {self.num_replicas}",
+            f"--batch_size={batch_size} cannot be divided among {self.num_replicas} replicas, which share each batch; "
+            f"give a multiple of {self.num_replicas}",
         )
 
     @contextlib.contextmanager
@@ -71,7 +71,7 @@ class Distribution:
             if isinstance(module, tf_keras.layers.BatchNormalization):
                 require(
                     list(module.axis) == [module.input_spec.ndim - 1],
-                    f"{module.name} normalizes axis {module.axis}; of several devices the last axis is expected",
+                    f"{module.name} normalizes axis {module.axis}; on several devices it must be the last axis",
                 )
                 module.call = GlobalBatchNorm(module, module.call)
         return tf_keras.Model(model.inputs, model.outputs, name=model.name)
@@ -118,8 +118,8 @@ class Distribution:
         numbers = self._strategy.gather(self._strategy.run(lambda: tf.constant([number])), axis=0)
         require(
             bool(tf.reduce_all(numbers == number)),
-            f"the workers differ in {what}; start all with the same flags and the same data, and a --run_dir on a file "
-            "system that they share, or the first worker's copied to all",
+            f"the workers differ in {what}; start all with the same flags and data, and with a --run_dir on a shared "
+            "file system or copied from the first worker to all",
         )
 
     @contextlib.contextmanager
@@ -135,8 +135,9 @@ class Distribution:
             lost = [task for task in named if task != self._task and task[0] in cluster.jobs]
             names = [f"{job} {index} ({cluster.task_address(job, index)})" for job, index in lost]
             raise ExperimentError(
-                f"{', '.join(names) or 'another worker'} was lost, and this one stops; the reason is in the other's "
-                "output. Start all workers again with the same commands: they go on where the last checkpoint is"
+                f"{', '.join(names) or 'another worker'} was lost, so this worker stops; the output of the lost "
+                "worker has the reason. Start all workers again with the same commands: they resume from the last "
+                "checkpoint"
             ) from error
 
     def wait(self) -> None:

@@ -1,4 +1,4 @@
-"""What a user's program is told while it trains."""
+"""Callbacks of a user's program."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -36,6 +36,6 @@ def _listener(callback: Any) -> Listener:
     except (TypeError, ValueError) as error:
         raise ExperimentError(
             f"callback {getattr(callback, '__name__', type(callback).__name__)} cannot be called as "
-            f"on_epoch_end(phase, epoch, logs): {error}; Keras' own take no phase, so call one from a function of three"
+            f"on_epoch_end(phase, epoch, logs): {error}; a Keras callback takes no phase, so wrap it in such a function"
         ) from None
     return told

@@ -31,7 +31,7 @@ def check_device(precision: str) -> None:
         other = next(name for name, (_, kind) in REWRITES.items() if kind == device)
         require(
             device == wanted,
-            f"--mixed_precision={precision} needs a {wanted}, training runs on the {device} here; "
+            f"--mixed_precision={precision} needs a {wanted}, and training runs on the {device} here; "
             f"use --mixed_precision={other} or float32",
         )
 

@@ -128,6 +128,6 @@ def diverged(phase: str, epoch: int, batch: int | None = None) -> str:
     """Where training diverged, what is kept, and what to try."""
     step = "last step" if batch is None else f"step {batch + 1}"
     return (
-        f"in phase {phase}, epoch {epoch + 1}, {step}; the checkpoint before it is kept. "
+        f"in phase {phase}, epoch {epoch + 1}, {step}; the previous checkpoint is kept. "
         "Lower --learning_rates, or try --interval_gradient_scale=lsq, in a new --run_dir"
     )

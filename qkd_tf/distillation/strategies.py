@@ -14,7 +14,7 @@ from qkd_tf.storage.archive import first_line
 def _multi_worker() -> tf.distribute.Strategy:
     require(
         "TF_CONFIG" in os.environ,
-        "--strategy=multi_worker needs TF_CONFIG, the addresses of all workers and which of them this is; "
+        "--strategy=multi_worker needs TF_CONFIG with the addresses of all workers and the index of this one; "
         "use --strategy=mirrored for the devices of one machine",
     )
     try:
@@ -24,7 +24,7 @@ def _multi_worker() -> tf.distribute.Strategy:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except tf.errors.OpError as error:
         raise ExperimentError(
-            f"TF_CONFIG={os.environ['TF_CONFIG']}: this worker did not come up ({first_line(error, 120)}); "
+            f"TF_CONFIG={os.environ['TF_CONFIG']}: this worker cannot start ({first_line(error, 120)}); "
             "give an address of this machine whose port is free"
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -43,8 +43,8 @@ def _tpu() -> tf.distribute.Strategy:
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, tf.errors.OpError) as error:
         raise ExperimentError(
-            f"--strategy=tpu finds no TPU by the name {name} ({first_line(error, 120)}); "
-            "start it on a TPU machine, or name one by TPU_NAME"
+            f"--strategy=tpu finds no TPU named {name} ({first_line(error, 120)}); "
+            "start it on a TPU machine, or name one in TPU_NAME"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
 

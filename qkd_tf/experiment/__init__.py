@@ -14,6 +14,14 @@ from qkd_tf.experiment.class_weights import class_weights
 from qkd_tf.experiment.data import IN_MEMORY, MAX_SIDE, RESIZES, DataSpec, image_size_of
 from qkd_tf.experiment.experiment import LEARNING_RATE, RATE_OF_FEW, Experiment
 from qkd_tf.experiment.imported import imported
+from qkd_tf.experiment.inputs import (
+    require_model,
+    require_network,
+    require_networks,
+    require_set,
+    require_weights,
+    set_path,
+)
 from qkd_tf.experiment.network import (
     TRAINED_IN_MEMORY,
     UNTRAINED_IN_MEMORY,
@@ -47,6 +55,7 @@ from qkd_tf.experiment.training import (
     TrainingSpec,
     default_phases,
 )
+from qkd_tf.experiment.zoo import ZOO
 
 __all__ = [
     "AUTO_BITS",
@@ -72,6 +81,7 @@ __all__ = [
     "UNEVEN_CHANNELS",
     "UNTRAINED_IN_MEMORY",
     "WIDEST_BITS",
+    "ZOO",
     "BitsRule",
     "DataSpec",
     "Experiment",
@@ -95,4 +105,10 @@ __all__ = [
     "require_count",
     "require_factor",
     "require_known",
+    "require_model",
+    "require_network",
+    "require_networks",
+    "require_set",
+    "require_weights",
+    "set_path",
 ]

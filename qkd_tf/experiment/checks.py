@@ -1,4 +1,4 @@
-"""A user's mistake, and how it is told."""
+"""The error of a user's mistake, and checks that raise it."""
 
 import math
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class ExperimentError(ValueError):
-    """A user's mistake, told in one line: what came, what was expected, how to mend it."""
+    """A user's mistake, in one line: what came, what was expected, how to fix it."""
 
     __module__ = "qkd_tf"  # where users find it, and what tracebacks say
 
@@ -35,7 +35,7 @@ def require_count(value: int, flag: str, lowest: int = 0, highest: int = 1_000_0
 
 
 def require_factor(value: float, flag: str, why: str = "") -> None:
-    require(0 <= value < math.inf, f"--{flag}={value} is no factor; 0 or a positive, finite number is expected{why}")
+    require(0 <= value < math.inf, f"--{flag}={value} must be 0 or a positive, finite number{why}")
 
 
 def require_bits(value: int, flag: str) -> None:
@@ -49,10 +49,14 @@ def bit_widths(text: str, name: str) -> tuple[int, int]:
       name: what the user calls it.
 
     Raises:
-      ExperimentError: other text.
+      ExperimentError: other text, or widths that there are not.
     """
     found = re.fullmatch(r"w(\d{1,4})a(\d{1,4})|(\d{1,4})", text)
     if found is None:
-        raise ExperimentError(f"{name}={text}: widths are written as w4a4, or as 4 for both")
+        raise ExperimentError(f"{name}={text} is not understood; write w4a8, or 4 for weights and activations alike")
     weights, activations, both = found.groups()
-    return int(weights or both), int(activations or both)
+    widths = int(weights or both), int(activations or both)
+    require(
+        all(2 <= width <= 8 for width in widths), f"{name}={text} is out of range; bit widths of 2 to 8 are possible"
+    )
+    return widths

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from qkd_tf.experiment.checks import ExperimentError, require
 
 BALANCED = "balanced"
-FORMS = "'balanced', a number a class, or CLASS:NUMBER for some of them"
+FORMS = "'balanced', one number per class, or CLASS:NUMBER for some classes"
 
 
 def class_weights(
@@ -40,8 +40,8 @@ def class_weights(
         return [by_label.get(label, 1.0) for label in range(len(label_names))]
     require(
         len(told) == len(label_names),
-        f"--class_weights has {len(told)} numbers and there are {len(label_names)} classes; give one a class, or "
-        "CLASS:NUMBER for some of them",
+        f"--class_weights has {len(told)} numbers and there are {len(label_names)} classes; give one per class, or "
+        "CLASS:NUMBER for some classes",
     )
     return [_weight(entry) for entry in told]
 
@@ -63,7 +63,7 @@ def _label(name: str, label_names: Sequence[str]) -> int:
     label = numbers.get(name, by_name)
     if label is None:
         known = ", ".join(label_names[:10]) + (" …" if len(label_names) > 10 else "")
-        raise ExperimentError(f"--class_weights has the class {name!r}, which is none of {known}")
+        raise ExperimentError(f"--class_weights has the class {name!r}, which is not one of {known}")
     require(
         by_name in (None, label),
         f"--class_weights={name}:… may mean the class {name} or class number {name}, {label_names[label]}; "
@@ -76,6 +76,6 @@ def _weight(text: str) -> float:
     try:
         weight = float(text)
     except ValueError:
-        raise ExperimentError(f"--class_weights has {text!r} for a weight; {FORMS} are expected") from None
+        raise ExperimentError(f"--class_weights has {text!r} as a weight; {FORMS} are expected") from None
     require(0 <= weight < math.inf, f"--class_weights has {text}; 0 or a positive, finite number is expected")
     return weight

@@ -23,7 +23,7 @@ def image_size_of(text: object) -> Size:
     sides = text.lower().split("x") if isinstance(text, str) else text
     sides = list(sides) if isinstance(sides, list | tuple) else [sides]
     if not (1 <= len(sides) <= 2 and all(isinstance(side, int) or str(side).strip().isdecimal() for side in sides)):
-        raise ValueError(f"{text!r} is no size; pixels of a side are expected, or height x width, as 96x64")
+        raise ValueError(f"{text!r} is not a size; give pixels per side, such as 224, or height x width, such as 96x64")
     height, *width = map(int, sides)
     return height if not width or width[0] == height else (height, width[0])
 
@@ -35,74 +35,87 @@ class DataSpec:
     name: str = dataclasses.field(
         metadata=as_flag(
             "cifar10",
-            "Images: 'digits' (embedded), 'folder:/path', or a TFDS classification set; images or signals: "
-            "'npz:/file.npz', or 'npy:/folder' of .npy files.",
+            "Data set: 'digits' (built in), 'folder:/path' of pictures, a TFDS classification set by its name, or "
+            "arrays of pictures or signals in 'npz:/file.npz' or 'npy:/folder'.",
             flag="dataset",
         )
     )
-    data_dir: str = option("", "Folder in which TFDS has prepared the set; empty: the default folder of TFDS.")
-    test_split: str = option("", "Split for the final look; empty: test, or validation where TFDS has no labels.")
+    data_dir: str = option("", "Folder with the data sets that TFDS prepared; empty: the default folder of TFDS.")
+    test_split: str = option(
+        "", "Split for the final test; empty: test, or validation where the test split of TFDS has no labels."
+    )
     test_fraction: float = option(
-        0.0, "Of a folder without test: share of its pictures, in [0, 1), that is the test split; 0: test is a folder."
+        0.0,
+        "For folder:/path without a folder test: share of the pictures, in [0, 1), that becomes the test split; 0: the "
+        "folder test is the test split.",
     )
     image_size: Size = option(
-        0, "Pixels of a side, or height x width as 96x64; 0 keeps the size of the set (all images must then agree)."
+        0,
+        "Size that images are resized to: pixels per side, or height x width as 96x64; 0: the size that they have, "
+        "which must then be one for all.",
     )
     resize: str = option(
         "crop",
-        "How images become of --image_size: the centre of what covers it, or both sides squashed, as Keras does.",
+        "How images are resized to --image_size: crop covers it and takes the centre, squash scales both sides, as "
+        "Keras does.",
         choices=RESIZES,
     )
-    image_channels: int = option(0, "Channels that networks read: 1 is grey, 3 RGB, 0 what the set has.")
-    validation_fraction: float = option(0.1, "Share of the training split, in (0, 1), that chooses the best epoch.")
+    image_channels: int = option(0, "Channels of the input: 1 for grey, 3 for RGB, 0 for those of the data set.")
+    validation_fraction: float = option(
+        0.1, "Share of the training split, in (0, 1), kept for validation, which chooses the best epoch."
+    )
     signals: bool | None = option(
-        None, "Arrays are features, not pictures: no crop, no mirror, read as they are; default: as their shape tells."
+        None, "Read arrays as signals, not pictures: no crop, no mirroring, no resizing; default: their shape decides."
     )
     input_scale: float | None = option(
-        None, "Of signals: real number of one of the input's 256 steps; default: from the training set."
+        None, "For signals: real value of one of the input's 256 steps; default: computed from the training set."
     )
     input_zero_point: int | None = option(
-        None, "Of signals: step, 0..254, that means 0.0; an int8 input has it less 128; default: from the training set."
+        None,
+        "For signals: step, 0..254, that means 0.0 (an int8 input has this minus 128); default: computed from the "
+        "training set.",
     )
     crop_padding: int | None = option(
         None,
-        "Black pixels around a training image before the random crop; default: an eighth of its side, at most 4 (QKD, "
-        "CIFAR: 4), and none for arrays, signals and digits.",
+        "Black pixels added around a training image before the random crop; default: an eighth of its side, at most 4 "
+        "(QKD, CIFAR: 4), and 0 for arrays, signals and digits.",
     )
     horizontal_flip: bool | None = option(
-        None, "Mirror half of the training images; default: yes, but not arrays, signals and digits."
+        None, "Mirror half of the training images; default: yes, except arrays, signals and digits."
     )
     augment: str = option(
         "",
-        "Augmentation of your own behind crop and mirror, package.module:function: augment(images, seed), images "
-        "[N, H, W, C] of uint8 both ways.",
+        "Your own augmentation after crop and mirroring, as package.module:function. It is called as augment(images, "
+        "seed); it takes and returns images [N, H, W, C] of uint8.",
     )
-    batch_size: int = option(128, "Images a training step, of all devices together (QKD: 128).")
+    batch_size: int = option(128, "Images per training step, over all devices together (QKD: 128).")
     seed: int = 0
-    skip_broken_images: bool = option(False, "Leave out files of a folder that cannot be decoded; default: refuse.")
-    max_steps: int = option(0, "Training steps after which each epoch ends, for a trial; 0: whole epochs.")
-    max_eval_images: int = option(0, "First images of validation and of test that are read, for a trial; 0: all.")
+    skip_broken_images: bool = option(
+        False, "Leave out files of a folder that cannot be decoded; default: stop with an error."
+    )
+    max_steps: int = option(0, "For a trial: end each epoch after this many training steps; 0: whole epochs.")
+    max_eval_images: int = option(0, "For a trial: use only this many images of validation and of test; 0: all.")
 
     def __post_init__(self) -> None:
         for field in ("name", "data_dir", "test_split", "augment"):
             given = getattr(self, field)
             flag = "dataset" if field == "name" else field
             told = printable(given)
-            require(told == given, f"--{flag}={told} is not UTF-8, as the files of a run are; rename it")
+            require(told == given, f"--{flag}={told} is not valid UTF-8, which the files of a run need; rename it")
         require_known(self.resize, RESIZES, "--resize")
         require(
             self.image_channels in (0, 1, 3),
-            f"--image_channels={self.image_channels} is out of range; 1 is grey, 3 is RGB, 0 is what the set has",
+            f"--image_channels={self.image_channels} is out of range; 1 is grey, 3 is RGB, 0 is that of the data set",
         )
         require(0 < self.validation_fraction < 1, f"--validation_fraction={self.validation_fraction} is not in (0, 1)")
         require(
             0 <= self.test_fraction < 1,
-            f"--test_fraction={self.test_fraction} is not in [0, 1); 0 is for a folder test beside train",
+            f"--test_fraction={self.test_fraction} is not in [0, 1); 0 takes the folder test beside train",
         )
         require(
             not self.test_fraction or self.name.startswith("folder:"),
-            f"--test_fraction={self.test_fraction} is for a folder of your own pictures, --dataset=folder:…; "
-            f"--dataset={self.name} is none",
+            f"--test_fraction={self.test_fraction} is only for --dataset=folder:…, and --dataset={self.name} is not a "
+            "folder; leave it out",
         )
         require_count(self.batch_size, "batch_size", 1)
         require_count(self.crop_padding or 0, "crop_padding", highest=MAX_SIDE)
@@ -114,7 +127,7 @@ class DataSpec:
         require_count(zero_point or 0, "input_zero_point", highest=254, why="it is the step that means 0.0")
         require(
             self.signals is not False or step is zero_point is None,
-            "--input_scale and --input_zero_point are of signals, and --nosignals says that there are pictures; "
+            "--input_scale and --input_zero_point are for signals, and --nosignals says that the data are pictures; "
             "leave one of them out",
         )
         require_count(self.max_steps, "max_steps", why="0 is for whole epochs")
@@ -149,8 +162,8 @@ class DataSpec:
         if self.horizontal_flip is not None or not self.mirrors:
             return ()
         return (
-            "note: half of the training pictures are mirrored; where left and right differ, as in letters and signs, "
-            "give --nohorizontal_flip",
+            "note: half of the training pictures are mirrored; if left and right matter, as in letters and signs, give "
+            "--nohorizontal_flip",
         )
 
     @property

@@ -21,7 +21,9 @@ class Experiment:
     """Everything that decides the outcome of a run, and the folder it is written to."""
 
     run_dir: str = dataclasses.field(
-        metadata=as_flag(None, "Folder of the run, for instance runs/my_run; it goes on where it stopped.")
+        metadata=as_flag(
+            None, "Folder of the run, for instance runs/my_run; the same command resumes a run that stopped."
+        )
     )
     seed: int = dataclasses.field(metadata=as_flag(0, "Seed of weights, shuffling and augmentation."))
     data: DataSpec
@@ -34,7 +36,7 @@ class Experiment:
     def __post_init__(self) -> None:
         require(bool(self.run_dir.strip()), "--run_dir is empty; give a folder for the run, such as runs/my_run")
         longest = max(len(part.encode(errors="surrogateescape")) for part in self.run_dir.split("/"))
-        require(longest <= 255, f"--run_dir has a name of {longest} bytes in it; a folder's name has at most 255")
+        require(longest <= 255, f"--run_dir contains a name of {longest} bytes; a name has at most 255")
         require_count(self.seed, "seed", highest=2**32 - 1)
         mean = self.student.normalization.mean
         require(
@@ -112,7 +114,7 @@ class Experiment:
 
     @property
     def notes(self) -> list[str]:
-        """What is allowed and yet seldom meant, one per line."""
+        """Notes on what is allowed and seldom meant, one per line."""
         names = [phase.name for phase in self.training.phases]
         before = names[: names.index("full_precision")] if "full_precision" in names else names
         random: list[tuple[str, NetworkSpec | None, list[str]]] = [
@@ -127,7 +129,7 @@ class Experiment:
         ]
         training = self.training
         of_distillation = [
-            f"note: --{name}={getattr(training, name)} changes nothing: no phase of --phases distills"
+            f"note: --{name}={getattr(training, name)} has no effect: no phase of --phases distills"
             for name, without in (("label_weight", 1.0), ("distillation_weight_end", None))
             if getattr(training, name) != without and not training.distills
         ]
@@ -149,11 +151,11 @@ class Experiment:
         """What to know of a student that came with weights and is to train on few images, one per line."""
         if not self.training.phases or not self._has_few(num_train):
             return []
-        about = f"note: {num_train:,} training images and a student that came with weights: "
-        told = '(benchmarks/README.md, "The flagship", has what was measured)'
+        about = f"note: {num_train:,} training images are few for a student with pretrained weights: "
+        told = '(measured in benchmarks/README.md, "The flagship")'
         settled = [phase for phase in self.training.phases if phase.rate_is_default]
         if any(phase.learning_rate == RATE_OF_FEW for phase in settled):
-            return [f"{about}it trains at {RATE_OF_FEW:g} where --learning_rates does not say otherwise {told}"]
+            return [f"{about}its learning rate is {RATE_OF_FEW:g} unless --learning_rates is given {told}"]
         fastest = max(phase.learning_rate for phase in self.training.phases)
         if fastest <= RATE_OF_FEW:
             return []

@@ -1,4 +1,4 @@
-"""Fields of an experiment that are flags too: their default, their help and their values stand where the field is."""
+"""Fields of an experiment that are also flags: default, help and choices are written beside the field."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence

@@ -35,13 +35,11 @@ class BitsRule:
         pattern, _, widths = text.rpartition("=")
         found = re.fullmatch(r"(?:w(\d{1,4}))?(?:a(\d{1,4}))?", widths)
         if not (pattern and widths and found):
-            raise ExperimentError(
-                f"--bits_rule={text} has another form than 'regex=w4a8'; either of w4 and a8 may be left out"
-            )
+            raise ExperimentError(f"--bits_rule={text} is not of the form 'regex=w4a8'; w4 or a8 may be left out")
         try:
             re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as error:
-            raise ExperimentError(f"--bits_rule={text}: {pattern} is no regular expression: {error}") from None
+            raise ExperimentError(f"--bits_rule={text}: {pattern} is not a regular expression: {error}") from None
         numbers = [int(digits) if digits else None for digits in found.groups()]
         for number in numbers:
             require_bits(8 if number is None else number, f"bits_rule={text}: bits")
@@ -62,39 +60,50 @@ class QuantizationSpec:
         others in another process. A user's rules go before them.
     """
 
-    weight_bits: int = option(4, "Bit width of kernels, 2..8, but for the first and last layer.")
-    activation_bits: int = option(4, "Bit width of the inputs of layers, 2..8, but for the first and last.")
-    first_layer_bits: int = option(8, "Bit width, weights and input, of the first layer (QKD: 8).")
-    last_layer_bits: int = option(8, "Bit width, weights and input, of the last layer (QKD: 8).")
+    weight_bits: int = option(4, "Bit width of kernels, 2..8, except of the first and last layer.")
+    activation_bits: int = option(4, "Bit width of the inputs of layers, 2..8, except of the first and last layer.")
+    first_layer_bits: int = option(8, "Bit width of the first layer's weights and input (QKD: 8).")
+    last_layer_bits: int = option(8, "Bit width of the last layer's weights and input (QKD: 8).")
     residual_bits: int = option(8, "Bit width of tensors that an addition, concatenation or average reads.")
     bits_rule: tuple[str, ...] = option(
         (),
-        "Bit widths of the layers whose whole name fits a regular expression, 'regex=w4a8', w or a alone too; may be "
-        "repeated, later rules go before earlier ones, and all before the widths above.",
+        "Bit widths of the layers whose whole name matches a regular expression: 'regex=w4a8', 'regex=w4' or "
+        "'regex=a8'. Repeatable; later rules override earlier ones, and they override all other flags of bit widths.",
     )
-    interval_init: str = option("mse", "First interval: min-max, LSQ's mean, or least MSE.", choices=INTERVAL_INITS)
+    interval_init: str = option(
+        "mse",
+        "How first intervals are chosen: minmax from the extremes, lsq from LSQ's mean, mse by the least squared "
+        "error.",
+        choices=INTERVAL_INITS,
+    )
     equalize_channels: str = option(
         "auto",
-        "Scale kernels' channels to one size before intervals are chosen, through BatchNorm. auto: without phases, and "
-        f"where in a kernel the largest channel is more than {UNEVEN_CHANNELS:g} times the median one.",
+        "Scale the channels of kernels to one size before intervals are chosen; BatchNorm takes up the difference. "
+        f"auto: without phases, or if a kernel's largest channel is more than {UNEVEN_CHANNELS:g} times its median "
+        "one.",
         choices=EQUALIZATIONS,
     )
     interval_gradient_scale: str = option(
-        "lsq", "Factor of dL/dI: 1, or LSQ's 1/sqrt(N*qmax).", choices=INTERVAL_GRADIENT_SCALES
+        "lsq",
+        "Factor of the gradient of intervals: none for 1, lsq for LSQ's 1/sqrt(N*qmax).",
+        choices=INTERVAL_GRADIENT_SCALES,
     )
     interval_gradient_share: float = option(
         0.125,
-        "Share of a batch's examples, in (0, 1], that gives dL/dI of activations: of residual tensors and of what is "
-        "requantized from them, with --mixed_precision of all; 1 is exact, less is faster.",
+        "Share of a batch's examples, in (0, 1], that gives the gradient of activation intervals; 1 is exact, less is "
+        "faster. It applies to residual tensors and what is requantized from them, and with --mixed_precision to all.",
     )
     narrow_range: bool = option(
         True,
-        "Kernels of b bits hold 2^b - 1 integers about 0 (QKD: 2 bits are ternary); else one more, -2^(b-1), below "
-        "8 bits (LSQ), and none is stored as INT4.",
+        "Kernels of b bits hold 2^b - 1 integers, symmetric about 0 (QKD: 2 bits are ternary); otherwise, below 8 "
+        "bits, one more, -2^(b-1) (LSQ), and no kernel is stored as INT4.",
     )
-    mask_weight_gradient: bool = option(True, "Zero a weight's gradient outside its range (LSQ); QKD's authors don't.")
+    mask_weight_gradient: bool = option(
+        True, "Set a weight's gradient to 0 outside its range (LSQ); QKD's authors do not."
+    )
     ewgs_scale: float = option(
-        0.0, "Scale of a gradient by its value's rounding error, in [0, 1); 0: plain straight-through (EWGS: 1e-3)."
+        0.0,
+        "Scaling of a gradient by its value's rounding error, in [0, 1); 0: straight-through estimator (EWGS: 1e-3).",
     )
     calibration_batches: int = option(8, "Training batches that choose the first activation intervals.")
     finds_bits: bool = False
@@ -114,7 +123,7 @@ class QuantizationSpec:
         )
         require(
             0 <= self.ewgs_scale < 1,
-            f"--ewgs_scale={self.ewgs_scale} is not in [0, 1); 0 is the plain straight-through gradient",
+            f"--ewgs_scale={self.ewgs_scale} is not in [0, 1); 0 is the straight-through estimator",
         )
 
     @property

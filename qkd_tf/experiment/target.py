@@ -11,15 +11,17 @@ from qkd_tf.experiment.option import option
 class TargetSpec:
     """What the file is for, as far as it can be told before training."""
 
-    target: str = option("phone", "What the file is for; the pre-flight looks at its limits.", choices=list(TARGETS))
-    max_flash_bytes: int = option(
-        0, "Room on the target, in bytes, for the file as it is stored there and code that it alone needs; 0: no limit."
+    target: str = option(
+        "phone", "Device that the file is for; the pre-flight checks its limits.", choices=list(TARGETS)
     )
-    max_ram_bytes: int = option(0, "Room for activations on the target, in bytes; 0: no limit.")
+    max_flash_bytes: int = option(
+        0, "Limit of the file on the target, in bytes, with the code that only this file needs; 0: no limit."
+    )
+    max_ram_bytes: int = option(0, "Limit of the activations on the target, in bytes; 0: no limit.")
     weight_storage: str = option(
         "auto",
-        "How the export stores kernels unless it is told otherwise, and what is counted as it: int4 packs those of at "
-        "most 4 bits that are no slower for it, int4_all all of them; auto is the target's.",
+        "How kernels are counted, and how the export stores them by default. int4 packs kernels of at most 4 bits that "
+        "run no slower for it, int4_all packs all of them. auto is the default of the target.",
         choices=WEIGHT_STORAGES,
     )
 

@@ -67,116 +67,126 @@ class TrainingSpec:
     phases: tuple[PhaseSpec, ...]  # in order; none for intervals from calibration alone, without training
     keep_epoch: str = option(
         "best",
-        "Student that goes on from a phase: the best epoch's on validation, or the last one's, where a small "
-        "validation split would choose by chance among epochs of a learning rate that falls to 0. With best, a student "
-        f"that came with weights and trains on fewer than {FEW_PICTURES:,} images has to get better. Otherwise it goes "
-        "on as it was before the phase.",
+        "Epoch whose student a phase hands on: the best on validation, or the last. The last is better with a small "
+        "validation split, where the best of many epochs is a matter of chance. With best, a student that came with "
+        f"weights and trains on fewer than {FEW_PICTURES:,} images has to get better. Otherwise the phase hands it on "
+        "as it was.",
         choices=KEPT_EPOCHS,
     )
     one_cosine: bool = option(
         True,
-        "Learning rates fall by one cosine over all quantized phases, each phase's from its own first rate; else each "
-        "phase has a cosine of its own.",
+        "Learning rates fall along one cosine over all quantized phases, scaled to the first rate of each; otherwise "
+        "along one cosine per phase.",
     )
     optimizer: str = option("sgd", "Optimizer of both networks (QKD: sgd).", choices=OPTIMIZERS)
     momentum: float = option(0.9, "Momentum of sgd (QKD: 0.9).")
     weight_decay: float = option(0.0001, "L2 factor on kernels, never on intervals (QKD: 1e-4).")
     weight_interval_lr_ratio: float = option(
-        1.0, "Learning rate of weight intervals, as a share (QKD, unscaled: 0.01)."
+        1.0,
+        "Learning rate of weight intervals, as a multiple of the phase's (QKD, without LSQ's gradient scale: 0.01).",
     )
-    activation_interval_lr_ratio: float = option(1.0, "Learning rate of activation intervals, as a share (QKD: 1).")
+    activation_interval_lr_ratio: float = option(
+        1.0, "Learning rate of activation intervals, as a multiple of the phase's (QKD: 1)."
+    )
     interval_max_change: float = option(
-        0.02, "Largest change of an interval in one step, in [0, 1), as a share of it; 0: no bound (QKD)."
+        0.02, "Largest change of an interval in one step, as a share of it, in [0, 1); 0: no limit (QKD)."
     )
-    teacher_lr_ratio: float = option(1.0, "Learning rate of the teacher in co_studying, as a share (QKD: 1).")
+    teacher_lr_ratio: float = option(
+        1.0, "Learning rate of the teacher in co_studying, as a multiple of the phase's (QKD: 1)."
+    )
     allow_weak_teacher: bool = option(
         False,
-        "Let a teacher teach that is near chance or far below the student on validation images; default: stop.",
+        "Accept a teacher that is near chance or far below the student on validation images; default: stop.",
         section="Networks",
     )
-    temperature: float = option(2.0, "T of the softened distributions (QKD: 2).")
-    distillation_weight: float = option(1.0, "Factor of T^2*KL beside the cross-entropy (QKD: 1).")
+    temperature: float = option(2.0, "Temperature T of the softened distributions (QKD: 2).")
+    distillation_weight: float = option(
+        1.0, "Factor of the distillation loss, T^2*KL, beside the cross-entropy (QKD: 1)."
+    )
     distillation_weight_end: float | None = option(
         None,
-        "The same at the last step; it gets there by the learning rate's cosine; default: one factor throughout (QKD).",
+        "Value of --distillation_weight at the last step, reached along the cosine of the learning rate; default: "
+        "constant (QKD).",
     )
     label_weight: float = option(
         1.0,
-        "Factor of the cross-entropy in the student's loss, in phases that distill (QKD: 1); 0: the teacher alone.",
+        "Factor of the cross-entropy in the student's loss, in phases with a teacher (QKD: 1); 0: learn from the "
+        "teacher only.",
     )
     label_smoothing: float = option(
-        0.0, "Share of a label, in [0, 1), that all classes have in equal parts in the cross-entropy; 0: none."
+        0.0, "Share of each label, in [0, 1), that is spread evenly over all classes in the cross-entropy; 0: none."
     )
     class_weights: tuple[str, ...] = ()  # as --class_weights has them; `class_weights` reads them
     mixed_precision: str = option(
         "float32",
-        "Precision of convolutions in training: bfloat16 (CPUs that have it; slower on depthwise ones), "
-        "float16 (GPUs, with loss scaling).",
+        "Precision of convolutions in training: bfloat16 for CPUs that support it (slower on depthwise convolutions), "
+        "float16 for GPUs (with loss scaling).",
         choices=PRECISIONS,
         section="Accelerators",
     )
     gradient_accumulation_steps: int = option(
         1,
-        "Equal parts of a batch that run one after the other, with one step for all: a part's memory for a whole "
-        "batch's gradient. BatchNormalization sees a part.",
+        "Number of equal parts of a batch that run one after the other before one optimizer step. It saves memory; "
+        "BatchNormalization sees one part at a time.",
         section="Accelerators",
     )
     jit_compile: bool = option(
-        False, "Compile the training step with XLA: for accelerators; slower on CPUs.", section="Accelerators"
+        False, "Compile the training step with XLA; for accelerators, slower on CPUs.", section="Accelerators"
     )
     steps_per_execution: int = option(
-        1, "Training steps that run before losses are looked at; spares overhead.", section="Accelerators"
+        1, "Training steps that run before losses are checked; more save overhead.", section="Accelerators"
     )
     strategy: str = option(
         "default",
-        "Devices that train: one; all GPUs of this machine; all machines of TF_CONFIG; a TPU. They share each batch.",
+        "Devices that share each batch: default one, mirrored all GPUs of this machine, multi_worker all machines in "
+        "TF_CONFIG, tpu a TPU.",
         choices=STRATEGIES,
         section="Accelerators",
     )
     batch_norm_batches: int = option(
         -1,
-        "Training batches, at most an epoch's, that re-estimate BatchNorm statistics before a quantized student's "
-        "validation; 0: never; -1: 20, and 0 without phases.",
+        "Training batches, at most one epoch, from which BatchNorm statistics are estimated before a quantized "
+        "student is validated; 0: never; -1: 20, or 0 without phases.",
         section="Low-bit networks",
     )
     batch_norm_statistics: str = option(
         "auto",
-        "What those batches tell: the statistics themselves, or how far they are from full precision's, which is added "
-        "to its own. auto: for a student that came with weights the shift, after calibration and, on fewer than "
-        f"{FEW_PICTURES:,} training images, in training; else the statistics.",
+        "batches: use the statistics of --batch_norm_batches. shift: use full precision's own statistics, moved by "
+        "what quantization changes in these batches. auto: shift for a student with pretrained weights after "
+        f"calibration, and in training on fewer than {FEW_PICTURES:,} images; otherwise batches.",
         choices=BATCH_NORM_STATISTICS,
         section="Low-bit networks",
     )
     dampening: float = option(
         0.0,
-        "Factor of the loss that draws weights to their integers, as it is at the last step; rises from 0 by a cosine "
-        "(Nagel et al. 2022: 0.1).",
+        "Factor, at the last step, of the loss that pulls weights towards their integers; it rises from 0 along a "
+        "cosine (Nagel et al. 2022: 0.1).",
         section="Low-bit networks",
     )
     freeze_threshold_start: float = option(
         0.0,
-        "Changes of direction a step, in [0, 1], above which a weight is frozen, at the first quantized step; 0: never "
-        "(Nagel et al. 2022: 0.1).",
+        "Changes of direction per step, in [0, 1], above which a weight is frozen, at the first quantized step; 0: "
+        "never freeze (Nagel et al. 2022: 0.1).",
         section="Low-bit networks",
     )
     freeze_threshold_end: float = option(
         0.01,
-        "The same at the last quantized step; falls by a cosine (Nagel et al. 2022: 0.01).",
+        "The same threshold at the last quantized step; it falls along a cosine (Nagel et al. 2022: 0.01).",
         section="Low-bit networks",
     )
     weights_ema: float = option(
         0.0,
-        "Decay, in [0, 1), of an average of a quantized student's weights and intervals over a phase's steps, which is "
-        "validated and handed on in their place; 0: none, 0.99 averages about 100 steps.",
+        "Decay, in [0, 1), of a moving average of a quantized student's weights and intervals over the steps of a "
+        "phase. The average is validated and handed on instead of them; 0: none, 0.99 averages about 100 steps.",
         section="Low-bit networks",
     )
     deterministic: bool | None = option(
         None,
-        "Equal flags give equal bits, also of a run that was killed; default: on a CPU, since it costs.",
+        "Equal flags give equal bits, also after a run was killed; default: only on a CPU, since it costs time.",
         section="Run",
     )
     checkpoint_every_steps: int = option(
-        0, "Steps after which an epoch is saved, again and again; 0: at the ends of epochs alone.", section="Run"
+        0, "Save a checkpoint every so many steps within an epoch; 0: only at the end of each epoch.", section="Run"
     )
 
     @property
@@ -258,7 +268,7 @@ class TrainingSpec:
         require(
             not self.distills or max(self.label_weight, self.distillation_weight, self.last_distillation_weight) > 0,
             f"--label_weight={self.label_weight} and --distillation_weight={self.distillation_weight} leave a student "
-            "nothing to learn from where a teacher takes part; one of them has to be positive",
+            "nothing to learn from in phases with a teacher; make one of them positive",
         )
         require_known(self.mixed_precision, PRECISIONS, "--mixed_precision")
         require(
@@ -270,16 +280,16 @@ class TrainingSpec:
         require(
             self.gradient_accumulation_steps == 1 or self.strategy == "default",
             f"--gradient_accumulation_steps={self.gradient_accumulation_steps} and --strategy={self.strategy} do not "
-            "go together: several devices have their parts of a batch already; leave one of them out",
+            "go together: several devices already share a batch; leave one of them out",
         )
         require_count(self.steps_per_execution, "steps_per_execution", 1, why="1 looks at every step")
         require_known(self.strategy, STRATEGIES, "--strategy")
         require(
             not self.jit_compile or self.strategy == "default",
-            f"--jit_compile and --strategy={self.strategy} do not go together: the step that is compiled is that "
-            "of one device (a TPU's is compiled in any case); leave one of them out",
+            f"--jit_compile and --strategy={self.strategy} do not go together: only the step of one "
+            "device is compiled (a TPU compiles its step anyway); leave one of them out",
         )
-        require_count(self.checkpoint_every_steps, "checkpoint_every_steps", why="0 saves whole epochs alone")
+        require_count(self.checkpoint_every_steps, "checkpoint_every_steps", why="0 saves only at the end of epochs")
         require_count(
             self.batch_norm_batches,
             "batch_norm_batches",
@@ -290,12 +300,12 @@ class TrainingSpec:
             0 <= self.weights_ema < 1,
             f"--weights_ema={self.weights_ema} is not in [0, 1); 0 is no average, 0.99 averages about 100 steps",
         )
-        require_factor(self.dampening, "dampening", "; 0 is none, 0.1 the authors'")
+        require_factor(self.dampening, "dampening", "; 0 is none, 0.1 is the authors'")
         for field in ("freeze_threshold_start", "freeze_threshold_end"):
             value = getattr(self, field)
             require(0 <= value <= 1, f"--{field}={value} is not in [0, 1]; it is a share of the steps")
         require(
             self.freeze_threshold_start == 0 or self.freeze_threshold_end <= self.freeze_threshold_start,
             f"--freeze_threshold_end={self.freeze_threshold_end} is above "
-            f"--freeze_threshold_start={self.freeze_threshold_start}; the threshold falls",
+            f"--freeze_threshold_start={self.freeze_threshold_start}; the threshold has to fall",
         )

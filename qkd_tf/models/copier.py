@@ -243,10 +243,12 @@ class Copier:
         return valid
 
     def note_names(self) -> None:
-        told = [f"{old!r} is {new}" for old, new in list(self._renamed.items())[:NUM_NAMED]]
+        told = [f"{old!r} to {new}" for old, new in list(self._renamed.items())[:NUM_NAMED]]
         if told:
             more = f" and {len(self._renamed) - NUM_NAMED} more" if len(self._renamed) > NUM_NAMED else ""
-            self.notes.append(f"note: files cannot have the names of some layers: {', '.join(told)}{more}")
+            self.notes.append(
+                f"note: some layers are renamed, since files cannot have their names: {', '.join(told)}{more}"
+            )
 
 
 def valid_name(name: str) -> str:

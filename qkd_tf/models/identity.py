@@ -1,4 +1,4 @@
-"""What an experiment is made of, as digests: networks by what they compute, not by what they are called."""
+"""Digests of what an experiment is made of; networks are told apart by what they compute, not by their names."""
 
 import hashlib
 import itertools

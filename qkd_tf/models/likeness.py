@@ -1,4 +1,4 @@
-"""The proof at the door: what trains is the function that the user brought, or the layer is named where they part."""
+"""Proof that the network that trains computes what the user's model computes; else the layer that differs is named."""
 
 import dataclasses
 
@@ -53,8 +53,8 @@ class Subject:
             outputs = _called(self.given, batches)
         except Exception as error:  # whatever a layer makes of itself
             raise ExperimentError(
-                f"the {self.role} {self.given.name} cannot be called on pictures of {images.shape[1:]}, height, width "
-                f"and channels: {reason(error)}; mend the model until tf_keras runs it"
+                f"the {self.role} {self.given.name} cannot be called on pictures of {images.shape[1:]} (height, width, "
+                f"channels): {reason(error)}; change the model until tf_keras can call it"
             ) from error
         return outputs.reshape(len(images), -1)
 
@@ -82,8 +82,9 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
     difference = _difference(got, expected, is_probability)
     if not difference <= tolerance:
         raise ExperimentError(
-            f"the {subject.role} {subject.given.name} is not what would train: on {len(images)} pictures "
-            f"{'probabilities' if is_probability else 'logits'} differ by {difference:.3g}, {tolerance:g} is rounding; "
+            f"the {subject.role} {subject.given.name} would train as another network: on {len(images)} pictures "
+            f"{'probabilities' if is_probability else 'logits'} differ by {difference:.3g}, rounding explains "
+            f"{tolerance:g}; "
             f"{_where_they_part(subject, images[:BATCH], tolerance)}"
         )
     row = {"num_images": len(images), "difference": difference, "tolerance": tolerance, "head": subject.reading.head}
@@ -97,13 +98,14 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
 def line(subject: Subject, row: dict) -> str:
     """What `prove` found, for a person."""
     text = (
-        f"the {subject.role} is {subject.given.name}, unchanged: on {row['num_images']} pictures "
-        f"outputs differ by at most {row['difference']:.1g}"
+        f"the {subject.role} computes what {subject.given.name} computes: on {row['num_images']} pictures outputs "
+        f"differ by at most {row['difference']:.1g}"
     )
     if "border_difference" in row:
         text += (
-            f"; where pixels are padded a file differs: logits by {100 * row['border_difference']:.1f} % at most, "
-            f"the same class on {row['border_top1_agreement']:.0f} % of them"
+            ". A file pads pixels with another value, which changes logits by at most "
+            f"{100 * row['border_difference']:.1f} %; the class is the same on {row['border_top1_agreement']:.0f} % "
+            "of them"
         )
     return text
 
@@ -137,7 +139,7 @@ def _where_not_finite(subject: Subject, images: np.ndarray) -> str:
     """The first layer whose output is not finite, and what to do."""
     found = run(subject.given, [subject.fed(images)])
     names = [name for name, output in found if not np.all(np.isfinite(tf.cast(output, tf.float64)))]
-    where = f"layer {names[0]} is the first one to; " if names else ""
+    where = f"layer {names[0]} is the first to do so; " if names else ""
     return f"{where}give weights of a training that did not diverge"
 
 
@@ -154,7 +156,7 @@ def _where_they_part(subject: Subject, images: np.ndarray, tolerance: float) -> 
         read = _tensors(reading.model, [layer.output for layer in shared], as_read)
         final = _tensors(subject.ours, [ours[layer.name] for layer in shared], images)
         name = _parted([(layer.name, *pair) for layer, *pair in zip(shared, final, read, strict=True)], tolerance)
-    return f"they part at layer {name}; write that layer in another way" if name else "no layer differs by itself"
+    return f"they differ from layer {name} on; write that layer in another way" if name else "no single layer differs"
 
 
 def _tensors(model: tf_keras.Model, tensors: list, inputs) -> list:

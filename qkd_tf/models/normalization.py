@@ -107,7 +107,7 @@ def front(model: tf_keras.Model) -> tuple[list, Affine | None]:
     if not found:
         return [], None
     if not (np.all(np.isfinite(affine.scale)) and np.all(affine.scale)):
-        raise ExperimentError(f"layer {found[-1].name} leaves nothing of the pixels: their scale is 0 or not finite")
+        raise ExperimentError(f"layer {found[-1].name} scales pixels by 0 or by a number that is not finite")
     return found, affine
 
 
@@ -159,7 +159,8 @@ def scale_and_offset(layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
         one_each = [v.reshape(-1) if v.size in (1, channels) else v.reshape(channels) for v in pair]
     except ValueError:
         raise ExperimentError(
-            f"layer {layer.name} normalises by values of shape {pair[0].shape}; one value, or one a channel is expected"
+            f"layer {layer.name} normalises by values of shape {pair[0].shape}; one value, or one per channel, is "
+            "expected"
         ) from None
     return tuple(np.broadcast_to(v, channels) for v in one_each)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import tf_keras
 
-from qkd_tf.experiment import ExperimentError, NetworkSpec, imported, require
+from qkd_tf.experiment import ExperimentError, NetworkSpec, imported, require, require_model, require_weights
 from qkd_tf.models import weights
 from qkd_tf.models.copier import is_graph
 from qkd_tf.models.keras3 import door
@@ -66,8 +66,8 @@ def require_classes(name: str, num_outputs: int, num_classes: int) -> None:
     """Raises ExperimentError: a model tells other classes apart than the data set has; one output is of two."""
     require(
         num_outputs == num_classes or (num_outputs, num_classes) == (1, 2),
-        f"{name} tells {num_outputs} classes apart, the data set has {num_classes}; "
-        "a folder of pictures may name classes that it has no picture of in its labels.txt",
+        f"{name} has {num_outputs} classes, the data set has {num_classes}; "
+        "labels.txt in a folder of pictures may name classes without pictures",
     )
 
 
@@ -75,8 +75,8 @@ def _shapes(name: str, model: object) -> tuple[tuple[int | None, ...], int]:
     """Of the input without the batch, and of the last axis of the output, of a model that can be a classifier."""
     require(
         is_graph(model),
-        f"{name} gives a {type(model).__name__}; a functional or Sequential model of Keras is expected "
-        "(begin it with Input, and leave a call of your own out)",
+        f"{name} gives {type(model).__name__}; a functional or Sequential Keras model is expected, which begins "
+        "with Input and has no call() of its own",
     )
     require(
         len(model.inputs) == len(model.outputs) == 1,
@@ -84,13 +84,12 @@ def _shapes(name: str, model: object) -> tuple[tuple[int | None, ...], int]:
     )
     require(
         not isinstance(model.input_shape, dict) and not isinstance(model.output_shape, dict),
-        f"{name} takes its input or gives its output in a dict; hand over "
-        "tf_keras.Model(model.inputs[0], model.outputs[0])",
+        f"{name} takes or returns a dict; give tf_keras.Model(model.inputs[0], model.outputs[0])",
     )
     logits = model.outputs[0].shape
     require(
         len(logits) > 1 and logits[-1] is not None,
-        f"{name} gives an output of shape {tuple(logits)}; (None, classes) is expected of a classifier",
+        f"{name} has an output of shape {tuple(logits)}; a classifier has (None, classes)",
     )
     return tuple(model.inputs[0].shape[1:]), logits[-1]
 
@@ -103,7 +102,7 @@ def _require_shape(name: str, shape: tuple[int | None, ...], input_shape: tuple[
         same_size = None not in shape and math.prod(shape) == math.prod(input_shape)
         remedy = f"features.reshape(-1, {', '.join(map(str, shape))}) has" if same_size else "give a network that reads"
         raise ExperimentError(
-            f"{name} reads signals of shape {shape}, the data set gives {input_shape}; {remedy} that shape"
+            f"{name} reads signals of shape {shape}, the data set has {input_shape}; {remedy} that shape"
         )
     require(len(shape) == 3, f"{name} reads inputs of shape {shape}; pictures are expected: height, width, channels")
     flag = "another --dataset, or a network of its channels"
@@ -112,7 +111,7 @@ def _require_shape(name: str, shape: tuple[int | None, ...], input_shape: tuple[
     elif shape[2] in (1, 3):
         flag = f"--image_channels={shape[2]}"
     raise ExperimentError(
-        f"{name} reads pictures of {shape}, the data set gives {input_shape}, height, width and channels; give {flag}"
+        f"{name} reads pictures of {shape} (height, width, channels), the data set has {input_shape}; give {flag}"
     )
 
 
@@ -131,7 +130,7 @@ def _call(name: str, input_shape, num_classes: int):
 def _load(name: str, trust_code: bool) -> tf_keras.Model | pathlib.Path:
     """The model, or the path itself where Keras 3 saved it."""
     path = pathlib.Path(name)
-    require(path.exists(), f"no model at {name}; give a .keras or .h5 file, or the folder of a SavedModel")
+    require_model(name)
     try:
         return path if door.is_file(path) else load_model(path, trust_code)
     except ValueError as error:
@@ -142,7 +141,8 @@ def _in_tf_keras(
     name: str, model: object | pathlib.Path, weights_file: str, input_shape: tuple[int, ...]
 ) -> tuple[tf_keras.Model, list[str]]:
     """A model of Keras 3 in tf_keras, with the arrays of a file if one is named, and notes, one per line."""
-    require(not weights_file or pathlib.Path(weights_file).is_file(), f"weights file {weights_file} does not exist")
+    if weights_file:
+        require_weights(weights_file)
     with _taking_over(weights_file or name):
         brought = door.of_file(model) if isinstance(model, pathlib.Path) else door.of_model(model)
         brought = brought.with_weights(pathlib.Path(weights_file)) if weights_file else brought
@@ -167,11 +167,7 @@ def _copy(model: tf_keras.Model) -> tf_keras.Model:
 def _load_weights(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
     """By Keras itself where it can; what a user should know, one per line."""
     path = spec.weights
-    is_checkpoint = pathlib.Path(f"{path}.index").is_file()
-    require(
-        not is_checkpoint, f"weights {path} are a checkpoint of TensorFlow; give what model.save_weights('x.h5') writes"
-    )
-    require(pathlib.Path(path).is_file(), f"weights file {path} does not exist")
+    require_weights(path)
     if not path.endswith(".h5"):
         return weights.load(model, spec)
     try:

@@ -44,9 +44,9 @@ HEADS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 HEAD_NOTES: Mapping[str, str] = {
     "softmax": "the softmax at the end is left out; the file gives logits",
-    "sigmoid": "the sigmoids at the end are left out; the softmax of their logits trains them, one class a picture",
+    "sigmoid": "the sigmoids at the end are left out; training uses the softmax of their logits, one class per picture",
     "one logit": "its one logit z becomes the logits 0 and z of two classes",
-    "one sigmoid": "the sigmoid at the end is left out, its one logit z becomes the logits 0 and z of two classes",
+    "one sigmoid": "the sigmoid at the end is left out; its one logit z becomes the logits 0 and z of two classes",
 }
 
 
@@ -129,15 +129,13 @@ class Reading(Copier):
             output = self.add(layers.Flatten(name=self.free_name("logits_flat")), [output])
         require(
             len(output.shape) == 2,
-            f"{name} gives an output of shape {shape}; (None, classes) is expected of a classifier: "
+            f"{name} has an output of shape {shape}; a classifier has (None, classes): "
             "end it in GlobalAveragePooling2D or Flatten, then Dense",
         )
         if output.shape[-1] == 1 and num_classes == 2:
             head = f"one {'logit' if head == 'logits' else head}"
             output = self._two_logits(output)
-        require(
-            head in HEADS, f"layer {told} makes a softmax of one number, which is 1 whatever that is; use a sigmoid"
-        )
+        require(head in HEADS, f"layer {told} is a softmax of one number, which is always 1; use a sigmoid")
         if head in HEAD_NOTES:
             self.notes.append(f"layer {told}: {HEAD_NOTES[head]}")
         return head, output

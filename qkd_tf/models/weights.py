@@ -1,4 +1,4 @@
-"""Pretrained weights from files, fitted by name or by position; nothing is loaded by halves."""
+"""Pretrained weights from files, matched by name or by position; all of them are loaded, or none."""
 
 import dataclasses
 import pathlib
@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import tf_keras
 
-from qkd_tf.experiment import ExperimentError, NetworkSpec
+from qkd_tf.experiment import ExperimentError, NetworkSpec, require_weights
 from qkd_tf.models.copier import leaves
 from qkd_tf.models.keras3 import door
 from qkd_tf.process.random_state import seeded
@@ -66,9 +66,8 @@ def load(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
       ExperimentError: no such file, unknown ending, a list of every name and shape that does not fit, or an array
         with NaN or infinity.
     """
+    require_weights(spec.weights)
     path = pathlib.Path(spec.weights)
-    if not path.is_file():
-        raise ExperimentError(f"weights file {path} does not exist")
     source = read(path, spec.trust_code)
     target = [_layer_weights(layer) for layer in leaves(model) if layer.weights]
     pairs, problems = _match(source, target)

@@ -1,1 +1,1 @@
-"""What a run leaves behind: the handoff to the exporter, results, and what they are explained by."""
+"""What a run leaves behind: the handoff to the exporter, its results, and a diagnosis."""

@@ -1,4 +1,4 @@
-"""diagnosis.json: what quantization did to each tensor, and what full precision made of the test split.
+"""diagnosis.json: the quantization error of each tensor, and the classes that full precision gives the test split.
 
 The report shows it, and nothing else needs it.
 """

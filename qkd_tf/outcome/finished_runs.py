@@ -1,4 +1,4 @@
-"""What finished and exported runs came to, from the JSON that they left."""
+"""The results of finished and exported runs, from their JSON files."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from qkd_tf.experiment import ExperimentError, require
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one finished and exported run came to.
+    """The results of one finished and exported run.
 
     Attributes:
       label: short name, of its own among the runs that are compared.
@@ -72,8 +72,8 @@ def _labels(paths: list[pathlib.Path]) -> list[str]:
 
 
 def _load(path: pathlib.Path, label: str) -> Run:
-    require(path.is_dir(), f"{path} is no folder; give folders of finished runs, such as runs/demo")
-    results = _json(path / "results.json", f"{path} is no finished run; run python -m qkd_tf.train to its end first")
+    require(path.is_dir(), f"{path} is not a folder; give folders of finished runs, such as runs/demo")
+    results = _json(path / "results.json", f"{path} is not a finished run; run python -m qkd_tf.train to its end first")
     again = f"{path} is not exported; run python -m tflite_export --run_dir={path} first"
     verification = _json(path / "export" / "verification.json", again)
     try:

@@ -194,8 +194,8 @@ def require_readable(student: QuantizedStudent, num_test: int = 0) -> None:
     ):
         require(
             archive.holds(num_bytes),
-            f"{what}, in each arithmetic of {', '.join(ARITHMETICS)}, would have {num_bytes:,} bytes in the handoff, "
-            f"and {archive.MAX_BYTES:,} are the most that is read of a file; take {remedy}",
+            f"{what}, in each arithmetic of {', '.join(ARITHMETICS)}, would take {num_bytes:,} bytes in the handoff, "
+            f"and a file of at most {archive.MAX_BYTES:,} is read; use {remedy}",
         )
 
 
@@ -253,7 +253,7 @@ def _logits(
         collections.deque(parts, maxlen=0)  # they pass all the same
         return []
     found = []
-    with tqdm(desc=f"student in integers: {row}", total=num_images, unit="image", mininterval=1) as bar:
+    with tqdm(desc=f"predicting the integers of {row}", total=num_images, unit="image", mininterval=1) as bar:
         for logits in IntegerGraph(student, ARITHMETICS[row], num_images).logits(parts):
             found.append(logits)
             bar.update(len(logits))

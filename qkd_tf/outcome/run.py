@@ -1,4 +1,4 @@
-"""A finished run, as Python hands it on."""
+"""A finished run, for programs in Python."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from qkd_tf.storage import durable
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Run:
-    """A finished run; `tflite_export.export` and every function that takes a path takes it too."""
+    """A finished run. `tflite_export.export`, and every function that takes a path, accepts it."""
 
     path: pathlib.Path
 
@@ -49,20 +49,20 @@ class Run:
         try:
             return durable.read_json(self.path / "results.json")
         except (OSError, durable.DamageError) as error:
-            raise ExperimentError(f"{self.path} is no finished run: {error}") from error
+            raise ExperimentError(f"{self.path} is not a finished run: {error}") from error
 
     @property
     def student_top1(self) -> float:
-        """Of the student on the test set, in percent: computed in the integers of the runtime that judges its file."""
+        """Top-1 of the student on the test set, in percent, computed in the integers of the runtime that judges."""
         return self.results["student_test_top1"]
 
     @property
     def history(self) -> Mapping[str, dict[str, list[float]]]:
-        """Phase -> name -> one number an epoch, as Keras' `History.history`; with `phase_bits` the second of a name is
-        NAME_2.
+        """Phase -> name -> one number per epoch, like Keras' `History.history`.
 
-        Losses, top-1 of training as a share (student_top1), top-1 of validation in percent (validation_top1), seconds;
-        of both networks where both train.
+        Names are those of losses, top-1 of training as a share (student_top1), top-1 of validation in percent
+        (validation_top1) and seconds; where both networks train there are names for both. With `phase_bits` the second
+        phase of a name is NAME_2.
 
         Raises:
           ExperimentError: as `results`.
@@ -80,8 +80,8 @@ class Run:
     def model(self) -> tf_keras.Model:
         """The trained student: pixels [N, H, W, C], 0 to 255, to logits [N, K] float32.
 
-        Kernels and tensors lie on their grids, so that it computes what the file does, in floating point. A float model
-        of standard layers, kernels rounded and tensors not, is handoff/student.keras.
+        Kernels and tensors lie on their grids, so it computes what the file does, in floating point. For a float model
+        of standard layers, whose kernels are rounded and whose tensors are not, load handoff/student.keras.
 
         Raises:
           ExperimentError: the run is not finished, or its handoff was changed.
@@ -90,11 +90,11 @@ class Run:
             with borrowed():
                 return trained_student(self.path / "handoff")
         except (OSError, durable.DamageError) as error:
-            raise ExperimentError(f"{self.path} is no finished run: {error}") from error
+            raise ExperimentError(f"{self.path} is not a finished run: {error}") from error
 
     @property
     def tflite(self) -> pathlib.Path:
-        """The file that `tflite_export.export` wrote and proved; of several targets the first one's.
+        """The file that `tflite_export.export` wrote and proved; with several targets, that of the first.
 
         Raises:
           ExperimentError: there is none yet, or it was refused.

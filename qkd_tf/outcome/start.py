@@ -1,6 +1,6 @@
-"""Where training starts: top-1 on validation images of the networks as they came, told before the first phase.
+"""Top-1 of the networks on validation images before the first phase.
 
-It is what tells whether weights, pixels and labels arrived.
+It shows whether weights, pixels and labels are right.
 """
 
 import functools
@@ -39,7 +39,7 @@ class Look:
         try:
             self.found: dict[str, float] = durable.read_json(path)["top1"] if path.exists() else {}
         except durable.DamageError as damage:
-            raise ExperimentError(f"{damage}; remove that file, and networks are looked at again") from damage
+            raise ExperimentError(f"{damage}; remove that file, and its numbers are measured again") from damage
 
     def at(self, what: str, model: tf_keras.Model, by_chance: bool = False) -> None:
         """Prints the top-1 of a network that was not looked at yet.
@@ -52,7 +52,7 @@ class Look:
             return
         logits, labels = predict_logits(model, self._batches)
         self.found[what] = 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))
-        chance = ", of random weights" if by_chance else ""
+        chance = " (random weights)" if by_chance else ""
         print(f"top-1 on {len(labels):,} validation images: {TITLES[what]}{chance}: {self.found[what]:.2f} %")
 
     def keep(self) -> None:
@@ -64,14 +64,14 @@ class Look:
         start = self.found.get("quantized", 0.0)
         if top1 <= near_chance(self._most_frequent()):
             return [
-                f"note: the student is right on {top1:.2f} % of validation images, hardly more than by naming one "
-                "class for all: look at labels and pixels, at --learning_rates, and at --epochs"
+                f"note: the student is right on {top1:.2f} % of validation images, hardly more than if it always gave "
+                "the same class; check labels and pixels, --learning_rates and --epochs"
             ]
         if top1 < start - POINTS_LOST:
             return [
-                f"note: training took more than it gave: {start:.2f} % of validation images after calibration, "
-                f"{top1:.2f} % now; lower --learning_rates (a tenth), look at what --crop_padding, --horizontal_flip "
-                "and --augment make of training pictures, or leave it at calibration (--phases=)"
+                f"note: training lost accuracy: {start:.2f} % of validation images after calibration, {top1:.2f} % "
+                "now; lower --learning_rates to a tenth, check what --crop_padding, --horizontal_flip and --augment "
+                "do to training pictures, or use calibration without training (--phases=)"
             ]
         return []
 
@@ -93,13 +93,14 @@ class Look:
         top1, student, most_frequent = self.found["teacher"], self.found["student"], self._most_frequent()
         seen = f"the teacher is right on {top1:.2f} % of {len(self._labels):,} validation images"
         remedy = (
-            "look at its weights, its pixels (--teacher_pixel_mean, --teacher_pixel_std) and the order of its classes, "
-            "or let it teach by --allow_weak_teacher"
+            "check its weights, its pixels (--teacher_pixel_mean, --teacher_pixel_std) and the order of its classes, "
+            "or accept it with --allow_weak_teacher"
         )
         require(
-            top1 > near_chance(most_frequent), f"{seen}, one class for all of them on {most_frequent:.2f} %; {remedy}"
+            top1 > near_chance(most_frequent),
+            f"{seen}, always giving the same class on {most_frequent:.2f} %; {remedy}",
         )
-        require(top1 >= student - POINTS_BELOW, f"{seen}, the student as it came on {student:.2f} %; {remedy}")
+        require(top1 >= student - POINTS_BELOW, f"{seen}, the student before training on {student:.2f} %; {remedy}")
 
 
 def near_chance(most_frequent: float) -> float:
@@ -112,7 +113,7 @@ def near_chance(most_frequent: float) -> float:
 
 
 TITLES = {
-    "student": "student in float, before training",
-    "quantized": "student quantized by calibration",
-    "teacher": "teacher, before training",
+    "student": "student before training",
+    "quantized": "student after calibration",
+    "teacher": "teacher before training",
 }

@@ -1,4 +1,4 @@
-"""The process of a user's program, borrowed for a call: set as a command finds it, and put back after it."""
+"""The settings of a user's process during a call: those of a command, restored at the end."""
 
 import contextlib
 import logging

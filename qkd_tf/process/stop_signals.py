@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish to stop, which is granted where nothing is lost."""
+"""Stops on SIGTERM and SIGINT at the next point where nothing is lost."""
 
 import contextlib
 import signal

@@ -3,7 +3,7 @@
 import dataclasses
 
 from qkd_tf import data, networks
-from qkd_tf.experiment import NetworkSpec, QuantizationSpec, bit_widths, require
+from qkd_tf.experiment import NetworkSpec, QuantizationSpec, require_network
 from qkd_tf.models import own
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import NUM_ANSWERS, looked_at
@@ -35,22 +35,21 @@ class Proposal:
     assumed: list[str]
 
 
-def propose(draft: Draft, bits: str = "") -> Proposal:
+def propose(draft: Draft) -> Proposal:
     """Opens networks and data, and chooses in a draft what it leaves open.
 
     Args:
       draft: with student, dataset and run_dir.
-      bits: "4" or "w4a8"; "" for the default.
 
     Raises:
       ExperimentError: a set, or a network, that cannot be used, or networks and data that do not go together.
     """
-    _choose_bits(draft, bits)
+    _choose_bits(draft)
     choose_test(draft)
     experiment = draft.experiment
     specs = {"student": experiment.student} | ({"teacher": experiment.teacher} if experiment.teacher else {})
     for role, spec in specs.items():
-        networks.check_name(spec, f"--{role}")
+        require_network(spec, f"--{role}")
     survey = surveyed(experiment.data)
     num_classes = len(survey.source.label_names)
     shapes = {role: _saved_shape(spec, num_classes) for role, spec in specs.items() if spec.is_saved}
@@ -72,20 +71,13 @@ def propose(draft: Draft, bits: str = "") -> Proposal:
     )
 
 
-def _choose_bits(draft: Draft, bits: str) -> None:
-    given = [f"--{name}" for name in ("weight_bits", "activation_bits") if draft.has(name)]
-    require(
-        not (bits and given),
-        f"--bits={bits} sets both --weight_bits and --activation_bits, and {' and '.join(given)} is given too; leave "
-        "one of them out",
-    )
+def _choose_bits(draft: Draft) -> None:
     target = draft.experiment.target.target
     draft.choose("target", target, f"What the file is for: {', '.join(BITS)} (docs/targets.md).")
-    default = QuantizationSpec.weight_bits, QuantizationSpec.activation_bits
-    for name, width in zip(
-        ("weight_bits", "activation_bits"), bit_widths(bits, "--bits") if bits else default, strict=True
-    ):
-        draft.choose(name, width, f"2 to 8 bits of weights and of activations; {BITS[target]}.")
+    if not draft.has("bits"):
+        for name in ("weight_bits", "activation_bits"):
+            width = getattr(QuantizationSpec, name)
+            draft.choose(name, width, f"2 to 8 bits of weights and of activations; {BITS[target]}.")
 
 
 def _saved_shape(spec: NetworkSpec, num_classes: int) -> Shape:

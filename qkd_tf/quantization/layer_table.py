@@ -1,4 +1,4 @@
-"""What a student will be, layer by layer: bits, multiply-adds and bytes, and what its target has no room for."""
+"""The table of a student's layers with bits, multiply-adds and bytes, and the limits of its target."""
 
 import dataclasses
 import math
@@ -157,7 +157,7 @@ def limits(table: list[LayerRow], model: tf_keras.Model, target: TargetSpec) -> 
         ("max_ram_bytes", ram, target.max_ram_bytes, "smaller pictures (--image_size) or a narrower student"),
     ):
         if limit and needed > limit:
-            found.append(f"the student needs {needed:,} bytes or more, --{flag}={limit}; take {remedy}")
+            found.append(f"the student needs {needed:,} bytes or more, but --{flag}={limit}; use {remedy}")
     if target.target == "ethos_u":
         found += [
             f"layer {layer.name} has strides {layer.strides}; an Ethos-U takes 1 to 3"
@@ -192,7 +192,7 @@ def totals(table: list[LayerRow], model: tf_keras.Model, target: TargetSpec) -> 
         sum(getattr(row, field) for row in table) for field in ("parameters", "multiply_adds", "num_bytes")
     )
     return (
-        f"{model.name}: {parameters:,} parameters, {multiply_adds:,} multiply-adds, {num_bytes:,} bytes at these bits; "
-        f"for {target.target} {weight_bytes(table, target):,} bytes of weights, "
-        f"{peak_activation_bytes(model):,} bytes of activations at once"
+        f"{model.name}: {parameters:,} parameters, {multiply_adds:,} multiply-adds. "
+        f"Weights: {num_bytes:,} bytes at these bit widths, {weight_bytes(table, target):,} bytes as stored for "
+        f"{target.target}. Activations: {peak_activation_bytes(model):,} bytes of RAM or more"
     )

@@ -1,4 +1,4 @@
-"""Which tensor of a float model gets which grid: a reading of the layer graph, nothing is built here.
+"""Decides which tensor of a float model gets which grid, from the layer graph; nothing is built here.
 
 The plan speaks of tensors by the name of the layer that hands them on. Only tensors that
 exist in the integer .tflite have a grid: a convolution, its BatchNormalization and its ReLU
@@ -65,7 +65,7 @@ def _rules_by_layer(spec: QuantizationSpec, computes: list[str]) -> dict[str, di
     for rule in spec.rules:
         layers = [name for name in computes if re.fullmatch(rule.pattern, name)]
         if not layers:
-            raise ExperimentError(f"--bits_rule={rule} fits no layer with a kernel; there are {', '.join(computes)}")
+            raise ExperimentError(f"--bits_rule={rule} matches no layer with a kernel; there are {', '.join(computes)}")
         for name in layers:
             for what in found[name]:
                 if getattr(rule, what) is not None:
@@ -84,7 +84,7 @@ def pixel_params(model: tf_keras.Model) -> TensorQuantParams:
         return activation_params(pixel_grid(0), 1.0)
     if len(rescaling) > 1:
         names = ", ".join(layer.name for layer in rescaling)
-        raise ExperimentError(f"layers {names} all rescale; the pixels are normalised once, by one Rescaling")
+        raise ExperimentError(f"layers {names} all rescale pixels; use a single Rescaling")
     (layer,) = rescaling
     try:
         scale, zero_pixel = float(layer.scale), -float(layer.offset) / float(layer.scale)

@@ -103,7 +103,7 @@ def _multiply_problem(layer) -> str | None:
     shape = layer.output_shape
     gate = (None, *[1] * (len(shape) - 2), shape[-1])
     if any(s not in (shape, gate) for s in layer.input_shape) or shape not in layer.input_shape:
-        return f"multiplies shapes {layer.input_shape}; one of them may have one value a channel, {gate}"
+        return f"multiplies shapes {layer.input_shape}; one of them may have one value per channel, {gate}"
     return None
 
 

@@ -275,7 +275,7 @@ class QuantizedStudent(PlannedStudent):
         """What is quantized to how many bits, in one line."""
         counts = collections.Counter((what, num_bits) for _, what, num_bits, _ in self.coverage())
         parts = [f"{count} {what}{'s' * (count > 1)} at {bits} bits" for (what, bits), count in counts.items()]
-        return f"{self.plain.name} quantizes " + ", ".join(parts)
+        return f"quantized tensors of {self.plain.name}: " + ", ".join(parts)
 
 
 def insert_requantize_layers(model: tf_keras.Model, plan: QuantizationPlan) -> tf_keras.Model:

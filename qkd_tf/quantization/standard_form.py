@@ -79,8 +79,8 @@ def standard_form(
     if inside is None or reads_signals:
         if trained is None:
             raise ExperimentError(
-                f"{model.name} does not normalise its pixels itself; say which normalisation its weights were trained "
-                "under, by --student_weights_mean and --student_weights_std, for instance 0 and 1 for raw pixels"
+                f"{model.name} does not normalise its pixels itself; give the normalization that its weights were "
+                "trained with by --student_weights_mean and --student_weights_std, such as 0 and 1 for raw pixels"
             )
         feed = Affine.of(trained, input_shape[-1])
         inside = feed if inside is None else feed.then(inside.scale, inside.offset)
@@ -89,8 +89,8 @@ def standard_form(
     notes = list(reading.notes)
     shaped = _Shaped(reading.model, input_shape, own, inside)
     if shaped.adapts:
-        borders = " (padding now reads as that mean: borders differ a little)" if shaped.has_borders else ""
-        where = "the first kernel is adapted to it" if shaped.takes_up else "a scale for each channel follows"
+        borders = " (padding now means that mean, so borders differ a little)" if shaped.has_borders else ""
+        where = "the first kernel is adapted" if shaped.takes_up else "then scaled per channel"
         mine = Affine.of(own, input_shape[-1])
         what = "signals are read as" if reads_signals else "pixels are normalised by"
         notes.append(f"{model.name}: {what} {mine}, {where}{borders}")

@@ -56,7 +56,7 @@ def _refusal(node) -> str:
     if told := one_axis.problem(node):
         return told
     if kind is _layers.Permute and not _keeps_order(node):
-        return f"reorders its input by {layer.dims}, for which there is no operator here; lay the data out so before"
+        return f"reorders its input by {layer.dims}, which no operator here does; store the data in that order"
     if has_constants(node):
         return "reads a constant beside tensors of the graph; make it a bias, or Rescaling on pixels"
     function = activation_name(layer)

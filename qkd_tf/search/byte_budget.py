@@ -1,4 +1,4 @@
-"""Bytes that a student may take, and the bit widths by layer that lose least within them."""
+"""A budget of bytes for a student, and the bit widths by layer that lose least within it."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,7 @@ class ByteBudget:
         if chosen is None:
             fewest = self.other_bytes + sum(min(option.size for option in options) for options in items)
             raise ExperimentError(
-                f"--{self.flag}={self.num_bytes}: at the fewest of these bits {fewest:,.0f} bytes are needed; allow "
-                "fewer by --try_bits, or more bytes; in a file, --target decides which widths save any"
+                f"--{self.flag}={self.num_bytes} is too little: the fewest of these bits need {fewest:,.0f} bytes; "
+                "allow fewer bits in --try_bits, or more bytes (--target decides which widths save bytes in a file)"
             )
         return {layer: tried[index][0] for (layer, tried), index in zip(choices.items(), chosen, strict=True)}

@@ -41,7 +41,7 @@ def find(
 
     Args:
       plain: float student in standard form, trained, which `networks.checked_plan` let pass; left as it is.
-      path: of a run's bits.json, which also has what is measured so far: a second start of the same goes on there.
+      path: of a run's bits.json, which also has what is measured so far: a second start of the same resumes there.
       data: the splits' fingerprint.
 
     Returns:
@@ -58,7 +58,7 @@ def find(
     tables = " with lookup tables and the code that reads them" if stored.has_tables else ""
     print(f"--bits=auto: {stored.fewest_bytes:,} to {stored.file_bytes:,} bytes or a few less{tables}")
     if stored.file_bytes <= budget.num_bytes:
-        print(f"--max_flash_bytes={budget.num_bytes:,} has room for the widest: all kernels keep their bits")
+        print(f"--max_flash_bytes={budget.num_bytes:,} is enough for the largest widths: all kernels keep their bits")
         rows, widths = [], dict(stored.widest)
     else:
         cells = [(layer, bits) for layer, narrower in stored.narrower.items() for bits in narrower]
@@ -68,8 +68,8 @@ def find(
         print(table(rows, stored.kernel_bytes, stored.widest))
         widths = budget.widths(stored.widest, rows)
         loss = sum(max(row.loss, 0.0) for row in rows if widths[row.layer] == row.num_bits)
-        needed = f"at most {budget.needed(widths):,} needed, sum of losses {loss:.2f} points:"
-        print(f"for {budget.num_bytes:,} bytes, {needed}")
+        needed = f"at most {budget.needed(widths):,} bytes, sum of losses {loss:.2f} points"
+        print(f"rules for {budget.num_bytes:,} bytes: {needed}")
     print(*(f"--bits_rule='{of_kernel(layer, bits)}'" for layer, bits in widths.items()), sep="\n")
     done = durable.read_json(path) if rows else {}
     durable.write_json(path, {**done, "widths": widths, "needed_bytes": budget.needed(widths)})

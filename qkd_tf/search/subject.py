@@ -20,7 +20,7 @@ from qkd_tf.quantization.plan import make_plan
 from qkd_tf.quantization.roles import kernel_size
 from qkd_tf.storage import durable
 
-MEASURED = ["top1", "divergence"]  # a file of an earlier version lacks the second, and is measured anew
+MEASURED = ["top1", "divergence"]  # a file of an earlier version lacks the second, and is measured again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +164,7 @@ def measure(
     try:
         known = durable.read_json(path) if path.exists() else {}
     except durable.DamageError as damage:
-        raise ExperimentError(f"{damage}; move it away, and it is measured anew") from damage
+        raise ExperimentError(f"{damage}; move it away, and it is measured again") from damage
     identity = {**identity, "measured": MEASURED}
     done = known if known.get("identity") == identity else {"identity": identity, "rows": []}
     if "baseline_top1" not in done:

@@ -1,1 +1,1 @@
-"""What is on disk: written whole or not at all, and read as a stranger's."""
+"""Files on disk: written completely or not at all, and never trusted when they are read."""

@@ -1,4 +1,4 @@
-"""Arrays from files of strangers: numbers alone, no pickle, and never more bytes than the file says beforehand."""
+"""Arrays from untrusted files: only numbers, no pickle, and never more bytes than the file declares."""
 
 import math
 import pathlib

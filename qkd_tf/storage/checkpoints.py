@@ -66,7 +66,7 @@ class Checkpoints:
                 reasons.append(str(damage))
                 continue
             for reason in reasons:
-                print(f"note: {reason}; going on from {path.name}, the newest sound checkpoint")
+                print(f"note: {reason}; resuming from {path.name}, the newest intact checkpoint")
             self._last = path
             return path, progress
         if reasons:

@@ -1,4 +1,4 @@
-"""Files that are on disk whole or not at all, and that tell when they were changed since.
+"""Files that are written completely or not at all, and that reveal later changes.
 
 A file is written aside, flushed to the disk and renamed; so is a folder, with a manifest of its files' SHA-256. A
 kill, a power cut or a full disk leaves what was there before. Standard library only.

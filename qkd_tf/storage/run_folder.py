@@ -1,4 +1,4 @@
-"""The folder of one run: what lies where, and whose it is."""
+"""The folder of one run: its files, and the experiment that it belongs to."""
 
 import hashlib
 import pathlib
@@ -26,7 +26,7 @@ class RunFolder:
       flag_lines: the flags of this start, one "--name=value" a line.
 
     Raises:
-      ExperimentError: the folder holds another experiment, or something that is not a run.
+      ExperimentError: the folder contains another experiment, or something that is not a run.
 
     Attributes:
       experiment: digest of the flags that decide what comes out.
@@ -88,7 +88,7 @@ class RunFolder:
             differing = differing_flags(written, self._flag_lines)
             if differing:
                 raise ExperimentError(
-                    f"--run_dir={self.path} holds another experiment, which differs in {', '.join(differing)}; "
+                    f"--run_dir={self.path} contains another experiment, which differs in {', '.join(differing)}; "
                     "give another --run_dir, or move that folder away"
                 )
         elif self.path.exists() and any(entry.name not in _OF_A_CLAIM for entry in self.path.iterdir()):
@@ -98,8 +98,8 @@ class RunFolder:
         remedy = "give another --run_dir, or move that folder away"
         if not self._identity.exists():
             raise ExperimentError(
-                f"--run_dir={self.path} was begun by an earlier version of qkd_tf, which did not write down what "
-                f"networks, weights and pictures it began with; {remedy}"
+                f"--run_dir={self.path} was begun by an earlier version of qkd_tf, which did not record its networks, "
+                f"weights and pictures; {remedy}"
             )
         try:
             begun = read_json(self._identity)["contents"]

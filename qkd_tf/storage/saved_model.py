@@ -1,4 +1,4 @@
-"""Models that tf_keras saved, looked into before they are loaded: what would run code is refused."""
+"""Models saved by tf_keras, checked before they are loaded: those that would run code are refused."""
 
 import json
 import math
@@ -48,7 +48,7 @@ FUNCTIONS = re.compile(
 NOT_LOADED = ("compile_config", "training_config")  # optimizer, losses and metrics; we load with compile=False
 FILE_OPERATORS = re.compile(r".*(PyFunc|ReadFile|WriteFile|File\w*Dataset|MatchingFiles|Reader|TextFile).*")
 
-REMEDY = "loading would run code that came with the model: pass --trust_model_code in training if its author is trusted"
+REMEDY = "loading would run code that came with the model: pass --trust_model_code in training if you trust its author"
 
 
 def load_model(path: pathlib.Path, trust_code: bool = False) -> tf_keras.Model:
@@ -87,7 +87,7 @@ def _check_arrays(path: pathlib.Path) -> int:
     check_zip(path)
     with zipfile.ZipFile(path) as archive:
         if others := sorted(set(archive.namelist()) - MEMBERS):
-            raise ValueError(f"it has {others[0]!r}, which is none of {', '.join(sorted(MEMBERS))}")
+            raise ValueError(f"it contains {others[0]!r}, which is not one of {', '.join(sorted(MEMBERS))}")
         with archive.open("model.weights.h5") as weights:
             return check_hdf5(weights)
 
@@ -164,4 +164,6 @@ def _check_part(part: dict) -> None:
             raise ValueError(f"it has the class {registered or name}, which is not of tf_keras itself; {REMEDY}")
     function = part.get("function")
     if function is not None and not (isinstance(function, str) and FUNCTIONS.fullmatch(function)):
-        raise ValueError(f"it calls {str(function)[:80]!r}, which is none of TensorFlow's plain operations; {REMEDY}")
+        raise ValueError(
+            f"it calls {str(function)[:80]!r}, which is not one of TensorFlow's plain operations; {REMEDY}"
+        )

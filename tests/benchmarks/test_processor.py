@@ -11,10 +11,10 @@ from ai_edge_litert.interpreter import Interpreter
 
 from benchmarks import processor
 from benchmarks.processor import Processor
+from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
 from tflite_export.inference.runtimes import RUNTIMES, every_tensor, infer
-from tflite_export.load import ExportError
 
 IMAGES = np.arange(512, dtype=np.uint16).astype(np.uint8).reshape(2, 16, 16, 1)
 

@@ -127,8 +127,8 @@ def test_table_has_means_deviations_and_paired_differences():
     "flag, message",
     [
         ("--rows=tutor", "unknown --rows 'tutor'; known are qat, "),
-        ("--bits=a4", "--bits=a4: widths are written as w4a4"),
-        ("--seeds=0,x", "--seeds=0,x: whole numbers"),
+        ("--bits=a4", "--bits=a4 is not understood; write w4a8"),
+        ("--seeds=0,x", "--seeds=0,x: give whole numbers"),
         ("--phases=self_studying", "--phases"),
     ],
 )

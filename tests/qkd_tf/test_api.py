@@ -16,9 +16,11 @@ from tf_keras import layers
 
 import qkd_tf
 import tflite_export
-from qkd_tf import api, flags, train
+from qkd_tf import api, flags
 from qkd_tf.distillation.progress import PhaseProgress
 from qkd_tf.experiment import ExperimentError
+from qkd_tf.train import job
+from qkd_tf.train.__main__ import main
 from tests.saved_flags import saved_flags
 
 DIGITS = load_digits()
@@ -124,7 +126,7 @@ def test_names_make_the_experiment_of_the_command(tmp_path, monkeypatch):
         flags.FLAGS(["train", *command])
         assert flags.experiment_from_flags() == experiment
         assert flags.flag_lines() == lines
-    assert given == train.InMemory()
+    assert given == job.InMemory()
 
 
 def test_phases_at_widths_of_their_own_are_told_apart_from_callback_to_report(tmp_path, capsys):
@@ -154,8 +156,8 @@ def test_phases_at_widths_of_their_own_are_told_apart_from_callback_to_report(tm
     kernels = {row["layer"]: row["num_bits"] for row in made.results["coverage"] if row["tensor"] == "kernel"}
     assert kernels == {"conv1": 8, "conv2": 2, "conv3": 5, "conv4": 2, "logits": 8}
     lines = capsys.readouterr().out.splitlines()
-    (at_8,) = [line for line in lines if line.startswith("self_studying: convnet_small quantizes")]
-    (at_2,) = [line for line in lines if line.startswith("self_studying_2: convnet_small quantizes")]
+    (at_8,) = [line for line in lines if line.startswith("self_studying: quantized tensors of convnet_small")]
+    (at_2,) = [line for line in lines if line.startswith("self_studying_2: quantized tensors of convnet_small")]
     assert "4 kernels at 8 bits" in at_8 and "1 kernel at 5 bits" in at_8
     assert "2 kernels at 2 bits" in at_2 and "1 kernel at 5 bits" in at_2
     with pytest.raises(ExperimentError, match="another experiment, which differs in --phase_bits;"):
@@ -172,7 +174,7 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(PhaseProgress, "on_train_batch_end", interrupt)
-    with pytest.raises(KeyboardInterrupt, match="stopped by SIGINT; the same call goes on"):
+    with pytest.raises(KeyboardInterrupt, match="stopped by SIGINT; the same call resumes"):
         fit(tmp_path / "run")
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["phase0_epoch0_step1"]
 
@@ -180,31 +182,31 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"bits": 4.5}, "bits=4.5: widths are written as w4a4, or as 4 for both"),
-        ({"phases": [1]}, "phases=.*: epochs by phase are expected"),
-        ({"phases": 5}, "phases=5: epochs by phase are expected"),
-        ({"epochs": 5}, "epochs is told by the argument phases; leave the option out"),
-        ({"augment": 5}, "augment is a int; a function of .images, seed. is expected"),
-        ({"augment": lambda images, seed: images[:1]}, "--augment=in_memory:<lambda> makes uint8"),
+        ({"bits": 4.5}, "bits=4.5 is not understood; write w4a8, or 4 for weights and activations alike"),
+        ({"phases": [1]}, "phases=.*: give epochs by phase"),
+        ({"phases": 5}, "phases=5: give epochs by phase"),
+        ({"epochs": 5}, "epochs is set by the argument phases; leave the option out"),
+        ({"augment": 5}, "augment is of type int; give a function of .images, seed."),
+        ({"augment": lambda images, seed: images[:1]}, "--augment=in_memory:<lambda> turns uint8"),
         ({"callbacks": [tf_keras.callbacks.History()]}, "callback History cannot be called as on_epoch_end"),
-        ({"class_weights": {"ten": 2}}, "--class_weights has the class 'ten', which is none of 0, 1"),
+        ({"class_weights": {"ten": 2}}, "--class_weights has the class 'ten', which is not one of 0, 1"),
         ({"class_weights": [1, 2]}, "--class_weights has 2 numbers and there are 10 classes"),
         ({"label_smoothing": 1.0}, "--label_smoothing=1.0 is not in"),
-        ({"weight_bits": 2}, "weight_bits is told by the argument bits; leave the option out"),
+        ({"weight_bits": 2}, "weight_bits is set by the argument bits; leave the option out"),
         (
             {"student": tf_keras.Sequential([layers.Dense(10)])},
-            "is a Sequential whose layers cannot be seen; .* begins with tf_keras.Input",
+            "is a Sequential whose layers cannot be read; .* begins with tf_keras.Input",
         ),
-        ({"bits": "w4"}, "bits=w4: widths are written as w4a4, or as 4 for both"),
+        ({"bits": "w4"}, "bits=w4 is not understood; write w4a8, or 4 for weights and activations alike"),
         ({"phases": {"studying": 3}}, "unknown phase in --phases 'studying'; known are "),
         ({"phases": {"tutoring": 1}}, "phase tutoring in --phases needs a teacher"),
         ({"learning_rate": 0.1}, "there is no option learning_rate; .* did you mean learning_rates?"),
         ({"batch_size": "many"}, "flag --batch_size=many: invalid literal"),
         ({"optimizer": "lion"}, "flag --optimizer=lion: value should be one of <sgd|adam>"),
         ({"student": network(rescaling=False)}, "normalis"),
-        ({"sets": (SETS[0],)}, "there is no test set"),
+        ({"sets": (SETS[0],)}, "test_set is missing"),
         ({"student": "resnet9"}, "unknown --student 'resnet9'"),
-        ({"student": object()}, "student is a object; a model of Keras is expected"),
+        ({"student": object()}, "student is of type object; a Keras model is expected"),
         ({"sets": ("digits", SETS[1])}, "digits has its own test and validation images"),
         ({"student": tf_keras.Sequential([layers.Input((9, 9, 1)), layers.Flatten(), layers.Dense(10)])}, "reads pict"),
     ],
@@ -219,7 +221,7 @@ def test_mistake_is_one_line(tmp_path, changes, message):
 @pytest.mark.parametrize("what", ["results", "history", "model", "student_top1"])
 def test_run_that_is_not_there_is_told(tmp_path, what):
     run = qkd_tf.Run(tmp_path)
-    with pytest.raises(ExperimentError, match=re.escape(f"{tmp_path} is no finished run")):
+    with pytest.raises(ExperimentError, match=re.escape(f"{tmp_path} is not a finished run")):
         getattr(run, what)
     assert repr(run) == f"Run('{tmp_path}', not finished)"
 
@@ -295,8 +297,8 @@ def named(name, function):
 def test_images_that_were_in_memory_are_not_opened_by_name(run_of_one_phase):
     with saved_flags():
         flags.FLAGS(["train", *(run_of_one_phase.path / "flags.txt").read_text().splitlines(), "--run_dir=elsewhere"])
-        with pytest.raises(SystemExit, match="were handed over in Python and are not kept; call qkd_tf.fit"):
-            train.main(["train"])
+        with pytest.raises(SystemExit, match="were given in Python and are not saved; call qkd_tf.fit"):
+            main(["train"])
 
 
 def test_results_file_is_json_that_people_read(run_of_one_phase):
@@ -324,7 +326,7 @@ def cut(monkeypatch):
 
     def call(function):
         with monkeypatch.context() as patch:
-            patch.setattr(train.Trainer, "run", end)
+            patch.setattr(job.Trainer, "run", end)
             with pytest.raises(Cut):
                 function()
 
@@ -368,8 +370,8 @@ def test_frozen_base_keeps_its_accuracy_and_its_statistics(tmp_path, transferred
     assert made.results["start_top1"]["quantized"] > 90
     printed = capsys.readouterr().out
     assert "note: 4 of 5 layers of the student transferred are frozen, trainable = False" in printed
-    assert "top-1 on 100 validation images: student quantized by calibration: " in printed
-    assert "the student is transferred, unchanged: on 32 pictures outputs differ by " in printed
+    assert "top-1 on 100 validation images: student after calibration: " in printed
+    assert "the student computes what transferred computes: on 32 pictures outputs differ by " in printed
     handoff = tf_keras.models.load_model(made.path / "handoff" / "student.keras", compile=False)
     for layer in transferred.get_layer("base").layers:
         if isinstance(layer, layers.BatchNormalization):
@@ -387,9 +389,9 @@ def teach(run_dir, teacher, **options):
 def test_weak_teacher_stops_the_run_in_a_line_and_a_flag_lets_it_pass(tmp_path, transferred, weak, cut):
     """At 6352718 it taught, and nothing was said."""
     if weak == "chance":
-        teacher, student, told = network(8), network(), "one class for all of them on"
+        teacher, student, told = network(8), network(), "always giving the same class on"
     else:
-        teacher, student, told = half_blind(transferred), transferred, "the student as it came on"
+        teacher, student, told = half_blind(transferred), transferred, "the student before training on"
     with pytest.raises(
         ExperimentError, match=f"^the teacher is right on .* % of 100 validation images, {told}"
     ) as caught:
@@ -410,8 +412,8 @@ def half_blind(model):
 def test_strong_teacher_teaches(tmp_path, transferred, cut, capsys):
     cut(lambda: teach(tmp_path / "run", transferred, sets=ALL))
     printed = capsys.readouterr().out
-    assert re.search(r"top-1 on 100 validation images: teacher, before training: (9.|100)\.", printed)
-    assert "top-1 on 100 validation images: student in float, before training: " in printed
+    assert re.search(r"top-1 on 100 validation images: teacher before training: (9.|100)\.", printed)
+    assert "top-1 on 100 validation images: student before training: " in printed
 
 
 def test_teacher_whose_pixels_have_to_be_told_is_refused(tmp_path, cut):
@@ -430,7 +432,9 @@ def test_teacher_with_nothing_to_train_is_refused_where_a_phase_would_train_it(t
     teacher = network(8)
     teacher.trainable = False
     pretrained = ("student",) if "full_precision" in phases else ("student", "teacher")
-    with pytest.raises(ExperimentError, match=f"is frozen, trainable = False, and {next(iter(phases))} would train it"):
+    with pytest.raises(
+        ExperimentError, match=f"is frozen .trainable = False., but {next(iter(phases))} would train it"
+    ):
         fit(tmp_path / "run", phases=phases, teacher=teacher, pretrained=pretrained)
     assert not (tmp_path / "run").exists()
 
@@ -439,7 +443,7 @@ def test_student_with_nothing_to_train_is_refused_where_full_precision_would_tra
     student = network()
     student.trainable = False
     with pytest.raises(
-        ExperimentError, match="is frozen, trainable = False, and full_precision trains it; set trainable"
+        ExperimentError, match="is frozen .trainable = False., but full_precision would train it; set trainable"
     ):
         fit(tmp_path / "run", student, phases={"full_precision": 1, "self_studying": 1}, pretrained=())
 

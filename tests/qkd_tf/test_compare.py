@@ -34,7 +34,7 @@ def test_markdown_has_a_row_for_each_run(make_finished_run):
     text = markdown(load([str(make_finished_run("w4")), str(make_finished_run("w2", 2, 80.0, 15_000, arena=None))]))
     assert "**digits, 360 test images**" in text
     assert (
-        "| 1 | w4 | resnet8 | W4A4 | 20,000 |  |  |  | 90.00 | 91.00 | 0.5 | 5,000 | bytes, ms an image, arena |"
+        "| 1 | w4 | resnet8 | W4A4 | 20,000 |  |  |  | 90.00 | 91.00 | 0.5 | 5,000 | bytes, ms per image, arena |"
         in text
     )
     assert "| 2 | w2 | resnet8 | W2A2 | 15,000 |  |  |  | 80.00 | 91.00 | 0.5 |  | bytes |" in text
@@ -52,9 +52,9 @@ def test_runs_on_other_images_stand_apart_and_this_is_said():
 @pytest.mark.parametrize(
     "fields, part",
     [
-        ({"runtime": "TFLM"}, "different runtimes, each file's own judge (a: LiteRT; b: TFLM)"),
+        ({"runtime": "TFLM"}, "different runtimes, the judge of each file (a: LiteRT; b: TFLM)"),
         ({"machine": "other"}, "different machines"),
-        ({"passed": False}, "Refused, not proven to be what was trained: b"),
+        ({"passed": False}, "Refused, not proven to be what was trained, and on no front: b"),
         ({"bits": "W4A4*"}, "--bits_rule"),
     ],
 )
@@ -127,13 +127,13 @@ def test_command_prints_writes_and_refuses(tmp_path, make_finished_run, capsys):
         assert capsys.readouterr().out == f"comparison of 2 runs: {tmp_path / name}\n"
         assert (tmp_path / name).read_text(encoding="utf-8") == text
     for arguments, part in (
-        ([*runs, "--output=runs.pdf"], "give a file of one of these"),
+        ([*runs, "--output=runs.pdf"], "give a file with one of these"),
         (
             [*runs, "--costs=bytes,weight"],
             "--costs has weight; choose from bytes, deflated, true_width, flash, latency, arena",
         ),
         ([*runs, f"--output={tmp_path}/gone/runs.md"], "No such file"),
-        ([str(tmp_path / "gone")], "is no folder"),
+        ([str(tmp_path / "gone")], "is not a folder"),
     ):
         with pytest.raises(SystemExit, match=part) as caught:
             start(*arguments)

@@ -51,7 +51,7 @@ def test_a_package_that_is_missing_or_of_another_version_is_told(monkeypatch):
         and "no-such-package" in missing.line()
         and "pip install -r requirements.txt" in missing.line()
     )
-    assert optional.ok is None and "exports then ask LiteRT alone" in optional.what
+    assert optional.ok is None and "exports are then checked on LiteRT only" in optional.what
 
 
 def test_python_of_another_version_is_told_with_the_line_that_mends_it(monkeypatch):
@@ -70,14 +70,14 @@ def test_windows_is_told_where_to_work(monkeypatch):
 def test_tflm_is_not_asked_for_where_it_has_no_wheel(monkeypatch, system, machine):
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    assert "Linux on x86-64 alone" in doctor.micro_remedy()
+    assert "only for Linux on x86-64" in doctor.micro_remedy()
 
 
 def test_a_full_disk_is_told(monkeypatch):
     usage = shutil.disk_usage(".")._replace(free=1 << 30)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     assert {finding.ok for finding in doctor.disk()} == {False}
-    assert all("1.0 GiB free" in finding.line() and "make room" in finding.line() for finding in doctor.disk())
+    assert all("1.0 GiB free" in finding.line() and "free some space" in finding.line() for finding in doctor.disk())
 
 
 def test_data_folder_is_listed_and_one_without_a_set_is_an_error_only_if_asked_for(tmp_path, monkeypatch):

@@ -239,7 +239,7 @@ def test_neither_labels_nor_teacher_leave_nothing_to_learn_from(phase, end, refu
 @pytest.mark.parametrize("options", [{"label_weight": 0.5}, {"distillation_weight_end": 0.0}])
 def test_note_tells_of_weights_of_distillation_where_none_is(options):
     (name,) = options
-    told = f"--{name}={options[name]} changes nothing"
+    told = f"--{name}={options[name]} has no effect"
     for phase, teacher in (("self_studying", None), ("tutoring", TAUGHT)):
         phases = (PhaseSpec(phase, 1, 0.01),)
         made = dataclasses.replace(experiment(phases, teacher), training=TrainingSpec(phases, **options))
@@ -301,7 +301,7 @@ def test_bits_rule_is_read_and_written(text, expected):
         ("=w4", "'regex=w4a8'"),
         ("stem=4", "'regex=w4a8'"),
         ("stem=a4w4", "'regex=w4a8'"),
-        ("(=w4", "no regular expression"),
+        ("(=w4", "not a regular expression"),
         ("stem=w9", "2 to 8"),
         ("stem=a1", "2 to 8"),
     ],
@@ -419,7 +419,7 @@ def test_rate_that_is_left_open_fits_the_weights_and_the_images(weights, rates, 
         experiment = flags.experiment_from_flags().on_images(num_train)
     assert {phase.learning_rate for phase in experiment.training.phases} == {found}
     notes = experiment.notes_on(num_train)
-    assert any("it trains at 0.001" in note for note in notes) == (found == 0.001)
+    assert any("its learning rate is 0.001" in note for note in notes) == (found == 0.001)
     assert any("lower --learning_rates=0.01 to 0.001" in note for note in notes) == bool(rates)
 
 

@@ -89,7 +89,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "--nomask_weight_gradient",
     ]
     assert set(flags.FLAGS) == {
-        *changed, "student_weights_std", "horizontal_flip", "signals", "narrow_range", "mask_weight_gradient",
+        *changed, "bits", "student_weights_std", "horizontal_flip", "signals", "narrow_range", "mask_weight_gradient",
         "jit_compile", "skip_broken_images", "deterministic", "trust_model_code", "allow_weak_teacher",
     }  # fmt: skip
     plain = parse(*base)
@@ -111,6 +111,15 @@ def test_every_flag_reaches_the_experiment(parse):
         assert parse(*base, f"--{name}") != plain, name
     with_mean = [*base, "--student_weights=w.h5", "--student_weights_mean=1"]
     assert parse(*with_mean, "--student_weights_std=2") != parse(*with_mean, "--student_weights_std=3")
+
+
+@pytest.mark.parametrize("bits, widths", [("4", (4, 4)), ("w2a8", (2, 8))])
+def test_bits_sets_both_widths_and_the_flag_file_has_these(parse, bits, widths):
+    quantization = parse(*SMALL, f"--bits={bits}").quantization
+    assert (quantization.weight_bits, quantization.activation_bits) == widths
+    lines = flags.flag_lines()
+    assert {f"--weight_bits={widths[0]}", f"--activation_bits={widths[1]}"} <= set(lines)
+    assert not any(line.startswith("--bits=") for line in lines)
 
 
 def test_lists_make_one_phase_each(parse):
@@ -141,23 +150,21 @@ def test_lists_of_different_lengths_are_refused_with_their_lengths(parse, argume
 AUTO = ("--bits=auto", "--max_flash_bytes=9000")
 
 
-def test_widths_that_are_to_be_found_take_the_place_of_those_that_are_given(parse):
+def test_widths_that_are_to_be_found_are_at_most_8_bits_and_the_flag_file_finds_them_again(parse):
     experiment = parse(*SMALL, *AUTO, "--epochs=1", "--phases=tutoring", "--bits_rule=.*=a4")
     spec = experiment.quantization
     assert (spec.finds_bits, spec.is_open, spec.weight_bits, spec.activation_bits) == (True, True, 8, 8)
-    assert flags.notes() == []
     lines = flags.flag_lines()
-    assert {"--bits=auto", "--weight_bits=8", "--activation_bits=8"} <= set(lines)
+    assert "--bits=auto" in lines
+    assert not any(line.startswith(("--weight_bits=", "--activation_bits=")) for line in lines)
     flags.FLAGS.unparse_flags()
-    assert parse(*lines) == experiment and flags.notes() == []
-    parse(*SMALL, "--weight_bits=4", "--epochs=1", "--phases=tutoring", *AUTO)
-    (note,) = flags.notes()
-    assert note.startswith("note: --bits=auto takes the place of --weight_bits=4: up to 8 bits for kernels")
+    assert parse(*lines) == experiment
 
 
-def test_widths_cannot_be_found_without_a_budget_nor_be_other_words(parse):
+def test_widths_cannot_be_found_without_a_budget_nor_beside_those_that_are_given(parse):
     assert "--bits=auto needs a budget; give --max_flash_bytes=N" in complaint(parse, *SMALL, "--bits=auto")
-    assert "--bits=best: auto is expected" in complaint(parse, *SMALL, "--bits=best")
+    told = complaint(parse, *SMALL, *AUTO, "--weight_bits=4")
+    assert told == "--bits=auto and --weight_bits=4 say the same thing; leave one of them out"
 
 
 @pytest.mark.parametrize(
@@ -206,16 +213,16 @@ def test_each_phase_may_have_widths_of_its_own(parse, phases, given, bits):
             "--phase_bits ends in w8a8, and the file is to have w4a4",
         ),
         (["--phase_bits=9,4,4"], "--phase_bits=9 is out of range; bit widths of 2 to 8"),
-        (["--phase_bits=w1a4,4,4"], "--phase_bits=1 is out of range"),
+        (["--phase_bits=w1a4,4,4"], "--phase_bits=w1a4 is out of range"),
         (["--phase_bits=32,4,4"], "--phase_bits=32 is out of range"),
-        (["--phase_bits=a4,4,4"], "--phase_bits=a4: widths are written as w4a4, or as 4 for both"),
-        (["--phase_bits=,4,4"], "--phase_bits=: widths are written as w4a4"),
-        (["--phase_bits=" + "9" * 5000 + ",4,4"], "widths are written as w4a4"),
+        (["--phase_bits=a4,4,4"], "--phase_bits=a4 is not understood; write w4a8, or 4 for"),
+        (["--phase_bits=,4,4"], "--phase_bits= is not understood; write w4a8"),
+        (["--phase_bits=" + "9" * 5000 + ",4,4"], " is not understood; write w4a8"),
         (
             ["--phase_bits=8,4", "--phases=full_precision,self_studying"],
             "--phase_bits: phase full_precision trains in float; its entry is 32",
         ),
-        (["--phase_bits=half,4", "--phases=full_precision,self_studying"], "--phase_bits=half: widths are written"),
+        (["--phase_bits=half,4", "--phases=full_precision,self_studying"], "--phase_bits=half is not understood"),
     ],
 )
 def test_widths_of_phases_that_do_not_fit_are_refused_in_a_line(parse, arguments, told):
@@ -251,14 +258,16 @@ def test_phases_and_epochs_that_are_left_open_are_settled_and_told(parse, argume
 @pytest.mark.parametrize(
     "argument, part",
     [
-        ("--epochs=1,2,x", "--epochs=x: int"),
-        ("--epochs=1,2,1.5", "--epochs=1.5: int"),
-        ("--learning_rates=fast", "--learning_rates=fast: float"),
-        ("--student_pixel_mean=grey", "--student_pixel_mean=grey: float"),
-        ("--teacher_pixel_std=a,b", "--teacher_pixel_std=a,b: float"),
+        ("--epochs=1,2,x", "--epochs=x: whole numbers"),
+        ("--epochs=1,2,1.5", "--epochs=1.5: whole numbers"),
+        ("--learning_rates=fast", "--learning_rates=fast: numbers"),
+        ("--student_pixel_mean=grey", "--student_pixel_mean=grey: numbers"),
+        ("--teacher_pixel_std=a,b", "--teacher_pixel_std=a,b: numbers"),
         ("--epochs=1,0,1", "phase co_studying has 0 epochs"),
         ("--phases=self_studying,co_studying,tutor", "'tutor'"),
         ("--weight_bits=1", "--weight_bits=1 "),
+        ("--bits=9", "--bits=9 is out of range"),
+        ("--bits=four", "--bits=four is not understood; write w4a8"),
         ("--activation_bits=16", "--activation_bits=16 "),
         ("--temperature=0", "--temperature=0.0 "),
         ("--validation_fraction=1", "--validation_fraction=1.0 "),
@@ -270,6 +279,11 @@ def test_phases_and_epochs_that_are_left_open_are_settled_and_told(parse, argume
 )
 def test_a_users_mistake_is_one_line(parse, argument, part):
     assert part in complaint(parse, *SMALL, argument)
+
+
+def test_bits_and_one_of_the_flags_that_it_stands_for_are_refused(parse):
+    told = complaint(parse, *SMALL, "--bits=4", "--activation_bits=8")
+    assert told == "--bits=4 and --activation_bits=8 say the same thing; leave one of them out"
 
 
 def test_run_dir_must_be_given(parse):

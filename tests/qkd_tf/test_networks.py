@@ -11,7 +11,14 @@ import tf_keras
 from tf_keras import layers, regularizers
 
 from qkd_tf import flags, networks
-from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec, TargetSpec
+from qkd_tf.experiment import (
+    ExperimentError,
+    NetworkSpec,
+    PixelNormalization,
+    QuantizationSpec,
+    TargetSpec,
+    require_network,
+)
 from qkd_tf.models import zoo
 from tests.saved_flags import saved_flags
 
@@ -64,15 +71,17 @@ def test_folder_of_a_saved_model_is_told_from_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "saved_model.pb").touch()
-    with pytest.raises(ExperimentError, match="--student=mine is a folder; of a SavedModel give --student=./mine"):
-        networks.check_name(NetworkSpec("mine", PIXELS), "--student")
+    with pytest.raises(ExperimentError, match="--student=mine is a folder; write a SavedModel as --student=./mine"):
+        require_network(NetworkSpec("mine", PIXELS), "--student")
 
 
-def test_unknown_name_is_refused_but_paths_and_builders_are_looked_at_later():
+def test_unknown_name_and_missing_file_are_refused_and_builders_are_looked_at_later(tmp_path):
     with pytest.raises(ExperimentError, match="unknown --student 'resnet21'"):
-        networks.check_name(NetworkSpec("resnet21", PIXELS), "--student")
-    for name in ("mine:build", "mine.keras", "./saved", "resnet20"):
-        networks.check_name(NetworkSpec(name, PIXELS), "--student")
+        require_network(NetworkSpec("resnet21", PIXELS), "--student")
+    with pytest.raises(ExperimentError, match="no model at ./saved"):
+        require_network(NetworkSpec("./saved", PIXELS), "--student")
+    for name in ("mine:build", str(tmp_path), "resnet20"):
+        require_network(NetworkSpec(name, PIXELS), "--student")
 
 
 @pytest.mark.parametrize("weights, own", [(IMAGENET, PIXELS), (PixelNormalization((10.0,), (50.0,)), PIXELS)])
@@ -88,7 +97,7 @@ def test_weights_of_the_zoo_are_taken_from_their_normalization_to_the_networks_o
     student, notes = networks.build_student(spec, (32, 32, 3), 10)
     rescaling = student.get_layer("normalization")
     assert (rescaling.scale, rescaling.offset) == (1 / 64, -2.0)
-    assert "the first kernel is adapted to it" in notes[0]
+    assert "the first kernel is adapted" in notes[0]
 
     first = next(layer.name for layer in trained.layers if isinstance(layer, layers.BatchNormalization))
     got, expected = (
@@ -180,7 +189,8 @@ def test_trained_network_reads_the_pixels_that_were_told(build, randomize):
 
 def test_new_teacher_without_normalization_gets_ours_and_that_is_noted():
     teacher, notes = networks.build_teacher(NEW, SHAPE, 5, user())
-    assert notes == ["note: the teacher user does not normalise its pixels itself; it reads mean 128 and deviation 64"]
+    (note,) = notes
+    assert note.endswith("itself, so it gets them normalised by mean 128 and deviation 64")
     rescaling = teacher.get_layer("pixel_normalization")
     assert (rescaling.scale, rescaling.offset) == (1 / 64, -2.0)
 
@@ -195,7 +205,7 @@ def test_builders_student_without_normalization_is_told_what_it_reads(tmp_path, 
     monkeypatch.syspath_prepend(tmp_path)
     _, notes = networks.build_student(NetworkSpec("bare_student:build", PIXELS), SHAPE, 5)
     (note,) = notes
-    assert "here it reads them under mean 128 and deviation 64" in note and "--student_weights_mean" in note
+    assert "so it gets them normalised by mean 128 and deviation 64" in note and "--student_weights_mean" in note
 
 
 # How a teacher may give probabilities -> what makes them of logits.
@@ -226,7 +236,7 @@ def test_teacher_teaches_logits_whatever_made_its_probabilities(end, randomize):
     logits, expected = predict(teacher, pictures()), predict(model, pictures())
     np.testing.assert_allclose(softmax(logits), expected, atol=1e-6)
     assert np.abs(logits.sum(-1) - 1).max() > 0.1
-    assert len(notes) == 1 and ("softmax at the end" in notes[0] or "their logarithms teach" in notes[0])
+    assert len(notes) == 1 and ("softmax at the end" in notes[0] or "their logarithms are used as logits" in notes[0])
 
 
 @pytest.mark.parametrize("units", [1, 5])
@@ -237,7 +247,7 @@ def test_sigmoids_that_no_layer_tells_of_teach_as_they_are_and_that_is_noted(uni
     model = randomize(tf_keras.Model(pixels, layers.Lambda(lambda x: 1 / (1 + tf.exp(-x)))(x), name="user"))
     teacher, notes = networks.build_teacher(TRAINED, SHAPE, max(2, units), model)
     (note,) = [note for note in notes if "between 0 and 1" in note]
-    assert "if it is sigmoids, end the teacher before them" in note
+    assert "if they come from sigmoids, leave the sigmoids out" in note
     np.testing.assert_allclose(predict(teacher, pictures())[:, -units:], predict(model, pictures()), rtol=1e-5)
 
 
@@ -262,13 +272,13 @@ def test_regularizers_of_the_user_are_told_to_be_left_out(build, role):
     model = user(layers.Rescaling(1 / 64), kernel_regularizer=regularizers.L2(0.1))
     network = build(NEW, SHAPE, 5, model)
     (note,) = [note for note in network.notes if "regularizers" in note]
-    assert f"the {role}'s own regularizers, of conv, are left out" in note and "--weight_decay" in note
+    assert f"the {role}'s own regularizers, in conv, are not used" in note and "--weight_decay" in note
 
 
 def test_many_regularizers_are_counted():
     convs = [layers.Conv2D(3, 1, name=f"c{n}", bias_regularizer="l1") for n in range(6)]
     _, notes = networks.build_student(NEW, SHAPE, 5, user(layers.Rescaling(1 / 64), *convs))
-    assert "of c0, c1, c2 and 3 more layers, are left out" in notes[0]
+    assert "in c0, c1, c2 and 3 more layers, are not used" in notes[0]
 
 
 @pytest.mark.parametrize("build, role", [(networks.build_student, "student"), (networks.build_teacher, "teacher")])
@@ -309,7 +319,7 @@ def test_teacher_of_the_zoo_trains_as_it_is_and_is_proven_by_nothing():
 def test_what_was_compared_becomes_a_note(randomize):
     network = networks.build_student(TRAINED, SHAPE, 5, randomize(user(layers.Rescaling(1 / 64))))
     network.prove(pictures())
-    assert "the student is user, unchanged: on 4 pictures outputs differ by" in network.notes[-1]
+    assert "the student computes what user computes: on 4 pictures outputs differ by" in network.notes[-1]
 
 
 @pytest.mark.parametrize("num_classes", [2, 5])
@@ -318,7 +328,7 @@ def test_teacher_of_one_unit_is_for_two_classes_alone(num_classes, randomize):
     x = layers.Dense(1, activation="sigmoid")(layers.Flatten()(layers.Rescaling(1 / 255)(pixels)))
     model = randomize(tf_keras.Model(pixels, x))
     if num_classes == 5:
-        with pytest.raises(ExperimentError, match="tells 1 classes apart, the data set has 5"):
+        with pytest.raises(ExperimentError, match="has 1 classes, the data set has 5"):
             networks.build_teacher(TRAINED, SHAPE, num_classes, model)
         return
     teacher, _ = networks.build_teacher(TRAINED, SHAPE, num_classes, model)
@@ -359,7 +369,7 @@ def test_means_of_other_channels_than_the_pictures_have_are_refused(build):
 )
 def test_limit_of_the_target_is_an_error(make_residual_student, target, message, capsys):
     with pytest.raises(ExperimentError, match=message):
-        networks.checked_plan(make_residual_student(), SPEC, target)
+        networks.checked_plan(make_residual_student(), SPEC, target, every_layer=True)
     assert "depthwise" in capsys.readouterr().out
 
 
@@ -374,11 +384,11 @@ def test_a_budget_below_the_fewest_bits_is_refused_with_the_least_that_is_possib
 ):
     small = TargetSpec(target, max_flash_bytes=900, weight_storage=storage)
     with pytest.raises(
-        ExperimentError, match=r"--max_flash_bytes=900: --bits=auto needs ([\d,]+) bytes at the"
+        ExperimentError, match=r"--max_flash_bytes=900 is too little: --bits=auto needs at least [\d,]+ bytes"
     ) as told:
         networks.checked_plan(make_residual_student(), AUTO, small)
     assert ("--weight_storage=int4_all packs more" in str(told.value)) == more
-    least = int(re.search("needs ([\\d,]+) bytes", str(told.value))[1].replace(",", ""))
+    least = int(re.search("at least ([\\d,]+) bytes", str(told.value))[1].replace(",", ""))
     enough = dataclasses.replace(small, max_flash_bytes=least)
     assert set(networks.checked_plan(make_residual_student(), AUTO, enough).weight_grids) == {
         *("stem", "depthwise", "linear", "logits")
@@ -397,9 +407,13 @@ def test_widths_of_another_network_are_refused(make_residual_student):
 
 
 def test_limits_that_hold_pass(make_residual_student, capsys):
-    networks.checked_plan(make_residual_student(), SPEC, TargetSpec("microcontroller", 10_000, 10_000))
+    target = TargetSpec("microcontroller", 10_000, 10_000)
+    networks.checked_plan(make_residual_student(), SPEC, target, every_layer=True)
     printed = capsys.readouterr().out
     assert "stem" in printed and "multiply-adds" in printed and "REFUSED" not in printed
+    networks.checked_plan(make_residual_student(), SPEC, target)
+    printed = capsys.readouterr().out
+    assert "stem" not in printed and "multiply-adds" in printed and "python -m qkd_tf.preflight" in printed
 
 
 @pytest.mark.parametrize(
@@ -534,7 +548,7 @@ def test_networks_that_cannot_read_signals_are_told():
     assert model.input_shape == (None, 12, 6, 1)
     with pytest.raises(ExperimentError, match=r"of shape \(12, 3, 1\), .*; features.reshape\(-1, 12, 3, 1\) has that"):
         networks.build_student(on_signals("in_memory:trained:user"), (12, 3), 5, hearing((12, 3, 1)))
-    with pytest.raises(ExperimentError, match=r"\(11, 3\), the data set gives \(12, 3\); give a network that reads"):
+    with pytest.raises(ExperimentError, match=r"\(11, 3\), the data set has \(12, 3\); give a network that reads"):
         networks.build_student(on_signals("in_memory:trained:user"), (12, 3), 5, hearing((11, 3)))
     for told, flag in (({"is_told": True}, "student_pixel"), ({"weights_normalization": OTHERS}, "student_weights")):
         with pytest.raises(

@@ -96,9 +96,9 @@ def test_grey_model_and_pictures_of_other_sizes():
     write_pictures(size=(20, 31), spread=3)
     write_model(channels=1, front=[layers.Rescaling(1 / 255)])
     lines, text = write("--target=microcontroller", "--bits=w3a5")
-    assert {"--image_size=12x16", "--image_channels=1", "--weight_bits=3", "--activation_bits=5"} <= set(lines)
+    assert {"--image_size=12x16", "--image_channels=1", "--bits=w3a5"} <= set(lines)
     assert "--target=microcontroller" in lines and "# --resize=squash" in text
-    assert "up to 4 bits two weights share a byte" in text
+    assert "--weight_bits=" not in text
 
 
 def test_network_by_name_without_a_test_folder():
@@ -140,7 +140,7 @@ def test_pixels_that_no_answer_tells_are_left_to_the_user(capsys):
         "to decide in my.flags: model.keras does not say which pixels it was trained on; of 22 training pictures"
         in told
     )
-    with pytest.raises(SystemExit, match="does not normalise its pixels itself; say which normalisation"):
+    with pytest.raises(SystemExit, match="does not normalise its pixels itself; give the normalization"):
         start("qkd_tf.preflight", ["--flagfile=my.flags"])
 
 
@@ -188,11 +188,11 @@ def test_signals_have_no_flags_of_pictures():
         (["--output=my.txt"], "error: --output=my.txt does not end in .flags"),
         (["--output=NOWHERE/my.flags"], "error: --output=NOWHERE/my.flags: there is no folder NOWHERE"),
         (["--run_dir=PICTURES"], "error: --output=my.flags: PICTURES is there already"),
-        (["--bits=4", "--weight_bits=3"], "error: --bits=4 sets both --weight_bits and --activation_bits"),
-        (["--bits=four"], "error: --bits=four: widths are written as w4a4"),
-        (["--bits=9"], "error: --weight_bits=9 is out of range"),
+        (["--bits=4", "--weight_bits=3"], "error: --bits=4 and --weight_bits=3 say the same thing"),
+        (["--bits=four"], "error: --bits=four is not understood; write w4a8"),
+        (["--bits=9"], "error: --bits=9 is out of range"),
         (["--max_flash_bytes=9"], "error: the student needs "),
-        (["--student=three.keras"], "error: three.keras tells 3 classes apart, the data set has 2"),
+        (["--student=three.keras"], "error: three.keras has 3 classes, the data set has 2"),
         (["--teacher=large.keras"], "error: --student=model.keras reads 12x16 and --teacher=large.keras reads 24x16 "),
         (["--teacher=fresh.keras"], "error: --teacher=fresh.keras is not trained"),
     ],

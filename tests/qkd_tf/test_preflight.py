@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 from qkd_tf.experiment import QuantizationSpec
 from tests.in_process import start
@@ -67,7 +68,7 @@ def test_a_batch_larger_than_the_set_is_refused_behind_what_the_network_is(capsy
     [
         (
             "--augment=math:floor",
-            "error: --augment=math:floor fails as augment(images, seed) in a graph of TensorFlow: ",
+            "error: --augment=math:floor fails as augment(images, seed) in a TensorFlow graph: ",
         ),
         ("--class_weights=1,2", "error: --class_weights has 2 numbers and there are 10 classes; "),
     ],
@@ -76,3 +77,17 @@ def test_training_habits_that_do_not_fit_are_refused(argument, message):
     with pytest.raises(SystemExit) as end:
         start("qkd_tf.preflight", ["--dataset=digits", "--student=convnet_small", argument])
     assert end.value.code.startswith(message) and "\n" not in end.value.code
+
+
+def test_pictures_that_have_the_size_already_are_told_before_the_training(tmp_path, capsys):
+    for split, number in (("train", 4), ("test", 1)):
+        for name, value in (("ant", 0), ("bee", 200)):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for index in range(number):
+                Image.new("RGB", (8, 8), (value + index,) * 3).save(folder / f"{index}.png")
+    flags = [f"--dataset=folder:{tmp_path}", "--image_size=8", "--batch_size=4", "--validation_fraction=0.25"]
+    start("qkd_tf.preflight", [*flags, "--student=convnet_small"])
+    told = capsys.readouterr().out
+    assert told.count("note: pictures already have 8x8 pixels, and are still enlarged and cropped; ") == 1
+    assert told.splitlines()[-1] == "next: python -m qkd_tf.train with the same flags and --run_dir=runs/NAME"

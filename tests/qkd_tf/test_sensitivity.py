@@ -125,7 +125,9 @@ def test_suggestion_is_the_least_loss_that_has_room(num_bytes, expected):
 
 
 def test_a_budget_that_no_width_reaches_is_refused():
-    with pytest.raises(ExperimentError, match="--max_weight_bytes=100: at the fewest of these bits 782 bytes"):
+    with pytest.raises(
+        ExperimentError, match="--max_weight_bytes=100 is too little: the fewest of these bits need 782 bytes"
+    ):
         sensitivity.suggest(ROWS, TRAINED, budget(100))
 
 
@@ -133,8 +135,8 @@ def test_a_budget_that_no_width_reaches_is_refused():
     "arguments, message",
     [
         ([], "--run_dir is missing"),
-        (["--run_dir=DIR/none"], "DIR/none is no run: it has no flags.txt"),
-        (["--run_dir=DIR", "--try_bits=4,x"], "--try_bits=4,x: whole numbers"),
+        (["--run_dir=DIR/none"], "DIR/none is not a run: it has no flags.txt"),
+        (["--run_dir=DIR", "--try_bits=4,x"], "--try_bits=4,x: give whole numbers"),
         (["--run_dir=DIR", "--try_bits=9"], "--try_bits=9 is out of range"),
         (["--run_dir=DIR"], "handoff has no manifest.json"),
         (["--run_dir=DIR", "--output=DIR/small.flags"], "--output=DIR/small.flags needs a budget"),
@@ -192,3 +194,16 @@ def test_flag_file_is_the_same_experiment_with_the_rules_behind_its_own_and_anot
         run_dir=str(tmp_path / "small"),
         quantization=dataclasses.replace(expected.quantization, bits_rule=rules),
     )
+
+
+def test_flag_file_of_a_run_that_found_its_widths_has_these_and_does_not_find_others(tmp_path):
+    lines = ["--dataset=digits", "--bits=auto", "--max_flash_bytes=9000", "--run_dir=old"]
+    with saved_flags(sensitivity.FLAGS):
+        sensitivity.FLAGS(["sensitivity", *lines])
+        text = sensitivity.flag_file(sensitivity.FLAGS, ["a=w4"], [ROWS[3]], tmp_path / "small")
+    assert "--bits=" not in text
+    with saved_flags():
+        FLAGS(["train", *text.splitlines()])
+        found = experiment_from_flags(FLAGS).quantization
+    assert (found.finds_bits, found.weight_bits, found.activation_bits) == (False, 8, 8)
+    assert found.bits_rule == ("a=w4", "small=w2a2")

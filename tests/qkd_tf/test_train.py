@@ -11,14 +11,17 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import app
 
 import tflite_export
-from qkd_tf import data, flags, train
+from qkd_tf import data, flags
 from qkd_tf.data import pipeline
 from qkd_tf.experiment import DataSpec, NetworkSpec, PixelNormalization
 from qkd_tf.models import weights, zoo
 from qkd_tf.storage import folder_lock
 from qkd_tf.storage.saved_model import load_model
+from qkd_tf.train import job
+from qkd_tf.train.__main__ import main
 from tests.saved_flags import saved_flags
 
 DIGITS = ("--dataset=digits", "--student=convnet_small", "--student_pixel_mean=0", "--student_pixel_std=128")
@@ -33,7 +36,7 @@ def start(*arguments):
     """What `python -m qkd_tf.train` does, in this process."""
     with saved_flags():
         flags.FLAGS(["train", *arguments])
-        train.main(["train"])
+        main(["train"])
 
 
 def complaint(*arguments):
@@ -102,7 +105,7 @@ def test_calibration_alone_uses_the_whole_grid_for_every_channel(tmp_path):
 
 def test_flags_txt_starts_the_finished_run_again_without_training(run_dir, capsys, monkeypatch):
     logits = (run_dir / "handoff" / "student_logits.npy").read_bytes()
-    monkeypatch.setattr(train.Trainer, "_run_phase", None)
+    monkeypatch.setattr(job.Trainer, "_run_phase", None)
     start(f"--flagfile={run_dir / 'flags.txt'}")
     assert f"python -m tflite_export --run_dir={run_dir}" in capsys.readouterr().out
     assert (run_dir / "handoff" / "student_logits.npy").read_bytes() == logits
@@ -165,7 +168,7 @@ def no_training(monkeypatch):
     def run(self):
         pytest.fail("training has begun")
 
-    monkeypatch.setattr(train.Trainer, "run", run)
+    monkeypatch.setattr(job.Trainer, "run", run)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -186,7 +189,7 @@ def no_training(monkeypatch):
         ([*ONE_PHASE, "--student_pixel_mean=12.5"], "--student_pixel_mean=12.5"),
         ([*ONE_PHASE, "--validation_fraction=0.0001"], "--validation_fraction"),
         ([*ONE_PHASE, *AUTO, "--max_flash_bytes=9000"], "this one begins with random weights; give --student_weights"),
-        ([*FROM_FLOAT, *AUTO, "--max_flash_bytes=900"], "--max_flash_bytes=900: --bits=auto needs"),
+        ([*FROM_FLOAT, *AUTO, "--max_flash_bytes=900"], "--max_flash_bytes=900 is too little: --bits=auto needs"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_nothing_is_written(tmp_path, arguments, part):
@@ -229,7 +232,7 @@ def auto(tmp_path, monkeypatch):
 
 def test_a_file_of_the_widths_that_are_found_is_within_the_budget(auto, tmp_path, capsys):
     start(*auto, f"--run_dir={tmp_path / 'run'}")
-    assert "for 3,600 bytes, at most " in capsys.readouterr().out
+    assert "rules for 3,600 bytes: at most " in capsys.readouterr().out
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     widths = [row["num_bits"] for row in results["coverage"] if row["tensor"] == "kernel"]
     assert widths == results["experiment"]["quantization"]["found_bits"] and set(widths) == {4, 8}
@@ -246,10 +249,10 @@ def test_a_run_that_was_stopped_behind_its_widths_does_not_find_them_again_and_i
     runs = [tmp_path / name for name in ("whole", "stopped")]
     start(*auto, f"--run_dir={runs[0]}")
     with monkeypatch.context() as patched:
-        patched.setattr(train, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patched.setattr(job, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit):
             start(*auto, f"--run_dir={runs[1]}")
-    monkeypatch.setattr(train, "find_bits", None)  # it is done
+    monkeypatch.setattr(job, "find_bits", None)  # it is done
     start(f"--flagfile={runs[1] / 'flags.txt'}")
     whole, stopped = ([*np.load(run / "handoff" / "weights.npz").values()] for run in runs)
     assert all(np.array_equal(*pair) for pair in zip(whole, stopped, strict=True))
@@ -278,12 +281,12 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_ends_in_one_line_that_says_how_to_go_on(tmp_path, monkeypatch, capsys, number, code):
-    monkeypatch.setattr(train, "run", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(job, "run", lambda *_: os.kill(os.getpid(), number))
     with pytest.raises(SystemExit) as caught:
         start(*SMALL, f"--run_dir={tmp_path / 'run'}")
     assert caught.value.code == code
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("stopped by SIG")]
-    assert line.endswith("the same command goes on from the last checkpoint")
+    assert line.endswith("the same command resumes from the last checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -300,16 +303,14 @@ def test_a_disk_that_refuses_is_one_line(tmp_path, monkeypatch, error, told):
     def refuse(*_):
         raise error
 
-    monkeypatch.setattr(train, "run", refuse)
+    monkeypatch.setattr(job, "run", refuse)
     message = complaint(*SMALL, f"--run_dir={tmp_path / 'run'}")
-    assert told in message and message.endswith(
-        "when that is mended, the same command goes on from the last checkpoint"
-    )
+    assert told in message and message.endswith("; fix that, and the same command resumes from the last checkpoint")
 
 
 def test_arguments_that_are_no_flags_are_refused():
-    with pytest.raises(train.app.UsageError, match="resnet8"):
-        train.main(["train", "resnet8"])
+    with pytest.raises(app.UsageError, match="resnet8"):
+        main(["train", "resnet8"])
 
 
 def test_command_exits_with_one_line_and_without_traceback(tmp_path):
@@ -346,7 +347,7 @@ def test_label_deep_in_a_streamed_split_ends_training_in_a_line(tmp_path, monkey
     message = complaint(*DIGITS, *ONE_PHASE, f"--run_dir={tmp_path}/run", "--batch_size=64")
     assert message == (
         "error: digits cannot be read: assertion failed: [the train split of digits has the label] [10]; "
-        "prepare the set again, or mend the file"
+        "prepare the set again, or repair the file"
     )
 
 

@@ -14,12 +14,12 @@ from tf_keras import layers
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.storage import durable, folder_lock
 from tflite_export import exporter
+from tflite_export.export_error import ExportError
 from tflite_export.export_folder import ExportFolder, target_of
 from tflite_export.exporter import export
 from tflite_export.flatbuffer import compress
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.inference.runtimes import RUNTIMES, absence, infer
-from tflite_export.load import ExportError
 from tflite_export.proof.gate import Gate
 
 
@@ -83,14 +83,15 @@ def test_honest_run_exits_with_0_and_says_where_the_file_is(honest, folders):
     size = (target / "export" / "model.tflite").stat().st_size
     lines = honest.stdout.splitlines()
     notes = [line for line in lines if line.startswith("note: ")]
-    *runtimes, first, last = lines[len(notes) :]
-    assert any("weights are stored as int8: no other is faster" in note for note in notes)
+    *runtimes, first, report, last = lines[len(notes) :]
+    assert any("weights are stored as int8: no other storage runs faster" in note for note in notes)
     assert first.startswith(f"verified: {target}/export/model.tflite: {size:,} bytes; top-1 ")
-    assert " % on 32 test images as litert computes it; quantized student in floating point " in first
+    assert " % on 32 test images (litert); student in floating point " in first
     asked = [name for name in RUNTIMES if absence(name) is None]
     assert [line.split(":")[0] for line in runtimes] == asked
-    assert all("computes what was predicted for it: 100.00 % (all tensors of 32 images" in line for line in runtimes)
-    assert last == f"report: {target}/report.html"
+    assert all("100.00 % of the integers are as predicted (all tensors of 32 images" in line for line in runtimes)
+    assert report == f"report: {target}/report.html"
+    assert last == f"next: {target}/export/phone/README.md says how to run the file on the device"
 
 
 def test_honest_run_leaves_file_labels_verification_and_report(honest, folders, residual):
@@ -131,9 +132,9 @@ def test_input_type_is_what_was_asked_for(honest, ends, folders):
         ("no_handoff", "lacks student.keras"),
         ("no_results", "has no results.json"),
         ("cut_results", "results.json is not the JSON object that was written; run"),
-        ("other_handoff", "results.json tells of another handoff; run"),
-        ("retired", "--min_top1_agreement is retired: how many classes agree is reported, and refuses no file"),
-        ("int4", "an Ethos-U NPU does not take it"),
+        ("other_handoff", "results.json and handoff/ are of two trainings; run"),
+        ("retired", "--min_top1_agreement is retired; leave it out: top-1 agreement is reported and refuses no file"),
+        ("int4", "an Ethos-U NPU does not run it"),
         ("typo", "--runtimes has tfml; choose from litert, litert_reference, tflm"),
     ],
 )
@@ -242,9 +243,9 @@ def test_lookup_tables_that_take_more_flash_with_their_code_are_not_written(
     run_dir = make_run(randomize(model), QuantizationSpec(weight_bits=bits, activation_bits=4)).path
     verification = export(run_dir, "microcontroller", runtimes=())
     assert verification["passed"] and "compressed" not in verification
-    (note,) = [n for n in verification["notes"] if n.startswith("no lookup-table file was written: with the code that")]
+    (note,) = [n for n in verification["notes"] if n.startswith("no lookup-table file was written: with its decoder")]
     size = verification["file"]["bytes"]
-    assert note.endswith(f"bytes of flash, model.tflite takes {size:,}") and verification["flash_bytes"] == size
+    assert note.endswith(f"bytes of flash, and model.tflite takes {size:,}") and verification["flash_bytes"] == size
     assert not (run_dir / "export" / "model.compressed.tflite").exists()
 
 
@@ -261,7 +262,7 @@ def test_failed_gate_is_a_failing_exit_that_tells_why(ends, folders):
     end = ends["unlike"]
     assert isinstance(end["code"], str) and end["code"].startswith("error: ")
     assert "was refused" in end["code"] and "\n" not in end["code"]
-    assert "worse beyond chance than 100.00 %, the student's in floating point: of 32 images" in end["err"]
+    assert "which is not by chance below the student's 100.00 % in floating point: of 32 images" in end["err"]
     assert f"{folders['unlike']}/report.html has the reasons" in end["code"]
     assert not any(line.startswith(("litert", "report")) for line in end["out"].splitlines())
 

@@ -20,11 +20,12 @@ from ai_edge_litert import schema_py_generated as schema
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.storage import durable
 from tflite_export.check import check
+from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.footprint import check_footprint
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.inference import runtimes
-from tflite_export.load import ExportError, load_handoff
+from tflite_export.load import load_handoff
 from tflite_export.proof.gate import Gate
 from tflite_export.proof.verification import unlike, verify
 from tflite_export.rebuilding.rebuild import rebuild
@@ -238,7 +239,7 @@ def test_bytes_of_another_packing_never_reach_an_interpreter(residual, edit, mon
         verification = verify(content, residual.graph, residual.handoff, Gate(), PHONE, ())
         assert verification["passed"] is False
         assert [line.split(";")[0] for line in verification["failures"]] == [
-            "every tensor and operator is as expected, and yet the bytes are not as the exporter packs them"
+            "all tensors and operators are as expected, but the bytes are not packed as this version packs them"
         ]
     assert asked == []
 
@@ -251,7 +252,7 @@ def test_description_is_the_files_own(residual):
 def test_huge_file_is_not_read(run_folder, tmp_path):
     with open(tmp_path / "huge.tflite", "wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(ExportError, match="huge.tflite has 1,099,511,627,776 bytes; what .* becomes has less than"):
+    with pytest.raises(ExportError, match="huge.tflite has 1,099,511,627,776 bytes; a file of .* has less than"):
         check(tmp_path / "huge.tflite", run_folder.handoff, "phone", [])
 
 
@@ -287,8 +288,8 @@ def to_text_without_end(path):
 @pytest.mark.parametrize(
     "become, message",
     [
-        (to_elsewhere, "is no file of that folder"),
-        (to_pipe, "is no file of that folder"),
+        (to_elsewhere, "is not a file in that folder"),
+        (to_pipe, "is not a file in that folder"),
         (to_text_without_end, "has 1,099,511,627,776 bytes"),
     ],
 )

@@ -7,7 +7,8 @@ import pytest
 from qkd_tf.contract.grid import unsigned_grid, weight_grid
 from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.storage import durable
-from tflite_export.load import ExportError, load_handoff
+from tflite_export.export_error import ExportError
+from tflite_export.load import load_handoff
 
 FILES = (
     "student.keras",
@@ -38,7 +39,7 @@ def test_missing_file_is_named_with_the_command_that_writes_it(folder, name):
     (folder / name).unlink()
     with pytest.raises(ExportError) as caught:
         load_handoff(folder)
-    assert str(caught.value) == f"{folder} lacks {name}; run python -m qkd_tf.train to its end first, it writes them"
+    assert str(caught.value) == f"{folder} lacks {name}; run python -m qkd_tf.train to its end first, which writes them"
 
 
 def test_all_missing_files_are_listed_at_once(tmp_path):

@@ -19,9 +19,10 @@ from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.storage import durable
 from qkd_tf.storage.run_folder import RunFolder
 from tflite_export import split
+from tflite_export.export_error import ExportError
 from tflite_export.exporter import export
 from tflite_export.flatbuffer.convert import convert
-from tflite_export.load import ExportError, load_handoff
+from tflite_export.load import load_handoff
 from tflite_export.proof.gate import Gate
 from tflite_export.proof.verification import examine
 from tflite_export.rebuilding.rebuild import rebuild
@@ -183,11 +184,11 @@ def swap_labels(root):
 SPOILED = {
     "no folder": (shutil.rmtree, "it cannot be read again: --dataset=folder:.* is not a folder"),
     "a picture less": (lambda root: (root / "test" / "class 0" / "0.png").unlink(), r"\[35, 8, 8, 3\] has become \(34"),
-    "a pixel": (spoil_pixel, "no longer what training read: a pixel, a label or their order is another; put the"),
-    "labels": (swap_labels, "no longer what training read: a pixel, a label or their order is another; put the"),
+    "a pixel": (spoil_pixel, "no longer what training read: a pixel, a label or their order has changed; put the"),
+    "labels": (swap_labels, "no longer what training read: a pixel, a label or their order has changed; put the"),
     "no picture": (
         lambda root: (root / "test" / "class 0" / "0.png").write_bytes(b"\xff\xd8no picture"),
-        "the test split cannot be read again: folder:.* cannot be read: .*; prepare the set again, or mend the file",
+        "the test split cannot be read again: folder:.* cannot be read: .*; prepare the set again, or repair the file",
     ),
 }
 
@@ -215,7 +216,7 @@ def test_pictures_that_go_while_a_file_is_judged_end_it_and_are_no_fault_of_the_
 def test_strangers_handoff_has_nothing_downloaded(moved, name):
     _, folder = moved
     change_record(folder, data=recorded(folder)["data"] | {"name": name})
-    with pytest.raises(ExportError, match="which is no data set of this machine"):
+    with pytest.raises(ExportError, match="which is not a data set on this machine"):
         load_handoff(folder)
 
 

@@ -62,9 +62,7 @@ def test_honest_file_passes_whatever_its_input_and_storage(ends, files, name):
 def test_every_runtime_is_told_of(ends):
     asked = [name for name in RUNTIMES if absence(name) is None]
     assert [
-        line.split(":")[0]
-        for line in ends["honest"]["out"].splitlines()
-        if ": computes what was predicted for it" in line
+        line.split(":")[0] for line in ends["honest"]["out"].splitlines() if " of the integers are as predicted" in line
     ] == asked
 
 
@@ -90,13 +88,13 @@ def test_damaged_file_is_refused_with_a_failing_exit(ends, files, name, failure)
 @pytest.mark.parametrize(
     "name, words",
     [
-        ("no_flag", "--tflite is missing; --tflite=FILE --handoff=DIR name what to compare"),
+        ("no_flag", "--tflite is missing; give --tflite=FILE and --handoff=DIR"),
         ("no_handoff", "--handoff is missing"),
-        ("no_file", "none.tflite is no file; give an exported one"),
+        ("no_file", "none.tflite is not a file; give a file such as"),
         ("no_folder", "lacks student.keras"),
-        ("tables", "tables.tflite has lookup tables; its export held it against model.tflite"),
+        ("tables", "tables.tflite has lookup tables; its export compared it with model.tflite"),
         ("typo", "--runtimes has tfml; choose from litert, litert_reference, tflm"),
-        ("no_place", "lies in no folder; make"),
+        ("no_place", ": there is no folder "),
     ],
 )
 def test_mistake_is_one_line_and_a_failing_exit(ends, name, words):

@@ -1,1 +1,1 @@
-"""What goes to an engineer with a file that passed."""
+"""The files that go to an engineer with a file that passed."""

@@ -53,8 +53,8 @@ def at_8_bits(graph: IntegerGraph) -> IntegerGraph:
 def rows(figures: dict) -> list[tuple[str, str, str]]:
     """(What, of this file, with 8-bit weights), for people."""
     texts = {
-        "cycles": ("cycles an inference", "{:,}"),
-        "milliseconds": ("milliseconds an inference", "{:.3g}"),
+        "cycles": ("cycles per inference", "{:,}"),
+        "milliseconds": ("milliseconds per inference", "{:.3g}"),
         **{name: (name.removesuffix("_bytes").replace("_", " ") + ", bytes", "{:,}") for name in MEMORIES},
         "npu_operators": ("operators on the NPU", "{}"),
         "cpu_operators": ("operators on the CPU", "{}"),

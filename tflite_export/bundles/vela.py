@@ -10,7 +10,7 @@ import sys
 import tempfile
 from importlib import metadata
 
-from tflite_export.load import ExportError
+from tflite_export.export_error import ExportError
 
 # Of Vela 5.2's --accelerator-config.
 ACCELERATORS = (
@@ -30,12 +30,12 @@ MEMORIES = {  # in summary.csv, in KiB -> in our figures
 
 @dataclasses.dataclass(frozen=True)
 class Vela:
-    """What is compiled for.
+    """The NPU to compile for.
 
     Attributes:
       accelerator: one of ACCELERATORS; the number is multiply-adds per cycle.
-      system_config, memory_mode: names of Vela's configuration file, `vela --list-configs Arm/vela.ini`; "" takes
-        Vela's default for the accelerator.
+      system_config, memory_mode: names in Vela's configuration file (`vela --list-configs Arm/vela.ini`); "" for Vela's
+        default.
     """
 
     accelerator: str = "ethos-u55-128"
@@ -43,13 +43,13 @@ class Vela:
     memory_mode: str = ""
 
     def compile(self, content: bytes) -> tuple[bytes, dict]:
-        """The .tflite that goes onto the device, and Vela's estimates of it.
+        """Compiles a .tflite for the device.
 
         Args:
           content: an int8 .tflite.
 
         Returns:
-          The compiled file, and figures: "cycles" and "milliseconds" an inference, bytes by memory (those that are
+          The compiled file, and figures: "cycles" and "milliseconds" per inference, bytes by memory (those that are
           used), "npu_operators" and "cpu_operators", and the configuration as Vela names it.
 
         Raises:
@@ -77,11 +77,11 @@ class Vela:
                 asked += f" --vela_{name}={value}"
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         reason = lines[-1].rpartition("Error: ")[2].strip("'\"") if lines else "it says nothing"
-        return f"Vela failed with {asked}: {reason}; `vela --list-configs Arm/vela.ini` lists what it knows"
+        return f"Vela failed with {asked}: {reason}; `vela --list-configs Arm/vela.ini` lists valid names"
 
 
 def absence() -> str | None:
-    """Why Vela cannot be asked; None where it can."""
+    """Why Vela cannot run; None if it can."""
     if importlib.util.find_spec("ethosu") is None:
         return "ethos-u-vela is not installed; pip install -r requirements-ethos_u.txt"
     return None

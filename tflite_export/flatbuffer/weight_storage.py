@@ -1,12 +1,12 @@
-"""In which form each kernel is stored."""
+"""The form in which each kernel is stored."""
 
 import dataclasses
 from collections.abc import Callable
 
 from qkd_tf.contract import weight_storage as rule
 from qkd_tf.contract.targets import Target
+from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
-from tflite_export.load import ExportError
 
 NUM_NAMED = 3  # kernels that a note names; the others are counted
 
@@ -32,13 +32,13 @@ def store(graph: IntegerGraph, weight_storage: str, target: Target) -> IntegerGr
       ExportError: INT4 is asked for where the target has none.
     """
     storage = target.storage(weight_storage)
-    why = target.reason if weight_storage == "auto" else "as asked for"
+    why = target.reason if weight_storage == "auto" else "as requested"
     if storage == "int8":
         stored = _with(graph, lambda operator, kernel: Choice(operator, kernel, why))
         return dataclasses.replace(stored, notes=[*graph.notes, f"weights are stored as int8: {why}"])
     if not target.int4:
         raise ExportError(
-            f"--weight_storage={storage} was asked for, but {target.title} does not take it ({target.reason}); "
+            f"--weight_storage={storage} is not possible: {target.title} does not run it ({target.reason}); "
             "use --weight_storage=int8 or auto"
         )
     stored = _with(graph, lambda operator, kernel: _choice(graph, operator, kernel, storage, target))
@@ -122,7 +122,7 @@ def _notes(stored: IntegerGraph, why: str) -> list[str]:
         names = packed if kernel.dtype == "int4" else kept.setdefault(stored.storage[kernel.name], [])
         names.append(kernel.name)
     number = "1 kernel is" if len(packed) == 1 else f"{len(packed)} kernels are"
-    notes = [f"{number} stored as INT4, two integers a byte: {why}"] if packed else []
+    notes = [f"{number} stored as INT4, two integers per byte: {why}"] if packed else []
     if kept:
         told = (f"{_first(names)} ({obstacle})" for obstacle, names in kept.items())
         notes.append(f"stored as int8: {', '.join(told)}")

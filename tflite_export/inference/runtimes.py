@@ -1,4 +1,4 @@
-"""The runtimes that a file is asked on, a row each: LiteRT's default and reference kernels, and TFLM."""
+"""The runtimes that run a file, a row each: LiteRT's default and reference kernels, and TFLM."""
 
 import dataclasses
 import importlib
@@ -19,9 +19,9 @@ from tqdm import tqdm
 from qkd_tf.console.chatter import quiet
 from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, Arithmetic
 from qkd_tf.process.cpu import ARM64
+from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
-from tflite_export.load import ExportError
 
 TFLM_MODULE = "tflite_micro.python.tflite_micro.runtime"
 ARENA_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
@@ -172,8 +172,8 @@ RUNTIMES: Mapping[str, Runtime] = {
 }
 
 RUNTIMES_HELP = (
-    "Runtimes to ask; the target's judge is always asked. litert gets the whole test split, the others its first "
-    "10.24 million pixels: 10,000 pictures of 32 x 32, 204 of 224 x 224."
+    "Runtimes that run the file; the target's judge is always one of them. litert runs the whole test split, the "
+    "others its first 10.24 million pixels: 10,000 images of 32 x 32, 204 of 224 x 224."
 )
 
 
@@ -193,7 +193,7 @@ def delegated_operators(interpreter: Interpreter) -> float:
 
 
 def absence(name: str) -> str | None:
-    """Why a runtime cannot be asked here, None if it can."""
+    """Why a runtime cannot run here, None if it can."""
     if name != "tflm":
         return None
     try:
@@ -204,7 +204,7 @@ def absence(name: str) -> str | None:
 
 
 def invalid(content: bytes) -> str | None:
-    """What LiteRT's verifier of flatbuffers says against a file, whatever kernels it asks for; None if nothing."""
+    """Why LiteRT's verifier rejects a file as a flatbuffer; None if it does not. Kernels are not looked at."""
     try:
         Interpreter(model_content=content)
     except (RuntimeError, ValueError) as error:
@@ -213,10 +213,10 @@ def invalid(content: bytes) -> str | None:
 
 
 def check_names(names: Sequence[str]) -> Sequence[str]:
-    """The names as they are.
+    """The names, checked.
 
     Raises:
-      ExportError: one that is none of a runtime.
+      ExportError: a name that no runtime has.
     """
     if unknown := [name for name in names if name not in RUNTIMES]:
         raise ExportError(f"--runtimes has {', '.join(unknown)}; choose from {', '.join(RUNTIMES)}")
@@ -231,7 +231,7 @@ def infer(name: str, graph: IntegerGraph, content: bytes, images: Images) -> tup
       images: [N, H, W, C] uint8 pixels.
 
     Returns:
-      Logits as the file's integers, [N, K], and facts of the run: "median_seconds" of an image, and what
+      Logits as the file's integers, [N, K], and facts of the run: "median_seconds" per image, and what
       the session tells.
 
     Raises:

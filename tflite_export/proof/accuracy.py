@@ -1,4 +1,4 @@
-"""Whether a file is worse than the student in floating point, or only other: a paired test over the same images."""
+"""Whether a file is worse than the student in floating point, or only different: a paired test on the same images."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def paired(logits: np.ndarray, student: np.ndarray, labels: np.ndarray) -> dict:
-    """A file beside the student on the same images.
+    """Compares a file with the student on the same images.
 
     Args:
       logits, student: [N, ..., K] integers; labels: [N, ...]. Where logits are a map, an image has many answers, and
@@ -32,8 +32,8 @@ def paired(logits: np.ndarray, student: np.ndarray, labels: np.ndarray) -> dict:
 def chance(worse: int, better: int) -> float:
     """The probability of at least `worse` heads in `worse + better` tosses of a coin.
 
-    McNemar's exact test, one-sided: images on which both are right, or both wrong, tell nothing; of two that are
-    equally good each is as likely to be the one that is right on any of the others.
+    McNemar's exact test, one-sided. Images on which both are right, or both wrong, tell nothing. On any other image,
+    each of two equally good networks is as likely to be the one that is right.
     """
     num_tosses = worse + better
     term = total = math.comb(num_tosses, worse)

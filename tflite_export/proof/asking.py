@@ -1,16 +1,17 @@
-"""What a runtime makes of a file, beside what is predicted for it."""
+"""Runs a file on a runtime, and compares the results with the predictions."""
 
 import math
 from collections.abc import Iterable
 
 import numpy as np
 
+from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
 from tflite_export.flatbuffer.weight_storage import unpacked
 from tflite_export.inference.integer_reference import run_operator
 from tflite_export.inference.runtimes import RUNTIMES, absence, every_tensor, infer, input_codes
-from tflite_export.load import ExportError, Handoff
+from tflite_export.load import Handoff
 from tflite_export.proof.accuracy import paired
 
 # Pixels that LiteRT's reference kernels and TFLM are asked for, which take a second for a picture of 224 x 224: all of
@@ -21,7 +22,7 @@ SLOW_PIXELS = 10_000 * 32 * 32
 def ask(
     name: str, content: bytes, found: IntegerGraph, handoff: Handoff
 ) -> tuple[dict, dict[str, np.ndarray], np.ndarray | None]:
-    """What a runtime makes of the file; where it lacks INT4 kernels, of the same integers stored as int8.
+    """Runs the file on a runtime; if that lacks INT4 kernels, with the same integers stored as int8.
 
     Returns:
       Its row of verification.json, the different integers of every tensor on the handoff's first images, and the
@@ -42,8 +43,8 @@ def _ask(
     row: dict = {"title": RUNTIMES[name].title, "arithmetic": arithmetic}
     if arithmetic not in handoff.integer_codes:
         lack = (
-            f"{name} has nothing to be held against: the handoff predicts nothing in {arithmetic}; "
-            "run python -m qkd_tf.train again, it writes it anew"
+            f"{name} cannot be checked: the handoff has no predictions for {arithmetic}; "
+            "run python -m qkd_tf.train again, which writes them"
         )
         return {**row, "not_run": lack}, {}, None
     predicted = handoff.integer_codes[arithmetic]

@@ -1,4 +1,4 @@
-"""Whether a file holds what training handed over: tensor by tensor, bit by bit, without running it."""
+"""Compares a file with what training handed over, tensor by tensor and bit by bit, without running it."""
 
 import numpy as np
 import tf_keras
@@ -23,7 +23,7 @@ def differences(expected: IntegerGraph, found: IntegerGraph) -> list[str]:
     for name in expected.tensors.keys() - found.tensors.keys():
         lines.append(f"tensor {name} is missing")
     for name in found.tensors.keys() - expected.tensors.keys():
-        lines.append(f"tensor {name} was not asked for")
+        lines.append(f"tensor {name} is not expected")
     for name in expected.tensors.keys() & found.tensors.keys():
         lines += _tensor_differences(expected.tensors[name], found.tensors[name])
     for position in range(max(len(expected.operators), len(found.operators))):

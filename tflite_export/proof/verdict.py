@@ -28,11 +28,12 @@ def print_verdict(verification: dict, path: pathlib.Path, full_precision: float 
     if compressed := verification.get("compressed"):
         print(
             f"{path.with_suffix('.compressed.tflite')}: {compressed['file']['bytes']:,} bytes, "
-            f"{compressed['equal_logits']:.2f} % of the plain file's logits on {compressed['num_images']} images"
+            f"{compressed['equal_logits']:.2f} % of its logits equal the plain file's on {compressed['num_images']} "
+            "images"
         )
     if vela := verification.get("vela"):
         print(
-            f"{vela['accelerator']}, as Vela estimates: {vela['cycles']:,} cycles an inference, "
+            f"Vela's estimate for {vela['accelerator']}: {vela['cycles']:,} cycles per inference, "
             f"{vela['at_8_bits']['cycles']:,} with 8-bit weights"
         )
     if verification["passed"]:
@@ -53,8 +54,8 @@ def accuracy_line(verification: dict) -> str:
     """Top-1 on the runtime that judges, beside the student's in floating point."""
     judge = verification["judge"]
     found = verification["runtimes"][judge]["accuracy"]
-    line = f"top-1 {found['top1']:.2f} % on {found['num_images']:,} test images as {judge} computes it"
-    return f"{line}; quantized student in floating point {found['student_top1']:.2f} %"
+    line = f"top-1 {found['top1']:.2f} % on {found['num_images']:,} test images ({judge})"
+    return f"{line}; student in floating point {found['student_top1']:.2f} %"
 
 
 def equal_share(row: dict) -> float:
@@ -67,8 +68,8 @@ def runtime_line(row: dict) -> str:
     """A runtime's row of the verification, for people."""
     num_logits = row["integer_student"]["num_images"]
     return (
-        f"computes what was predicted for it: {equal_share(row):.2f} % (all tensors of {row['num_code_images']:,} "
-        f"images, the logits of {num_logits:,}); it names the class that training's arithmetic names on "
+        f"{equal_share(row):.2f} % of the integers are as predicted (all tensors of {row['num_code_images']:,} images, "
+        f"the logits of {num_logits:,}); same class as the student in floating point on "
         f"{row['student']['top1_agreement']:.2f} % of {row['num_images']:,} images; "
-        f"{1000 * row['median_seconds']:.3g} ms an image here"
+        f"{1000 * row['median_seconds']:.3g} ms per image on this computer"
     )

@@ -79,7 +79,7 @@ def examine(
                 if logits is not None:
                     classes[name] = np.argmax(logits, axis=-1).astype(np.int32)
                 failures += shortfalls(name, rows[name], judge, gate)
-                failures += outside_grid(name, integers, handoff)
+                failures += outside_grid(name, integers, handoff.tensor_params)
         notes += remarks(rows, judge, target, len(handoff.test_labels))
     verification = {
         "format": FORMAT,
@@ -115,8 +115,8 @@ def unlike(content: bytes, found: IntegerGraph, expected: IntegerGraph, handoff:
     lines = refusals(stored, found, handoff)
     if not lines and content != convert(stored, description(content)):
         lines = [
-            "every tensor and operator is as expected, and yet the bytes are not as the exporter packs them; "
-            "where another version exported the file, export it again"
+            "all tensors and operators are as expected, but the bytes are not packed as this version packs them; "
+            "if another version exported the file, export it again"
         ]
     return lines
 
@@ -129,28 +129,29 @@ def remarks(rows: dict, judge: str, target: Target, num_images: int) -> list[str
     """What a user should know of the runtimes beyond the verdict."""
     lines = []
     if judge != target.judges[0]:
-        lines.append(f"{judge} judged the file in the place of {target.judges[0]}, which could not be asked")
+        lines.append(f"{judge} judged the file in place of {target.judges[0]}, which could not run it")
     for name, row in rows.items():
         if "not_run" in row:
-            lines.append(f"{name} tells nothing of the file: {row['not_run']}")
+            lines.append(f"{name} did not run the file: {row['not_run']}")
         elif "unpacked" in row:
-            lines.append(f"{name} lacks INT4 kernels that the file needs; it was asked with the same integers as int8")
+            lines.append(f"{name} has no INT4 kernels for this file, so it ran the same integers as int8")
         if row.get("num_images", num_images) < num_images:
             lines.append(
-                f"{name} was given the first {row['num_images']:,} of the {num_images:,} test images: it is slow here"
+                f"{name} ran only the first {row['num_images']:,} of the {num_images:,} test images, since it is slow "
+                "here"
             )
     row = rows[judge]
     if "accuracy" in row and row["accuracy"]["p"] < SHAKY_P:
         found = row["accuracy"]
         lines.append(
-            f"top-1 is {found['student_top1'] - found['top1']:.2f} points below the student's in floating point, and "
-            f"{found['num_images']:,} images are too few to tell whether by chance, p = {found['p']:.2g}; try more"
+            f"top-1 is {found['student_top1'] - found['top1']:.2f} points below the student's in floating point; "
+            f"{found['num_images']:,} images are too few to tell whether by chance (p = {found['p']:.2g}), test on more"
         )
     if row["arithmetic"] != "litert" and "not_run" not in row:
         found = row["accuracy"]
         lines.append(
             f"{judge} rounds twice where training rounds once: on {found['num_images']:,} images the student's top-1 "
-            f"is {found['student_top1']:.2f} % in training's arithmetic and {found['top1']:.2f} % in {judge}'s"
+            f"is {found['student_top1']:.2f} % in floating point and {found['top1']:.2f} % in the integers of {judge}"
         )
     if row["arithmetic"] in INT4_ROWS:
         lines.append(

@@ -1,11 +1,11 @@
-"""BatchNorm into the scale: integers are handed through, only their meaning and the bias change."""
+"""Folds BatchNorm into scale and bias; the integers of a kernel stay, but for signs."""
 
 import dataclasses
 
 import numpy as np
 
 from qkd_tf.contract.batch_norm import BatchNorm
-from tflite_export.load import ExportError
+from tflite_export.export_error import ExportError
 
 INT32_MAX = 2**31 - 1
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator
-from tflite_export.load import ExportError
 
 # Operator -> steps of the output that a step of a product or an input may be: at least, below.
 LIMITS = {
@@ -27,8 +27,8 @@ def check_ratios(graph: IntegerGraph) -> None:
         for ratio in ratios(graph, operator):
             if not low <= ratio < high:
                 raise ExportError(
-                    f"tensor {operator.output}: one step of its inputs is {ratio:.4g} of its own; LiteRT's "
-                    f"{operator.kind} takes {low:.4g} to {high:.4g}: train longer or with more bits"
+                    f"tensor {operator.output}: one step of its inputs is {ratio:.4g} of its own steps, and LiteRT's "
+                    f"{operator.kind} supports {low:.4g} to {high:.4g}; train longer or with more bits"
                 )
 
 

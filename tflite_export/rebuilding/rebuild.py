@@ -13,13 +13,13 @@ import tf_keras
 from qkd_tf.contract.batch_norm import BatchNorm
 from qkd_tf.contract.grid import AVERAGE_CODE, INT8_MIN, TensorQuantParams, dequantize, quantize, slope_params
 from qkd_tf.storage.archive import first_line
+from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor, constant
-from tflite_export.load import ExportError, Handoff
+from tflite_export.load import Handoff
 from tflite_export.rebuilding.fold import fold
 from tflite_export.rebuilding.ratios import check_ratios
 
 SIGNATURE_KEY = "serving_default"
-INPUT_TYPES = ("int8", "uint8")
 CLIPS = ("QUANTIZE", "MAXIMUM")
 _layers = tf_keras.layers
 

@@ -12,9 +12,9 @@ from qkd_tf.console.page import COLOURS, axes, in_style, svg
 MANY_EPOCHS = 40  # more have no room for a dot each
 # (title, reference, key of its row in diagnosis.json, colour)
 ERRORS = (
-    ("its own grid alone", "unrounded", "own_sqnr", "three"),
-    ("against its own weights, unrounded", "unrounded", "sqnr", "one"),
-    ("against full precision", "full_precision", "sqnr", "two"),
+    ("own grid only", "unrounded", "own_sqnr", "three"),
+    ("compared with unrounded weights", "unrounded", "sqnr", "one"),
+    ("compared with full precision", "full_precision", "sqnr", "two"),
 )
 SERIES = {"student": COLOURS["one"], "teacher": COLOURS["two"]}
 VALIDATED = {"student": "validation_top1", "teacher": "teacher_validation_top1"}
@@ -125,7 +125,7 @@ def errors(rows: list[dict], what: str) -> markupsafe.Markup:
     drawn.xaxis.set_major_locator(ticker.MaxNLocator(8, integer=True))
     if worst:
         drawn.legend(loc="lower left", bbox_to_anchor=(0, 1), labelspacing=0.2)  # above: lines are everywhere
-    texts = [f"{title}: {value:.1f} dB at the least, {name}" for title, (value, name) in worst.items()]
+    texts = [f"{title}: at least {value:.1f} dB, at {name}" for title, (value, name) in worst.items()]
     return svg(drawn, f"SQNR of {len(rows)} {what}. {'; '.join(texts) or 'none has an error'}.")
 
 

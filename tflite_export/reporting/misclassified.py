@@ -1,4 +1,4 @@
-"""Which test images a file gets wrong: against full precision, by class, and some of them to look at."""
+"""The test images that a file gets wrong: by class, compared with full precision, and some of them as pictures."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""report.html: one file that opens offline and says what was trained, and whether the .tflite is that."""
+"""report.html: one file that opens offline and says what was trained and whether the .tflite is that."""
 
 import json
 import pathlib
@@ -24,7 +24,7 @@ def write(
 ) -> None:
     """Writes the report, a file `path`, from what training left in `run_dir` and from the verification.
 
-    What a run does not have, for whatever reason, its section says.
+    If a run lacks something, its section says so.
 
     Args:
       verification: as in verification.json.
@@ -75,11 +75,11 @@ def _mistakes(
     """Confusion matrix and pictures of the judging runtime, or why there are none."""
     judge = verification.get("judge", "")
     if judge not in classes:
-        return {"missing": "The file was not run, so there is nothing to say of its misclassified."}
+        return {"missing": "The file was not run, so its mistakes are not known."}
     answers, labels = classes[judge], np.load(handoff / "test_labels.npy")
     if answers.ndim != 1 or labels.ndim != 1:
         shape = "×".join(map(str, answers.shape[1:]))
-        return {"missing": f"The logits are a map, {shape} answers an image: there is no single class."}
+        return {"missing": f"The output is a map of {shape} values per image, so there is no single class to compare."}
     labels, names = labels[: len(answers)], (handoff / "labels.txt").read_text(encoding="utf-8").splitlines()
     found = {
         "title": verification["runtimes"][judge]["title"],
@@ -100,14 +100,18 @@ def _mistakes(
     return {**found, "compared": compared, "pictures": shown, "is_signal": is_signal}
 
 
-BEGINNINGS = {"student": "student, in float", "quantized": "student, quantized by calibration", "teacher": "teacher"}
+BEGINNINGS = {
+    "student": "student in floating point",
+    "quantized": "student after calibration",
+    "teacher": "teacher",
+}
 
 
 def _beginnings(results: dict) -> dict:
     """A row for each network that training began with."""
     top1, proofs = results.get("start_top1"), results.get("as_given")
     if top1 is None or proofs is None:
-        return {"missing": f"What training began with is not known: {OLDER}."}
+        return {"missing": f"The state before training is not known: {OLDER}."}
     rows = [
         {"what": what, "top1": top1[name], "proof": proofs.get(name)}
         for name, what in BEGINNINGS.items()
@@ -127,13 +131,13 @@ def _intervals(results: dict) -> dict:
         return {"missing": "Nothing was trained: intervals are those of calibration."}
     kept = [intervals for phase in phases if len(intervals := figures.interval_rows(phase))]
     if not kept:
-        return {"missing": f"How the intervals moved is not known: {OLDER}."}
+        return {"missing": f"The changes of the intervals are not known: {OLDER}."}
     values = np.concatenate(kept)
     rows = []
     for tensor, series in zip(tensors, values.T, strict=True):
         ratio = float(series[-1] / series[0])
         name = f"{tensor['layer']} {tensor['tensor']}"
-        text = f"{name}: interval {series[0]:.3g} at first, {series[-1]:.3g} at last"
+        text = f"{name}: interval {series[0]:.3g} at the start, {series[-1]:.3g} at the end"
         rows.append(
             {**tensor, "first": series[0], "last": series[-1], "ratio": ratio, "spark": figures.spark(series, text)}
         )
@@ -208,7 +212,7 @@ def _ranges(diagnosis: dict | None, params: dict[str, TensorQuantParams], tensor
         grid = params[name].grid
         holds = (grid.qmin * params[name].scale, grid.qmax * params[name].scale)
         seen = (error["lowest"], error["highest"])
-        text = f"{name}: the grid holds {holds[0]:.3g} to {holds[1]:.3g}, seen were {seen[0]:.3g} to {seen[1]:.3g}"
+        text = f"{name}: the grid holds {holds[0]:.3g} to {holds[1]:.3g}, values are {seen[0]:.3g} to {seen[1]:.3g}"
         found = {"name": name, "num_bits": grid.num_bits, "holds": holds, "seen": seen, "clipped": error["clipped"]}
         found |= {"used": levels.get(name), "levels": grid.num_levels, "figure": figures.ranges(holds, seen, text)}
         rows.append(found)

@@ -1,4 +1,4 @@
-"""What a run was asked for, and what came of it."""
+"""What was requested of a run, and what it achieved."""
 
 import numpy as np
 
@@ -8,14 +8,16 @@ from tflite_export.proof.room import flash_bytes
 
 ORIGINS = {
     "trained": "trained in this run",
-    "weights": "with the weights that it came with",
-    "builder": "as its builder gave it",
+    "weights": "with its pretrained weights",
+    "builder": "as its builder returned it",
 }
-OLDER = "this run was trained by a version that did not keep it; train again to have it here"
+OLDER = "an earlier version trained this run and did not record it; train again to see it here"
 
 
 def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> list[dict]:
-    """Rows of `what`, `asked`, `came` and whether it was `met`, None where nothing was asked.
+    """Rows of `what`, `asked` (what was requested), `came` (what was achieved) and whether it was `met`.
+
+    `asked` is "" and `met` None where nothing was requested.
 
     Args:
       results, verification: results.json and verification.json.
@@ -42,26 +44,26 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
         found.append(_demand("full precision, top-1", "", "none: the student was quantized from a random start"))
     else:
         origin = ORIGINS[reference["origin"]]
-        found.append(_demand("full precision, top-1", "", f"{reference['test_top1']:.2f} %, the student {origin}"))
+        found.append(_demand("full precision, top-1", "", f"{reference['test_top1']:.2f} % (the student {origin})"))
     teachers = [phase["teacher_test_top1"] for phase in results["phases"] if "teacher_test_top1" in phase]
     if teachers:
-        found.append(_demand("teacher, top-1", "", f"{teachers[-1]:.2f} %, when it taught last"))
+        found.append(_demand("teacher, top-1", "", f"{teachers[-1]:.2f} % (in the last phase with a teacher)"))
     student = results["student_test_top1"]
     lost = ""
     if reference and reference["test_top1"] is not None:
-        lost = f", {student - reference['test_top1']:+.2f} points from full precision"
+        lost = f", {student - reference['test_top1']:+.2f} points compared with full precision"
     trained = results.get("student")  # earlier versions knew of floating point alone
-    numbers = f"in the integers of {trained['judge']}" if trained else "in floating point"
+    numbers = f"computed in the integers of {trained['judge']}" if trained else "in floating point"
     found.append(_demand(f"student {numbers}, top-1", "", f"{student:.2f} %{lost}"))
     if trained:
         found.append(
-            _demand("student in floating point, top-1", "", f"{trained['real_numbers_top1']:.2f} %, a yardstick")
+            _demand("student in floating point, top-1", "", f"{trained['real_numbers_top1']:.2f} % (for comparison)")
         )
     for name, row in runtimes.items():
         demand, met = "", None
         if name == verification["judge"]:
             gate = Gate(**verification["gate"])
-            demand = f"not below floating point by more than {gate.max_top1_difference:g} points and beyond chance"
+            demand = f"at most {gate.max_top1_difference:g} points below floating point, unless by chance"
             met = not gate.finds_worse(row["accuracy"])
         came = f"{row['accuracy']['top1']:.2f} % of {row['accuracy']['num_images']:,} images"
         if met is not None:
@@ -71,7 +73,7 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
     if "file" in verification:
         size, limit = verification["file"]["bytes"], target.get("max_flash_bytes")
         floats = 4 * sum(codes.size for codes in integers.values())
-        came = f"{size:,} bytes; the kernels alone in float32 are {floats:,}"
+        came = f"{size:,} bytes (the kernels in float32: {floats:,} bytes)"
         found.append(_demand("size", _limit(limit), came, flash_bytes(verification) <= limit if limit else None))
         if "compressed" in verification:
             size = verification["compressed"]["file"]["bytes"]
@@ -81,22 +83,23 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
         limit = target.get("max_ram_bytes")
         met = arenas[0] <= limit if arenas and limit else None
         came = f"{arenas[0]:,} bytes on TensorFlow Lite for Microcontrollers" if arenas else _no_arena(verification)
-        found.append(_demand("arena", _limit(limit), came, met))
+        found.append(_demand("RAM for activations (arena)", _limit(limit), came, met))
     if vela := verification.get("vela"):
         for what, ours, at_8_bits in ethos_u_bundle.rows(vela):
             came = f"{ours}; with 8-bit weights {at_8_bits}"
-            found.append(_demand(f"{what}, as Vela estimates for {vela['accelerator']}", "", came))
+            found.append(_demand(f"{what} (Vela's estimate for {vela['accelerator']})", "", came))
     for row in runtimes.values():
-        found.append(_demand(f"latency on {row['title']}", "", f"{1000 * row['median_seconds']:.3g} ms an image, here"))
+        came = f"{1000 * row['median_seconds']:.3g} ms per image on the computer that exported it"
+        found.append(_demand(f"latency on {row['title']}", "", came))
     return found
 
 
 def _paid(verification: dict) -> list[tuple[str, int | None]]:
     """The file as it is paid for elsewhere than on a disk; None where an earlier version did not tell."""
     return [
-        ("size deflated, as a store or an update transfers it", verification["file"].get("deflated_bytes")),
-        ("weights alone, at their true width", verification.get("weights", {}).get("true_width_bytes")),
-        ("flash beside TFLM's own, about", verification.get("flash_bytes")),
+        ("size deflated, as in a download", verification["file"].get("deflated_bytes")),
+        ("weights only, at their bit widths", verification.get("weights", {}).get("true_width_bytes")),
+        ("flash in addition to TFLM, about", verification.get("flash_bytes")),
     ]
 
 
@@ -109,5 +112,5 @@ def _limit(num_bytes: int | None) -> str:
 
 
 def _no_arena(verification: dict) -> str:
-    row = verification["runtimes"].get("tflm", {"not_run": "it was not asked"})
-    return f"not known, TensorFlow Lite for Microcontrollers did not run: {row.get('not_run', 'it tells nothing')}"
+    row = verification["runtimes"].get("tflm", {"not_run": "it was not requested"})
+    return f"unknown, TensorFlow Lite for Microcontrollers did not run: {row.get('not_run', 'no reason is known')}"

@@ -10,7 +10,7 @@ class Answer:
     """A question, its answer in a few words, and a sentence more.
 
     Attributes:
-      bad: whether the answer is one that nobody hopes for.
+      bad: whether it is shown as a bad answer.
     """
 
     question: str
@@ -34,7 +34,7 @@ def answers(results: dict, verification: dict) -> list[Answer]:
     found.append(_large(verification))
     if "median_seconds" in judged:
         seconds = judged["median_seconds"]
-        more = f"for one image on {judged['title']}, on the computer that exported it, not on the device"
+        more = f"per image on {judged['title']}, on the computer that exported it, not on the device"
         found.append(Answer("How fast?", f"{1000 * seconds:.3g} ms", more))
     return found + _fits(results, verification)
 
@@ -42,7 +42,7 @@ def answers(results: dict, verification: dict) -> list[Answer]:
 def _proven(verification: dict) -> Answer:
     question = "Is it what I trained?"
     if not verification["passed"]:
-        return Answer(question, "No", "the reasons stand above", bad=True)
+        return Answer(question, "No", "the reasons are above", bad=True)
     ran = [row for row in verification["runtimes"].values() if "not_run" not in row]
     images = max(row["num_code_images"] for row in ran)
     logits = max(row["integer_student"]["num_images"] for row in ran)
@@ -52,7 +52,7 @@ def _proven(verification: dict) -> Answer:
 
 def _accurate(results: dict, accuracy: dict) -> Answer:
     top1, reference = accuracy["top1"], (results.get("full_precision") or {}).get("test_top1")
-    more = f"top-1 of the file over {accuracy['num_images']:,} test images"
+    more = f"top-1 of the file on {accuracy['num_images']:,} test images"
     if reference is not None:
         more += f"; full precision has {reference:.2f} %, a difference of {top1 - reference:+.2f} points"
     return Answer("How accurate?", f"{top1:.2f} %", more)
@@ -60,8 +60,12 @@ def _accurate(results: dict, accuracy: dict) -> Answer:
 
 def _large(verification: dict) -> Answer:
     size, true_width = verification["file"]["bytes"], verification.get("weights", {}).get("true_width_bytes")
-    more = f"; the weights alone at their trained width have {true_width:,}" if true_width else ""
-    return Answer("How large?", f"{size:,} bytes", f"model.tflite{more}")
+    more = f"; the weights at their trained bit widths would take {true_width:,} bytes" if true_width else ""
+    return Answer("How large?", _readable(size), f"model.tflite, {size:,} bytes{more}")
+
+
+def _readable(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.1f} KiB"
 
 
 def _fits(results: dict, verification: dict) -> list[Answer]:
@@ -75,7 +79,7 @@ def _fits(results: dict, verification: dict) -> list[Answer]:
         return []
     over = [name for name, (size, limit) in found.items() if size is not None and size > limit]
     unknown = [name for name, (size, _) in found.items() if size is None]
-    answer = f"No, not its {' and '.join(over)}" if over else f"{' and '.join(unknown)} unknown" if unknown else "Yes"
+    answer = f"No, too much {' and '.join(over)}" if over else f"{' and '.join(unknown)} unknown" if unknown else "Yes"
     told = [
         f"{name} {'unknown' if size is None else f'{size:,}'} of {limit:,} bytes"
         for name, (size, limit) in found.items()

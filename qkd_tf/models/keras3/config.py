@@ -28,7 +28,7 @@ def checked(config: Mapping) -> dict:
     """
     if config["class_name"] not in GRAPHS or not _is_of_keras(config):
         raise RefusalError(
-            f"a {config['class_name']}; a functional or Sequential one is expected, without a call of its own"
+            f"a {config['class_name']}; a functional or Sequential model without a call() of its own is expected"
         )
     return _part(config)
 

@@ -217,7 +217,7 @@ def _call_all(parts: Mapping[str, Mapping], applied: Mapping) -> dict[tuple[str,
             if not missing[reader]:
                 ready.append(reader)
     if left := next((name for name, number in calls if (name, number) not in tensors), None):
-        raise RefusalError(f"whose layer {left} reads what is made of its own output, or what is not there")
+        raise RefusalError(f"whose layer {left} reads its own output, or a tensor that does not exist")
     return tensors
 
 
@@ -250,5 +250,5 @@ def _filled(argument, tensors: Mapping):
 def _tensor(tensors: Mapping, name: str, call: int, output: int):
     outputs = tensors.get((name, call), [])
     if output >= len(outputs):
-        raise RefusalError(f"which reads output {output} of call {call} of {name}, and that is not there")
+        raise RefusalError(f"which reads output {output} of call {call} of {name}, which does not exist")
     return outputs[output]

@@ -66,8 +66,8 @@ class Keras3Model:
                 note = "Keras 3 cannot be imported here, so their outputs were not compared"
             else:
                 difference = prove(self.original(keras), model, input_shape)
-                note = f"outputs differ by {difference:.1g} of the largest one"
-        notes = [f"note: {model.name} is a model of Keras 3, built anew in tf_keras: {note}"]
+                note = f"outputs differ by at most {difference:.1g} of the largest one"
+        notes = [f"note: {model.name} is a model of Keras 3, rebuilt in tf_keras; {note}"]
         return model, notes + _renamed(self.config)
 
     def with_weights(self, path: pathlib.Path) -> "Keras3Model":
@@ -125,8 +125,12 @@ def of_model(model) -> Keras3Model:
 def _renamed(config: Mapping) -> list[str]:
     """A note on names that tf_keras cannot have; the first one for all."""
     others = [name for name in _names(config) if valid_name(name) != name]
-    more = f", and {len(others) - 1} more are changed" if len(others) > 1 else ""
-    return [f"note: tf_keras cannot have the name {others[0]!r}: it is {valid_name(others[0])}{more}"] if others else []
+    more = f", and {len(others) - 1} more names change" if len(others) > 1 else ""
+    return (
+        [f"note: tf_keras cannot have the layer name {others[0]!r}; it becomes {valid_name(others[0])}{more}"]
+        if others
+        else []
+    )
 
 
 def _names(config: Mapping) -> Iterator[str]:
@@ -162,4 +166,4 @@ def _one_line() -> Iterator[None]:
         raise
     except Exception as error:  # whatever a damaged file makes of its readers
         reason = f"{type(error).__name__}: {first_line(error, WIDTH)}"
-        raise RefusalError(f"which cannot be read: {reason}; save it anew") from error
+        raise RefusalError(f"which cannot be read: {reason}; save it again") from error

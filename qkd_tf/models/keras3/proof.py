@@ -50,7 +50,7 @@ def rebuilt(keras: ModuleType, config: Mapping, path: pathlib.Path):
         model.load_weights(path)
     except Exception as error:  # whatever Keras makes of a stranger's file
         reason = first_line(error, WIDTH)
-        raise RefusalError(f"which Keras {keras.__version__} itself cannot read: {reason}; save it anew") from error
+        raise RefusalError(f"which Keras {keras.__version__} itself cannot read: {reason}; save it again") from error
     return model
 
 
@@ -89,12 +89,12 @@ def prove(model, converted: tf_keras.Model, input_shape: tuple[int, ...] | None 
         if own <= CHAOS or tolerance > CHAOS:
             rows.append((_difference(*outputs[:2]), max(tolerance, own)))
     if len(rows) == 1:
-        raise RefusalError("which makes so much of rounding that nothing can be compared; give it trained weights")
+        raise RefusalError("which amplifies rounding so much that outputs cannot be compared; give it trained weights")
     for difference, allowed in rows:
         if not difference <= allowed:
             raise RefusalError(
-                f"and what was made of it in tf_keras is another: outputs differ by {difference:.2g} of the largest, "
-                f"{allowed:.2g} is rounding; build it with tf_keras, and please report it"
+                f"and its copy in tf_keras computes something else: outputs differ by {difference:.2g} of the largest "
+                f"one, and rounding explains {allowed:.2g}; build it with tf_keras, and please report it"
             )
     return max(difference for difference, _ in rows)
 

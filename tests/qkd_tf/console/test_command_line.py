@@ -122,6 +122,19 @@ def test_common_flags_are_shown_first_and_all_by_helpfull():
     assert helps[0].startswith("What.\n\n    python -m this\n\n")
 
 
+def test_a_flag_of_the_commands_own_takes_the_place_of_an_inherited_one_and_a_hidden_one_is_in_no_help():
+    values = CommandFlags()
+    values.DEFINE_string("bits", None, "One.")
+    values.DEFINE_bool("old", None, "Retired.")
+    values.hide("old")
+    extended = values.extended()
+    extended.DEFINE_list("bits", ["4"], "Many.", allow_override=True)
+    helps = [flags.help("What: python -m this", True) for flags in (values, extended)]
+    assert [re.findall(r"^  --(\S+)", text, re.MULTILINE) for text in helps] == [["bits="], ["bits=4"]]
+    extended(["this", "--bits=2,4", "--old"])
+    assert extended.bits == ["2", "4"] and extended.old
+
+
 @pytest.mark.parametrize("arguments", [["--help"], []])
 def test_reader_that_closes_the_pipe_ends_it_without_a_word(told, arguments):
     reader, writer = os.pipe()

@@ -65,7 +65,7 @@ def test_a_file_of_keras_datasets_holds_grey_pictures(tmp_path):
     name = save_npz(tmp_path, ARRAYS | {"x_train": pictures, "x_test": pictures[:8]})
     source = open_source(name)
     assert source.image_shape == (28, 28, 1) and source.input_params is None
-    assert source.notes == ("note: arrays of (20, 28, 28) are grey pictures; of signals say --signals",)
+    assert source.notes == ("note: arrays of shape (20, 28, 28) are read as grey pictures; for signals give --signals",)
     assert open_source(name, image_size=14, image_channels=3).image_shape == (14, 14, 3)
     series = open_source(name, signals=True)
     assert series.image_shape == (28, 28) and series.input_params.scale == 1.0
@@ -75,8 +75,8 @@ def test_a_file_of_keras_datasets_holds_grey_pictures(tmp_path):
 @pytest.mark.parametrize(
     "changed, message",
     [
-        ({"y_train": None}, "has no array y_train, but .*; x_train, y_train, x_test, y_test are needed"),
-        ({"x_test": None, "y_test": None}, "has no array x_test, y_test"),
+        ({"y_train": None}, "lacks the arrays y_train; it has .*; x_train, y_train, x_test, y_test are needed"),
+        ({"x_test": None, "y_test": None}, "lacks the arrays x_test, y_test"),
         ({"x_train": SERIES[:19]}, r"train has images of shape \(19, 12, 3\) and labels of shape \(20,\)"),
         ({"x_train": np.float32(1)}, "x_train is one number"),
         ({"x_train": SERIES.astype(object)}, "cannot be read"),
@@ -97,20 +97,20 @@ def test_paths_that_lead_nowhere_are_told(tmp_path):
         (f"npz:{tmp_path}/set.npz", "set.npz is not a file"),
         (f"npz:{tmp_path}/text.npz", "text.npz cannot be read as arrays: File is not a zip file"),
         (f"npy:{tmp_path}/none", "none is not a folder"),
-        (f"npy:{tmp_path}", "has no array x_train, y_train, x_test, y_test, but none at all"),
+        (f"npy:{tmp_path}", "lacks the arrays x_train, y_train, x_test, y_test; it has none"),
         (f"{tmp_path}/set.npz", "if it is a file of arrays: --dataset=npz:"),
         ("set.npz", "if it is a file of arrays: --dataset=npz:set.npz"),
     ):
         with pytest.raises(ExperimentError, match=message):
             open_source(name)
-    with pytest.raises(ExperimentError, match="--data_dir=d is for sets of TFDS"):
+    with pytest.raises(ExperimentError, match="--data_dir=d is only for TFDS data sets"):
         open_source(save_npz(tmp_path, ARRAYS), data_dir="d")
 
 
 @pytest.mark.parametrize("name", ["digits", "folder:pictures"])
 def test_flags_of_signals_are_told_where_there_are_pictures(name):
     for changes, flag in (({"signals": True}, "signals"), ({"input_zero_point": 0}, "input_zero_point")):
-        with pytest.raises(ExperimentError, match=f"--{flag}: for signals, and --dataset={name} has pictures"):
+        with pytest.raises(ExperimentError, match=f"--{flag}: only for signals, and --dataset={name} has pictures"):
             open_source(name, **changes)
 
 

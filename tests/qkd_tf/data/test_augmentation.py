@@ -36,7 +36,9 @@ def test_function_gets_whole_batches_of_bytes_and_a_seed_of_two():
         seen.append((images.dtype.name, tuple(images.shape), seed.dtype.name, tuple(seed.shape)))
         return images
 
-    assert look(augment).notes == ("note: --augment=in_memory:mine makes the same of a picture whatever its seed is",)
+    assert look(augment).notes == (
+        "note: --augment=in_memory:mine ignores its seed: a picture always becomes the same",
+    )
     assert set(seen) == {("uint8", (8, *SHAPE), "int32", (2,))}
 
 
@@ -49,26 +51,35 @@ def test_functions_that_do_the_same_are_the_same_and_others_are_not():
 @pytest.mark.parametrize(
     "function, message",
     [
-        (lambda images: images, "fails as augment(images, seed) in a graph of TensorFlow: .*positional argument"),
-        (lambda images, seed: images.numpy(), "has no attribute 'numpy'.*; it may use TensorFlow's operations alone"),
+        (lambda images: images, "fails as augment(images, seed) in a TensorFlow graph: .*positional argument"),
+        (lambda images, seed: images.numpy(), "has no attribute 'numpy'.*; use only TensorFlow operations"),
         (lambda images, seed: np.asarray(images), "symbolic"),
-        (lambda images, seed: None, "returns a NoneType; the images are expected"),
-        (lambda images, seed: (images, seed), "returns a tuple; the images are expected"),
+        (lambda images, seed: None, "returns NoneType; one tensor of images is expected"),
+        (lambda images, seed: (images, seed), "returns tuple; one tensor of images is expected"),
         (
             lambda images, seed: tf.cast(images, tf.float32) / 255,
-            r"makes float32 \(8, 4, 6, 3\) from 0 to 1 of uint8 \(8, 4, 6, 3\); .* tf.saturate_cast",
+            r"turns uint8 \(8, 4, 6, 3\) into float32 \(8, 4, 6, 3\) from 0 to 1; .* tf.saturate_cast",
         ),
-        (lambda images, seed: tf.cast(images, tf.int32) - 300, "makes int32 .* from -300 to -45 of uint8"),
-        (lambda images, seed: images[:, 1:], r"makes uint8 \(8, 3, 6, 3\) of uint8"),
-        (lambda images, seed: images[0], r"makes uint8 \(4, 6, 3\) of uint8"),
-        (lambda images, seed: tf.roll(images, random.randrange(6), 2), "random numbers that its seed does not decide"),
-        (lambda images, seed: images ^ np.uint8(np.random.randint(255)), "random numbers that its seed"),
-        (lambda images, seed: images ^ GENERATOR.integers(1, 255, SHAPE, np.uint8), "random numbers that its seed"),
+        (lambda images, seed: tf.cast(images, tf.int32) - 300, "turns uint8 .* into int32 .* from -300 to -45"),
+        (lambda images, seed: images[:, 1:], r"turns uint8 .* into uint8 \(8, 3, 6, 3\)"),
+        (lambda images, seed: images[0], r"turns uint8 .* into uint8 \(4, 6, 3\)"),
+        (lambda images, seed: tf.roll(images, random.randrange(6), 2), "random numbers that do not depend on its seed"),
+        (
+            lambda images, seed: images ^ np.uint8(np.random.randint(255)),
+            "random numbers that do not depend on its seed",
+        ),
+        (
+            lambda images, seed: images ^ GENERATOR.integers(1, 255, SHAPE, np.uint8),
+            "random numbers that do not depend on its seed",
+        ),
         (
             lambda images, seed: images ^ tf.cast(tf.random.uniform(SHAPE, 0, 255, tf.int32), tf.uint8),
-            "random numbers that its seed",
+            "random numbers that do not depend on its seed",
         ),
-        (lambda images, seed: tf.image.random_flip_left_right(images, seed=1), "random numbers that its seed"),
+        (
+            lambda images, seed: tf.image.random_flip_left_right(images, seed=1),
+            "random numbers that do not depend on its seed",
+        ),
     ],
 )
 def test_function_that_would_not_do_is_refused_in_a_line(function, message):
@@ -83,7 +94,7 @@ def test_function_that_would_not_do_is_refused_in_a_line(function, message):
         ("nets.py:augment", "nets.py:augment cannot be imported: .*; give nets:augment"),
         ("math:augment", "math:augment cannot be imported: .* give package.module:function"),
         ("augment", "augment cannot be imported"),
-        ("in_memory:mine", "--augment=in_memory:mine was handed over in Python and is not kept"),
+        ("in_memory:mine", "--augment=in_memory:mine was given in Python and is not saved"),
     ],
 )
 def test_name_of_nothing_is_told(name, message):

@@ -204,7 +204,7 @@ def test_what_is_no_picture_is_named_and_not_an_error(root):
     splits = load(root)
     assert splits.label_names == ["ant", "bee"]
     (note,) = splits.notes
-    assert note.startswith("note: not read, being no .jpg, ") and "in a class folder (6): " in note
+    assert note.startswith("note: ignored, not .jpg, ") and "in a class folder (6): " in note
     for name in (
         "train/ant/.hidden.png",
         "train/ant/Thumbs.db",
@@ -262,17 +262,17 @@ def test_labels_are_a_part_of_what_the_set_is_known_by(root):
     "content, part",
     [
         (b"ant\ncow", "train/bee is a class that {root}/labels.txt does not have"),
-        (b"ant\nbee\ncow\nbee\n", "line 4 of {root}/labels.txt is 'bee', as line 2 is"),
+        (b"ant\nbee\ncow\nbee\n", "line 4 of {root}/labels.txt is 'bee', and so is line 2"),
         (b"ant\n\nbee", "line 2 of {root}/labels.txt is empty"),
         (b"\nant\nbee", "line 1 of {root}/labels.txt is empty"),
         (b"", "labels.txt names 0 classes; two or more"),
         (b" \n\n", "labels.txt names 0 classes; two or more"),
         (b"ant\n", "labels.txt names 1 classes; two or more"),
-        (b"ant\nbee\n../ant", "line 3 of {root}/labels.txt is '../ant', which cannot be a class folder"),
-        (b"ant\nbee\n..", "is '..', which cannot be a class folder"),
-        (b"ant\nbee/small", "is 'bee/small', which cannot be a class folder"),
-        (b"ant\nbee\\small", "which cannot be a class folder"),
-        (b"ant\nb\0e", "which cannot be a class folder"),
+        (b"ant\nbee\n../ant", "line 3 of {root}/labels.txt is '../ant', which cannot be the name of a class folder"),
+        (b"ant\nbee\n..", "is '..', which cannot be the name of a class folder"),
+        (b"ant\nbee/small", "is 'bee/small', which cannot be the name of a class folder"),
+        (b"ant\nbee\\small", "which cannot be the name of a class folder"),
+        (b"ant\nb\0e", "which cannot be the name of a class folder"),
         (b"ant\nb\xffe", "{root}/labels.txt cannot be read as UTF-8: "),
     ],
 )
@@ -306,7 +306,7 @@ def test_broken_images_are_found_before_training_and_left_out_if_asked_for(root,
     assert kind != "0 bytes" or "(0 bytes)" in message
     splits = load(root, skip_broken_images=True)
     (note,) = splits.notes
-    assert note.startswith(f"note: left out, since it cannot be decoded (1): train/ant/broken.{suffix} (")
+    assert note.startswith(f"note: left out, cannot be decoded (1): train/ant/broken.{suffix} (")
     left = values_of(splits.calibration) | values_of(splits.validation)
     assert sorted(left) == [*range(8), *range(100, 104)]
     assert splits.num_train == len(values_of(splits.calibration))
@@ -349,10 +349,10 @@ def remove(*names):
         (remove("train/bee"), {}, "has 1 class folders: ant; two or more"),
         (remove("train/ant", "train/bee"), {}, "has 0 class folders; two or more"),
         (remove("test/ant", "test/bee"), {}, "test has no class folder"),
-        (lambda root: (root / "train" / "cow").mkdir(), {}, "train/cow holds no image"),
+        (lambda root: (root / "train" / "cow").mkdir(), {}, "train/cow contains no image"),
         (lambda root: (root / "test" / "bee" / "x").mkdir(), {"batch_size": 10}, "--batch_size=10 is more than the 9"),
         (lambda root: None, {"validation_fraction": 0.01}, "--validation_fraction=0.01"),
-        (lambda root: None, {"data_dir": "d"}, "--data_dir=d is for sets of TFDS"),
+        (lambda root: None, {"data_dir": "d"}, "--data_dir=d is only for TFDS data sets"),
         (lambda root: None, {"test_split": "exam"}, "has no folder exam"),
     ],
 )
@@ -373,7 +373,7 @@ def test_opening_decodes_one_picture_at_most(root):
     for path in (root / "train").rglob("*.png"):
         path.write_bytes(b"")
     assert data.open_source(spec_of(root, image_size=32)).image_shape == (32, 32, 3)
-    assert "not one image" in complaint(root)
+    assert "no image in " in complaint(root)
 
 
 @pytest.mark.usefixtures("streaming")
@@ -413,7 +413,7 @@ def test_a_sample_passes_over_pictures_that_cannot_be_used(root):
     for path in (root / "train").rglob("*.png"):
         path.write_bytes(b"")
     spec = spec_of(root, image_size=8)
-    with pytest.raises(ExperimentError, match="not one training image of folder:.* can be read"):
+    with pytest.raises(ExperimentError, match="no training image of folder:.* can be read"):
         data.sample(data.open_source(spec), spec, 32)
 
 
@@ -431,7 +431,7 @@ def test_pictures_without_a_decoder_are_told_apart(root):
         (root / "train" / "ant" / name).write_bytes(b"x")
     (note,) = load(root).notes
     assert note == (
-        "note: not read, being of a format that has no decoder here; convert them, as to PNG (3): "
+        "note: ignored, of a format that is not supported; convert them, for example to PNG (3): "
         "train/ant/a.tif, train/ant/b.HEIC, train/ant/c.svg"
     )
     for path in (root / "train" / "bee").iterdir():
@@ -452,7 +452,7 @@ def test_folders_that_systems_leave_behind_are_no_classes(root, split, name):
 @pytest.mark.parametrize(
     "name, part",
     [
-        (b"K\xe4fer", "train/K\\xe4fer is not UTF-8, as labels.txt is; rename it"),
+        (b"K\xe4fer", "train/K\\xe4fer is not valid UTF-8, which labels.txt needs; rename it"),
         (b"a\nb", "class 'a\\nb' has a line break in its name"),
         ("a\u2028b".encode(), "has a line break in its name"),
         (b" ", "a class is called ' '"),
@@ -475,7 +475,7 @@ def test_notes_and_names_of_other_encodings_can_be_written(root):
         file.write((root / "train" / "ant" / "000.png").read_bytes())
     splits = load(root)
     assert "K\\xe4fer.txt" in splits.notes[0].encode().decode() and splits.num_train == 10
-    with pytest.raises(ExperimentError, match="is not UTF-8, as the files of a run are"):
+    with pytest.raises(ExperimentError, match="is not valid UTF-8, which the files of a run need"):
         DataSpec("folder:/K\udce4fer")
 
 
@@ -487,7 +487,7 @@ def test_a_turned_photograph_is_told_and_taken_as_it_is_stored(root):
     Image.new("RGB", (16, 12), (90,) * 3).save(root / "test" / "bee" / "turned.jpg", exif=turned)
     Image.new("RGB", (16, 12), (91,) * 3).save(root / "test" / "bee" / "upright.jpg", exif=upright)
     splits = load(root)
-    assert splits.notes == ("note: taken as stored, not turned as their EXIF data say (1): test/bee/turned.jpg",)
+    assert splits.notes == ("note: used as stored, without the rotation in their EXIF data (1): test/bee/turned.jpg",)
     assert arrays(splits.test)[0].shape == (7, 12, 16, 3)
 
 
@@ -558,12 +558,12 @@ def test_pictures_that_are_not_square_are_cropped_or_squashed_and_a_note_says_wh
         Image.fromarray(wide).save(path)
     (cropped,) = (note for note in load(root, image_size=8).notes if "square" in note)
     assert cropped == (
-        "note: 17 of 17 pictures are not square: the middle is cropped; tf_keras.utils.image_dataset_from_directory "
-        "squashes the whole, and so does --resize=squash, for models trained so"
+        "note: 17 of 17 pictures are not square: they are cropped to their middle; --resize=squash squashes them to a "
+        "square instead, as tf_keras.utils.image_dataset_from_directory does"
     )
     splits = load(root, image_size=8, resize="squash", horizontal_flip=False)
     (squashed,) = (note for note in splits.notes if "square" in note)
-    assert "the whole is squashed to a square" in squashed and "--resize=crop" in squashed
+    assert "they are squashed to a square" in squashed and "--resize=crop" in squashed
     images, _ = arrays(splits.test)
     assert images.shape == (5, 8, 8, 3) and np.all(images[:, :, 0] == 255) and np.all(images[:, :, 1:] == 0)
     assert np.all(arrays(load(root, image_size=8).test)[0] == 0)
@@ -574,7 +574,9 @@ def test_pictures_that_are_not_square_are_cropped_or_squashed_and_a_note_says_wh
     for path in root.rglob("*.png"):
         write(path, (8, 8))
     (note,) = load(root, image_size=8).notes
-    assert note.startswith("note: pictures have 8x8 already, and are enlarged and cropped; leave --image_size out")
+    assert note.startswith("note: pictures already have 8x8 pixels, and are still enlarged and cropped; ")
+    early = data.open_source(spec_of(root, image_size=8))
+    assert early.notes == () and early.early_notes() == (note,)  # the pre-flight tells it of a folder that is not read
     assert load(root, image_size=8, resize="squash").notes == load(root, image_size=4).notes == ()
     with pytest.raises(ExperimentError, match="unknown --resize 'stretch'; known are crop, squash"):
         spec_of(root, resize="stretch")
@@ -600,7 +602,7 @@ def test_grey_pictures_that_are_not_square_are_resized_to_such(root):
     assert sorted(images[:, 0, 0, 0]) == sorted(expected[:, 0, 0, 0]) and images.shape[1:] == (6, 8, 1)
     assert arrays(splits.train(0))[0].shape[1:] == (6, 8, 1)
     (note,) = load(root, image_channels=1, image_size=(12, 4), resize="squash").notes
-    assert "17 of 17 pictures are not of the ratio 12x4: the whole is squashed to 12x4" in note
+    assert "17 of 17 pictures are not of the aspect ratio 12x4: they are squashed to 12x4" in note
     assert data.describe(spec_of(root, **spec))[0] == (6, 8, 1)
 
 

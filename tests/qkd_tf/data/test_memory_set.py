@@ -142,9 +142,7 @@ def test_whole_pixels_of_any_type_are_taken_as_they_are_and_a_note_says_so(door,
     expected = source_of((images, LABELS), arrays(8), None, SPEC, None)
     source = source_of(door(images.astype(dtype), LABELS), arrays(8), None, SPEC, None)
     (note,) = source.notes
-    assert (
-        note == f"note: train has pixels of {dtype} from 0 to 255, all of them whole numbers, which are taken as uint8"
-    )
+    assert note == f"note: train has pixels of {dtype} from 0 to 255, all of them whole numbers; they are read as uint8"
     for (image, label), (known, number) in zip(source.train.read(None), expected.train.read(None), strict=True):
         np.testing.assert_array_equal(image, known)
         assert image.dtype == np.uint8 and label == number
@@ -156,7 +154,7 @@ def test_pixels_between_whole_numbers_are_rounded_and_a_note_says_so(door):
     """As image_dataset_from_directory gives them, which resizes."""
     source = source_of(door(BRIGHT.astype(np.float32), LABELS), arrays(8), None, SPEC, None)
     (note,) = source.notes
-    assert note.startswith("note: train has pixels of float32 from 0 to 255, which are rounded to whole numbers")
+    assert note.startswith("note: train has pixels of float32 from 0 to 255; they are rounded to whole numbers")
     found = np.concatenate(
         [list(part.read(None).map(lambda i, _: i).as_numpy_iterator()) for part in (source.train, source.validation)]
     )
@@ -179,7 +177,7 @@ def test_the_remedy_for_scaled_pixels_gives_the_pixels_back(door, scaled, found,
     images = np.rint(BRIGHT)
     with pytest.raises(ExperimentError, match=found) as caught:
         source_of(door(scaled(images).astype(np.float32), LABELS), arrays(8), None, SPEC, None)
-    told = str(caught.value).split("networks do it inside: ")[1]
+    told = str(caught.value).split("which networks do inside: ")[1]
     followed = eval(told, {"np": np, "tf": tf, "images": scaled(images).astype(np.float32)})  # noqa: S307
     np.testing.assert_array_equal(np.asarray(followed), images)
     assert np.asarray(followed).dtype == np.uint8
@@ -191,9 +189,9 @@ def test_the_remedy_for_scaled_pixels_gives_the_pixels_back(door, scaled, found,
     [
         (
             (BRIGHT - 128) / 64,
-            "train has pixels of float64 from -2 to 1.98438; 0 to 255 is expected; leave scaling out",
+            "train has pixels of float64 from -2 to 1.98438; 0 to 255 is expected; leave the scaling out",
         ),
-        (BRIGHT / 100, "from 0 to 2.55; 0 to 255 is expected; leave scaling out"),
+        (BRIGHT / 100, "from 0 to 2.55; 0 to 255 is expected; leave the scaling out"),
         (np.rint(BRIGHT) * 257, "from 0 to 65535; 0 to 255"),
         (np.rint(BRIGHT) - 128, "from -128 to 127; 0 to 255"),
         (np.where(BRIGHT > 200, np.nan, BRIGHT), r"not finite \(NaN or infinite\)"),
@@ -251,14 +249,14 @@ def test_labels_from_1_are_told_what_to_do(door, label_names):
         ((IMAGES, LABELS * np.nan), r"train has the label nan; whole numbers are expected"),
         ((IMAGES, LABELS.astype(str)), r"train has labels of <U21; .* np.unique\(labels, return_inverse=True\)"),
         ((IMAGES, LABELS - 1), r"train has the label -1, its classes are 0..3"),
-        ((IMAGES[..., 0], LABELS), r"images of shape \(20, 6, 6\).*of grey pictures: images\[..., np.newaxis\]"),
-        (([IMAGES[0], IMAGES[1][:3]], [0, 1]), "train is no pair of arrays"),
+        ((IMAGES[..., 0], LABELS), r"images of shape \(20, 6, 6\).*for grey pictures: images\[..., np.newaxis\]"),
+        (([IMAGES[0], IMAGES[1][:3]], [0, 1]), "train is not a pair of arrays"),
         ((IMAGES > 3, LABELS), "train has pixels of bool; numbers of 0 to 255"),
         ((IMAGES.astype(str), LABELS), "train has pixels of <U3; numbers of 0 to 255"),
         ([IMAGES], "train is a list; "),
         (IMAGES, "train is a ndarray; "),
         (tf.data.Dataset.from_tensor_slices(IMAGES), "train: the set's elements are TensorSpec"),
-        (tf.data.Dataset.from_tensor_slices({"image": IMAGES, "label": LABELS}), "of TFDS: as_supervised=True"),
+        (tf.data.Dataset.from_tensor_slices({"image": IMAGES, "label": LABELS}), "with TFDS: as_supervised=True"),
         (
             tf.data.Dataset.from_tensor_slices((IMAGES, np.ones((20, 4)))),
             r"labels of shape \(20, 4\) that are not one-hot",
@@ -271,10 +269,10 @@ def test_labels_from_1_are_told_what_to_do(door, label_names):
             ),
             "train: the set's pictures may differ in size; give image_size",
         ),
-        (tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).repeat(), "train: the set repeats without end"),
+        (tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).repeat(), "train: the set repeats forever"),
         (
             tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).shuffle(20),
-            "train: the set comes in another order each time; leave its shuffle out",
+            "train: the set changes its order each time; leave its shuffle out",
         ),
     ],
 )
@@ -286,7 +284,9 @@ def test_what_cannot_be_read_is_told_in_one_line(given, message):
 
 def test_splits_of_several_shapes_are_told():
     for other in (arrays(8, side=5), (arrays(8)[0].repeat(3, -1), arrays(8)[1])):
-        with pytest.raises(ExperimentError, match=r"test has pictures of \(., ., .\), train of \(6, 6, 1\)"):
+        with pytest.raises(
+            ExperimentError, match=r"test has pictures of \(., ., .\) \(height, width, channels\), train of \(6, 6, 1\)"
+        ):
             source_of(arrays(), other, None, SPEC, None)
     spec = DataSpec("in_memory:x", image_size=4)
     assert source_of(arrays(), arrays(8, side=5), None, spec, None).image_shape == (4, 4, 1)
@@ -377,7 +377,7 @@ def test_a_set_that_gives_nothing_the_second_time_is_told():
     examples = iter(zip(*arrays(), strict=True))
     signature = (tf.TensorSpec((6, 6, 1), tf.uint8), tf.TensorSpec((), tf.int64))
     spent = tf.data.Dataset.from_generator(lambda: examples, output_signature=signature)
-    with pytest.raises(ExperimentError, match="train: the set comes in another order each time"):
+    with pytest.raises(ExperimentError, match="train: the set changes its order each time"):
         source_of(spent, arrays(8), None, SPEC, None)
 
 
@@ -407,7 +407,7 @@ def test_a_streamed_set_sorted_by_class_is_refused_and_one_in_disorder_is_not(mo
         return pipelines(source_of(as_set(*of_many(labels)), other, other, spec, [str(n) for n in range(10)]), spec)
 
     with pytest.raises(
-        ExperimentError, match="5,000 training images of .* come sorted by class: they pass a buffer of 1,000"
+        ExperimentError, match="5,000 training images of .* come sorted by class, and a shuffle buffer of 1,000"
     ):
         load(labels)
     with pytest.raises(ExperimentError, match="come sorted by class"):
@@ -437,5 +437,5 @@ def test_colours_become_grey_and_grey_colours_if_asked_for(channels, expected):
     assert splits.image_shape[2] == images.shape[3] == channels
     assert expected is None or images.numpy().ravel().tolist() == expected
     five = np.zeros((4, 2, 2, 5), np.uint8), LABELS[:4]
-    with pytest.raises(ExperimentError, match="pictures of 5 channels, which are no colours"):
+    with pytest.raises(ExperimentError, match="pictures of 5 channels, which are not colours"):
         source_of(five, five, five, spec, None)

@@ -203,8 +203,8 @@ def test_a_class_that_would_be_two_lines_of_labels_txt_is_refused():
     for name, told in (
         ("a\nb", "line break"),
         ("a\u2028b", "line break"),
-        (" ", "none of them empty"),
-        ("\udce4", "not UTF-8"),
+        (" ", "no line is empty"),
+        ("\udce4", "not valid UTF-8"),
     ):
         with pytest.raises(ExperimentError, match=told):
             dataclasses.replace(source, label_names=[name, *source.label_names[1:]])

@@ -30,7 +30,7 @@ def test_batches_have_a_bound_of_bytes(monkeypatch):
 
 def test_set_in_memory_cannot_be_read_again():
     assert lasting(DataSpec("in_memory:123")) is None
-    with pytest.raises(ExperimentError, match="were handed over in Python"):
+    with pytest.raises(ExperimentError, match="were given in Python"):
         data.Rereading(DataSpec("in_memory:123"))
 
 

@@ -95,21 +95,21 @@ def test_features_of_any_type_come_within_half_a_step(dtype):
 
 def test_what_was_chosen_and_what_is_clipped_is_told():
     (note,) = load(SERIES, test=np.concatenate([SERIES[:10], 100 + SERIES[10:]])).notes
-    assert note.startswith(
-        "note: examples of shape (12, 3), float32, are signals, read as they are: the input has scale"
-    )
+    assert note.startswith("note: examples of shape (12, 3), float32, are read as signals: the input has scale")
     assert note.endswith("clipped: train 0 %, test 50 %")
     (note,) = load(np.full((20, 12, 3), 2, np.uint8) * LABELS[:, None, None].astype(np.uint8)).notes
-    assert "scale 1 and zero point 0 of 0..255, 0 to 255; clipped: train 0 %, test 0 %" in note
+    assert "scale 1 and zero point 0 of 0..255, for values from 0 to 255; clipped: train 0 %, test 0 %" in note
 
 
 def test_steps_that_few_numbers_take_are_told():
     outlier = np.repeat(SERIES, 20, axis=1)
     outlier[0, 0, 0] = 1_000
-    assert "steps: a few far ones, or an offset" in load(outlier).notes[1]
-    assert "steps: a few far ones, or an offset" in load(280 + SERIES).notes[1]
+    assert "steps, because of a few far values or an offset" in load(outlier).notes[1]
+    assert "steps, because of a few far values or an offset" in load(280 + SERIES).notes[1]
     assert (
-        load(SERIES * [1, 1, 0.001]).notes[1].startswith("note: channel 2 takes 1 of the input's 256 steps, channel ")
+        load(SERIES * [1, 1, 0.001])
+        .notes[1]
+        .startswith("note: channel 2 uses only 1 of the input's 256 steps, channel ")
     )
     assert len(load(SERIES).notes) == 1
 
@@ -120,17 +120,17 @@ def test_steps_that_few_numbers_take_are_told():
         (np.where(SERIES > 2, np.nan, SERIES), {}, r"train has features that are not finite \(NaN or infinite\)"),
         (np.where(SERIES > 2, np.inf, SERIES), {}, r"train has features that are not finite \(NaN or infinite\)"),
         (SERIES.astype(np.float64) * 1e39, {}, "features that are not finite"),
-        (np.full_like(SERIES, 3.5), {}, "train has features that are all 3.5; there is nothing to tell"),
+        (np.full_like(SERIES, 3.5), {}, "train has features that are all 3.5; nothing can be learned"),
         (np.zeros((20, 12, 3), np.uint8), {}, "train has features that are all 0"),
-        (SERIES * 1e-40, {}, "is no number of float32; scale them"),
+        (SERIES * 1e-40, {}, "is not a float32 number; rescale them"),
         (SERIES[:, :, :, None, None], {"signals": True}, r"features of shape \(12, 3, 1, 1\); \[steps, channels\]"),
         (SERIES[:, :0], {"signals": True}, r"features of shape \(0, 3\)"),
         (SERIES[:0], {}, r"images of shape \(0, 12, 3\) and labels of shape \(20,\)"),
         (SERIES.astype(complex), {"signals": True}, "images of shape|features of complex"),
-        (SERIES, {"crop_padding": 4}, r"--crop_padding: for pictures alone, and train has signals of shape \(12, 3\)"),
-        (SERIES, {"horizontal_flip": True}, "--horizontal_flip: for pictures alone"),
-        (SERIES, {"image_size": (8, 3), "resize": "squash"}, "--image_size, --resize: for pictures alone"),
-        (SERIES, {"image_channels": 3}, "--image_channels: for pictures alone"),
+        (SERIES, {"crop_padding": 4}, r"--crop_padding: only for pictures, and train has signals of shape \(12, 3\)"),
+        (SERIES, {"horizontal_flip": True}, "--horizontal_flip: only for pictures"),
+        (SERIES, {"image_size": (8, 3), "resize": "squash"}, "--image_size, --resize: only for pictures"),
+        (SERIES, {"image_channels": 3}, "--image_channels: only for pictures"),
         (SERIES, {"signals": False}, r"images of shape \(20, 12, 3\)"),
     ],
 )
@@ -145,7 +145,7 @@ def test_sets_that_do_not_fit_are_told():
         load(SERIES, test=SERIES[:, :11])
     with pytest.raises(ExperimentError, match="test has the label 4, its classes are 0..2|train has the label 3"):
         source_of((SERIES, LABELS), (SERIES, LABELS + 1), None, SPEC, ["a", "b", "c"])
-    with pytest.raises(ExperimentError, match="of signals, and --nosignals says"):
+    with pytest.raises(ExperimentError, match="for signals, and --nosignals says"):
         spec(signals=False, input_scale=1.0)
 
 
@@ -175,8 +175,8 @@ def test_a_tf_data_set_that_cannot_be_signals_is_told(monkeypatch):
     whole = tf.data.Dataset.from_tensor_slices((SERIES, LABELS))
     for given, message in (
         (ragged, "train: examples of the set differ in shape"),
-        (whole.repeat(), "train: the set repeats without end"),
-        (whole.shuffle(20), "train: the set comes in another order each time"),
+        (whole.repeat(), "train: the set repeats forever"),
+        (whole.shuffle(20), "train: the set changes its order each time"),
         (whole.take(0), "train has no example"),
     ):
         with pytest.raises(ExperimentError, match=message):

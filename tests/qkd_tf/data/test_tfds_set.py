@@ -144,7 +144,7 @@ def test_the_unlabelled_test_of_imagenet_is_not_taken(tmp_path, make_imagenet):
     """TFDS prepares it too where its tar file lies beside the others."""
     data_dir = make_imagenet(tmp_path, num_train=8, num_validation=4, num_test=6)
     assert data.open_source(imagenet(data_dir)).test.num_examples == 4
-    with pytest.raises(ExperimentError, match="label -1.*such as validation"):
+    with pytest.raises(ExperimentError, match="label -1.*such as --test_split=validation"):
         data.load(imagenet(data_dir, test_split="test", batch_size=1))
 
 
@@ -243,7 +243,7 @@ def test_what_a_set_does_not_say_is_told_by_its_description_too():
 @pytest.mark.parametrize(
     "name, told",
     [
-        ("{tmp}", "--dataset={tmp} is no name of a data set; .*: --dataset=folder:{tmp}$"),
+        ("{tmp}", "--dataset={tmp} is not the name of a data set; .*: --dataset=folder:{tmp}$"),
         ("{tmp}/gone", "--dataset=folder:{tmp}/gone$"),
         ("./pictures", "--dataset=folder:./pictures$"),
         ("../pictures/", "--dataset=folder:../pictures/$"),
@@ -314,7 +314,9 @@ def test_of_a_set_that_was_prepared_in_order_the_labels_are_looked_at(make_ramps
 
 def test_pictures_that_may_not_be_square_are_told_before_they_are_read(imagenet_dir, ramps):
     (note,) = (note for note in data.open_source(imagenet(imagenet_dir)).notes if "square" in note)
-    assert note.startswith("note: pictures are not square: the middle is cropped") and "--resize=squash" in note
+    assert (
+        note.startswith("note: pictures are not square: they are cropped to their middle") and "--resize=squash" in note
+    )
     assert data.open_source(small(ramps)).notes == ()
 
 
@@ -333,4 +335,4 @@ def test_images_become_ones_that_are_not_square(ramps):
     assert images.shape == (4, 7, 14, 3) and all(row.tolist() in allowed for row in rows)
     high = data.load(small(ramps, image_size=(14, 7)))  # covered by 16 x 32, of which the middle
     assert arrays(high.test)[0].shape == (6, 14, 7, 3)
-    assert high.notes[0].startswith("note: pictures are not of the ratio 14x7: the middle is cropped")
+    assert high.notes[0].startswith("note: pictures are not of the aspect ratio 14x7: they are cropped")

@@ -254,7 +254,7 @@ def test_no_tpu_is_one_line(monkeypatch):
     code = "from qkd_tf.distillation.strategies import start; start('tpu')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("qkd_tf.ExperimentError: --strategy=tpu finds no TPU by the name local")
+    assert last.startswith("qkd_tf.ExperimentError: --strategy=tpu finds no TPU named local")
     assert "TPU_NAME" in last
 
 

@@ -44,8 +44,8 @@ def test_name_may_have_a_colon_or_be_the_classs_own_number():
     "told, names, message",
     [
         (("1", "2"), NAMES, "--class_weights has 2 numbers and there are 3 classes"),
-        (("dog:1",), NAMES, "--class_weights has the class 'dog', which is none of ant, bee, cat"),
-        (("3:1",), NAMES, "--class_weights has the class '3', which is none of"),
+        (("dog:1",), NAMES, "--class_weights has the class 'dog', which is not one of ant, bee, cat"),
+        (("3:1",), NAMES, "--class_weights has the class '3', which is not one of"),
         (("cat:1", "2:3"), NAMES, "--class_weights has the class cat twice"),
         (("1:2",), ["1", "2"], "may mean the class 1 or class number 1, 2"),
     ],
@@ -58,11 +58,11 @@ def test_weights_of_other_classes_are_refused(told, names, message):
 @pytest.mark.parametrize(
     "told, message",
     [
-        (("even",), "--class_weights has 'even' for a weight; 'balanced', a number a class"),
-        (("balanced", "1"), "--class_weights has 'balanced' for a weight"),
+        (("even",), "--class_weights has 'even' as a weight; 'balanced', one number per class"),
+        (("balanced", "1"), "--class_weights has 'balanced' as a weight"),
         (("-1", "1"), "--class_weights has -1; 0 or a positive, finite number"),
         (("cat:inf",), "--class_weights has inf; 0 or"),
-        (("1", "cat:2"), "--class_weights=1,cat:2: 'balanced', a number"),
+        (("1", "cat:2"), "--class_weights=1,cat:2: 'balanced', one number"),
         (("0", "0.0"), "--class_weights are 0 for every class"),
     ],
 )

@@ -43,7 +43,7 @@ def refusal(subject, images=None):
     with pytest.raises(ExperimentError) as caught:
         likeness.prove(subject, pictures() if images is None else images)
     message = str(caught.value)
-    assert "\n" not in message and message.startswith(f"the {subject.role} user is not what would train: on ")
+    assert "\n" not in message and message.startswith(f"the {subject.role} user would train as another network: on ")
     return message
 
 
@@ -65,7 +65,7 @@ def test_equal_networks_are_proven_and_the_row_says_of_what(role, activation, he
     assert (row["num_images"], row["tolerance"], row["head"]) == (12, 1e-3, head)
     assert row["difference"] < 1e-5
     line = likeness.line(subject, row)
-    assert line.startswith(f"the {role} is user, unchanged: on 12 pictures outputs differ by ")
+    assert line.startswith(f"the {role} computes what user computes: on 12 pictures outputs differ by ")
 
 
 def test_difference_is_the_largest_as_a_share_of_the_largest_logit(randomize):
@@ -77,7 +77,7 @@ def test_difference_is_the_largest_as_a_share_of_the_largest_logit(randomize):
     dense.set_weights([kernel, bias + [0, gap, 0, 0, 0]])
     assert likeness.prove(subject, pictures())["difference"] == pytest.approx(5e-4, rel=1e-2)
     dense.set_weights([kernel, bias + [0, 4 * gap, 0, 0, 0]])
-    assert "logits differ by 0.002, 0.001 is rounding; " in refusal(subject)
+    assert "logits differ by 0.002, rounding explains 0.001; " in refusal(subject)
 
 
 def test_difference_of_probabilities_is_as_it_is(randomize):
@@ -103,7 +103,9 @@ def relu_for_swish(self, function, name, inputs):
 def test_broken_row_of_the_first_reading_is_refused_by_its_layer(monkeypatch, randomize):
     monkeypatch.setitem(student_reading.StudentReading.rewrites, layers.GlobalMaxPooling2D, average_for_largest)
     model = randomize(user(*body(), layers.GlobalMaxPooling2D(name="largest"), layers.Dense(6, name="hidden")))
-    assert refusal(subject_of("student", model)).endswith("they part at layer largest; write that layer in another way")
+    assert refusal(subject_of("student", model)).endswith(
+        "they differ from layer largest on; write that layer in another way"
+    )
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -113,7 +115,7 @@ def test_broken_activation_of_the_first_reading_is_refused_by_its_layer(role, mo
     model = randomize(user(layers.Conv2D(4, 3, name="conv"), lambda x: tf.nn.silu(x), *body()[3:]))
     if role == "teacher":  # whose operators become layers as they are
         monkeypatch.setattr(reading, "as_layer", lambda node: layers.ReLU() if "silu" in node.layer.name else None)
-    assert "they part at layer tf.nn.silu" in refusal(subject_of(role, model))
+    assert "they differ from layer tf.nn.silu" in refusal(subject_of(role, model))
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -142,7 +144,7 @@ def test_layer_of_a_nested_model_is_named(role, monkeypatch, randomize):
     innermost = tf_keras.Sequential([layers.Input((6, 6, 4)), part, layers.Conv2D(3, 1)], name="innermost")
     inner = tf_keras.Sequential([layers.Input((6, 6, 4)), innermost], name="inner")
     model = randomize(user(layers.Conv2D(4, 3, name="conv"), inner, layers.Conv2D(6, 1, name="behind")))
-    assert "they part at layer doubled; " in refusal(subject_of(role, model))
+    assert "they differ from layer doubled on; " in refusal(subject_of(role, model))
 
 
 def taking_up_nothing(kernel, step):
@@ -157,14 +159,14 @@ def test_kernel_that_does_not_take_up_the_normalization_is_refused_by_its_name(n
     if nested:
         stem = tf_keras.Sequential([layers.Input(SHAPE), stem], name="inner")
     model = randomize(user(stem, layers.Conv2D(4, 1, name="second"), front=imagenet()))
-    assert "they part at layer stem; " in refusal(subject_of("student", model))
+    assert "they differ from layer stem on; " in refusal(subject_of("student", model))
 
 
 def test_broken_batch_norm_of_the_second_reading_is_refused_by_its_name(monkeypatch, randomize):
     original = standard_form._Shaped._batch_norm_alone
     monkeypatch.setattr(standard_form._Shaped, "_batch_norm_alone", lambda self, call, x: original(self, call, 2.0 * x))
     model = randomize(user(layers.Conv2D(4, 3, activation="relu", name="conv"), layers.BatchNormalization(name="bn")))
-    assert "they part at layer bn; " in refusal(subject_of("student", model))
+    assert "they differ from layer bn on; " in refusal(subject_of("student", model))
 
 
 def test_broken_sum_of_the_second_reading_is_refused_by_its_name(monkeypatch, randomize):
@@ -180,7 +182,7 @@ def test_broken_sum_of_the_second_reading_is_refused_by_its_name(monkeypatch, ra
         return original(self, call)
 
     monkeypatch.setattr(standard_form._Shaped, "call", without_the_last)
-    assert "they part at layer sum; " in refusal(subject_of("student", randomize(user(body))))
+    assert "they differ from layer sum on; " in refusal(subject_of("student", randomize(user(body))))
 
 
 def test_layers_that_are_mended_by_those_behind_are_not_blamed(monkeypatch, randomize):
@@ -189,7 +191,7 @@ def test_layers_that_are_mended_by_those_behind_are_not_blamed(monkeypatch, rand
     model = randomize(
         user(*body(), layers.GlobalMaxPooling2D(name="largest"), layers.Dense(6, name="hidden"), front=imagenet())
     )
-    assert "they part at layer largest; " in refusal(subject_of("student", model))
+    assert "they differ from layer largest on; " in refusal(subject_of("student", model))
 
 
 # Borders
@@ -273,7 +275,10 @@ def test_borders_are_proven_exactly_and_what_a_file_makes_of_them_is_counted(nam
     assert row["border_difference"] > 0
     same = np.mean(trained.argmax(-1) == logits.argmax(-1))
     assert row["border_top1_agreement"] == 100 * same
-    assert f"logits by {100 * row['border_difference']:.1f} % at most, the same class on" in likeness.line(subject, row)
+    assert (
+        f"changes logits by at most {100 * row['border_difference']:.1f} %; the class is the same on"
+        in likeness.line(subject, row)
+    )
 
 
 @pytest.mark.parametrize(
@@ -366,7 +371,7 @@ def test_outputs_that_are_not_finite_are_refused_on_whatever_side_they_are(poiso
         likeness.prove(subject, images)
     message = str(caught.value)
     assert message.startswith("the teacher user gives outputs that are not finite; ")
-    assert ("layer poison is the first one to; " in message) == poisons
+    assert ("layer poison is the first to do so; " in message) == poisons
     assert likeness.prove(subject, np.delete(images, 3, axis=0))["difference"] < 1e-5
 
 

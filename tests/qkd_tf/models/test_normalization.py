@@ -266,9 +266,7 @@ def test_front_ends_where_two_layers_read_the_pixels():
     "scale", [0.0, [1.0, 0.0, 1.0], float("inf"), float("nan")], ids=["zero", "one_channel", "inf", "nan"]
 )
 def test_front_that_leaves_nothing_of_the_pixels_is_refused(scale):
-    with pytest.raises(
-        ExperimentError, match="layer nothing leaves nothing of the pixels: their scale is 0 or not fini"
-    ):
+    with pytest.raises(ExperimentError, match="layer nothing scales pixels by 0 or by a number that is not finite"):
         normalization.front(model_of(layers.Rescaling(scale, name="nothing")))
 
 
@@ -289,7 +287,7 @@ def test_normalization_that_was_never_adapted_is_nothing():
 )  # fmt: skip
 def test_values_of_rows_and_pixels_are_refused_by_the_layers_name(layer, shape):
     with pytest.raises(
-        ExperimentError, match=f"layer bad normalises by values of shape {shape}; one value, or one a c"
+        ExperimentError, match=f"layer bad normalises by values of shape {shape}; one value, or one per channel"
     ):
         normalization.front(model_of(layer))
 

@@ -71,8 +71,8 @@ def test_builder_of_keras_applications_gets_them_by_its_own_names():
         ("..:build", "cannot be imported"),
         ("mine:tf_keras", "mine:tf_keras cannot be called as builder(input_shape, num_classes)"),
         ("os:getcwd", "os:getcwd cannot be called as builder(input_shape, num_classes)"),
-        ("mine:subclassed", "gives a Net; a functional or Sequential model"),
-        ("mine:build", "tells 3 classes apart, the data set has 5"),
+        ("mine:subclassed", "gives Net; a functional or Sequential Keras model"),
+        ("mine:build", "has 3 classes, the data set has 5"),
         ("folder/absent.keras", "no model at folder/absent.keras"),
     ],
 )
@@ -97,7 +97,10 @@ def test_saved_model_comes_back_with_its_weights(tmp_path, ending):
 
 def test_other_pixels_are_refused(tmp_path):
     small().save(tmp_path / "saved.keras")
-    with pytest.raises(ExperimentError, match=r"reads pictures of \(8, 8, 3\), the data set gives \(16, 16, 3\)"):
+    with pytest.raises(
+        ExperimentError,
+        match=r"reads pictures of \(8, 8, 3\) \(height, width, channels\), the data set has \(16, 16, 3\)",
+    ):
         own.build(network(str(tmp_path / "saved.keras")), (16, 16, 3), 5)
 
 
@@ -194,7 +197,7 @@ def test_inputs_and_outputs_in_a_dict_are_told_how_to_be_handed_over():
     pixels = tf_keras.Input(SHAPE)
     logits = layers.Dense(5)(layers.Flatten()(pixels))
     for inputs, outputs in (({"image": pixels}, logits), (pixels, {"logits": logits})):
-        with pytest.raises(ExperimentError, match=r"in a dict; hand over tf_keras.Model\(model.inputs\[0\]"):
+        with pytest.raises(ExperimentError, match=r"a dict; give tf_keras.Model\(model.inputs\[0\]"):
             in_memory(inputs, outputs)
     in_memory([pixels], [logits])
 
@@ -248,7 +251,7 @@ def of_images(model):
 def test_builder_of_keras_3_is_taken_over_and_proven(of_keras_3):
     model, (note,) = own.build(network("mine:build"), SHAPE, 7)
     assert isinstance(model, tf_keras.Model) and model.output_shape == (None, 7)
-    assert "net is a model of Keras 3, built anew in tf_keras: outputs differ by" in note
+    assert "net is a model of Keras 3, rebuilt in tf_keras; outputs differ by" in note
 
 
 def test_networks_of_keras_applications_have_names_of_keras_3_too():

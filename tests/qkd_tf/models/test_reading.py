@@ -202,9 +202,7 @@ def test_dense_layer_of_one_unit_becomes_one_of_two_that_trains(randomize):
 
 @READINGS
 def test_softmax_of_one_number_is_refused(read):
-    with pytest.raises(
-        ExperimentError, match="layer logits makes a softmax of one number, which is 1 whatever that is"
-    ):
+    with pytest.raises(ExperimentError, match="layer logits is a softmax of one number, which is always 1"):
         read(user(dense(1, activation="softmax")), SHAPE, 2)
 
 
@@ -222,7 +220,7 @@ def test_softmax_of_one_number_is_refused(read):
 def test_output_for_each_pixel_is_refused(end, shape, read):
     """At 6352718 it was told after training, and the handoff was blamed."""
     with pytest.raises(
-        ExperimentError, match=f"user gives an output of shape {shape}; .* end it in GlobalAveragePooling"
+        ExperimentError, match=f"user has an output of shape {shape}; .* end it in GlobalAveragePooling"
     ):
         read(user(end), SHAPE, 5)
 

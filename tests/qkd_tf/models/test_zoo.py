@@ -5,7 +5,7 @@ import pytest
 import tf_keras
 from tf_keras import layers
 
-from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization
+from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, require_network
 from qkd_tf.models import zoo
 from qkd_tf.models.layers import pixels
 from qkd_tf.models.resnet import _pad_shortcut
@@ -131,11 +131,11 @@ def test_a_network_knows_the_size_of_pictures_that_it_was_made_for(name, side):
 
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(ExperimentError) as error:
-        zoo.check_name("resnet21", "--student")
+        require_network(NetworkSpec("resnet21", NORMALIZATION), "--student")
     assert "--student 'resnet21'" in str(error.value)
     for name in zoo.BUILDERS:
         assert name in str(error.value)
-    zoo.check_name("resnet20", "--student")
+    require_network(NetworkSpec("resnet20", NORMALIZATION), "--student")
 
 
 @pytest.mark.parametrize("size", [6, 7])

@@ -51,8 +51,8 @@ def test_runs_of_equal_names_are_told_apart_by_their_folders(make_finished_run):
     "arguments, part",
     [
         ([], "no run is named"),
-        (["{folder}/gone"], "gone is no folder"),
-        (["{folder}"], "is no finished run; run python -m qkd_tf.train"),
+        (["{folder}/gone"], "gone is not a folder"),
+        (["{folder}"], "is not a finished run; run python -m qkd_tf.train"),
         (["{folder}/untested"], "is not exported; run python -m tflite_export --run_dir="),
         (["{folder}/unrun"], "unrun has no 'litert' in"),
         (["{folder}/broken"], "results.json cannot be read"),

@@ -315,7 +315,7 @@ def test_handoff_that_is_taken_before_the_training_is_read_after_it(written, max
 def test_logits_of_more_images_than_can_be_read_are_refused(make_quantized_student):
     student = make_quantized_student()
     handoff.require_readable(student, 10**6)
-    with pytest.raises(ExperimentError, match="the logits, in each arithmetic .* take fewer test images"):
+    with pytest.raises(ExperimentError, match="the logits, in each arithmetic .* use fewer test images"):
         handoff.require_readable(student, 10**9)
 
 

@@ -75,12 +75,12 @@ CHANCE = 46.0  # 40 + 0.1 * 60
     [
         (90, 80, None),
         (90, 100, None),  # ten points below is what a teacher may be
-        (89, 100, "the student as it came on 100.00 %"),
-        (70, 81, "the student as it came on 81.00 %"),
+        (89, 100, "the student before training on 100.00 %"),
+        (70, 81, "the student before training on 81.00 %"),
         (47, 20, None),
-        (46, 20, "one class for all of them on 40.00 %"),
-        (40, 20, "one class for all of them on 40.00 %"),
-        (0, 0, "one class for all of them on 40.00 %"),
+        (46, 20, "always giving the same class on 40.00 %"),
+        (40, 20, "always giving the same class on 40.00 %"),
+        (0, 0, "always giving the same class on 40.00 %"),
     ],
 )
 def test_teacher_that_teaches_is_above_chance_and_near_its_student(look, teacher, student, refused):
@@ -104,7 +104,7 @@ def test_each_network_is_looked_at_once_and_told(look, capsys):
     found.at("student", student)
     found.at("student", Scripted(0))
     assert student.num_looks == 1 and found.found == {"student": 72.0}
-    assert capsys.readouterr().out == "top-1 on 100 validation images: student in float, before training: 72.00 %\n"
+    assert capsys.readouterr().out == "top-1 on 100 validation images: student before training: 72.00 %\n"
 
 
 @pytest.mark.parametrize("what", start.TITLES)
@@ -115,7 +115,7 @@ def test_every_look_has_a_title(look, capsys, what):
 
 def test_random_weights_are_told_as_such(look, capsys):
     look().at("teacher", Scripted(11), by_chance=True)
-    assert ": teacher, before training, of random weights: 11.00 %" in capsys.readouterr().out
+    assert ": teacher before training (random weights): 11.00 %" in capsys.readouterr().out
 
 
 def test_nothing_is_written_before_the_folder_is_the_runs_own(look, tmp_path):
@@ -156,7 +156,7 @@ def test_no_more_images_are_looked_at_than_a_look_needs(look, monkeypatch):
 def test_damaged_file_of_an_earlier_start_is_told_in_a_line(look, tmp_path, content):
     (tmp_path / "start.json").write_text(content)
     with pytest.raises(
-        ExperimentError, match="start.json (is not the JSON|was changed after).*; remove that file, and n"
+        ExperimentError, match="start.json (is not the JSON|was changed after).*; remove that file, and its n"
     ):
         look()
 
@@ -166,7 +166,7 @@ def test_damaged_file_of_an_earlier_start_is_told_in_a_line(look, tmp_path, cont
     [
         (60, 58.0, None),
         (60, 57.9, "60.00 % of validation images after calibration, 57.90 % now; lower --learning_rates"),
-        (20, 26.0, "hardly more than by naming one class for all"),
+        (20, 26.0, "hardly more than if it always gave the same class"),
     ],
 )
 def test_training_that_took_more_than_it_gave_is_told(look, quantized, end, told):

@@ -25,9 +25,9 @@ from tf_keras import layers, mixed_precision
 from tf_keras.src import backend
 
 import qkd_tf
-from qkd_tf import train
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.process.borrowed_process import borrowed
+from qkd_tf.train import job
 from tflite_export import export
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -196,7 +196,7 @@ def test_process_is_put_back_behind_an_error(tmp_path, monkeypatch, error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(train.handoff, "write", fail)
+    monkeypatch.setattr(job.handoff, "write", fail)
     with pytest.raises(type(error)):
         fit(tmp_path / "run", phases={})
     with unchanged(), pytest.raises(ValueError, match="no results.json"):

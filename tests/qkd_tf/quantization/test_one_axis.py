@@ -160,7 +160,7 @@ def test_names_and_frozen_layers_are_kept():
 REFUSED = {
     "channels first": (lambda: layers.MaxPooling1D(data_format="channels_first", name="bad"), "use channels_last"),
     "a recurrent layer": (lambda: layers.GRU(4, return_sequences=True, name="bad"), "use convolutions and pooling"),
-    "permuted": (lambda: layers.Permute((2, 1), name="bad"), "lay the data out so before"),
+    "permuted": (lambda: layers.Permute((2, 1), name="bad"), "store the data in that order"),
     "transposed": (lambda: layers.Conv1DTranspose(4, 3, name="bad"), "use one of"),
     "normalised over steps": (lambda: layers.BatchNormalization(axis=1, name="bad"), "use the last axis"),
 }

@@ -708,7 +708,7 @@ def test_later_rules_go_before_earlier_ones_and_before_first_and_last():
 
 @pytest.mark.parametrize("rule", ["add=w4", "block_.*=w4", "ste=w4"])
 def test_rule_that_fits_no_layer_with_a_kernel_is_an_error_that_names_those_there_are(rule):
-    with pytest.raises(ExperimentError, match=f"--bits_rule={re.escape(rule)} fits no layer.*stem, a, b, logits"):
+    with pytest.raises(ExperimentError, match=f"--bits_rule={re.escape(rule)} matches no layer.*stem, a, b, logits"):
         make_plan(_fork("a", "b"), rules(rule))
 
 

@@ -35,7 +35,9 @@ def test_no_other_widths_within_the_budget_lose_less(losses, weights, limit):
     others = [dict(zip(LAYERS, bits, strict=True)) for bits in itertools.product((8, 4, 2), repeat=4)]
     within = [loss(widths) for widths in others if budget.needed(widths) <= limit]
     if not within:
-        with pytest.raises(ExperimentError, match=f"--max_weight_bytes={limit}: at the fewest of these bits"):
+        with pytest.raises(
+            ExperimentError, match=f"--max_weight_bytes={limit} is too little: the fewest of these bits"
+        ):
             budget.widths(trained, rows)
         return
     found = budget.widths(trained, rows)

@@ -98,7 +98,7 @@ def test_what_was_found_is_settled_and_not_found_again(find, told, experiment, t
 
 def test_with_room_for_the_widest_nothing_is_measured(find, told, experiment, tmp_path, capsys):
     assert find(0) == dict.fromkeys(LOSSES, 8) and told == []
-    assert "has room for the widest: all kernels keep their bits" in capsys.readouterr().out
+    assert "is enough for the largest widths: all kernels keep their bits" in capsys.readouterr().out
     assert found_bits.settled(experiment, tmp_path / "bits.json").quantization.found_bits == (8, 8, 8, 8)
 
 

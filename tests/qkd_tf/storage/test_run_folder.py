@@ -127,7 +127,7 @@ def test_an_experiment_that_took_the_folder_meanwhile_is_left_alone(tmp_path):
     late = RunFolder(str(tmp_path / "run"), ["--student=resnet20"])
     claimed(tmp_path / "run")
     before = contents(tmp_path)
-    with pytest.raises(ExperimentError, match="holds another experiment, which differs in"):
+    with pytest.raises(ExperimentError, match="contains another experiment, which differs in"):
         late.claim()
     assert contents(tmp_path) == before
 
@@ -136,7 +136,7 @@ def test_an_experiment_that_took_the_folder_meanwhile_is_left_alone(tmp_path):
 def test_flags_that_were_spoilt_are_another_experiment(tmp_path, content):
     claimed(tmp_path / "run")
     (tmp_path / "run" / "flags.txt").write_bytes(content)
-    with pytest.raises(ExperimentError, match="holds another experiment"):
+    with pytest.raises(ExperimentError, match="contains another experiment"):
         RunFolder(str(tmp_path / "run"), LINES)
 
 
@@ -209,7 +209,7 @@ def test_folder_of_an_earlier_version_is_refused_with_a_word_of_why(tmp_path):
     begun(tmp_path / "run")
     (tmp_path / "run" / "identity.json").unlink()
     before = contents(tmp_path / "run")
-    with pytest.raises(ExperimentError, match="was begun by an earlier version of qkd_tf, which did not write down"):
+    with pytest.raises(ExperimentError, match="was begun by an earlier version of qkd_tf, which did not record"):
         begun(tmp_path / "run")
     assert contents(tmp_path / "run") == before
 

@@ -150,7 +150,7 @@ def test_members_that_would_be_unpacked_are_refused(tmp_path):
     path = save(network(), tmp_path, ".keras")
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("assets/run.sh", "")
-    with pytest.raises(ValueError, match="it has 'assets/run.sh', which is none of config.json"):
+    with pytest.raises(ValueError, match="it contains 'assets/run.sh', which is not one of config.json"):
         load_model(path)
 
 

@@ -10,9 +10,9 @@ from tflite_export.bundles import ethos_u_bundle, vela
 from tflite_export.bundles.bundle import Delivery
 from tflite_export.bundles.ethos_u_bundle import at_8_bits
 from tflite_export.bundles.vela import Vela
+from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.read_back import read_back
-from tflite_export.load import ExportError
 from tflite_export.rebuilding.rebuild import rebuild
 
 needs_vela = pytest.mark.skipif(vela.absence() is not None, reason=str(vela.absence()))
@@ -47,7 +47,7 @@ def test_readme_has_every_estimate_beside_that_of_8_bits(delivered):
     files, verification = delivered
     text = files["ethos_u/README.md"].decode()
     figures = verification["vela"]
-    assert f"| cycles an inference | {figures['cycles']:,} | {figures['at_8_bits']['cycles']:,} |" in text
+    assert f"| cycles per inference | {figures['cycles']:,} | {figures['at_8_bits']['cycles']:,} |" in text
     assert "was **not** verified" in text and "{{" not in text
 
 

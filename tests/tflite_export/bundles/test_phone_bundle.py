@@ -47,7 +47,7 @@ def test_constants_are_those_of_the_file(residual, name, input_type):
 @pytest.mark.parametrize("name", phone_bundle.SOURCES)
 def test_features_are_put_on_the_steps_of_the_file(residual, name, input_type, low, high):
     text = sources(residual.handoff, input_type, 0, is_signal=True)[0][name]
-    between = {"README.md": f"at least {low} and at most {high}", "Classifier.kt": f"coerceIn({low}f, {high}f)",
+    between = {"README.md": f"clipped to {low} … {high}", "Classifier.kt": f"coerceIn({low}f, {high}f)",
                "Classifier.swift": f"min(max(step, {low}), {high})"}  # fmt: skip
     assert between[name] in text
     assert not re.search("bitmap|cgimage|colour|camera", text, re.IGNORECASE)
@@ -69,7 +69,7 @@ def test_resizing_is_told_where_training_resized(residual, name):
     assert shorter_side.search(resized[name]) and not shorter_side.search(plain[name])
     squashed = sources(residual.handoff, "uint8", 96, squashes=True)[0][name]
     assert not shorter_side.search(squashed) and not re.search("shorter side", squashed, re.IGNORECASE)
-    assert "whatever becomes of their ratio" in squashed
+    assert "without keeping the aspect ratio" in squashed
 
 
 @pytest.mark.parametrize("name", ["Classifier.kt", "Classifier.swift"])

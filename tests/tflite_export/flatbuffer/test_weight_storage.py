@@ -3,13 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from qkd_tf.contract.targets import TARGETS, WEIGHT_STORAGES
+from qkd_tf.contract.targets import INPUT_TYPES, TARGETS, WEIGHT_STORAGES
 from tflite_export.bundles import vela
+from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor, constant
 from tflite_export.flatbuffer.weight_storage import store, stored_as, unpacked
 from tflite_export.inference.runtimes import RUNTIMES
-from tflite_export.load import ExportError
-from tflite_export.rebuilding.rebuild import INPUT_TYPES
 
 NARROW, WIDE = np.array([[-7, 0], [3, 7]], np.int8), np.array([[-8, 0], [3, 7]], np.int8)
 
@@ -73,14 +72,14 @@ def test_vela_puts_every_operator_on_the_npu(exported):
 
 
 def test_int4_that_a_target_does_not_take_is_refused_in_one_line():
-    with pytest.raises(ExportError, match="an Ethos-U NPU does not take it .* use --weight_storage=int8") as caught:
+    with pytest.raises(ExportError, match="an Ethos-U NPU does not run it .* use --weight_storage=int8") as caught:
         store(graph(narrow=(NARROW, 1)), "int4", TARGETS["ethos_u"])
     assert "\n" not in str(caught.value)
 
 
 def test_notes_say_what_stays_int8_and_why():
     stored = store(graph(narrow=(NARROW, 1), channels=(NARROW, 2), wide=(WIDE, 1)), "auto", TARGETS["microcontroller"])
-    assert stored.notes[1].startswith("1 kernel is stored as INT4, two integers a byte: flash is")
+    assert stored.notes[1].startswith("1 kernel is stored as INT4, two integers per byte: microcontrollers are")
     reason = "no INT4 FULLY_CONNECTED with a scale for each channel there"
     assert stored.notes[2] == f"stored as int8: channels ({reason}), wide (integers beyond 7)"
 
@@ -123,14 +122,14 @@ def test_single_pixels_become_a_dense_layer_of_int4_on_phones_alone():
 @pytest.mark.parametrize(
     "changed, why",
     [
-        ({"stride_w": 2}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it all the same"),
-        ({"dilation_h": 2}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it all the same"),
-        ({"shape": (2, 1, 2, 4)}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it all the same"),
-        ({"shape": (2, 1, 1, 2)}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it all the same"),
+        ({"stride_w": 2}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it anyway"),
+        ({"dilation_h": 2}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it anyway"),
+        ({"shape": (2, 1, 2, 4)}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it anyway"),
+        ({"shape": (2, 1, 1, 2)}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it anyway"),
         ({"shape": (2, 1, 1, 3), "channels": 3}, "an odd number of inputs"),
         (
             {"kind": "DEPTHWISE_CONV_2D", "shape": (1, 1, 1, 4), "axis": 3},
-            "INT4 DEPTHWISE_CONV_2D is slower there; --weight_storage=int4_all packs it all the same",
+            "INT4 DEPTHWISE_CONV_2D is slower there; --weight_storage=int4_all packs it anyway",
         ),
     ],
 )

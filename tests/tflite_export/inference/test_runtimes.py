@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from tflite_export.export_error import ExportError
 from tflite_export.inference import runtimes
 from tflite_export.inference.runtimes import RUNTIMES, absence, check_names, every_tensor, infer, input_codes, litert
-from tflite_export.load import ExportError
 
 
 @pytest.fixture(params=RUNTIMES)

@@ -28,15 +28,15 @@ PASSED = {
 
 def test_row_of_a_runtime_is_one_line():
     assert runtime_line(ROW) == (
-        "computes what was predicted for it: 100.00 % (all tensors of 32 images, the logits of 204); it names the "
-        "class that training's arithmetic names on 69.06 % of 204 images; 1.23 ms an image here"
+        "100.00 % of the integers are as predicted (all tensors of 32 images, the logits of 204); same class as the "
+        "student in floating point on 69.06 % of 204 images; 1.23 ms per image on this computer"
     )
 
 
 @pytest.mark.parametrize("key", ["operators", "codes", "integer_student"])
 def test_least_share_of_equal_integers_is_told(key):
     part = {name: 98.5 if name in ("equal_codes", "equal_logits") else value for name, value in ROW[key].items()}
-    assert runtime_line({**ROW, key: part}).startswith("computes what was predicted for it: 98.50 % (")
+    assert runtime_line({**ROW, key: part}).startswith("98.50 % of the integers are as predicted (")
 
 
 def test_passed_file_has_notes_a_line_for_each_runtime_that_ran_and_the_verdict_last(capsys):
@@ -45,10 +45,10 @@ def test_passed_file_has_notes_a_line_for_each_runtime_that_ran_and_the_verdict_
     note, runtime, verdict = out.splitlines()
     assert note == "note: weights are stored as int8: as asked for"
     assert verdict == (
-        f"verified: {PATH}: 90,128 bytes; top-1 79.13 % on 10,000 test images as litert computes it; "
-        "quantized student in floating point 79.07 %"
+        f"verified: {PATH}: 90,128 bytes; top-1 79.13 % on 10,000 test images (litert); "
+        "student in floating point 79.07 %"
     )
-    assert runtime.startswith("litert: computes what was predicted for it: 100.00 %")
+    assert runtime.startswith("litert: 100.00 % of the integers are as predicted")
     assert err == ""
 
 
@@ -74,5 +74,5 @@ def test_lookup_tables_are_told_of_under_their_own_name(capsys):
     compressed = {"file": {"bytes": 37_472}, "equal_logits": 100.0, "num_images": 200}
     print_verdict({**PASSED, "compressed": compressed}, PATH)
     assert capsys.readouterr().out.splitlines()[-2] == (
-        "export/model.compressed.tflite: 37,472 bytes, 100.00 % of the plain file's logits on 200 images"
+        "export/model.compressed.tflite: 37,472 bytes, 100.00 % of its logits equal the plain file's on 200 images"
     )

@@ -15,11 +15,11 @@ from qkd_tf.contract.runtime_arithmetic import LATER
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.experiment import NetworkSpec, PixelNormalization, QuantizationSpec
 from qkd_tf.models import zoo
+from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.inference import runtimes as runtimes_module
 from tflite_export.inference.runtimes import RUNTIMES, absence
-from tflite_export.load import ExportError
 from tflite_export.proof import asking, gate
 from tflite_export.proof import verification as verification_module
 from tflite_export.proof.asking import agreement, equal_codes
@@ -187,7 +187,7 @@ DAMAGES = {
     "flat_shape": (set_tensor("depthwise/kernel", shape=[36]), ["tensor depthwise/kernel has shape (36,)"]),
     "int16": (set_tensor("add", type=schema.TensorType.INT16), ["tensor add has dtype int16; expected int8"]),
     "float": (set_tensor("add", type=schema.TensorType.FLOAT32), ["tensor add is float32"]),
-    "name": (set_tensor("add", name=b"sum"), ["tensor add is missing", "tensor sum was not asked for"]),
+    "name": (set_tensor("add", name=b"sum"), ["tensor add is missing", "tensor sum is not expected"]),
     "constant_made_activation": (set_tensor("stem/kernel", buffer=0), ["tensor stem/kernel is an activation"]),
     "activation_function": (
         set_option("stem_relu", fusedActivationFunction=schema.ActivationFunctionType.NONE),
@@ -238,7 +238,7 @@ def test_file_that_was_only_packed_anew_is_refused_for_its_packing_alone(residua
     """The control of the damages below: what refuses them is the damage, not the way it was done."""
     content = edit(residual.content, lambda model: None)
     assert [line.split(";")[0] for line in check(residual, content)["failures"]] == [
-        "every tensor and operator is as expected, and yet the bytes are not as the exporter packs them"
+        "all tensors and operators are as expected, but the bytes are not packed as this version packs them"
     ]
 
 
@@ -361,8 +361,8 @@ def test_file_that_is_worse_than_the_student_beyond_chance_is_refused(monkeypatc
     verification = check(residual, handoff=faked(monkeypatch, residual, 1000, num_wrong=num_wrong))
     assert verification["runtimes"]["litert"]["accuracy"]["p"] == 2.0**-num_wrong
     line = (
-        "litert: top-1 is 49.00 %, worse beyond chance than 50.00 %, the student's in floating point: of 1,000 images "
-        "10 are right there alone, 0 in the file alone, p = 0.00098; at least 0.001 is demanded"
+        "litert: top-1 is 49.00 %, which is not by chance below the student's 50.00 % in floating point: of 1,000 "
+        "images 10 are right only there and 0 only in the file, p = 0.00098; at least 0.001 is required"
     )
     assert verification["failures"] == ([] if passed else [line])
 
@@ -422,7 +422,7 @@ def test_runtimes_that_are_slow_get_the_first_images_and_the_rest_counts_by_pred
     assert {name: row["num_images"] for name, row in rows.items()} == {"litert": 32, "litert_reference": 20}
     assert {row["accuracy"]["num_images"] for row in rows.values()} == {32}
     assert rows["litert_reference"]["integer_student"]["num_images"] == 20
-    note = "litert_reference was given the first 20 of the 32 test images: it is slow here"
+    note = "litert_reference ran only the first 20 of the 32 test images, since it is slow here"
     assert note in verification["notes"]
 
 
@@ -465,7 +465,7 @@ def test_operator_that_computes_otherwise_is_refused_though_the_classes_agree(mo
     monkeypatch.setattr(asking, "every_tensor", off_by_a_step)
     failures = check(residual)["failures"]
     assert failures[0].startswith("litert: tensor depthwise_relu has 7")
-    assert " % of the integers that its inputs make, up to " in failures[0]
+    assert " % of the integers that its inputs give, up to " in failures[0]
 
 
 def test_file_of_every_case_passes_on_every_runtime(exported):
@@ -522,7 +522,7 @@ def test_runtime_that_is_absent_is_told_and_not_failed(monkeypatch, residual):
     verification = check(residual, runtimes=tuple(RUNTIMES))
     assert verification["passed"] is True
     assert verification["runtimes"]["tflm"]["not_run"] == "it is not here"
-    assert "tflm tells nothing of the file: it is not here" in verification["notes"]
+    assert "tflm did not run the file: it is not here" in verification["notes"]
 
 
 def test_microcontrollers_are_judged_by_the_reference_kernels_where_tflm_is_absent(monkeypatch, residual):
@@ -531,9 +531,7 @@ def test_microcontrollers_are_judged_by_the_reference_kernels_where_tflm_is_abse
     monkeypatch.setattr(gate, "absence", lambda name: "it is not here" if name == "tflm" else None)
     verification = check(residual, target=TARGETS["microcontroller"], runtimes=())
     assert (verification["judge"], list(verification["runtimes"])) == ("litert_reference", ["litert_reference"])
-    assert any(
-        note.startswith("litert_reference judged the file in the place of tflm") for note in verification["notes"]
-    )
+    assert any(note.startswith("litert_reference judged the file in place of tflm") for note in verification["notes"])
 
 
 def test_runtime_that_does_not_take_the_file_fails_it_too(monkeypatch, residual):
@@ -567,7 +565,7 @@ def test_judge_that_does_not_take_the_file_fails_it(monkeypatch, residual):
 
     monkeypatch.setattr(asking, "infer", refuse)
     assert check(residual)["failures"] == [
-        "litert was to judge the file, and cannot: litert does not take the file: too new"
+        "litert has to judge the file and did not run it: litert does not take the file: too new"
     ]
 
 
@@ -578,7 +576,7 @@ def test_runtime_without_the_int4_kernels_is_asked_with_int8(residual):
     row, plain = verification["runtimes"]["litert_reference"], check(residual, runtimes=("litert_reference",))
     assert row["unpacked"] is True and "unpacked" not in verification["runtimes"]["litert"]
     assert row["top1"] == plain["runtimes"]["litert_reference"]["top1"]
-    assert any(note.startswith("litert_reference lacks INT4 kernels that") for note in verification["notes"])
+    assert any(note.startswith("litert_reference has no INT4 kernels for") for note in verification["notes"])
 
 
 @pytest.mark.parametrize("absent", [(), ("tflm",)])
@@ -639,7 +637,7 @@ def test_handoff_of_an_earlier_version_lacks_one_prediction_and_that_is_told(res
     content = convert(store(residual.graph, "int4", PHONE), "")
     assert check(residual, content, handoff=old)["failures"] == []
     (line,) = check(residual, content, handoff=old, runtimes=("litert", "litert_reference"))["failures"]
-    assert "predicts nothing in litert_reference_pointwise; run python -m qkd_tf.train again" in line
+    assert "has no predictions for litert_reference_pointwise; run python -m qkd_tf.train again" in line
 
 
 def test_agreement_counts_classes_and_steps():

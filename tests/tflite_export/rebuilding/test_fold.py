@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qkd_tf.contract.batch_norm import BatchNorm
-from tflite_export.load import ExportError
+from tflite_export.export_error import ExportError
 from tflite_export.rebuilding.fold import fold
 
 INPUT_SCALE, OUTPUT_SCALE = 0.125, 0.5

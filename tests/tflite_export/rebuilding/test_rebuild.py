@@ -10,10 +10,10 @@ from tf_keras import layers
 
 from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.experiment import QuantizationSpec
+from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.inference.integer_reference import run
 from tflite_export.inference.runtimes import infer
-from tflite_export.load import ExportError
 from tflite_export.rebuilding.rebuild import CLIPS, rebuild
 
 

@@ -123,7 +123,7 @@ def test_honest_file_is_shown_with_its_numbers(folder, verification):
         assert "not_run" in row or f"{row['top1']:.2f}" in page.words
     assert f"{verification['file']['bytes']:,} bytes" in page.words
     assert verification["file"]["sha256"] in page.words
-    assert "Top-1 on 32 test images" in page.words and "made for a phone with LiteRT" in page.words
+    assert "Top-1 on 32 test images" in page.words and "The file for a phone with LiteRT has:" in page.words
     assert "2 CONV_2D" in page.words and "1 QUANTIZE" in page.words
     assert "student residual, W3A4" in page.words
     assert "self-studying" in page.words and "41.00" in page.words
@@ -183,7 +183,7 @@ def test_umlauts_are_shown_whatever_the_locale(folder, verification, monkeypatch
 def test_runtimes_are_shown_with_their_integers_or_the_reason_why_not(folder, verification):
     rows = {**verification["runtimes"], "tflm": {"title": "TFLM", "not_run": "it is not installed"}}
     page = written(folder, {**verification, "runtimes": rows})
-    assert "TFLM not asked: it is not installed" in page.words
+    assert "TFLM not run: it is not installed" in page.words
     row = rows["litert"]
     assert (
         f"{row['title']} {row['operators']['equal_codes']:.3f} {row['codes']['equal_codes']:.3f} 0 none" in page.words
@@ -198,7 +198,7 @@ def test_lookup_table_file_is_shown(folder, verification):
         "num_images": 32,
     }
     page = written(folder, {**verification, "compressed": compressed})
-    assert "12,345 bytes, 100.00 % of the plain file's logits on 32 images; bits: conv/kernel 3" in page.words
+    assert "12,345 bytes; 100.00 % of its logits equal the plain file's on 32 images; bits: conv/kernel 3" in page.words
 
 
 def test_missing_result_is_an_error_and_no_empty_place(folder, verification):
@@ -285,10 +285,10 @@ def test_what_was_asked_is_beside_what_came(folder, examined, diagnose):
     results["experiment"]["target"] |= {"max_flash_bytes": size - 1, "max_ram_bytes": 10**9}
     (folder / "results.json").write_text(json.dumps(results))
     words = written(folder, *examined).words
-    assert "full precision, top-1 100.00 %, the student trained in this run" in words
-    assert f"size at most {size - 1:,} bytes {size:,} bytes; the kernels alone in float32 are" in words
+    assert "full precision, top-1 100.00 % (the student trained in this run)" in words
+    assert f"size at most {size - 1:,} bytes {size:,} bytes (the kernels in float32: " in words
     assert words.count("not met") == 1
-    assert "arena at most 1,000,000,000 bytes" in words
+    assert "RAM for activations (arena) at most 1,000,000,000 bytes" in words
 
 
 def test_what_training_began_with_is_told(folder, examined):
@@ -299,8 +299,8 @@ def test_what_training_began_with_is_told(folder, examined):
     (folder / "results.json").write_text(json.dumps(results))
     words = written(folder, *examined).words
     for part in (
-        "student, in float 91.50 3e-07 0.001 32 1.8",
-        "student, quantized by calibration 84.00",
+        "student in floating point 91.50 3e-07 0.001 32 1.8",
+        "student after calibration 84.00",
         "teacher 94.25",
     ):
         assert part in words
@@ -314,9 +314,9 @@ def test_a_run_of_an_older_version_has_a_report_that_says_what_is_missing(folder
     words = written(folder, *examined).words
     assert words.count(report.OLDER) == 6
     for part in (
-        "What training began with is not known",
+        "The state before training is not known",
         "full precision, top-1 not known",
-        "How the intervals moved",
+        "The changes of the intervals are not known",
         "There is no full precision to compare",
     ):
         assert part in words
@@ -330,7 +330,7 @@ def test_calibration_alone_has_a_report(folder, examined, diagnose):
     (folder / "results.json").write_text(json.dumps(results))
     words = written(folder, *examined).words
     assert "Nothing was trained: the intervals were chosen by calibration" in words
-    assert "the student with the weights that it came with" in words
+    assert "the student with its pretrained weights" in words
 
 
 def test_random_start_has_nothing_to_be_compared_with(folder, examined, diagnose):
@@ -338,13 +338,13 @@ def test_random_start_has_nothing_to_be_compared_with(folder, examined, diagnose
     words = written(folder, *examined).words
     assert "none: the student was quantized from a random start" in words
     assert "no full precision to compare with: the student was quantized from a random start" in words
-    assert "SQNR against" not in words
+    assert "SQNR to full" not in words
 
 
 def test_logits_that_are_a_map_have_no_confusion(folder, examined):
     verification, classes = examined
     maps = {name: np.zeros((len(values), 4, 4), np.int32) for name, values in classes.items()}
-    assert "The logits are a map, 4×4 answers an image" in written(folder, verification, maps).words
+    assert "The output is a map of 4×4 values per image" in written(folder, verification, maps).words
 
 
 def test_intervals_are_drawn_from_calibration_to_the_end(folder, examined):
@@ -357,8 +357,8 @@ def test_intervals_are_drawn_from_calibration_to_the_end(folder, examined):
         row["intervals"] = [*first[:-1], first[-1] * factor]
     (folder / "results.json").write_text(json.dumps(results))
     page = written(folder, *examined)
-    assert f"Farthest from where they began: {tensors[-1]['layer']} (activation) ×4.00" in page.words
-    last = f"{tensors[-1]['layer']} output: interval {first[-1]:.3g} at first, {4 * first[-1]:.3g} at last"
+    assert f"Largest changes: {tensors[-1]['layer']} (activation) ×4.00" in page.words
+    last = f"{tensors[-1]['layer']} output: interval {first[-1]:.3g} at the start, {4 * first[-1]:.3g} at the end"
     assert last in page.pictures
     assert any("activations over the epochs" in text and "from 1.00 to 4.00" in text for text in page.pictures)
 
@@ -426,9 +426,9 @@ def test_errors_that_are_equal_are_drawn_once():
     """A kernel's own error is all it has; without training, full precision is the student unrounded."""
     error = {"own_sqnr": 20.0, "sqnr": 20.0}
     svg = figures.errors([{"layer": "conv", "unrounded": error, "full_precision": error}], "kernels")
-    assert "SQNR of 1 kernels. its own grid alone: 20.0 dB at the least, conv." in svg
+    assert "SQNR of 1 kernels. own grid only: at least 20.0 dB, at conv." in svg
     moved = {"own_sqnr": 20.0, "sqnr": 12.0}
     svg = figures.errors([{"layer": "conv", "unrounded": error, "full_precision": moved}], "kernels")
-    assert "its own grid alone: 20.0 dB at the least, conv; against full precision: 12.0 dB" in svg
+    assert "own grid only: at least 20.0 dB, at conv; compared with full precision: at least 12.0 dB" in svg
     svg = figures.errors([{"layer": "conv", "unrounded": {"own_sqnr": None, "sqnr": None}}], "kernels")
     assert "none has an error" in svg and "nan" not in svg

@@ -38,7 +38,7 @@ def limited(flash, ram):
 def test_questions_are_answered_in_the_order_in_which_they_are_asked():
     found = told()
     assert list(found) == ["Is it what I trained?", "How accurate?", "How large?", "How fast?"]
-    assert [row.answer for row in found.values()] == ["Yes", "89.50 %", "12,064 bytes", "1.23 ms"]
+    assert [row.answer for row in found.values()] == ["Yes", "89.50 %", "11.8 KiB", "1.23 ms"]
     assert "every integer of 32 images and the logits of 204 are as predicted, on 1 runtime" in str(found)
     assert found["How accurate?"].more.endswith("full precision has 90.00 %, a difference of -0.50 points")
     assert not any(row.bad for row in found.values())
@@ -48,8 +48,8 @@ def test_questions_are_answered_in_the_order_in_which_they_are_asked():
     "flash, ram, answer, bad",
     [
         (20_000, 0, "Yes", False),
-        (12_063, 5_000, "No, not its flash", True),
-        (12_063, 4_999, "No, not its flash and RAM", True),
+        (12_063, 5_000, "No, too much flash", True),
+        (12_063, 4_999, "No, too much flash and RAM", True),
         (0, 5_000, "Yes", False),
     ],
 )

@@ -88,9 +88,9 @@ def test_calls_keep_what_their_user_wrote_of_training(config):
         ),
         (argument("Dense", quantization_config={"class_name": "Int8"}), "its quantization_config is"),
         (argument("Dropout", name="base"), "whose mine has two layers called base"),
-        (lambda config: config.update(class_name="Mine"), "a Mine; a functional or Sequential one is expected"),
-        (lambda config: config.update(module="mine"), "a Functional; a functional or Sequential one is expected"),
-        (lambda config: config.update(registered_name="mine>Net"), "a functional or Sequential one is expected"),
+        (lambda config: config.update(class_name="Mine"), "a Mine; a functional or Sequential model without"),
+        (lambda config: config.update(module="mine"), "a Functional; a functional or Sequential model without"),
+        (lambda config: config.update(registered_name="mine>Net"), "a functional or Sequential model without"),
         (
             lambda config: part(config, "Dense")["inbound_nodes"][0]["kwargs"].update(mask=[1]),
             "a Dense, is not converted: it is called with mask",

@@ -145,15 +145,15 @@ def reads(config, place, layer, call=0, output=0):
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (lambda config, given: reads(config, 1, "second"), "layer first reads what is made of its own output"),
-        (lambda config, given: reads(config, 1, "first"), "layer first reads what is made of its own output"),
+        (lambda config, given: reads(config, 1, "second"), "layer first reads its own output"),
+        (lambda config, given: reads(config, 1, "first"), "layer first reads its own output"),
         (
             lambda config, given: reads(config, 1, "absent"),
-            "layer first reads what is made of its own output, or what is not",
+            "layer first reads its own output, or a tensor that does not exist",
         ),
         (
             lambda config, given: reads(config, 2, "first", 0, 5),
-            "reads output 5 of call 0 of first, and that is not there",
+            "reads output 5 of call 0 of first, which does not exist",
         ),
         (lambda config, given: config["config"].update(output_layers=["first", 7, 0]), "output 0 of call 7 of first"),
         (

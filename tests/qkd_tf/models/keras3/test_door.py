@@ -45,7 +45,7 @@ def test_file_is_taken_over_and_proven(saved, ending):
     assert door.is_file(path)
     converted, (note,) = door.of_file(path).in_tf_keras()
     assert re.fullmatch(
-        r"note: mine is a model of Keras 3, built anew in tf_keras: outputs differ by \S+ of the .*", note
+        r"note: mine is a model of Keras 3, rebuilt in tf_keras; outputs differ by at most \S+ of the .*", note
     )
     np.testing.assert_allclose(outputs(converted), outputs(model), atol=1e-6)
 
@@ -90,7 +90,9 @@ def test_changed_names_are_told(keras):
     x = keras.layers.Conv2D(2, 1, name="my conv")(pixels)
     model = keras.Model(pixels, keras.layers.Conv2D(2, 1, name="conv (2)")(x))
     notes = door.of_model(model).in_tf_keras()[1]
-    assert notes[1:] == ["note: tf_keras cannot have the name 'my conv': it is my_conv, and 1 more are changed"]
+    assert notes[1:] == [
+        "note: tf_keras cannot have the layer name 'my conv'; it becomes my_conv, and 1 more names change"
+    ]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -128,7 +130,7 @@ def test_classes_of_a_users_own_are_refused_by_name(keras):
     pixels = keras.Input((4, 4, 3))
     with pytest.raises(RefusalError, match="layer own, a Own, is not converted: its class is of .*test_door"):
         door.of_model(keras.Model(pixels, Own(name="own")(pixels)))
-    with pytest.raises(RefusalError, match="a model of Keras 3, a Net; a functional or Sequential one is expected"):
+    with pytest.raises(RefusalError, match="a model of Keras 3, a Net; a functional or Sequential model without"):
         door.of_model(Net())
 
 
@@ -207,7 +209,7 @@ def huge(file):
             "a Dense, is not converted: an array of shape",
         ),
         (config(lambda layers: layers.append(layers[-1])), "has two layers called"),
-        (config(lambda layers: layers.pop(1)), "reads what is made of its own output, or what is not there"),
+        (config(lambda layers: layers.pop(1)), "reads its own output, or a tensor that does not exist"),
         (config(lambda layers: layers[-1].pop("config")), "which cannot be read: KeyError"),
         (config(lambda layers: layers[-1].update(config=[1])), "which cannot be read"),
         (config(lambda layers: layers[-1].update(inbound_nodes=[[["dense", 0, 0, {}]]])), "which cannot be read"),
@@ -248,7 +250,7 @@ def test_arrays_in_other_places_are_found_out_by_the_proof(saved, monkeypatch):
     kernel, *others = given[("shared", "conv")]
     given["shared", "conv"] = [np.transpose(kernel, (1, 0, 2, 3)), *others]
     monkeypatch.setattr(door, "_arrays", lambda *_: given)
-    with pytest.raises(RefusalError, match="what was made of it in tf_keras is another"):
+    with pytest.raises(RefusalError, match="its copy in tf_keras computes something else"):
         brought.in_tf_keras()
 
 
@@ -257,6 +259,6 @@ def test_what_keras_3_cannot_read_is_told(saved, keras, monkeypatch):
         raise ValueError("no such thing\nat all")
 
     monkeypatch.setattr(keras.Model, "load_weights", broken)
-    with pytest.raises(RefusalError, match=r"which Keras 3\S+ itself cannot read: no such thing; save it anew"):
+    with pytest.raises(RefusalError, match=r"which Keras 3\S+ itself cannot read: no such thing; save it again"):
         door.of_file(saved[1] / "mine.keras").in_tf_keras()
     assert proof.keras3() is keras and tf.executing_eagerly()

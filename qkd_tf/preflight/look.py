@@ -1,23 +1,20 @@
-"""What a student will be, layer by layer, before anything is trained: python -m qkd_tf.preflight --flagfile=FILE."""
-
-if __name__ == "__main__":
-    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
-
-# isort: split
-import sys
+"""A look at what the networks of an experiment will be, before anything is trained."""
 
 import numpy as np
-from absl import app
 
-from qkd_tf import data, flags, networks
-from qkd_tf.console import command_line
-from qkd_tf.experiment import DataSpec, Experiment, ExperimentError, class_weights, require, require_count
+from qkd_tf import data, networks
+from qkd_tf.experiment import (
+    DataSpec,
+    Experiment,
+    ExperimentError,
+    class_weights,
+    require,
+    require_count,
+    require_networks,
+)
 from qkd_tf.outcome import handoff
 from qkd_tf.quantization import layer_table
 from qkd_tf.quantization.scheme import quantize_student
-
-FLAGS = flags.FLAGS.extended()  # those of the training, and its own
-FLAGS.DEFINE_integer("num_classes", 0, "Classes of a set that is not at hand; with --image_size and --image_channels.")
 
 
 def look(experiment: Experiment, num_classes: int = 0) -> str:
@@ -32,12 +29,10 @@ def look(experiment: Experiment, num_classes: int = 0) -> str:
     Raises:
       ExperimentError: whatever would keep it from being trained, as far as its networks tell.
     """
-    networks.check_name(experiment.student, "--student")
-    if experiment.teacher:
-        networks.check_name(experiment.teacher, "--teacher")
+    require_networks(experiment)
     shape, num_classes, images, source = _pictures(experiment.data, num_classes)
     experiment = networks.on_source(experiment, source) if source else experiment
-    student, plan = networks.checked_student(experiment, shape, num_classes)
+    student, plan = networks.checked_student(experiment, shape, num_classes, every_layer=True)
     found = [student]
     if experiment.teacher:
         found.append(networks.checked_teacher(experiment, shape, num_classes))
@@ -54,9 +49,8 @@ def look(experiment: Experiment, num_classes: int = 0) -> str:
     if source is not None:
         data.require_enough(source, experiment.data)
         class_weights(experiment.training.class_weights, source.label_names, lambda: [1] * len(source.label_names))
-        for note in source.notes if source.input_params else ():  # of pictures that are not yet read it may change
-            print(note)
-        for note in (*experiment.data.notes, *experiment.notes_on(source.train.num_examples)):
+        notes = (*source.notes, *source.early_notes(), *experiment.data.notes)
+        for note in (*notes, *experiment.notes_on(source.train.num_examples)):
             print(note)
     return layer_table.totals(layer_table.rows(student.model, plan), student.model, experiment.target)
 
@@ -80,16 +74,3 @@ def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], i
     print(f"note: networks are compared on noise, not on pictures: {reason}")
     noise = np.random.default_rng(0).integers(0, 256, (networks.NUM_PROOF_IMAGES, *shape)).astype(np.uint8)
     return shape, num_classes, noise, None
-
-
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    try:
-        look(flags.experiment_from_flags(FLAGS, trains=False), FLAGS.num_classes)
-    except ExperimentError as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    command_line.run(main, FLAGS)

@@ -1,23 +1,16 @@
-"""Trains a low-bit student by QKD: python -m qkd_tf.train --flagfile=configs/NAME.flags."""
+"""One training, from images to handoff."""
 
-if __name__ == "__main__":
-    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
-
-# isort: split
 import contextlib
 import dataclasses
 import functools
 import itertools
-import sys
 import tempfile
 from collections.abc import Iterator
 
 import tensorflow as tf
 import tf_keras
-from absl import app
 
-from qkd_tf import data, flags, networks
-from qkd_tf.console import command_line
+from qkd_tf import data, networks
 from qkd_tf.distillation import strategies
 from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
 from qkd_tf.distillation.listeners import Listener
@@ -25,11 +18,11 @@ from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.phase_setup import Networks
 from qkd_tf.distillation.phases import PHASES
 from qkd_tf.distillation.trainer import Events, Place, Trainer
-from qkd_tf.experiment import Experiment, ExperimentError, TrainingSpec, class_weights
+from qkd_tf.experiment import Experiment, TrainingSpec, class_weights, require_networks
 from qkd_tf.models import identity
 from qkd_tf.outcome import diagnosis, handoff, results, start
 from qkd_tf.process import borrowed_process
-from qkd_tf.process.stop_signals import Stopped, StopSignals
+from qkd_tf.process.stop_signals import StopSignals
 from qkd_tf.quantization.batch_norm import BatchNormShift
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import equalize_channels
@@ -38,7 +31,7 @@ from qkd_tf.search import found_bits
 from qkd_tf.search.subject import Examples
 from qkd_tf.storage import durable
 from qkd_tf.storage.checkpoints import Checkpoints
-from qkd_tf.storage.folder_lock import FolderInUseError, locked
+from qkd_tf.storage.folder_lock import locked
 from qkd_tf.storage.run_folder import RunFolder
 
 
@@ -124,7 +117,7 @@ def run(
         if devices.is_chief:
             reference = diagnosis.Reference(student, experiment.full_precision_origin)
             handed_over = handoff.write(student, splits, folder, experiment.target.judge, reference.look)
-            print(f"in integers, as the file computes them: test: {handed_over.accuracy}")
+            print(f"test top-1 as the file computes it: {handed_over.accuracy}")
             facts = diagnosis.write(handed_over, reference, folder)
             results.write(folder, experiment, splits, handed_over, phases, facts, prepared.proof, look.found)
     devices.wait()
@@ -138,7 +131,7 @@ def find_bits(
     given: InMemory = InMemory(),
 ) -> None:
     """What --bits=auto does before `run`, as which it is called: trains the float phases that come first, measures the
-    student, and writes `folder.bits`. Training then begins anew from there, whether it does so at once or is resumed.
+    student, and writes `folder.bits`. Training then starts again, whether at once or in a later process.
     """
     experiment, prepared, look = _begin(experiment, folder, devices, given)
     floats = itertools.takewhile(lambda phase: not PHASES[phase.name].quantized, experiment.training.phases)
@@ -212,7 +205,8 @@ def _prepare(
 ) -> Prepared:
     """Networks, checked and proven, and images; what is to be known of them is printed, unless it was."""
     shape, num_classes = source.image_shape, len(source.label_names)
-    network, plan = networks.checked_student(experiment, shape, num_classes, given.student)
+    in_memory = not (given.student is None and given.source is None)  # which no pre-flight can show
+    network, plan = networks.checked_student(experiment, shape, num_classes, given.student, every_layer=in_memory)
     found = {"student": network}
     with devices.scope():
         implementation = quantizer_implementation(experiment.training)
@@ -269,7 +263,7 @@ def own_folder(folder: RunFolder, devices: Distribution) -> Iterator[RunFolder]:
         own = folder if devices.is_chief else folder.copy(temporary)
         newest = Checkpoints(own.checkpoints, own.experiment).newest() if own.checkpoints.exists() else None
         start = (own.experiment, newest and (newest[0].name, newest[1]))
-        devices.require_same(start, "their flags or in what is in --run_dir")
+        devices.require_same(start, "their flags or in the contents of --run_dir")
         yield own
 
 
@@ -282,9 +276,7 @@ def train(experiment: Experiment, flag_lines: list[str], given: InMemory = InMem
     Raises:
       ExperimentError, FolderInUseError, OSError, Stopped: as `run`.
     """
-    networks.check_name(experiment.student, "--student")
-    if experiment.teacher:
-        networks.check_name(experiment.teacher, "--teacher")
+    require_networks(experiment)
     check_device(experiment.training.mixed_precision)
     experiment.require_measurable()
     folder = RunFolder(experiment.run_dir, flag_lines)
@@ -299,26 +291,3 @@ def train(experiment: Experiment, flag_lines: list[str], given: InMemory = InMem
                     find_bits(experiment, own, stop, devices, given)
                 at_bits = found_bits.settled(experiment, own.bits)
             run(at_bits, own, stop, devices, given, is_open)
-
-
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    try:
-        experiment = flags.experiment_from_flags()
-        for note in flags.notes():
-            print(note)
-        train(experiment, flags.flag_lines())
-    except (ExperimentError, FolderInUseError) as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        reason = " ".join(str(error).split())
-        sys.exit(f"error: {reason}; when that is mended, the same command goes on from the last checkpoint")
-    except Stopped as stopped:
-        print(f"stopped by {stopped}; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(stopped.exit_code)
-    print(f"handoff written; next: python -m tflite_export --run_dir={experiment.run_dir}")
-
-
-if __name__ == "__main__":
-    command_line.run(main, flags.FLAGS)

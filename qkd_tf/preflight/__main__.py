@@ -1,0 +1,38 @@
+"""Shows the student layer by layer before anything is trained: python -m qkd_tf.preflight --flagfile=FILE."""
+
+import sys
+
+from absl import app
+
+from qkd_tf import flags
+from qkd_tf.console import command_line
+from qkd_tf.experiment import ExperimentError, require_networks, require_set
+
+FLAGS = flags.FLAGS.extended()  # those of the training, and its own
+FLAGS.DEFINE_integer(
+    "num_classes",
+    0,
+    "Number of classes of a data set that is not on this machine; needs --image_size, and --image_channels unless 3.",
+)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    try:
+        experiment = flags.experiment_from_flags(FLAGS, trains=False)
+        require_networks(experiment)
+        if not FLAGS.num_classes:
+            require_set(experiment.data)
+        # Behind what flags and files tell: TensorFlow takes seconds to import.
+        from qkd_tf.console import quiet  # noqa: F401, PLC0415
+        from qkd_tf.preflight.look import look  # noqa: PLC0415
+
+        look(experiment, FLAGS.num_classes)
+    except ExperimentError as error:
+        sys.exit(f"error: {error}")
+    print("next: python -m qkd_tf.train with the same flags and --run_dir=runs/NAME")
+
+
+if __name__ == "__main__":
+    command_line.run(main, FLAGS)

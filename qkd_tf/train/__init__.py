@@ -1,0 +1,1 @@
+"""The training: the command, and its job, which needs TensorFlow."""

@@ -1,0 +1,43 @@
+"""Trains a low-bit student with QKD: python -m qkd_tf.train --flagfile=configs/NAME.flags."""
+
+import sys
+
+from absl import app
+
+from qkd_tf import flags
+from qkd_tf.console import command_line
+from qkd_tf.experiment import ExperimentError, require_networks, require_set
+from qkd_tf.process.stop_signals import Stopped
+from qkd_tf.storage.folder_lock import FolderInUseError
+from qkd_tf.storage.run_folder import RunFolder
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    try:
+        experiment = flags.experiment_from_flags()
+        require_networks(experiment)
+        require_set(experiment.data)
+        experiment.require_measurable()
+        RunFolder(experiment.run_dir, flags.flag_lines())
+        for note in flags.notes():
+            print(note)
+        # Behind what flags and files tell: TensorFlow takes seconds to import.
+        from qkd_tf.console import quiet  # noqa: F401, PLC0415
+        from qkd_tf.train.job import train  # noqa: PLC0415
+
+        train(experiment, flags.flag_lines())
+    except (ExperimentError, FolderInUseError) as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        sys.exit(f"error: {reason}; fix that, and the same command resumes from the last checkpoint")
+    except Stopped as stopped:
+        print(f"stopped by {stopped}; the same command resumes from the last checkpoint", file=sys.stderr)
+        sys.exit(stopped.exit_code)
+    print(f"training finished; next: python -m tflite_export --run_dir={experiment.run_dir}")
+
+
+if __name__ == "__main__":
+    command_line.run(main, flags.FLAGS)

@@ -1,0 +1,59 @@
+"""What flags and files tell is told before TensorFlow is imported, which takes seconds."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# Command and flags -> how it ends.
+MISTAKES = {
+    ("qkd_tf.train", "--no_such_flag=1"): "Unknown command line flag 'no_such_flag'",
+    ("qkd_tf.train", "--run_dir=RUN", "--weight_bits=1"): "--weight_bits=1 is out of range",
+    ("qkd_tf.train", "--run_dir=RUN", "--student=resnet9"): "unknown --student 'resnet9'",
+    ("qkd_tf.train", "--run_dir=RUN", "--student=gone.keras"): "no model at gone.keras",
+    ("qkd_tf.train", "--run_dir=RUN", "--student=gone.keras", "--student_weights=x.h5"): "no model at gone.keras",
+    ("qkd_tf.train", "--run_dir=RUN", "--dataset=folder:/nowhere"): "/nowhere is not a folder",
+    ("qkd_tf.train", "--run_dir=RUN", "--dataset=npz:gone.npz"): "gone.npz is not a file",
+    ("qkd_tf.train", f"--run_dir={__file__}"): "is a file; give a folder",
+    ("qkd_tf.preflight", "--dataset=folder:/nowhere"): "/nowhere is not a folder",
+    ("qkd_tf.preflight", "--teacher=resnet9"): "unknown --teacher 'resnet9'",
+    ("qkd_tf.new", "--student=resnet8"): "--dataset is missing",
+    ("qkd_tf.new", "--student=resnet9", "--dataset=digits", "--output=RUN.flags"): "unknown --student 'resnet9'",
+    ("tflite_export", "--target=watch"): "value should be one of <phone|",
+    ("tflite_export", "--run_dir=gone"): "gone has no results.json",
+    ("tflite_export", "--run_dir=gone", "--min_top1_agreement=1"): "--min_top1_agreement is retired",
+    ("tflite_export.verify", "--tflite=gone.tflite", "--handoff=gone"): "--tflite=gone.tflite is not a file",
+    ("qkd_tf.train", "--run_dir=RUN", "--dataset=digits"): "tensorflow",  # nothing is wrong: now it is needed
+}
+
+# Reads commands, a JSON list each, and prints how each of them ends where nothing can import TensorFlow.
+SCRIPT = """
+import json, sys
+sys.modules["tensorflow"] = sys.modules["tf_keras"] = None
+from tests.in_process import start
+for module, *arguments in json.loads(sys.argv[1]):
+    try:
+        start(module, arguments)
+    except BaseException as end:
+        print("ended:", json.dumps(str(end)))
+"""
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("early") / "run")
+    commands = [[part.replace("RUN", folder) for part in command] for command in MISTAKES]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(commands)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    ends = [json.loads(line[len("ended: ") :]) for line in done.stdout.splitlines() if line.startswith("ended: ")]
+    return dict(zip(MISTAKES, ends, strict=True))
+
+
+@pytest.mark.parametrize("command", MISTAKES, ids=" ".join)
+def test_mistake_is_told_without_tensorflow(ends, command):
+    assert MISTAKES[command] in ends[command]
