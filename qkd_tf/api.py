@@ -12,7 +12,16 @@ from qkd_tf import flags
 from qkd_tf.data import Function
 from qkd_tf.data.memory_set import GivenSet, source_of
 from qkd_tf.distillation.listeners import listener_of
-from qkd_tf.experiment import IN_MEMORY, TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY, ExperimentError, bit_widths, require
+from qkd_tf.experiment import (
+    AUTO_BITS,
+    IN_MEMORY,
+    TRAINED_IN_MEMORY,
+    UNTRAINED_IN_MEMORY,
+    ExperimentError,
+    bit_widths,
+    require,
+)
+from qkd_tf.flags import WIDTHS
 from qkd_tf.models.copier import is_graph
 from qkd_tf.models.keras3 import door
 from qkd_tf.outcome.run import Run
@@ -59,7 +68,8 @@ def fit(
         (`validation_fraction`).
       run_dir: a new folder, or the folder of the call to resume. None: a new folder in runs/, whose name is printed.
       bits: bit widths of weights and activations, such as "w4a4"; for single layers `bits_rule=["regex=w8a8"]`; for
-        each phase `phase_bits=[8, "w4a8", 4]`, which ends with `bits`.
+        each phase `phase_bits=[8, "w4a8", 4]`, which ends with `bits`. "auto", with `max_flash_bytes`: the widths of
+        kernels are found for that budget.
       phases: epochs by phase, in order, such as {"self_studying": 30, "co_studying": 100, "tutoring": 70}; or names of
         phases, with the option `epochs`, a number for each or one for all; a name may occur more than once. {}:
         calibration without training. None: self_studying, then with a teacher co_studying and tutoring.
@@ -80,7 +90,7 @@ def fit(
       OSError: `run_dir` cannot be written.
       KeyboardInterrupt: a signal stopped the training; the current step is saved.
     """
-    weight_bits, activation_bits = bit_widths(str(bits), "bits")
+    widths = {"bits": bits} if bits == AUTO_BITS else dict(zip(WIDTHS, bit_widths(str(bits), "bits"), strict=True))
     told_by = ARGUMENTS | ({"epochs": "phases"} if isinstance(phases, Mapping) else {})
     for name in options.keys() & told_by.keys():
         raise ExperimentError(f"{name} is set by the argument {told_by[name]}; leave the option out")
@@ -117,7 +127,7 @@ def fit(
     if callbacks is not None:
         given["after_epoch"] = listener_of(callbacks)
     folder = pathlib.Path(run_dir or _fresh_folder(options["student"], bits))
-    options |= {"run_dir": folder, "weight_bits": weight_bits, "activation_bits": activation_bits}
+    options |= {"run_dir": folder, **widths}
     if isinstance(train_set, str):
         require(
             test_set is None and validation_set is None,

@@ -100,7 +100,7 @@ def notes(runs: Sequence[Run]) -> list[str]:
     if refused := [run.label for run in runs if not run.passed]:
         lines.append(f"Refused, not proven to be what was trained, and on no front: {', '.join(refused)}.")
     if any(run.bits.endswith("*") for run in runs):
-        lines.append("*: single layers have other bit widths (--bits_rule).")
+        lines.append("*: single layers have other bit widths (--bits_rule, --bits=auto).")
     return lines
 
 

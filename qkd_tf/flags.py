@@ -120,7 +120,9 @@ def _define_bits() -> None:
     FLAGS.DEFINE_string(
         "bits",
         None,
-        "Sets --weight_bits and --activation_bits: 4 for both, or w4a8 for weights of 4 and activations of 8 bits.",
+        "Sets --weight_bits and --activation_bits: 4 for both, or w4a8 for weights of 4 and activations of 8 bits. "
+        "auto finds the bit width of each kernel, at most 8, that loses least accuracy within --max_flash_bytes, and "
+        "gives activations 8 bits.",
     )
 
 
@@ -178,9 +180,12 @@ FLAGS.show_first(
         *("student", "student_weights", "teacher", "teacher_weights"),
         *("bits", "bits_rule"),
         *("phases", "epochs", "learning_rates"),
-        *("target", "run_dir", "seed"),
+        *("target", "max_flash_bytes", "run_dir", "seed"),
     )
 )
+
+
+WIDTHS = ("weight_bits", "activation_bits")  # flags that --bits sets
 
 
 def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True) -> ex.Experiment:
@@ -238,10 +243,20 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True)
         data=_spec(values, ex.DataSpec, seed=values.seed),
         student=student,
         teacher=teacher,
-        quantization=_spec(values, ex.QuantizationSpec, bits_rule=tuple(values.bits_rule), **_widths(values)),
+        quantization=_spec(
+            values,
+            ex.QuantizationSpec,
+            bits_rule=tuple(values.bits_rule),
+            finds_bits=_finds_bits(values),
+            **_widths(values),
+        ),
         training=_spec(values, ex.TrainingSpec, phases=phases, class_weights=tuple(values.class_weights)),
         target=_spec(values, ex.TargetSpec),
     )
+
+
+def _finds_bits(values: flags.FlagValues) -> bool:
+    return values["bits"].value == ex.AUTO_BITS
 
 
 def _widths(values: flags.FlagValues) -> dict[str, int]:
@@ -252,10 +267,11 @@ def _widths(values: flags.FlagValues) -> dict[str, int]:
     text = values["bits"].value
     if text is None or isinstance(text, list):
         return {}
-    both = ("weight_bits", "activation_bits")
-    told = " and ".join(f"--{name}={values[name].value}" for name in both if values[name].present)
+    told = " and ".join(f"--{name}={values[name].value}" for name in WIDTHS if values[name].present)
     ex.require(not told, f"--bits={text} and {told} say the same thing; leave one of them out")
-    return dict(zip(both, ex.bit_widths(text, "--bits"), strict=True))
+    if _finds_bits(values):
+        return dict.fromkeys(WIDTHS, ex.WIDEST_BITS)
+    return dict(zip(WIDTHS, ex.bit_widths(text, "--bits"), strict=True))
 
 
 def _phases(values: flags.FlagValues) -> tuple[ex.PhaseSpec, ...]:
@@ -358,7 +374,7 @@ def flag_lines(values: flags.FlagValues = FLAGS, changed_only: bool = False) -> 
     """The package's flags, or those whose value is not the default, as lines of a flag file of the same experiment.
 
     Without `changed_only` phases and epochs that were left open are there as they are settled, and --bits as the flags
-    that it stands for.
+    that it stands for; --bits=auto is there alone.
 
     Raises:
       ExperimentError: as `experiment_from_flags`.
@@ -366,6 +382,8 @@ def flag_lines(values: flags.FlagValues = FLAGS, changed_only: bool = False) -> 
     if not changed_only:
         names, epochs, _ = _lengths(values)
         settled = {"phases": names, "epochs": epochs, **_widths(values), "bits": None}
+        if _finds_bits(values):
+            settled |= {**dict.fromkeys(WIDTHS), "bits": ex.AUTO_BITS}
         values = copy.deepcopy(values)
         for name, value in settled.items():
             values[name].value = value

@@ -20,6 +20,7 @@ from qkd_tf.quantization import layer_table
 from qkd_tf.quantization.plan import QuantizationPlan, make_plan
 from qkd_tf.quantization.refusals import UnsupportedLayers
 from qkd_tf.quantization.standard_form import standard_form
+from qkd_tf.quantization.stored_bytes import stored_files
 
 NUM_PROOF_IMAGES = 32
 NUM_NOISE = 8  # pictures of noise on which probabilities are told from logits
@@ -181,12 +182,24 @@ def checked_plan(
       ExperimentError: as `make_plan`; a limit of the target.
     """
     plan = make_plan(model, spec)
-    table = layer_table.rows(model, plan)
+    table, flash = layer_table.rows(model, plan), target.max_flash_bytes
     if every_layer:
         print(layer_table.text(table))
     print(layer_table.totals(table, model, target))
     if not every_layer:
         print("each layer with its bits and bytes: python -m qkd_tf.preflight with the same flags")
+    files = stored_files(model, plan, target, spec)
+    fewest, most = min(file.fewest_bytes for file in files), min(file.file_bytes for file in files)
+    if spec.is_open:  # these widths are not yet those of the file
+        packs = "; --weight_storage=int4_all packs more" if target.packs_more else ""
+        require(
+            fewest <= flash,
+            f"--max_flash_bytes={flash} is too little: --bits=auto needs at least {fewest:,} bytes as kernels are "
+            f"stored for {target.target} ({target.storage}); allow as many, or use a smaller student{packs}",
+        )
+        target = dataclasses.replace(target, max_flash_bytes=0)
+    elif 0 < flash < most:
+        print(f"note: the file may have {most:,} bytes, and --max_flash_bytes={flash:,}; the export checks it")
     found = layer_table.limits(table, model, target)
     require(not found, "; ".join(found))
     return plan

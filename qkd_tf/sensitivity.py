@@ -16,25 +16,19 @@ import dataclasses
 import itertools
 import json
 import pathlib
-import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 
-import numpy as np
-import tensorflow as tf
 from absl import app
-from tqdm import tqdm
 
 from qkd_tf import data, flags
 from qkd_tf.console import command_line
-from qkd_tf.contract.grid import load_params, weight_grid
-from qkd_tf.evaluate import top1_of
-from qkd_tf.experiment import Experiment, ExperimentError, require, require_bits
-from qkd_tf.outcome.byte_budget import ByteBudget, bytes_beside_kernels
-from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.forward import QuantizedForward, quantized_forward
-from qkd_tf.quantization.layer_table import kernel_bytes
+from qkd_tf.contract.grid import load_params
+from qkd_tf.experiment import Experiment, ExperimentError, TargetSpec, require, require_bits
 from qkd_tf.quantization.standard_form import standard_form
+from qkd_tf.quantization.stored_bytes import StoredWidths
+from qkd_tf.search.byte_budget import ByteBudget
+from qkd_tf.search.subject import Examples, Sensitivity, Subject, measure, of_kernel, table
 from qkd_tf.storage import durable
 from qkd_tf.storage.flag_file import run_of
 from qkd_tf.storage.saved_model import load_model
@@ -52,130 +46,40 @@ FLAGS.DEFINE_string(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Sensitivity:
-    """One layer at one width.
-
-    Attributes:
-      num_bits: of the layer's kernel and of its input.
-      top1: of the student on the validation split, in percent, all other layers as they were trained.
-      loss: points of top-1 below the trained student's.
-      saved_bytes: of the kernel at its true width; negative where `num_bits` is more than it was trained at.
-    """
-
-    layer: str
-    num_bits: int
-    top1: float
-    loss: float
-    saved_bytes: float
-
-    @property
-    def rule(self) -> str:
-        return f"{re.escape(self.layer)}=w{self.num_bits}a{self.num_bits}"
-
-
-class Subject:
-    """The student of a finished run, to be quantized in other ways.
+def subject_of(experiment: Experiment, splits: data.Splits) -> Subject:
+    """The student of a finished run, with the intervals that were trained.
 
     Raises:
       ExperimentError: no finished run, or one whose handoff was changed.
     """
-
-    def __init__(self, experiment: Experiment, splits: data.Splits):
-        handoff, spec = pathlib.Path(experiment.run_dir) / "handoff", experiment.quantization
-        try:
-            durable.check(handoff)
-        except durable.DamageError as damage:
-            raise ExperimentError(f"{damage}; run python -m qkd_tf.train to its end first") from damage
-        saved = load_model(handoff / "student.keras")
-        self.plain = standard_form(saved, splits.image_shape, None, experiment.student.normalization).model
-        self._spec, self._splits, self._seed = spec, splits, experiment.seed
-        self._trained_kernels = load_params(handoff / "weight_params.json")
-        self._trained_tensors = load_params(handoff / "tensor_params.json")
-        self._images = [images for images, _ in splits.calibration.take(spec.calibration_batches)]
-        self._target = experiment.target
-        self.bits = {layer: params.grid.num_bits for layer, params in self._trained_kernels.items()}
-        self.layers = list(self.bits)
-
-    def top1(self, *rules: str) -> float:
-        """On the validation split, in percent, with these bits rules after those of the run."""
-        spec = dataclasses.replace(self._spec, bits_rule=self._spec.bits_rule + rules)
-        student = quantized_forward(self.plain, spec)
-        calibrate(student, self._images, spec.interval_init, self._seed, only=self._take_trained_intervals(student))
-        self._take_trained_intervals(student)  # of a kernel whose layer hands on another tensor, or the reverse
-        seen = [(student.logits(images).numpy(), np.asarray(labels)) for images, labels in self._splits.validation]
-        return top1_of(*(np.concatenate(part) for part in zip(*seen, strict=True)))
-
-    def _take_trained_intervals(self, student: QuantizedForward) -> set[str]:
-        """Where the grid is the trained one. Returns the names of layers of which a grid is another."""
-        others = set()
-        pairs = ((student.weights, self._trained_kernels), (student.outputs, self._trained_tensors))
-        for tensors, trained in pairs:
-            for name, tensor in tensors.items():
-                if name in trained and tensor.grid == trained[name].grid:
-                    tensor.interval.assign(trained[name].scale)
-                else:
-                    others.add(name)
-        return others
-
-    def saved_bytes(self, layer: str, num_bits: int) -> float:
-        return self.true_bytes(layer, self.bits[layer]) - self.true_bytes(layer, num_bits)
-
-    def true_bytes(self, layer: str, num_bits: int) -> float:
-        """Of a kernel at its width, with nothing between its integers."""
-        return self._num_weights(layer) * num_bits / 8
-
-    def stored_bytes(self, layer: str, num_bits: int) -> int:
-        """Of a kernel as the run's target stores it by --weight_storage=auto."""
-        fits_int4 = weight_grid(num_bits, self._spec.narrow_range).fits_int4
-        return kernel_bytes(self._num_weights(layer), fits_int4, self._target)
-
-    def _num_weights(self, layer: str) -> int:
-        return int(tf.size(self.plain.get_layer(layer).get_weights()[0]))
-
-
-def measure(subject: Subject, widths: list[int], path: pathlib.Path, identity: dict) -> list[Sensitivity]:
-    """Each layer at each width. `path` has what is done; a second start of the same resumes from there.
-
-    Args:
-      identity: what else decides the numbers; a file of another one begins anew.
-    """
+    handoff, spec = pathlib.Path(experiment.run_dir) / "handoff", experiment.quantization
     try:
-        known = durable.read_json(path) if path.exists() else {}
+        durable.check(handoff)
     except durable.DamageError as damage:
-        raise ExperimentError(f"{damage}; move it away, and it is measured again") from damage
-    done = known if known.get("identity") == identity else {"identity": identity, "rows": []}
-    if "baseline_top1" not in done:
-        done["baseline_top1"] = subject.top1()
-    found = {(row["layer"], row["num_bits"]): Sensitivity(**row) for row in done["rows"]}
-    cells = list(itertools.product(subject.layers, widths))
-    for layer, num_bits in tqdm(cells, desc="sensitivity", unit="student"):
-        if (layer, num_bits) in found:
-            continue
-        row = Sensitivity(layer, num_bits, 0.0, 0.0, subject.saved_bytes(layer, num_bits))
-        value = subject.top1(row.rule)
-        row = dataclasses.replace(row, top1=value, loss=done["baseline_top1"] - value)
-        found[layer, num_bits] = row
-        done["rows"].append(dataclasses.asdict(row))
-        durable.write_json(path, done)
-    return [found[cell] for cell in cells]
+        raise ExperimentError(f"{damage}; run python -m qkd_tf.train to its end first") from damage
+    saved = load_model(handoff / "student.keras")
+    plain = standard_form(saved, splits.image_shape, None, experiment.student.normalization).model
+    kernels, tensors = (load_params(handoff / f"{what}_params.json") for what in ("weight", "tensor"))
+    if spec.finds_bits:
+        found = tuple(of_kernel(layer, params.grid.num_bits) for layer, params in kernels.items())
+        spec = dataclasses.replace(spec, finds_bits=False, bits_rule=found + spec.bits_rule)
+    images = [images for images, _ in splits.calibration.take(spec.calibration_batches)]
+    return Subject(plain, spec, Examples(images, splits.validation), experiment.seed, kernels, tensors)
 
 
-def budget_of(subject: Subject, experiment: Experiment, max_weight_bytes: int) -> ByteBudget | None:
+def budget_of(subject: Subject, stored: StoredWidths, target: TargetSpec, max_weight_bytes: int) -> ByteBudget | None:
     """What flags ask for; None where they ask for nothing.
 
     Raises:
-      ExperimentError: two budgets, or one of a file that is not there.
+      ExperimentError: two budgets.
     """
-    target = experiment.target
     require(
         not (max_weight_bytes and target.max_flash_bytes),
         f"--max_weight_bytes={max_weight_bytes} and --max_flash_bytes={target.max_flash_bytes} are two budgets; give "
         "one, and 0 for the other",
     )
     if target.max_flash_bytes:
-        others = bytes_beside_kernels(pathlib.Path(experiment.run_dir), target)
-        return ByteBudget("max_flash_bytes", target.max_flash_bytes, subject.stored_bytes, others)
+        return ByteBudget("max_flash_bytes", target.max_flash_bytes, stored.kernel_bytes, stored.other_bytes)
     return ByteBudget("max_weight_bytes", max_weight_bytes, subject.true_bytes) if max_weight_bytes else None
 
 
@@ -188,32 +92,21 @@ def suggest(rows: list[Sensitivity], trained: Mapping[str, int], budget: ByteBud
     Raises:
       ExperimentError: even all layers at their fewest bits are too large.
     """
-    found = budget.widths(trained, {(row.layer, row.num_bits): row.loss for row in rows})
+    found = budget.widths(trained, rows)
     return [row for row in rows if found[row.layer] == row.num_bits != trained[row.layer]]
 
 
-def flag_file(values: flags.flags.FlagValues, chosen: list[Sensitivity], run_dir: pathlib.Path) -> str:
-    """The experiment that `values` describe, in another folder and with the rules of these rows behind its own."""
-    changed = {"run_dir": str(run_dir), "bits_rule": [*values.bits_rule, *(row.rule for row in chosen)]}
+def flag_file(
+    values: flags.flags.FlagValues, rules: Iterable[str], chosen: list[Sensitivity], run_dir: pathlib.Path
+) -> str:
+    """The experiment that `values` describe, in another folder and with the rules of these rows behind its `rules`."""
+    spec = flags.experiment_from_flags(values).quantization
+    changed = {"run_dir": str(run_dir), "bits": None, "bits_rule": [*rules, *(row.rule for row in chosen)]}
+    changed |= {name: getattr(spec, name) for name in flags.WIDTHS}
     values = copy.deepcopy(values)
     for name, value in changed.items():
         values[name].value = value
     return "\n".join(filter(None, flags.flag_lines(values))) + "\n"
-
-
-def table(rows: list[Sensitivity], stored: Callable[[str, int], float], trained: Mapping[str, int]) -> str:
-    """Markdown, the most sensitive first.
-
-    Args:
-      stored: (layer, bits) -> bytes of a kernel as the target stores it.
-      trained: bits by layer.
-    """
-    lines = [("layer", "bits", "top-1, %", "loss, points", "bytes saved", "as stored"), ("---",) * 6]
-    for row in sorted(rows, key=lambda row: -row.loss):
-        as_stored = stored(row.layer, trained[row.layer]) - stored(row.layer, row.num_bits)
-        numbers = f"{row.top1:.2f}", f"{row.loss:+.2f}", f"{row.saved_bytes:,.0f}", f"{as_stored:,.0f}"
-        lines.append((row.layer, str(row.num_bits), *numbers))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def flags_of_run() -> None:
@@ -246,15 +139,17 @@ def main(argv: list[str]) -> None:
         )
         new_run = run_of(pathlib.Path(FLAGS.output), run_dir) if FLAGS.output else None
         splits = data.load(dataclasses.replace(experiment.data, augment=""))  # nothing is trained
-        subject = Subject(experiment, splits)
-        budget = budget_of(subject, experiment, FLAGS.max_weight_bytes)
+        subject = subject_of(experiment, splits)
+        stored = StoredWidths(subject.plain, subject.plan, experiment.target, subject.spec)
+        budget = budget_of(subject, stored, experiment.target, FLAGS.max_weight_bytes)
         identity = {"quantization": dataclasses.asdict(experiment.quantization), "data": splits.fingerprint}
         identity["max_eval_images"] = experiment.data.max_eval_images
-        rows = measure(subject, widths, run_dir / "sensitivity.json", json.loads(json.dumps(identity)))
-        print(table(rows, subject.stored_bytes, subject.bits))
+        cells = list(itertools.product(subject.layers, widths))
+        rows = measure(subject, cells, run_dir / "sensitivity.json", json.loads(json.dumps(identity)))
+        print(table(rows, stored.kernel_bytes, subject.bits))
         for words, count in (
             ("at their bit widths", subject.true_bytes),
-            (f"as {experiment.target.target} stores them", subject.stored_bytes),
+            (f"as {experiment.target.target} stores them", stored.kernel_bytes),
         ):
             print(f"kernels {words}: {ByteBudget('', 0, count).needed(subject.bits):,.0f} bytes")
         if budget is None:
@@ -267,7 +162,7 @@ def main(argv: list[str]) -> None:
             *([f"--bits_rule='{row.rule}'" for row in chosen] or ["no rule is needed: the run fits as it is"]), sep="\n"
         )
         if new_run:
-            durable.write_whole(pathlib.Path(FLAGS.output), flag_file(FLAGS, chosen, new_run))
+            durable.write_whole(pathlib.Path(FLAGS.output), flag_file(FLAGS, subject.spec.bits_rule, chosen, new_run))
             print(f"flags written for {new_run}; next: python -m qkd_tf.train --flagfile={FLAGS.output}")
     except ExperimentError as error:
         sys.exit(f"error: {error}")

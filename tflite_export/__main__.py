@@ -8,12 +8,11 @@ from absl import app
 
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
-from qkd_tf.contract.targets import INPUT_TYPES, TARGETS
+from qkd_tf.contract.targets import INPUT_TYPES, TARGETS, WEIGHT_STORAGES
 from tflite_export.bundles.vela import ACCELERATORS, Vela
 from tflite_export.export_error import ExportError
 from tflite_export.export_folder import ExportFolder, target_titled
 from tflite_export.finished_run import results_of
-from tflite_export.flatbuffer.weight_storage import WEIGHT_STORAGES
 from tflite_export.inference.runtimes import RUNTIMES, RUNTIMES_HELP, check_names
 from tflite_export.proof.gate import Gate
 
@@ -33,11 +32,11 @@ FLAGS.DEFINE_enum(
 )
 FLAGS.DEFINE_enum(
     "weight_storage",
-    "auto",
+    None,
     WEIGHT_STORAGES,
     "How kernels are stored. int4 packs kernels of at most 4 bits (narrow range) two per byte; on phones only those "
     "that run no slower, Dense layers and 1x1 convolutions, which become FULLY_CONNECTED. int4_all packs all of them. "
-    "auto is the default of the target.",
+    "auto is the default of the target. Default: the --weight_storage of the training; auto for another target.",
 )
 FLAGS.DEFINE_enum(
     "input_type",

@@ -38,7 +38,7 @@ BUNDLES = {"phone": phone_bundle, "microcontroller": micro_bundle, "ethos_u": et
 def export(
     run_dir: str | os.PathLike,
     target: str | None = None,
-    weight_storage: str = "auto",
+    weight_storage: str | None = None,
     input_type: str | None = None,
     gate: Gate | None = None,
     runtimes: Sequence[str] = tuple(RUNTIMES),
@@ -57,7 +57,8 @@ def export(
     Args:
       run_dir: folder of the run, or what `qkd_tf.fit` returned.
       target: a row of TARGETS; None for the target of the training.
-      weight_storage: one of WEIGHT_STORAGES; "auto" is the default of the target.
+      weight_storage: one of WEIGHT_STORAGES; "auto" is the default of the target. None for that of the training, and
+        "auto" for another target.
       input_type: "uint8" takes pixels, "int8" takes pixel - 128; None for the default of the target.
       gate: how far the file may fall below the student in floating point; None for the default.
       runtimes: rows of RUNTIMES that run the file; the target's judge is always one of them.
@@ -72,9 +73,12 @@ def export(
     """
     run_dir = pathlib.Path(run_dir)
     results = results_of(run_dir)
-    name = target or results["experiment"]["target"]["target"]
+    trained_for = results["experiment"]["target"]
+    name = target or trained_for["target"]
     if name not in TARGETS:
         raise ExportError(f"unknown target {name!r}; known are {', '.join(TARGETS)}")
+    if weight_storage is None:  # earlier versions had no such flag
+        weight_storage = trained_for.get("weight_storage", "auto") if name == trained_for["target"] else "auto"
     check_names(runtimes)
     if vela is not None and name != "ethos_u":
         raise ExportError(
@@ -123,6 +127,7 @@ def _export(
         files |= {"model.compressed.tflite": compressed} if compressed else {}
     if target.compressed:
         verification["flash_bytes"] = min(flash_bytes(file) for file in files.values())
+    verification["max_flash_bytes"] = results["experiment"]["target"].get("max_flash_bytes", 0)
     if target_name in BUNDLES and verification["passed"]:
         trained = results["experiment"]["data"]
         squashes = trained.get("resize") == "squash"  # earlier versions had no such flag

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from qkd_tf.contract.kinds import POINTWISE_CONVOLUTION
 
 INPUT_TYPES = ("int8", "uint8")  # of a file's input: pixel - 128, or pixels as a camera gives them
+WEIGHT_STORAGES = ("auto", "int8", "int4", "int4_all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Target:
     clip: str = "MAXIMUM"
     odd_dilated_depthwise: bool = True
     compressed: bool = False
+
+    def storage(self, asked: str) -> str:
+        """What one of WEIGHT_STORAGES means here: "int8", or a key of `int4`."""
+        return self.auto if asked == "auto" else asked
 
 
 TARGETS: Mapping[str, Target] = {

@@ -177,7 +177,7 @@ class Trainer:
         else:
             previous = PHASES[self._spec.phases[index - 1].name] if index else PHASES["full_precision"]
             if index and phase.quantized and not previous.quantized and "student" not in self._pretrained:
-                self._estimate_plain_statistics(self._networks.student, epochs_before)
+                self.estimate_plain_statistics(self._networks.student, epochs_before)
             self._enter(phase, previous, left, epochs_before)
             if phase_spec.bits:
                 print(f"{label}: {self._student.summary()}")
@@ -313,8 +313,12 @@ class Trainer:
                 ],
             )
 
-    def _estimate_plain_statistics(self, student: QuantizedStudent, epoch: int) -> None:
-        """Statistics may be those of the start, or of other widths, and intervals are chosen by them."""
+    def estimate_plain_statistics(self, student: QuantizedStudent, epoch: int) -> None:
+        """Statistics may be those of the start, or of other widths, and intervals are chosen by them.
+
+        Args:
+          epoch: whose batches are taken, counted from 0 among all phases' epochs.
+        """
         if self._batch_norm_batches:
             batches = self._splits.train(epoch).take(self._batch_norm_batches)
             BatchNormEstimator(student.plain).estimate(images for images, _ in batches)
@@ -352,7 +356,7 @@ class Trainer:
         left.copy_weights_to_plain()
         student.copy_plain_from(left)
         if not self._shifts:  # shifted statistics are full precision's, and better than those of few pictures
-            self._estimate_plain_statistics(student, epoch)
+            self.estimate_plain_statistics(student, epoch)
         student.copy_weights_from_plain()
         self._events.calibrate_at(student)
         own.plain.set_weights(full_precision)

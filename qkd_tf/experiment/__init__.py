@@ -30,10 +30,12 @@ from qkd_tf.experiment.network import (
 )
 from qkd_tf.experiment.option import Option, options
 from qkd_tf.experiment.quantization import (
+    AUTO_BITS,
     EQUALIZATIONS,
     INTERVAL_GRADIENT_SCALES,
     INTERVAL_INITS,
     UNEVEN_CHANNELS,
+    WIDEST_BITS,
     BitsRule,
     QuantizationSpec,
 )
@@ -56,6 +58,7 @@ from qkd_tf.experiment.training import (
 from qkd_tf.experiment.zoo import ZOO
 
 __all__ = [
+    "AUTO_BITS",
     "BATCH_NORM_STATISTICS",
     "EPOCHS",
     "EQUALIZATIONS",
@@ -77,6 +80,7 @@ __all__ = [
     "TRAINED_IN_MEMORY",
     "UNEVEN_CHANNELS",
     "UNTRAINED_IN_MEMORY",
+    "WIDEST_BITS",
     "ZOO",
     "BitsRule",
     "DataSpec",

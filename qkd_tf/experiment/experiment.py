@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Iterable
 
 from qkd_tf.experiment.checks import require, require_count
 from qkd_tf.experiment.data import DataSpec
@@ -66,6 +67,15 @@ class Experiment:
             "--activation_bits); let the last quantized phase have these widths",
         )
         require(
+            not self.quantization.finds_bits or self.target.max_flash_bytes > 0,
+            "--bits=auto needs a budget; give --max_flash_bytes=N, the bytes that the file may have on the target",
+        )
+        require(
+            not self.quantization.finds_bits or all(phase.bits is None for phase in self.training.phases),
+            "--bits=auto and --phase_bits do not go together: widths that are found are those of all phases; leave one "
+            "of them out",
+        )
+        require(
             self.quantization.ewgs_scale == 0 or self.training.mixed_precision == "float32",
             f"--ewgs_scale={self.quantization.ewgs_scale} and --mixed_precision={self.training.mixed_precision} "
             "do not go together: activations would be rounded in half precision; leave one of them out",
@@ -77,6 +87,19 @@ class Experiment:
             f"--gradient_accumulation_steps={num_parts} does not divide --batch_size={self.data.batch_size}; "
             "a batch is run in equal parts",
         )
+
+    def require_measurable(self) -> None:
+        """Raises ExperimentError where widths are to be found for a student that has learned nothing by then."""
+        phases = self.training.phase_names
+        require(
+            not (self.quantization.finds_bits and self.student.starts_by_chance) or phases[:1] == ["full_precision"],
+            "--bits=auto measures what a trained student loses, and this one begins with random weights; give "
+            "--student_weights, or put full_precision first in --phases",
+        )
+
+    def at_bits(self, found: Iterable[int]) -> "Experiment":
+        """The same experiment with the widths that were found for its kernels, in their order."""
+        return dataclasses.replace(self, quantization=dataclasses.replace(self.quantization, found_bits=tuple(found)))
 
     def on_signals(self, scale: float, zero_point: int) -> "Experiment":
         """The same experiment on signals, whose 8 bits mean scale * (step - zero_point), steps and zero point 0..255.

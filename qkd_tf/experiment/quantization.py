@@ -9,6 +9,8 @@ from qkd_tf.experiment.option import option
 INTERVAL_INITS = ("minmax", "lsq", "mse")
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")
 EQUALIZATIONS = ("auto", "on", "off")
+AUTO_BITS = "auto"  # of --bits
+WIDEST_BITS = 8  # that a kernel has where its width is to be found, and all tensors then
 # Largest channel of a network's kernels over their median one, beyond which training begins from channels of one size.
 # ResNets have up to 2.6, and ResNet-8 lost by it at 2 bits; depthwise kernels of MobileNets have 3 to 40, and lose all
 # without it at 4 bits.
@@ -50,7 +52,13 @@ class BitsRule:
 
 @dataclasses.dataclass(frozen=True)
 class QuantizationSpec:
-    """Bit widths and the options of the learned intervals (flags of the same names say more)."""
+    """Bit widths and the options of the learned intervals (flags of the same names say more).
+
+    Attributes:
+      finds_bits: --bits=auto, the kernels' widths are found before they train, and the widths here are the widest.
+      found_bits: those widths once they are found, in the order of the network's kernels: names of layers may be
+        others in another process. A user's rules go before them.
+    """
 
     weight_bits: int = option(4, "Bit width of kernels, 2..8, except of the first and last layer.")
     activation_bits: int = option(4, "Bit width of the inputs of layers, 2..8, except of the first and last layer.")
@@ -98,6 +106,8 @@ class QuantizationSpec:
         "Scaling of a gradient by its value's rounding error, in [0, 1); 0: straight-through estimator (EWGS: 1e-3).",
     )
     calibration_batches: int = option(8, "Training batches that choose the first activation intervals.")
+    finds_bits: bool = False
+    found_bits: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         require_known(self.equalize_channels, EQUALIZATIONS, "--equalize_channels")
@@ -128,3 +138,12 @@ class QuantizationSpec:
     @property
     def rules(self) -> list[BitsRule]:
         return [BitsRule.parse(text) for text in self.bits_rule]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether widths are yet to be found."""
+        return self.finds_bits and not self.found_bits
+
+    def says_bits_of(self, layer: str) -> bool:
+        """Whether a user's rule says the width of a layer's kernel."""
+        return any(rule.weight_bits is not None and re.fullmatch(rule.pattern, layer) for rule in self.rules)

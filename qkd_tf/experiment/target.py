@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from qkd_tf.contract.targets import TARGETS
-from qkd_tf.experiment.checks import require_count, require_known
+from qkd_tf.contract.targets import TARGETS, WEIGHT_STORAGES
+from qkd_tf.experiment.checks import require, require_count, require_known
 from qkd_tf.experiment.option import option
 
 
@@ -14,11 +14,26 @@ class TargetSpec:
     target: str = option(
         "phone", "Device that the file is for; the pre-flight checks its limits.", choices=list(TARGETS)
     )
-    max_flash_bytes: int = option(0, "Limit of the weights on the target, in bytes; 0: no limit.")
+    max_flash_bytes: int = option(
+        0, "Limit of the file on the target, in bytes, with the code that only this file needs; 0: no limit."
+    )
     max_ram_bytes: int = option(0, "Limit of the activations on the target, in bytes; 0: no limit.")
+    weight_storage: str = option(
+        "auto",
+        "How kernels are counted, and how the export stores them by default. int4 packs kernels of at most 4 bits that "
+        "run no slower for it, int4_all packs all of them. auto is the default of the target.",
+        choices=WEIGHT_STORAGES,
+    )
 
     def __post_init__(self) -> None:
         require_known(self.target, TARGETS, "--target")
+        require_known(self.weight_storage, WEIGHT_STORAGES, "--weight_storage")
+        target = TARGETS[self.target]
+        require(
+            self.storage == "int8" or self.storage in target.int4,
+            f"--weight_storage={self.weight_storage} and --target={self.target} do not go together: {target.title} "
+            "takes no such kernels; take int8 or auto",
+        )
         for field in ("max_flash_bytes", "max_ram_bytes"):
             require_count(getattr(self, field), field, highest=1 << 62, why="0 is no limit")
 
@@ -28,6 +43,12 @@ class TargetSpec:
         return TARGETS[self.target].judges[0]
 
     @property
-    def packs_int4(self) -> bool:
-        """Whether kernels that fit INT4 are stored two a byte there."""
-        return TARGETS[self.target].auto == "int4"
+    def packs_more(self) -> bool:
+        """Whether another --weight_storage stores kernels of few bits in fewer bytes there."""
+        packs = TARGETS[self.target].int4
+        return packs.get("int4_all") not in (None, packs.get(self.storage))
+
+    @property
+    def storage(self) -> str:
+        """What --weight_storage means there: "int8", or a key of `Target.int4`."""
+        return TARGETS[self.target].storage(self.weight_storage)

@@ -102,7 +102,8 @@ def _run(label: str, results: dict, verification: dict) -> Run:
         student=results["experiment"]["student"]["name"],
         data=f"{data['name']}, {data['num_test']:,} test images",
         fingerprint=fingerprint,
-        bits=f"W{asked['weight_bits']}A{asked['activation_bits']}" + "*" * bool(asked.get("bits_rule")),
+        bits=f"W{asked['weight_bits']}A{asked['activation_bits']}"
+        + "*" * bool(asked.get("bits_rule") or asked.get("found_bits")),
         num_bytes=verification["file"]["bytes"],
         top1=judged.get("accuracy", judged)["top1"],  # earlier versions had that of the images that ran
         full_precision=(results.get("full_precision") or {}).get("test_top1"),

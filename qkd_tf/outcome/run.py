@@ -27,10 +27,11 @@ class Run:
         """One line, whatever became of the run."""
         try:
             results = self.results
-            bits = results["experiment"]["quantization"]
+            asked = results["experiment"]["quantization"]
+            weights = "auto" if asked.get("finds_bits") else asked["weight_bits"]
             phases = ", ".join(f"{phase['phase']} {phase['epochs']}" for phase in results["phases"])
             told = (
-                f"w{bits['weight_bits']}a{bits['activation_bits']}, {phases or 'calibration alone'}: "
+                f"w{weights}a{asked['activation_bits']}, {phases or 'calibration alone'}: "
                 f"{results['student_test_top1']:.2f} % of {results['data']['num_test']:,} test images, "
                 + ("exported" if self._verdict() else "not exported")
             )

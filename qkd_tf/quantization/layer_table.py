@@ -7,12 +7,15 @@ from collections.abc import Mapping
 import tensorflow as tf
 import tf_keras
 
+from qkd_tf.contract import lookup_tables
+from qkd_tf.contract.targets import TARGETS
+from qkd_tf.contract.weight_storage import Kernel
 from qkd_tf.experiment import TargetSpec
 from qkd_tf.models.copier import leaves
 from qkd_tf.quantization.plan import QuantizationPlan
 from qkd_tf.quantization.roles import kernel_size, parents, role
+from qkd_tf.quantization.stored_bytes import BIAS_BYTES, kernel_bytes, stored_kernels
 
-BIAS_BYTES = 4
 HEADER = ("layer", "kind", "w bits", "in bits", "output", "parameters", "multiply-adds", "bytes", "")
 _layers = tf_keras.layers
 
@@ -27,7 +30,7 @@ class LayerRow:
       parameters: trained ones that the file holds: kernel and bias, with BatchNorm folded into both.
       multiply_adds: of one example.
       num_bytes: of kernel at its width and int32 bias.
-      fits_int4: whether its kernel can be stored as INT4.
+      stored: what decides how its kernel is stored; None where there is none.
       problem: what keeps it from becoming integer and what to do, "" if nothing.
     """
 
@@ -39,7 +42,7 @@ class LayerRow:
     parameters: int = 0
     multiply_adds: int = 0
     num_bytes: int = 0
-    fits_int4: bool = False
+    stored: Kernel | None = None
     problem: str = ""
 
     def cells(self) -> tuple[str, ...]:
@@ -59,7 +62,7 @@ def refused_rows(model: tf_keras.Model, refusals: Mapping[str, str]) -> list[Lay
 
 def rows(model: tf_keras.Model, plan: QuantizationPlan) -> list[LayerRow]:
     """The layers of a model in standard form, with what the plan makes of them."""
-    bits = _bits_handed_on(model, plan)
+    bits, stored = _bits_handed_on(model, plan), stored_kernels(model, plan)
     found = []
     for layer in model.layers:
         (before, *_) = [*parents(layer), None]
@@ -68,15 +71,14 @@ def rows(model: tf_keras.Model, plan: QuantizationPlan) -> list[LayerRow]:
         if role(layer) == "compute":
             kernel = kernel_size(layer)
             bias = layer.output_shape[-1]
-            grid = plan.weight_grids[layer.name]
-            weight_bits = grid.num_bits
+            weight_bits = plan.weight_grids[layer.name].num_bits
             row = dataclasses.replace(
                 row,
                 weight_bits=weight_bits,
                 parameters=kernel + bias,
                 multiply_adds=multiply_adds(layer),
                 num_bytes=-(-kernel * weight_bits // 8) + BIAS_BYTES * bias,
-                fits_int4=grid.fits_int4,
+                stored=stored[layer.name],
             )
         elif role(layer) in ("fold", "pass", "pixels"):
             row = dataclasses.replace(row, input_bits=None)
@@ -123,24 +125,33 @@ def peak_activation_bytes(model: tf_keras.Model) -> int:
 
 
 def weight_bytes(table: list[LayerRow], target: TargetSpec) -> int:
-    """Bytes of kernels and biases as the target stores them: whole bytes, or INT4 where that is its way."""
+    """Bytes of kernels and biases as the target stores them."""
     total = 0
     for row in table:
-        if row.weight_bits is not None:
+        if row.stored is not None:
             bias = row.output_shape[-1]
-            total += kernel_bytes(row.parameters - bias, row.fits_int4, target) + BIAS_BYTES * bias
+            total += kernel_bytes(row.parameters - bias, row.stored, target) + BIAS_BYTES * bias
     return total
 
 
-def kernel_bytes(num_weights: int, fits_int4: bool, target: TargetSpec) -> int:
-    """Bytes of one kernel as the target stores it."""
-    return -(-num_weights // (2 if target.packs_int4 and fits_int4 else 1))
+def _least_flash(table: list[LayerRow], target: TargetSpec) -> int:
+    """Lower bound of what the file takes, with lookup tables and the code that reads them where that is less."""
+    plain = weight_bytes(table, target)
+    if not TARGETS[target.target].compressed:
+        return plain
+    total = lookup_tables.DECODE_CODE_BYTES
+    for row in table:
+        if row.stored is not None:
+            bias, num_tables = row.output_shape[-1], row.stored.num_channels if row.stored.per_channel else 1
+            total += lookup_tables.num_bytes(row.parameters - bias, num_tables, 2**row.weight_bits - 1)
+            total += BIAS_BYTES * bias
+    return min(plain, total)
 
 
 def limits(table: list[LayerRow], model: tf_keras.Model, target: TargetSpec) -> list[str]:
     """What the target has no room for, or cannot run, one per line."""
     found = []
-    flash, ram = weight_bytes(table, target), peak_activation_bytes(model)
+    flash, ram = _least_flash(table, target), peak_activation_bytes(model)
     for flag, needed, limit, remedy in (
         ("max_flash_bytes", flash, target.max_flash_bytes, "a narrower student or fewer bits (--bits_rule)"),
         ("max_ram_bytes", ram, target.max_ram_bytes, "smaller pictures (--image_size) or a narrower student"),

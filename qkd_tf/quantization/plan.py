@@ -22,7 +22,7 @@ from qkd_tf.contract.grid import (
     weight_grid,
 )
 from qkd_tf.contract.logistic import LOGISTIC_STEPS
-from qkd_tf.experiment import ExperimentError, QuantizationSpec
+from qkd_tf.experiment import ExperimentError, QuantizationSpec, require
 from qkd_tf.models.activations import activation_name
 from qkd_tf.models.copier import REQUANTIZED
 from qkd_tf.quantization.layer_graph import LayerGraph
@@ -102,8 +102,8 @@ class _Widths:
     """The bit widths that compute layers want.
 
     Kernels: spec.weight_bits; first and last compute layers, those with no other before or after them, have their own
-    width, and spec.bits_rule goes before either. A depthwise convolution of 1x1 is a scale for each channel: its kernel
-    has 8 bits, and it reads residual tensors as they are.
+    width. A depthwise convolution of 1x1 is a scale for each channel: its kernel has 8 bits, and it reads residual
+    tensors as they are. Kernels of which spec.found_bits has the width have that, and spec.bits_rule goes before all.
     """
 
     def __init__(self, graph: LayerGraph, spec: QuantizationSpec):
@@ -111,11 +111,20 @@ class _Widths:
         self.computes = [name for name in graph.by_name if graph.role(name) == "compute"]
         self._rules = _rules_by_layer(spec, self.computes)
         self._first, self._last = graph.first_computes(), graph.last_computes()
+        found = spec.found_bits or [None] * len(self.computes)
+        require(
+            len(found) == len(self.computes),
+            f"widths of {len(found)} kernels were found in this run, and the student has {len(self.computes)}; give "
+            "another --run_dir",
+        )
+        self._found = dict(zip(self.computes, found, strict=True))
 
     def of(self, name: str, what: str) -> int:
         """Of "weight_bits" or "activation_bits", those of a compute layer."""
         if (by_rule := self._rules[name][what]) is not None:
             return by_rule
+        if what == "weight_bits" and self._found[name] is not None:
+            return self._found[name]
         if name in self._last:
             return self._spec.last_layer_bits
         if name in self._first:

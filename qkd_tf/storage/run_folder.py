@@ -41,6 +41,7 @@ class RunFolder:
         self.results = self.path / "results.json"
         self.diagnosis = self.path / "diagnosis.json"
         self.start = self.path / "start.json"
+        self.bits = self.path / "bits.json"
         self._flags = self.path / FLAGS_FILE
         self._identity = self.path / IDENTITY_FILE
         self._flag_lines = flag_lines
@@ -77,6 +78,8 @@ class RunFolder:
             shutil.copytree(self.checkpoints, pathlib.Path(path) / self.checkpoints.name)
             shutil.copy(self._flags, path)
             shutil.copy(self._identity, path)
+            if self.bits.exists():
+                shutil.copy(self.bits, path)
         return RunFolder(path, self._flag_lines)
 
     def _require_own(self) -> None:

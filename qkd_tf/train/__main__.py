@@ -19,6 +19,7 @@ def main(argv: list[str]) -> None:
         experiment = flags.experiment_from_flags()
         require_networks(experiment)
         require_set(experiment.data)
+        experiment.require_measurable()
         RunFolder(experiment.run_dir, flags.flag_lines())
         for note in flags.notes():
             print(note)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
 from qkd_tf.distillation.listeners import Listener
 from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.phase_setup import Networks
+from qkd_tf.distillation.phases import PHASES
 from qkd_tf.distillation.trainer import Events, Place, Trainer
-from qkd_tf.experiment import Experiment, class_weights, require_networks
+from qkd_tf.experiment import Experiment, TrainingSpec, class_weights, require_networks
 from qkd_tf.models import identity
 from qkd_tf.outcome import diagnosis, handoff, results, start
 from qkd_tf.process import borrowed_process
@@ -25,6 +27,8 @@ from qkd_tf.quantization.batch_norm import BatchNormShift
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import equalize_channels
 from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student, quantizer_implementation
+from qkd_tf.search import found_bits
+from qkd_tf.search.subject import Examples
 from qkd_tf.storage import durable
 from qkd_tf.storage.checkpoints import Checkpoints
 from qkd_tf.storage.folder_lock import locked
@@ -47,6 +51,7 @@ class Prepared:
     """What is going to be trained, and on what.
 
     Attributes:
+      float_student: in standard form, with its first weights.
       contents: what the experiment is made of, as digests (`identity`).
       class_weights: factor of each class's examples; None where all are 1.
       proof: what `Network.prove` returned, by role.
@@ -54,12 +59,18 @@ class Prepared:
     """
 
     student: QuantizedStudent
+    float_student: tf_keras.Model
     teacher: tf_keras.Model | None
     splits: data.Splits
     contents: dict[str, str]
     class_weights: list[float] | None
     proof: dict[str, dict | None]
     at_bits: dict[tuple[int, int], QuantizedStudent]
+
+    @property
+    def networks(self) -> list[tuple[str, tf_keras.Model | None]]:
+        """Float ones, by role."""
+        return [("student", self.student.plain), ("teacher", self.teacher)]
 
 
 def run(
@@ -68,12 +79,14 @@ def run(
     stop: StopSignals,
     devices: Distribution = ONE_DEVICE,
     given: InMemory = InMemory(),
+    is_told: bool = False,
 ) -> None:
     """One experiment from images to handoff, in a process that is seeded.
 
     Args:
       folder: of several workers each has one of its own; see `own_folder`.
       devices: that train.
+      is_told: notes on it were printed before.
 
     Raises:
       ExperimentError: data, networks or weights that do not fit; a loss that diverged.
@@ -81,18 +94,9 @@ def run(
       Stopped: a signal came.
       tf.errors.OpError: another worker was lost.
     """
-    source = given.source or data.open_source(experiment.data)
-    experiment = networks.on_source(experiment, source)
-    prepared = _prepare(experiment, devices, given, source)
-    student, teacher, splits = prepared.student, prepared.teacher, prepared.splits
-    calibration = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
-    images = [batch for batch, _ in calibration]
-    look = start.Look(splits, folder.start)
-    look.at("student", student.plain, experiment.student.starts_by_chance)
-    if teacher is not None:
-        look.at("teacher", teacher, experiment.teacher.starts_by_chance)
-    if experiment.teacher_begins and not experiment.training.allow_weak_teacher:
-        look.require_strong_teacher()
+    experiment, prepared, look = _begin(experiment, folder, devices, given, is_told)
+    student, splits = prepared.student, prepared.splits
+    images = _calibration_images(experiment, splits)
 
     def init_intervals() -> None:
         _calibrate(experiment, student, images)
@@ -102,22 +106,12 @@ def run(
     def init_intervals_of(at_other_bits: QuantizedStudent) -> None:
         calibrate(at_other_bits, images, experiment.quantization.interval_init, experiment.seed)
 
-    def keep_full_precision() -> None:
-        """For other runs, which need not train it again."""
-        with durable.whole_folder(folder.full_precision) as part:
-            found = (("student", student.plain, experiment.student), ("teacher", teacher, experiment.teacher))
-            for role, network, spec in found:
-                if network is not None and role not in experiment.pretrained:
-                    networks.of_signals(network, spec).save(part / f"{role}.keras")
-
     with locked(folder.path):
         folder.claim(prepared.contents, identity.WORDS)
         look.keep()
-        trained = Networks(student, teacher, experiment.pretrained, prepared.at_bits)
-        after_epoch = given.after_epoch or Events.after_epoch
-        events = Events(init_intervals, keep_full_precision, after_epoch, init_intervals_of)
         place = Place(folder, stop, devices)
-        phases = Trainer(experiment.training, trained, splits, place, events, prepared.class_weights).run()
+        events = Events(init_intervals, calibrate_at=init_intervals_of)
+        phases = _trainer(experiment, experiment.training, prepared, place, given, events).run()
         for note in look.notes_on_end(phases[-1]["best_validation_top1"]) if phases else ():
             print(note)
         if devices.is_chief:
@@ -129,8 +123,87 @@ def run(
     devices.wait()
 
 
-def _prepare(experiment: Experiment, devices: Distribution, given: InMemory, source: data.Source) -> Prepared:
-    """Networks, checked and proven, and images; what is to be known of them is printed."""
+def find_bits(
+    experiment: Experiment,
+    folder: RunFolder,
+    stop: StopSignals,
+    devices: Distribution = ONE_DEVICE,
+    given: InMemory = InMemory(),
+) -> None:
+    """What --bits=auto does before `run`, as which it is called: trains the float phases that come first, measures the
+    student, and writes `folder.bits`. Training then starts again, whether at once or in a later process.
+    """
+    experiment, prepared, look = _begin(experiment, folder, devices, given)
+    floats = itertools.takewhile(lambda phase: not PHASES[phase.name].quantized, experiment.training.phases)
+    training = dataclasses.replace(experiment.training, phases=tuple(floats))
+    with locked(folder.path):
+        folder.claim(prepared.contents, identity.WORDS)
+        look.keep()
+        if training.phases:
+            trainer = _trainer(experiment, training, prepared, Place(folder, stop, devices), given, Events())
+            trainer.run()
+            if "student" not in experiment.pretrained:
+                epochs = sum(phase.epochs for phase in training.phases)
+                trainer.estimate_plain_statistics(prepared.student, epochs)
+        splits, plain = prepared.splits, prepared.float_student
+        for layer in plain.layers:
+            layer.set_weights(prepared.student.plain.get_layer(layer.name).get_weights())
+        if experiment.equalized_spread is not None:
+            equalize_channels(plain, experiment.equalized_spread)
+        examples = Examples(_calibration_images(experiment, splits), splits.validation)
+        found = found_bits.find(experiment, plain, examples, folder.bits, splits.fingerprint)
+        devices.require_same(found, "the widths that --bits=auto finds")
+
+
+def _begin(
+    experiment: Experiment, folder: RunFolder, devices: Distribution, given: InMemory, is_told: bool = False
+) -> tuple[Experiment, Prepared, start.Look]:
+    """The experiment on its images, its networks, and what was seen of them."""
+    source = given.source or data.open_source(experiment.data)
+    experiment = networks.on_source(experiment, source)
+    prepared = _prepare(experiment, devices, given, source, is_told)
+    look = start.Look(prepared.splits, folder.start)
+    look.at("student", prepared.student.plain, experiment.student.starts_by_chance)
+    if prepared.teacher is not None:
+        look.at("teacher", prepared.teacher, experiment.teacher.starts_by_chance)
+    if experiment.teacher_begins and not experiment.training.allow_weak_teacher:
+        look.require_strong_teacher()
+    return experiment, prepared, look
+
+
+def _trainer(
+    experiment: Experiment,
+    training: TrainingSpec,
+    prepared: Prepared,
+    place: Place,
+    given: InMemory,
+    events: Events,
+) -> Trainer:
+    """Of all of the experiment's phases, or of the first ones alone."""
+
+    def keep_full_precision() -> None:
+        """For other runs, which need not train it again."""
+        specs = {"student": experiment.student, "teacher": experiment.teacher}
+        with durable.whole_folder(place.folder.full_precision) as part:
+            for role, network in prepared.networks:
+                if network is not None and role not in experiment.pretrained:
+                    networks.of_signals(network, specs[role]).save(part / f"{role}.keras")
+
+    trained = Networks(prepared.student, prepared.teacher, experiment.pretrained, prepared.at_bits)
+    after_epoch = given.after_epoch or events.after_epoch
+    events = dataclasses.replace(events, after_full_precision=keep_full_precision, after_epoch=after_epoch)
+    return Trainer(training, trained, prepared.splits, place, events, prepared.class_weights)
+
+
+def _calibration_images(experiment: Experiment, splits: data.Splits) -> list[tf.Tensor]:
+    batches = itertools.islice(splits.calibration, experiment.quantization.calibration_batches)
+    return [images for images, _ in batches]
+
+
+def _prepare(
+    experiment: Experiment, devices: Distribution, given: InMemory, source: data.Source, is_told: bool
+) -> Prepared:
+    """Networks, checked and proven, and images; what is to be known of them is printed, unless it was."""
     shape, num_classes = source.image_shape, len(source.label_names)
     in_memory = not (given.student is None and given.source is None)  # which no pre-flight can show
     network, plan = networks.checked_student(experiment, shape, num_classes, given.student, every_layer=in_memory)
@@ -159,8 +232,9 @@ def _prepare(experiment: Experiment, devices: Distribution, given: InMemory, sou
     student, teacher = at_bits[own], teacher and devices.replicated(teacher)
     notes = [note for network in found.values() for note in network.notes]
     notes += experiment.notes_on(splits.num_train)
-    print(*experiment.notes, *experiment.data.notes, *splits.notes, *notes, student.summary(), sep="\n")
-    return Prepared(student, teacher, splits, contents, weights, proof, at_bits)
+    notes = [*experiment.notes, *experiment.data.notes, *splits.notes, *notes]
+    print(*([] if is_told else notes), student.summary(), sep="\n")
+    return Prepared(student, network.model, teacher, splits, contents, weights, proof, at_bits)
 
 
 def _calibrate(experiment: Experiment, student: QuantizedStudent, images: list[tf.Tensor]) -> None:
@@ -204,10 +278,16 @@ def train(experiment: Experiment, flag_lines: list[str], given: InMemory = InMem
     """
     require_networks(experiment)
     check_device(experiment.training.mixed_precision)
+    experiment.require_measurable()
     folder = RunFolder(experiment.run_dir, flag_lines)
     devices = strategies.start(experiment.training.strategy)
     devices.require_divides(experiment.data.batch_size)
-    process = borrowed_process.borrowed(experiment.seed, experiment.training.deterministic)
-    with StopSignals() as stop, process, data.reading(experiment.data), devices.naming_lost_workers():
+    process = functools.partial(borrowed_process.borrowed, experiment.seed, experiment.training.deterministic)
+    with StopSignals() as stop, process(), data.reading(experiment.data), devices.naming_lost_workers():
         with own_folder(folder, devices) as own:
-            run(experiment, own, stop, devices, given)
+            at_bits = found_bits.settled(experiment, own.bits)
+            if is_open := at_bits is None:
+                with process():  # seeded by itself: what it draws changes nothing of the training
+                    find_bits(experiment, own, stop, devices, given)
+                at_bits = found_bits.settled(experiment, own.bits)
+            run(at_bits, own, stop, devices, given, is_open)

@@ -71,13 +71,14 @@ def test_every_flag_reaches_the_experiment(parse):
         "dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02, "weights_ema": 0.9,
         "max_steps": 3, "max_eval_images": 100, "bits_rule": "a.*=w4", "equalize_channels": "on",
         "strategy": "mirrored",
-        "target": "ethos_u", "max_flash_bytes": 1000, "max_ram_bytes": 1000,
+        "target": "ethos_u", "max_flash_bytes": 1000, "max_ram_bytes": 1000, "weight_storage": "int8", "bits": "auto",
         "checkpoint_every_steps": 9, "augment": "nets:augment", "label_smoothing": 0.1, "class_weights": "balanced",
     }  # fmt: skip
     extra = {
         "student_weights": ["--student_weights_mean=1", "--student_weights_std=2"],
         "student_weights_mean": ["--student_weights=w.h5", "--student_weights_std=2"],
         "test_fraction": ["--dataset=folder:x"],
+        "bits": ["--max_flash_bytes=1000"],
     }
     base = [
         "--run_dir=runs/x",
@@ -144,6 +145,37 @@ def test_lists_of_different_lengths_are_refused_with_their_lengths(parse, argume
     phases, epochs, rates = counts
     message = complaint(parse, *SMALL, *arguments)
     assert f"--phases has {phases} entries, --epochs {epochs} and --learning_rates {rates};" in message
+
+
+AUTO = ("--bits=auto", "--max_flash_bytes=9000")
+
+
+def test_widths_that_are_to_be_found_are_at_most_8_bits_and_the_flag_file_finds_them_again(parse):
+    experiment = parse(*SMALL, *AUTO, "--epochs=1", "--phases=tutoring", "--bits_rule=.*=a4")
+    spec = experiment.quantization
+    assert (spec.finds_bits, spec.is_open, spec.weight_bits, spec.activation_bits) == (True, True, 8, 8)
+    lines = flags.flag_lines()
+    assert "--bits=auto" in lines
+    assert not any(line.startswith(("--weight_bits=", "--activation_bits=")) for line in lines)
+    flags.FLAGS.unparse_flags()
+    assert parse(*lines) == experiment
+
+
+def test_widths_cannot_be_found_without_a_budget_nor_beside_those_that_are_given(parse):
+    assert "--bits=auto needs a budget; give --max_flash_bytes=N" in complaint(parse, *SMALL, "--bits=auto")
+    told = complaint(parse, *SMALL, *AUTO, "--weight_bits=4")
+    assert told == "--bits=auto and --weight_bits=4 say the same thing; leave one of them out"
+
+
+@pytest.mark.parametrize(
+    "target, storage, holds", [("ethos_u", "int4", False), ("ethos_u", "int8", True), ("phone", "int4_all", True)]
+)
+def test_storage_is_one_that_the_target_has(parse, target, storage, holds):
+    arguments = (*SMALL, f"--target={target}", f"--weight_storage={storage}")
+    if holds:
+        assert parse(*arguments).target.storage == storage
+    else:
+        assert f"--weight_storage={storage} and --target={target} do not go together" in complaint(parse, *arguments)
 
 
 @pytest.mark.parametrize(

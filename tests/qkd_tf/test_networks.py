@@ -1,6 +1,7 @@
 """Networks that are ready to train, and what their user is told of them."""
 
 import dataclasses
+import re
 from contextlib import nullcontext
 
 import numpy as np
@@ -370,6 +371,39 @@ def test_limit_of_the_target_is_an_error(make_residual_student, target, message,
     with pytest.raises(ExperimentError, match=message):
         networks.checked_plan(make_residual_student(), SPEC, target, every_layer=True)
     assert "depthwise" in capsys.readouterr().out
+
+
+AUTO = QuantizationSpec(weight_bits=8, activation_bits=8, finds_bits=True)
+
+
+@pytest.mark.parametrize(
+    "target, storage, more", [("microcontroller", "auto", False), ("phone", "auto", True), ("phone", "int4_all", False)]
+)
+def test_a_budget_below_the_fewest_bits_is_refused_with_the_least_that_is_possible(
+    make_residual_student, target, storage, more
+):
+    small = TargetSpec(target, max_flash_bytes=900, weight_storage=storage)
+    with pytest.raises(
+        ExperimentError, match=r"--max_flash_bytes=900 is too little: --bits=auto needs at least [\d,]+ bytes"
+    ) as told:
+        networks.checked_plan(make_residual_student(), AUTO, small)
+    assert ("--weight_storage=int4_all packs more" in str(told.value)) == more
+    least = int(re.search("at least ([\\d,]+) bytes", str(told.value))[1].replace(",", ""))
+    enough = dataclasses.replace(small, max_flash_bytes=least)
+    assert set(networks.checked_plan(make_residual_student(), AUTO, enough).weight_grids) == {
+        *("stem", "depthwise", "linear", "logits")
+    }
+
+
+def test_a_file_that_may_be_larger_than_its_room_is_told(make_residual_student, capsys):
+    networks.checked_plan(make_residual_student(), SPEC, TargetSpec("microcontroller", 1_000))
+    assert "bytes, --max_flash_bytes=1,000; the export tells" in capsys.readouterr().out
+
+
+def test_widths_of_another_network_are_refused(make_residual_student):
+    found = dataclasses.replace(AUTO, found_bits=(4, 8, 8))
+    with pytest.raises(ExperimentError, match="widths of 3 kernels were found in this run, and the student has 4"):
+        networks.checked_plan(make_residual_student(), found, TargetSpec())
 
 
 def test_limits_that_hold_pass(make_residual_student, capsys):

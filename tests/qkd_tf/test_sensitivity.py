@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import shutil
 
 import pytest
@@ -13,15 +12,14 @@ from qkd_tf.experiment import (
     NetworkSpec,
     PixelNormalization,
     QuantizationSpec,
-    TargetSpec,
     TrainingSpec,
 )
 from qkd_tf.flags import FLAGS, experiment_from_flags
 from qkd_tf.outcome import handoff
-from qkd_tf.outcome.byte_budget import ByteBudget
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student
-from qkd_tf.sensitivity import Sensitivity
+from qkd_tf.search.byte_budget import ByteBudget
+from qkd_tf.search.subject import Sensitivity
 from qkd_tf.storage.run_folder import RunFolder
 from tests.saved_flags import saved_flags
 
@@ -48,81 +46,43 @@ def run(tmp_path_factory, make_quantized_student, make_splits):
 
 def test_without_a_rule_it_is_the_student_that_was_trained(run):
     experiment, splits, student = run
-    subject = sensitivity.Subject(experiment, splits)
+    subject = sensitivity.subject_of(experiment, splits)
     assert subject.layers == ["stem", "depthwise", "linear", "logits"]
-    assert subject.top1() == top1(student.model, splits.validation) == subject.top1("stem=w8")
+    assert subject.judge()[0] == top1(student.model, splits.validation) == subject.judge("stem=w8")[0]
     shapes = {"stem": (3 * 3 * 3 * 4, 8), "depthwise": (3 * 3 * 4, 3), "linear": (4 * 4, 3), "logits": (4 * 5, 8)}
     assert {layer: (subject.true_bytes(layer, 8), bits) for layer, bits in subject.bits.items()} == shapes
     assert subject.saved_bytes("stem", 2) == 108 * 6 / 8
-    assert subject.stored_bytes("stem", 8) == subject.stored_bytes("stem", 2) == 108  # a phone's
-    on_chip = dataclasses.replace(experiment, target=TargetSpec("microcontroller"))
-    subject = sensitivity.Subject(on_chip, splits)
-    assert [subject.stored_bytes("stem", bits) for bits in (8, 5, 4, 2)] == [108, 108, 54, 54]
 
 
 def by_the_student_that_trains(subject, splits, *rules):
     """The number again, by TFMOT's students, each quantized, calibrated and traced anew."""
-    spec = dataclasses.replace(subject._spec, bits_rule=subject._spec.bits_rule + rules)
+    spec = dataclasses.replace(subject.spec, bits_rule=subject.spec.bits_rule + rules)
     student = quantize_student(subject.plain, spec)
-    calibrate(student, subject._images, spec.interval_init, 0, only=subject._take_trained_intervals(student))
-    subject._take_trained_intervals(student)
+    images = subject._examples.calibration
+    calibrate(student, images, spec.interval_init, 0, only=subject.take_known_intervals(student))
+    subject.take_known_intervals(student)
     return top1(student.model, splits.validation)
 
 
 def test_every_number_is_that_of_a_student_that_could_train(run):
     experiment, splits, _ = run
-    subject = sensitivity.Subject(experiment, splits)
+    subject = sensitivity.subject_of(experiment, splits)
     rules = [f"{layer}=w{bits}a{bits}" for layer in subject.layers for bits in (2, 5)]
-    found = [subject.top1(rule) for rule in rules]
+    found = [subject.judge(rule)[0] for rule in rules]
     assert found == [by_the_student_that_trains(subject, splits, rule) for rule in rules]
     assert len(set(found)) > 1
 
 
-def test_every_layer_at_every_width_goes_on_where_it_was_stopped(run, tmp_path, monkeypatch):
-    experiment, splits, _ = run
-    subject, path = sensitivity.Subject(experiment, splits), tmp_path / "sensitivity.json"
-    rules = []
-
-    def told(*given):  # what the real one tells is looked at above
-        return 90.0 - len("".join(given)) if given else 92.5
-
-    def stop_after(number):
-        def top1(*given):
-            rules.append(given)
-            if len(rules) > number:
-                raise KeyboardInterrupt
-            return told(*given)
-
-        return top1
-
-    monkeypatch.setattr(subject, "top1", stop_after(4))
-    with pytest.raises(KeyboardInterrupt):
-        sensitivity.measure(subject, [2, 4], path, {"seed": 0})
-    assert rules == [(), ("stem=w2a2",), ("stem=w4a4",), ("depthwise=w2a2",), ("depthwise=w4a4",)]
-    rules.clear()
-    monkeypatch.setattr(subject, "top1", stop_after(100))
-    found = sensitivity.measure(subject, [2, 4], path, {"seed": 0})
-    assert rules[0] == ("depthwise=w4a4",) and len(rules) == 5
-    assert [(row.layer, row.num_bits) for row in found][:3] == [("stem", 2), ("stem", 4), ("depthwise", 2)]
-    assert all(row.top1 == told(row.rule) and row.loss == 92.5 - row.top1 for row in found)
-    rules.clear()
-    monkeypatch.setattr(subject, "top1", lambda *given: rules.append(given) or 50.0)
-    assert sensitivity.measure(subject, [2], path, {"seed": 0}) == [row for row in found if row.num_bits == 2]
-    assert rules == []
-    sensitivity.measure(subject, [2], path, {"seed": 1})  # of another experiment: anew
-    assert len(rules) == 5 and json.loads(path.read_text())["identity"] == {"seed": 1}
-
-
 def test_a_file_or_a_handoff_that_was_changed_is_named(run, tmp_path):
     experiment, splits, _ = run
-    subject, path = sensitivity.Subject(experiment, splits), tmp_path / "sensitivity.json"
+    subject, path = sensitivity.subject_of(experiment, splits), tmp_path / "sensitivity.json"
     path.write_text('{"identity": {}, "rows": []}')
     with pytest.raises(ExperimentError, match="sensitivity.json was changed after it was written.*move it away"):
-        sensitivity.measure(subject, [2], path, {})
+        sensitivity.measure(subject, [("stem", 2)], path, {})
     copy = shutil.copytree(experiment.run_dir, tmp_path / "run")
     (copy / "handoff" / "labels.txt").write_text("other")
     with pytest.raises(ExperimentError, match="labels.txt was changed after it was written.*qkd_tf.train to its end"):
-        sensitivity.Subject(dataclasses.replace(experiment, run_dir=str(copy)), splits)
+        sensitivity.subject_of(dataclasses.replace(experiment, run_dir=str(copy)), splits)
 
 
 ROWS = [
@@ -169,17 +129,6 @@ def test_a_budget_that_no_width_reaches_is_refused():
         ExperimentError, match="--max_weight_bytes=100 is too little: the fewest of these bits need 782 bytes"
     ):
         sensitivity.suggest(ROWS, TRAINED, budget(100))
-
-
-def test_rules_are_of_the_layer_and_no_other():
-    assert Sensitivity("block.1/conv", 3, 0.0, 0.0, 0.0).rule == r"block\.1/conv=w3a3"
-
-
-def test_table_has_the_most_sensitive_layer_on_top():
-    stored = {4: 200, 2: 200, 8: 400}
-    lines = sensitivity.table(ROWS, lambda layer, bits: stored[bits], TRAINED).splitlines()
-    assert lines[2] == "| wide | 2 | 71.00 | +20.00 | 150 | 200 |"
-    assert lines[-1].startswith("| robust | 4 | 92.00 | -1.00")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +178,7 @@ def test_flag_file_is_the_same_experiment_with_the_rules_behind_its_own_and_anot
     with saved_flags(sensitivity.FLAGS):
         sensitivity.FLAGS(["sensitivity", *lines, "--try_bits=2", "--max_weight_bytes=9"])
         before = sensitivity.FLAGS.flag_values_dict()
-        text = sensitivity.flag_file(sensitivity.FLAGS, [ROWS[0], ROWS[3]], tmp_path / "small")
+        text = sensitivity.flag_file(sensitivity.FLAGS, ["a=w4"], [ROWS[0], ROWS[3]], tmp_path / "small")
         assert sensitivity.FLAGS.flag_values_dict() == before
     assert "--try_bits" not in text and "--max_weight_bytes" not in text
     (tmp_path / "small.flags").write_text(text)
@@ -245,3 +194,16 @@ def test_flag_file_is_the_same_experiment_with_the_rules_behind_its_own_and_anot
         run_dir=str(tmp_path / "small"),
         quantization=dataclasses.replace(expected.quantization, bits_rule=rules),
     )
+
+
+def test_flag_file_of_a_run_that_found_its_widths_has_these_and_does_not_find_others(tmp_path):
+    lines = ["--dataset=digits", "--bits=auto", "--max_flash_bytes=9000", "--run_dir=old"]
+    with saved_flags(sensitivity.FLAGS):
+        sensitivity.FLAGS(["sensitivity", *lines])
+        text = sensitivity.flag_file(sensitivity.FLAGS, ["a=w4"], [ROWS[3]], tmp_path / "small")
+    assert "--bits=" not in text
+    with saved_flags():
+        FLAGS(["train", *text.splitlines()])
+        found = experiment_from_flags(FLAGS).quantization
+    assert (found.finds_bits, found.weight_bits, found.activation_bits) == (False, 8, 8)
+    assert found.bits_rule == ("a=w4", "small=w2a2")

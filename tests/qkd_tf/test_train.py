@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from absl import app
 
+import tflite_export
 from qkd_tf import data, flags
 from qkd_tf.data import pipeline
 from qkd_tf.experiment import DataSpec, NetworkSpec, PixelNormalization
@@ -26,6 +27,8 @@ from tests.saved_flags import saved_flags
 DIGITS = ("--dataset=digits", "--student=convnet_small", "--student_pixel_mean=0", "--student_pixel_std=128")
 RAW_PIXELS = ["--student_weights_mean=0", "--student_weights_std=1"]
 ONE_PHASE = ("--phases=self_studying", "--epochs=1")
+FROM_FLOAT = ("--phases=full_precision,self_studying", "--epochs=1,1")
+AUTO = ("--bits=auto", "--target=microcontroller")
 PUBLISHED = pathlib.Path(__file__).parents[3] / "shared" / "models" / "resnet20.npz"
 
 
@@ -185,6 +188,8 @@ def no_training(monkeypatch):
         ([*ONE_PHASE, "--student_weights=/gone.h5", *RAW_PIXELS], "/gone.h5"),
         ([*ONE_PHASE, "--student_pixel_mean=12.5"], "--student_pixel_mean=12.5"),
         ([*ONE_PHASE, "--validation_fraction=0.0001"], "--validation_fraction"),
+        ([*ONE_PHASE, *AUTO, "--max_flash_bytes=9000"], "this one begins with random weights; give --student_weights"),
+        ([*FROM_FLOAT, *AUTO, "--max_flash_bytes=900"], "--max_flash_bytes=900 is too little: --bits=auto needs"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_nothing_is_written(tmp_path, arguments, part):
@@ -200,6 +205,57 @@ def test_weights_of_another_network_are_refused_by_their_names(tmp_path):
     )
     assert "layer3.2.conv2" in message
     assert not list(tmp_path.iterdir())
+
+
+UNNAMED = """
+from tf_keras import Sequential, layers
+
+def build(input_shape, num_classes):
+    return Sequential([
+        layers.Input(input_shape), layers.Rescaling(1 / 128), layers.Conv2D(8, 3, 2), layers.BatchNormalization(),
+        layers.ReLU(), layers.Conv2D(16, 3), layers.ReLU(), layers.Flatten(), layers.Dropout(0.2),
+        layers.Dense(num_classes),
+    ])
+"""
+
+
+@pytest.fixture
+def auto(tmp_path, monkeypatch):
+    """The flags of a run that finds its widths; a builder's layers have other names at each call."""
+    (tmp_path / "unnamed.py").write_text(UNNAMED)
+    monkeypatch.syspath_prepend(tmp_path)
+    return [
+        *("--dataset=digits", "--student=unnamed:build", *FROM_FLOAT, *AUTO, "--max_flash_bytes=3600"),
+        *("--max_steps=2", "--batch_size=32", "--max_eval_images=64"),
+    ]
+
+
+def test_a_file_of_the_widths_that_are_found_is_within_the_budget(auto, tmp_path, capsys):
+    start(*auto, f"--run_dir={tmp_path / 'run'}")
+    assert "rules for 3,600 bytes: at most " in capsys.readouterr().out
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    widths = [row["num_bits"] for row in results["coverage"] if row["tensor"] == "kernel"]
+    assert widths == results["experiment"]["quantization"]["found_bits"] and set(widths) == {4, 8}
+    exported = tflite_export.export(tmp_path / "run", runtimes=())
+    assert exported.passed and exported.tflite.stat().st_size <= exported["max_flash_bytes"] == 3600
+    assert "within --max_flash_bytes=3,600: " in capsys.readouterr().out
+    assert "widths that were found" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_behind_its_widths_does_not_find_them_again_and_is_the_uninterrupted_one(
+    auto, tmp_path, monkeypatch
+):
+    runs = [tmp_path / name for name in ("whole", "stopped")]
+    start(*auto, f"--run_dir={runs[0]}")
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            start(*auto, f"--run_dir={runs[1]}")
+    monkeypatch.setattr(job, "find_bits", None)  # it is done
+    start(f"--flagfile={runs[1] / 'flags.txt'}")
+    whole, stopped = ([*np.load(run / "handoff" / "weights.npz").values()] for run in runs)
+    assert all(np.array_equal(*pair) for pair in zip(whole, stopped, strict=True))
 
 
 @pytest.mark.usefixtures("no_training")

@@ -5,8 +5,8 @@ import collections
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from qkd_tf.contract.lookup_tables import DECODE_CODE_BYTES
 from tflite_export.bundles.bundle import Delivery, render
-from tflite_export.flatbuffer.compress import DECODE_CODE_BYTES
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
 from tflite_export.flatbuffer.read_back import BUILTINS

@@ -10,13 +10,12 @@ import io
 
 import numpy as np
 
+from qkd_tf.contract import lookup_tables
+from qkd_tf.contract.lookup_tables import DECODE_CODE_BYTES
 from tflite_export.flatbuffer.graph import IntegerGraph, Tensor
 
 PACKAGE = "tflite_micro.tensorflow.lite.micro.compression"
 CUSTOM_CODE = b"TFLM_DECODE"  # by which an operator of such a file is called
-MAX_INDEX_BITS = 7
-DECODE_BYTES = 256  # what a DECODE operator with its tensors adds to a file, about
-DECODE_CODE_BYTES = 22_000  # of flash that the operator's code takes on a Cortex-M, gcc -O2; at -Os it is some 8,000
 
 
 def compress(graph: IntegerGraph, content: bytes) -> tuple[bytes, dict[str, int]]:
@@ -50,17 +49,14 @@ def flash_bytes(content: bytes) -> int:
 
 def index_bits(kernel: Tensor) -> int:
     """Bits of an index into the kernel's largest table."""
-    return max(1, (_table_length(kernel) - 1).bit_length())
+    return lookup_tables.index_bits(_table_length(kernel))
 
 
 def gain(kernel: Tensor) -> int:
-    """Bytes that lookup tables save, negative where they cost; 8-bit kernels have no index."""
-    bits = index_bits(kernel)
-    if bits > MAX_INDEX_BITS:
-        return -kernel.integers.size
+    """Bytes that lookup tables save, 0 where they save none."""
     num_tables = 1 if kernel.axis is None else kernel.shape[kernel.axis]
     size = kernel.integers.size
-    return size - -(-size * bits // 8) - num_tables * _table_length(kernel) - DECODE_BYTES
+    return size - lookup_tables.num_bytes(size, num_tables, _table_length(kernel))
 
 
 def _table_length(kernel: Tensor) -> int:

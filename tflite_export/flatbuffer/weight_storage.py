@@ -3,13 +3,11 @@
 import dataclasses
 from collections.abc import Callable
 
-from qkd_tf.contract.grid import INT4_MAX
-from qkd_tf.contract.kinds import POINTWISE_CONVOLUTION
+from qkd_tf.contract import weight_storage as rule
 from qkd_tf.contract.targets import Target
 from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
 
-WEIGHT_STORAGES = ("auto", "int8", "int4", "int4_all")
 NUM_NAMED = 3  # kernels that a note names; the others are counted
 
 
@@ -33,7 +31,7 @@ def store(graph: IntegerGraph, weight_storage: str, target: Target) -> IntegerGr
     Raises:
       ExportError: INT4 is asked for where the target has none.
     """
-    storage = target.auto if weight_storage == "auto" else weight_storage
+    storage = target.storage(weight_storage)
     why = target.reason if weight_storage == "auto" else "as requested"
     if storage == "int8":
         stored = _with(graph, lambda operator, kernel: Choice(operator, kernel, why))
@@ -78,16 +76,28 @@ def _with(graph: IntegerGraph, choose: Callable[[Operator, Tensor], Choice]) -> 
 
 
 def _choice(graph: IntegerGraph, operator: Operator, kernel: Tensor, storage: str, target: Target) -> Choice:
-    """INT4 where the storage packs such kernels, and nothing keeps this one from it."""
-    packs = target.int4[storage]
-    kind = POINTWISE_CONVOLUTION if _is_pointwise(graph, operator, kernel) else operator.kind
-    written, packed = operator, dataclasses.replace(kernel, dtype="int4")
-    if kind in packs and kind == POINTWISE_CONVOLUTION:
-        written, packed = _as_dense(operator, packed)
-    obstacle = _obstacle(written, packed, packs.get(kind, packs.get(operator.kind)), target)
-    if obstacle is not None:
-        return Choice(operator, kernel, obstacle)
-    return Choice(written, packed, "as INT4" if written is operator else f"as INT4 {written.kind}: {kind}")
+    """As the contract's rule has it."""
+    form = rule.form(_told(graph, operator, kernel), storage, target)
+    if not form.is_int4:
+        return Choice(operator, kernel, form.why)
+    packed = dataclasses.replace(kernel, dtype="int4")
+    if form.operator == operator.kind:
+        return Choice(operator, packed, form.why)
+    return Choice(*_as_dense(operator, packed), form.why)
+
+
+def _told(graph: IntegerGraph, operator: Operator, kernel: Tensor) -> rule.Kernel:
+    """What the rule asks of a kernel."""
+    of_channel = 3 if operator.kind == "DEPTHWISE_CONV_2D" else 0
+    return rule.Kernel(
+        operator.kind,
+        is_pointwise=_is_pointwise(graph, operator, kernel),
+        is_dilated={operator.options.get("dilation_h", 1), operator.options.get("dilation_w", 1)} != {1},
+        num_inputs=kernel.shape[-1],
+        num_channels=kernel.shape[of_channel],
+        per_channel=kernel.axis is not None,
+        largest=max(-int(kernel.integers.min()), int(kernel.integers.max())),
+    )
 
 
 def _is_pointwise(graph: IntegerGraph, operator: Operator, kernel: Tensor) -> bool:
@@ -103,29 +113,6 @@ def _as_dense(operator: Operator, kernel: Tensor) -> tuple[Operator, Tensor]:
     dense = Operator("FULLY_CONNECTED", operator.inputs, operator.output, options)
     shape = kernel.shape[0], kernel.shape[3]
     return dense, dataclasses.replace(kernel, shape=shape, data=kernel.integers.reshape(shape))
-
-
-def _obstacle(operator: Operator, kernel: Tensor, per_channel: bool | None, target: Target) -> str | None:
-    """What keeps a kernel from being stored as INT4.
-
-    Args:
-      operator, kernel: as they would stand in the file.
-      per_channel: whether the storage packs kernels with a scale for each channel, too; None where it packs none.
-    """
-    if max(-int(kernel.integers.min()), int(kernel.integers.max())) > INT4_MAX:
-        return f"integers beyond {INT4_MAX}"
-    if operator.kind == "FULLY_CONNECTED" and kernel.shape[1] % 2:
-        return "an odd number of inputs"  # LiteRT leaves these to kernels that round in another way
-    if per_channel is None:
-        others = [storage for storage, packs in target.int4.items() if operator.kind in packs]
-        more = f"; --weight_storage={others[0]} packs it anyway" if others else ""
-        return f"INT4 {operator.kind} is slower there{more}" if others else f"no INT4 {operator.kind} there"
-    dilated = {operator.options.get("dilation_h", 1), operator.options.get("dilation_w", 1)} != {1}
-    if operator.kind == "DEPTHWISE_CONV_2D" and dilated and kernel.shape[3] % 2 and not target.odd_dilated_depthwise:
-        return "dilation and an odd number of channels, which CMSIS-NN computes wrongly in INT4"
-    if kernel.axis is not None and not per_channel:
-        return f"no INT4 {operator.kind} with a scale for each channel there"
-    return None
 
 
 def _notes(stored: IntegerGraph, why: str) -> list[str]:

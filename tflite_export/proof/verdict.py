@@ -3,6 +3,8 @@
 import pathlib
 import sys
 
+from tflite_export.proof import room
+
 MAX_LINES, MAX_WIDTH = 100, 1_000
 
 
@@ -37,6 +39,8 @@ def print_verdict(verification: dict, path: pathlib.Path, full_precision: float 
     if verification["passed"]:
         print(f"verified: {path}: {verification['file']['bytes']:,} bytes; {accuracy_line(verification)}", end="")
         print(f", full precision {full_precision:.2f} %" if full_precision is not None else "")
+        if told := room.line(verification):
+            print(told)
     return verification["passed"]
 
 

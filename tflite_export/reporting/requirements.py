@@ -4,6 +4,7 @@ import numpy as np
 
 from tflite_export.bundles import ethos_u_bundle
 from tflite_export.proof.gate import Gate
+from tflite_export.proof.room import flash_bytes
 
 ORIGINS = {
     "trained": "trained in this run",
@@ -24,12 +25,17 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
     """
     asked, target = results["experiment"]["quantization"], results["experiment"].get("target") or {}
     runtimes = {name: row for name, row in verification.get("runtimes", {}).items() if "not_run" not in row}
-    bits = f"W{asked['weight_bits']}A{asked['activation_bits']}"
+    is_found = asked.get("finds_bits", False)  # earlier versions could not
+    bits = f"W{'auto' if is_found else asked['weight_bits']}A{asked['activation_bits']}"
     bits += f", first layer {asked['first_layer_bits']}, last {asked['last_layer_bits']}"
     bits += f", residual tensors {asked['residual_bits']}" + "".join(f", {r}" for r in asked.get("bits_rule", ()))
-    kernels = [row["num_bits"] for row in results["coverage"] if row["tensor"] == "kernel"]
+    widths = {row["layer"]: row["num_bits"] for row in results["coverage"] if row["tensor"] == "kernel"}
+    kernels = list(widths.values())
     counts = [f"{kernels.count(n)} kernels at {n} bits" for n in sorted(set(kernels))]
     found = [_demand("bit widths", bits, ", ".join(counts))]
+    if is_found:
+        came = ", ".join(f"{layer} {num_bits}" for layer, num_bits in widths.items())
+        found.append(_demand("widths that were found", _limit(target["max_flash_bytes"]), came))
 
     reference = results.get("full_precision")
     if reference is None:
@@ -68,7 +74,7 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
         size, limit = verification["file"]["bytes"], target.get("max_flash_bytes")
         floats = 4 * sum(codes.size for codes in integers.values())
         came = f"{size:,} bytes (the kernels in float32: {floats:,} bytes)"
-        found.append(_demand("size", _limit(limit), came, size <= limit if limit else None))
+        found.append(_demand("size", _limit(limit), came, flash_bytes(verification) <= limit if limit else None))
         if "compressed" in verification:
             size = verification["compressed"]["file"]["bytes"]
             found.append(_demand("size with lookup tables", _limit(limit), f"{size:,} bytes"))

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from tflite_export.proof.room import flash_bytes
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -70,7 +72,7 @@ def _fits(results: dict, verification: dict) -> list[Answer]:
     """Against the limits that the run was given; nothing where it was given none."""
     limits = results["experiment"].get("target") or {}
     arenas = [row["arena_bytes"] for row in verification["runtimes"].values() if "arena_bytes" in row]
-    had = {"flash": verification["file"]["bytes"], "RAM": arenas[0] if arenas else None}
+    had = {"flash": flash_bytes(verification), "RAM": arenas[0] if arenas else None}
     allowed = {"flash": limits.get("max_flash_bytes"), "RAM": limits.get("max_ram_bytes")}
     found = {name: (had[name], limit) for name, limit in allowed.items() if limit}
     if not found:

@@ -6,6 +6,9 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from qkd_tf.contract.targets import TARGETS
+from qkd_tf.experiment import QuantizationSpec, TargetSpec
+from qkd_tf.quantization.plan import QuantizationPlan
+from qkd_tf.quantization.stored_bytes import StoredWidths
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, constant
 from tflite_export.flatbuffer.read_back import read_back
@@ -46,6 +49,25 @@ def test_constants_lie_in_the_file_byte_for_byte(exported):
         else:
             assert model.Buffers(buffer).DataAsNumpy().tobytes() == tensor.data.tobytes()
     assert model.Buffers(0).DataLength() == 0
+
+
+def test_training_knows_the_bytes_of_a_file_before_there_is_one(exported):
+    """Each kernel's, and of the whole file a little more than it has."""
+    model, kernels, tensors = (
+        getattr(exported.handoff, what) for what in ("student", "weight_params", "tensor_params")
+    )
+    grids = ({name: params.grid for name, params in found.items()} for found in (kernels, tensors))
+    plan = QuantizationPlan(*grids, {}, frozenset(), {}, {})
+    spec = QuantizationSpec(narrow_range=all(grid.is_narrow for grid in plan.weight_grids.values()))
+    for name, storage in (("phone", "int8"), ("phone", "int4"), ("phone", "int4_all"), ("microcontroller", "int4")):
+        stored = StoredWidths(model, plan, TargetSpec(name, weight_storage=storage), spec)
+        target = TARGETS[name]
+        graph = store(rebuild(exported.handoff, target.input_type, target.clip), storage, target)
+        kernels = {kernel.name.removesuffix("/kernel"): kernel.num_bytes for _, kernel in graph.kernels()}
+        expected = {layer: -(-kernels[layer] // 16) * 16 for layer in stored.widest}
+        assert {layer: stored.kernel_bytes(layer, bits) for layer, bits in stored.widest.items()} == expected
+        size = len(convert(graph, "qkd_tf 1.23.4"))
+        assert size <= stored.file_bytes <= 1.1 * size + 400
 
 
 def test_same_graph_gives_the_same_bytes(exported):

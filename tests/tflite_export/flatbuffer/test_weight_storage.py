@@ -3,11 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from qkd_tf.contract.targets import INPUT_TYPES, TARGETS
+from qkd_tf.contract.targets import INPUT_TYPES, TARGETS, WEIGHT_STORAGES
 from tflite_export.bundles import vela
 from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor, constant
-from tflite_export.flatbuffer.weight_storage import WEIGHT_STORAGES, store, stored_as, unpacked
+from tflite_export.flatbuffer.weight_storage import store, stored_as, unpacked
 from tflite_export.inference.runtimes import RUNTIMES
 
 NARROW, WIDE = np.array([[-7, 0], [3, 7]], np.int8), np.array([[-8, 0], [3, 7]], np.int8)

@@ -1,0 +1,88 @@
+"""In which form a kernel is stored: one rule, for who writes the file and for who counts its bytes beforehand."""
+
+import dataclasses
+
+from qkd_tf.contract.grid import INT4_MAX
+from qkd_tf.contract.kinds import POINTWISE_CONVOLUTION
+from qkd_tf.contract.targets import Target
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """What decides how a kernel is stored.
+
+    Attributes:
+      operator: that reads it, "CONV_2D", "DEPTHWISE_CONV_2D" or "FULLY_CONNECTED".
+      is_pointwise: whether that is a convolution that a Dense layer at each pixel computes.
+      is_dilated: whether it skips pixels.
+      num_inputs: weights of one output of a FULLY_CONNECTED or of a pointwise convolution; of others any number.
+      num_channels: of the operator's output.
+      per_channel: whether each channel has a scale of its own.
+      largest: of the absolute values of its integers, as they are stored.
+    """
+
+    operator: str
+    is_pointwise: bool
+    is_dilated: bool
+    num_inputs: int
+    num_channels: int
+    per_channel: bool
+    largest: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """How a kernel is stored.
+
+    Attributes:
+      operator: that reads it then.
+      is_int4: two integers a byte, else one.
+      why: for people.
+    """
+
+    operator: str
+    is_int4: bool
+    why: str
+
+
+def form(kernel: Kernel, storage: str, target: Target) -> Form:
+    """INT4 where the storage packs such kernels, and nothing keeps this one from it.
+
+    Args:
+      storage: a key of `Target.int4`.
+    """
+    packs = target.int4[storage]
+    kind = POINTWISE_CONVOLUTION if kernel.is_pointwise else kernel.operator
+    written = "FULLY_CONNECTED" if kind == POINTWISE_CONVOLUTION and kind in packs else kernel.operator
+    obstacle = _obstacle(kernel, written, packs.get(kind, packs.get(kernel.operator)), target)
+    if obstacle is not None:
+        return Form(kernel.operator, False, obstacle)
+    return Form(written, True, "as INT4" if written == kernel.operator else f"as INT4 {written}: {kind}")
+
+
+def num_bytes(num_weights: int, is_int4: bool) -> int:
+    """Of a kernel in the file; an odd integer out has a byte for itself."""
+    return -(-num_weights // 2) if is_int4 else num_weights
+
+
+def _obstacle(kernel: Kernel, written: str, per_channel: bool | None, target: Target) -> str | None:
+    """What keeps a kernel from being stored as INT4.
+
+    Args:
+      written: operator by which it would stand in the file.
+      per_channel: whether the storage packs kernels with a scale for each channel, too; None where it packs none.
+    """
+    if kernel.largest > INT4_MAX:
+        return f"integers beyond {INT4_MAX}"
+    if written == "FULLY_CONNECTED" and kernel.num_inputs % 2:
+        return "an odd number of inputs"  # LiteRT leaves these to kernels that round in another way
+    if per_channel is None:
+        others = [storage for storage, packs in target.int4.items() if written in packs]
+        more = f"; --weight_storage={others[0]} packs it anyway" if others else ""
+        return f"INT4 {written} is slower there{more}" if others else f"no INT4 {written} there"
+    is_depthwise = written == "DEPTHWISE_CONV_2D"
+    if is_depthwise and kernel.is_dilated and kernel.num_channels % 2 and not target.odd_dilated_depthwise:
+        return "dilation and an odd number of channels, which CMSIS-NN computes wrongly in INT4"
+    if kernel.per_channel and not per_channel:
+        return f"no INT4 {written} with a scale for each channel there"
+    return None

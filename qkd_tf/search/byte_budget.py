@@ -1,0 +1,63 @@
+"""A budget of bytes for a student, and the bit widths by layer that lose least within it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from qkd_tf.experiment import ExperimentError
+from qkd_tf.search import knapsack
+from qkd_tf.search.subject import Sensitivity
+
+LOSS_UNIT = 1e-4  # points of top-1, for losses that add up exactly: an image of a million
+DIVERGENCE_UNIT = 1e-4  # nats
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteBudget:
+    """What a student may take.
+
+    Attributes:
+      flag: that gave it.
+      num_bytes: the budget.
+      kernel_bytes: (layer, bits) -> bytes of its kernel, as this budget counts them.
+      other_bytes: what is there beside kernels.
+    """
+
+    flag: str
+    num_bytes: int
+    kernel_bytes: Callable[[str, int], float]
+    other_bytes: int = 0
+
+    def needed(self, bits: Mapping[str, int]) -> float:
+        """Bytes with these widths by layer."""
+        return self.other_bytes + sum(self.kernel_bytes(layer, num_bits) for layer, num_bits in bits.items())
+
+    def widths(self, trained: Mapping[str, int], rows: Sequence[Sensitivity]) -> dict[str, int]:
+        """Bits of each layer: of all choices within the budget the one with the least sum of losses.
+
+        Losses are taken as if they added up, which they do but roughly. A gain counts as no loss. Of equal sums, which
+        few validation images have, it is the one with the least sum of divergences, then the one that takes the fewest
+        bits away.
+
+        Args:
+          trained: bits by layer, in their order, which each layer may keep without loss.
+          rows: what else was tried.
+
+        Raises:
+          ExperimentError: no choice is within the budget.
+        """
+        choices = {layer: [(own, (0, 0, 0))] for layer, own in trained.items()}
+        for row in rows:
+            losses = round(max(row.loss, 0.0) / LOSS_UNIT), round(row.divergence / DIVERGENCE_UNIT)
+            choices[row.layer].append((row.num_bits, (*losses, abs(trained[row.layer] - row.num_bits))))
+        items = [
+            [knapsack.Option(self.kernel_bytes(layer, bits), losses) for bits, losses in tried]
+            for layer, tried in choices.items()
+        ]
+        chosen = knapsack.choose(items, self.num_bytes - self.other_bytes)
+        if chosen is None:
+            fewest = self.other_bytes + sum(min(option.size for option in options) for options in items)
+            raise ExperimentError(
+                f"--{self.flag}={self.num_bytes} is too little: the fewest of these bits need {fewest:,.0f} bytes; "
+                "allow fewer bits in --try_bits, or more bytes (--target decides which widths save bytes in a file)"
+            )
+        return {layer: tried[index][0] for (layer, tried), index in zip(choices.items(), chosen, strict=True)}
