@@ -129,6 +129,7 @@ def test_names_make_the_experiment_of_the_command(tmp_path, monkeypatch):
     assert given == job.InMemory()
 
 
+@pytest.mark.slow
 def test_phases_at_widths_of_their_own_are_told_apart_from_callback_to_report(tmp_path, capsys):
     """A phase may come again, rules stay, and the file has the last widths."""
     told = []

@@ -397,7 +397,7 @@ def test_a_budget_below_the_fewest_bits_is_refused_with_the_least_that_is_possib
 
 def test_a_file_that_may_be_larger_than_its_room_is_told(make_residual_student, capsys):
     networks.checked_plan(make_residual_student(), SPEC, TargetSpec("microcontroller", 1_000))
-    assert "bytes, --max_flash_bytes=1,000; the export tells" in capsys.readouterr().out
+    assert "bytes, and --max_flash_bytes=1,000; the export checks it" in capsys.readouterr().out
 
 
 def test_widths_of_another_network_are_refused(make_residual_student):
