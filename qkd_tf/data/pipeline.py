@@ -20,7 +20,7 @@ from qkd_tf.data.sources import lasting, open_source
 from qkd_tf.experiment import DataSpec, ExperimentError, require
 
 CACHE_BYTES = 4 << 30  # of decoded images that are kept in memory; what does not fit is streamed
-DIGESTED = 1_000  # examples that stand for a streamed split in the fingerprint
+DIGESTED = 1_000  # examples that stand in the fingerprint for a split that is streamed, or known by its files
 SAMPLE_SEED = 0
 WHOLE = (0, 1)  # the share of a batch that is all of it
 RESIZES = {"crop": pixels.resize, "squash": pixels.squash}
@@ -293,8 +293,10 @@ class Pictures:
         return part(self._shuffled(self._kept, number, seed).skip(first))
 
     def head(self) -> tf.data.Dataset:
-        """What is looked at before training: all that is kept, the first DIGESTED of what is streamed."""
-        return self.ordered().take(DIGESTED) if self._kept is None else self._kept
+        """What is looked at before training: the first DIGESTED, and all that is kept where it may be broken."""
+        if self._kept is None or self._is_sound:
+            return self._decoded(self._examples.read(None)).take(DIGESTED)
+        return self._kept
 
     def labels(self, every: bool = False) -> np.ndarray:
         """Those of what is kept, or of what is streamed the first DIGESTED, or `every` one: [N] int64."""
