@@ -307,9 +307,11 @@ def test_what_training_began_with_is_told(folder, examined):
 
 
 def test_a_run_of_an_older_version_has_a_report_that_says_what_is_missing(folder, examined):
-    """No diagnosis.json, no full precision, no intervals by epoch, no target."""
+    """No diagnosis.json, no full precision, no intervals by epoch, no target, no widths that were found."""
     results = json.loads((folder / "results.json").read_text())
     del results["full_precision"], results["experiment"]["target"]
+    for name in ("finds_bits", "found_bits"):
+        del results["experiment"]["quantization"][name]
     (folder / "results.json").write_text(json.dumps(results))
     words = written(folder, *examined).words
     assert words.count(report.OLDER) == 6
