@@ -39,8 +39,8 @@ class Draft:
     def __init__(self, values: CommandFlags):
         self._values = copy.deepcopy(values)
         self._given = {name for name in flags.FLAGS if values[name].present}
-        self._lines = [self._line(name, ADDED_BY_ABSL.sub("", values[name].help)) for name in flags.FLAGS
-                       if name in self._given]  # fmt: skip
+        given = [name for name in flags.FLAGS if self.has(name)]
+        self._lines = [self._line(name, ADDED_BY_ABSL.sub("", values[name].help)) for name in given]
 
     @property
     def experiment(self) -> Experiment:
