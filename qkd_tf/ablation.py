@@ -67,7 +67,7 @@ def schedule(row: str, experiment: Experiment) -> list[tuple[str, int, float]]:
     require(
         names == PLAN,
         f"--phases={','.join(experiment.training.phase_names)} must end in {','.join(PLAN)}, "
-        "whose epochs the rows share out",
+        "because the rows of an ablation divide their epochs",
     )
     rates = {name: rate for name, _, rate in phases[-3:]}
     shares = zip(ROWS[row], (epochs for _, epochs, _ in phases[-3:]), strict=True)

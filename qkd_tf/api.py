@@ -135,7 +135,7 @@ def fit(
         )
         options["dataset"] = train_set
     else:
-        require(test_set is not None, "test_set is missing; give (images, labels), on which the file is proven")
+        require(test_set is not None, "test_set is missing; give (images, labels), on which the file is measured")
         spec = flags.experiment_from_flags(flags.flags_of(options)).data
         label_names = label_names or getattr(train_set, "class_names", None)  # of image_dataset_from_directory
         outputs = getattr(student, "outputs", None)  # a model that is not built yet has none

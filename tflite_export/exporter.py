@@ -88,7 +88,8 @@ def export(
         handoff = load_handoff(run_dir / "handoff")
         if results.get("handoff") != durable.digest(run_dir / "handoff" / durable.MANIFEST):
             raise ExportError(
-                f"{run_dir}: results.json and handoff/ are of two trainings; run python -m qkd_tf.train to its end"
+                f"{run_dir}: results.json and handoff/ are from different trainings; "
+                "run python -m qkd_tf.train to its end"
             )
         place = ExportFolder.of(run_dir, name)
         verification = _export(run_dir, place, handoff, results, name, weight_storage, input_type, gate, runtimes, vela)

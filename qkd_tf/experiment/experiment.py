@@ -72,13 +72,13 @@ class Experiment:
         )
         require(
             not self.quantization.finds_bits or all(phase.bits is None for phase in self.training.phases),
-            "--bits=auto and --phase_bits do not go together: widths that are found are those of all phases; leave one "
+            "--bits=auto and --phase_bits cannot be combined: widths that are found are those of all phases; leave one "
             "of them out",
         )
         require(
             self.quantization.ewgs_scale == 0 or self.training.mixed_precision == "float32",
             f"--ewgs_scale={self.quantization.ewgs_scale} and --mixed_precision={self.training.mixed_precision} "
-            "do not go together: activations would be rounded in half precision; leave one of them out",
+            "cannot be combined: activations would be rounded in half precision; leave one of them out",
         )
 
         num_parts = self.training.gradient_accumulation_steps

@@ -78,7 +78,7 @@ class QuantizationSpec:
     )
     equalize_channels: str = option(
         "auto",
-        "Scale the channels of kernels to one size before intervals are chosen; BatchNorm takes up the difference. "
+        "Scale the channels of a kernel to equal largest weights before intervals are chosen; BatchNorm undoes it. "
         f"auto: without phases, or if a kernel's largest channel is more than {UNEVEN_CHANNELS:g} times its median "
         "one.",
         choices=EQUALIZATIONS,

@@ -20,8 +20,8 @@ class TargetSpec:
     max_ram_bytes: int = option(0, "Limit of the activations on the target, in bytes; 0: no limit.")
     weight_storage: str = option(
         "auto",
-        "How kernels are counted, and how the export stores them by default. int4 packs kernels of at most 4 bits that "
-        "run no slower for it, int4_all packs all of them. auto is the default of the target.",
+        "How kernels are counted, and how the export stores them by default. int4 packs kernels of at most 4 bits "
+        "that run as fast as in int8, int4_all packs all of them. auto is the default of the target.",
         choices=WEIGHT_STORAGES,
     )
 
@@ -31,7 +31,7 @@ class TargetSpec:
         target = TARGETS[self.target]
         require(
             self.storage == "int8" or self.storage in target.int4,
-            f"--weight_storage={self.weight_storage} and --target={self.target} do not go together: {target.title} "
+            f"--weight_storage={self.weight_storage} and --target={self.target} cannot be combined: {target.title} "
             "takes no such kernels; take int8 or auto",
         )
         for field in ("max_flash_bytes", "max_ram_bytes"):

@@ -69,8 +69,8 @@ class TrainingSpec:
         "best",
         "Epoch whose student a phase hands on: the best on validation, or the last. The last is better with a small "
         "validation split, where the best of many epochs is a matter of chance. With best, a student that came with "
-        f"weights and trains on fewer than {FEW_PICTURES:,} images has to get better. Otherwise the phase hands it on "
-        "as it was.",
+        f"weights and trains on fewer than {FEW_PICTURES:,} images is handed on as it was before the phase, unless an "
+        "epoch is better.",
         choices=KEPT_EPOCHS,
     )
     one_cosine: bool = option(
@@ -134,7 +134,9 @@ class TrainingSpec:
         False, "Compile the training step with XLA; for accelerators, slower on CPUs.", section="Accelerators"
     )
     steps_per_execution: int = option(
-        1, "Training steps that run before losses are checked; more save overhead.", section="Accelerators"
+        1,
+        "Training steps in one call of TensorFlow; more save overhead, losses are checked after each call.",
+        section="Accelerators",
     )
     strategy: str = option(
         "default",
@@ -165,8 +167,8 @@ class TrainingSpec:
     )
     freeze_threshold_start: float = option(
         0.0,
-        "Changes of direction per step, in [0, 1], above which a weight is frozen, at the first quantized step; 0: "
-        "never freeze (Nagel et al. 2022: 0.1).",
+        "A weight is frozen if its integer changes direction more often than this, in changes per step in [0, 1]; the "
+        "threshold at the first quantized step; 0: never freeze (Nagel et al. 2022: 0.1).",
         section="Low-bit networks",
     )
     freeze_threshold_end: float = option(
@@ -273,20 +275,20 @@ class TrainingSpec:
         require_known(self.mixed_precision, PRECISIONS, "--mixed_precision")
         require(
             not self.jit_compile or self.mixed_precision == "float32",
-            f"--jit_compile and --mixed_precision={self.mixed_precision} do not go together: "
+            f"--jit_compile and --mixed_precision={self.mixed_precision} cannot be combined: "
             "XLA takes the step as it is written; leave one of them out",
         )
         require_count(self.gradient_accumulation_steps, "gradient_accumulation_steps", 1, why="1 runs a batch whole")
         require(
             self.gradient_accumulation_steps == 1 or self.strategy == "default",
-            f"--gradient_accumulation_steps={self.gradient_accumulation_steps} and --strategy={self.strategy} do not "
-            "go together: several devices already share a batch; leave one of them out",
+            f"--gradient_accumulation_steps={self.gradient_accumulation_steps} and --strategy={self.strategy} cannot "
+            "be combined: several devices already share a batch; leave one of them out",
         )
-        require_count(self.steps_per_execution, "steps_per_execution", 1, why="1 looks at every step")
+        require_count(self.steps_per_execution, "steps_per_execution", 1, why="1 checks the losses after every step")
         require_known(self.strategy, STRATEGIES, "--strategy")
         require(
             not self.jit_compile or self.strategy == "default",
-            f"--jit_compile and --strategy={self.strategy} do not go together: only the step of one "
+            f"--jit_compile and --strategy={self.strategy} cannot be combined: only the step of one "
             "device is compiled (a TPU compiles its step anyway); leave one of them out",
         )
         require_count(self.checkpoint_every_steps, "checkpoint_every_steps", why="0 saves only at the end of epochs")
