@@ -250,7 +250,7 @@ def test_phases_and_epochs_that_are_left_open_are_settled_and_told(parse, argume
     assert {phase.name: phase.epochs for phase in experiment.training.phases} == lengths
     is_told = not any(argument.startswith("--epochs") for argument in arguments)  # else the user knows
     told = ", ".join(f"{name} for {epochs} epochs" if is_told else name for name, epochs in lengths.items())
-    assert flags.notes() == ([f"note: it trains {told}, the default of {note}"] if note else [])
+    assert flags.notes() == ([f"note: the run trains {told}, the default of {note}"] if note else [])
     lines = flags.flag_lines()  # another version may have other defaults
     assert {f"--phases={','.join(lengths)}", f"--epochs={','.join(map(str, lengths.values()))}"} <= set(lines)
 
