@@ -50,8 +50,8 @@ def export(
     of another target, they go to export-TARGET/ and report-TARGET.html (`ExportFolder`). A file that passed gets the
     bundle of its target, in a folder beside it.
 
-    For microcontrollers it also writes model.compressed.tflite, if that and its decoder take less flash and TFLM is
-    installed to prove it. verification.json is removed first and written last: where it exists, it describes the files
+    For microcontrollers it also writes model.compressed.tflite, if TFLM is installed to check it, and if file and
+    decoder take less flash. verification.json is removed first and written last: where it exists, it describes the files
     beside it. The settings of the process are as before when the call returns or raises.
 
     Args:

@@ -9,7 +9,7 @@ from qkd_tf.experiment.option import option
 
 @dataclasses.dataclass(frozen=True)
 class TargetSpec:
-    """What the file is for, as far as it can be told before training."""
+    """What the file is for, as far as it is known before training."""
 
     target: str = option(
         "phone", "Device that the file is for; the pre-flight checks its limits.", choices=list(TARGETS)
@@ -39,16 +39,16 @@ class TargetSpec:
 
     @property
     def judge(self) -> str:
-        """The row of ARITHMETICS in which the student counts."""
+        """The row of ARITHMETICS in which the student is evaluated."""
         return TARGETS[self.target].judges[0]
 
     @property
     def packs_more(self) -> bool:
-        """Whether another --weight_storage stores kernels of few bits in fewer bytes there."""
+        """Whether another --weight_storage takes fewer bytes for kernels of few bits on this target."""
         packs = TARGETS[self.target].int4
         return packs.get("int4_all") not in (None, packs.get(self.storage))
 
     @property
     def storage(self) -> str:
-        """What --weight_storage means there: "int8", or a key of `Target.int4`."""
+        """What --weight_storage means for this target: "int8", or a key of `Target.int4`."""
         return TARGETS[self.target].storage(self.weight_storage)

@@ -23,7 +23,7 @@ FEW_PICTURES = 10_000
 
 
 def default_phases(has_teacher: bool) -> list[str]:
-    """Names of the phases where none are given: QKD's, or what is left of them without a teacher."""
+    """Names of the phases if none are given: those of QKD, or without a teacher only self_studying."""
     return ["self_studying", *(TEACHER_PHASES if has_teacher else ())]
 
 
@@ -32,7 +32,7 @@ class PhaseSpec:
     """One entry of --phases: which row of the method, for how many epochs, from which learning rate.
 
     Attributes:
-      rate_is_default: whether the rate was left open, so that the number of images may settle it.
+      rate_is_default: whether no rate was given, so that it may depend on the number of images.
       bits: widths of weights and activations that the student has in this phase; None for the experiment's own.
     """
 
@@ -197,7 +197,7 @@ class TrainingSpec:
 
     @property
     def phase_labels(self) -> list[str]:
-        """What results and messages call the phases: by name; with --phase_bits the second of a name is NAME_2."""
+        """Names of the phases in results and messages; with --phase_bits the second phase of a name is NAME_2."""
         names = self.phase_names
         if all(phase.bits is None for phase in self.phases):
             return names
@@ -206,7 +206,7 @@ class TrainingSpec:
 
     @property
     def bits(self) -> list[tuple[int, int]]:
-        """Widths that phases name, in order, each once."""
+        """Bit widths of the phases, in order, each once."""
         return list(dict.fromkeys(phase.bits for phase in self.phases if phase.bits is not None))
 
     @property
@@ -216,20 +216,20 @@ class TrainingSpec:
 
     @property
     def last_distillation_weight(self) -> float:
-        """Where `distillation_weight` ends."""
+        """The distillation weight at the last step."""
         return self.distillation_weight if self.distillation_weight_end is None else self.distillation_weight_end
 
     def shifts_calibrated_statistics(self, pretrained: frozenset[str]) -> bool:
-        """Whether a calibrated student takes the statistics of full precision, moved by what quantization moves.
+        """Whether a calibrated student gets full precision's BatchNorm statistics, shifted as quantization shifts them.
 
         Args:
-          pretrained: names, of "student" and "teacher", that came with weights, and so with statistics.
+          pretrained: which of "student" and "teacher" came with weights, and so with statistics.
         """
         asked = self.batch_norm_statistics
         return self.batch_norm_batches != 0 and (asked == "shift" or (asked == "auto" and "student" in pretrained))
 
     def shifts_trained_statistics(self, pretrained: frozenset[str], num_train: int) -> bool:
-        """Whether a student in training does, too: "auto" where it trains on few pictures, and so stays near its start.
+        """Whether a student in training gets them, too. With "auto" it does on few pictures: it stays near its start.
 
         Args:
           num_train: training images.
@@ -239,9 +239,9 @@ class TrainingSpec:
         return self.shifts_calibrated_statistics(pretrained) and (asked or by_default)
 
     def may_keep_start(self, pretrained: frozenset[str], num_train: int) -> bool:
-        """Whether a quantized phase may end with the student that it began with, where no epoch validates better.
+        """Whether a quantized phase keeps the student with which it began, unless an epoch is better on validation.
 
-        Few pictures cannot teach a student that came with weights much, and take from it what they do not show.
+        Training on few pictures can cost a student with pretrained weights more than it brings.
 
         Args:
           num_train: training images.

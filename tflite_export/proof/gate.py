@@ -1,4 +1,4 @@
-"""What a file has to reach, and a line for each thing that it lacks."""
+"""What a file has to achieve, and a line for each requirement that it misses."""
 
 import dataclasses
 import math
@@ -14,9 +14,9 @@ ROUNDING = 1e-9  # percent; shares of the same images are equal in spite of floa
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
-    """The accuracy that a file must reach, beside having every predicted integer.
+    """The accuracy that a file must reach. In addition, every integer must be the predicted one.
 
-    The file is compared with the quantized student in floating point, on the runtime that judges. It is refused if its
+    On the target's judge, the file is compared with the quantized student in floating point. It is refused if its
     top-1 is more than `max_top1_difference` points lower, and if two equally good networks would differ this much with
     a probability below `min_accuracy_p`. `accuracy` has the test.
     """
