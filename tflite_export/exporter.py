@@ -51,8 +51,8 @@ def export(
     bundle of its target, in a folder beside it.
 
     For microcontrollers it also writes model.compressed.tflite, if TFLM is installed to check it, and if file and
-    decoder take less flash. verification.json is removed first and written last: where it exists, it describes the files
-    beside it. The settings of the process are as before when the call returns or raises.
+    decoder take less flash. verification.json is removed first and written last: where it exists, it describes the
+    files beside it. The settings of the process are as before when the call returns or raises.
 
     Args:
       run_dir: folder of the run, or what `qkd_tf.fit` returned.
