@@ -3,8 +3,8 @@
 #
 # MLPerf Tiny's DS-CNN (Banbury et al. 2021; Zhang et al. 2017, "Hello Edge") recognises 12 words in 49 x 10 MFCC. The
 # cells below train it at 4 bits on features of float32, and write a `.tflite` and C++ for a microcontroller. The words
-# are generated chirps, so nothing has to be downloaded. Open the file as a notebook (VS Code, Jupytext), or run it where
-# you cloned the project: `PYTHONPATH=. .venv/bin/python examples/keyword_spotting.py`.
+# are generated chirps, so nothing has to be downloaded. Open the file as a notebook (VS Code, Jupytext), or run it in
+# the folder where you cloned the project: `PYTHONPATH=. .venv/bin/python examples/keyword_spotting.py`.
 
 # %%
 import pathlib
