@@ -35,17 +35,17 @@ OVERRIDDEN = ("run_dir", "seed", "bits", "weight_bits", "activation_bits", "phas
 BASELINE = "qat"  # what the other rows are compared with, seed by seed
 
 FLAGS = flags.FLAGS.extended()  # those of the training, and its own
-FLAGS.DEFINE_list("rows", list(ROWS), f"Rows to run, of {', '.join(ROWS)}.")
+FLAGS.DEFINE_list("rows", list(ROWS), f"Rows to run, any of {', '.join(ROWS)}.")
 # In the place of the training's --bits, which is one pair of widths.
 FLAGS.DEFINE_list(
     "bits",
     ["w4a4"],
-    "Bit widths of weights and activations to run, as w2a2,w4a4.",
+    "Bit widths of weights and activations to run, such as w2a2,w4a4.",
     allow_override=True,
 )
 FLAGS.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to run, whole numbers.")
 FLAGS.DEFINE_string(
-    "results_dir", "", "Folder of the small result files; empty: results/NAME, NAME being that of --run_dir."
+    "results_dir", "", "Folder of the small result files; empty: results/NAME, where NAME is that of --run_dir."
 )
 
 

@@ -136,7 +136,9 @@ def _define_phases() -> None:
     FLAGS.DEFINE_list(
         "phases",
         None,
-        "Phases in their order, of " + ", ".join(ex.PHASES) + "; --phases= for calibration without training; default: "
+        "Phases to train, in order, any of "
+        + ", ".join(ex.PHASES)
+        + "; --phases= calibrates without training; default: "
         "self_studying, then with a teacher co_studying and tutoring.",
     )
     FLAGS.DEFINE_list(

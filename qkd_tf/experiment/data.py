@@ -51,8 +51,8 @@ class DataSpec:
     )
     image_size: Size = option(
         0,
-        "Size that images are resized to: pixels per side, or height x width as 96x64; 0: the size that they have, "
-        "which must then be one for all.",
+        "Size that images are resized to: pixels per side, or height x width as 96x64; 0: their own size, which "
+        "must then be the same for all.",
     )
     resize: str = option(
         "crop",
