@@ -52,7 +52,7 @@ def test_metadata_has_pythons_scripts_and_ranges(wheel):
 
 
 def test_a_folder_that_holds_a_clone_does_not_hide_the_packages(tmp_path):
-    """Python takes a folder without __init__.py, as a clone is, for a namespace package unless a real one is on its path."""
+    """Without a real package on its path, Python takes any folder of that name for one: a clone, seen from outside."""
     for name in ("qkd_tf", "tflite_export"):
         (tmp_path / name).mkdir()
     command = [sys.executable, "-c", "import qkd_tf, tflite_export; print(qkd_tf.__version__, tflite_export.__file__)"]
