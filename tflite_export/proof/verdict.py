@@ -4,6 +4,7 @@ import pathlib
 import sys
 
 from tflite_export.proof import room
+from tflite_export.proof.gate import Gate
 
 MAX_LINES, MAX_WIDTH = 100, 1_000
 
@@ -38,7 +39,9 @@ def print_verdict(verification: dict, path: pathlib.Path, full_precision: float 
         )
     if verification["passed"]:
         print(f"verified: {path}: {verification['file']['bytes']:,} bytes; {accuracy_line(verification)}", end="")
-        print(f", full precision {full_precision:.2f} %" if full_precision is not None else "")
+        print(f", full precision {full_precision:.2f} %" if full_precision is not None else "", end="")
+        doubt = Gate(**verification["gate"]).doubt(verification["runtimes"][verification["judge"]]["accuracy"])
+        print(f"; {doubt}" if doubt else "")
         if told := room.line(verification):
             print(told)
     return verification["passed"]
