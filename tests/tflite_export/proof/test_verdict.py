@@ -82,7 +82,8 @@ def test_lookup_tables_are_told_of_under_their_own_name(capsys):
 def test_last_line_of_a_file_that_may_be_worse_says_so(capsys):
     accuracy = {"num_images": 120, "top1": 82.5, "student_top1": 92.5, "p": 0.0059}
     print_verdict({**PASSED, "runtimes": {"litert": {**ROW, "accuracy": accuracy}}}, PATH, 98.33)
-    assert capsys.readouterr().out.splitlines()[-1].endswith(
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(
         "top-1 82.50 % on 120 test images (litert); student in floating point 92.50 %, full precision 98.33 %; "
         "accepted, but 10.00 points below the student in floating point (p = 0.0059; refused below 0.001)"
     )
