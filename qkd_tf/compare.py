@@ -12,7 +12,7 @@ from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
 from qkd_tf.console.page import COLOURS, axes, in_style, render, svg
 from qkd_tf.experiment import ExperimentError, require
-from qkd_tf.outcome.finished_runs import Run, groups, load
+from qkd_tf.outcome.finished_runs import Run, groups, load, title
 from qkd_tf.storage.durable import write_whole
 
 FLAGS = CommandFlags()
@@ -90,6 +90,8 @@ def notes(runs: Sequence[Run]) -> list[str]:
     lines = []
     if len(groups(runs)) > 1:
         lines.append("The runs were tested on different images: compare accuracies only within a table.")
+    if any(len({run.data for run in group}) > 1 for group in groups(runs)):
+        lines.append("Sets with = between them have the same test images and labels; what was trained on may differ.")
     if len({run.runtime for run in runs}) > 1:
         by = "; ".join(f"{run.label}: {run.runtime}" for run in runs)
         lines.append(f"Top-1 and latency are from different runtimes, the judge of each file ({by}).")
@@ -129,7 +131,7 @@ def markdown(runs: Sequence[Run], costs: Sequence[str] = SHOWN) -> str:
     lines = []
     for group in groups(runs):
         rows = [HEADER, ("---",) * len(HEADER), *table(group, costs)]
-        lines += [f"**{_escaped(group[0].data)}**", ""]
+        lines += [f"**{_escaped(title(group))}**", ""]
         lines += [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
         lines.append("")
     lines.append(
@@ -148,7 +150,7 @@ def html(runs: Sequence[Run], costs: Sequence[str] = SHOWN) -> str:
     chosen = [COSTS[word] for word in costs]
     parts = [
         {
-            "title": group[0].data,
+            "title": title(group),
             "rows": table(group, costs),
             "figures": [figure(group, cost) for cost in chosen if any(cost.of(run) is not None for run in group)],
         }

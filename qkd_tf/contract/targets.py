@@ -17,8 +17,9 @@ class Target:
       title: for people.
       judges: runtimes that decide whether a file passes; the first that is installed.
       input_type: "uint8" takes pixels, "int8" pixel - 128.
-      int4: by --weight_storage, the one that costs least speed first, the operators whose kernels are packed as INT4 -> whether also with one scale per
-        channel. POINTWISE_CONVOLUTION is written as FULLY_CONNECTED; if it is not listed it is an ordinary CONV_2D.
+      int4: by --weight_storage, the one that costs least speed first, the operators whose kernels are packed as INT4
+        -> whether also with one scale per channel. POINTWISE_CONVOLUTION is written as FULLY_CONNECTED; if it is not
+        listed it is an ordinary CONV_2D.
       auto: how weights that fit INT4 are stored unless a user says otherwise.
       reason: why so.
       clip: the operator that clips an activation's second end where nothing else does: XNNPACK takes QUANTIZE and no

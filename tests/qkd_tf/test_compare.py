@@ -56,6 +56,7 @@ def test_runs_on_other_images_stand_apart_and_this_is_said():
         ({"machine": "other"}, "different machines"),
         ({"passed": False}, "Refused, not proven to be what was trained, and on no front: b"),
         ({"bits": "W4A4*"}, "--bits_rule"),
+        ({"data": "in_memory:1, 360 test images"}, "have the same test images and labels"),
     ],
 )
 def test_what_keeps_numbers_from_being_compared_is_noted(fields, part):
