@@ -125,7 +125,7 @@ def _training(phases: list[dict]) -> dict | None:
 
 
 def _intervals(results: dict) -> dict:
-    """The figure of all intervals, and a row for each."""
+    """The figure of all intervals, a row for each, what they changed by in the file, and which epoch that is."""
     phases, tensors = _at_final_bits(results), [row for row in results["coverage"] if row["tensor"] != "input"]
     if not phases:
         return {"missing": "Nothing was trained: intervals are those of calibration."}
@@ -135,17 +135,15 @@ def _intervals(results: dict) -> dict:
     values = np.concatenate(kept)
     rows = []
     for tensor, series in zip(tensors, values.T, strict=True):
-        ratio = float(series[-1] / series[0])
+        ratio = float(tensor["interval"] / series[0])  # of the file, which seldom has the last epoch's
         name = f"{tensor['layer']} {tensor['tensor']}"
-        text = f"{name}: interval {series[0]:.3g} at the start, {series[-1]:.3g} at the end"
-        rows.append(
-            {**tensor, "first": series[0], "last": series[-1], "ratio": ratio, "spark": figures.spark(series, text)}
-        )
+        text = f"{name}: interval {series[0]:.3g} at the start, {series[-1]:.3g} after the last epoch"
+        rows.append({**tensor, "first": series[0], "ratio": ratio, "spark": figures.spark(series, text)})
     moved = sorted(rows, key=lambda row: -abs(np.log(row["ratio"])))[:3]
     drawn = [
         figures.intervals(phases, [row["tensor"] == kind for row in tensors], what) for what, kind in KINDS.items()
     ]
-    return {"figures": drawn, "rows": rows, "moved": moved}
+    return {"figures": drawn, "rows": rows, "moved": moved, "kept": phases[-1]}
 
 
 def _at_final_bits(results: dict) -> list[dict]:

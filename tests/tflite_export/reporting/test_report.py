@@ -357,12 +357,22 @@ def test_intervals_are_drawn_from_calibration_to_the_end(folder, examined):
     phase["first_intervals"] = first.tolist()
     for factor, row in zip((2.0, 4.0), phase["history"], strict=True):
         row["intervals"] = [*first[:-1], first[-1] * factor]
+    for tensor, interval in zip(tensors, [*first[:-1], first[-1] * 2.0], strict=True):
+        tensor["interval"] = float(interval)  # of the file: the first of the two epochs was kept
+    phase["best_epoch"] = 1
     (folder / "results.json").write_text(json.dumps(results))
     page = written(folder, *examined)
-    assert f"Largest changes: {tensors[-1]['layer']} (activation) ×4.00" in page.words
-    last = f"{tensors[-1]['layer']} output: interval {first[-1]:.3g} at the start, {4 * first[-1]:.3g} at the end"
+    assert f"Largest changes in the file: {tensors[-1]['layer']} (activation) ×2.00" in page.words
+    assert f" {tensors[-1]['num_bits']} {first[-1]:.4g} {2 * first[-1]:.4g} 2.00 " in page.words
+    assert "The file has the intervals of epoch 1 of 2 of the last phase;" in page.words
+    last = f"{tensors[-1]['layer']} output: interval {first[-1]:.3g} at the start, {4 * first[-1]:.3g} after the last"
+    last += " epoch"
     assert last in page.pictures
     assert any("activations over the epochs" in text and "from 1.00 to 4.00" in text for text in page.pictures)
+    phase["best_epoch"] = 0
+    (folder / "results.json").write_text(json.dumps(results))
+    part = "The file has the intervals from before the last phase, because none of its 2 epochs was better;"
+    assert part in written(folder, *examined).words
 
 
 def test_a_long_run_of_a_deep_network_stays_below_three_megabytes(folder, examined, diagnose, monkeypatch):
