@@ -10,6 +10,7 @@ from qkd_tf.console import page
 from qkd_tf.contract.grid import TensorQuantParams, load_params
 from qkd_tf.storage import durable
 from tflite_export import split
+from tflite_export.proof.remedies import remedies
 from tflite_export.reporting import figures, misclassified, requirements, summary
 from tflite_export.reporting.requirements import OLDER
 
@@ -42,6 +43,7 @@ def write(
         name=run_dir.name,
         results=results,
         verification=verification,
+        remedies=remedies(verification["failures"]),
         flags=(run_dir / "flags.txt").read_text(errors="replace").splitlines(),
         answers=summary.answers(results, verification),
         demands=requirements.rows(results, verification, integers),
