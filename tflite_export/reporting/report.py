@@ -8,6 +8,7 @@ import numpy as np
 
 from qkd_tf.console import page
 from qkd_tf.contract.grid import TensorQuantParams, load_params
+from qkd_tf.contract.kinds import REQUANTIZED
 from qkd_tf.storage import durable
 from tflite_export import split
 from tflite_export.proof.remedies import remedies
@@ -119,7 +120,7 @@ def _beginnings(results: dict) -> dict:
         for name, what in BEGINNINGS.items()
         if name in top1
     ]
-    return {"rows": rows}
+    return {"rows": rows, "has_zoo_teacher": "teacher" in top1 and proofs.get("teacher") is None}
 
 
 def _training(phases: list[dict]) -> dict | None:
@@ -145,7 +146,8 @@ def _intervals(results: dict) -> dict:
     drawn = [
         figures.intervals(phases, [row["tensor"] == kind for row in tensors], what) for what, kind in KINDS.items()
     ]
-    return {"figures": drawn, "rows": rows, "moved": moved, "kept": phases[-1]}
+    requantized = any(row["layer"].endswith(REQUANTIZED) for row in tensors)
+    return {"figures": drawn, "rows": rows, "moved": moved, "kept": phases[-1], "has_requantized": requantized}
 
 
 def _at_final_bits(results: dict) -> list[dict]:

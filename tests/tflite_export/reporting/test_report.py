@@ -308,6 +308,24 @@ def test_what_training_began_with_is_told(folder, examined):
         assert part in words
 
 
+def test_words_that_the_tables_use_are_explained_where_they_are_used(folder, examined):
+    results = json.loads((folder / "results.json").read_text())
+    tensors = [row for row in results["coverage"] if row["tensor"] != "input"]
+    assert any(row["layer"].endswith("_requantize") for row in tensors)
+    for row in results["phases"][0]["history"]:
+        row["intervals"] = [1.0] * len(tensors)
+    results |= {"as_given": {"student": None}, "start_top1": {"student": 91.5}}
+    (folder / "results.json").write_text(json.dumps(results))
+    words = written(folder, *examined).words
+    assert "NAME_requantize is the output of layer NAME a second time" in words
+    assert "Delegated: the operators that LiteRT gives to XNNPACK" in words
+    assert "outputs that are added, pooled or concatenated 8" in words
+    assert "one of qkd_tf's own networks" not in words
+    results |= {"as_given": {"student": None, "teacher": None}, "start_top1": {"student": 91.5, "teacher": 94.25}}
+    (folder / "results.json").write_text(json.dumps(results))
+    assert "The teacher is one of qkd_tf's own networks" in written(folder, *examined).words
+
+
 def test_a_run_of_an_older_version_has_a_report_that_says_what_is_missing(folder, examined):
     """No diagnosis.json, no full precision, no intervals by epoch, no target, no widths that were found."""
     results = json.loads((folder / "results.json").read_text())
