@@ -142,7 +142,7 @@ def round_biases(student: QuantizedStudent) -> None:
     """Moves each folded bias of the float and the quantized student to its nearest integer step.
 
     The change goes into the layer's own bias, or into beta of the BatchNormalization after it. A
-    channel whose steps are too small for the bias to fit int32 is left alone; export deals with it.
+    channel whose steps are too small for the bias to fit int32 is left alone: `integer_limits` deals with it.
     """
     student.copy_weights_to_plain()
     scales = {name: quantized.params().scale for name, quantized in student.outputs.items()}
