@@ -21,6 +21,7 @@ import tempfile
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from benchmarks import kept_results
 from qkd_tf import data, flags, networks
 from qkd_tf.evaluate import predict_logits
 from qkd_tf.experiment import Experiment, NetworkSpec
@@ -198,12 +199,21 @@ def _line(name: str, row: dict) -> str:
     return f"| {name} | {row['top1']:.2f} | {row['agreement_with_float']:.2f} |"
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def given_by(arguments: list[str], doc: str) -> argparse.Namespace:
+    """Published weights, photographs and a folder, by the flags of a command.
+
+    Args:
+      doc: of the command's module.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--weights", type=pathlib.Path, required=True, help="MobileNetV2 1.0 224, pixels / 127.5 - 1")
     parser.add_argument("--pictures", type=pathlib.Path, required=True, help="folder of LABEL/*.jpg")
     parser.add_argument("--folder", type=pathlib.Path, help="where to work; default: a temporary one")
-    given = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    given = given_by(arguments, __doc__)
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or pathlib.Path(temporary)
         root, run_dir = folder / "pictures", folder / "mobilenet_v2_w8a8"
@@ -214,8 +224,7 @@ def main(arguments: list[str]) -> None:
         (run_dir / "export" / "verification.json").unlink(missing_ok=True)  # an export that crashes leaves none
         run("tflite_export", f"--run_dir={run_dir}", "--runtimes=", may_refuse=True)
         numbers = measure(run_dir)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(numbers, indent=1) + "\n")
+    kept_results.keep(RESULT, numbers)
     print(*table(numbers), sep="\n")
 
 
