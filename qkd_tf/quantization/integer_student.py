@@ -165,7 +165,7 @@ class IntegerStudent:
     def average(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         sums = x.sum(axis=(1, 2), keepdims=len(operator.root.output_shape) == 4, dtype=np.int64)
         (parent,) = parents(operator.root)
-        zero_points = self.params[parent.name].zero_point, self.params[operator.end.name].written_zero_point
+        zero_points = self.params[parent.name].zero_point, self.params[operator.end.name].written_zero_point()
         return rounding(sums, x.shape[1] * x.shape[2], *self.scales(operator), *zero_points)
 
     def average_windows(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
