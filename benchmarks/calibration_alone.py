@@ -199,21 +199,12 @@ def _line(name: str, row: dict) -> str:
     return f"| {name} | {row['top1']:.2f} | {row['agreement_with_float']:.2f} |"
 
 
-def given_by(arguments: list[str], doc: str) -> argparse.Namespace:
-    """Published weights, photographs and a folder, by the flags of a command.
-
-    Args:
-      doc: of the command's module.
-    """
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=pathlib.Path, required=True, help="MobileNetV2 1.0 224, pixels / 127.5 - 1")
     parser.add_argument("--pictures", type=pathlib.Path, required=True, help="folder of LABEL/*.jpg")
     parser.add_argument("--folder", type=pathlib.Path, help="where to work; default: a temporary one")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str]) -> None:
-    given = given_by(arguments, __doc__)
+    given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or pathlib.Path(temporary)
         root, run_dir = folder / "pictures", folder / "mobilenet_v2_w8a8"

@@ -10,13 +10,14 @@ if __name__ == "__main__":
     from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
+import argparse
 import json
 import pathlib
 import sys
 import tempfile
 
 from benchmarks import kept_results
-from benchmarks.calibration_alone import given_by, lay_out, run
+from benchmarks.calibration_alone import lay_out, run
 
 RESULTS = pathlib.Path(__file__).parent / "flagship"
 NUM_TRAIN, NUM_VALIDATION = 540, 60  # the rest, 311 of the 911 pictures at hand, is the test
@@ -85,7 +86,11 @@ def line(num_bits: int, kind: str, numbers: dict) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    given, rows = given_by(arguments, __doc__), {}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=pathlib.Path, required=True, help="MobileNetV2 1.0 224, pixels / 127.5 - 1")
+    parser.add_argument("--pictures", type=pathlib.Path, required=True, help="folder of LABEL/*.jpg")
+    parser.add_argument("--folder", type=pathlib.Path, help="where to work; default: a temporary one")
+    given, rows = parser.parse_args(arguments), {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or pathlib.Path(temporary)
         lay_out(given.pictures, folder / "pictures", NUM_TRAIN, NUM_VALIDATION)

@@ -407,7 +407,7 @@ def test_a_streamed_set_sorted_by_class_is_refused_and_one_in_disorder_is_not(mo
         return pipelines(source_of(as_set(*of_many(labels)), other, other, spec, [str(n) for n in range(10)]), spec)
 
     with pytest.raises(
-        ExperimentError, match="5,000 training images of .* come sorted by class, and a shuffle buffer of 1,000"
+        ExperimentError, match="5,000 training images of .* are sorted by class, and a shuffle buffer of 1,000"
     ):
         load(labels)
     with pytest.raises(ExperimentError, match="come sorted by class"):
