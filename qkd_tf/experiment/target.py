@@ -43,6 +43,11 @@ class TargetSpec:
         return TARGETS[self.target].judges[0]
 
     @property
+    def rounds_twice(self) -> bool:
+        """As `Target.rounds_twice`."""
+        return TARGETS[self.target].rounds_twice
+
+    @property
     def packs_more(self) -> bool:
         """Whether another --weight_storage takes fewer bytes for kernels of few bits on this target."""
         packs = TARGETS[self.target].int4
