@@ -15,13 +15,14 @@ import pathlib
 import re
 import sys
 import tempfile
+from collections.abc import Callable
 
 import tf_keras
+from tf_keras import layers
 
 from benchmarks import boards, subjects
 from benchmarks.boards import BOARDS, KERNELS, Firmware
 from qkd_tf.contract.targets import TARGETS
-from qkd_tf.experiment import QuantizationSpec
 from tflite_export.bundles import micro_bundle
 from tflite_export.bundles.bundle import Delivery
 from tflite_export.flatbuffer.convert import convert
@@ -34,9 +35,7 @@ from tflite_export.rebuilding.rebuild import rebuild
 
 RESULTS = pathlib.Path(__file__).parent / "boards" / "results"
 TARGET = TARGETS["microcontroller"]
-# Network -> shape of its pictures: that of the demo, one of depthwise convolutions, and MLPerf Tiny's.
-NETWORKS = {"convnet_small": (8, 8, 1), "mobilenet_v2_0.35_cifar": (16, 16, 3), "resnet8": (32, 32, 3)}
-NUM_CLASSES, NUM_IMAGES = 10, 4
+NUM_IMAGES = 4
 ARENA = re.compile(r"arena: (\d+) of (\d+) bytes")
 STACK = re.compile(r"stack: (\d+) bytes")
 HEADER = (
@@ -54,11 +53,29 @@ HEADER = (
 )
 
 
+def depthwise(shape: tuple[int, int, int] = (16, 16, 3), num_classes: int = 10) -> tf_keras.Model:
+    """Depthwise windows of 3 x 3 and 5 x 5, each before a pointwise convolution."""
+    x = pixels = tf_keras.Input(shape)
+    x = layers.Rescaling(1 / 64, -2.0)(x)
+    x = layers.Conv2D(16, 3, 2, "same", activation="relu")(x)
+    for window, width in ((3, 24), (5, 32)):
+        x = layers.DepthwiseConv2D(window, padding="same", activation="relu")(x)
+        x = layers.Conv2D(width, 1, activation="relu")(x)
+    return tf_keras.Model(pixels, layers.Dense(num_classes)(layers.GlobalAveragePooling2D()(x)))
+
+
+# The demo's network, one of depthwise convolutions, and MLPerf Tiny's.
+NETWORKS: dict[str, Callable[[], tf_keras.Model]] = {
+    "convnet_small": lambda: subjects.build("convnet_small", (8, 8, 1)),
+    "depthwise": depthwise,
+    "resnet8": lambda: subjects.build("resnet8"),
+}
+
+
 def random_handoff(name: str) -> Handoff:
     """Of a network of NETWORKS with random weights, always the same."""
     tf_keras.utils.set_random_seed(0)
-    _, folder = subjects.write_handoff(name, NETWORKS[name], NUM_CLASSES, QuantizationSpec(), NUM_IMAGES)
-    return load_handoff(folder)
+    return load_handoff(subjects.hand_over(NETWORKS[name](), num_test=NUM_IMAGES))
 
 
 def write_bundle(graph: IntegerGraph, handoff: Handoff, folder: pathlib.Path) -> tuple[pathlib.Path, dict]:

@@ -1,4 +1,5 @@
 # TFLM for one core: libtflm.a has interpreter and reference kernels, libcmsis_nn.a Arm's kernels, which are linked before it.
+# libunoptimized.a has what gcc 12.2.1 miscompiles.
 #   make -f tflm.mk TFLM=DIR OUT=DIR MACHINE='-mcpu=cortex-m4 ...'
 # TFLM is a checkout with its downloads. Only kernels of operators that we write are compiled, by TFLM's own flags
 # (its Makefile, cortex_m_generic_makefile.inc), but all for size. What is there already is not compiled again.
@@ -20,6 +21,8 @@ REFERENCE := $(filter-out $(TESTS) $(UNUSED),$(call sources,$(foreach kernel,$(K
 GLUE := $(call sources,$(foreach kernel,$(KERNELS),$(MICRO)/kernels/cmsis_nn/$(kernel).cc))
 ARM := $(filter-out %_f16.c %_f32.c %_flt.c,$(patsubst $(DOWNLOADS)/%,%,$(wildcard $(foreach part,BasicMath \
   Convolution FullyConnected NNSupport Pad Pooling Transpose,$(DOWNLOADS)/cmsis_nn/Source/$(part)Functions/*.c))))
+# gcc 12.2.1 gives MVE the predicate -1 in these, not their 0x0F0F, unless it does not optimize.
+MISCOMPILED := $(filter %/arm_nn_depthwise_conv_nt_t_s4.c %/arm_depthwise_conv_s4_opt.c,$(ARM))
 
 FLAGS = $(MACHINE) -Os -MD -ffunction-sections -fdata-sections -fno-unwind-tables -fno-asynchronous-unwind-tables \
   -fomit-frame-pointer -funsigned-char -DTF_LITE_STATIC_MEMORY -DTF_LITE_MCU_DEBUG_LOG \
@@ -30,10 +33,11 @@ HEADERS := $(OUT)/tflm.h.gch
 THIS := $(lastword $(MAKEFILE_LIST))
 
 objects = $(addprefix $(OUT)/,$(addsuffix .o,$(1)))
-all: $(OUT)/libtflm.a $(OUT)/libcmsis_nn.a
+all: $(OUT)/libtflm.a $(OUT)/libcmsis_nn.a $(OUT)/libunoptimized.a
 
 $(OUT)/libtflm.a: $(call objects,$(CORE) $(REFERENCE))
 $(OUT)/libcmsis_nn.a: $(call objects,$(GLUE) $(ARM))
+$(OUT)/libunoptimized.a: $(addprefix $(OUT)/,$(addsuffix .O0.o,$(MISCOMPILED)))
 $(OUT)/%.a: $(THIS)
 	rm -f $@
 	arm-none-eabi-ar rcs $@ $(filter %.o,$^)
@@ -49,6 +53,9 @@ $(OUT)/%.cc.o: $(TFLM)/%.cc $(HEADERS)
 $(OUT)/%.c.o: $(DOWNLOADS)/%.c
 	@mkdir -p $(@D)
 	arm-none-eabi-gcc -std=c17 $(FLAGS) $(SOURCE_FLAGS) -c $< -o $@
+$(OUT)/%.c.O0.o: $(DOWNLOADS)/%.c
+	@mkdir -p $(@D)
+	arm-none-eabi-gcc -std=c17 $(FLAGS) $(SOURCE_FLAGS) -O0 -c $< -o $@
 
 -include $(HEADERS:.gch=.d) $(patsubst %.o,%.d,$(call objects,$(CORE) $(REFERENCE) $(GLUE) $(ARM)))
 .DELETE_ON_ERROR:
