@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test commands notebooks widths slow applications lint docs site bench networks soak fuzz models micro arm64 distributed clean
+.PHONY: install help demo test commands notebooks widths slow applications lint docs site bench networks soak fuzz models micro arm64 distributed clean
 
 demo: .venv/installed  ## the whole job on scikit-learn's digits: train, export, verify, report
 	$(BIN)/python -m qkd_tf.train --flagfile=configs/demo.flags
@@ -66,6 +66,11 @@ fuzz: .venv/installed  ## 10,000 damaged files and handoffs: each must end in a 
 models: .venv/installed  ## 500 students and 500 teachers as people write them: each is the same in a file, or refused in a line
 	$(BIN)/python -m pytest tests/test_drawn_models.py --drawn_models=500 --drawn_results=results/drawn_models.json -q
 
+install: .venv/installed  ## .venv alone, which every other target makes too: some minutes, 2.8 GB
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z0-9]*\):.*  ## \(.*\)/make \1 - \2/p' Makefile | sort
+
 clean:  ## the environment and the demo; other runs are kept
 	rm -rf .venv runs/demo build/tflm build/arm64 build/boards
 
@@ -79,8 +84,10 @@ build/arm64/installed: constraints.txt | .venv/installed
 
 .venv/installed: requirements.txt requirements-dev.txt requirements-micro.txt requirements-ethos_u.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.13 ..." % sys.version_info[:2])'
+	@echo "installing into .venv: 2.8 GB, some minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		-r requirements.txt -r requirements-dev.txt -r requirements-micro.txt -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--config-settings editable_mode=compat --editable .  # by path: a folder that holds the clone must not hide it
 	touch $@

@@ -6,11 +6,12 @@ import re
 import statistics
 from collections.abc import Callable, Mapping
 
+from benchmarks import zoo
 from qkd_tf import ablation
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
-PAGES = PAGE, ROOT / "README.md"
+PAGES = PAGE, ROOT / "README.md", ROOT / "zoo" / "README.md"
 RESULTS = ROOT / "results"
 # Row of the ablation -> its name for people.
 NAMES = {
@@ -106,6 +107,37 @@ def options(folder: str) -> list[tuple[str, ...]]:
     return lines
 
 
+def halving(folder: str) -> list[tuple[str, ...]]:
+    """A line for each option of each round of `benchmarks.defaults`: its mean top-1 on validation, best first."""
+    lines = [("bits", "epochs", "option", "flags", "seeds", "student, %", "teacher, %")]
+    groups: dict[tuple, list[dict]] = {}
+    for cell in ablation.cells_of(RESULTS / folder):
+        groups.setdefault((cell["bits"], cell["epochs"], cell["option"]), []).append(cell)
+    means = {key: statistics.fmean(cell["validation_top1"] for cell in cells) for key, cells in groups.items()}
+    for key in sorted(groups, key=lambda key: (key[0], key[1], -means[key])):
+        bits, epochs, option = key
+        cells = groups[key]
+        deviation = statistics.stdev(cell["validation_top1"] for cell in cells) if len(cells) > 1 else None
+        taught = [cell["teacher_validation_top1"] for cell in cells if cell["teacher_validation_top1"] is not None]
+        lines.append(
+            (
+                bits.upper(),
+                str(epochs),
+                option,
+                " ".join(f"`{flag}`" for flag in cells[0]["flags"]),
+                str(len(cells)),
+                ablation.plus_minus(means[key], deviation, ".2f"),
+                f"{statistics.fmean(taught):.2f}" if taught else "",
+            )
+        )
+    return lines
+
+
+def zoo_files(folder: str) -> list[tuple[str, ...]]:
+    """A line for each entry of the zoo."""
+    return zoo.rows(ROOT / folder)
+
+
 # A place in a page is <!-- TABLE FOLDER … -->, of a table below and folders of results/.
 TABLES: Mapping[str, Callable[..., list[tuple[str, ...]]]] = {
     "means": means,
@@ -113,6 +145,8 @@ TABLES: Mapping[str, Callable[..., list[tuple[str, ...]]]] = {
     "gaps": gaps,
     "runs": runs,
     "options": options,
+    "halving": halving,
+    "zoo_files": zoo_files,
 }
 PLACE = re.compile(r"<!-- (\w+) (\w+(?: \w+)*) -->\n")
 

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Keyword spotting, on float features
 #
-# MLPerf Tiny's DS-CNN (Banbury et al. 2021; Zhang et al. 2017, "Hello Edge") hears 12 words in 49 x 10 MFCC. The cells
-# below train it at 4 bits on features of float32, and write a `.tflite` and C++ for a microcontroller. Words are chirps
-# made here, so that nothing has to be downloaded. Open the file as a notebook (VS Code, Jupytext), or run it where you
-# cloned the project: `PYTHONPATH=. .venv/bin/python examples/keyword_spotting.py`.
+# MLPerf Tiny's DS-CNN (Banbury et al. 2021; Zhang et al. 2017, "Hello Edge") recognises 12 words in 49 x 10 MFCC. The
+# cells below train it at 4 bits on features of float32, and write a `.tflite` and C++ for a microcontroller. The words
+# are generated chirps, so nothing has to be downloaded. Open the file as a notebook (VS Code, Jupytext), or run it in
+# the folder where you cloned the project: `PYTHONPATH=. .venv/bin/python examples/keyword_spotting.py`.
 
 # %%
 import pathlib
@@ -16,7 +16,7 @@ from qkd_tf import fit
 from tflite_export import export
 
 # %% [markdown]
-# Features are made as on the device: 49 windows of 40 ms, 20 ms apart, 10 coefficients each. They are real numbers.
+# Features are computed as on the device: 49 windows of 40 ms, 20 ms apart, 10 coefficients each. They are real numbers.
 
 # %%
 RATE, NUM_WORDS = 16_000, 12

@@ -2,7 +2,7 @@
 # # Motions, from an inertial sensor
 #
 # The cells below train a small network of 1D convolutions at 4 bits on windows of 128 samples of accelerometer and
-# gyroscope, and write a `.tflite` and C++ for a microcontroller. Motions are made here, so that nothing has to be
+# gyroscope, and write a `.tflite` and C++ for a microcontroller. The motions are generated, so nothing has to be
 # downloaded. Open the file as a notebook (VS Code, Jupytext), or run it where you cloned the project:
 # `PYTHONPATH=. .venv/bin/python examples/motion.py`.
 

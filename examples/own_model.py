@@ -26,8 +26,8 @@ test_set = images[1400:], digits.target[1400:]
 
 # %% [markdown]
 # A model is one of `tf_keras`, functional or Sequential, from pixels to logits or to a softmax. A `Rescaling` at its
-# beginning tells how it wants its pixels. So short a training needs a BatchNormalization that forgets its start sooner
-# than with Keras' default of 0.99.
+# beginning tells how it wants its pixels. Such short training needs a BatchNormalization with a lower momentum than
+# Keras' default of 0.99.
 
 # %%
 import tf_keras  # noqa: E402  behind qkd_tf, which chooses the Keras of TFMOT

@@ -35,17 +35,17 @@ OVERRIDDEN = ("run_dir", "seed", "bits", "weight_bits", "activation_bits", "phas
 BASELINE = "qat"  # what the other rows are compared with, seed by seed
 
 FLAGS = flags.FLAGS.extended()  # those of the training, and its own
-FLAGS.DEFINE_list("rows", list(ROWS), f"Rows to run, of {', '.join(ROWS)}.")
+FLAGS.DEFINE_list("rows", list(ROWS), f"Rows to run, any of {', '.join(ROWS)}.")
 # In the place of the training's --bits, which is one pair of widths.
 FLAGS.DEFINE_list(
     "bits",
     ["w4a4"],
-    "Bit widths of weights and activations to run, as w2a2,w4a4.",
+    "Bit widths of weights and activations to run, such as w2a2,w4a4.",
     allow_override=True,
 )
 FLAGS.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to run, whole numbers.")
 FLAGS.DEFINE_string(
-    "results_dir", "", "Folder of the small result files; empty: results/NAME, NAME being that of --run_dir."
+    "results_dir", "", "Folder of the small result files; empty: results/NAME, where NAME is that of --run_dir."
 )
 
 
@@ -67,7 +67,7 @@ def schedule(row: str, experiment: Experiment) -> list[tuple[str, int, float]]:
     require(
         names == PLAN,
         f"--phases={','.join(experiment.training.phase_names)} must end in {','.join(PLAN)}, "
-        "whose epochs the rows share out",
+        "because the rows of an ablation divide their epochs",
     )
     rates = {name: rate for name, _, rate in phases[-3:]}
     shares = zip(ROWS[row], (epochs for _, epochs, _ in phases[-3:]), strict=True)

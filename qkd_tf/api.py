@@ -54,8 +54,8 @@ def fit(
     """Trains a low-bit student with QKD, as `python -m qkd_tf.train` does.
 
     To resume a call that was stopped or killed, make it again with the same `run_dir`. The call sets seeds,
-    determinism, Keras' settings and the levels of logs, and restores them at its end. No other thread should draw
-    random numbers or change these settings meanwhile.
+    determinism, Keras' settings and log levels, and restores them at its end. In the meantime no other thread should
+    draw random numbers or change these settings.
 
     Args:
       student: float model of tf_keras or Keras 3, which is not changed, or what --student takes. It reads pixels or
@@ -63,7 +63,7 @@ def fit(
       train_set: (images [N, H, W, C], labels [N]), or a tf.data set of such pairs that always has the same order; or
         signals, see `data.memory_set.source_of`. Pixels are 0 to 255; labels count from 0, or are one-hot [N, K]. Or a
         name that --dataset takes, such as "digits" or "folder:PICTURES", which brings all three sets.
-      test_set: like `train_set`; the file is proven on it. None if `train_set` is a name.
+      test_set: like `train_set`; the accuracy of the file is measured on it. None if `train_set` is a name.
       validation_set: like `train_set`; it chooses the best epoch. None: a part of the training set
         (`validation_fraction`).
       run_dir: a new folder, or the folder of the call to resume. None: a new folder in runs/, whose name is printed.
@@ -76,8 +76,8 @@ def fit(
       teacher: like `student`; co_studying and tutoring need one. A teacher that does not begin with a Rescaling reads
         (pixel - teacher_pixel_mean) / teacher_pixel_std.
       label_names: one name per class. None: those of an image_dataset_from_directory, otherwise numbers.
-      pretrained: which of "student" and "teacher" are trained already: a phase full_precision leaves them as they are,
-        and trains the others. Without that phase both count as trained.
+      pretrained: which of "student" and "teacher" are trained already. A phase full_precision trains only the others.
+        Without that phase both count as trained.
       augment: augment(images, seed) for training batches, or what --augment takes; see `data.open_augmentation`.
       callbacks: a function of (phase, epoch, logs), an object with such a method on_epoch_end, or several of them. They
         are called when an epoch is validated and saved. epoch counts from 0 in its phase; logs are as in `Run.history`.
@@ -85,7 +85,7 @@ def fit(
       **options: any flag of `qkd_tf.train` (docs/flags.md) by name: learning_rates=0.01, batch_size=64, seed=1.
 
     Raises:
-      ExperimentError: a mistake in the arguments, told in one line, or a loss that diverged.
+      ExperimentError: a mistake in the arguments, in one line, or a loss that diverged.
       FolderInUseError: another process uses `run_dir`.
       OSError: `run_dir` cannot be written.
       KeyboardInterrupt: a signal stopped the training; the current step is saved.
@@ -135,7 +135,7 @@ def fit(
         )
         options["dataset"] = train_set
     else:
-        require(test_set is not None, "test_set is missing; give (images, labels), on which the file is proven")
+        require(test_set is not None, "test_set is missing; give (images, labels), on which the file is measured")
         spec = flags.experiment_from_flags(flags.flags_of(options)).data
         label_names = label_names or getattr(train_set, "class_names", None)  # of image_dataset_from_directory
         outputs = getattr(student, "outputs", None)  # a model that is not built yet has none

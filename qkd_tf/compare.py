@@ -48,7 +48,7 @@ FLAGS.DEFINE_list(
     "costs",
     list(SHOWN),
     f"Costs that top-1 is compared with, each with a Pareto front and a figure: {', '.join(COSTS)}. deflated is the "
-    "size of a download, true_width only the kernels at their trained bits, flash what firmware grows by.",
+    "size of a download, true_width that of the kernels alone at their trained bits, flash the growth of the firmware.",
 )
 HEADER = (
     "",

@@ -78,8 +78,12 @@ def _define_networks() -> None:
         "Network to quantize: a named network, package.module:builder, or a model saved as .keras, .h5 or SavedModel.",
     )
     FLAGS.DEFINE_string("teacher", "", "Network to learn from, given like --student; empty: none.")
-    FLAGS.DEFINE_string("student_weights", "", "File of the student's first weights: .h5, .keras, .weights.h5 or .npz.")
-    FLAGS.DEFINE_string("teacher_weights", "", "File of the teacher's first weights: .h5, .keras, .weights.h5 or .npz.")
+    FLAGS.DEFINE_string(
+        "student_weights", "", "File of pretrained weights for the student: .h5, .keras, .weights.h5 or .npz."
+    )
+    FLAGS.DEFINE_string(
+        "teacher_weights", "", "File of pretrained weights for the teacher: .h5, .keras, .weights.h5 or .npz."
+    )
     FLAGS.DEFINE_bool(
         "trust_model_code",
         False,
@@ -95,8 +99,8 @@ def _define_networks() -> None:
     FLAGS.DEFINE_list(
         "student_pixel_std",
         [],
-        "Pixels per unit of the student's input, one number; empty: --student_weights_std with that mean, otherwise "
-        "64.",
+        "Difference of pixels that the student reads as 1.0, one number; empty: --student_weights_std with that mean, "
+        "otherwise 64.",
     )
     FLAGS.DEFINE_list("student_weights_mean", [], "Mean, in pixels 0..255, that --student_weights were trained with.")
     FLAGS.DEFINE_list(
@@ -111,7 +115,8 @@ def _define_networks() -> None:
     FLAGS.DEFINE_list(
         "teacher_pixel_std",
         [],
-        "Pixels per unit of the teacher's input; empty: the teacher's own normalization, or 64 if it has none.",
+        "Difference of pixels that the teacher reads as 1.0; empty: the teacher's own normalization, or 64 if it has "
+        "none.",
     )
 
 
@@ -131,7 +136,9 @@ def _define_phases() -> None:
     FLAGS.DEFINE_list(
         "phases",
         None,
-        "Phases in their order, of " + ", ".join(ex.PHASES) + "; --phases= for calibration without training; default: "
+        "Phases to train, in order, any of "
+        + ", ".join(ex.PHASES)
+        + "; --phases= calibrates without training; default: "
         "self_studying, then with a teacher co_studying and tutoring.",
     )
     FLAGS.DEFINE_list(
@@ -195,7 +202,7 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True)
       trains: False for a look at its networks, which needs neither a folder nor, for phases that have one, a teacher.
 
     Raises:
-      ExperimentError: a value out of range, or flags that do not go together.
+      ExperimentError: a value out of range, or flags that cannot be combined.
     """
     run_dir = values.run_dir if trains or values.run_dir is not None else "none"
     ex.require(run_dir is not None, "--run_dir is missing; give a folder for the run, such as runs/my_run")
@@ -268,7 +275,7 @@ def _widths(values: flags.FlagValues) -> dict[str, int]:
     if text is None or isinstance(text, list):
         return {}
     told = " and ".join(f"--{name}={values[name].value}" for name in WIDTHS if values[name].present)
-    ex.require(not told, f"--bits={text} and {told} say the same thing; leave one of them out")
+    ex.require(not told, f"--bits={text} and {told} both set bit widths; leave one of them out")
     if _finds_bits(values):
         return dict.fromkeys(WIDTHS, ex.WIDEST_BITS)
     return dict(zip(WIDTHS, ex.bit_widths(text, "--bits"), strict=True))
@@ -334,7 +341,7 @@ def notes(values: flags.FlagValues = FLAGS) -> list[str]:
     lengths = {} if values.epochs else {phase.name: f" for {phase.epochs} epochs" for phase in _phases(values)}
     phases = ", ".join(phase.name + lengths.get(phase.name, "") for phase in _phases(values))
     alone = "" if values.teacher or values.phases else " without a teacher"
-    return [f"note: it trains {phases}, the default of {' and '.join(left_open)}{alone}"]
+    return [f"note: the run trains {phases}, the default of {' and '.join(left_open)}{alone}"]
 
 
 def flags_of(options: Mapping[str, object]) -> flags.FlagValues:

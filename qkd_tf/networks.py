@@ -199,7 +199,7 @@ def checked_plan(
         )
         target = dataclasses.replace(target, max_flash_bytes=0)
     elif 0 < flash < most:
-        print(f"note: the file may have {most:,} bytes, and --max_flash_bytes={flash:,}; the export checks it")
+        print(f"note: the file may take up to {most:,} bytes, above --max_flash_bytes={flash:,}; the export checks it")
     found = layer_table.limits(table, model, target)
     require(not found, "; ".join(found))
     return plan

@@ -22,7 +22,7 @@ from qkd_tf.storage import durable
 from qkd_tf.storage.flag_file import require_new
 
 FLAGS = flags.FLAGS.extended()  # those of the training, and its own
-FLAGS.DEFINE_string("output", None, "Flag file to write, NAME.flags; it trains into runs/NAME unless --run_dir says.")
+FLAGS.DEFINE_string("output", None, "Flag file to write, NAME.flags; it trains into runs/NAME, or into --run_dir.")
 RUNS = pathlib.Path("runs")
 NEEDED = {
     "student": "your saved model, such as model.keras, package.module:builder, or a network's name, such as "

@@ -38,7 +38,7 @@ FLAGS.DEFINE_list("try_bits", ["4", "2"], "Bit widths to try on each layer, 2..8
 FLAGS.DEFINE_integer(
     "max_weight_bytes",
     0,
-    "Budget for all kernels at their bit widths, in bytes; rules are suggested that meet it. 0: no budget, or that of "
+    "Budget for all kernels at their bit widths, in bytes; the suggested rules meet it. 0: no budget, or that of "
     "--max_flash_bytes, which counts the file as --target stores it.",
 )
 FLAGS.DEFINE_string(

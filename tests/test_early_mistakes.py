@@ -25,7 +25,7 @@ MISTAKES = {
     ("qkd_tf.new", "--student=resnet9", "--dataset=digits", "--output=RUN.flags"): "unknown --student 'resnet9'",
     ("tflite_export", "--target=watch"): "value should be one of <phone|",
     ("tflite_export", "--run_dir=gone"): "gone has no results.json",
-    ("tflite_export", "--run_dir=gone", "--min_top1_agreement=1"): "--min_top1_agreement is retired",
+    ("tflite_export", "--run_dir=gone", "--min_top1_agreement=1"): "--min_top1_agreement was removed",
     ("tflite_export.verify", "--tflite=gone.tflite", "--handoff=gone"): "--tflite=gone.tflite is not a file",
     ("qkd_tf.train", "--run_dir=RUN", "--dataset=digits"): "tensorflow",  # nothing is wrong: now it is needed
 }

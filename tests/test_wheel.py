@@ -49,3 +49,12 @@ def test_metadata_has_pythons_scripts_and_ranges(wheel):
     assert [line for line in required if line.startswith("tflite-micro") and 'platform_machine == "x86_64"' in line]
     scripts = wheel.read(f"{info}/entry_points.txt").decode()
     assert all(f"{name} = qkd_tf.commands:main" in scripts for name in commands.COMMANDS)
+
+
+def test_a_folder_that_holds_a_clone_does_not_hide_the_packages(tmp_path):
+    """Without a real package on its path, Python takes any folder of that name for one: a clone, seen from outside."""
+    for name in ("qkd_tf", "tflite_export"):
+        (tmp_path / name).mkdir()
+    command = [sys.executable, "-c", "import qkd_tf, tflite_export; print(qkd_tf.__version__, tflite_export.__file__)"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -53,10 +53,10 @@ FLAGS.DEFINE_float(
 FLAGS.DEFINE_float(
     "min_accuracy_p",
     Gate.min_accuracy_p,
-    "Gate: a file further below is refused if chance explains the difference with less than this probability; 0 "
-    "refuses no file for its accuracy.",
+    "Gate: a file that is further below is refused if the probability that this is chance is smaller than this value; "
+    "0: refuse no file for its accuracy.",
 )
-FLAGS.DEFINE_float("min_top1_agreement", None, "Retired.")
+FLAGS.DEFINE_float("min_top1_agreement", None, "Removed.")
 FLAGS.hide("min_top1_agreement")  # whoever has it in a script is told what took its place
 FLAGS.DEFINE_enum("vela_accelerator", None, ACCELERATORS, f"NPU that Vela compiles for. Default: {Vela.accelerator}.")
 FLAGS.DEFINE_string("vela_system_config", None, "Vela's system configuration. Default: Vela's for the accelerator.")
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
             raise ExportError("--run_dir is missing; give the folder of a finished run, such as runs/demo")
         if FLAGS.min_top1_agreement is not None:
             raise ExportError(
-                "--min_top1_agreement is retired; leave it out: top-1 agreement is reported and refuses no file, "
+                "--min_top1_agreement was removed; leave it out: top-1 agreement is reported and refuses no file, "
                 "--min_accuracy_p and --max_top1_difference decide which accuracy is refused"
             )
         results_of(pathlib.Path(FLAGS.run_dir))

@@ -1,7 +1,7 @@
-"""What keeps a run from becoming a file."""
+"""The error of a run that cannot become a file."""
 
 
 class ExportError(ValueError):
-    """What keeps a run from becoming a .tflite, told in one line."""
+    """Why a run cannot become a .tflite, in one line."""
 
     __module__ = "tflite_export"  # where users find it, and what tracebacks say

@@ -22,7 +22,7 @@ class Exported(dict[str, Any]):
 
     @property
     def top1(self) -> float | None:
-        """Top-1 of the file on the test split, on the runtime that judges, in percent; None if it did not run."""
+        """Top-1 of the file on the test split, on the target's judge, in percent; None if it did not run."""
         return self.get("runtimes", {}).get(self.get("judge"), {}).get("accuracy", {}).get("top1")
 
     def __repr__(self) -> str:

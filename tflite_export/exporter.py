@@ -50,9 +50,9 @@ def export(
     of another target, they go to export-TARGET/ and report-TARGET.html (`ExportFolder`). A file that passed gets the
     bundle of its target, in a folder beside it.
 
-    For microcontrollers it also writes model.compressed.tflite, if that and its decoder take less flash and TFLM is
-    installed to prove it. verification.json is removed first and written last: where it exists, it describes the files
-    beside it. The settings of the process are as before when the call returns or raises.
+    For microcontrollers it also writes model.compressed.tflite, if TFLM is installed to check it, and if file and
+    decoder take less flash. verification.json is removed first and written last: where it exists, it describes the
+    files beside it. The settings of the process are as before when the call returns or raises.
 
     Args:
       run_dir: folder of the run, or what `qkd_tf.fit` returned.
@@ -88,7 +88,8 @@ def export(
         handoff = load_handoff(run_dir / "handoff")
         if results.get("handoff") != durable.digest(run_dir / "handoff" / durable.MANIFEST):
             raise ExportError(
-                f"{run_dir}: results.json and handoff/ are of two trainings; run python -m qkd_tf.train to its end"
+                f"{run_dir}: results.json and handoff/ are from different trainings; "
+                "run python -m qkd_tf.train to its end"
             )
         place = ExportFolder.of(run_dir, name)
         verification = _export(run_dir, place, handoff, results, name, weight_storage, input_type, gate, runtimes, vela)

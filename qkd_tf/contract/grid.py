@@ -1,7 +1,7 @@
-"""Integer grids and quantization parameters: the door between training and export.
+"""Integer grids and quantization parameters, which training and export share.
 
-NumPy only. Training writes integers and parameters with `save_params`, the exporter
-reads them with `load_params`; neither side needs to know the other's rounding.
+NumPy only. Training writes integers and parameters with `save_params`, and the exporter reads them with `load_params`.
+Neither side needs to know how the other rounds.
 """
 
 import dataclasses
@@ -41,35 +41,35 @@ class IntegerGrid:
 
     @property
     def activation_zero_point(self) -> int:
-        """The int8 that means 0.0 when the grid's top is put on int8's top, 127.
+        """The int8 that means 0.0 when the grid's largest value is stored as 127, the largest int8.
 
-        The upper clip is then int8 saturation, whatever the bit width; and for an
-        unsigned grid the lower clip is a fused RELU. No operator is needed for either.
+        Saturation of int8 then clips above, whatever the bit width. For an unsigned grid a fused RELU clips below. So
+        clipping needs no operator of its own.
         """
         return INT8_MAX - self.qmax
 
     @property
     def bottom_zero_point(self) -> int:
-        """The int8 that means 0.0 when the grid's bottom is on int8's bottom, -128: saturation is the lower clip."""
+        """The int8 that means 0.0 when the grid's smallest value is stored as -128: saturation then clips below."""
         return INT8_MIN - self.qmin
 
     @property
     def is_narrow(self) -> bool:
-        """Whether the negative of each integer is in it too, which a kernel needs before a negative BatchNorm scale."""
+        """Whether it also has the negative of each integer; a negative BatchNorm scale flips the signs of a kernel."""
         return -self.qmin <= self.qmax
 
     @property
     def fits_int4(self) -> bool:
-        """As a kernel. The lowest integer of a full range may be turned round, and then no int4 holds it."""
+        """Whether a kernel fits int4. In a full range the lowest integer may change its sign, and does not fit then."""
         return self.is_narrow and self.num_bits <= INT4_BITS
 
     @property
     def weight_shift(self) -> int:
-        """Bits by which weights are stored to the left: up to the top of int4, or of int8 where int4 is too small.
+        """Bits by which stored weights are shifted to the left, into the most significant bits of int4 or int8.
 
-        q * 2^shift in steps of scale / 2^shift is the same number. But sums of products come 2^shift
-        finer, and that is what keeps runtimes that round twice near those that round once. A full range needs a
-        bit more, for its lowest integer turned round.
+        q * 2^shift in steps of scale / 2^shift is the same number. But sums of products have steps 2^shift times finer,
+        so runtimes that round twice differ less from those that round once. A full range keeps one bit free,
+        because its lowest integer may change its sign.
         """
         if not self.is_narrow:
             return MAX_BITS - 1 - self.num_bits
@@ -77,7 +77,7 @@ class IntegerGrid:
 
 
 def weight_grid(num_bits: int, narrow_range: bool = True) -> IntegerGrid:
-    """Narrow range is QKD's: 2 bits are ternary. The full range (LSQ) adds -2^(b-1), except at 8 bits (TFLite)."""
+    """For kernels. The narrow range is QKD's: 2 bits are ternary. The full range (LSQ) adds -2^(b-1), not at 8 bits."""
     qmax = 2 ** (num_bits - 1) - 1
     return IntegerGrid(num_bits, -qmax if narrow_range or num_bits == MAX_BITS else -qmax - 1, qmax)
 
@@ -94,10 +94,10 @@ def signed_grid(num_bits: int) -> IntegerGrid:
 
 
 def activation_grid(num_bits: int, negative_share: float) -> IntegerGrid:
-    """For activations that reach `negative_share` times as far below 0 as above it: 0 is never, 1 as far.
+    """For activations that reach `negative_share` times as far below 0 as above it: 0 is never below, 1 is as far.
 
-    Between the two the levels are shared out so, with one below 0 at least. At 8 bits there are enough of them for the
-    signed grid.
+    Between 0 and 1 the levels are divided in that ratio, with at least one below 0. At 8 bits it is the signed grid,
+    which has enough levels.
     """
     if negative_share <= 0:
         return unsigned_grid(num_bits)

@@ -23,6 +23,8 @@ class Target:
       reason: why so.
       clip: the operator that clips an activation's second end where nothing else does: XNNPACK takes QUANTIZE and no
         MAXIMUM; Vela makes more of a QUANTIZE than of a MAXIMUM (cycles of MobileNetV2 at 4 bits + 4 to 7 %).
+      rounds_twice: whether its kernels bring sums to the steps of an output in two roundings: TFLM's and CMSIS-NN's do,
+        unless they are built with TFLITE_SINGLE_ROUNDING, and Ethos-U does.
       odd_dilated_depthwise: whether INT4 DEPTHWISE_CONV_2D is also right with dilation and an odd number of channels.
       compressed: whether weights are also written at their true width, under lookup tables.
     """
@@ -34,6 +36,7 @@ class Target:
     auto: str
     reason: str
     clip: str = "MAXIMUM"
+    rounds_twice: bool = False
     odd_dilated_depthwise: bool = True
     compressed: bool = False
 
@@ -65,6 +68,7 @@ TARGETS: Mapping[str, Target] = {
         ),
         auto="int4",
         reason="microcontrollers are short of flash; TFLM unpacks INT4 weights in its arena",
+        rounds_twice=True,
         odd_dilated_depthwise=False,  # CMSIS-NN computes these wrongly, by up to 97 steps
         compressed=True,
     ),
@@ -74,6 +78,7 @@ TARGETS: Mapping[str, Target] = {
         input_type="int8",
         int4={},
         auto="int8",
+        rounds_twice=True,
         reason="Arm's compiler Vela does not accept INT4 and compresses weights itself",
     ),
 }

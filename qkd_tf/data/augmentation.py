@@ -75,7 +75,8 @@ def open_augmentation(
         "use tf.random.stateless_uniform(shape, seed) and the like, not random, numpy.random or tf.random.uniform",
     )
     seeded = not np.array_equal(*found)
-    notes = () if seeded else (f"note: --augment={name} ignores its seed: a picture always becomes the same",)
+    told = f"note: --augment={name} ignores its seed: a picture is changed in the same way every time"
+    notes = () if seeded else (told,)
     return Augmentation(graph, hashlib.sha256(np.stack(found).tobytes()).hexdigest(), notes)
 
 

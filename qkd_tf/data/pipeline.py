@@ -373,7 +373,7 @@ def _require_mixed(examples: Examples, spec: DataSpec) -> None:
     labels = examples.labels_as_read()
     require(
         is_mixed(labels, examples.buffer),
-        f"the {len(labels):,} training images of {spec.name} come sorted by class, and a shuffle buffer of "
+        f"the {len(labels):,} training images of {spec.name} are sorted by class, and a shuffle buffer of "
         f"{examples.buffer:,} sees only some classes at a time; shuffle the set once where it is made, for example its "
         "list of files, with a fixed seed",
     )

@@ -430,8 +430,9 @@ def _line(result: dict) -> str:
     """A phase's outcome for a person."""
     teacher = f", teacher {result['teacher_test_top1']:.2f} %" if "teacher_test_top1" in result else ""
     widths = f" at w{result['weight_bits']}a{result['activation_bits']}" if "weight_bits" in result else ""
-    epoch = f"epoch {result['best_epoch']} of {result['epochs']}"
+    validation = f"(validation {result['best_validation_top1']:.2f} %)"
+    kept = f"epoch {result['best_epoch']} of {result['epochs']} {validation} is kept"
     if not result["best_epoch"]:
-        epoch = f"the student before the phase, which none of {result['epochs']} epochs made better,"
-    kept = f"{epoch} (validation {result['best_validation_top1']:.2f} %)"
-    return f"{result['phase']}{widths}: {kept} is kept; test: student {result['student_test_top1']:.2f} %{teacher}"
+        none_better = f"none of {result['epochs']} epochs was better than the student before the phase"
+        kept = f"{none_better} {validation}, which is kept"
+    return f"{result['phase']}{widths}: {kept}; test: student {result['student_test_top1']:.2f} %{teacher}"

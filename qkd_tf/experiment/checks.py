@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class ExperimentError(ValueError):
-    """A user's mistake, in one line: what came, what was expected, how to fix it."""
+    """A user's mistake, in one line: what was given, what was expected, how to fix it."""
 
     __module__ = "qkd_tf"  # where users find it, and what tracebacks say
 
@@ -29,7 +29,7 @@ def require_known(value: str, known: Iterable[str], what: str) -> None:
 
 
 def require_count(value: int, flag: str, lowest: int = 0, highest: int = 1_000_000, why: str = "") -> None:
-    """Whole numbers have an end, too: TensorFlow's are of 64 bits, and memory is finite."""
+    """Raises ExperimentError unless it is a whole number in range; counts have an upper limit, too."""
     expected = f"{lowest:,} to {highest:,} are possible{why and '; '}{why}"
     require(lowest <= value <= highest, f"--{flag}={value} is out of range; {expected}")
 
@@ -49,7 +49,7 @@ def bit_widths(text: str, name: str) -> tuple[int, int]:
       name: what the user calls it.
 
     Raises:
-      ExperimentError: other text, or widths that there are not.
+      ExperimentError: another form, or impossible bit widths.
     """
     found = re.fullmatch(r"w(\d{1,4})a(\d{1,4})|(\d{1,4})", text)
     if found is None:

@@ -30,7 +30,7 @@ def image_size_of(text: object) -> Size:
 
 @dataclasses.dataclass(frozen=True)
 class DataSpec:
-    """Where images come from and how a training batch is made of them."""
+    """Where images come from, and how a training batch is made from them."""
 
     name: str = dataclasses.field(
         metadata=as_flag(
@@ -51,8 +51,8 @@ class DataSpec:
     )
     image_size: Size = option(
         0,
-        "Size that images are resized to: pixels per side, or height x width as 96x64; 0: the size that they have, "
-        "which must then be one for all.",
+        "Size that images are resized to: pixels per side, or height x width as 96x64; 0: their own size, which "
+        "must then be the same for all.",
     )
     resize: str = option(
         "crop",
@@ -144,7 +144,7 @@ class DataSpec:
         return self.name.startswith(ARRAYS)
 
     def padding(self, height: int, width: int) -> int:
-        """Black pixels around a training picture of so many pixels, from which it is cropped at random."""
+        """Black pixels added around a training picture of this size before the random crop."""
         if self.crop_padding is not None:
             return self.crop_padding
         if self.is_arrays or self.crops_larger:
@@ -158,7 +158,7 @@ class DataSpec:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is done to training pictures that nobody asked for, in a line."""
+        """Notes on what is done to training pictures by default, one per line."""
         if self.horizontal_flip is not None or not self.mirrors:
             return ()
         return (
@@ -168,18 +168,18 @@ class DataSpec:
 
     @property
     def crops_larger(self) -> bool:
-        """Whether resized training images are larger than what is cropped of them."""
+        """Whether resized training images are larger than the crop that is taken from them."""
         return self.size is not None and self.resize == "crop"
 
     @property
     def of_pictures(self) -> list[str]:
-        """Flags that were given and that pictures alone can have."""
+        """Flags that were given and are only for pictures."""
         names = ("image_size", "image_channels", "crop_padding", "horizontal_flip", "skip_broken_images")
         return [name for name in names if getattr(self, name)] + ["resize"] * (self.resize != RESIZES[0])
 
     @property
     def of_signals(self) -> list[str]:
-        """Flags that were given and that signals alone can have."""
+        """Flags that were given and are only for signals."""
         given = {"signals": self.signals, "input_scale": self.input_scale, "input_zero_point": self.input_zero_point}
         return [name for name, value in given.items() if value is not None and value is not False]
 

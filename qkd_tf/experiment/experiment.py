@@ -72,13 +72,13 @@ class Experiment:
         )
         require(
             not self.quantization.finds_bits or all(phase.bits is None for phase in self.training.phases),
-            "--bits=auto and --phase_bits do not go together: widths that are found are those of all phases; leave one "
+            "--bits=auto and --phase_bits cannot be combined: widths that are found are those of all phases; leave one "
             "of them out",
         )
         require(
             self.quantization.ewgs_scale == 0 or self.training.mixed_precision == "float32",
             f"--ewgs_scale={self.quantization.ewgs_scale} and --mixed_precision={self.training.mixed_precision} "
-            "do not go together: activations would be rounded in half precision; leave one of them out",
+            "cannot be combined: activations would be rounded in half precision; leave one of them out",
         )
 
         num_parts = self.training.gradient_accumulation_steps
@@ -89,7 +89,7 @@ class Experiment:
         )
 
     def require_measurable(self) -> None:
-        """Raises ExperimentError where widths are to be found for a student that has learned nothing by then."""
+        """Raises ExperimentError if bit widths are to be found for a student that has learned nothing by then."""
         phases = self.training.phase_names
         require(
             not (self.quantization.finds_bits and self.student.starts_by_chance) or phases[:1] == ["full_precision"],
@@ -114,7 +114,7 @@ class Experiment:
 
     @property
     def notes(self) -> list[str]:
-        """Notes on what is allowed and seldom meant, one per line."""
+        """Notes on what is allowed but rarely intended, one per line."""
         names = [phase.name for phase in self.training.phases]
         before = names[: names.index("full_precision")] if "full_precision" in names else names
         random: list[tuple[str, NetworkSpec | None, list[str]]] = [
@@ -136,7 +136,7 @@ class Experiment:
         return by_chance + of_distillation
 
     def on_images(self, num_train: int) -> "Experiment":
-        """The same experiment on so many training images, with the rates of quantized phases that were left open."""
+        """The same experiment, with learning rates that were not given chosen for `num_train` training images."""
         if not self._has_few(num_train):
             return self
         phases = tuple(
@@ -148,7 +148,7 @@ class Experiment:
         return dataclasses.replace(self, training=dataclasses.replace(self.training, phases=phases))
 
     def notes_on(self, num_train: int) -> list[str]:
-        """What to know of a student that came with weights and is to train on few images, one per line."""
+        """Notes for a student with pretrained weights that trains on few images, one per line."""
         if not self.training.phases or not self._has_few(num_train):
             return []
         about = f"note: {num_train:,} training images are few for a student with pretrained weights: "
@@ -166,9 +166,9 @@ class Experiment:
 
     @property
     def equalized_spread(self) -> float | None:
-        """Spread of a kernel's channels, largest over median, beyond which all kernels get channels of one size.
+        """If in some kernel the largest channel is more than this many times the median one, all kernels are equalized.
 
-        None for never.
+        None: they never are.
         """
         asked = self.quantization.equalize_channels
         if asked == "auto":
@@ -177,7 +177,7 @@ class Experiment:
 
     @property
     def full_precision_origin(self) -> str:
-        """Where the float student that is quantized has its weights from.
+        """Where the weights of the float student come from.
 
         "trained" here; "weights", which came with it; "builder", which may have given it some; or "random".
         """
@@ -189,7 +189,7 @@ class Experiment:
 
     @property
     def teacher_begins(self) -> bool:
-        """Whether the teacher teaches as it came, before any phase full_precision."""
+        """Whether the teacher teaches with the weights that it came with, before any phase full_precision."""
         before = list(itertools.takewhile(lambda name: name != "full_precision", self.training.phase_names))
         trained_here = len(before) < len(self.training.phases) and not (self.teacher and self.teacher.has_weights)
         return self.teacher is not None and any(
@@ -198,7 +198,7 @@ class Experiment:
 
     @property
     def unnamed_weights(self) -> frozenset[str]:
-        """Which of "student" and "teacher" begin with weights of chance that another start need not repeat."""
+        """Which of "student" and "teacher" begin with random weights, which another start may draw differently."""
         networks = {"student": self.student, "teacher": self.teacher}
         return frozenset(
             name for name, network in networks.items() if network and network.is_in_memory and not network.has_weights

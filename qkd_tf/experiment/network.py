@@ -12,7 +12,7 @@ TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY = f"{IN_MEMORY}trained:", f"{IN_MEMORY}un
 
 @dataclasses.dataclass(frozen=True)
 class PixelNormalization:
-    """x = (pixel - mean) / std, pixels 0..255; one value for all channels, or one a channel."""
+    """x = (pixel - mean) / std, for pixels of 0..255; one value for all channels, or one per channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -27,7 +27,7 @@ class PixelNormalization:
 
     @property
     def fits_input(self) -> bool:
-        """Whether one zero point and one scale of an input of 8 bits can be it."""
+        """Whether one zero point and one scale of an 8-bit input can express it."""
         return len(self.mean) == 1 and float(self.mean[0]).is_integer() and 0 <= self.mean[0] < 255
 
 
@@ -36,15 +36,14 @@ class NetworkSpec:
     """A network, its own input normalisation, and where its first weights come from.
 
     Attributes:
-      name: of the zoo; "package.module:builder"; a .keras or .h5 file or a folder (with a "/") that Keras saved; or
-        what a model is called that Python hands over, "in_memory:…".
+      name: a name of the zoo; "package.module:builder"; a .keras or .h5 file or a folder (with a "/") that Keras saved;
+        or "in_memory:…" for a model that Python passed.
       weights: .h5, .keras, .weights.h5 or .npz file; "" for a random start.
-      weights_normalization: the normalisation that its weights, of whatever origin, were trained under; None where
-        nobody said.
+      weights_normalization: the normalisation with which its weights were trained; None if it was not given.
       trust_code: load saved models that bring code of their own, such as a Lambda layer.
-      is_told: a user said the normalisation.
-      reads_signals: a user's own network reads what `normalization` makes of 8 bits, and begins with its own Rescaling
-        or Normalization behind that, if with any.
+      is_told: whether the user gave the normalisation.
+      reads_signals: whether it is a user's own network for signals. It reads the real numbers that `normalization`
+        makes of 8 bits, and may begin with a Rescaling or Normalization of its own.
     """
 
     name: str
@@ -86,15 +85,15 @@ class NetworkSpec:
 
     @property
     def is_own(self) -> bool:
-        """Whether it is a user's, and none of the zoo."""
+        """Whether it is a user's own network, not one of the zoo."""
         return self.is_in_memory or self.is_builder or self.is_saved
 
     @property
     def starts_by_chance(self) -> bool:
-        """Whether its first weights are random; a builder may give it others."""
+        """Whether its first weights are random, unless a builder loads others."""
         return not self.has_weights and not self.is_builder
 
     @property
     def has_weights(self) -> bool:
-        """Whether it comes with weights of an earlier training, as far as can be told."""
+        """Whether it comes with trained weights, as far as we can know."""
         return bool(self.weights) or self.is_saved or self.name.startswith(TRAINED_IN_MEMORY)

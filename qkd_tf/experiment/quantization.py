@@ -19,7 +19,7 @@ UNEVEN_CHANNELS = 3.0
 
 @dataclasses.dataclass(frozen=True)
 class BitsRule:
-    """Bit widths of the layers whose whole name fits a regular expression; None leaves a width as it is."""
+    """Bit widths of the layers whose whole name matches a regular expression; None leaves a width unchanged."""
 
     pattern: str
     weight_bits: int | None = None
@@ -30,7 +30,7 @@ class BitsRule:
         """Reads "block_1_.*=w4a8", "stem=w8" or "logits=a6".
 
         Raises:
-          ExperimentError: another form, no regular expression, or bit widths that there are not.
+          ExperimentError: another form, an invalid regular expression, or impossible bit widths.
         """
         pattern, _, widths = text.rpartition("=")
         found = re.fullmatch(r"(?:w(\d{1,4}))?(?:a(\d{1,4}))?", widths)
@@ -52,12 +52,12 @@ class BitsRule:
 
 @dataclasses.dataclass(frozen=True)
 class QuantizationSpec:
-    """Bit widths and the options of the learned intervals (flags of the same names say more).
+    """Bit widths, and the options of the learned intervals. The flags of the same names explain each.
 
     Attributes:
-      finds_bits: --bits=auto, the kernels' widths are found before they train, and the widths here are the widest.
-      found_bits: those widths once they are found, in the order of the network's kernels: names of layers may be
-        others in another process. A user's rules go before them.
+      finds_bits: --bits=auto: bit widths of kernels are found before training; those given here are the largest.
+      found_bits: the widths that were found, in the order of the network's kernels (names of layers may differ in
+        another process). A user's rules override them.
     """
 
     weight_bits: int = option(4, "Bit width of kernels, 2..8, except of the first and last layer.")
@@ -78,7 +78,7 @@ class QuantizationSpec:
     )
     equalize_channels: str = option(
         "auto",
-        "Scale the channels of kernels to one size before intervals are chosen; BatchNorm takes up the difference. "
+        "Scale the channels of a kernel to equal largest weights before intervals are chosen; BatchNorm undoes it. "
         f"auto: without phases, or if a kernel's largest channel is more than {UNEVEN_CHANNELS:g} times its median "
         "one.",
         choices=EQUALIZATIONS,
@@ -128,11 +128,11 @@ class QuantizationSpec:
 
     @property
     def bits(self) -> tuple[int, int]:
-        """Widths of weights and activations, but for single layers."""
+        """Bit widths of weights and activations, except those of single layers."""
         return self.weight_bits, self.activation_bits
 
     def at(self, bits: tuple[int, int]) -> "QuantizationSpec":
-        """The same at other widths; first and last layer, residual tensors and layers under a rule keep theirs."""
+        """The same with other bit widths; the first and last layer, residual tensors and rules keep theirs."""
         return dataclasses.replace(self, weight_bits=bits[0], activation_bits=bits[1])
 
     @property
@@ -141,9 +141,9 @@ class QuantizationSpec:
 
     @property
     def is_open(self) -> bool:
-        """Whether widths are yet to be found."""
+        """Whether bit widths have still to be found."""
         return self.finds_bits and not self.found_bits
 
     def says_bits_of(self, layer: str) -> bool:
-        """Whether a user's rule says the width of a layer's kernel."""
+        """Whether a user's rule sets the bit width of a layer's kernel."""
         return any(rule.weight_bits is not None and re.fullmatch(rule.pattern, layer) for rule in self.rules)

@@ -9,7 +9,7 @@ from qkd_tf.experiment.option import option
 
 @dataclasses.dataclass(frozen=True)
 class TargetSpec:
-    """What the file is for, as far as it can be told before training."""
+    """What the file is for, as far as it is known before training."""
 
     target: str = option(
         "phone", "Device that the file is for; the pre-flight checks its limits.", choices=list(TARGETS)
@@ -20,8 +20,8 @@ class TargetSpec:
     max_ram_bytes: int = option(0, "Limit of the activations on the target, in bytes; 0: no limit.")
     weight_storage: str = option(
         "auto",
-        "How kernels are counted, and how the export stores them by default. int4 packs kernels of at most 4 bits that "
-        "run no slower for it, int4_all packs all of them. auto is the default of the target.",
+        "How kernels are counted, and how the export stores them by default. int4 packs kernels of at most 4 bits "
+        "that run as fast as in int8, int4_all packs all of them. auto is the default of the target.",
         choices=WEIGHT_STORAGES,
     )
 
@@ -31,7 +31,7 @@ class TargetSpec:
         target = TARGETS[self.target]
         require(
             self.storage == "int8" or self.storage in target.int4,
-            f"--weight_storage={self.weight_storage} and --target={self.target} do not go together: {target.title} "
+            f"--weight_storage={self.weight_storage} and --target={self.target} cannot be combined: {target.title} "
             "takes no such kernels; take int8 or auto",
         )
         for field in ("max_flash_bytes", "max_ram_bytes"):
@@ -39,16 +39,21 @@ class TargetSpec:
 
     @property
     def judge(self) -> str:
-        """The row of ARITHMETICS in which the student counts."""
+        """The row of ARITHMETICS in which the student is evaluated."""
         return TARGETS[self.target].judges[0]
 
     @property
+    def rounds_twice(self) -> bool:
+        """As `Target.rounds_twice`."""
+        return TARGETS[self.target].rounds_twice
+
+    @property
     def packs_more(self) -> bool:
-        """Whether another --weight_storage stores kernels of few bits in fewer bytes there."""
+        """Whether another --weight_storage takes fewer bytes for kernels of few bits on this target."""
         packs = TARGETS[self.target].int4
         return packs.get("int4_all") not in (None, packs.get(self.storage))
 
     @property
     def storage(self) -> str:
-        """What --weight_storage means there: "int8", or a key of `Target.int4`."""
+        """What --weight_storage means for this target: "int8", or a key of `Target.int4`."""
         return TARGETS[self.target].storage(self.weight_storage)

@@ -23,7 +23,7 @@ FEW_PICTURES = 10_000
 
 
 def default_phases(has_teacher: bool) -> list[str]:
-    """Names of the phases where none are given: QKD's, or what is left of them without a teacher."""
+    """Names of the phases if none are given: those of QKD, or without a teacher only self_studying."""
     return ["self_studying", *(TEACHER_PHASES if has_teacher else ())]
 
 
@@ -32,7 +32,7 @@ class PhaseSpec:
     """One entry of --phases: which row of the method, for how many epochs, from which learning rate.
 
     Attributes:
-      rate_is_default: whether the rate was left open, so that the number of images may settle it.
+      rate_is_default: whether no rate was given, so that it may depend on the number of images.
       bits: widths of weights and activations that the student has in this phase; None for the experiment's own.
     """
 
@@ -69,8 +69,8 @@ class TrainingSpec:
         "best",
         "Epoch whose student a phase hands on: the best on validation, or the last. The last is better with a small "
         "validation split, where the best of many epochs is a matter of chance. With best, a student that came with "
-        f"weights and trains on fewer than {FEW_PICTURES:,} images has to get better. Otherwise the phase hands it on "
-        "as it was.",
+        f"weights and trains on fewer than {FEW_PICTURES:,} images is handed on as it was before the phase, unless an "
+        "epoch is better.",
         choices=KEPT_EPOCHS,
     )
     one_cosine: bool = option(
@@ -134,7 +134,9 @@ class TrainingSpec:
         False, "Compile the training step with XLA; for accelerators, slower on CPUs.", section="Accelerators"
     )
     steps_per_execution: int = option(
-        1, "Training steps that run before losses are checked; more save overhead.", section="Accelerators"
+        1,
+        "Training steps in one call of TensorFlow; more save overhead, losses are checked after each call.",
+        section="Accelerators",
     )
     strategy: str = option(
         "default",
@@ -165,8 +167,8 @@ class TrainingSpec:
     )
     freeze_threshold_start: float = option(
         0.0,
-        "Changes of direction per step, in [0, 1], above which a weight is frozen, at the first quantized step; 0: "
-        "never freeze (Nagel et al. 2022: 0.1).",
+        "A weight is frozen if its integer changes direction more often than this, in changes per step in [0, 1]; the "
+        "threshold at the first quantized step; 0: never freeze (Nagel et al. 2022: 0.1).",
         section="Low-bit networks",
     )
     freeze_threshold_end: float = option(
@@ -195,7 +197,7 @@ class TrainingSpec:
 
     @property
     def phase_labels(self) -> list[str]:
-        """What results and messages call the phases: by name; with --phase_bits the second of a name is NAME_2."""
+        """Names of the phases in results and messages; with --phase_bits the second phase of a name is NAME_2."""
         names = self.phase_names
         if all(phase.bits is None for phase in self.phases):
             return names
@@ -204,7 +206,7 @@ class TrainingSpec:
 
     @property
     def bits(self) -> list[tuple[int, int]]:
-        """Widths that phases name, in order, each once."""
+        """Bit widths of the phases, in order, each once."""
         return list(dict.fromkeys(phase.bits for phase in self.phases if phase.bits is not None))
 
     @property
@@ -214,20 +216,20 @@ class TrainingSpec:
 
     @property
     def last_distillation_weight(self) -> float:
-        """Where `distillation_weight` ends."""
+        """The distillation weight at the last step."""
         return self.distillation_weight if self.distillation_weight_end is None else self.distillation_weight_end
 
     def shifts_calibrated_statistics(self, pretrained: frozenset[str]) -> bool:
-        """Whether a calibrated student takes the statistics of full precision, moved by what quantization moves.
+        """Whether a calibrated student gets full precision's BatchNorm statistics, shifted as quantization shifts them.
 
         Args:
-          pretrained: names, of "student" and "teacher", that came with weights, and so with statistics.
+          pretrained: which of "student" and "teacher" came with weights, and so with statistics.
         """
         asked = self.batch_norm_statistics
         return self.batch_norm_batches != 0 and (asked == "shift" or (asked == "auto" and "student" in pretrained))
 
     def shifts_trained_statistics(self, pretrained: frozenset[str], num_train: int) -> bool:
-        """Whether a student in training does, too: "auto" where it trains on few pictures, and so stays near its start.
+        """Whether a student in training gets them, too. With "auto" it does on few pictures: it stays near its start.
 
         Args:
           num_train: training images.
@@ -237,9 +239,9 @@ class TrainingSpec:
         return self.shifts_calibrated_statistics(pretrained) and (asked or by_default)
 
     def may_keep_start(self, pretrained: frozenset[str], num_train: int) -> bool:
-        """Whether a quantized phase may end with the student that it began with, where no epoch validates better.
+        """Whether a quantized phase keeps the student with which it began, unless an epoch is better on validation.
 
-        Few pictures cannot teach a student that came with weights much, and take from it what they do not show.
+        Training on few pictures can cost a student with pretrained weights more than it brings.
 
         Args:
           num_train: training images.
@@ -273,20 +275,20 @@ class TrainingSpec:
         require_known(self.mixed_precision, PRECISIONS, "--mixed_precision")
         require(
             not self.jit_compile or self.mixed_precision == "float32",
-            f"--jit_compile and --mixed_precision={self.mixed_precision} do not go together: "
+            f"--jit_compile and --mixed_precision={self.mixed_precision} cannot be combined: "
             "XLA takes the step as it is written; leave one of them out",
         )
         require_count(self.gradient_accumulation_steps, "gradient_accumulation_steps", 1, why="1 runs a batch whole")
         require(
             self.gradient_accumulation_steps == 1 or self.strategy == "default",
-            f"--gradient_accumulation_steps={self.gradient_accumulation_steps} and --strategy={self.strategy} do not "
-            "go together: several devices already share a batch; leave one of them out",
+            f"--gradient_accumulation_steps={self.gradient_accumulation_steps} and --strategy={self.strategy} cannot "
+            "be combined: several devices already share a batch; leave one of them out",
         )
-        require_count(self.steps_per_execution, "steps_per_execution", 1, why="1 looks at every step")
+        require_count(self.steps_per_execution, "steps_per_execution", 1, why="1 checks the losses after every step")
         require_known(self.strategy, STRATEGIES, "--strategy")
         require(
             not self.jit_compile or self.strategy == "default",
-            f"--jit_compile and --strategy={self.strategy} do not go together: only the step of one "
+            f"--jit_compile and --strategy={self.strategy} cannot be combined: only the step of one "
             "device is compiled (a TPU compiles its step anyway); leave one of them out",
         )
         require_count(self.checkpoint_every_steps, "checkpoint_every_steps", why="0 saves only at the end of epochs")

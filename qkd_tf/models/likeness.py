@@ -82,7 +82,7 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
     difference = _difference(got, expected, is_probability)
     if not difference <= tolerance:
         raise ExperimentError(
-            f"the {subject.role} {subject.given.name} would train as another network: on {len(images)} pictures "
+            f"the {subject.role} {subject.given.name} would train as a different network: on {len(images)} pictures "
             f"{'probabilities' if is_probability else 'logits'} differ by {difference:.3g}, rounding explains "
             f"{tolerance:g}; "
             f"{_where_they_part(subject, images[:BATCH], tolerance)}"

@@ -155,7 +155,7 @@ def _taking_over(name: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ExperimentError(f"{name} cannot be taken over: {error}") from error
+        raise ExperimentError(f"{name} cannot be used: {error}") from error
 
 
 def _copy(model: tf_keras.Model) -> tf_keras.Model:

@@ -58,6 +58,7 @@ def write(
     splits: Splits,
     folder: RunFolder,
     judge: str = "litert",
+    rounds_twice: bool = False,
     onlooker: Callable[[tf.Tensor, tf.Tensor], None] = lambda images, labels: None,
 ) -> HandedOver:
     """Puts the student on integer steps and writes `folder.handoff`, whole or not at all:
@@ -80,12 +81,14 @@ def write(
 
     Args:
       judge: row of ARITHMETICS in which the file is going to be judged.
+      rounds_twice: as `Target.rounds_twice` of its device.
       onlooker: is shown each batch of the test split, pixels [n, H, W, C] and labels [n].
 
     Raises:
       OSError: it cannot be written; the handoff of before is kept.
       ExperimentError: TensorFlow does not compute whole numbers exactly on this machine.
     """
+    put_on_integer_steps(student, rounds_twice)
     with durable.whole_folder(folder.handoff) as target:
         return HandedOver(student, _write(student, splits, target, judge, onlooker))
 
@@ -93,7 +96,6 @@ def write(
 def _write(
     student: QuantizedStudent, splits: Splits, target: pathlib.Path, judge: str, onlooker: Callable
 ) -> StudentAccuracy:
-    put_on_integer_steps(student)
     saved = student.float_copy()
     integers, weight_params = {}, {}
     for name, quantized in student.weights.items():

@@ -41,7 +41,7 @@ class Run:
 
     @property
     def results(self) -> dict:
-        """What results.json tells.
+        """The contents of results.json.
 
         Raises:
           ExperimentError: the run is not finished, or the file was changed.
@@ -53,7 +53,7 @@ class Run:
 
     @property
     def student_top1(self) -> float:
-        """Top-1 of the student on the test set, in percent, computed in the integers of the runtime that judges."""
+        """Top-1 of the student on the test set, in percent, computed in the integers of the target's judge."""
         return self.results["student_test_top1"]
 
     @property
@@ -80,8 +80,8 @@ class Run:
     def model(self) -> tf_keras.Model:
         """The trained student: pixels [N, H, W, C], 0 to 255, to logits [N, K] float32.
 
-        Kernels and tensors lie on their grids, so it computes what the file does, in floating point. For a float model
-        of standard layers, whose kernels are rounded and whose tensors are not, load handoff/student.keras.
+        Kernels and tensors are quantized, so it computes in floating point what the file computes in integers. For a
+        float model of standard layers, with rounded kernels but without quantized tensors, load handoff/student.keras.
 
         Raises:
           ExperimentError: the run is not finished, or its handoff was changed.
@@ -94,7 +94,7 @@ class Run:
 
     @property
     def tflite(self) -> pathlib.Path:
-        """The file that `tflite_export.export` wrote and proved; with several targets, that of the first.
+        """The file that `tflite_export.export` wrote and verified; with several targets, that of the first.
 
         Raises:
           ExperimentError: there is none yet, or it was refused.

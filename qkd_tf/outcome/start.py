@@ -98,7 +98,7 @@ class Look:
         )
         require(
             top1 > near_chance(most_frequent),
-            f"{seen}, always giving the same class on {most_frequent:.2f} %; {remedy}",
+            f"{seen}, while always giving the same class is right on {most_frequent:.2f} %; {remedy}",
         )
         require(top1 >= student - POINTS_BELOW, f"{seen}, the student before training on {student:.2f} %; {remedy}")
 

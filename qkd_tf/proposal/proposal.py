@@ -16,7 +16,7 @@ from qkd_tf.proposal.survey import opened, surveyed
 BITS = {
     "phone": "a phone's file stores each weight in a byte, so fewer bits do not make it smaller",
     "microcontroller": "up to 4 bits two weights share a byte of flash",
-    "ethos_u": "Arm's compiler compresses weights the better, the fewer bits they have",
+    "ethos_u": "Arm's compiler compresses weights of fewer bits better",
 }
 
 
@@ -42,7 +42,7 @@ def propose(draft: Draft) -> Proposal:
       draft: with student, dataset and run_dir.
 
     Raises:
-      ExperimentError: a set, or a network, that cannot be used, or networks and data that do not go together.
+      ExperimentError: a set, or a network, that cannot be used, or networks and data that cannot be combined.
     """
     _choose_bits(draft)
     choose_test(draft)

@@ -8,19 +8,19 @@ from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import NetworkLook
 
 FEWEST_STEPS = 16  # that an epoch should have
-SMALLEST_BATCH = 8  # BatchNorm statistics of fewer are mostly chance
+SMALLEST_BATCH = 8  # BatchNorm statistics of fewer are largely chance
 # Steps of an epoch up to which the default epochs are taken. With more of them a phase takes as many steps in fewer
 # epochs, down to a tenth: what configs/ have on CIFAR-10, for which the defaults are.
 FULL_STEPS, SMALLEST_SHARE = 33, 0.1
 ROOM = 4 << 30  # bytes of what a step keeps for its gradients
 COPIES = 3  # of each tensor: in float, on its grid, and its gradient
 FLOAT_BYTES = 4
-FEW_VALIDATION = 100  # pictures, of which the best of many epochs is mostly chance
+FEW_VALIDATION = 100  # pictures, of which the best of many epochs is largely chance
 PHASES = {
     "full_precision": "full_precision trains in float what is not trained yet",
     "self_studying": "self_studying trains the student at few bits",
     "co_studying": "co_studying trains student and teacher together",
-    "tutoring": "tutoring trains the student under the teacher, which then stays as it is",
+    "tutoring": "tutoring trains the student with the teacher, which no longer changes",
 }
 
 
@@ -57,7 +57,7 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
     if student.has_untrained_file:
         number |= {"self_studying": epochs(["full_precision"], steps)[0]} if "self_studying" in names else {}
         notes = _choose_first_training(draft, student)
-    why = f"Epochs of each phase, {steps:,} steps each: more mostly bring accuracy, fewer a first file sooner."
+    why = f"Epochs of each phase, {steps:,} steps each: more usually bring accuracy, fewer give a first file sooner."
     draft.choose("epochs", [str(number[name]) for name in names], why)
     if source.validation.num_examples < FEW_VALIDATION and not student.is_trained:  # which has to get better
         why = f"{source.validation.num_examples} validation examples are too few to choose the best epoch."
@@ -72,7 +72,7 @@ def _choose_first_training(draft: Draft, student: NetworkLook) -> list[str]:
     draft.choose("batch_norm_statistics", "batches", why)
     return [
         f"note: {student.name} is not trained yet, so it trains at few bits from scratch; training in float first is "
-        "mostly better: train it in Keras, or give its builder, --student=package.module:builder"
+        "usually better: train it in Keras, or give its builder, --student=package.module:builder"
     ]
 
 

@@ -11,6 +11,8 @@ Rounding it at export alone would make the file another network than the one tha
   would be several percent off.
 * Its LEAKY_RELU does the same, with another number of 256ths for what is negative.
 * The slopes of a PRELU are integers of 8 bits with one scale.
+* TensorFlow Lite for Microcontrollers and NPUs bring a sum to the steps of an output in two roundings. At few bits the
+  first one lifts what a ReLU reads by up to a quarter of a step: `lift_by_rounding_twice`, which biases take off.
 """
 
 import numpy as np
@@ -27,11 +29,15 @@ RATIO_STEPS = 256
 TIE_SHADE = 2.0**-20
 
 
-def put_on_integer_steps(student: QuantizedStudent) -> None:
-    """Moves intervals of requantized tensors, then slopes and biases, to what integer operators can hold."""
+def put_on_integer_steps(student: QuantizedStudent, rounds_twice: bool = False) -> None:
+    """Moves intervals of requantized tensors, then slopes and biases, to what integer operators can hold.
+
+    Args:
+      rounds_twice: as `Target.rounds_twice` of the device that the student is for.
+    """
     round_requantizations(student)
     round_slopes(student)
-    round_biases(student)
+    round_biases(student, rounds_twice)
 
 
 def round_requantizations(student: QuantizedStudent) -> None:
@@ -138,11 +144,14 @@ def _params_read(layer, student: QuantizedStudent) -> TensorQuantParams:
     return student.outputs[name].params() if name in student.outputs else student.pixels[1]
 
 
-def round_biases(student: QuantizedStudent) -> None:
+def round_biases(student: QuantizedStudent, rounds_twice: bool = False) -> None:
     """Moves each folded bias of the float and the quantized student to its nearest integer step.
 
     The change goes into the layer's own bias, or into beta of the BatchNormalization after it. A
     channel whose steps are too small for the bias to fit int32 is left alone; export deals with it.
+
+    Args:
+      rounds_twice: take off what two roundings add, before the nearest step is chosen.
     """
     student.copy_weights_to_plain()
     scales = {name: quantized.params().scale for name, quantized in student.outputs.items()}
@@ -153,22 +162,58 @@ def round_biases(student: QuantizedStudent) -> None:
         step = np.float64(scales[producer(parent).name]) * np.float64(quantized.params().scale)
         step /= 2**quantized.grid.weight_shift
         following = layer.outbound_nodes[0].outbound_layer if layer.outbound_nodes else None
+        output = _output(student, layer).params()
+        lifted = rounds_twice and output.grid.qmin == 0
         if isinstance(following, tf_keras.layers.BatchNormalization):
-            _round_beta(following, layer, step)
+            _round_beta(following, layer, step, output.scale if lifted else None)
         elif layer.use_bias:
             bias = layer.bias.numpy().astype(np.float64)
-            layer.bias.assign(_nearest(bias, np.full_like(bias, step)))
+            steps = np.full_like(bias, step)
+            wanted = bias - lift_by_rounding_twice(steps, output.scale) if lifted else bias
+            layer.bias.assign(_nearest(wanted, steps, bias))
     student.copy_weights_from_plain()
 
 
-def _round_beta(batch_norm, layer, step: float) -> None:
-    """beta such that beta + a * (bias - mean) is a multiple of step * |a|, a = gamma / sqrt(variance + epsilon)."""
+def lift_by_rounding_twice(step: np.ndarray, interval: float) -> np.ndarray:
+    """How far two roundings lift a sum that is not negative, before it is brought to an output's steps.
+
+    With step / interval = m * 2^-s and m in [0.5, 1), a sum of n steps becomes round(round(n * m) / 2^s). What lies up
+    to half of 2^-s output steps below a rounding edge goes over it, so sums act as if they were larger by that much.
+    For s < 1 nothing is divided, and for large s it is nothing. A signed output has no such lift: what is negative is
+    rounded away from 0, too.
+
+    Args:
+      step: of the sums of each channel, positive.
+      interval: of the output.
+
+    Returns:
+      The lift in real numbers, of the shape of `step`.
+    """
+    exponent = np.frexp(step / np.float64(interval))[1]
+    return np.where(exponent < 0, np.ldexp(0.5 * np.float64(interval), np.minimum(exponent, 0)), 0.0)
+
+
+def _output(student: QuantizedStudent, layer) -> QuantizedTensor:
+    """The quantized tensor that a layer and what is folded into it make."""
+    while layer.name not in student.outputs:
+        layer = layer.outbound_nodes[0].outbound_layer
+    return student.outputs[layer.name]
+
+
+def _round_beta(batch_norm, layer, step: float, lifts_to: float | None) -> None:
+    """beta such that beta + a * (bias - mean) is a multiple of step * |a|, a = gamma / sqrt(variance + epsilon).
+
+    Args:
+      lifts_to: interval of the output whose lift is taken off; None for none.
+    """
     bias = layer.bias.numpy() if layer.use_bias else np.zeros(layer.output_shape[-1])
     a, folded = batch_norm_of(batch_norm).affine(bias)
-    batch_norm.beta.assign(batch_norm.beta.numpy() + (_nearest(folded, step * np.abs(a)) - folded))
+    steps = step * np.abs(a)
+    wanted = folded if lifts_to is None else folded - lift_by_rounding_twice(steps, lifts_to)
+    batch_norm.beta.assign(batch_norm.beta.numpy() + (_nearest(wanted, steps, folded) - folded))
 
 
-def _nearest(bias: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """The multiple of `step` nearest to `bias`; `bias` itself where that is no int32."""
+def _nearest(bias: np.ndarray, step: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """The multiple of `step` nearest to `bias`; `otherwise` where that is no int32."""
     fits = np.abs(bias) < step * INT32_MAX
-    return np.where(fits, np.round(bias / np.where(fits, step, 1.0)) * step, bias)
+    return np.where(fits, np.round(bias / np.where(fits, step, 1.0)) * step, otherwise)

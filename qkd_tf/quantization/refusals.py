@@ -82,7 +82,7 @@ def _layer_problems(graph: LayerGraph, layer) -> list[str]:
     if isinstance(layer, _layers.Rescaling):
         (source,) = graph.parents[layer.name]
         if not isinstance(graph.by_name[source], _layers.InputLayer) or len(graph.consumers[source]) > 1:
-            found.append("must be the one reader of the network's input: it normalises the pixels")
+            found.append("must be the only layer that reads the network's input, because it normalises the pixels")
     if graph.role(layer.name) == "fold":
         chain = graph.operator(layer.name)
         root, before = graph.by_name[chain[0]], [graph.by_name[n] for n in chain[:-1]]
@@ -90,7 +90,7 @@ def _layer_problems(graph: LayerGraph, layer) -> list[str]:
             if len(before) != 1 or role(root) != "compute" or activation_name(root) != "linear":
                 found.append("does not directly follow a convolution or Dense layer, so it cannot be folded")
             if not layer.center:
-                found.append("has no beta, which takes up the rounding of the bias; use center=True")
+                found.append("has no beta, which is needed for the rounding of the bias; use center=True")
         if any(len(graph.consumers[b.name]) > 1 for b in before):
             found.append(f"reads {before[-1].name}, whose output is read elsewhere too; it cannot be folded")
     return found

@@ -41,7 +41,7 @@ REMEDIES: Mapping[str, str] = {
 def unsupported(model: tf_keras.Model) -> dict[str, str]:
     """Layer name -> what the layer is and what to do, for each layer that has no place in an integer .tflite."""
     told = {node.layer.name: what for node in calls(model) if (what := _refusal(node))}
-    in_training = "is called with training=True, which a file cannot be; leave the argument out"
+    in_training = "is called with training=True, but a file only runs inference; leave the argument out"
     return told | {layer.name: in_training for layer in called_in_training(model)}
 
 
@@ -56,7 +56,7 @@ def _refusal(node) -> str:
     if told := one_axis.problem(node):
         return told
     if kind is _layers.Permute and not _keeps_order(node):
-        return f"reorders its input by {layer.dims}, which no operator here does; store the data in that order"
+        return f"reorders its input by {layer.dims}, which no supported operator does; store the data in that order"
     if has_constants(node):
         return "reads a constant beside tensors of the graph; make it a bias, or Rescaling on pixels"
     function = activation_name(layer)

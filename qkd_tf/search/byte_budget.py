@@ -57,7 +57,7 @@ class ByteBudget:
         if chosen is None:
             fewest = self.other_bytes + sum(min(option.size for option in options) for options in items)
             raise ExperimentError(
-                f"--{self.flag}={self.num_bytes} is too little: the fewest of these bits need {fewest:,.0f} bytes; "
-                "allow fewer bits in --try_bits, or more bytes (--target decides which widths save bytes in a file)"
+                f"--{self.flag}={self.num_bytes} is too little: even the fewest of these bits need {fewest:,.0f} "
+                "bytes; allow fewer bits in --try_bits, or more bytes (--target decides which widths save bytes)"
             )
         return {layer: tried[index][0] for (layer, tried), index in zip(choices.items(), chosen, strict=True)}

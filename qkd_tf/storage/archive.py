@@ -52,7 +52,7 @@ def open_npz(path: pathlib.Path, kinds: str = NUMBERS) -> Arrays:
     _check_members(archive)
     for name in archive.namelist():
         if not name.endswith(".npy"):
-            raise ValueError(f"{name!r} in it is no array")
+            raise ValueError(f"{name!r} in it is not an array")
         _check_header(archive, name, kinds)
     return Arrays(archive, {name.removesuffix(".npy"): name for name in archive.namelist()})
 

@@ -54,7 +54,7 @@ def read_json(path: pathlib.Path) -> dict:
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise DamageError(f"{path} is not the JSON object that was written") from None
     if digest != _digest_of(value):
-        raise DamageError(f"{path} was changed after it was written: its SHA-256 is another")
+        raise DamageError(f"{path} was changed after it was written: its SHA-256 differs")
     return value
 
 
@@ -98,7 +98,7 @@ def check(folder: pathlib.Path) -> None:
     """
     manifest = folder / MANIFEST
     if not manifest.is_file():
-        raise DamageError(f"{folder} has no {MANIFEST}: it was never finished, or is of another version")
+        raise DamageError(f"{folder} has no {MANIFEST}: it was never finished, or another version of qkd_tf wrote it")
     files = read_json(manifest).get("files")
     if not isinstance(files, dict) or not files:
         raise DamageError(f"{manifest} lists no files")
@@ -106,7 +106,7 @@ def check(folder: pathlib.Path) -> None:
         if not (folder / name).is_file():
             raise DamageError(f"{folder} lacks {name}")
         if digest(folder / name) != expected:
-            raise DamageError(f"{folder / name} was changed after it was written: its SHA-256 is another")
+            raise DamageError(f"{folder / name} was changed after it was written: its SHA-256 differs")
 
 
 def digest(path: pathlib.Path) -> str:

@@ -116,7 +116,8 @@ def run(
             print(note)
         if devices.is_chief:
             reference = diagnosis.Reference(student, experiment.full_precision_origin)
-            handed_over = handoff.write(student, splits, folder, experiment.target.judge, reference.look)
+            device = experiment.target
+            handed_over = handoff.write(student, splits, folder, device.judge, device.rounds_twice, reference.look)
             print(f"test top-1 as the file computes it: {handed_over.accuracy}")
             facts = diagnosis.write(handed_over, reference, folder)
             results.write(folder, experiment, splits, handed_over, phases, facts, prepared.proof, look.found)

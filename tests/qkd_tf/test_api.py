@@ -277,7 +277,7 @@ def test_training_habits_of_the_user_and_a_callback_that_ends_it(tmp_path, monke
     (folder,) = (tmp_path / "runs").iterdir()
     told = capsys.readouterr().out
     assert re.fullmatch(r"sequential_w4a4_\d{8}-\d{6}", folder.name) and f"run folder: runs/{folder.name};" in told
-    assert "note: it trains self_studying, the default of --phases without a teacher" in told
+    assert "note: the run trains self_studying, the default of --phases without a teacher" in told
     went_on = fit(folder, callbacks=[chatty], **habits)
     in_peace = fit(None, **habits)
     assert in_peace.path != folder
@@ -390,7 +390,7 @@ def teach(run_dir, teacher, **options):
 def test_weak_teacher_stops_the_run_in_a_line_and_a_flag_lets_it_pass(tmp_path, transferred, weak, cut):
     """At 6352718 it taught, and nothing was said."""
     if weak == "chance":
-        teacher, student, told = network(8), network(), "always giving the same class on"
+        teacher, student, told = network(8), network(), "while always giving the same class is right on"
     else:
         teacher, student, told = half_blind(transferred), transferred, "the student before training on"
     with pytest.raises(

@@ -164,7 +164,7 @@ def test_widths_that_are_to_be_found_are_at_most_8_bits_and_the_flag_file_finds_
 def test_widths_cannot_be_found_without_a_budget_nor_beside_those_that_are_given(parse):
     assert "--bits=auto needs a budget; give --max_flash_bytes=N" in complaint(parse, *SMALL, "--bits=auto")
     told = complaint(parse, *SMALL, *AUTO, "--weight_bits=4")
-    assert told == "--bits=auto and --weight_bits=4 say the same thing; leave one of them out"
+    assert told == "--bits=auto and --weight_bits=4 both set bit widths; leave one of them out"
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_storage_is_one_that_the_target_has(parse, target, storage, holds):
     if holds:
         assert parse(*arguments).target.storage == storage
     else:
-        assert f"--weight_storage={storage} and --target={target} do not go together" in complaint(parse, *arguments)
+        assert f"--weight_storage={storage} and --target={target} cannot be combined" in complaint(parse, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_phases_and_epochs_that_are_left_open_are_settled_and_told(parse, argume
     assert {phase.name: phase.epochs for phase in experiment.training.phases} == lengths
     is_told = not any(argument.startswith("--epochs") for argument in arguments)  # else the user knows
     told = ", ".join(f"{name} for {epochs} epochs" if is_told else name for name, epochs in lengths.items())
-    assert flags.notes() == ([f"note: it trains {told}, the default of {note}"] if note else [])
+    assert flags.notes() == ([f"note: the run trains {told}, the default of {note}"] if note else [])
     lines = flags.flag_lines()  # another version may have other defaults
     assert {f"--phases={','.join(lengths)}", f"--epochs={','.join(map(str, lengths.values()))}"} <= set(lines)
 
@@ -283,7 +283,7 @@ def test_a_users_mistake_is_one_line(parse, argument, part):
 
 def test_bits_and_one_of_the_flags_that_it_stands_for_are_refused(parse):
     told = complaint(parse, *SMALL, "--bits=4", "--activation_bits=8")
-    assert told == "--bits=4 and --activation_bits=8 say the same thing; leave one of them out"
+    assert told == "--bits=4 and --activation_bits=8 both set bit widths; leave one of them out"
 
 
 def test_run_dir_must_be_given(parse):

@@ -126,7 +126,7 @@ def test_suggestion_is_the_least_loss_that_has_room(num_bytes, expected):
 
 def test_a_budget_that_no_width_reaches_is_refused():
     with pytest.raises(
-        ExperimentError, match="--max_weight_bytes=100 is too little: the fewest of these bits need 782 bytes"
+        ExperimentError, match="--max_weight_bytes=100 is too little: even the fewest of these bits need 782 bytes"
     ):
         sensitivity.suggest(ROWS, TRAINED, budget(100))
 

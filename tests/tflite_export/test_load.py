@@ -118,7 +118,8 @@ def test_changed_file_is_named_in_one_line(folder, name, spoil):
 
 def test_handoff_without_a_manifest_is_refused(folder):
     (folder / durable.MANIFEST).unlink()
-    with pytest.raises(ExportError, match="has no manifest.json: it was never finished, or is of another version; run"):
+    told = "has no manifest.json: it was never finished, or another version of qkd_tf wrote it; run"
+    with pytest.raises(ExportError, match=told):
         load_handoff(folder)
 
 

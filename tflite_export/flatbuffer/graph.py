@@ -35,7 +35,7 @@ class Tensor:
     def integers(self) -> np.ndarray:
         """The data of a constant; ValueError for an activation."""
         if self.data is None:
-            raise ValueError(f"tensor {self.name} is no constant")
+            raise ValueError(f"tensor {self.name} is not a constant")
         return self.data
 
     @property

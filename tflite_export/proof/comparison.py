@@ -75,7 +75,7 @@ def not_handed_over(found: IntegerGraph, handoff: Handoff) -> list[str]:
         tensor = found.tensors.get(name)
         if tensor is None or tensor.scales.tolist() != [params.scale] or tensor.zero_point != params.zero_point:
             lines.append(
-                f"tensor {name} has not the scale {params.scale} and zero point {params.zero_point} of training"
+                f"tensor {name} does not have the scale {params.scale} and zero point {params.zero_point} of training"
             )
     return lines
 

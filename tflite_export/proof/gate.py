@@ -1,4 +1,4 @@
-"""What a file has to reach, and a line for each thing that it lacks."""
+"""What a file has to achieve, and a line for each requirement that it misses."""
 
 import dataclasses
 import math
@@ -14,9 +14,9 @@ ROUNDING = 1e-9  # percent; shares of the same images are equal in spite of floa
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
-    """The accuracy that a file must reach, beside having every predicted integer.
+    """The accuracy that a file must reach. In addition, every integer must be the predicted one.
 
-    The file is compared with the quantized student in floating point, on the runtime that judges. It is refused if its
+    On the target's judge, the file is compared with the quantized student in floating point. It is refused if its
     top-1 is more than `max_top1_difference` points lower, and if two equally good networks would differ this much with
     a probability below `min_accuracy_p`. `accuracy` has the test.
     """
@@ -34,13 +34,13 @@ def shortfalls(name: str, row: dict, judge: str, gate: Gate) -> list[str]:
     """A line for each demand of the gate that a runtime does not meet."""
     if "not_run" in row:
         if name == judge:
-            return [f"{name} has to judge the file and did not run it: {row['not_run']}"]
+            return [f"{name} must run the file, because it is the judge, and did not: {row['not_run']}"]
         return [] if absence(name) else [row["not_run"]]
     lines, found = [], row["accuracy"]
     if name == judge and gate.finds_worse(found):
         lines.append(
-            f"{name}: top-1 is {found['top1']:.2f} %, which is not by chance below the student's "
-            f"{found['student_top1']:.2f} % in floating point: of {found['num_images']:,} images "
+            f"{name}: top-1 is {found['top1']:.2f} %, which is below the student's "
+            f"{found['student_top1']:.2f} % in floating point by more than chance: of {found['num_images']:,} images "
             f"{found['only_student_right']:,} are right only there and {found['only_file_right']:,} only in the file, "
             f"p = {found['p']:.2g}; at least {gate.min_accuracy_p:g} is required"
         )

@@ -145,7 +145,8 @@ def remarks(rows: dict, judge: str, target: Target, num_images: int) -> list[str
         found = row["accuracy"]
         lines.append(
             f"top-1 is {found['student_top1'] - found['top1']:.2f} points below the student's in floating point; "
-            f"{found['num_images']:,} images are too few to tell whether by chance (p = {found['p']:.2g}), test on more"
+            f"{found['num_images']:,} images are too few to tell whether this is chance (p = {found['p']:.2g}); "
+            "test on more"
         )
     if row["arithmetic"] != "litert" and "not_run" not in row:
         found = row["accuracy"]

@@ -102,7 +102,7 @@ def references(ends) -> list[list]:
 def _reference(history: list) -> list:
     layer, call, output = history
     if not (isinstance(layer, str) and all(isinstance(number, int) and number >= 0 for number in (call, output))):
-        raise TypeError(f"{str(history)[:80]} is no tensor")
+        raise TypeError(f"{str(history)[:80]} is not a tensor")
     return [layer, call, output]
 
 
@@ -191,7 +191,7 @@ READERS: Mapping[str, Callable] = {
 def _call(node: Mapping, where: Part) -> dict:
     """Arguments of a call.
 
-    `training` is mostly a layer's default, which Keras 3 writes down and overrides whenever a model is called. What its
+    `training` is usually a layer's default, which Keras 3 stores and overrides whenever a model is called. What its
     user wrote, and tf_keras goes by, is False of a BatchNormalization or of a model, as in `base(x, training=False)`.
     """
     kwargs = {key: value for key, value in node["kwargs"].items() if value is not None}

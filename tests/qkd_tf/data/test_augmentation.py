@@ -37,7 +37,7 @@ def test_function_gets_whole_batches_of_bytes_and_a_seed_of_two():
         return images
 
     assert look(augment).notes == (
-        "note: --augment=in_memory:mine ignores its seed: a picture always becomes the same",
+        "note: --augment=in_memory:mine ignores its seed: a picture is changed in the same way every time",
     )
     assert set(seen) == {("uint8", (8, *SHAPE), "int32", (2,))}
 

@@ -88,7 +88,7 @@ def test_few_pictures_have_to_make_a_pretrained_student_better(
     (result,) = trainer.run()
     assert (result["best_epoch"], result["best_validation_top1"]) == (best, last)
     assert_same_bits(values(trainer._student.model), seen[best])
-    told = "the student before the phase, which none of 2 epochs made better, (validation 80.00 %) is kept"
+    told = "none of 2 epochs was better than the student before the phase (validation 80.00 %), which is kept"
     assert (told in capsys.readouterr().out) == (best == 0)
 
 

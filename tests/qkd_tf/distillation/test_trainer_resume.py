@@ -96,7 +96,7 @@ def test_killed_run_goes_on_from_the_middle_of_an_epoch(tmp_path, capsys, monkey
         path = tmp_path / "run" / "checkpoints" / "phase0_epoch1_step2" / "state.index"
         path.write_bytes(path.read_bytes()[:-9])
     assert_goes_on_to_the_same_bits(tmp_path / "run", make_run, dropped, **options)
-    told = "state.index was changed after it was written: its SHA-256 is another; resuming from phase0_epoch1_step0"
+    told = "state.index was changed after it was written: its SHA-256 differs; resuming from phase0_epoch1_step0"
     assert (told in capsys.readouterr().out) == ("steps_per_execution" in options)
 
 

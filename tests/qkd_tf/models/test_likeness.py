@@ -43,7 +43,8 @@ def refusal(subject, images=None):
     with pytest.raises(ExperimentError) as caught:
         likeness.prove(subject, pictures() if images is None else images)
     message = str(caught.value)
-    assert "\n" not in message and message.startswith(f"the {subject.role} user would train as another network: on ")
+    assert message.startswith(f"the {subject.role} user would train as a different network: on ")
+    assert "\n" not in message
     return message
 
 

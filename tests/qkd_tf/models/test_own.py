@@ -275,9 +275,7 @@ def test_files_of_keras_3_are_models_and_weights(tmp_path, of_keras_3, ending):
 
 def test_weights_that_do_not_fit_a_model_of_keras_3_are_one_line(tmp_path, of_keras_3):
     of_keras_3(SHAPE, 6).save_weights(path := tmp_path / "six.weights.h5")
-    with pytest.raises(
-        ExperimentError, match=r"six.weights.h5 cannot be taken over: .*a Dense, .*\(4, 5\) is expected"
-    ):
+    with pytest.raises(ExperimentError, match=r"six.weights.h5 cannot be used: .*a Dense, .*\(4, 5\) is expected"):
         own.build(network("mine:build", weights=str(path)), SHAPE, 5)
     with pytest.raises(ExperimentError, match="weights file absent.weights.h5 does not exist"):
         own.build(network("mine:build", weights="absent.weights.h5"), SHAPE, 5)
@@ -286,13 +284,11 @@ def test_weights_that_do_not_fit_a_model_of_keras_3_are_one_line(tmp_path, of_ke
 def test_what_is_not_taken_over_of_keras_3_is_one_line(tmp_path, of_keras_3):
     import keras
 
-    with pytest.raises(ExperimentError, match="mine:subclassed cannot be taken over: it is a model of Keras 3, a Net"):
+    with pytest.raises(ExperimentError, match="mine:subclassed cannot be used: it is a model of Keras 3, a Net"):
         own.build(network("mine:subclassed"), SHAPE, 5)
     pixels = keras.Input(SHAPE)
     x = keras.layers.Lambda(lambda x: x, name="mine")(keras.layers.Flatten()(pixels))
     keras.Model(pixels, keras.layers.Dense(5)(x)).save(tmp_path / "code.keras")
     for trusted in (False, True):  # the file's code is for Keras 3, and runs in no case
-        with pytest.raises(
-            ExperimentError, match="code.keras cannot be taken over: .*layer mine, a Lambda, is not conv"
-        ):
+        with pytest.raises(ExperimentError, match="code.keras cannot be used: .*layer mine, a Lambda, is not conv"):
             own.build(network(str(tmp_path / "code.keras"), trust_code=trusted), SHAPE, 5)

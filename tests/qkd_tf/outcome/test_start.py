@@ -78,9 +78,9 @@ CHANCE = 46.0  # 40 + 0.1 * 60
         (89, 100, "the student before training on 100.00 %"),
         (70, 81, "the student before training on 81.00 %"),
         (47, 20, None),
-        (46, 20, "always giving the same class on 40.00 %"),
-        (40, 20, "always giving the same class on 40.00 %"),
-        (0, 0, "always giving the same class on 40.00 %"),
+        (46, 20, "while always giving the same class is right on 40.00 %"),
+        (40, 20, "while always giving the same class is right on 40.00 %"),
+        (0, 0, "while always giving the same class is right on 40.00 %"),
     ],
 )
 def test_teacher_that_teaches_is_above_chance_and_near_its_student(look, teacher, student, refused):

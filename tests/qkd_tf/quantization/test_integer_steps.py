@@ -1,6 +1,8 @@
 """Folded biases, worked out anew from BatchNormalization's variables, and ratios of requantization."""
 
 import itertools
+import math
+from fractions import Fraction
 
 import hypothesis
 import hypothesis.strategies as st
@@ -8,11 +10,14 @@ import numpy as np
 import pytest
 from tf_keras import layers
 
+from qkd_tf.contract.fixed_point import multiply_rounding_twice, quantize_multiplier
 from qkd_tf.contract.grid import activation_params, pixel_grid, signed_grid, unsigned_grid
 from qkd_tf.experiment import ExperimentError, QuantizationSpec
+from qkd_tf.quantization import integer_steps
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.integer_steps import (
     TIE_SHADE,
+    lift_by_rounding_twice,
     ratio_in_256ths,
     round_biases,
     round_requantizations,
@@ -107,6 +112,48 @@ def test_every_folded_bias_is_a_whole_number_of_steps_at_most_half_a_step_away(s
         moved.append(np.abs(after - before[layer]) / steps_of(student, layer, tensor, factor))
         assert moved[-1].max() <= 0.5 + 2e-3, layer
     assert np.concatenate(moved).max() > 0.25  # there was something to round
+
+
+@hypothesis.given(st.integers(0, 2**20), st.floats(2.0**-20, 0.99))
+def test_two_roundings_are_one_of_a_sum_that_is_larger_by_the_lift(total, ratio):
+    """Of what is not negative, and not only on average: floors of floors are floors."""
+    fixed, shift = quantize_multiplier(ratio)
+    exact = Fraction(int(fixed), 2**31) * Fraction(2) ** int(shift)  # the ratio that the runtime has
+    lift = Fraction(float(lift_by_rounding_twice(np.array(float(exact)), 1.0)))
+    twice = multiply_rounding_twice(np.array([total]), fixed, shift)
+    assert twice[0] == math.floor(total * exact + lift + Fraction(1, 2))
+
+
+@pytest.mark.parametrize(
+    "step, lift",
+    [
+        (1.0, 0.0),
+        (0.5, 0.0),
+        (0.499, 0.25),
+        (0.25, 0.25),
+        (0.249, 0.125),
+        (0.13, 0.125),
+        (0.125, 0.125),
+        (0.01, 0.5**7),
+    ],
+)
+def test_lift_is_half_of_what_the_second_rounding_divides_by(step, lift):
+    np.testing.assert_allclose(lift_by_rounding_twice(np.array([2.0 * step]), 2.0), [2.0 * lift])
+
+
+def test_biases_take_the_lift_off_where_the_output_has_no_sign(student_and_graph):
+    student, graph = student_and_graph
+    before, signed = biases(student, graph), []
+    round_biases(student, rounds_twice=True)
+    for layer, (tensor, bn) in graph.items():
+        after, factor = folded(student, layer, bn)
+        step = steps_of(student, layer, tensor, factor)
+        output = integer_steps._output(student, student.plain.get_layer(layer)).params()
+        signed.append(output.grid.qmin < 0)
+        lift = 0.0 if signed[-1] else lift_by_rounding_twice(step, output.scale)
+        assert np.all(np.abs(after - (before[layer] - lift)) <= (0.5 + 2e-3) * step), layer
+        np.testing.assert_allclose(after / step, np.round(after / step), atol=2e-3, err_msg=layer)
+    assert set(signed) == {False, True}
 
 
 def test_nothing_but_biases_and_betas_moves(student_and_graph):

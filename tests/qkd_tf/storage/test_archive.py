@@ -107,7 +107,7 @@ def test_objects_are_never_saved(tmp_path):
         ([("a.npy", npy(np.zeros(2))), ("a.npy", npy(np.ones(2)))], "'a.npy' is in it twice"),
         ([("../a.npy", npy(np.zeros(2)))], "leads out of its folder"),
         ([("/tmp/a.npy", npy(np.zeros(2)))], "leads out of its folder"),
-        ([("a.pkl", b"...")], "is no array"),
+        ([("a.pkl", b"...")], "is not an array"),
         ([("a.npy", b"\x80\x04N.")], "EOF|magic"),
         ([("a.npy", b"\x93NUMPY\x03\x00" + b"\0" * 40)], "format"),
     ],

@@ -361,8 +361,8 @@ def test_file_that_is_worse_than_the_student_beyond_chance_is_refused(monkeypatc
     verification = check(residual, handoff=faked(monkeypatch, residual, 1000, num_wrong=num_wrong))
     assert verification["runtimes"]["litert"]["accuracy"]["p"] == 2.0**-num_wrong
     line = (
-        "litert: top-1 is 49.00 %, which is not by chance below the student's 50.00 % in floating point: of 1,000 "
-        "images 10 are right only there and 0 only in the file, p = 0.00098; at least 0.001 is required"
+        "litert: top-1 is 49.00 %, which is below the student's 50.00 % in floating point by more than chance: of "
+        "1,000 images 10 are right only there and 0 only in the file, p = 0.00098; at least 0.001 is required"
     )
     assert verification["failures"] == ([] if passed else [line])
 
@@ -565,7 +565,7 @@ def test_judge_that_does_not_take_the_file_fails_it(monkeypatch, residual):
 
     monkeypatch.setattr(asking, "infer", refuse)
     assert check(residual)["failures"] == [
-        "litert has to judge the file and did not run it: litert does not take the file: too new"
+        "litert must run the file, because it is the judge, and did not: litert does not take the file: too new"
     ]
 
 
