@@ -88,6 +88,7 @@ NOT_RUN = {
     "benchmarks.flagship": "published weights, photographs; small in tests/tflite_export/proof/test_verification.py",
     "benchmarks.restart": "ten minutes; tests/qkd_tf/data/test_pipeline.py and test_trainer_resume.py have its parts",
     "benchmarks.integer_student": "a minute, and only worth something while nothing else runs",
+    "benchmarks.large_jpegs": "photographs; tests/qkd_tf/data/test_pixels.py has its parts",
     "benchmarks.ethos_u_table": "Vela, minutes; tests/tflite_export/bundles/test_ethos_u_bundle.py",
     "benchmarks.boards_table": "TFLM's sources, QEMU; tests/tflite_export/bundles/test_micro_boards.py",
     "benchmarks.firmware_table": "TFLM's sources; tests/tflite_export/bundles/test_micro_boards.py holds it",
