@@ -59,6 +59,17 @@ class Look:
         """Writes what was found; the folder has to be the run's own."""
         durable.write_json(self._path, {"top1": self.found})
 
+    def notes_on_weights(self) -> list[str]:
+        """What a user should know of a student that came with weights, after it was looked at."""
+        top1, most_frequent, num_images = self.found["student"], self._most_frequent(), len(self._labels)
+        if top1 > by_chance(most_frequent, num_images):
+            return []
+        return [
+            f"note: the student came with weights, and is right on {top1:.2f} % of {num_images:,} validation images; "
+            f"always giving the same class is right on {most_frequent:.2f} %. Was it trained for these classes? "
+            "Labels, their order (the names of folders, or labels.txt) and pixels have to be those of its training"
+        ]
+
     def notes_on_end(self, top1: float) -> list[str]:
         """What a user should know of a student that has `top1` % of validation images after its last phase."""
         start = self.found.get("quantized", 0.0)
@@ -110,6 +121,12 @@ def near_chance(most_frequent: float) -> float:
       most_frequent: share of the most frequent class, in percent, which is what naming it for all pictures gives.
     """
     return most_frequent + 0.1 * (100 - most_frequent)
+
+
+def by_chance(most_frequent: float, num_images: int) -> float:
+    """`near_chance`, and on few images at least two standard deviations above always naming the most frequent class."""
+    deviation = math.sqrt(most_frequent * (100 - most_frequent) / num_images)
+    return max(near_chance(most_frequent), most_frequent + 2 * deviation)
 
 
 TITLES = {

@@ -165,6 +165,9 @@ def _begin(
     prepared = _prepare(experiment, devices, given, source, is_told)
     look = start.Look(prepared.splits, folder.start)
     look.at("student", prepared.student.plain, experiment.student.starts_by_chance)
+    if "student" in experiment.pretrained and not is_told:
+        for note in look.notes_on_weights():
+            print(note)
     if prepared.teacher is not None:
         look.at("teacher", prepared.teacher, experiment.teacher.starts_by_chance)
     if experiment.teacher_begins and not experiment.training.allow_weak_teacher:

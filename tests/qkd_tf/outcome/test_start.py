@@ -162,6 +162,24 @@ def test_damaged_file_of_an_earlier_start_is_told_in_a_line(look, tmp_path, cont
 
 
 @pytest.mark.parametrize(
+    "labels, top1, told",
+    [
+        (LABELS, 49, True),  # 40 % and two deviations of 4.9 %
+        (LABELS, 50, False),
+        (np.arange(48) % 4, 14, True),  # scrambled labels: 29.17 % of four classes
+        (np.arange(48) % 4, 19, False),
+        (np.arange(2_000) % 2, 1_099, True),  # of many images a tenth of the way to all
+        (np.arange(2_000) % 2, 1_101, False),
+    ],
+)
+def test_weights_that_do_not_know_these_labels_are_told_before_training(look, labels, top1, told):
+    found = look(labels)
+    found.at("student", Scripted(top1))
+    notes = found.notes_on_weights()
+    assert len(notes) == told and all("came with weights, and is right on " in note for note in notes)
+
+
+@pytest.mark.parametrize(
     "quantized, end, told",
     [
         (60, 58.0, None),
