@@ -7,8 +7,6 @@ from qkd_tf.experiment import EPOCHS, LEARNING_RATE, DataSpec, default_phases, r
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import NetworkLook
 
-FEWEST_STEPS = 16  # that an epoch should have
-SMALLEST_BATCH = 8  # BatchNorm statistics of fewer are largely chance
 # Steps of an epoch up to which the default epochs are taken. With more of them a phase takes as many steps in fewer
 # epochs, down to a tenth: what configs/ have on CIFAR-10, for which the defaults are.
 FULL_STEPS, SMALLEST_SHARE = 33, 0.1
@@ -83,9 +81,8 @@ def batch_size(num_train: int, num_values: int) -> int:
       num_train: training examples.
       num_values: that the student's layers hand on for one example.
     """
-    wanted = max(SMALLEST_BATCH, num_train // FEWEST_STEPS)
     fitting = max(1, ROOM // (COPIES * FLOAT_BYTES * num_values))
-    return 1 << (min(DataSpec.batch_size, wanted, fitting, num_train).bit_length() - 1)
+    return min(DataSpec.fitting_batch(num_train), 1 << (fitting.bit_length() - 1))
 
 
 def epochs(names: Sequence[str], num_steps: int) -> list[int]:
