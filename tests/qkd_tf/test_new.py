@@ -188,7 +188,7 @@ def test_signals_have_no_flags_of_pictures():
         (["--output=my.txt"], "error: --output=my.txt does not end in .flags"),
         (["--output=NOWHERE/my.flags"], "error: --output=NOWHERE/my.flags: there is no folder NOWHERE"),
         (["--run_dir=PICTURES"], "error: --output=my.flags: PICTURES is there already"),
-        (["--bits=4", "--weight_bits=3"], "error: --bits=4 and --weight_bits=3 say the same thing"),
+        (["--bits=4", "--weight_bits=3"], "error: --bits=4 and --weight_bits=3 both set bit widths"),
         (["--bits=four"], "error: --bits=four is not understood; write w4a8"),
         (["--bits=9"], "error: --bits=9 is out of range"),
         (["--max_flash_bytes=9"], "error: the student needs "),

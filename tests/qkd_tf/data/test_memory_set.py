@@ -410,7 +410,7 @@ def test_a_streamed_set_sorted_by_class_is_refused_and_one_in_disorder_is_not(mo
         ExperimentError, match="5,000 training images of .* are sorted by class, and a shuffle buffer of 1,000"
     ):
         load(labels)
-    with pytest.raises(ExperimentError, match="come sorted by class"):
+    with pytest.raises(ExperimentError, match="are sorted by class"):
         load(np.concatenate([np.arange(2_500) % 5, 5 + np.arange(2_500) % 5]))
     for mixed in (np.random.default_rng(0).permutation(labels), np.arange(5_000) % 10):
         assert load(mixed).num_train == 5_000

@@ -36,7 +36,7 @@ def test_no_other_widths_within_the_budget_lose_less(losses, weights, limit):
     within = [loss(widths) for widths in others if budget.needed(widths) <= limit]
     if not within:
         with pytest.raises(
-            ExperimentError, match=f"--max_weight_bytes={limit} is too little: the fewest of these bits"
+            ExperimentError, match=f"--max_weight_bytes={limit} is too little: even the fewest of these bits"
         ):
             budget.widths(trained, rows)
         return
