@@ -13,7 +13,7 @@ from qkd_tf.experiment import (
     require_networks,
 )
 from qkd_tf.outcome import handoff
-from qkd_tf.quantization import layer_table
+from qkd_tf.quantization import bytes_by_bits, layer_table
 from qkd_tf.quantization.scheme import quantize_student
 
 
@@ -42,6 +42,8 @@ def look(experiment: Experiment, num_classes: int = 0) -> str:
             print(note)
     quantized = quantize_student(student.model, experiment.quantization, plan=plan)
     print(quantized.summary())
+    for note in bytes_by_bits.notes(student.model, plan, experiment.target, experiment.quantization):
+        print(note)
     handoff.require_readable(quantized)
     augmentation = data.open_augmentation(experiment.data, shape)
     for note in augmentation.notes if augmentation else ():
