@@ -7,6 +7,7 @@ has accepted it.
 
 import contextlib
 import copy
+import dataclasses
 import io
 import pathlib
 import shlex
@@ -16,7 +17,7 @@ from absl import app
 
 from qkd_tf import flags
 from qkd_tf.console import command_line
-from qkd_tf.experiment import ExperimentError, require, require_networks, require_set
+from qkd_tf.experiment import ExperimentError, has_test, require, require_networks, require_set
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.storage import durable
 from qkd_tf.storage.flag_file import require_new
@@ -96,7 +97,8 @@ def write(values: command_line.CommandFlags) -> None:
     """Writes the file of --output, and prints what was found and what to type next."""
     draft = begun(values)
     require_networks(draft.experiment)
-    require_set(draft.experiment.data)
+    data = draft.experiment.data
+    require_set(data if has_test(data) else dataclasses.replace(data, test_fraction=0.5))  # chosen later: any will do
     # Behind what flags and files tell: TensorFlow takes seconds to import.
     from qkd_tf.console import quiet  # noqa: F401, PLC0415
     from qkd_tf.proposal.proposal import propose  # noqa: PLC0415

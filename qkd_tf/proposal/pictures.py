@@ -9,7 +9,7 @@ import numpy as np
 from qkd_tf import data
 from qkd_tf.contract.chance import chance
 from qkd_tf.data import folder
-from qkd_tf.experiment import DataSpec, image_size_of, require
+from qkd_tf.experiment import DataSpec, has_test, image_size_of, require
 from qkd_tf.models import zoo
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import NUM_ANSWERS, NetworkLook
@@ -29,9 +29,9 @@ Shape = tuple[int | None, ...]
 def choose_test(draft: Draft) -> None:
     """The test split of a folder that has no folder of that name."""
     spec = draft.experiment.data
-    if not spec.name.startswith(folder.PREFIX) or folder.has_test(spec):
+    if has_test(spec):
         return
-    root, others = spec.name.removeprefix(folder.PREFIX), folder.other_tests(spec)
+    root, others = spec.name.partition(":")[2], folder.other_tests(spec)
     if len(others) == 1:
         why = f"{root} has no folder test; {others[0]} has the same classes, and is used as the test split."
         draft.choose("test_split", others[0], why)

@@ -8,8 +8,8 @@ from PIL import Image
 
 from qkd_tf import data
 from qkd_tf.data import pipeline
-from qkd_tf.data.folder import has_test, other_tests
-from qkd_tf.experiment import DataSpec, ExperimentError
+from qkd_tf.data.folder import other_tests
+from qkd_tf.experiment import DataSpec, ExperimentError, has_test
 
 PICTURES = pathlib.Path(__file__).parents[4] / "shared" / "data" / "imagenet_pictures"
 
@@ -346,8 +346,8 @@ def remove(*names):
     [
         (remove("test"), {}, "has no folder test"),
         (remove("train"), {}, "has no folder train"),
-        (remove("train/bee"), {}, "has 1 class folders: ant; two or more"),
-        (remove("train/ant", "train/bee"), {}, "has 0 class folders; two or more"),
+        (remove("train/bee"), {}, "has 1 class folder, ant; two or more"),
+        (remove("train/ant", "train/bee"), {}, "has no class folder; two or more"),
         (remove("test/ant", "test/bee"), {}, "test has no class folder"),
         (lambda root: (root / "train" / "cow").mkdir(), {}, "train/cow contains no image"),
         (lambda root: (root / "test" / "bee" / "x").mkdir(), {"batch_size": 10}, "--batch_size=10 is more than the 9"),
