@@ -21,6 +21,7 @@ import tempfile
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from benchmarks import kept_results
 from qkd_tf import data, flags, networks
 from qkd_tf.evaluate import predict_logits
 from qkd_tf.experiment import Experiment, NetworkSpec
@@ -214,8 +215,7 @@ def main(arguments: list[str]) -> None:
         (run_dir / "export" / "verification.json").unlink(missing_ok=True)  # an export that crashes leaves none
         run("tflite_export", f"--run_dir={run_dir}", "--runtimes=", may_refuse=True)
         numbers = measure(run_dir)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(numbers, indent=1) + "\n")
+    kept_results.keep(RESULT, numbers)
     print(*table(numbers), sep="\n")
 
 

@@ -9,10 +9,10 @@ if __name__ == "__main__":
     from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
-import json
 import pathlib
 import sys
 
+from benchmarks import kept_results
 from qkd_tf.contract.targets import TARGETS
 from tflite_export.bundles import vela
 from tflite_export.bundles.ethos_u_bundle import at_8_bits
@@ -68,14 +68,7 @@ def rows(numbers: dict) -> list[tuple[str, ...]]:
 def main(run_dirs: list[str]) -> None:
     if reason := vela.absence():
         sys.exit(f"error: {reason}")
-    RESULTS.mkdir(exist_ok=True)
-    for run_dir in map(pathlib.Path, run_dirs):
-        (RESULTS / f"{run_dir.name}.json").write_text(json.dumps(measure(run_dir), indent=1) + "\n")
-    lines = [HEADER, ("---",) * len(HEADER)]
-    for file in sorted(RESULTS.glob("*.json")):
-        lines += rows(json.loads(file.read_text()))
-    for cells in lines:
-        print(f"| {' | '.join(cells)} |")
+    kept_results.of_runs(run_dirs, measure, RESULTS, HEADER, rows)
 
 
 if __name__ == "__main__":

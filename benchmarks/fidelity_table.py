@@ -8,10 +8,10 @@ if __name__ == "__main__":
     from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
-import json
 import pathlib
 import sys
 
+from benchmarks import kept_results
 from tflite_export.exporter import export
 
 RESULTS = pathlib.Path(__file__).parent / "fidelity"
@@ -44,19 +44,14 @@ def rows(numbers: dict) -> list[tuple[str, ...]]:
     return lines
 
 
+def measure(run_dir: pathlib.Path) -> dict:
+    verification = export(run_dir, "phone")
+    verification.pop("tensors")
+    return {"run": run_dir.name, **verification}
+
+
 def main(run_dirs: list[str]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    for run_dir in map(pathlib.Path, run_dirs):
-        verification = export(run_dir, "phone")
-        verification.pop("tensors")
-        (RESULTS / f"{run_dir.name}.json").write_text(
-            json.dumps({"run": run_dir.name, **verification}, indent=1) + "\n"
-        )
-    lines = [HEADER, ("---",) * len(HEADER)]
-    for file in sorted(RESULTS.glob("*.json")):
-        lines += rows(json.loads(file.read_text()))
-    for cells in lines:
-        print(f"| {' | '.join(cells)} |")
+    kept_results.of_runs(run_dirs, measure, RESULTS, HEADER, rows)
 
 
 if __name__ == "__main__":

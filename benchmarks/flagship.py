@@ -16,6 +16,7 @@ import pathlib
 import sys
 import tempfile
 
+from benchmarks import kept_results
 from benchmarks.calibration_alone import lay_out, run
 
 RESULTS = pathlib.Path(__file__).parent / "flagship"
@@ -89,9 +90,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--weights", type=pathlib.Path, required=True, help="MobileNetV2 1.0 224, pixels / 127.5 - 1")
     parser.add_argument("--pictures", type=pathlib.Path, required=True, help="folder of LABEL/*.jpg")
     parser.add_argument("--folder", type=pathlib.Path, help="where to work; default: a temporary one")
-    given = parser.parse_args(arguments)
-    RESULTS.mkdir(exist_ok=True)
-    rows = {}
+    given, rows = parser.parse_args(arguments), {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or pathlib.Path(temporary)
         lay_out(given.pictures, folder / "pictures", NUM_TRAIN, NUM_VALIDATION)
@@ -105,7 +104,7 @@ def main(arguments: list[str]) -> None:
                     run("qkd_tf.train", *NETWORK, *teacher, *options, *bits, *paths, f"--run_dir={run_dir}")
                     run("tflite_export", f"--run_dir={run_dir}", "--runtimes=", may_refuse=True)
                 rows[num_bits, kind] = measure(run_dir)
-                (RESULTS / f"{run_dir.name}.json").write_text(json.dumps(rows[num_bits, kind], indent=1) + "\n")
+                kept_results.keep(RESULTS / f"{run_dir.name}.json", rows[num_bits, kind])
     print("| bits | how | gate | file, top-1, % | beside float | in floating point | logits as predicted, % |", end="")
     print(" right in floating point / in the file alone | p | training, minutes |\n" + "|---" * 10 + "|")
     print(*(line(num_bits, kind, rows[num_bits, kind]) for num_bits, kind in sorted(rows, reverse=True)), sep="\n")

@@ -10,6 +10,8 @@ import pathlib
 import subprocess
 import sys
 
+from benchmarks import kept_results
+
 RUNS = pathlib.Path("runs/networks")
 RESULTS = pathlib.Path(__file__).parent / "networks"
 NETWORKS = (
@@ -112,13 +114,11 @@ def line(row: dict) -> str:
 
 
 def main(flags: list[str]) -> None:
-    RESULTS.mkdir(exist_ok=True)
     print(HEADER)
     for network in NETWORKS + LARGE:
         for bits in BITS:
             row = run(network, bits, flags)
-            path = RESULTS / f"{file_name(network)}_w{bits}a{bits}.json"
-            path.write_text(json.dumps(row, indent=1) + "\n")
+            kept_results.keep(RESULTS / f"{file_name(network)}_w{bits}a{bits}.json", row)
             print(line(row), flush=True)
 
 

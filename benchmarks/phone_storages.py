@@ -16,7 +16,7 @@ import pathlib
 import sys
 import zlib
 
-from benchmarks import subjects
+from benchmarks import kept_results, subjects
 from benchmarks.files import Session
 from benchmarks.turns import best
 from qkd_tf.contract.targets import TARGETS
@@ -91,12 +91,10 @@ def row(name: str, numbers: dict[str, float]) -> tuple[str, ...]:
 
 
 def main(names: list[str]) -> None:
-    RESULTS.mkdir(exist_ok=True)
     for name in names or NETWORKS:
         for num_bits in (4, 2):
             numbers = measure(name, *NETWORKS[name], num_bits)
-            path = RESULTS / f"{name}_w{num_bits}a{num_bits}.json"
-            path.write_text(json.dumps(numbers, indent=1) + "\n")
+            kept_results.keep(RESULTS / f"{name}_w{num_bits}a{num_bits}.json", numbers)
     for cells in (HEADER, ("---",) * len(HEADER), *(row(p.stem, json.loads(p.read_text())) for p in _results())):
         print(f"| {' | '.join(cells)} |")
 

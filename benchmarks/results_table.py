@@ -8,6 +8,8 @@ import json
 import pathlib
 import sys
 
+from benchmarks import kept_results
+
 RESULTS = pathlib.Path(__file__).parent / "results"
 HEADER = (
     "run",
@@ -72,13 +74,7 @@ def row(numbers: dict) -> tuple[str, ...]:
 
 
 def main(run_dirs: list[str]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    for run_dir in map(pathlib.Path, run_dirs):
-        (RESULTS / f"{run_dir.name}.json").write_text(json.dumps(summary(run_dir), indent=1) + "\n")
-    rows = [HEADER, ("---",) * len(HEADER)]
-    rows += [row(json.loads(file.read_text())) for file in sorted(RESULTS.glob("*.json"))]
-    for cells in rows:
-        print(f"| {' | '.join(cells)} |")
+    kept_results.of_runs(run_dirs, summary, RESULTS, HEADER, lambda numbers: [row(numbers)])
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ if __name__ == "__main__":
     from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
 
 # isort: split
-import json
 import pathlib
 import sys
 
 import numpy as np
 
+from benchmarks import kept_results
 from qkd_tf.contract.targets import TARGETS
 from tflite_export.flatbuffer.compress import compress
 from tflite_export.flatbuffer.convert import convert
@@ -103,13 +103,7 @@ def row(numbers: dict) -> tuple[str, ...]:
 
 
 def main(run_dirs: list[str]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    for run_dir in map(pathlib.Path, run_dirs):
-        (RESULTS / f"{run_dir.name}.json").write_text(json.dumps(measure(run_dir), indent=1) + "\n")
-    lines = [HEADER, ("---",) * len(HEADER)]
-    lines += [row(json.loads(file.read_text())) for file in sorted(RESULTS.glob("*.json"))]
-    for cells in lines:
-        print(f"| {' | '.join(cells)} |")
+    kept_results.of_runs(run_dirs, measure, RESULTS, HEADER, lambda numbers: [row(numbers)])
 
 
 if __name__ == "__main__":

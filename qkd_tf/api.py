@@ -76,8 +76,9 @@ def fit(
       teacher: like `student`; co_studying and tutoring need one. A teacher that does not begin with a Rescaling reads
         (pixel - teacher_pixel_mean) / teacher_pixel_std.
       label_names: one name per class. None: those of an image_dataset_from_directory, otherwise numbers.
-      pretrained: which of "student" and "teacher" are trained already. A phase full_precision trains only the others.
-        Without that phase both count as trained.
+      pretrained: which of "student" and "teacher" are trained already. A phase full_precision trains only the others,
+        from the weights that they have. Without that phase both count as trained. A student that is given by a path is
+        always trained further by that phase.
       augment: augment(images, seed) for training batches, or what --augment takes; see `data.open_augmentation`.
       callbacks: a function of (phase, epoch, logs), an object with such a method on_epoch_end, or several of them. They
         are called when an epoch is validated and saved. epoch counts from 0 in its phase; logs are as in `Run.history`.
@@ -146,6 +147,11 @@ def fit(
         options["dataset"] = IN_MEMORY + given["source"].version
     values = flags.flags_of(options)
     experiment = flags.experiment_from_flags(values)
+    require(
+        not (experiment.continues_in_float and "student" in pretrained),
+        f"pretrained has the student, but full_precision trains {experiment.student.name} further; load the model and "
+        "give it itself, or leave full_precision out of phases",
+    )
     for note in flags.notes(values):
         print(note)
     if run_dir is None:

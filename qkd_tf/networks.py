@@ -164,7 +164,9 @@ def checked_student(
             f"note: {model.name} has depthwise convolutions, on which --mixed_precision=bfloat16 is slower than float32"
         )
     _require_compilable(experiment, model)
-    trains = not experiment.student.has_weights and "full_precision" in experiment.training.phase_names
+    if experiment.continues_in_float:
+        network.notes.append(f"note: full_precision trains {model.name} further, from the weights that it came with")
+    trains = "student" not in experiment.pretrained and "full_precision" in experiment.training.phase_names
     require(
         not trains or bool(model.trainable_variables),
         f"the student {model.name} is frozen (trainable = False), but full_precision would train it; set trainable = "

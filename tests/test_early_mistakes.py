@@ -1,11 +1,14 @@
 """What flags and files tell is told before TensorFlow is imported, which takes seconds."""
 
+import functools
 import json
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from qkd_tf.commands import COMMANDS
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -34,7 +37,19 @@ MISTAKES = {
     ("tflite_export", "--run_dir=gone"): "gone has no results.json",
     ("tflite_export", "--run_dir=gone", "--min_top1_agreement=1"): "--min_top1_agreement was removed",
     ("tflite_export.verify", "--tflite=gone.tflite", "--handoff=gone"): "--tflite=gone.tflite is not a file",
-    ("qkd_tf.train", "--run_dir=RUN", "--dataset=digits"): "tensorflow",  # nothing is wrong: now it is needed
+    ("qkd_tf.sensitivity",): "--run_dir is missing",
+    ("qkd_tf.sensitivity", "--run_dir=gone"): "--run_dir=gone is not a run",
+    ("qkd_tf.sensitivity", "--run_dir=OLD", "--try_bits=4,9"): "--try_bits=9 is out of range",
+    ("qkd_tf.sensitivity", "--run_dir=OLD", "--output=new.flags"): "--output=new.flags needs a budget",
+    ("qkd_tf.sensitivity", "--run_dir=OLD"): "handoff has no manifest.json",
+    ("qkd_tf.data.prepare",): "2",  # of argparse, which has told that NAME is missing
+    ("qkd_tf.data.prepare", "cifar10", "--manual_dir=gone"): "--manual_dir=gone is not a folder",
+    ("qkd_tf.ablation", "--rows=none", "--run_dir=RUN"): "unknown --rows 'none'",
+    ("qkd_tf.compare", "gone"): "gone",
+    ("qkd_tf.doctor", "--no_such_flag"): "2",
+    # Nothing is wrong: now TensorFlow is needed.
+    ("qkd_tf.train", "--run_dir=RUN", "--dataset=digits"): "tensorflow",
+    ("qkd_tf.data.prepare", "cifar10"): "tensorflow",
 }
 
 # Reads commands, a JSON list each, and prints how each of them ends where nothing can import TensorFlow.
@@ -52,8 +67,11 @@ for module, *arguments in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp("early") / "run")
-    commands = [[part.replace("RUN", folder) for part in command] for command in MISTAKES]
+    folder = tmp_path_factory.mktemp("early")
+    (folder / "old").mkdir()
+    (folder / "old" / "flags.txt").write_text("--dataset=digits\n--student=resnet8\n--run_dir=old")
+    paths = {"RUN": str(folder / "run"), "OLD": str(folder / "old")}
+    commands = [[_with(paths, part) for part in command] for command in MISTAKES]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(commands)], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -61,6 +79,14 @@ def ends(tmp_path_factory):
     return dict(zip(MISTAKES, ends, strict=True))
 
 
+def _with(paths, part):
+    return functools.reduce(lambda text, name: text.replace(name, paths[name]), paths, part)
+
+
 @pytest.mark.parametrize("command", MISTAKES, ids=" ".join)
 def test_mistake_is_told_without_tensorflow(ends, command):
     assert MISTAKES[command] in ends[command]
+
+
+def test_every_command_of_the_package_is_tried():
+    assert {command.module for command in COMMANDS.values()} == {module for module, *_ in MISTAKES}

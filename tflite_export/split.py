@@ -130,7 +130,7 @@ def _content_sha256(images: Reread) -> str:
 
 
 def _spec(record: dict) -> DataSpec:
-    spec = DataSpec(**record["data"])
+    spec = DataSpec(**{"scales_jpegs": False, **record["data"]})  # which a record from before there was it lacks
     if not LOCAL.fullmatch(spec.name):
         raise ValueError(f"{RECORD} names {spec.name!r}, which is not a data set on this machine")
     return spec

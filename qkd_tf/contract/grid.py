@@ -137,15 +137,17 @@ class TensorQuantParams:
     def stored_max(self) -> int:
         return self.grid.qmax + self.zero_point
 
-    @property
-    def written_zero_point(self) -> int:
-        """The zero point under which an operator writes this activation.
+    def written_zero_point(self, relu_alone: bool = False) -> int:
+        """The zero point under which an operator writes this activation; one of its own then clips, if it is another.
 
         Saturation clips one end of a grid that is smaller than int8. Where the grid goes below 0, no fused RELU clips
         the other end: the operator writes it with its bottom on int8's bottom, and a QUANTIZE then moves it to
         `zero_point`, which clips its top.
+
+        Args:
+          relu_alone: the operator is a ReLU and nothing else, a QUANTIZE, which fuses none.
         """
-        return self.grid.bottom_zero_point if self.grid.qmin < 0 else self.zero_point
+        return self.grid.bottom_zero_point if self.grid.qmin < 0 or relu_alone else self.zero_point
 
 
 def activation_params(grid: IntegerGrid, scale: float) -> TensorQuantParams:

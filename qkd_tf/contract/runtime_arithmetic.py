@@ -231,7 +231,7 @@ def _float_multiply(a: np.ndarray, b: np.ndarray, a_scale: Scale, b_scale: Scale
 def _shifted_add(a: np.ndarray, b: np.ndarray, a_scale: Scale, b_scale: Scale, output_scale: Scale) -> np.ndarray:
     """Both ratios as integers of at most 21 bits under one shift; half up."""
     ratios = [_single(scale) / _single(output_scale) for scale in (a_scale, b_scale)]
-    # Ratios that would leave no shift are beyond what the kernel takes: the exporter refuses them by the tensor's name.
+    # Ratios that would leave no shift are beyond what the kernel takes, and refused (`ratio_limits`).
     shift = max(1, ADD_LEFT_SHIFT + 1 - int(np.frexp(max(ratios))[1]))
     a_fixed, b_fixed = (np.int64(np.round(np.ldexp(np.float64(ratio), shift))) for ratio in ratios)
     return (a.astype(np.int64) * a_fixed + b.astype(np.int64) * b_fixed + (1 << (shift - 1))) >> shift

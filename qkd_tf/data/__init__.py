@@ -1,27 +1,30 @@
 """Images: where they come from (`open_source`), the deterministic batches made of them (`pipelines`), and the test
 split of a finished run (`Rereading`)."""
 
-from qkd_tf.data.augmentation import Function, open_augmentation
-from qkd_tf.data.pipeline import Splits, load, pipelines, require_enough, sample
-from qkd_tf.data.reading import reading
-from qkd_tf.data.rereading import Rereading
-from qkd_tf.data.source import Examples, PictureDigest, Source, in_memory
-from qkd_tf.data.sources import describe, open_source
+import importlib
+from typing import Any
 
-__all__ = [
-    "Examples",
-    "Function",
-    "PictureDigest",
-    "Rereading",
-    "Source",
-    "Splits",
-    "describe",
-    "in_memory",
-    "load",
-    "open_augmentation",
-    "open_source",
-    "pipelines",
-    "reading",
-    "require_enough",
-    "sample",
-]
+# Name -> the module that has it. They import TensorFlow, and `data.prepare` has its flags to read before that.
+DOOR = {
+    "Examples": "source",
+    "Function": "augmentation",
+    "PictureDigest": "source",
+    "Rereading": "rereading",
+    "Source": "source",
+    "Splits": "pipeline",
+    "describe": "sources",
+    "in_memory": "source",
+    "load": "pipeline",
+    "open_augmentation": "augmentation",
+    "open_source": "sources",
+    "pipelines": "pipeline",
+    "reading": "reading_errors",
+    "require_enough": "pipeline",
+    "sample": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in DOOR:
+        return getattr(importlib.import_module(f"{__name__}.{DOOR[name]}"), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import os
 import pathlib
+from collections.abc import Callable
 from typing import NoReturn
 
 import numpy as np
@@ -18,7 +19,7 @@ import tensorflow as tf
 
 from qkd_tf.data.holding_out import foremost
 from qkd_tf.data.looks import SHA256_BYTES, look, size_of, within
-from qkd_tf.data.pixels import SUFFIXES, decode, shape_notes
+from qkd_tf.data.pixels import SUFFIXES, decoder, shape_notes
 from qkd_tf.data.source import Examples, Source, require_label_names
 from qkd_tf.experiment import DataSpec, ExperimentError, printable, require, require_set, set_path
 from qkd_tf.experiment.class_folders import LABELS, PREFIX, class_names, entries, is_class, splits_of
@@ -61,7 +62,7 @@ def open_source(spec: DataSpec) -> Source:
     unread = [path for path in strange if path.lower().endswith(UNREAD)]
     strange = [path for path in strange if path not in set(unread)]
     return Source(
-        **{name: _examples(part, channels) for name, part in files.items()},
+        **{name: _examples(part, decoder(spec, channels)) for name, part in files.items()},
         image_shape=(*size, channels),
         label_names=label_names,
         version=f"file names {hashlib.sha256(os.fsencode(listing)).hexdigest()[:16]}",
@@ -158,7 +159,7 @@ def _cut(files: Files, fraction: float) -> tuple[Files, Files]:
     return left, kept
 
 
-def _examples(files: Files, channels: int) -> Examples:
+def _examples(files: Files, decode: Callable[[tf.Tensor], tf.Tensor]) -> Examples:
     """What is stored, and shuffled, is a path: that costs no memory to speak of."""
 
     @functools.cache  # of a million paths it takes seconds
@@ -172,7 +173,7 @@ def _examples(files: Files, channels: int) -> Examples:
         order = np.random.default_rng(seed).permutation(len(files))
         return tf.data.Dataset.from_tensor_slices(tuple(tf.gather(column, order) for column in stored()))
 
-    return Examples(len(files), read, lambda path: decode(tf.io.read_file(path), channels))
+    return Examples(len(files), read, lambda path: decode(tf.io.read_file(path)))
 
 
 def _first_size(files: Files, root: pathlib.Path) -> tuple[int, int]:
@@ -201,7 +202,8 @@ def _scan(spec: DataSpec, root: pathlib.Path, files: dict[str, Files], source: S
     if broken:
         left = {name: [file for file in part if file[0] not in broken] for name, part in files.items()}
         source = dataclasses.replace(
-            source, **{name: _examples(part, source.image_shape[2]) for name, part in left.items()}
+            source,
+            **{name: _examples(part, decoder(spec, source.image_shape[2])) for name, part in left.items()},
         )
     gone = {label for _, label in files["train"]} - {label for _, label in left["train"]}
     require(not gone, f"no image of class {_first([source.label_names[label] for label in gone])} can be decoded")

@@ -130,7 +130,8 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
 
     def epoch_batches(epoch: int, first_step: int = 0, share: tuple[int, int] = WHOLE) -> tf.data.Dataset:
         seed = spec.seed * 100_003 + epoch
-        is_whole = (first_step, num_steps) == (0, num_whole)
+        # Epochs that --max_steps cuts short decode what they read, until together they would have decoded them all.
+        is_whole = first_step == 0 and (epoch + 1) * num_steps >= num_whole
         examples = pictures["train"].shuffled(
             seed, first_step * spec.batch_size, _rows(spec.batch_size, share), is_whole
         )
@@ -281,8 +282,9 @@ class Pictures:
         """In an order that depends on the seed alone, from example number `first` of it on; of those `part`.
 
         Args:
-          is_whole: all of them are going to be read. Else only those that are read are decoded: a run that resumes
-            within an epoch, on a hundred thousand pictures, need not decode all of them before its first step.
+          is_whole: all of them are decoded, and kept for what is read later. Else only those that are read are decoded:
+            a run that resumes within an epoch, or whose epochs have few steps, need not decode a hundred thousand
+            pictures before its first step.
         """
         number = self._examples.num_examples
         if self._kept is None:

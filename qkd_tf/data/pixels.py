@@ -1,6 +1,8 @@
 """Pictures: from a file's bytes to pixels, to one size, to a training batch."""
 
+import functools
 import io
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -29,13 +31,25 @@ SHAPES = {
 DIB_HEADS = [size.to_bytes(4, "little") for size in (12, 40, 64, 108, 124)]  # of a BMP without the file's header
 LUMA = (0.299, 0.587, 0.114)  # of RGB (BT.601, as JPEG's)
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> Pillow's name
+# A JPEG is decoded at one of these parts of its sides where it then still has so many times those that are resized to.
+JPEG_PARTS, JPEG_ROOM = (2, 4, 8), 2
 
 
-def decode(encoded: tf.Tensor, channels: int = 3) -> tf.Tensor:
+def decoder(spec: DataSpec, channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """`decode` for the pictures of a set, which are going to be resized as `spec` says."""
+    covered = room(spec.size) if spec.crops_larger and spec.scales_jpegs else None
+    return functools.partial(decode, channels=channels, covered=covered)
+
+
+def decode(encoded: tf.Tensor, channels: int = 3, covered: tuple[int, int] | None = None) -> tf.Tensor:
     """The first picture of a file of any of FORMATS as pixels [h, w, channels] uint8, 1, 3 or 4 channels.
 
     Grey pictures get three equal channels, CMYK becomes RGB, an alpha channel is dropped, palettes are looked up; of
     16 bits the upper 8 are taken. For 1 channel colours become their luma, and grey stays what it is.
+
+    Args:
+      covered: height and width that the picture is resized to cover: a JPEG that is far larger is decoded at a half, a
+        fourth or an eighth of its sides, which is several times faster. None for pixels as they are stored.
 
     Raises:
       tf.errors.OpError: no picture, or one that its decoder does not take.
@@ -44,13 +58,37 @@ def decode(encoded: tf.Tensor, channels: int = 3) -> tf.Tensor:
     is_bmp = (tf.strings.substr(head, 0, 2) == b"BM") | tf.reduce_any(tf.strings.substr(head, 0, 4) == DIB_HEADS)
     is_webp = (tf.strings.substr(head, 0, 4) == b"RIFF") & (tf.strings.substr(head, 8, 4) == b"WEBP")
     is_avif = tf.reduce_any(tf.strings.substr(head, 4, 8) == [b"ftypavif", b"ftypavis"])
-    image = tf.cond(
-        is_bmp | is_webp | is_avif,
-        lambda: _by_pillow(encoded, channels),
-        lambda: recolour(tf.io.decode_image(encoded, channels=max(channels, 3), expand_animations=False), channels),
-    )
+    is_jpeg = tf.strings.substr(head, 0, 3) == b"\xff\xd8\xff"
+    by_pillow, by_tensorflow = (functools.partial(by, encoded, channels) for by in (_by_pillow, _by_tensorflow))
+    others = by_tensorflow
+    if covered and channels < 4:
+        others = functools.partial(
+            tf.cond, is_jpeg, functools.partial(_jpeg, encoded, channels, covered), by_tensorflow
+        )
+    image = tf.cond(is_bmp | is_webp | is_avif, by_pillow, others)
     image.set_shape([None, None, channels])
     return image
+
+
+def _by_tensorflow(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    return recolour(tf.io.decode_image(encoded, channels=max(channels, 3), expand_animations=False), channels)
+
+
+def _jpeg(encoded: tf.Tensor, channels: int, covered: tuple[int, int]) -> tf.Tensor:
+    """At the smallest of JPEG_PARTS that is large enough, or whole."""
+    shape = tf.image.extract_jpeg_shape(encoded)[:2]
+    most = tf.reduce_min(shape // (JPEG_ROOM * tf.constant(covered)))
+
+    def scaled(part: int) -> tf.Tensor:
+        return recolour(tf.io.decode_jpeg(encoded, channels=max(channels, 3), ratio=part), channels)
+
+    return tf.switch_case(
+        tf.reduce_sum(tf.cast(most >= JPEG_PARTS, tf.int32)),
+        [
+            functools.partial(_by_tensorflow, encoded, channels),
+            *(functools.partial(scaled, part) for part in JPEG_PARTS),
+        ],
+    )
 
 
 def _by_pillow(encoded: tf.Tensor, channels: int) -> tf.Tensor:

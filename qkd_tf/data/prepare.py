@@ -3,28 +3,11 @@
 TFDS's own command, `tfds build`, needs Apache Beam also for sets that do not.
 """
 
-if __name__ == "__main__":
-    from qkd_tf.console import quiet  # noqa: F401  before anything that imports TensorFlow
-
-# isort: split
 import argparse
+import pathlib
 import sys
 
-import tensorflow as tf
-import tensorflow_datasets as tfds
-
-
-def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> tfds.core.DatasetBuilder:
-    """Downloads a set, or takes its archives from `manual_dir`, and writes it to `data_dir`; "" for TFDS's defaults.
-
-    Raises:
-      DatasetNotFoundError: TFDS knows no such set.
-      AssertionError, OSError, OpError: the set must be downloaded by hand and is not in `manual_dir`; no network,
-        no room.
-    """
-    builder = tfds.builder(name, data_dir=data_dir or None)
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir or None))
-    return builder
+from qkd_tf.experiment import ExperimentError
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,14 +18,16 @@ def main(argv: list[str] | None = None) -> None:
         "--manual_dir", default="", help="folder of archives that have to be downloaded by hand (ImageNet)"
     )
     arguments = parser.parse_args(argv)
+    if arguments.manual_dir and not pathlib.Path(arguments.manual_dir).is_dir():
+        sys.exit(f"error: --manual_dir={arguments.manual_dir} is not a folder; give the folder of the archives")
+    # Behind what flags and files tell: TensorFlow takes seconds to import.
+    from qkd_tf.console import quiet  # noqa: F401, PLC0415
+    from qkd_tf.data.preparation import prepare  # noqa: PLC0415
+
     try:
-        builder = prepare(arguments.name, arguments.data_dir, arguments.manual_dir)
-    except tfds.core.DatasetNotFoundError:
-        sys.exit(f"error: unknown data set {arguments.name!r}; known are the names of tfds.list_builders()")
-    except (AssertionError, OSError, tf.errors.OpError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
-    splits = ", ".join(f"{name} {split.num_examples:,}" for name, split in builder.info.splits.items())
-    print(f"{builder.data_path}: {splits}")
+        print(prepare(arguments.name, arguments.data_dir, arguments.manual_dir))
+    except ExperimentError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from qkd_tf.data.pipeline import pictures_of_test
-from qkd_tf.data.reading import reading
+from qkd_tf.data.reading_errors import reading
 from qkd_tf.data.sources import open_source
 from qkd_tf.experiment import DataSpec
 from qkd_tf.process.portions import num_images

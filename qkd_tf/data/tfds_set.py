@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from qkd_tf.data.pixels import decode, shape_notes
+from qkd_tf.data.pixels import decoder, shape_notes
 from qkd_tf.data.source import Examples, Source
 from qkd_tf.experiment import DataSpec, ExperimentError, require
 
@@ -43,7 +43,7 @@ def open_source(spec: DataSpec) -> Source:
         return Examples(
             len(part),
             read,
-            functools.partial(decode, channels=shape[2]),
+            decoder(spec, shape[2]),
             labels_as_read=functools.partial(_labels, read) if builder.info.disable_shuffling else None,
         )
 

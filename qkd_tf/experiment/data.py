@@ -92,6 +92,7 @@ class DataSpec:
     )
     batch_size: int = option(128, "Images per training step, over all devices together (QKD: 128).")
     seed: int = 0
+    scales_jpegs: bool = True  # decode large ones at a part of their size; handoffs from before that have none
     skip_broken_images: bool = option(
         False, "Leave out files of a folder that cannot be decoded; default: stop with an error."
     )

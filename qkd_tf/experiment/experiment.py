@@ -50,10 +50,11 @@ class Experiment:
                 self.teacher is not None or phase.name not in TEACHER_PHASES,
                 f"phase {phase.name} in --phases needs a teacher; give --teacher, or leave the phase out of --phases",
             )
-            given = [network.has_weights for network in (self.student, self.teacher) if network]
+            num_networks = 1 if self.teacher is None else 2
             require(
-                phase.name != "full_precision" or not all(given),
-                "phase full_precision has nothing to train: every network came with weights; leave it out of --phases",
+                phase.name != "full_precision" or len(self.pretrained) < num_networks,
+                "phase full_precision has nothing to train: every network is pretrained; leave it out of --phases, or "
+                "the student out of pretrained",
             )
         require(
             not self.training.phases or any(phase.name != "full_precision" for phase in self.training.phases),
@@ -142,7 +143,7 @@ class Experiment:
             return self
         phases = tuple(
             dataclasses.replace(phase, learning_rate=RATE_OF_FEW)
-            if phase.rate_is_default and phase.name != "full_precision"  # which trains a teacher without weights
+            if phase.rate_is_default and phase.name != "full_precision"  # which trains what is not pretrained
             else phase
             for phase in self.training.phases
         )
@@ -187,7 +188,7 @@ class Experiment:
         return [f"{about}if accuracy falls in training, lower --learning_rates={fastest:g} to {RATE_OF_FEW:g}"]
 
     def _has_few(self, num_train: int) -> bool:
-        return self.student.has_weights and num_train < FEW_PICTURES
+        return "student" in self.pretrained and num_train < FEW_PICTURES
 
     @property
     def equalized_spread(self) -> float | None:
@@ -206,7 +207,7 @@ class Experiment:
 
         "trained" here; "weights", which came with it; "builder", which may have given it some; or "random".
         """
-        if self.student.has_weights:
+        if "student" in self.pretrained:
             return "weights"
         if any(phase.name == "full_precision" for phase in self.training.phases):
             return "trained"
@@ -230,7 +231,24 @@ class Experiment:
         )
 
     @property
-    def pretrained(self) -> frozenset[str]:
+    def with_weights(self) -> frozenset[str]:
         """Which of "student" and "teacher" came with weights."""
         networks = {"student": self.student, "teacher": self.teacher}
         return frozenset(name for name, network in networks.items() if network and network.has_weights)
+
+    @property
+    def continues_in_float(self) -> bool:
+        """Whether a phase full_precision trains the student from the weights that it came with.
+
+        A saved model has some, whether it was trained or not. One that was given the weights of an earlier training
+        leaves the phase to a teacher that has none.
+        """
+        if "full_precision" not in self.training.phase_names or not self.student.has_weights:
+            return False
+        is_alone = self.teacher is None or self.teacher.has_weights
+        return not self.student.is_trained_in_memory and (self.student.is_its_own_file or is_alone)
+
+    @property
+    def pretrained(self) -> frozenset[str]:
+        """Which of "student" and "teacher" came with weights that full_precision leaves as they are."""
+        return self.with_weights - {"student"} if self.continues_in_float else self.with_weights

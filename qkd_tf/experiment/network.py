@@ -84,6 +84,16 @@ class NetworkSpec:
         return self.name.endswith((".keras", ".h5")) or ("/" in self.name and ":" not in self.name)
 
     @property
+    def is_its_own_file(self) -> bool:
+        """Whether its first weights are those that a saved model has in its file."""
+        return self.is_saved and not self.weights
+
+    @property
+    def is_trained_in_memory(self) -> bool:
+        """Whether Python handed it over, and said that it is trained."""
+        return self.name.startswith(TRAINED_IN_MEMORY)
+
+    @property
     def is_own(self) -> bool:
         """Whether it is a user's own network, not one of the zoo."""
         return self.is_in_memory or self.is_builder or self.is_saved
@@ -96,4 +106,4 @@ class NetworkSpec:
     @property
     def has_weights(self) -> bool:
         """Whether it comes with trained weights, as far as we can know."""
-        return bool(self.weights) or self.is_saved or self.name.startswith(TRAINED_IN_MEMORY)
+        return bool(self.weights) or self.is_saved or self.is_trained_in_memory

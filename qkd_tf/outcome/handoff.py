@@ -19,6 +19,7 @@ from qkd_tf.experiment import ExperimentError, require
 from qkd_tf.outcome import handed_split
 from qkd_tf.process.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.integer_graph import IntegerGraph
+from qkd_tf.quantization.integer_limits import require_within_limits
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
 from qkd_tf.quantization.integer_student import IntegerStudent, stored_layers
 from qkd_tf.quantization.roles import producer
@@ -86,7 +87,7 @@ def write(
 
     Raises:
       OSError: it cannot be written; the handoff of before is kept.
-      ExperimentError: TensorFlow does not compute whole numbers exactly on this machine.
+      ExperimentError: no file holds the student, or TensorFlow does not compute whole numbers exactly on this machine.
     """
     put_on_integer_steps(student, rounds_twice)
     with durable.whole_folder(folder.handoff) as target:
@@ -96,6 +97,8 @@ def write(
 def _write(
     student: QuantizedStudent, splits: Splits, target: pathlib.Path, judge: str, onlooker: Callable
 ) -> StudentAccuracy:
+    integer_student = IntegerStudent(student)
+    require_within_limits(integer_student)
     saved = student.float_copy()
     integers, weight_params = {}, {}
     for name, quantized in student.weights.items():
@@ -115,7 +118,7 @@ def _write(
     (target / "labels.txt").write_text("\n".join(splits.label_names) + "\n")
 
     look = _Look(student, handed_split.passing(splits, target), splits.fingerprint["num_test"], onlooker)
-    predicted = _write_predictions(student, look, target, judge)
+    predicted = _write_predictions(student, integer_student, look, target, judge)
     logits, labels = np.concatenate(look.logits), np.concatenate(look.labels)
     np.save(target / "test_labels.npy", labels)
     output = producer(student.plain.get_layer(look.output_name)).name
@@ -202,10 +205,9 @@ def require_readable(student: QuantizedStudent, num_test: int = 0) -> None:
 
 
 def _write_predictions(
-    student: QuantizedStudent, look: _Look, target: pathlib.Path, judge: str
+    student: QuantizedStudent, integer_student: IntegerStudent, look: _Look, target: pathlib.Path, judge: str
 ) -> dict[str, np.ndarray]:
     """What each runtime is going to compute, from the student alone. Returns the logits by row of ARITHMETICS."""
-    integer_student = IntegerStudent(student)
     num_codes = min(num_code_images(student), look.num_images)
     judged = _logits(integer_student, judge, look.images(), look.num_images, num_codes)
     first = np.concatenate(look.first)

@@ -66,7 +66,7 @@ class NetworkLook:
 
     @property
     def has_untrained_file(self) -> bool:
-        """Whether it is a saved model without a training, which no phase full_precision trains."""
+        """Whether it is a saved model without a training: full_precision trains a student, and leaves a teacher."""
         return self.spec.is_saved and not self.is_trained
 
     @property

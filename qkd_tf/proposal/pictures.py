@@ -124,7 +124,7 @@ def _choose_channels(draft: Draft, survey: Survey, read: Mapping[str, int | None
         if channels != survey.channels:
             kind = "grey pictures, of 1 channel" if channels == 1 else "pictures of 3 channels"
             draft.choose("image_channels", channels, f"{name} reads {kind}.")
-    elif survey.is_grey and survey.channels > 1 and not draft.experiment.pretrained:
+    elif survey.is_grey and survey.channels > 1 and not draft.experiment.with_weights:
         draft.choose("image_channels", 1, "The pictures are grey, and a network of 1 channel is smaller.")
 
 

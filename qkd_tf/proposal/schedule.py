@@ -43,7 +43,9 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
         )
     size = batch_size(num_train, student.num_values)
     draft.choose("batch_size", size, f"{num_train:,} training examples make {num_train // size:,} steps an epoch.")
-    learns_here = any(not look.is_trained and not look.spec.has_weights for look in looks.values())
+    learns_here = student.has_untrained_file or any(
+        not look.is_trained and not look.spec.has_weights for look in looks.values()
+    )
     names = ["full_precision"] * learns_here + default_phases(teacher is not None)
     draft.choose("phases", names, "; ".join(PHASES[name] for name in names) + ".")
     names = draft.experiment.training.phase_names
@@ -52,7 +54,7 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
     steps = max(1, num_train // draft.experiment.data.batch_size)
     number = dict(zip(names, epochs(names, steps), strict=True))
     notes = []
-    if student.has_untrained_file:
+    if student.has_untrained_file and "full_precision" not in names:
         number |= {"self_studying": epochs(["full_precision"], steps)[0]} if "self_studying" in names else {}
         notes = _choose_first_training(draft, student)
     why = f"Epochs of each phase, {steps:,} steps each: more usually bring accuracy, fewer give a first file sooner."
@@ -64,13 +66,13 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
 
 
 def _choose_first_training(draft: Draft, student: NetworkLook) -> list[str]:
-    """Of a saved student that is not trained: no phase full_precision trains it."""
+    """Of a saved student that is not trained, and not to be trained by full_precision."""
     why = f"{student.name} is not trained yet: rate and BatchNorm statistics are those of a training from scratch."
     draft.choose("learning_rates", [f"{LEARNING_RATE:g}"], why)
     draft.choose("batch_norm_statistics", "batches", why)
     return [
         f"note: {student.name} is not trained yet, so it trains at few bits from scratch; training in float first is "
-        "usually better: train it in Keras, or give its builder, --student=package.module:builder"
+        "usually better: put full_precision first in --phases"
     ]
 
 

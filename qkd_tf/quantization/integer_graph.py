@@ -162,7 +162,7 @@ class IntegerGraph:
         (parent,) = parents(root)
         count = int(np.prod(root.input_shape[1:3]))
         low, sums = self._steps(parent, count)
-        zero_points = student.params[parent.name].zero_point, student.params[operator.end.name].written_zero_point
+        zero_points = student.params[parent.name].zero_point, student.params[operator.end.name].written_zero_point()
         look_up = _table(rounding(sums, count, *student.scales(operator), *zero_points), limits)
 
         def build(x: tf.Tensor) -> tf.Tensor:

@@ -148,7 +148,7 @@ def round_biases(student: QuantizedStudent, rounds_twice: bool = False) -> None:
     """Moves each folded bias of the float and the quantized student to its nearest integer step.
 
     The change goes into the layer's own bias, or into beta of the BatchNormalization after it. A
-    channel whose steps are too small for the bias to fit int32 is left alone; export deals with it.
+    channel whose steps are too small for the bias to fit int32 is left alone: `integer_limits` deals with it.
 
     Args:
       rounds_twice: take off what two roundings add, before the nearest step is chosen.

@@ -121,7 +121,8 @@ class IntegerStudent:
         codes = codes * np.sign(a).reshape(_channel_axes(layer, codes)) * unit
         bias_step = np.float64(self._scale(parent)) * scales
         largest = _largest_sums(layer, codes)
-        fits = np.abs(bias) + 255 * largest / unit * bias_step <= INT32_MAX // unit * bias_step
+        reach = 255 * largest / unit * bias_step
+        fits = np.abs(bias) + reach <= INT32_MAX // unit * bias_step
         fits &= bias_step > 0
         rounded = np.round(bias / np.where(fits, bias_step / unit, np.inf))
         grid, output_scale = self.params[parent.name].grid, self._scale(operator.end)
@@ -131,7 +132,8 @@ class IntegerStudent:
             bias=rounded.astype(exact),
             scales=np.where(fits, scales / np.float32(unit), output_scale),
             bias_fits=fits,
-            constant=np.round(bias / np.float64(output_scale)).astype(np.int64),
+            bias_is_lost=~fits & (reach >= output_scale),
+            constant=np.round(np.clip(bias / np.float64(output_scale), -INT32_MAX, INT32_MAX)).astype(np.int64),
             fits_int4=bool(np.abs(codes).max() <= INT4_MAX),
         )
 
@@ -163,7 +165,7 @@ class IntegerStudent:
     def average(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         sums = x.sum(axis=(1, 2), keepdims=len(operator.root.output_shape) == 4, dtype=np.int64)
         (parent,) = parents(operator.root)
-        zero_points = self.params[parent.name].zero_point, self.params[operator.end.name].written_zero_point
+        zero_points = self.params[parent.name].zero_point, self.params[operator.end.name].written_zero_point()
         return rounding(sums, x.shape[1] * x.shape[2], *self.scales(operator), *zero_points)
 
     def average_windows(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
@@ -235,6 +237,7 @@ class Kernel:
       bias: in steps of sums, [C].
       scales: float32 [C].
       bias_fits: bool [C]: whether the bias fits in such steps. Where not, BatchNorm left nothing but the bias.
+      bias_is_lost: bool [C]: that it does not fit though the kernel matters, so that no file holds it.
       constant: the bias in steps of the output, int64 [C].
       fits_int4: whether the codes can be stored as INT4.
     """
@@ -243,6 +246,7 @@ class Kernel:
     bias: np.ndarray
     scales: np.ndarray
     bias_fits: np.ndarray
+    bias_is_lost: np.ndarray
     constant: np.ndarray
     fits_int4: bool
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 import tf_keras
 
 from qkd_tf.contract import lookup_tables, weight_storage
-from qkd_tf.contract.grid import MIN_BITS, IntegerGrid, weight_grid
+from qkd_tf.contract.grid import MIN_BITS, IntegerGrid, activation_params, weight_grid
 from qkd_tf.contract.targets import TARGETS, Target
 from qkd_tf.contract.weight_storage import Kernel
 from qkd_tf.experiment import QuantizationSpec, TargetSpec
+from qkd_tf.models.activations import activation_name, is_relu
 from qkd_tf.quantization.layer_graph import LayerGraph
 from qkd_tf.quantization.plan import QuantizationPlan
 from qkd_tf.quantization.roles import LAYERS, averages_what_is_there, kernel_size, parents
@@ -146,7 +147,9 @@ def bytes_beside_kernels(model: tf_keras.Model, plan: QuantizationPlan, target: 
     for name, grid in plan.output_grids.items():
         total += OPERATOR_BYTES + _tensor(name)
         root = graph.by_name[graph.operator(name)[0]] if name in graph.by_name else None
-        if _is_clipped_twice(grid, root):
+        params = activation_params(grid, 1.0)
+        relu_alone = isinstance(root, _layers.ReLU | _layers.Activation) and is_relu(activation_name(root))
+        if params.written_zero_point(relu_alone) != params.zero_point:
             total += OPERATOR_BYTES + _tensor(f"{name}/clipped_below")
             if target.clip == "MAXIMUM":
                 total += _tensor(f"{name}/minimum") + CONSTANT_BYTES + ALIGNMENT
@@ -175,12 +178,6 @@ def _stored_kernel(layer: tf_keras.layers.Layer, grid: IntegerGrid, per_channel:
 
 def _largest(grid: IntegerGrid) -> int:
     return max(-grid.qmin, grid.qmax) << grid.weight_shift
-
-
-def _is_clipped_twice(grid: IntegerGrid, root: tf_keras.layers.Layer | None) -> bool:
-    """Whether an operator of its own clips the second end of a tensor, which no fused ReLU does."""
-    clips_alone = isinstance(root, _layers.ReLU | _layers.Activation)
-    return grid.bottom_zero_point != grid.activation_zero_point and (grid.qmin < 0 or clips_alone)
 
 
 def _aligned(num_bytes: int) -> int:

@@ -88,6 +88,7 @@ NOT_RUN = {
     "benchmarks.flagship": "published weights, photographs; small in tests/tflite_export/proof/test_verification.py",
     "benchmarks.restart": "ten minutes; tests/qkd_tf/data/test_pipeline.py and test_trainer_resume.py have its parts",
     "benchmarks.integer_student": "a minute, and only worth something while nothing else runs",
+    "benchmarks.large_jpegs": "photographs; tests/qkd_tf/data/test_pixels.py has its parts",
     "benchmarks.ethos_u_table": "Vela, minutes; tests/tflite_export/bundles/test_ethos_u_bundle.py",
     "benchmarks.arm64": "QEMU, an hour; tests/tflite_export/test_arm64.py",
     "benchmarks.scale": "half an hour; tests/benchmarks/test_scale.py takes its steps",

@@ -186,8 +186,9 @@ def test_statistics_of_weights_that_came_are_shifted_after_calibration_and_on_fe
 
 def test_full_precision_must_have_something_to_train():
     phases = (PhaseSpec("full_precision", 1, 0.1), SELF_STUDYING)
-    assert "full_precision" in complaint(lambda: experiment(phases, student_weights="w.h5"))
-    experiment(phases, student_weights="w.h5", teacher=NetworkSpec("convnet_large", PIXELS))
+    made = dataclasses.replace(experiment(), student=NetworkSpec("in_memory:trained:x", PIXELS))
+    told = complaint(lambda: dataclasses.replace(made, training=TrainingSpec(phases)))
+    assert told.startswith("phase full_precision has nothing to train: every network is pretrained")
 
 
 def test_experiment_is_frozen_and_equal_by_value():
@@ -375,6 +376,33 @@ def test_weights_of_chance_count_where_the_seed_repeats_them(name, weights, unna
     made = experiment((PhaseSpec("tutoring", 1, 0.01),), teacher)
     assert made.unnamed_weights == ({"teacher"} if unnamed else set())
     assert teacher.starts_by_chance == by_chance
+
+
+@pytest.mark.parametrize(
+    "student, weights, teacher, left_alone",
+    [
+        ("model.keras", "", None, set()),
+        ("model.keras", "", TAUGHT, {"teacher"}),
+        ("model.keras", "", UNTAUGHT, set()),
+        ("convnet_small", "w.h5", None, set()),
+        ("model.keras", "w.h5", TAUGHT, {"teacher"}),
+        ("convnet_small", "w.h5", UNTAUGHT, {"student"}),  # it is the teacher that the phase is for
+        ("convnet_small", "", TAUGHT, {"teacher"}),
+        ("in_memory:untrained:x", "", None, set()),
+        ("in_memory:trained:x", "", UNTAUGHT, {"student"}),
+    ],
+)
+def test_full_precision_trains_a_student_from_the_weights_it_has(student, weights, teacher, left_alone):
+    came = {"student"} if weights or student in ("model.keras", "in_memory:trained:x") else set()
+    phases = PhaseSpec("full_precision", 1, 0.1), SELF_STUDYING
+    made = dataclasses.replace(experiment(), teacher=teacher, student=NetworkSpec(student, PIXELS, weights))
+    assert made.pretrained == made.with_weights == came | ({"teacher"} if teacher is TAUGHT else set())
+    assert made.full_precision_origin == ("weights" if came else "random")
+    made = dataclasses.replace(made, training=TrainingSpec(phases))
+    assert made.pretrained == left_alone
+    assert made.full_precision_origin == ("weights" if "student" in left_alone else "trained")
+    assert made.continues_in_float == bool(came - left_alone)
+    assert bool(made.notes_on(600)) == ("student" in left_alone)
 
 
 @pytest.mark.parametrize(

@@ -148,14 +148,24 @@ def test_saved_model_without_a_training_learns_as_a_new_one_and_each_flag_has_a_
     write_pictures(spread=9)
     write_model(trained=False)
     lines, text = write("--seed=3")
-    assert {"--seed=3", "--learning_rates=0.01", "--batch_norm_statistics=batches", "--epochs=160"} <= set(lines)
+    assert {"--seed=3", "--phases=full_precision,self_studying", "--epochs=160,30"} <= set(lines)
     assert {"--student_weights_mean=128", "--student_weights_std=64"} <= set(lines)
-    assert "note: model.keras is not trained yet" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "student: model.keras, not trained" in told and "is not trained yet, so it trains" not in told
+    assert re.search("note: full_precision trains .* further, from the weights that it came with", told)
     lines = text.splitlines()
     flags_at = [index for index, line in enumerate(lines) if re.match("(# )?--", line)]
     for index in flags_at:
         above = lines[index - 1]
         assert index - 1 in flags_at or (above.startswith("# ") and above.endswith(".")), lines[index]
+
+
+def test_saved_model_without_a_training_or_a_phase_for_it_learns_at_few_bits(capsys):
+    write_pictures()
+    write_model(trained=False)
+    lines, _ = write("--phases=self_studying")
+    assert {"--learning_rates=0.01", "--batch_norm_statistics=batches", "--epochs=160"} <= set(lines)
+    assert "note: model.keras is not trained yet" in capsys.readouterr().out
 
 
 def test_model_of_other_classes_is_told_of(capsys):

@@ -3,7 +3,6 @@ import shutil
 
 import pytest
 
-from qkd_tf import sensitivity
 from qkd_tf.evaluate import top1
 from qkd_tf.experiment import (
     DataSpec,
@@ -19,7 +18,9 @@ from qkd_tf.outcome import handoff
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.search.byte_budget import ByteBudget
-from qkd_tf.search.subject import Sensitivity
+from qkd_tf.search.subject import Sensitivity, measure
+from qkd_tf.sensitivity import __main__ as command
+from qkd_tf.sensitivity.look import subject_of, suggest
 from qkd_tf.storage.run_folder import RunFolder
 from tests.saved_flags import saved_flags
 
@@ -46,7 +47,7 @@ def run(tmp_path_factory, make_quantized_student, make_splits):
 
 def test_without_a_rule_it_is_the_student_that_was_trained(run):
     experiment, splits, student = run
-    subject = sensitivity.subject_of(experiment, splits)
+    subject = subject_of(experiment, splits)
     assert subject.layers == ["stem", "depthwise", "linear", "logits"]
     assert subject.judge()[0] == top1(student.model, splits.validation) == subject.judge("stem=w8")[0]
     shapes = {"stem": (3 * 3 * 3 * 4, 8), "depthwise": (3 * 3 * 4, 3), "linear": (4 * 4, 3), "logits": (4 * 5, 8)}
@@ -66,7 +67,7 @@ def by_the_student_that_trains(subject, splits, *rules):
 
 def test_every_number_is_that_of_a_student_that_could_train(run):
     experiment, splits, _ = run
-    subject = sensitivity.subject_of(experiment, splits)
+    subject = subject_of(experiment, splits)
     rules = [f"{layer}=w{bits}a{bits}" for layer in subject.layers for bits in (2, 5)]
     found = [subject.judge(rule)[0] for rule in rules]
     assert found == [by_the_student_that_trains(subject, splits, rule) for rule in rules]
@@ -75,14 +76,14 @@ def test_every_number_is_that_of_a_student_that_could_train(run):
 
 def test_a_file_or_a_handoff_that_was_changed_is_named(run, tmp_path):
     experiment, splits, _ = run
-    subject, path = sensitivity.subject_of(experiment, splits), tmp_path / "sensitivity.json"
+    subject, path = subject_of(experiment, splits), tmp_path / "sensitivity.json"
     path.write_text('{"identity": {}, "rows": []}')
     with pytest.raises(ExperimentError, match="sensitivity.json was changed after it was written.*move it away"):
-        sensitivity.measure(subject, [("stem", 2)], path, {})
+        measure(subject, [("stem", 2)], path, {})
     copy = shutil.copytree(experiment.run_dir, tmp_path / "run")
     (copy / "handoff" / "labels.txt").write_text("other")
     with pytest.raises(ExperimentError, match="labels.txt was changed after it was written.*qkd_tf.train to its end"):
-        sensitivity.subject_of(dataclasses.replace(experiment, run_dir=str(copy)), splits)
+        command.require_finished(str(copy))
 
 
 ROWS = [
@@ -119,7 +120,7 @@ def budget(num_bytes):
     ],
 )
 def test_suggestion_is_the_least_loss_that_has_room(num_bytes, expected):
-    found = sensitivity.suggest(ROWS, TRAINED, budget(num_bytes))
+    found = suggest(ROWS, TRAINED, budget(num_bytes))
     assert {row.layer: row.num_bits for row in found} == expected
     assert all(row in ROWS for row in found)
 
@@ -128,7 +129,7 @@ def test_a_budget_that_no_width_reaches_is_refused():
     with pytest.raises(
         ExperimentError, match="--max_weight_bytes=100 is too little: even the fewest of these bits need 782 bytes"
     ):
-        sensitivity.suggest(ROWS, TRAINED, budget(100))
+        suggest(ROWS, TRAINED, budget(100))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,7 @@ def test_a_budget_that_no_width_reaches_is_refused():
         (["--run_dir=DIR", "--try_bits=4,x"], "--try_bits=4,x: give whole numbers"),
         (["--run_dir=DIR", "--try_bits=9"], "--try_bits=9 is out of range"),
         (["--run_dir=DIR"], "handoff has no manifest.json"),
+        (["--run_dir=DIR", "--max_weight_bytes=9", "--max_flash_bytes=8"], "are two budgets; give one, and 0 for the"),
         (["--run_dir=DIR", "--output=DIR/small.flags"], "--output=DIR/small.flags needs a budget"),
         (["--run_dir=DIR", "--output=DIR/small.txt", "--max_weight_bytes=9"], "small.txt does not end in .flags"),
         (["--run_dir=DIR", "--output=DIR/no/a.flags", "--max_weight_bytes=9"], "there is no folder DIR/no"),
@@ -148,8 +150,8 @@ def test_mistakes_end_in_one_line(arguments, message, tmp_path):
     lines = ["--dataset=digits", "--student=convnet_small", "--phases=", "--run_dir=elsewhere"]
     (tmp_path / "flags.txt").write_text("\n".join(lines))
     argv = ["sensitivity", *(argument.replace("DIR", str(tmp_path)) for argument in arguments)]
-    with saved_flags(sensitivity.FLAGS), pytest.raises(SystemExit) as end:
-        sensitivity.main(sensitivity.FLAGS(argv))
+    with saved_flags(command.FLAGS), pytest.raises(SystemExit) as end:
+        command.main(command.FLAGS(argv))
     assert str(end.value).startswith("error: ") and message.replace("DIR", str(tmp_path)) in str(end.value)
 
 
@@ -157,10 +159,10 @@ def test_flags_of_the_command_line_go_before_those_of_the_run(tmp_path):
     lines = ["--dataset=digits", "--phases=", "--seed=3", "--bits_rule=a=w4", "--nohorizontal_flip", "--run_dir=moved"]
     (tmp_path / "flags.txt").write_text("\n".join(lines))
     given = [f"--run_dir={tmp_path}", "--seed=4", "--bits_rule=b=w2", "--bits_rule=c=w3", "--try_bits=2"]
-    with saved_flags(sensitivity.FLAGS):
-        sensitivity.FLAGS(["sensitivity", *given])
-        sensitivity.flags_of_run()
-        values = sensitivity.FLAGS.flag_values_dict()
+    with saved_flags(command.FLAGS):
+        command.FLAGS(["sensitivity", *given])
+        command.flags_of_run()
+        values = command.FLAGS.flag_values_dict()
     expected = {"run_dir": str(tmp_path), "seed": 4, "bits_rule": ["a=w4", "b=w2", "c=w3"], "try_bits": ["2"]}
     expected |= {"dataset": "digits", "phases": [], "horizontal_flip": False, "batch_size": 128}
     assert {name: values[name] for name in expected} == expected
@@ -175,11 +177,11 @@ def test_flag_file_is_the_same_experiment_with_the_rules_behind_its_own_and_anot
         "--bits_rule=a=w4",
         "--run_dir=old",
     ]
-    with saved_flags(sensitivity.FLAGS):
-        sensitivity.FLAGS(["sensitivity", *lines, "--try_bits=2", "--max_weight_bytes=9"])
-        before = sensitivity.FLAGS.flag_values_dict()
-        text = sensitivity.flag_file(sensitivity.FLAGS, ["a=w4"], [ROWS[0], ROWS[3]], tmp_path / "small")
-        assert sensitivity.FLAGS.flag_values_dict() == before
+    with saved_flags(command.FLAGS):
+        command.FLAGS(["sensitivity", *lines, "--try_bits=2", "--max_weight_bytes=9"])
+        before = command.FLAGS.flag_values_dict()
+        text = command.flag_file(command.FLAGS, ["a=w4", ROWS[0].rule, ROWS[3].rule], tmp_path / "small")
+        assert command.FLAGS.flag_values_dict() == before
     assert "--try_bits" not in text and "--max_weight_bytes" not in text
     (tmp_path / "small.flags").write_text(text)
     with saved_flags():
@@ -198,9 +200,9 @@ def test_flag_file_is_the_same_experiment_with_the_rules_behind_its_own_and_anot
 
 def test_flag_file_of_a_run_that_found_its_widths_has_these_and_does_not_find_others(tmp_path):
     lines = ["--dataset=digits", "--bits=auto", "--max_flash_bytes=9000", "--run_dir=old"]
-    with saved_flags(sensitivity.FLAGS):
-        sensitivity.FLAGS(["sensitivity", *lines])
-        text = sensitivity.flag_file(sensitivity.FLAGS, ["a=w4"], [ROWS[3]], tmp_path / "small")
+    with saved_flags(command.FLAGS):
+        command.FLAGS(["sensitivity", *lines])
+        text = command.flag_file(command.FLAGS, ["a=w4", ROWS[3].rule], tmp_path / "small")
     assert "--bits=" not in text
     with saved_flags():
         FLAGS(["train", *text.splitlines()])

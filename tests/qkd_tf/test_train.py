@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 from absl import app
 
 import tflite_export
@@ -256,6 +257,27 @@ def test_a_run_that_was_stopped_behind_its_widths_does_not_find_them_again_and_i
     start(f"--flagfile={runs[1] / 'flags.txt'}")
     whole, stopped = ([*np.load(run / "handoff" / "weights.npz").values()] for run in runs)
     assert all(np.array_equal(*pair) for pair in zip(whole, stopped, strict=True))
+
+
+def test_full_precision_trains_a_saved_student_from_its_weights(tmp_path, capsys):
+    pixels = tf_keras.Input((8, 8, 1))
+    x = tf_keras.layers.Flatten()(tf_keras.layers.Rescaling(1 / 16)(pixels))
+    model = tf_keras.Model(pixels, tf_keras.layers.Dense(10, name="logits")(x), name="mine")
+    model.save(tmp_path / "new.keras")
+    start(
+        "--dataset=digits",
+        f"--student={tmp_path / 'new.keras'}",
+        *FROM_FLOAT,
+        "--learning_rates=0.001,0.01",
+        "--max_steps=2",
+        f"--run_dir={tmp_path / 'run'}",
+    )
+    assert "note: full_precision trains mine further, from the weights that it came with" in capsys.readouterr().out
+    trained = tf_keras.models.load_model(tmp_path / "run" / "full_precision" / "student.keras").get_layer("logits")
+    moved = np.abs(trained.kernel.numpy() - model.get_layer("logits").kernel.numpy()).max()
+    assert 1e-6 < moved < 0.05  # which are the file's, and have learned a little
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["full_precision"]["origin"] == "trained" and "student_loss" in results["phases"][0]["history"][0]
 
 
 @pytest.mark.usefixtures("no_training")

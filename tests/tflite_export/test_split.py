@@ -100,6 +100,13 @@ def test_both_handoffs_have_the_same_files_but_for_the_pictures(runs):
     assert set(recorded(runs[1].handoff)) == {"shape", "content_sha256", "data"}
 
 
+def test_record_from_before_large_jpegs_were_scaled_reads_them_whole():
+    record = {"data": dataclasses.asdict(DataSpec("folder:x", image_size=28))}
+    assert split._spec(record).scales_jpegs
+    del record["data"]["scales_jpegs"]
+    assert not split._spec(record).scales_jpegs
+
+
 def test_pictures_are_those_of_the_copy_to_the_pixel(runs):
     copied, reread = (load_handoff(run.handoff).test_images for run in runs)
     assert isinstance(copied, np.memmap) and isinstance(reread, Reread)

@@ -1,35 +1,17 @@
-"""Ratios of scales that LiteRT's kernels can hold; a student beyond them has a step that nothing can be made of."""
+"""Whether LiteRT's kernels hold the ratios of a graph's scales."""
 
 import numpy as np
 
+from qkd_tf.contract import ratio_limits
 from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator
-
-# Operator -> steps of the output that a step of a product or an input may be: at least, below.
-LIMITS = {
-    "ADD": (0.0, 256.0),
-    "CONV_2D": (0.0, 256.0),
-    "DEPTHWISE_CONV_2D": (0.0, 256.0),
-    "FULLY_CONNECTED": (0.0, 256.0),
-    "LEAKY_RELU": (1 / 256, 128.0),
-    "LOGISTIC": (0.0, np.inf),  # a table, or fixed point that saturates
-    "MEAN": (0.0, 128.0),
-    "MUL": (2.0**-16, 256.0),
-    "PRELU": (0.0, 128.0),
-    "QUANTIZE": (1 / 256, 256.0),
-}
 
 
 def check_ratios(graph: IntegerGraph) -> None:
     """Raises ExportError for a tensor whose scale is out of all proportion to what it is made of."""
     for operator in graph.operators:
-        low, high = LIMITS.get(operator.kind, (0.0, np.inf))
-        for ratio in ratios(graph, operator):
-            if not low <= ratio < high:
-                raise ExportError(
-                    f"tensor {operator.output}: one step of its inputs is {ratio:.4g} of its own steps, and LiteRT's "
-                    f"{operator.kind} supports {low:.4g} to {high:.4g}; train longer or with more bits"
-                )
+        if problem := ratio_limits.beyond(operator.kind, ratios(graph, operator)):
+            raise ExportError(f"tensor {operator.output}: {problem}; train longer or with more bits")
 
 
 def ratios(graph: IntegerGraph, operator: Operator) -> list[float]:

@@ -101,7 +101,7 @@ class _Rebuilder:
             raise ExportError(f"layer {operator.root.name}: no operator for {type(operator.root).__name__}")
         params = self.handoff.tensor_params[layer.name]
         relu_alone = operator.activation != "NONE" and type(operator.root) in (_layers.ReLU, _layers.Activation)
-        written = params.grid.bottom_zero_point if relu_alone else params.written_zero_point
+        written = params.written_zero_point(relu_alone)
         clipped = self._activation(layer.name, _shape(layer), params)
         if written == params.zero_point:
             emit(self, operator, clipped, params)

@@ -311,6 +311,22 @@ def test_a_resume_decodes_what_is_left_of_its_epoch_and_nothing_else_of_sound_pi
         np.testing.assert_array_equal(found[1], expected[1])
 
 
+def test_epochs_cut_short_decode_what_they_read_until_all_are_decoded_and_kept(imagenet_dir):
+    decoded, numbers = [], []
+    source = dataclasses.replace(data.open_source(imagenet(imagenet_dir)), is_sound=True)
+    counted = dataclasses.replace(source, train=counting(source.train, decoded))
+    short, whole = (
+        data.pipelines(counted, imagenet(imagenet_dir, max_steps=2)),
+        data.pipelines(source, imagenet(imagenet_dir)),
+    )
+    for epoch in range(3):
+        found = arrays(short.train(epoch))
+        numbers.append(len(decoded) - sum(numbers))
+        np.testing.assert_array_equal(found[0], arrays(whole.train(epoch).take(2))[0])
+    assert 2 * 8 <= numbers[0] < 3 * 8  # some are decoded ahead
+    assert numbers[1:] == [4 * 8, 0]
+
+
 @pytest.mark.usefixtures("streaming")
 @pytest.mark.parametrize(
     "number, first_step", [*(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((2, 0), (2, 3))), (4, 1)]

@@ -252,3 +252,55 @@ def test_squashed_pictures_are_those_of_keras_in_whole_numbers(tmp_path, size):
     expected = next(iter(keras))[0][0].numpy()
     found = pixels.squash(pixels.decode(tf.constant((tmp_path / "a" / "1.png").read_bytes())), 16)
     np.testing.assert_array_equal(found, np.rint(expected))
+
+
+def jpeg(mode, size, quality=95):
+    """A soft picture, (width, height) pixels."""
+    blocks = np.random.default_rng(0).integers(0, 256, (8, 8, len(mode))).astype(np.uint8)
+    picture = Image.fromarray(blocks.squeeze(-1) if mode == "L" else blocks, mode).resize(
+        size, Image.Resampling.BICUBIC
+    )
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+# Covered 16 x 24: a part of the sides is taken where 32 x 48 is left of them.
+@pytest.mark.parametrize(
+    "width, height, part",
+    [(95, 63, 1), (96, 63, 1), (95, 64, 1), (96, 64, 2), (97, 65, 2), (191, 500, 2), (192, 128, 4), (900, 257, 8)],
+)
+@pytest.mark.parametrize("mode, channels", [("RGB", 3), ("RGB", 1), ("L", 3), ("L", 1), ("CMYK", 3)])
+def test_large_jpeg_is_decoded_at_the_part_that_leaves_twice_what_is_needed(width, height, part, mode, channels):
+    encoded, covered = tf.constant(jpeg(mode, (width, height))), (16, 24)
+    whole, found = pixels.decode(encoded, channels), pixels.decode(encoded, channels, covered)
+    assert found.shape == (-(-height // part), -(-width // part), channels)
+    if part == 1:
+        np.testing.assert_array_equal(found, whole)
+    if mode == "RGB" and channels == 3:
+        (mapped,) = tf.data.Dataset.from_tensors(encoded).map(lambda file: pixels.decode(file, channels, covered))
+        np.testing.assert_array_equal(found, mapped)
+
+
+def test_resized_picture_is_nearly_that_of_the_whole_one():
+    encoded = tf.constant(jpeg("RGB", (400, 300)))
+    whole, scaled = (
+        pixels.resize(pixels.decode(encoded, covered=covered), 28).numpy().astype(int) for covered in (None, (32, 32))
+    )
+    assert pixels.decode(encoded, covered=(32, 32)).shape == (75, 100, 3)
+    difference = np.abs(scaled - whole)
+    assert difference.mean() < 1 and difference.max() <= 6
+
+
+def test_other_formats_and_other_ways_to_resize_take_the_whole_picture():
+    file = io.BytesIO()
+    Image.new("RGB", (400, 300)).save(file, "PNG")
+    assert pixels.decode(tf.constant(file.getvalue()), covered=(16, 16)).shape == (300, 400, 3)
+    encoded = tf.constant(jpeg("RGB", (400, 300)))
+    for changes, height in (
+        ({"image_size": 28}, 75),
+        ({"image_size": 28, "scales_jpegs": False}, 300),
+        ({"image_size": 28, "resize": "squash"}, 300),
+        ({}, 300),
+    ):
+        assert pixels.decoder(DataSpec("folder:x", **changes), 3)(encoded).shape == (height, height * 4 // 3, 3)

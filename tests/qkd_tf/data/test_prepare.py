@@ -48,3 +48,4 @@ def test_a_mistake_is_one_line(tmp_path, archives):
     (tmp_path / "part").mkdir()
     shutil.copy(archives / "ILSVRC2012_img_train.tar", tmp_path / "part")
     assert "ILSVRC2012_img_val.tar" in complaint("imagenet2012", tmp_path, tmp_path / "part")
+    assert f"--manual_dir={tmp_path}/no is not a folder" in complaint("imagenet2012", tmp_path, tmp_path / "no")

@@ -234,6 +234,18 @@ def test_graph_that_is_not_exact_is_told_and_no_handoff_is_written(
     assert not folder.handoff.exists()
 
 
+def test_student_that_no_file_holds_is_told_before_anything_is_predicted_or_written(
+    tmp_path, make_quantized_student, make_splits
+):
+    student = make_quantized_student()
+    student.outputs["linear_bn"].interval.assign(1e-12)
+    folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
+    folder.claim()
+    with pytest.raises(ExperimentError, match="^no file holds the student: layer linear_bn: one step of its inputs is"):
+        handoff.write(student, make_splits(), folder)
+    assert not folder.handoff.exists()
+
+
 @given(st.integers(1, 40_000))
 def test_codes_have_a_bound_of_bytes_and_only_a_single_image_may_exceed_it(written, max_bytes):
     _, student, *_ = written

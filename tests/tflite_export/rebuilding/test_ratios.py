@@ -1,9 +1,17 @@
+from collections import Counter
+
 import numpy as np
 import pytest
+import tf_keras
+from tf_keras import layers
 
+from qkd_tf.contract.ratio_limits import LIMITS
+from qkd_tf.outcome import handoff
+from qkd_tf.quantization.integer_limits import of_operator
 from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor, constant
-from tflite_export.rebuilding.ratios import LIMITS, check_ratios, ratios
+from tflite_export.rebuilding.ratios import check_ratios, ratios
+from tflite_export.rebuilding.rebuild import rebuild
 
 
 def graph(kind: str, *input_scales: float, kernel=None, output_scale=1.0, **options) -> IntegerGraph:
@@ -64,3 +72,29 @@ def test_operators_that_rescale_have_a_row(exported):
     for operator in exported.graph.operators:
         if any(ratio != 1 for ratio in ratios(exported.graph, operator)):
             assert operator.kind in LIMITS
+
+
+def test_training_looks_at_the_ratios_of_the_file(monkeypatch, make_handoff, randomize):
+    """Those of 1 left out: a clip has one more, a move of integers none."""
+    x = pixels = tf_keras.Input((4, 4, 1), name="pixels")
+    x = layers.Conv2D(2, 3, name="stem")(layers.Rescaling(1 / 64, -2.0, name="normalization")(x))
+    x = layers.PReLU(name="slopes")(layers.LeakyReLU(0.1, name="leaky")(x))
+    x = layers.DepthwiseConv2D(1, use_bias=False, name="depthwise")(x)
+    x = shortcut = layers.BatchNormalization(name="bn")(x)
+    x = layers.Multiply(name="swish")([x, layers.Activation("sigmoid", name="sigmoid")(x)])
+    x = layers.Concatenate(name="concat")([layers.Add(name="add")([shortcut, x]), shortcut])
+    x = layers.ZeroPadding2D(1, name="pad")(layers.AveragePooling2D((1, 2), padding="same", name="there")(x))
+    x = layers.Conv2D(2, 1, name="linear")(layers.AveragePooling2D((2, 1), name="windows")(x))
+    x = layers.Dense(3, name="logits")(layers.GlobalAveragePooling2D(name="mean")(x))
+    students = []
+    monkeypatch.setattr(handoff, "require_within_limits", students.append)
+    graph = rebuild(make_handoff(randomize(tf_keras.Model(pixels, x))))
+    rescaling = [(operator.kind, ratios(graph, operator)) for operator in graph.operators if operator.kind in LIMITS]
+    (student,) = students
+    known = [of_operator(student, operator) for operator in student.operators]
+
+    def counted(rows) -> Counter:
+        return Counter((kind, f"{ratio:.6g}") for kind, found in rows for ratio in found if ratio != 1)
+
+    assert counted(known) == counted(rescaling)
+    assert {kind for kind, _ in counted(known)} == {*LIMITS}

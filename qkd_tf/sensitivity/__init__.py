@@ -1,0 +1,1 @@
+"""Which layers of a trained student tolerate few bits."""

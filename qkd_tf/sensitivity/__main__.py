@@ -1,0 +1,115 @@
+"""Measures which layers tolerate few bits: python -m qkd_tf.sensitivity --run_dir=runs/NAME [--max_flash_bytes=N].
+
+It takes the student of a finished run, gives one layer after the other fewer bits (kernel and input, intervals by
+calibration), and measures top-1 on the validation split; the test split is kept for the final test. A run of 8 bits
+that was calibrated without training (--phases=) is a good start. With a budget, --max_flash_bytes of the whole file or
+--max_weight_bytes of kernels at their bit widths, it suggests a --bits_rule for each layer that gets fewer bits.
+--output=NAME.flags writes the flag file that trains with these rules.
+"""
+
+import copy
+import pathlib
+import sys
+from collections.abc import Iterable
+
+from absl import app
+
+from qkd_tf import flags
+from qkd_tf.console import command_line
+from qkd_tf.experiment import Experiment, ExperimentError, require, require_bits, require_set
+from qkd_tf.storage import durable
+from qkd_tf.storage.flag_file import run_of
+
+FLAGS = flags.FLAGS.extended()  # those of the training, and its own
+FLAGS.DEFINE_list("try_bits", ["4", "2"], "Bit widths to try on each layer, 2..8.")
+FLAGS.DEFINE_integer(
+    "max_weight_bytes",
+    0,
+    "Budget for all kernels at their bit widths, in bytes; the suggested rules meet it. 0: no budget, or that of "
+    "--max_flash_bytes, which counts the file as --target stores it.",
+)
+FLAGS.DEFINE_string(
+    "output", None, "Flag file to write, NAME.flags: the flags of the run with the suggested rules, for a new run NAME."
+)
+
+
+def flag_file(values: flags.flags.FlagValues, rules: Iterable[str], run_dir: pathlib.Path) -> str:
+    """The experiment that `values` describe, in another folder and with these rules in the place of its own."""
+    spec = flags.experiment_from_flags(values).quantization
+    changed = {"run_dir": str(run_dir), "bits": None, "bits_rule": list(rules)}
+    changed |= {name: getattr(spec, name) for name in flags.WIDTHS}
+    values = copy.deepcopy(values)
+    for name, value in changed.items():
+        values[name].value = value
+    return "\n".join(filter(None, flags.flag_lines(values))) + "\n"
+
+
+def flags_of_run() -> None:
+    """Puts the flags of the run of --run_dir below those that the command line gave."""
+    require(FLAGS.run_dir is not None, "--run_dir is missing; give the folder of a finished run, such as runs/demo")
+    file = pathlib.Path(FLAGS.run_dir) / "flags.txt"
+    require(file.is_file(), f"--run_dir={FLAGS.run_dir} is not a run: it has no flags.txt")
+    given = "\n".join(FLAGS[name].serialize() for name in FLAGS if FLAGS[name].present)
+    FLAGS.unparse_flags()
+    FLAGS(["sensitivity", *file.read_text().splitlines(), *given.splitlines()])
+
+
+def require_finished(run_dir: str) -> None:
+    """Raises ExperimentError: no finished run, or one whose handoff was changed."""
+    try:
+        durable.check(pathlib.Path(run_dir) / "handoff")
+    except durable.DamageError as damage:
+        raise ExperimentError(f"{damage}; run python -m qkd_tf.train to its end first") from damage
+
+
+def tried_widths() -> list[int]:
+    """Those of --try_bits."""
+    require(
+        all(bits.isdecimal() for bits in FLAGS.try_bits),
+        f"--try_bits={','.join(FLAGS.try_bits)}: give whole numbers from 2 to 8",
+    )
+    widths = [int(bits) for bits in FLAGS.try_bits]
+    for width in widths:
+        require_bits(width, "try_bits")
+    return widths
+
+
+def new_run(experiment: Experiment) -> pathlib.Path | None:
+    """The folder that the flag file of --output trains into, if one is asked for."""
+    budgets = FLAGS.max_weight_bytes, experiment.target.max_flash_bytes
+    require(
+        not all(budgets),
+        f"--max_weight_bytes={budgets[0]} and --max_flash_bytes={budgets[1]} are two budgets; give one, and 0 for the "
+        "other",
+    )
+    require(
+        not FLAGS.output or any(budgets),
+        f"--output={FLAGS.output} needs a budget; give --max_flash_bytes or --max_weight_bytes",
+    )
+    return run_of(pathlib.Path(FLAGS.output), pathlib.Path(experiment.run_dir)) if FLAGS.output else None
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    try:
+        flags_of_run()
+        widths = tried_widths()
+        experiment = flags.experiment_from_flags(FLAGS)
+        run_dir = new_run(experiment)
+        require_finished(experiment.run_dir)
+        require_set(experiment.data)
+        # Behind what flags and files tell: TensorFlow takes seconds to import.
+        from qkd_tf.console import quiet  # noqa: F401, PLC0415
+        from qkd_tf.sensitivity.look import look  # noqa: PLC0415
+
+        rules = look(experiment, widths, FLAGS.max_weight_bytes)
+        if run_dir:
+            durable.write_whole(pathlib.Path(FLAGS.output), flag_file(FLAGS, rules, run_dir))
+            print(f"flags written for {run_dir}; next: python -m qkd_tf.train --flagfile={FLAGS.output}")
+    except ExperimentError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    command_line.run(main, FLAGS)

@@ -1,0 +1,89 @@
+"""A look at what each layer of a finished run's student loses at fewer bits, and at what fits a budget."""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+from collections.abc import Mapping
+
+from qkd_tf import data
+from qkd_tf.contract.grid import load_params
+from qkd_tf.experiment import Experiment, TargetSpec
+from qkd_tf.quantization.standard_form import standard_form
+from qkd_tf.quantization.stored_bytes import StoredWidths
+from qkd_tf.search.byte_budget import ByteBudget
+from qkd_tf.search.subject import Examples, Sensitivity, Subject, measure, of_kernel, table
+from qkd_tf.storage.saved_model import load_model
+
+
+def look(experiment: Experiment, widths: list[int], max_weight_bytes: int = 0) -> tuple[str, ...]:
+    """Prints what each layer loses at these widths; with a budget, the rules that meet it.
+
+    What was measured is kept in the run's folder, and not measured again.
+
+    Args:
+      experiment: of a finished run.
+      max_weight_bytes: the budget of kernels at their widths; 0 for none, or that of the target.
+
+    Returns:
+      All rules of the widths of single layers: those of the run, then the suggested ones.
+
+    Raises:
+      ExperimentError: the set cannot be opened, the file of what was measured was changed, or the budget is too little.
+    """
+    splits = data.load(dataclasses.replace(experiment.data, augment=""))  # nothing is trained
+    subject = subject_of(experiment, splits)
+    stored = StoredWidths(subject.plain, subject.plan, experiment.target, subject.spec)
+    identity = {"quantization": dataclasses.asdict(experiment.quantization), "data": splits.fingerprint}
+    identity["max_eval_images"] = experiment.data.max_eval_images
+    cells = list(itertools.product(subject.layers, widths))
+    kept = pathlib.Path(experiment.run_dir) / "sensitivity.json"
+    rows = measure(subject, cells, kept, json.loads(json.dumps(identity)))
+    print(table(rows, stored.kernel_bytes, subject.bits))
+    for words, count in (
+        ("at their bit widths", subject.true_bytes),
+        (f"as {experiment.target.target} stores them", stored.kernel_bytes),
+    ):
+        print(f"kernels {words}: {ByteBudget('', 0, count).needed(subject.bits):,.0f} bytes")
+    budget = budget_of(subject, stored, experiment.target, max_weight_bytes)
+    if budget is None:
+        return subject.spec.bits_rule
+    chosen = suggest(rows, subject.bits, budget)
+    needed = budget.needed(subject.bits | {row.layer: row.num_bits for row in chosen})
+    loss = sum(max(row.loss, 0.0) for row in chosen)
+    print(f"rules for {budget.num_bytes:,} bytes: about {needed:,.0f} bytes, sum of losses {loss:.2f} points")
+    print(*([f"--bits_rule='{row.rule}'" for row in chosen] or ["no rule is needed: the run fits as it is"]), sep="\n")
+    return (*subject.spec.bits_rule, *(row.rule for row in chosen))
+
+
+def subject_of(experiment: Experiment, splits: data.Splits) -> Subject:
+    """The student of a finished run, with the intervals that were trained."""
+    handoff, spec = pathlib.Path(experiment.run_dir) / "handoff", experiment.quantization
+    saved = load_model(handoff / "student.keras")
+    plain = standard_form(saved, splits.image_shape, None, experiment.student.normalization).model
+    kernels, tensors = (load_params(handoff / f"{what}_params.json") for what in ("weight", "tensor"))
+    if spec.finds_bits:
+        found = tuple(of_kernel(layer, params.grid.num_bits) for layer, params in kernels.items())
+        spec = dataclasses.replace(spec, finds_bits=False, bits_rule=found + spec.bits_rule)
+    images = [images for images, _ in splits.calibration.take(spec.calibration_batches)]
+    return Subject(plain, spec, Examples(images, splits.validation), experiment.seed, kernels, tensors)
+
+
+def budget_of(subject: Subject, stored: StoredWidths, target: TargetSpec, max_weight_bytes: int) -> ByteBudget | None:
+    """What flags ask for; None where they ask for nothing."""
+    if target.max_flash_bytes:
+        return ByteBudget("max_flash_bytes", target.max_flash_bytes, stored.kernel_bytes, stored.other_bytes)
+    return ByteBudget("max_weight_bytes", max_weight_bytes, subject.true_bytes) if max_weight_bytes else None
+
+
+def suggest(rows: list[Sensitivity], trained: Mapping[str, int], budget: ByteBudget) -> list[Sensitivity]:
+    """The rows of layers that give way, for the least sum of losses within the budget; train with them, and look.
+
+    Args:
+      trained: bits by layer.
+
+    Raises:
+      ExperimentError: even all layers at their fewest bits are too large.
+    """
+    found = budget.widths(trained, rows)
+    return [row for row in rows if found[row.layer] == row.num_bits != trained[row.layer]]
