@@ -151,7 +151,13 @@ class Experiment:
 
     def notes_on(self, num_train: int) -> list[str]:
         """Notes on what is rarely intended with so many training images, one per line."""
-        return [*self._notes_on_test(), *self._notes_on_steps(num_train), *self._notes_on_rates(num_train)]
+        of_training = self.data.notes if self.training.phases else ()
+        return [
+            *of_training,
+            *self._notes_on_test(),
+            *self._notes_on_steps(num_train),
+            *self._notes_on_rates(num_train),
+        ]
 
     def _notes_on_test(self) -> list[str]:
         """Of a student with weights, which may be those of a training on the very pictures that are cut off."""
@@ -182,7 +188,7 @@ class Experiment:
         settled = [phase for phase in self.training.phases if phase.rate_is_default]
         if any(phase.learning_rate == RATE_OF_FEW for phase in settled):
             return [f"{about}its learning rate is {RATE_OF_FEW:g} unless --learning_rates is given"]
-        fastest = max(phase.learning_rate for phase in self.training.phases)
+        fastest = max(phase.learning_rate for phase in self.training.phases if phase.name != "full_precision")
         if fastest <= RATE_OF_FEW:
             return []
         return [f"{about}if accuracy falls in training, lower --learning_rates={fastest:g} to {RATE_OF_FEW:g}"]

@@ -28,11 +28,13 @@ class Proposal:
       found: what was seen, one per line, for a person.
       undecided: what the user has to say before a training, one per line.
       assumed: flags, as typed, under which the pre-flight can look at the rest meanwhile.
+      source: the set as these flags describe it, every picture of it looked at.
     """
 
     found: list[str]
     undecided: list[str]
     assumed: list[str]
+    source: data.Source
 
 
 def propose(draft: Draft) -> Proposal:
@@ -69,6 +71,7 @@ def propose(draft: Draft) -> Proposal:
         found=[survey.line(), *source.notes, *resizing, *seen, *notes],
         undecided=[finding.undecided for finding in findings if finding.undecided],
         assumed=[flag for finding in findings for flag in finding.assumed],
+        source=source,
     )
 
 

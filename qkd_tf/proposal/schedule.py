@@ -59,10 +59,20 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
         notes = _choose_first_training(draft, student)
     why = f"Epochs of each phase, {steps:,} steps each: more usually bring accuracy, fewer give a first file sooner."
     draft.choose("epochs", [str(number[name]) for name in names], why)
+    _choose_rates(draft, num_train)
     if source.validation.num_examples < FEW_VALIDATION and not student.is_trained:  # which has to get better
         why = f"{source.validation.num_examples} validation examples are too few to choose the best epoch."
         draft.choose("keep_epoch", "last", why)
     return notes
+
+
+def _choose_rates(draft: Draft, num_train: int) -> None:
+    """Those of a student with weights on few examples, which would be chosen in training, too: the file tells them."""
+    settled = draft.experiment.on_images(num_train).training.phases
+    if settled != draft.experiment.training.phases:
+        rates = [f"{phase.learning_rate:g}" for phase in settled]
+        why = f"{num_train:,} training examples are few for a trained student: higher rates can cost it accuracy."
+        draft.choose("learning_rates", rates if len(set(rates)) > 1 else rates[:1], why)
 
 
 def _choose_first_training(draft: Draft, student: NetworkLook) -> list[str]:

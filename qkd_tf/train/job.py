@@ -246,7 +246,7 @@ def _prepare(
     student, teacher = at_bits[own], teacher and devices.replicated(teacher)
     notes = [note for network in found.values() for note in network.notes]
     notes += experiment.notes_on(splits.num_train)
-    notes = [*experiment.notes, *experiment.data.notes, *splits.notes, *notes]
+    notes = [*experiment.notes, *splits.notes, *notes]
     print(*([] if is_told else notes), student.summary(), sep="\n")
     return Prepared(student, network.model, teacher, splits, contents, weights, proof, at_bits)
 

@@ -402,7 +402,7 @@ def test_full_precision_trains_a_student_from_the_weights_it_has(student, weight
     assert made.pretrained == left_alone
     assert made.full_precision_origin == ("weights" if "student" in left_alone else "trained")
     assert made.continues_in_float == bool(came - left_alone)
-    assert bool(made.notes_on(600)) == ("student" in left_alone)
+    assert any("few for a student" in note for note in made.notes_on(600)) == ("student" in left_alone)
 
 
 @pytest.mark.parametrize(
@@ -437,6 +437,12 @@ def test_student_may_know_the_test_pictures_that_are_cut_off(weights, fraction, 
     notes = dataclasses.replace(experiment((), student_weights=weights), data=data).notes_on(50_000)
     assert len(notes) == told and all("the test result is too good; put pictures" in note for note in notes)
     assert all("into my/pictures/test" in note for note in notes)
+
+
+def test_mirrored_pictures_are_told_where_something_trains():
+    data = DataSpec("folder:pictures")
+    told = [dataclasses.replace(experiment(phases), data=data).notes_on(50_000) for phases in ((SELF_STUDYING,), ())]
+    assert [len(notes) for notes in told] == [1, 0] and "pictures are mirrored" in told[0][0]
 
 
 @pytest.mark.parametrize(

@@ -559,7 +559,7 @@ def test_pictures_that_are_not_square_are_cropped_or_squashed_and_a_note_says_wh
     (cropped,) = (note for note in load(root, image_size=8).notes if "square" in note)
     assert cropped == (
         "note: 17 of 17 pictures are not square: they are cropped to their middle; --resize=squash squashes them to a "
-        "square instead, as tf_keras.utils.image_dataset_from_directory does"
+        "square instead, as Keras' image_dataset_from_directory does"
     )
     splits = load(root, image_size=8, resize="squash", horizontal_flip=False)
     (squashed,) = (note for note in splits.notes if "square" in note)
