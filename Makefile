@@ -44,8 +44,9 @@ docs: .venv/installed  ## docs/flags.md from the code, tables and pictures from 
 site: .venv/installed  ## the documentation site, into build/site: a warning, such as of a broken link, fails it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
-micro: .venv/installed build/tflm  ## the microcontroller bundle of every operator, compiled with TFLM's C++ and run
+micro: .venv/installed build/tflm  ## the microcontroller bundle of every operator, compiled with TFLM's C++ and run; TFLM=DIR also runs it on emulated boards
 	$(BIN)/python -m pytest tests/tflite_export/bundles/test_micro_bundle.py
+	$(if $(TFLM),$(BIN)/python -m pytest -m boards --tflm='$(TFLM)' tests/tflite_export/bundles/test_micro_boards.py,@echo 'skipped: emulated boards, for want of TFLM: make micro TFLM=DIR')
 
 arm64: .venv/installed build/arm64/installed  ## what files compute on ARM64, by emulation; goes on where it was stopped: make arm64 RUNS='runs/demo …'
 	$(BIN)/python -m benchmarks.arm64 $(RUNS)
@@ -71,7 +72,7 @@ help:  ## what can be made
 	@sed -n 's/^\([a-z0-9]*\):.*  ## \(.*\)/make \1 - \2/p' Makefile | sort
 
 clean:  ## the environment and the demo; other runs are kept
-	rm -rf .venv runs/demo build/tflm build/arm64
+	rm -rf .venv runs/demo build/tflm build/arm64 build/boards
 
 # Headers and a host library of TFLM as XMOS builds it: the one package that has both. For this check only.
 build/tflm:

@@ -89,11 +89,16 @@ def write_handoff(
     name: str, image_shape, num_classes: int, spec: QuantizationSpec | None = None, num_test: int = 1
 ) -> tuple[tf_keras.Model, pathlib.Path]:
     """A calibrated student's handoff, at W4A4 unless told, and the float network that it was."""
-    splits = random_splits(16, num_test, image_shape, num_classes)
     model = build(name, image_shape, num_classes)
+    return model, hand_over(model, spec, num_test)
+
+
+def hand_over(model: tf_keras.Model, spec: QuantizationSpec | None = None, num_test: int = 1) -> pathlib.Path:
+    """The handoff of a float network: quantized, at W4A4 unless told, and calibrated."""
+    splits = random_splits(16, num_test, model.input_shape[1:], model.output_shape[-1])
     student = quantize_student(model, spec or QuantizationSpec())
     calibrate(student, [images for images, _ in splits.calibration], "mse")
     folder = RunFolder(str(pathlib.Path(tempfile.mkdtemp()) / "run"), [])
     folder.claim()
     handoff.write(student, splits, folder)
-    return model, folder.handoff
+    return folder.handoff

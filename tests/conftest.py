@@ -66,6 +66,7 @@ def pytest_addoption(parser):
     parser.addoption("--drawn_models", type=int, default=16, help="models that are drawn: students, and teachers")
     parser.addoption("--drawn_seed", type=int, default=0, help="which ones")
     parser.addoption("--drawn_results", default="", help="file for what became of them")
+    parser.addoption("--tflm", default="", help="checkout of tflite-micro with its downloads")
     parser.addoption("--processor", default="", help="ARM64 processor, emulated, whose LiteRT is asked, not this one's")
 
 

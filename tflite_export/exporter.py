@@ -18,11 +18,11 @@ from tflite_export.export_error import ExportError
 from tflite_export.export_folder import VERIFICATION, ExportFolder
 from tflite_export.exported import Exported
 from tflite_export.finished_run import results_of
-from tflite_export.flatbuffer.compress import compress, flash_bytes
+from tflite_export.flatbuffer.compress import compress, compressible, flash_bytes
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
 from tflite_export.flatbuffer.read_back import read_back
-from tflite_export.flatbuffer.weight_storage import store
+from tflite_export.flatbuffer.weight_storage import store, unpacked
 from tflite_export.inference.runtimes import RUNTIMES, absence, check_names
 from tflite_export.load import Handoff, load_handoff
 from tflite_export.proof.gate import Gate
@@ -124,7 +124,7 @@ def _export(
     verification, classes = examine(content, graph, handoff, gate or Gate(), target, runtimes)
     files = {"model.tflite": content}
     if target.compressed and verification["passed"]:
-        compressed = _compress(rebuilt, content, handoff, verification)
+        compressed = _compress(graph, content, handoff, verification)
         files |= {"model.compressed.tflite": compressed} if compressed else {}
     if target.compressed:
         verification["flash_bytes"] = min(flash_bytes(file) for file in files.values())
@@ -161,12 +161,15 @@ def _export(
 
 
 def _compress(graph: IntegerGraph, plain: bytes, handoff: Handoff, verification: dict) -> bytes | None:
-    """The lookup-table file, and in `verification` what became of it; None where there is none to be obtained."""
+    """The lookup-table file, and in `verification` what became of it; None where there is none to be obtained.
+
+    A kernel that tables would not make smaller keeps the form that it has in the plain file, INT4 or int8.
+    """
     if reason := absence("tflm"):
         verification["notes"].append(f"no lookup-table file was written: {reason}")
         return None
-    unpacked = convert(graph, description=f"qkd_tf {__version__}, compressed")
-    content, index_bits = compress(read_back(unpacked), unpacked)
+    wide = convert(unpacked(graph, compressible(graph)), description=f"qkd_tf {__version__}, compressed")
+    content, index_bits = compress(read_back(wide), wide)
     if not index_bits:
         verification["notes"].append("no lookup-table file was written: it would make no kernel smaller")
         return None

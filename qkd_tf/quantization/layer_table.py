@@ -143,8 +143,9 @@ def _least_flash(table: list[LayerRow], target: TargetSpec) -> int:
     for row in table:
         if row.stored is not None:
             bias, num_tables = row.output_shape[-1], row.stored.num_channels if row.stored.per_channel else 1
-            total += lookup_tables.num_bytes(row.parameters - bias, num_tables, 2**row.weight_bits - 1)
-            total += BIAS_BYTES * bias
+            size = row.parameters - bias
+            tables = lookup_tables.num_bytes(size, num_tables, 2**row.weight_bits - 1)
+            total += min(tables, kernel_bytes(size, row.stored, target)) + BIAS_BYTES * bias
     return min(plain, total)
 
 

@@ -96,10 +96,11 @@ class StoredWidths:
     def kernel_bytes(self, name: str, num_bits: int) -> int:
         """Of a kernel as it is stored there, to the next multiple of ALIGNMENT."""
         kernel, size, grid = self._kernels[name], self._sizes[name], weight_grid(num_bits, self._narrow_range)
+        stored = kernel_bytes(size, dataclasses.replace(kernel, largest=_largest(grid)), self._target)
         if self.has_tables:
             num_tables = kernel.num_channels if kernel.per_channel else 1
-            return _aligned(lookup_tables.num_bytes(size, num_tables, grid.num_levels))
-        return _aligned(kernel_bytes(size, dataclasses.replace(kernel, largest=_largest(grid)), self._target))
+            stored = min(stored, lookup_tables.num_bytes(size, num_tables, grid.num_levels))
+        return _aligned(stored)
 
     @property
     def file_bytes(self) -> int:

@@ -1,12 +1,15 @@
 """export/micro/: a file as C++ for TensorFlow Lite for Microcontrollers, with golden images that check a board."""
 
 import collections
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from qkd_tf.contract.lookup_tables import DECODE_CODE_BYTES
+from tflite_export.bundles import firmware
 from tflite_export.bundles.bundle import Delivery, render
+from tflite_export.bundles.cmsis_nn import scratch
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
 from tflite_export.flatbuffer.read_back import BUILTINS
@@ -21,13 +24,13 @@ ARENA_MARGIN = 1.25  # a vendor's kernels may ask for buffers that the reference
 ARENA_PREPARATION = 1024  # TFLM allocates more for a moment when it prepares operators, which shows in small arenas
 ARENA_STEP = 1024
 RUNTIME = "tflm"
-# Of CMSIS-NN's scratch for a depthwise kernel of one pixel on cores with vector instructions (MVE): four rows of 124
-# channels, whatever the layer has.
-DEPTHWISE_SCRATCH = 4 * 124
 
 
 def files(delivery: Delivery) -> dict[str, bytes]:
-    """The bundle, by path below export/; none, with a note, where TFLM is not installed to give golden logits."""
+    """The bundle, by path below export/; none, with a note, where TFLM is not installed to give golden logits.
+
+    What it takes of flash and RAM goes into the delivery's verification, as "firmware".
+    """
     if reason := absence(RUNTIME):
         delivery.verification["notes"].append(f"export/{FOLDER}/ was not written: {reason}")
         return {}
@@ -54,7 +57,9 @@ def files(delivery: Delivery) -> dict[str, bytes]:
         ],
         "compressed": _compressed(delivery),
         "decode_code": DECODE_CODE_BYTES,
+        "tolerance": firmware.TOLERANCE,
     }
+    values["firmware"] = delivery.verification["firmware"] = _firmware(values)
     names = SOURCES + (("model_compressed.cc",) if delivery.compressed else ())
     return {f"{FOLDER}/{name}": render(f"{FOLDER}/{name}.j2", **values) for name in names}
 
@@ -69,13 +74,23 @@ def arena(measured: int) -> int:
     return -int(-(measured * ARENA_MARGIN + ARENA_PREPARATION) // ARENA_STEP) * ARENA_STEP
 
 
-def _cmsis_nn(graph: IntegerGraph, images: Images) -> dict[str, int]:
+def _cmsis_nn(graph: IntegerGraph, images: Images) -> dict[str, Any]:
     """Bytes of arena with CMSIS-NN's kernels: they read INT4 as it is, so what int8 takes, and their own scratch."""
     plain = unpacked(graph)
     _, facts = infer(RUNTIME, plain, convert(plain, ""), images)
-    windows = [k.shape[1] * k.shape[2] for operator, k in graph.kernels() if operator.kind == "DEPTHWISE_CONV_2D"]
-    scratch = DEPTHWISE_SCRATCH * max(windows, default=0)
-    return {"measured": facts["arena_bytes"], "arena": arena(facts["arena_bytes"]), "scratch": scratch}
+    return {"measured": facts["arena_bytes"], "arena": arena(facts["arena_bytes"]), "scratch": scratch(graph)}
+
+
+def _firmware(values: dict) -> list[dict]:
+    """Flash and RAM of the file, and of that with lookup tables where there is one."""
+    kinds, cmsis_nn, compressed = [o["kind"] for o in values["operators"]], values["cmsis_nn"], values["compressed"]
+    more = {build: getattr(cmsis_nn["scratch"], build.scratch) if build.scratch else 0 for build in firmware.BUILDS}
+    plain = [(cmsis_nn["arena"] if build.scratch else values["arena"]) + scratch for build, scratch in more.items()]
+    found = firmware.rows("model.tflite", kinds, len(values["content"]), plain)
+    if compressed:
+        arenas = [compressed["arena"] + scratch for scratch in more.values()]
+        found += firmware.rows("model.compressed.tflite", [*kinds, "DECODE"], compressed["size"], arenas)
+    return found
 
 
 def operators(content: bytes) -> list[dict]:

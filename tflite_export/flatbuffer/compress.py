@@ -10,7 +10,7 @@ import io
 
 import numpy as np
 
-from qkd_tf.contract import lookup_tables
+from qkd_tf.contract import lookup_tables, weight_storage
 from qkd_tf.contract.lookup_tables import DECODE_CODE_BYTES
 from tflite_export.flatbuffer.graph import IntegerGraph, Tensor
 
@@ -22,13 +22,14 @@ def compress(graph: IntegerGraph, content: bytes) -> tuple[bytes, dict[str, int]
     """Compresses each kernel that becomes smaller by it.
 
     Args:
-      graph: what `read_back` finds in the file; kernels int8.
+      graph: what `read_back` finds in the file; int8 are at least the kernels of `compressible`.
       content: the file.
 
     Returns:
       The compressed file and the bits of an index by kernel; the file as it was where nothing becomes smaller.
     """
-    widths = {kernel.name: index_bits(kernel) for _, kernel in graph.kernels() if gain(kernel) > 0}
+    names = compressible(graph)
+    widths = {kernel.name: index_bits(kernel) for _, kernel in graph.kernels() if kernel.name in names}
     if not widths:
         return content, {}
     builder = importlib.import_module(f"{PACKAGE}.spec_builder").SpecBuilder()
@@ -52,11 +53,17 @@ def index_bits(kernel: Tensor) -> int:
     return lookup_tables.index_bits(_table_length(kernel))
 
 
+def compressible(graph: IntegerGraph) -> set[str]:
+    """Names of the kernels that lookup tables make smaller than they are stored."""
+    return {kernel.name for _, kernel in graph.kernels() if gain(kernel) > 0}
+
+
 def gain(kernel: Tensor) -> int:
-    """Bytes that lookup tables save, 0 where they save none."""
+    """Bytes that lookup tables save of a kernel as it is stored, 0 where they save none."""
     num_tables = 1 if kernel.axis is None else kernel.shape[kernel.axis]
     size = kernel.integers.size
-    return size - lookup_tables.num_bytes(size, num_tables, _table_length(kernel))
+    stored = weight_storage.num_bytes(size, kernel.dtype == "int4")
+    return max(0, stored - lookup_tables.num_bytes(size, num_tables, _table_length(kernel)))
 
 
 def _table_length(kernel: Tensor) -> int:

@@ -1,7 +1,7 @@
 """The form in which each kernel is stored."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from qkd_tf.contract import weight_storage as rule
 from qkd_tf.contract.targets import Target
@@ -57,9 +57,13 @@ def stored_as(expected: IntegerGraph, found: IntegerGraph, target: Target) -> In
     return _with(expected, choose)
 
 
-def unpacked(graph: IntegerGraph) -> IntegerGraph:
-    """The graph with every kernel stored as int8, by the operators that it has."""
-    plain = {n: dataclasses.replace(t, dtype="int8") for n, t in graph.tensors.items() if t.dtype == "int4"}
+def unpacked(graph: IntegerGraph, names: Collection[str] | None = None) -> IntegerGraph:
+    """The graph with every kernel stored as int8, or those that are named, by the operators that it has."""
+    plain = {
+        name: dataclasses.replace(tensor, dtype="int8")
+        for name, tensor in graph.tensors.items()
+        if tensor.dtype == "int4" and (names is None or name in names)
+    }
     return dataclasses.replace(graph, tensors=graph.tensors | plain)
 
 

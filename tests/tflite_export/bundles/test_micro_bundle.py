@@ -8,25 +8,18 @@ import pathlib
 import shutil
 import subprocess
 import sysconfig
-from unittest import mock
 
 import numpy as np
 import pytest
-from tf_keras import layers
 
+from benchmarks.boards_table import write_bundle
 from qkd_tf.contract.targets import TARGETS
-from qkd_tf.experiment import QuantizationSpec
 from tflite_export.bundles import micro_bundle
-from tflite_export.bundles.bundle import Delivery
-from tflite_export.exporter import export
-from tflite_export.flatbuffer import compress
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.operators import OPERATORS
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.flatbuffer.weight_storage import store
-from tflite_export.inference.runtimes import absence, input_codes
-from tflite_export.proof.gate import Gate
-from tflite_export.proof.verification import verify
+from tflite_export.inference.runtimes import absence, infer, input_codes
 
 ROOT = pathlib.Path(__file__).parents[3]
 TFLM = ROOT / "build" / "tflm" / "xmos_ai_tools"
@@ -59,23 +52,6 @@ def compile_and_run(folder: pathlib.Path, *arguments) -> subprocess.CompletedPro
 def run_main(folder: pathlib.Path) -> subprocess.CompletedProcess:
     library = [TFLM_LIBRARY, f"-Wl,-rpath,{TFLM_LIBRARY.parent}"]
     return compile_and_run(folder, TFLM_NAMESPACE, *TFLM_HEADERS, *APPLICATION, *library)
-
-
-def write(files: dict[str, bytes], folder: pathlib.Path) -> pathlib.Path:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder / micro_bundle.FOLDER
-
-
-@pytest.fixture(scope="module")
-def bundle(make_run, chain, randomize):
-    """Run folder of a student at 2 bits, exported for microcontrollers: with lookup tables."""
-    model = chain(layers.Conv2D(32, 3, name="stem"), layers.Conv2D(16, 3, name="conv"), layers.Conv2D(4, 1))
-    run_dir = make_run(randomize(model), QuantizationSpec(weight_bits=2, activation_bits=4)).path
-    with mock.patch.object(compress, "DECODE_CODE_BYTES", 0):  # tables of so small a network pay for no code
-        assert export(run_dir, "microcontroller", runtimes=())["passed"]
-    return run_dir
 
 
 def test_bundle_is_sources_and_instructions(bundle):
@@ -178,12 +154,9 @@ def test_every_operator_gives_its_logits_on_tflm(exported, tmp_path):
     These headers are of a TFLM that takes FULLY_CONNECTED with a scale for each channel and silently computes it with
     one; the golden images find that out.
     """
-    graph = store(exported.graph, "auto", TARGETS["microcontroller"])
-    content = convert(graph, "")
-    verification = verify(content, graph, exported.handoff, Gate(), TARGETS["microcontroller"], ())
-    assert verification["passed"], verification["failures"]
-    files = micro_bundle.files(Delivery(exported.name, content, None, exported.handoff, verification, 0))
-    done = run_main(write(files, tmp_path))
+    folder, _ = write_bundle(exported.graph, exported.handoff, tmp_path)
+    done = run_main(folder)
+    graph = exported.graph
     too_new = any(o.kind == "FULLY_CONNECTED" and graph.tensors[o.inputs[1]].axis is not None for o in graph.operators)
     assert done.returncode == too_new, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("FAIL" if too_new else "PASS")
@@ -227,15 +200,32 @@ def test_arena_has_a_quarter_and_a_kibibyte_to_spare(measured, reserved):
     assert micro_bundle.arena(measured) == reserved
 
 
-def test_arena_of_cmsis_nn_has_scratch_for_depthwise_kernels_and_none_for_unpacked_int4(residual):
-    """CMSIS-NN takes four rows of 124 channels for each pixel of a depthwise window; the network's is 3 x 3."""
+def test_arena_of_cmsis_nn_has_no_room_for_unpacked_int4(residual):
     graph = store(residual.graph, "auto", TARGETS["microcontroller"])
     packed, plain = (
         micro_bundle._cmsis_nn(g, residual.handoff.test_images[:1])  # of the file, and of the same in int8
         for g in (graph, residual.graph)
     )
-    assert packed == plain and packed["scratch"] == 4 * 124 * 9 == 4464
-    assert packed["arena"] == micro_bundle.arena(packed["measured"])
+    assert packed["measured"] == plain["measured"] and packed["arena"] == micro_bundle.arena(packed["measured"])
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "flags, core", [([], None), (["-DCMSIS_NN"], "dsp"), (["-DCMSIS_NN", "-D__ARM_FEATURE_MVE"], "mve")]
+)
+def test_arena_is_reserved_by_what_is_linked(residual, tmp_path, flags, core):
+    folder, _ = write_bundle(residual.graph, residual.handoff, tmp_path)
+    graph = store(residual.graph, "auto", TARGETS["microcontroller"])
+    (folder / "show.cc").write_text(
+        '#include <cstdio>\n#include "model.h"\nint main() { std::printf("%zu", classifier::kArenaBytes); }\n'
+    )
+    images = residual.handoff.test_images[:1]
+    if core is None:
+        expected = micro_bundle.arena(infer("tflm", graph, convert(graph, ""), images)[1]["arena_bytes"])
+    else:
+        found = micro_bundle._cmsis_nn(graph, images)
+        expected = found["arena"] + getattr(found["scratch"], core)
+    assert int(compile_and_run(folder, *flags, "show.cc").stdout) == expected
 
 
 @pytest.mark.parametrize("shape, number", [((1, 8, 8, 1), 4), ((1, 96, 96, 3), 2), ((1, 224, 224, 3), 1)])

@@ -1,14 +1,18 @@
 """Lookup tables: each width at its true width, and the integers of the plain file on TFLM."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from tf_keras import layers
 
+from qkd_tf.contract.targets import TARGETS
 from qkd_tf.experiment import QuantizationSpec
-from tflite_export.flatbuffer.compress import compress, gain, index_bits
+from tflite_export.flatbuffer.compress import compress, compressible, gain, index_bits
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import constant
 from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.flatbuffer.weight_storage import store, unpacked
 from tflite_export.inference.runtimes import absence, infer
 from tflite_export.proof.verification import verify_compressed
 from tflite_export.rebuilding.rebuild import rebuild
@@ -42,6 +46,30 @@ def test_gain_is_kernel_less_indices_tables_and_decoder():
     per_channel = kernel(np.tile([-4, 0, 4], (8, 100)), axis=0)
     assert gain(per_channel) == 2400 - 600 - 8 * 3 - 256
     assert gain(kernel(np.arange(-127, 128))) == 0  # 8 bits have no index
+
+
+def test_gain_of_a_packed_kernel_is_beside_half_a_byte_a_weight():
+    packed = dataclasses.replace(kernel(np.tile([-4, 0, 4], 2000)), dtype="int4")
+    assert gain(packed) == 3000 - 1500 - 3 - 256
+    assert gain(dataclasses.replace(kernel(np.tile([-4, 0, 4], 300)), dtype="int4")) == 0
+
+
+@needs_tflm
+def test_file_has_int4_beside_tables_where_that_is_smaller(chain, randomize, make_handoff):
+    """A kernel of 2 bits that is large enough for its tables, and a small one."""
+    model = chain(
+        layers.Conv2D(32, 3, name="stem"), layers.Conv2D(24, 3, name="large"), layers.Conv2D(16, 1, name="small")
+    )
+    spec = QuantizationSpec(weight_bits=2, activation_bits=4, last_layer_bits=2)
+    handoff = make_handoff(randomize(model), spec)
+    packed = store(rebuild(handoff), "auto", TARGETS["microcontroller"])
+    assert compressible(packed) == {"large/kernel"}
+    mixed, plain = convert(unpacked(packed, {"large/kernel"}), ""), convert(packed, "")
+    content, widths = compress(read_back(mixed), mixed)
+    wide = convert(unpacked(packed), "")
+    assert widths == {"large/kernel": 2}
+    assert len(content) < min(len(plain), len(compress(read_back(wide), wide)[0]))
+    assert verify_compressed(content, plain, handoff)["passed"]
 
 
 @needs_tflm

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from qkd_tf.contract.targets import TARGETS
+from tflite_export.bundles import firmware
 from tflite_export.proof.gate import Gate
 from tflite_export.proof.verification import examine, verify
 from tflite_export.reporting import figures, report
@@ -289,6 +290,15 @@ def test_what_was_asked_is_beside_what_came(folder, examined, diagnose):
     assert f"size at most {size - 1:,} bytes {size:,} bytes (the kernels in float32: " in words
     assert words.count("not met") == 1
     assert "RAM for activations (arena) at most 1,000,000,000 bytes" in words
+
+
+def test_flash_and_ram_of_a_microcontroller_are_told_where_they_are_known(folder, examined):
+    verification, classes = examined
+    found = firmware.rows("model.tflite", ["CONV_2D"], 12_345, [20_000, 30_000, 40_000, 50_000])
+    words = written(folder, {**verification, "firmware": found}, classes).words
+    numbers = [f"{found[3][key]:,}" for key in ("flash_bytes", "code_bytes", "file_bytes", "ram_bytes", "arena_bytes")]
+    assert f"model.tflite Cortex-M55 CMSIS-NN {' '.join(numbers)} 264 1,600" in words
+    assert "On a microcontroller" not in written(folder, *examined).words
 
 
 def test_what_training_began_with_is_told(folder, examined):
