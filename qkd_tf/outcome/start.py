@@ -156,9 +156,12 @@ def near_chance(most_frequent: float) -> float:
 
 
 def by_chance(most_frequent: float, num_images: int) -> float:
-    """`near_chance`, and on few images at least two standard deviations above always naming the most frequent class."""
+    """`near_chance`, and on few images two standard deviations above always naming the most frequent class.
+
+    At most half of the way to being always right: so few images tell nothing against a network.
+    """
     deviation = math.sqrt(most_frequent * (100 - most_frequent) / num_images)
-    return max(near_chance(most_frequent), most_frequent + 2 * deviation)
+    return max(near_chance(most_frequent), min(most_frequent + 2 * deviation, (most_frequent + 100) / 2))
 
 
 TITLES = {

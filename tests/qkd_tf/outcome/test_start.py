@@ -168,6 +168,8 @@ def test_damaged_file_of_an_earlier_start_is_told_in_a_line(look, tmp_path, cont
         (LABELS, 50, False),
         (np.arange(48) % 4, 14, True),  # scrambled labels: 29.17 % of four classes
         (np.arange(48) % 4, 19, False),
+        (np.arange(2), 2, False),  # of two images nothing can be said
+        (np.arange(2), 1, True),
         (np.arange(2_000) % 2, 1_099, True),  # of many images a tenth of the way to all
         (np.arange(2_000) % 2, 1_101, False),
     ],
