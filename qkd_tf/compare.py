@@ -12,7 +12,7 @@ from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
 from qkd_tf.console.page import COLOURS, axes, in_style, render, svg
 from qkd_tf.experiment import ExperimentError, require
-from qkd_tf.outcome.finished_runs import Run, groups, load
+from qkd_tf.outcome.finished_runs import Run, groups, load, title
 from qkd_tf.storage.durable import write_whole
 
 FLAGS = CommandFlags()
@@ -43,7 +43,9 @@ COSTS: Mapping[str, Cost] = {
     "arena": Cost("arena, bytes", lambda run: run.arena),
 }
 SHOWN = ("bytes", "latency", "arena")
-FLAGS.DEFINE_string("output", None, "File to write, .html or .md; without it Markdown is printed.")
+FLAGS.DEFINE_string(
+    "output", None, "File to write, .html or .md; without it the tables are printed, as Markdown unless on a terminal."
+)
 FLAGS.DEFINE_list(
     "costs",
     list(SHOWN),
@@ -65,6 +67,9 @@ HEADER = (
     "arena, bytes",
     "Pareto",
 )
+
+
+PARETO = "Pareto: no other run in the table is at least as good in top-1 and in this cost, and better in one of them."
 
 
 def pareto(runs: Sequence[Run], cost: Cost) -> list[Run]:
@@ -90,8 +95,13 @@ def notes(runs: Sequence[Run]) -> list[str]:
     lines = []
     if len(groups(runs)) > 1:
         lines.append("The runs were tested on different images: compare accuracies only within a table.")
+    if any(len({run.data for run in group}) > 1 for group in groups(runs)):
+        lines.append("Sets with = between them have the same test images and labels; what was trained on may differ.")
     if len({run.runtime for run in runs}) > 1:
-        by = "; ".join(f"{run.label}: {run.runtime}" for run in runs)
+        judged: dict[str, list[str]] = {}
+        for run in runs:
+            judged.setdefault(run.runtime, []).append(run.label)
+        by = "; ".join(f"{runtime}: {', '.join(labels)}" for runtime, labels in judged.items())
         lines.append(f"Top-1 and latency are from different runtimes, the judge of each file ({by}).")
     if len({run.machine for run in runs}) > 1:
         lines.append(
@@ -129,14 +139,31 @@ def markdown(runs: Sequence[Run], costs: Sequence[str] = SHOWN) -> str:
     lines = []
     for group in groups(runs):
         rows = [HEADER, ("---",) * len(HEADER), *table(group, costs)]
-        lines += [f"**{_escaped(group[0].data)}**", ""]
+        lines += [f"**{_escaped(title(group))}**", ""]
         lines += [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
         lines.append("")
-    lines.append(
-        "Pareto: no other run in the table is at least as good in top-1 and in this cost, and better in one of them."
-    )
-    lines += ["", *(f"* {_escaped(note)}" for note in notes(runs))] if notes(runs) else []
+    lines += [PARETO, ""]
+    lines += [f"* {_escaped(note)}" for note in notes(runs)]
     return "\n".join(lines) + "\n"
+
+
+def terminal(runs: Sequence[Run], costs: Sequence[str] = SHOWN) -> str:
+    """The comparison for a terminal, in aligned columns: those of other costs are left out, and what is the same for
+    all runs of a table stands above it.
+    """
+    others = {COSTS[word].name.split(",")[0] for word in COSTS if word not in costs}
+    lines = []
+    for group in groups(runs):
+        columns = list(zip(HEADER, *table(group, costs), strict=True))
+        shown = [column for column in columns if any(column[1:]) and column[0].split(",")[0] not in others]
+        same = [column for column in shown[2:] if len(group) > 1 and len(set(column[1:])) == 1]
+        shown = [column for column in shown if column not in same]
+        widths = [max(map(len, column)) for column in shown]
+        lines += [title(group), *([f"all: {'; '.join(f'{name} {cell}' for name, cell, *_ in same)}"] if same else [])]
+        for row in zip(*shown, strict=True):
+            lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        lines.append("")
+    return "\n".join([*lines, PARETO, *(f"note: {note}" for note in notes(runs))]) + "\n"
 
 
 def _escaped(text: str) -> str:
@@ -148,7 +175,7 @@ def html(runs: Sequence[Run], costs: Sequence[str] = SHOWN) -> str:
     chosen = [COSTS[word] for word in costs]
     parts = [
         {
-            "title": group[0].data,
+            "title": title(group),
             "rows": table(group, costs),
             "figures": [figure(group, cost) for cost in chosen if any(cost.of(run) is not None for run in group)],
         }
@@ -197,7 +224,7 @@ def main(argv: list[str]) -> None:
         require(not unknown, f"--costs has {', '.join(unknown)}; choose from {', '.join(COSTS)}")
         runs = load(argv[1:])
         if not FLAGS.output:
-            print(markdown(runs, FLAGS.costs), end="")
+            print((terminal if sys.stdout.isatty() else markdown)(runs, FLAGS.costs), end="")
             return
         output = pathlib.Path(FLAGS.output)
         write_whole(output, (html if output.suffix == ".html" else markdown)(runs, FLAGS.costs))

@@ -172,7 +172,10 @@ def chain() -> Iterator[Finding]:
         run_dir = pathlib.Path(folder) / "run"
         rules = [f"--bits_rule=conv{width}=w{width}a{width}" for width in WIDTHS]
         train = ["--dataset=digits", "--student=qkd_tf.doctor:ladder", "--phases=", "--max_eval_images=32", *rules]
-        for module, *options in (["qkd_tf.train", *train], ["tflite_export"]):
+        for number, (module, *options) in enumerate((["qkd_tf.train", *train], ["tflite_export"]), 1):
+            yield Finding(
+                None, f"python -m {module} runs on a small network, {number} of 2: up to minutes on a busy CPU"
+            )
             done = subprocess.run(
                 [sys.executable, "-m", module, f"--run_dir={run_dir}", *options],
                 capture_output=True,

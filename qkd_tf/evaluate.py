@@ -72,3 +72,16 @@ class StudentAccuracy:
     def __str__(self) -> str:
         integers, reals = f"{self.top1:.2f} % in the integers of {self.judge}", f"{self.real_numbers_top1:.2f} %"
         return f"student {integers}, {reals} in floating point"
+
+    def note(self, trained: float | None) -> str:
+        """Why one student has several numbers; "" where they are equal.
+
+        Args:
+          trained: top-1 on the same images at the end of the last phase, in percent; None where nothing was trained.
+        """
+        steps = [] if trained is None else [(trained, "as trained")]
+        steps.append((self.real_numbers_top1, "once biases and scales are rounded to integer steps"))
+        steps.append((self.top1, f"with the rounding of {self.judge} in addition, as in the file"))
+        if len({f"{top1:.2f}" for top1, _ in steps}) == 1:
+            return ""
+        return f"note: the same student step by step: {', '.join(f'{top1:.2f} % {what}' for top1, what in steps)}"

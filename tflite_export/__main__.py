@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
     if not verification["passed"]:
         place = ExportFolder.of(pathlib.Path(FLAGS.run_dir), target_titled(verification["target"]))
-        sys.exit(f"error: {place.path}/model.tflite was refused; {place.report} has the reasons")
+        sys.exit(f"error: {place.path}/model.tflite was refused; {place.report} has the reasons and what to do")
 
 
 if __name__ == "__main__":

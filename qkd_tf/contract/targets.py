@@ -17,8 +17,9 @@ class Target:
       title: for people.
       judges: runtimes that decide whether a file passes; the first that is installed.
       input_type: "uint8" takes pixels, "int8" pixel - 128.
-      int4: by --weight_storage the operators whose kernels are packed as INT4 -> whether also with one scale per
-        channel. POINTWISE_CONVOLUTION is written as FULLY_CONNECTED; if it is not listed it is an ordinary CONV_2D.
+      int4: by --weight_storage, the one that costs least speed first, the operators whose kernels are packed as INT4
+        -> whether also with one scale per channel. POINTWISE_CONVOLUTION is written as FULLY_CONNECTED; if it is not
+        listed it is an ordinary CONV_2D.
       auto: how weights that fit INT4 are stored unless a user says otherwise.
       reason: why so.
       clip: the operator that clips an activation's second end where nothing else does: XNNPACK takes QUANTIZE and no
@@ -55,8 +56,7 @@ TARGETS: Mapping[str, Target] = {
             "int4_all": {"CONV_2D": True, "DEPTHWISE_CONV_2D": True, "FULLY_CONNECTED": True},
         },
         auto="int8",
-        reason="no other storage runs faster on a phone; --weight_storage=int4 halves the bytes of Dense layers and "
-        "1x1 convolutions, which XNNPACK also runs in INT4",
+        reason="no other storage runs faster on a phone",
         clip="QUANTIZE",
     ),
     "microcontroller": Target(

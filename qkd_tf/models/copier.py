@@ -11,10 +11,11 @@ import tf_keras
 from tf_keras import layers
 from tf_keras.src.engine.functional import Functional
 
+from qkd_tf.contract.kinds import REQUANTIZED
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.models.grouped import without_xla
 
-QUANTIZED, REQUANTIZED = "quant_", "_requantize"  # names that quantization gives to layers of its own begin or end so
+QUANTIZED = "quant_"  # names that quantization gives to layers of its own begin so, or end in REQUANTIZED
 RESERVED = re.compile(rf"{QUANTIZED}|.*{REQUANTIZED}$")
 NUM_NAMED = 5  # layers that a note names; the others are counted
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from qkd_tf.experiment import ExperimentError, require
 
+LABELS, COPY, RECORD = "test_labels.npy", "test_images.npy", "test_split.json"  # of a handoff, as it names them
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -77,7 +79,7 @@ def _load(path: pathlib.Path, label: str) -> Run:
     again = f"{path} is not exported; run python -m tflite_export --run_dir={path} first"
     verification = _json(path / "export" / "verification.json", again)
     try:
-        return _run(label, results, verification)
+        return _run(label, results, verification, _tested_on(path / "handoff") or _named(results["data"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise ExperimentError(
             f"{path} has no {error} in results.json or verification.json: its file was not run, or it is of another "
@@ -93,10 +95,27 @@ def _json(path: pathlib.Path, otherwise: str) -> dict:
         raise ExperimentError(f"{path} cannot be read: {error}; {otherwise.partition('; ')[2]}") from None
 
 
-def _run(label: str, results: dict, verification: dict) -> Run:
+def _tested_on(handoff: pathlib.Path) -> tuple | None:
+    """What tells pixels and labels of a test split, whatever it is called and whatever was trained on; None where the
+    handoff is gone, or of a version that did not keep it.
+    """
+    try:
+        files = json.loads((handoff / "manifest.json").read_text(encoding="utf-8"))["files"]
+        if COPY in files:
+            return files[COPY], files[LABELS]
+        return (json.loads((handoff / RECORD).read_text(encoding="utf-8"))["content_sha256"],)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _named(data: dict) -> tuple:
+    """The same by what results.json has: this depends on the batch size, too, by which the split was digested."""
+    return tuple(data.get(key) for key in ("name", "num_test", "digested", "test_sha256"))
+
+
+def _run(label: str, results: dict, verification: dict, fingerprint: tuple) -> Run:
     data, asked = results["data"], results["experiment"]["quantization"]
     judged = verification["runtimes"][verification["judge"]]
-    fingerprint = tuple(data.get(key) for key in ("name", "num_test", "digested", "test_sha256"))
     return Run(
         label=label,
         student=results["experiment"]["student"]["name"],
@@ -124,3 +143,8 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
     for run in runs:
         found.setdefault(run.fingerprint, []).append(run)
     return list(found.values())
+
+
+def title(group: Sequence[Run]) -> str:
+    """What the runs of a group were tested on, by every name that they have for it."""
+    return " = ".join(dict.fromkeys(run.data for run in group))

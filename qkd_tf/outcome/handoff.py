@@ -209,17 +209,26 @@ def _write_predictions(
 ) -> dict[str, np.ndarray]:
     """What each runtime is going to compute, from the student alone. Returns the logits by row of ARITHMETICS."""
     num_codes = min(num_code_images(student), look.num_images)
-    judged = _logits(integer_student, judge, look.images(), look.num_images, num_codes)
-    first = np.concatenate(look.first)
-    codes = _first_codes(integer_student, first[:num_codes])
+    rules = {row: integer_student.rules(arithmetic) for row, arithmetic in ARITHMETICS.items()}
+    asked = [look.num_images] + [num_integer_images(student, look.num_images)] * (len({*rules.values()}) - 1)
+    predicted = sum(number for number in asked if number > num_codes)  # the others the definition gives
+    with tqdm(
+        desc="predicting the file's integers on every runtime",
+        total=predicted,
+        unit="image",
+        mininterval=1,
+        disable=not predicted,
+    ) as bar:
+        judged = _logits(integer_student, judge, look.images(), look.num_images, num_codes, bar)
+        first = np.concatenate(look.first)
+        codes = _first_codes(integer_student, first[:num_codes])
+        known = {rules[judge]: _checked(judge, judged, codes[judge][look.output_name])}  # of rows that compute alike
+        for row, tensors in codes.items():
+            if rules[row] not in known:
+                found = _logits(integer_student, row, [first], len(first), num_codes, bar)
+                known[rules[row]] = _checked(row, found, tensors[look.output_name])
     named = {f"{row}/{name}": values for row, tensors in codes.items() for name, values in tensors.items()}
     archive.save_npz(target / "integer_codes.npz", named, compressed=True)
-    output, rules = look.output_name, {row: integer_student.rules(ARITHMETICS[row]) for row in codes}
-    known = {rules[judge]: _checked(judge, judged, codes[judge][output])}  # rows that compute alike, by how they do
-    for row, tensors in codes.items():
-        if rules[row] not in known:
-            found = _logits(integer_student, row, [first], len(first), num_codes)
-            known[rules[row]] = _checked(row, found, tensors[output])
     logits = {row: known[rules[row]][: None if row == judge else len(first)] for row in codes}
     archive.save_npz(target / "integer_logits.npz", logits)
     return logits
@@ -250,17 +259,16 @@ def _joined(parts: list[np.ndarray], known: dict[tuple, np.ndarray]) -> np.ndarr
 
 
 def _logits(
-    student: IntegerStudent, row: str, parts: Iterable[np.ndarray], num_images: int, num_codes: int
+    student: IntegerStudent, row: str, parts: Iterable[np.ndarray], num_images: int, num_codes: int, bar: tqdm
 ) -> list[np.ndarray]:
     """Those of all images in one arithmetic, by the graph, in batches; none where the definition gives them all."""
     if num_images == num_codes:
         collections.deque(parts, maxlen=0)  # they pass all the same
         return []
     found = []
-    with tqdm(desc=f"predicting the integers of {row}", total=num_images, unit="image", mininterval=1) as bar:
-        for logits in IntegerGraph(student, ARITHMETICS[row], num_images).logits(parts):
-            found.append(logits)
-            bar.update(len(logits))
+    for logits in IntegerGraph(student, ARITHMETICS[row], num_images).logits(parts):
+        found.append(logits)
+        bar.update(len(logits))
     return found
 
 

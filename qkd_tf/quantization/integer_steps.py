@@ -19,7 +19,7 @@ import numpy as np
 import tf_keras
 
 from qkd_tf.contract.grid import TensorQuantParams, fake_quantize, slope_params
-from qkd_tf.models.copier import REQUANTIZED
+from qkd_tf.contract.kinds import REQUANTIZED
 from qkd_tf.quantization.roles import averages_what_is_there, batch_norm_of, has_slope, is_sigmoid, parents, producer
 from qkd_tf.quantization.scheme import QuantizedStudent, QuantizedTensor
 

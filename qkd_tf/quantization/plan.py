@@ -21,10 +21,10 @@ from qkd_tf.contract.grid import (
     unsigned_grid,
     weight_grid,
 )
+from qkd_tf.contract.kinds import REQUANTIZED
 from qkd_tf.contract.logistic import LOGISTIC_STEPS
 from qkd_tf.experiment import ExperimentError, QuantizationSpec, require
 from qkd_tf.models.activations import activation_name
-from qkd_tf.models.copier import REQUANTIZED
 from qkd_tf.quantization.layer_graph import LayerGraph
 from qkd_tf.quantization.refusals import UnsupportedLayers, problems
 from qkd_tf.quantization.roles import has_slope, is_sigmoid, scales_channels

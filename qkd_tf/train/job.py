@@ -129,6 +129,8 @@ def run(
             device = experiment.target
             handed_over = handoff.write(student, splits, folder, device.judge, device.rounds_twice, reference.look)
             print(f"test top-1 as the file computes it: {handed_over.accuracy}")
+            if note := handed_over.accuracy.note(phases[-1]["student_test_top1"] if phases else None):
+                print(note)
             facts = diagnosis.write(handed_over, reference, folder)
             results.write(folder, experiment, splits, handed_over, phases, facts, prepared.proof, look.found)
     devices.wait()

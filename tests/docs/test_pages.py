@@ -111,3 +111,10 @@ def test_pages_and_commands_are_found():
     assert "own-models" in anchors(ROOT / "BUILD.md")
     assert "weight_bits" in flags_of("qkd_tf.ablation") and "weight_bits" not in flags_of("tflite_export")
     assert not is_known("weight_bit", flags_of("qkd_tf.train")) and is_known("nojit_compile", flags_of("qkd_tf.train"))
+
+
+def test_sections_of_the_report_are_described_under_their_own_headings():
+    headings = re.findall("<h2>(.+)</h2>", (ROOT / "tflite_export" / "reporting" / "report.html.j2").read_text())
+    rows = re.findall(r"^\| (.+?) \|", (ROOT / "docs" / "report.md").read_text(), re.MULTILINE)
+    described = [name for row in rows for name in re.split("[;,] ", row)]
+    assert len(headings) > 10 and set(headings) <= set(described)

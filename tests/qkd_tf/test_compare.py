@@ -1,11 +1,12 @@
 import dataclasses
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qkd_tf import compare
-from qkd_tf.compare import COSTS, Run, groups, html, load, markdown, notes, pareto
+from qkd_tf.compare import COSTS, Run, groups, html, load, markdown, notes, pareto, terminal
 from tests.saved_flags import saved_flags
 
 RUN = Run(
@@ -40,6 +41,31 @@ def test_markdown_has_a_row_for_each_run(make_finished_run):
     assert "| 2 | w2 | resnet8 | W2A2 | 15,000 |  |  |  | 80.00 | 91.00 | 0.5 |  | bytes |" in text
 
 
+def test_terminal_has_columns_of_what_was_asked_for_and_what_is_equal_above_them(
+    monkeypatch, make_finished_run, capsys
+):
+    small, large = run(label="small", num_bytes=9_000, top1=80.0, flash=1), run(label="large", deflated=7)
+    alone = run(label="alone", fingerprint=("other",), data="other, 9 test images", arena=None)
+    assert terminal([small, large, alone], ("bytes", "arena")).splitlines() == [
+        "digits, 360 test images",
+        "all: student resnet8; bits W4A4; full precision, % 91.00; arena, bytes 5,000",
+        "   run    bytes   top-1, %  Pareto",
+        "1  small  9,000   80.00     bytes",
+        "2  large  20,000  90.00     bytes, arena",
+        "",
+        "other, 9 test images",
+        "   run    student  bits  bytes   top-1, %  full precision, %  Pareto",
+        "1  alone  resnet8  W4A4  20,000  90.00     91.00              bytes",
+        "",
+        compare.PARETO,
+        "note: The runs were tested on different images: compare accuracies only within a table.",
+    ]
+    folder = str(make_finished_run("a"))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    start(folder)
+    assert capsys.readouterr().out == terminal(load([folder]))
+
+
 def test_runs_on_other_images_stand_apart_and_this_is_said():
     other = run(label="b", fingerprint=("digits", 360, 360, "6" * 64), num_bytes=1)
     assert groups([run(), other, run(label="c")]) == [[run(), run(label="c")], [other]]
@@ -52,10 +78,11 @@ def test_runs_on_other_images_stand_apart_and_this_is_said():
 @pytest.mark.parametrize(
     "fields, part",
     [
-        ({"runtime": "TFLM"}, "different runtimes, the judge of each file (a: LiteRT; b: TFLM)"),
+        ({"runtime": "TFLM"}, "different runtimes, the judge of each file (LiteRT: a; TFLM: b)"),
         ({"machine": "other"}, "different machines"),
         ({"passed": False}, "Refused, not proven to be what was trained, and on no front: b"),
         ({"bits": "W4A4*"}, "--bits_rule"),
+        ({"data": "in_memory:1, 360 test images"}, "have the same test images and labels"),
     ],
 )
 def test_what_keeps_numbers_from_being_compared_is_noted(fields, part):

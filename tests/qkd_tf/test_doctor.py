@@ -109,10 +109,24 @@ def test_ladder_has_a_layer_of_every_width():
 
 def test_ordinary_commands_calibrate_and_export_a_layer_of_every_width(monkeypatch):
     monkeypatch.setattr(cpu, "told", lambda: "ARM64 with dot product (Raspberry Pi 5)")
-    found = list(doctor.chain())
+    told, found = [], []
+    for finding in doctor.chain():
+        (told if finding.ok is None else found).append(finding)
+    assert [finding.what.split(" runs ")[0] for finding in told] == [
+        "python -m qkd_tf.train",  # each before it runs, which takes long
+        "python -m tflite_export",
+    ]
     assert [finding.ok for finding in found] == [True] * 3
     assert all("at 2 to 8 bits on ARM64 with dot product (Raspberry Pi 5), " in finding.what for finding in found)
     assert all("100.00 % of 11 tensors" in finding.what for finding in found)
+
+
+def test_what_takes_long_is_told_before_it_runs(monkeypatch):
+    def run(*_, **__):
+        raise AssertionError("it runs before it is told")
+
+    monkeypatch.setattr(doctor.subprocess, "run", run)
+    assert next(doctor.chain()).line().startswith("note  python -m qkd_tf.train runs on a small network, 1 of 2")
 
 
 def test_all_checks_in_order(monkeypatch, capsys, tmp_path):

@@ -4,7 +4,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
-from qkd_tf.evaluate import predict_logits, top1
+from qkd_tf.evaluate import IntegerTop1, StudentAccuracy, predict_logits, top1
 
 
 @pytest.fixture
@@ -45,3 +45,19 @@ def test_inference_mode_moves_no_batch_statistics(chain, randomize, images):
     np.testing.assert_array_equal(first, second)
     for old, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(variable.numpy(), old)
+
+
+@pytest.mark.parametrize(
+    "trained, reals, integers, told",
+    [
+        (97.5, 96.67, 95.0, ["97.50 % as trained", "96.67 % once biases", "95.00 % with the rounding of tflm"]),
+        (None, 96.67, 95.0, ["96.67 % once biases", "95.00 % with the rounding of tflm"]),
+        (97.5, 96.67, 96.67, ["97.50 % as trained", "96.67 % once biases", "96.67 % with the rounding of tflm"]),
+        (97.5, 97.501, 97.5, []),
+        (None, 97.5, 97.5, []),
+    ],
+)
+def test_numbers_of_one_student_are_explained_where_they_differ(trained, reals, integers, told):
+    note = StudentAccuracy("tflm", reals, {"tflm": IntegerTop1(integers, 120)}).note(trained)
+    assert bool(note) == bool(told)
+    assert note.count(" % ") == len(told) and all(part in note for part in told)

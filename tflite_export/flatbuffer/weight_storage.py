@@ -34,8 +34,7 @@ def store(graph: IntegerGraph, weight_storage: str, target: Target) -> IntegerGr
     storage = target.storage(weight_storage)
     why = target.reason if weight_storage == "auto" else "as requested"
     if storage == "int8":
-        stored = _with(graph, lambda operator, kernel: Choice(operator, kernel, why))
-        return dataclasses.replace(stored, notes=[*graph.notes, f"weights are stored as int8: {why}"])
+        return _as_int8(graph, why, next(iter(target.int4), None) if weight_storage == "auto" else None, target)
     if not target.int4:
         raise ExportError(
             f"--weight_storage={storage} is not possible: {target.title} does not run it ({target.reason}); "
@@ -43,6 +42,29 @@ def store(graph: IntegerGraph, weight_storage: str, target: Target) -> IntegerGr
         )
     stored = _with(graph, lambda operator, kernel: _choice(graph, operator, kernel, storage, target))
     return dataclasses.replace(stored, notes=graph.notes + _notes(stored, why))
+
+
+def _as_int8(graph: IntegerGraph, why: str, smaller: str | None, target: Target) -> IntegerGraph:
+    """The graph with every kernel as int8.
+
+    Args:
+      smaller: storage of the target that is told of where it would pack a kernel; None where none is to be told of.
+    """
+    whys, saved = {}, []
+    for operator, kernel in graph.kernels():
+        other = _choice(graph, operator, kernel, smaller, target) if smaller else None
+        if other is not None and other.kernel.dtype == "int4":
+            saved.append((kernel.num_bytes, other.kernel.num_bytes))
+            whys[kernel.name] = f"{why}; --weight_storage={smaller} halves its bytes"
+        else:
+            whys[kernel.name] = other.why if other is not None else why
+    note = f"weights are stored as int8: {why}"
+    if saved:
+        before, after = map(sum, zip(*saved, strict=True))
+        note += f"; --weight_storage={smaller} stores {len(saved)} of {len(whys)} kernels in {after:,} bytes, "
+        note += f"instead of {before:,}"
+    stored = _with(graph, lambda operator, kernel: Choice(operator, kernel, whys[kernel.name]))
+    return dataclasses.replace(stored, notes=[*graph.notes, note])
 
 
 def stored_as(expected: IntegerGraph, found: IntegerGraph, target: Target) -> IntegerGraph:

@@ -10,6 +10,7 @@ from qkd_tf.contract.grid import TensorQuantParams
 from tflite_export.inference.runtimes import absence
 
 ROUNDING = 1e-9  # percent; shares of the same images are equal in spite of floating point
+SHAKY_P = 0.1  # below which an accepted file is said to be perhaps worse than the student
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +27,20 @@ class Gate:
 
     def finds_worse(self, accuracy: dict) -> bool:
         """Whether a file with the accuracy that `accuracy.paired` found is refused."""
+        return self._is_lower(accuracy) and accuracy["p"] < self.min_accuracy_p
+
+    def doubt(self, accuracy: dict) -> str:
+        """What is to be said of a file that is accepted, and yet may be worse; "" where there is no such doubt."""
+        if not self._is_lower(accuracy) or not self.min_accuracy_p <= accuracy["p"] < SHAKY_P:
+            return ""
         drop = accuracy["student_top1"] - accuracy["top1"]
-        return drop > self.max_top1_difference + ROUNDING and accuracy["p"] < self.min_accuracy_p
+        return (
+            f"accepted, but {drop:.2f} points below the student in floating point "
+            f"(p = {accuracy['p']:.2g}; refused below {self.min_accuracy_p:g})"
+        )
+
+    def _is_lower(self, accuracy: dict) -> bool:
+        return accuracy["student_top1"] - accuracy["top1"] > self.max_top1_difference + ROUNDING
 
 
 def shortfalls(name: str, row: dict, judge: str, gate: Gate) -> list[str]:

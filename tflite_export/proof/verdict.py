@@ -4,12 +4,16 @@ import pathlib
 import sys
 
 from tflite_export.proof import room
+from tflite_export.proof.gate import Gate
+from tflite_export.proof.remedies import remedies
 
 MAX_LINES, MAX_WIDTH = 100, 1_000
 
 
 def print_verdict(verification: dict, path: pathlib.Path, full_precision: float | None = None) -> bool:
-    """Prints notes, a line per runtime and the verdict, and failures on stderr; returns whether the file passed.
+    """Prints notes, a line per runtime and the verdict, and on stderr failures and what to do about them.
+
+    Returns whether the file passed.
 
     Args:
       full_precision: top-1 of the float network on the test split, in percent, where it is known.
@@ -21,6 +25,8 @@ def print_verdict(verification: dict, path: pathlib.Path, full_precision: float 
         print(f"FAILED: {_printable(failure)}", file=sys.stderr)
     if len(failures) > MAX_LINES:
         print(f"FAILED: {len(failures) - MAX_LINES} more", file=sys.stderr)
+    for remedy in remedies(failures):
+        print(f"what to do: {remedy}", file=sys.stderr)
     if verification["passed"]:
         for name, row in verification["runtimes"].items():
             if "not_run" not in row:
@@ -38,7 +44,9 @@ def print_verdict(verification: dict, path: pathlib.Path, full_precision: float 
         )
     if verification["passed"]:
         print(f"verified: {path}: {verification['file']['bytes']:,} bytes; {accuracy_line(verification)}", end="")
-        print(f", full precision {full_precision:.2f} %" if full_precision is not None else "")
+        print(f", full precision {full_precision:.2f} %" if full_precision is not None else "", end="")
+        doubt = Gate(**verification["gate"]).doubt(verification["runtimes"][verification["judge"]]["accuracy"])
+        print(f"; {doubt}" if doubt else "")
         if told := room.line(verification):
             print(told)
     return verification["passed"]

@@ -21,7 +21,6 @@ from tflite_export.proof.comparison import refusals
 from tflite_export.proof.gate import Gate, outside_grid, shortfalls
 
 FORMAT = 3
-SHAKY_P = 0.1  # below which a file that passed is told to be perhaps worse than the student
 NUM_COMPRESSED_IMAGES = 200
 
 
@@ -80,7 +79,7 @@ def examine(
                     classes[name] = np.argmax(logits, axis=-1).astype(np.int32)
                 failures += shortfalls(name, rows[name], judge, gate)
                 failures += outside_grid(name, integers, handoff.tensor_params)
-        notes += remarks(rows, judge, target, len(handoff.test_labels))
+        notes += remarks(rows, judge, target, len(handoff.test_labels), gate)
     verification = {
         "format": FORMAT,
         "passed": not failures,
@@ -125,7 +124,7 @@ def unlike(content: bytes, found: IntegerGraph, expected: IntegerGraph, handoff:
 INT4_ROWS = {"litert_int4": "ARM64", "litert_int4_arm64": "x86-64"}
 
 
-def remarks(rows: dict, judge: str, target: Target, num_images: int) -> list[str]:
+def remarks(rows: dict, judge: str, target: Target, num_images: int, gate: Gate) -> list[str]:
     """What a user should know of the runtimes beyond the verdict."""
     lines = []
     if judge != target.judges[0]:
@@ -141,12 +140,10 @@ def remarks(rows: dict, judge: str, target: Target, num_images: int) -> list[str
                 "here"
             )
     row = rows[judge]
-    if "accuracy" in row and row["accuracy"]["p"] < SHAKY_P:
-        found = row["accuracy"]
+    if "accuracy" in row and (doubt := gate.doubt(row["accuracy"])):
         lines.append(
-            f"top-1 is {found['student_top1'] - found['top1']:.2f} points below the student's in floating point; "
-            f"{found['num_images']:,} images are too few to tell whether this is chance (p = {found['p']:.2g}); "
-            "test on more"
+            f"{doubt}: p is the probability that an equally good file falls this far behind on "
+            f"{row['accuracy']['num_images']:,} images; test on more to be sure"
         )
     if row["arithmetic"] != "litert" and "not_run" not in row:
         found = row["accuracy"]

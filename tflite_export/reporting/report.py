@@ -8,8 +8,10 @@ import numpy as np
 
 from qkd_tf.console import page
 from qkd_tf.contract.grid import TensorQuantParams, load_params
+from qkd_tf.contract.kinds import REQUANTIZED
 from qkd_tf.storage import durable
 from tflite_export import split
+from tflite_export.proof.remedies import remedies
 from tflite_export.reporting import figures, misclassified, requirements, summary
 from tflite_export.reporting.requirements import OLDER
 
@@ -42,6 +44,7 @@ def write(
         name=run_dir.name,
         results=results,
         verification=verification,
+        remedies=remedies(verification["failures"]),
         flags=(run_dir / "flags.txt").read_text(errors="replace").splitlines(),
         answers=summary.answers(results, verification),
         demands=requirements.rows(results, verification, integers),
@@ -117,7 +120,7 @@ def _beginnings(results: dict) -> dict:
         for name, what in BEGINNINGS.items()
         if name in top1
     ]
-    return {"rows": rows}
+    return {"rows": rows, "has_zoo_teacher": "teacher" in top1 and proofs.get("teacher") is None}
 
 
 def _training(phases: list[dict]) -> dict | None:
@@ -125,7 +128,7 @@ def _training(phases: list[dict]) -> dict | None:
 
 
 def _intervals(results: dict) -> dict:
-    """The figure of all intervals, and a row for each."""
+    """The figure of all intervals, a row for each, what they changed by in the file, and which epoch that is."""
     phases, tensors = _at_final_bits(results), [row for row in results["coverage"] if row["tensor"] != "input"]
     if not phases:
         return {"missing": "Nothing was trained: intervals are those of calibration."}
@@ -135,17 +138,16 @@ def _intervals(results: dict) -> dict:
     values = np.concatenate(kept)
     rows = []
     for tensor, series in zip(tensors, values.T, strict=True):
-        ratio = float(series[-1] / series[0])
+        ratio = float(tensor["interval"] / series[0])  # of the file, which seldom has the last epoch's
         name = f"{tensor['layer']} {tensor['tensor']}"
-        text = f"{name}: interval {series[0]:.3g} at the start, {series[-1]:.3g} at the end"
-        rows.append(
-            {**tensor, "first": series[0], "last": series[-1], "ratio": ratio, "spark": figures.spark(series, text)}
-        )
+        text = f"{name}: interval {series[0]:.3g} at the start, {series[-1]:.3g} after the last epoch"
+        rows.append({**tensor, "first": series[0], "ratio": ratio, "spark": figures.spark(series, text)})
     moved = sorted(rows, key=lambda row: -abs(np.log(row["ratio"])))[:3]
     drawn = [
         figures.intervals(phases, [row["tensor"] == kind for row in tensors], what) for what, kind in KINDS.items()
     ]
-    return {"figures": drawn, "rows": rows, "moved": moved}
+    requantized = any(row["layer"].endswith(REQUANTIZED) for row in tensors)
+    return {"figures": drawn, "rows": rows, "moved": moved, "kept": phases[-1], "has_requantized": requantized}
 
 
 def _at_final_bits(results: dict) -> list[dict]:

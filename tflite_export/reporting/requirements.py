@@ -28,7 +28,9 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
     is_found = asked.get("finds_bits", False)  # earlier versions could not
     bits = f"W{'auto' if is_found else asked['weight_bits']}A{asked['activation_bits']}"
     bits += f", first layer {asked['first_layer_bits']}, last {asked['last_layer_bits']}"
-    bits += f", residual tensors {asked['residual_bits']}" + "".join(f", {r}" for r in asked.get("bits_rule", ()))
+    bits += f", outputs that are added, pooled or concatenated {asked['residual_bits']}" + "".join(
+        f", {r}" for r in asked.get("bits_rule", ())
+    )
     widths = {row["layer"]: row["num_bits"] for row in results["coverage"] if row["tensor"] == "kernel"}
     kernels = list(widths.values())
     counts = [f"{kernels.count(n)} kernels at {n} bits" for n in sorted(set(kernels))]
@@ -63,7 +65,9 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
         demand, met = "", None
         if name == verification["judge"]:
             gate = Gate(**verification["gate"])
-            demand = f"at most {gate.max_top1_difference:g} points below floating point, unless by chance"
+            demand = (
+                f"at most {gate.max_top1_difference:g} points below floating point, or p of {gate.min_accuracy_p:g}"
+            )
             met = not gate.finds_worse(row["accuracy"])
         came = f"{row['accuracy']['top1']:.2f} % of {row['accuracy']['num_images']:,} images"
         if met is not None:

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from qkd_tf.experiment import ExperimentError
-from qkd_tf.outcome.finished_runs import Run, groups, load
+from qkd_tf.outcome.finished_runs import Run, groups, load, title
 
 
 def test_run_is_read_from_its_json(make_finished_run):
@@ -38,6 +38,38 @@ def test_what_an_older_version_did_not_write_is_not_known(make_finished_run):
 def test_runs_on_the_same_images_are_together(make_finished_run):
     runs = load([str(make_finished_run(name, sha=sha * 64)) for name, sha in (("a", "5"), ("b", "6"), ("c", "5"))])
     assert [[run.label for run in group] for group in groups(runs)] == [["a", "c"], ["b"]]
+
+
+def handed(folder, name, **files):
+    """The run with another set's name, and with a handoff whose manifest lists these files."""
+    results = json.loads((folder / "results.json").read_text())
+    results["data"] |= {"name": name, "test_sha256": name}  # which the batch size changes, too
+    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "handoff").mkdir()
+    files = {file.replace("__", "."): digest for file, digest in files.items()}
+    (folder / "handoff" / "manifest.json").write_text(json.dumps({"files": files}))
+    return folder
+
+
+def test_images_are_known_by_their_bytes_whatever_the_set_is_called(make_finished_run):
+    """A set in memory is named after all of it, its training images too."""
+    cases = {"a": ("1", "2"), "b": ("1", "2"), "c": ("1", "3"), "d": ("4", "2")}
+    runs = []
+    for name, (images, labels) in cases.items():
+        files = {"test_images__npy": images, "test_labels__npy": labels}
+        runs.append(str(handed(make_finished_run(name), f"in_memory:{name}", **files)))
+    found = groups(load(runs))
+    assert [[run.label for run in group] for group in found] == [["a", "b"], ["c"], ["d"]]
+    assert title(found[0]) == "in_memory:a, 360 test images = in_memory:b, 360 test images"
+    assert title(found[1]) == "in_memory:c, 360 test images"
+
+
+def test_images_that_stay_where_they_lie_are_known_by_their_record(make_finished_run):
+    folders = [handed(make_finished_run(name), name, test_split__json=name) for name in "abc"]
+    for folder, content in zip(folders, "112", strict=True):
+        record = json.dumps({"content_sha256": content, "data": {"batch_size": folder.name}})
+        (folder / "handoff" / "test_split.json").write_text(record)
+    assert [len(group) for group in groups(load(list(map(str, folders))))] == [2, 1]
 
 
 def test_runs_of_equal_names_are_told_apart_by_their_folders(make_finished_run):

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from unittest import mock
@@ -204,9 +205,9 @@ def test_top1_that_is_reported_is_that_of_the_codes(written):
 
 @pytest.mark.parametrize("judge", ["litert", "tflm"])
 def test_judge_gets_the_whole_test_split_and_others_their_pixels(
-    tmp_path, monkeypatch, written, make_quantized_student, make_splits, judge
+    tmp_path, monkeypatch, written, make_quantized_student, make_splits, judge, capsys
 ):
-    """Beyond the first images by the graph, which is held against the definition there."""
+    """Beyond the first images by the graph, which is held against the definition there, and under one bar."""
     monkeypatch.setattr(handoff, "NUM_CODE_IMAGES", 3)
     monkeypatch.setattr(handoff, "INTEGER_PIXELS", 5 * 8 * 8)
     folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
@@ -219,6 +220,9 @@ def test_judge_gets_the_whole_test_split_and_others_their_pixels(
     assert {row: top1.num_images for row, top1 in accuracy.integers.items()} == {
         row: 12 if row == judge else 5 for row in ARITHMETICS
     }
+    states = re.findall(r"predicting .+", capsys.readouterr().err)
+    assert {state.partition(":")[0] for state in states} == {"predicting the file's integers on every runtime"}
+    assert re.search(r"100%.* (\d+)/\1 ", states[-1])
 
 
 def test_graph_that_is_not_exact_is_told_and_no_handoff_is_written(

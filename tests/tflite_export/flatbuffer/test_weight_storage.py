@@ -84,6 +84,25 @@ def test_notes_say_what_stays_int8_and_why():
     assert stored.notes[2] == f"stored as int8: channels ({reason}), wide (integers beyond 7)"
 
 
+def test_int8_is_explained_kernel_by_kernel_and_a_smaller_storage_named_only_where_it_packs():
+    """At 8 bits no kernel fits INT4, so nothing is promised of it; each kernel has the reason that is its own."""
+    phone = TARGETS["phone"]
+    plain = graph(narrow=(NARROW, 1), channels=(NARROW, 2), wide=(WIDE, 1))
+    stored = store(plain, "auto", phone)
+    assert set(types(stored).values()) == {"int8"}
+    halves = f"{phone.reason}; --weight_storage=int4 halves its bytes"
+    assert stored.storage == {"narrow": halves, "channels": halves, "wide": "integers beyond 7"}
+    num_bytes = 2 * plain.tensors["narrow"].num_bytes
+    assert stored.notes[1] == (
+        f"weights are stored as int8: {phone.reason}; --weight_storage=int4 stores 2 of 3 kernels in {num_bytes // 2} "
+        f"bytes, instead of {num_bytes}"
+    )
+    assert store(graph(wide=(WIDE, 1)), "auto", phone).notes[1] == f"weights are stored as int8: {phone.reason}"
+    map_kernel = store(convolution(shape=(2, 3, 3, 4)), "auto", phone).storage["k"]
+    assert map_kernel == "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it anyway"
+    assert store(plain, "int8", phone).storage == dict.fromkeys(("narrow", "channels", "wide"), "as requested")
+
+
 def test_file_may_store_as_int4_what_fits_and_nothing_else():
     expected = graph(narrow=(NARROW, 1), wide=(WIDE, 1))
     packed = {name: dataclasses.replace(t, dtype="int4") for name, t in expected.tensors.items()}

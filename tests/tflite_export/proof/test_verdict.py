@@ -12,7 +12,7 @@ ROW = {
     "integer_student": {"num_images": 204, "equal_logits": 100.0},
     "operators": {"equal_codes": 100.0},
     "codes": {"equal_codes": 100.0},
-    "accuracy": {"num_images": 10_000, "top1": 79.128, "student_top1": 79.07},
+    "accuracy": {"num_images": 10_000, "top1": 79.128, "student_top1": 79.07, "p": 1.0},
     "median_seconds": 0.00123,
 }
 PASSED = {
@@ -21,6 +21,7 @@ PASSED = {
     "notes": ["weights are stored as int8: as asked for"],
     "num_images": 10_000,
     "judge": "litert",
+    "gate": {"max_top1_difference": 0.2, "min_accuracy_p": 0.001},
     "file": {"bytes": 90_128},
     "runtimes": {"litert": ROW, "tflm": {"not_run": "tflite-micro is not installed"}},
 }
@@ -57,7 +58,9 @@ def test_refused_file_has_a_line_on_stderr_for_each_reason_and_no_accuracy(capsy
     refused = {"passed": False, "failures": ["tensor a/kernel has 1 other integers", "tensor b is missing"], **extra}
     assert print_verdict(refused, PATH) is False
     out, err = capsys.readouterr()
-    assert err.splitlines() == ["FAILED: tensor a/kernel has 1 other integers", "FAILED: tensor b is missing"]
+    *lines, remedy = err.splitlines()
+    assert lines == ["FAILED: tensor a/kernel has 1 other integers", "FAILED: tensor b is missing"]
+    assert remedy.startswith("what to do: the file is not the one that this run's export writes")
     assert out == ""
 
 
@@ -67,7 +70,7 @@ def test_names_of_a_strangers_tensors_are_shown_on_one_line_of_bounded_length(ca
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "FAILED: tensor \ufffd[2Ja\ufffdb is missing"
     assert lines[1] == f"FAILED: {'x' * 1_000}…"
-    assert len(lines) == 101 and lines[-1] == "FAILED: 402 more"
+    assert len(lines) == 102 and lines[-2] == "FAILED: 402 more"
 
 
 def test_lookup_tables_are_told_of_under_their_own_name(capsys):
@@ -75,4 +78,14 @@ def test_lookup_tables_are_told_of_under_their_own_name(capsys):
     print_verdict({**PASSED, "compressed": compressed}, PATH)
     assert capsys.readouterr().out.splitlines()[-2] == (
         "export/model.compressed.tflite: 37,472 bytes, 100.00 % of its logits equal the plain file's on 200 images"
+    )
+
+
+def test_last_line_of_a_file_that_may_be_worse_says_so(capsys):
+    accuracy = {"num_images": 120, "top1": 82.5, "student_top1": 92.5, "p": 0.0059}
+    print_verdict({**PASSED, "runtimes": {"litert": {**ROW, "accuracy": accuracy}}}, PATH, 98.33)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(
+        "top-1 82.50 % on 120 test images (litert); student in floating point 92.50 %, full precision 98.33 %; "
+        "accepted, but 10.00 points below the student in floating point (p = 0.0059; refused below 0.001)"
     )

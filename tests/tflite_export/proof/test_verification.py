@@ -365,6 +365,9 @@ def test_file_that_is_worse_than_the_student_beyond_chance_is_refused(monkeypatc
         "1,000 images 10 are right only there and 0 only in the file, p = 0.00098; at least 0.001 is required"
     )
     assert verification["failures"] == ([] if passed else [line])
+    doubts = [note for note in verification["notes"] if note.startswith("accepted, but 0.90 points below the student")]
+    assert len(doubts) == (num_wrong == 9)
+    assert not [note for note in verification["notes"] if "to be sure" in note and note not in doubts]
 
 
 @pytest.mark.parametrize("num_images, passed", [(12_000, True), (5_000, False)])

@@ -140,7 +140,9 @@ def test_tensor_table_tells_bits_and_levels(folder, verification):
 def test_failures_are_shown_and_the_verdict_is_not_a_pass(folder, verification):
     failed = {**verification, "passed": False, "failures": ["tensor a is float32", "top-1 differs by 9.00 points"]}
     page = written(folder, failed)
-    assert "The .tflite was refused: tensor a is float32 top-1 differs by 9.00 points" in page.words
+    assert (
+        "The .tflite was refused: tensor a is float32 top-1 differs by 9.00 points What to do: the file" in page.words
+    )
     assert "is what was trained" not in page.words
     assert 'class="verdict failed"' in (folder / "report.html").read_text()
 
@@ -316,6 +318,24 @@ def test_what_training_began_with_is_told(folder, examined):
         assert part in words
 
 
+def test_words_that_the_tables_use_are_explained_where_they_are_used(folder, examined):
+    results = json.loads((folder / "results.json").read_text())
+    tensors = [row for row in results["coverage"] if row["tensor"] != "input"]
+    assert any(row["layer"].endswith("_requantize") for row in tensors)
+    for row in results["phases"][0]["history"]:
+        row["intervals"] = [1.0] * len(tensors)
+    results |= {"as_given": {"student": None}, "start_top1": {"student": 91.5}}
+    (folder / "results.json").write_text(json.dumps(results))
+    words = written(folder, *examined).words
+    assert "NAME_requantize is the output of layer NAME a second time" in words
+    assert "Delegated: the operators that LiteRT gives to XNNPACK" in words
+    assert "outputs that are added, pooled or concatenated 8" in words
+    assert "one of qkd_tf's own networks" not in words
+    results |= {"as_given": {"student": None, "teacher": None}, "start_top1": {"student": 91.5, "teacher": 94.25}}
+    (folder / "results.json").write_text(json.dumps(results))
+    assert "The teacher is one of qkd_tf's own networks" in written(folder, *examined).words
+
+
 def test_a_run_of_an_older_version_has_a_report_that_says_what_is_missing(folder, examined):
     """No diagnosis.json, no full precision, no intervals by epoch, no target, no widths that were found."""
     results = json.loads((folder / "results.json").read_text())
@@ -367,12 +387,22 @@ def test_intervals_are_drawn_from_calibration_to_the_end(folder, examined):
     phase["first_intervals"] = first.tolist()
     for factor, row in zip((2.0, 4.0), phase["history"], strict=True):
         row["intervals"] = [*first[:-1], first[-1] * factor]
+    for tensor, interval in zip(tensors, [*first[:-1], first[-1] * 2.0], strict=True):
+        tensor["interval"] = float(interval)  # of the file: the first of the two epochs was kept
+    phase["best_epoch"] = 1
     (folder / "results.json").write_text(json.dumps(results))
     page = written(folder, *examined)
-    assert f"Largest changes: {tensors[-1]['layer']} (activation) ×4.00" in page.words
-    last = f"{tensors[-1]['layer']} output: interval {first[-1]:.3g} at the start, {4 * first[-1]:.3g} at the end"
+    assert f"Largest changes in the file: {tensors[-1]['layer']} (activation) ×2.00" in page.words
+    assert f" {tensors[-1]['num_bits']} {first[-1]:.4g} {2 * first[-1]:.4g} 2.00 " in page.words
+    assert "The file has the intervals of epoch 1 of 2 of the last phase;" in page.words
+    last = f"{tensors[-1]['layer']} output: interval {first[-1]:.3g} at the start, {4 * first[-1]:.3g} after the last"
+    last += " epoch"
     assert last in page.pictures
     assert any("activations over the epochs" in text and "from 1.00 to 4.00" in text for text in page.pictures)
+    phase["best_epoch"] = 0
+    (folder / "results.json").write_text(json.dumps(results))
+    part = "The file has the intervals from before the last phase, because none of its 2 epochs was better;"
+    assert part in written(folder, *examined).words
 
 
 def test_a_long_run_of_a_deep_network_stays_below_three_megabytes(folder, examined, diagnose, monkeypatch):

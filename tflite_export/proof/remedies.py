@@ -1,0 +1,56 @@
+"""What to do about a file that was refused, by what its failures say."""
+
+from collections.abc import Sequence
+
+# (words of a failure, what to do), in the order in which they are looked for
+REMEDIES = (
+    (
+        "in floating point by more than chance",
+        "the file is what was trained, and the runtime's rounding costs too much accuracy at so few bits: train with "
+        "the --target of this file, for more epochs, or with more bits, in all or in the layers that "
+        "python -m qkd_tf.sensitivity finds weak (--bits_rule)",
+    ),
+    (
+        "and did not:",
+        "the runtime that judges has to run the file: mend the reason that its line gives, or export for another "
+        "--target",
+    ),
+    (
+        " of the integers that ",
+        "the kernels of this computer compute other integers than predicted: export on x86-64, and if the file is "
+        "refused there too, report it with verification.json",
+    ),
+    (
+        "the bytes are not packed",
+        "export the run again with this version",
+    ),
+    (
+        " of its own steps, and LiteRT's ",
+        "training left the scales of this layer out of proportion: train longer or at a lower rate, or give the layer "
+        "more bits (--bits_rule)",
+    ),
+    (
+        "does not fit int32 steps",
+        "training left the scales of this layer out of proportion: train longer or at a lower rate, or give the layer "
+        "more bits (--bits_rule)",
+    ),
+    (
+        "no operator for ",
+        "report it: the pre-flight should have refused the layer",
+    ),
+    (
+        "give different logits on TFLM",
+        "report it; another --target writes no such file",
+    ),
+)
+OTHERWISE = "the file is not the one that this run's export writes: export it again, and change nothing in it"
+
+
+def remedies(failures: Sequence[str]) -> list[str]:
+    """What to do, most urgent first; each thing once, however many failures ask for it."""
+    found = {
+        next((number for number, (words, _) in enumerate(REMEDIES) if words in failure), len(REMEDIES))
+        for failure in failures
+    }
+    every = [remedy for _, remedy in REMEDIES] + [OTHERWISE]
+    return list(dict.fromkeys(every[number] for number in sorted(found)))
