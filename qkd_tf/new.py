@@ -7,22 +7,28 @@ has accepted it.
 
 import contextlib
 import copy
+import dataclasses
 import io
 import pathlib
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 from absl import app
 
 from qkd_tf import flags
 from qkd_tf.console import command_line
-from qkd_tf.experiment import ExperimentError, require, require_networks, require_set
+from qkd_tf.experiment import ExperimentError, has_test, require, require_networks, require_set
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.storage import durable
 from qkd_tf.storage.flag_file import require_new
 
+if TYPE_CHECKING:  # it needs TensorFlow
+    from qkd_tf.proposal.proposal import Proposal
+
 FLAGS = flags.FLAGS.extended()  # those of the training, and its own
 FLAGS.DEFINE_string("output", None, "Flag file to write, NAME.flags; it trains into runs/NAME, or into --run_dir.")
+FLAGS.DEFINE_bool("overwrite", False, "Write --output anew where it is there already; a run folder is left alone.")
 RUNS = pathlib.Path("runs")
 NEEDED = {
     "student": "your saved model, such as model.keras, package.module:builder, or a network's name, such as "
@@ -42,17 +48,17 @@ def begun(values: command_line.CommandFlags) -> Draft:
         require(values[name].present and bool(values[name].value), f"--{name} is missing; give {remedy}")
     output = pathlib.Path(values.output)
     run_dir = pathlib.Path(values.run_dir) if values.run_dir else RUNS / output.stem
-    require_new(output, run_dir)
+    require_new(output, run_dir, values.overwrite)
     draft = Draft(values)
     draft.choose("run_dir", str(run_dir), "Folder of the run, which the same command resumes.")
     return draft
 
 
-def accepted(text: str, assumed: list[str]) -> tuple[str, list[str]]:
+def accepted(text: str, proposal: "Proposal") -> tuple[str, list[str]]:
     """Has the pre-flight look at a flag file.
 
     Args:
-      assumed: flags beside it.
+      proposal: whose flags are assumed beside it, and whose set is the file's.
 
     Returns:
       The sums of the student's table, and the notes.
@@ -63,11 +69,11 @@ def accepted(text: str, assumed: list[str]) -> tuple[str, list[str]]:
     from qkd_tf.preflight.look import look  # noqa: PLC0415
 
     values = copy.deepcopy(flags.FLAGS)
-    values(["qkd_tf.train", *[line for line in text.splitlines() if line.startswith("--")], *assumed])
+    values(["qkd_tf.train", *[line for line in text.splitlines() if line.startswith("--")], *proposal.assumed])
     told = io.StringIO()
     try:
         with contextlib.redirect_stdout(told):
-            totals = look(flags.experiment_from_flags(values))
+            totals = look(flags.experiment_from_flags(values), source=proposal.source)
     except ExperimentError:
         print(told.getvalue(), end="")
         raise
@@ -96,7 +102,8 @@ def write(values: command_line.CommandFlags) -> None:
     """Writes the file of --output, and prints what was found and what to type next."""
     draft = begun(values)
     require_networks(draft.experiment)
-    require_set(draft.experiment.data)
+    data = draft.experiment.data
+    require_set(data if has_test(data) else dataclasses.replace(data, test_fraction=0.5))  # chosen later: any will do
     # Behind what flags and files tell: TensorFlow takes seconds to import.
     from qkd_tf.console import quiet  # noqa: F401, PLC0415
     from qkd_tf.proposal.proposal import propose  # noqa: PLC0415
@@ -105,8 +112,9 @@ def write(values: command_line.CommandFlags) -> None:
     print(*proposal.found, sep="\n")
     run_dir = draft.experiment.run_dir
     text = draft.text(header(values, run_dir))
-    totals, notes = accepted(text, proposal.assumed)
-    print(*dict.fromkeys(notes), f"pre-flight: accepted: {totals}", sep="\n")
+    totals, notes = accepted(text, proposal)
+    told = dict.fromkeys(proposal.found)
+    print(*(note for note in dict.fromkeys(notes) if note not in told), f"pre-flight: accepted: {totals}", sep="\n")
     durable.write_whole(pathlib.Path(values.output), text)
     for line in proposal.undecided:
         print(f"to decide in {values.output}: {line}")

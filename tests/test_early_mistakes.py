@@ -26,6 +26,13 @@ MISTAKES = {
     ("qkd_tf.preflight", "--teacher=resnet9"): "unknown --teacher 'resnet9'",
     ("qkd_tf.new", "--student=resnet8"): "--dataset is missing",
     ("qkd_tf.new", "--student=resnet9", "--dataset=digits", "--output=RUN.flags"): "unknown --student 'resnet9'",
+    (
+        "qkd_tf.new",
+        "--student=resnet8",
+        "--dataset=folder:tests/docs",
+        "--output=RUN.flags",
+    ): "no class folder",
+    ("qkd_tf.train", "--run_dir=RUN", "--dataset=folder:tests"): "tests has no folder train",
     ("tflite_export", "--target=watch"): "value should be one of <phone|",
     ("tflite_export", "--run_dir=gone"): "gone has no results.json",
     ("tflite_export", "--run_dir=gone", "--min_top1_agreement=1"): "--min_top1_agreement was removed",

@@ -88,7 +88,10 @@ def run(main: Callable[[list[str]], None], values: CommandFlags, argv: Sequence[
     """
 
     def parse(arguments: Sequence[str]) -> list[str]:
-        rest = app.parse_flags_with_usage(arguments)
+        try:
+            rest = flags.FLAGS(arguments)
+        except (flags.Error, UnicodeDecodeError) as error:
+            sys.exit(f"error: {_mistake(error)}; --help and --helpfull show the flags")
         values.mark_as_parsed()
         return rest
 
@@ -107,6 +110,16 @@ def run(main: Callable[[list[str]], None], values: CommandFlags, argv: Sequence[
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has nowhere to go
         sys.exit(1)
+
+
+def _mistake(error: Exception) -> str:
+    """What is wrong with a command line, in a line."""
+    if isinstance(error, flags.CantOpenFlagFileError):  # whose own text is that of the system's error
+        cause = error.__context__
+        return f"--flagfile={cause.filename} cannot be read: {cause.strerror}; paths are seen from {os.getcwd()}"
+    if isinstance(error, UnicodeDecodeError):
+        return "a flag file is not text in UTF-8, one flag a line"
+    return " ".join(str(error).split())
 
 
 def _register(values: CommandFlags) -> None:

@@ -22,17 +22,13 @@ from qkd_tf.data.looks import SHA256_BYTES, look, size_of, within
 from qkd_tf.data.pixels import SUFFIXES, decoder, shape_notes
 from qkd_tf.data.source import Examples, Source, require_label_names
 from qkd_tf.experiment import DataSpec, ExperimentError, printable, require, require_set, set_path
+from qkd_tf.experiment.class_folders import LABELS, PREFIX, class_names, entries, is_class, splits_of
 
-PREFIX = "folder:"
-LABELS = "labels.txt"
 NUM_NAMED = 5  # files that a message names; the others are counted
 NUM_LOOKED_AT = 32  # pictures that tell of the others' shapes before all are looked at
 # How pictures end that are of a format without a decoder here.
 UNREAD = (".tif", ".tiff", ".heic", ".heif", ".jp2", ".j2k", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".pcx")
 UNREAD += (".svg", ".psd", ".exr", ".hdr", ".dds", ".dng", ".cr2", ".cr3", ".nef", ".arw")
-# Folders that systems leave behind, beside those that begin with a dot.
-LEFT_BEHIND = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__pycache__")
-
 Files = list[tuple[str, int]]  # path and label of each picture
 
 
@@ -41,21 +37,17 @@ def open_source(spec: DataSpec) -> Source:
     require_set(spec)
     root = set_path(spec.name)
     test_name = spec.test_split or "test"
-    splits = _splits(spec, root, test_name)
+    splits = splits_of(spec, root)
     train = splits["train"]
     given = given_labels(root / LABELS) if (root / LABELS).is_file() else None
     known = {root / LABELS} if given is not None else set()
-    entries = [] if train == root else _entries(root)  # of which listing the split tells otherwise
-    strange = [entry.path for entry in entries if pathlib.Path(entry.path) not in {*splits.values(), *known}]
-    label_names = given or [entry.name for entry in _entries(train) if _is_class(entry)]
+    beside = [] if train == root else entries(root)  # of which listing the split tells otherwise
+    strange = [entry.path for entry in beside if pathlib.Path(entry.path) not in {*splits.values(), *known}]
+    label_names = given or class_names(train)
     for name in label_names:
         told = printable(str(train / name))
         require(printable(name) == name, f"class folder {told} is not valid UTF-8, which labels.txt needs; rename it")
     require_label_names(label_names)
-    require(
-        len(label_names) > 1,
-        f"{train} has {len(label_names)} class folders{': '.join(['', *label_names])}; two or more are needed",
-    )
     files = {name: _listed(folder, root, label_names, strange, given is not None) for name, folder in splits.items()}
     strange = [path for path in strange if pathlib.Path(path) not in known]
     known_by = [within(path, root) for name in sorted(splits) for path, _ in files[name]]
@@ -92,48 +84,9 @@ def other_tests(spec: DataSpec) -> list[str]:
     root = pathlib.Path(spec.name.removeprefix(PREFIX)).expanduser()
     if not (root / "train").is_dir():
         return []
-    classes = _class_names(root / "train")
-    others = [entry.name for entry in _entries(root) if _is_class(entry) and entry.name not in ("train", "validation")]
-    return [name for name in others if _class_names(root / name) and _class_names(root / name) <= classes]
-
-
-def has_test(spec: DataSpec) -> bool:
-    """Whether flags or the folder itself say what the test split is; a folder that is not there is none's fault."""
-    root = pathlib.Path(spec.name.removeprefix(PREFIX)).expanduser()
-    return bool(spec.test_split or spec.test_fraction) or (root / "test").is_dir() or not root.is_dir()
-
-
-def _class_names(split: pathlib.Path) -> set[str]:
-    return {entry.name for entry in _entries(split) if _is_class(entry)}
-
-
-def _splits(spec: DataSpec, root: pathlib.Path, test_name: str) -> dict[str, pathlib.Path]:
-    """Folders of class folders by the split that they are; without one for the test where that is cut off."""
-    names = ["train"] if spec.test_fraction else ["train", test_name]
-    if spec.test_fraction:
-        require(
-            not spec.test_split and not (root / "test").is_dir(),
-            f"--test_fraction={spec.test_fraction}: {root} has a test split, {root / test_name}; leave the flag out",
-        )
-        if not any((root / name).exists() for name in ("train", "validation")):
-            return {"train": root}
-    for name in names:
-        require(
-            (root / name).is_dir(),
-            f"{root} has no folder {name}; train and {test_name} are needed, each with one folder of images per class. "
-            "Give --test_split for another name, or --test_fraction=0.2 to take the test images from train",
-        )
-    if (root / "validation").is_dir():
-        names.append("validation")
-    return {name: root / name for name in dict.fromkeys(names)}
-
-
-def _entries(folder: str | pathlib.Path) -> list[os.DirEntry]:
-    return sorted(os.scandir(folder), key=lambda entry: entry.name)
-
-
-def _is_class(entry: os.DirEntry) -> bool:
-    return entry.is_dir() and not entry.name.startswith(".") and entry.name not in LEFT_BEHIND
+    classes = set(class_names(root / "train"))
+    others = [name for name in class_names(root) if name not in ("train", "validation")]
+    return [name for name in others if class_names(root / name) and set(class_names(root / name)) <= classes]
 
 
 def _is_picture(entry: os.DirEntry) -> bool:
@@ -170,8 +123,8 @@ def _listed(split: pathlib.Path, root: pathlib.Path, label_names: list[str], str
     """
     labels = {name: label for label, name in enumerate(label_names)}
     files = []
-    for folder in _entries(split):
-        if not _is_class(folder):
+    for folder in entries(split):
+        if not is_class(folder):
             strange.append(folder.path)
             continue
         require(
@@ -180,7 +133,7 @@ def _listed(split: pathlib.Path, root: pathlib.Path, label_names: list[str], str
             "add it there, or remove it",
         )
         before, others = len(files), []
-        for entry in _entries(folder.path):
+        for entry in entries(folder.path):
             if _is_picture(entry):
                 files.append((entry.path, labels[folder.name]))
             else:

@@ -22,7 +22,7 @@ FORMATS = {
     "JPEG XL": (".jxl",),
 }
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-KERAS = "tf_keras.utils.image_dataset_from_directory"
+KERAS = "Keras' image_dataset_from_directory"
 # --resize -> what it does to a picture of another ratio.
 SHAPES = {
     "crop": f"they are cropped to their middle; --resize=squash squashes them to {{}} instead, as {KERAS} does",

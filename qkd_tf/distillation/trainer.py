@@ -57,12 +57,15 @@ class Events:
         are saved: what it raises ends the training, which resumes behind that epoch.
       calibrate_at: sets the intervals of one of the networks' students from the weights in its `plain`; called whenever
         a phase has other widths than the one before, or begins at other widths than the networks' own.
+      after_phase: called at a phase's end with its label, and the last epoch's validation top-1 in percent by network;
+        the teacher is there if the phase trained it.
     """
 
     calibrate: Callable[[], None] = lambda: None
     after_full_precision: Callable[[], None] = lambda: None
     after_epoch: Callable[[str, int, Mapping[str, float]], None] = lambda phase, epoch, logs: None
     calibrate_at: Callable[[QuantizedStudent], None] = lambda student: None
+    after_phase: Callable[[str, Mapping[str, float]], None] = lambda phase, top1: None
 
 
 class Trainer:
@@ -217,6 +220,8 @@ class Trainer:
         if "teacher" in tested:
             result["teacher_test_top1"] = tested["teacher"]
         print(_line(result))
+        last = progress["history"][-1]
+        self._events.after_phase(label, {role: last[name] for role, name in VALIDATED.items() if name in last})
         return result
 
     def _run_epoch(

@@ -10,6 +10,8 @@ from qkd_tf.experiment.option import as_flag, option
 MAX_SIDE = 8_192  # pixels
 RESIZES = ("crop", "squash")
 CROP_PADDING, SIDES_OF_PADDING = 4, 8  # most pixels, and sides of a picture in them at least (QKD, CIFAR: 4 of 32)
+FEWEST_STEPS = 16  # that an epoch should have
+SMALLEST_BATCH = 8  # BatchNorm statistics of fewer are largely chance
 IN_MEMORY = "in_memory:"  # beginning of the name of what Python hands over
 ARRAYS = (IN_MEMORY, "npz:", "npy:", "digits")  # sets that are trained on as they are, as Keras' fit does
 
@@ -138,6 +140,12 @@ class DataSpec:
     def size(self) -> tuple[int, int] | None:
         """Height and width that pictures are resized to; None where they keep theirs."""
         return sides(self.image_size) if self.image_size else None
+
+    @classmethod
+    def fitting_batch(cls, num_train: int) -> int:
+        """A power of two that leaves an epoch enough steps, at most the default."""
+        wanted = max(SMALLEST_BATCH, num_train // FEWEST_STEPS)
+        return 1 << (min(cls.batch_size, wanted, num_train).bit_length() - 1)
 
     @property
     def is_arrays(self) -> bool:

@@ -13,7 +13,8 @@ from qkd_tf.experiment.target import TargetSpec
 from qkd_tf.experiment.training import FEW_PICTURES, TEACHER_PHASES, TrainingSpec
 
 LEARNING_RATE = 0.01  # QKD
-RATE_OF_FEW = 0.001  # MobileNetV2 at 4 bits lost by higher ones on few pictures
+RATE_OF_FEW = 0.001  # MobileNetV2 at 4 bits lost by higher ones on few pictures (benchmarks/README.md)
+FEW_STEPS = 10  # of an epoch: with fewer of them the default epochs train little
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,18 +150,48 @@ class Experiment:
         return dataclasses.replace(self, training=dataclasses.replace(self.training, phases=phases))
 
     def notes_on(self, num_train: int) -> list[str]:
-        """Notes for a student with pretrained weights that trains on few images, one per line."""
+        """Notes on what is rarely intended with so many training images, one per line."""
+        of_training = self.data.notes if self.training.phases else ()
+        return [
+            *of_training,
+            *self._notes_on_test(),
+            *self._notes_on_steps(num_train),
+            *self._notes_on_rates(num_train),
+        ]
+
+    def _notes_on_test(self) -> list[str]:
+        """Of a student with weights, which may be those of a training on the very pictures that are cut off."""
+        if not (self.student.has_weights and self.data.test_fraction):
+            return []
+        root, name = self.data.name.partition(":")[2], self.student.name.rpartition(":")[2]
+        return [
+            f"note: the test split is a part of {root} (--test_fraction={self.data.test_fraction:g}): if {name} was "
+            "trained on these pictures, the test result is too good; put pictures that it has never seen into "
+            f"{root}/test, one folder a class, and leave the flag out"
+        ]
+
+    def _notes_on_steps(self, num_train: int) -> list[str]:
+        steps, fitting = num_train // self.data.batch_size, self.data.fitting_batch(num_train)
+        if not self.training.phases or self.data.max_steps or steps >= FEW_STEPS or fitting >= self.data.batch_size:
+            return []
+        return [
+            f"note: an epoch has only {steps} step{'s' * (steps != 1)}, of {self.data.batch_size} images: with "
+            f"--batch_size={fitting} the {num_train:,} training images make {num_train // fitting}, and the student "
+            "learns more in as many epochs"
+        ]
+
+    def _notes_on_rates(self, num_train: int) -> list[str]:
+        """Of a student with pretrained weights that trains on few images."""
         if not self.training.phases or not self._has_few(num_train):
             return []
         about = f"note: {num_train:,} training images are few for a student with pretrained weights: "
-        told = '(measured in benchmarks/README.md, "The flagship")'
         settled = [phase for phase in self.training.phases if phase.rate_is_default]
         if any(phase.learning_rate == RATE_OF_FEW for phase in settled):
-            return [f"{about}its learning rate is {RATE_OF_FEW:g} unless --learning_rates is given {told}"]
-        fastest = max(phase.learning_rate for phase in self.training.phases)
+            return [f"{about}its learning rate is {RATE_OF_FEW:g} unless --learning_rates is given"]
+        fastest = max(phase.learning_rate for phase in self.training.phases if phase.name != "full_precision")
         if fastest <= RATE_OF_FEW:
             return []
-        return [f"{about}if accuracy falls in training, lower --learning_rates={fastest:g} to {RATE_OF_FEW:g} {told}"]
+        return [f"{about}if accuracy falls in training, lower --learning_rates={fastest:g} to {RATE_OF_FEW:g}"]
 
     def _has_few(self, num_train: int) -> bool:
         return "student" in self.pretrained and num_train < FEW_PICTURES

@@ -1,8 +1,9 @@
-"""Checks that the networks, files and folders that an experiment names exist. None of them is read."""
+"""Checks that the networks, files and folders that an experiment names exist. No file is read."""
 
 import pathlib
 
 from qkd_tf.experiment.checks import require, require_known
+from qkd_tf.experiment.class_folders import PREFIX, require_classes
 from qkd_tf.experiment.data import DataSpec
 from qkd_tf.experiment.experiment import Experiment
 from qkd_tf.experiment.network import NetworkSpec
@@ -47,7 +48,9 @@ def require_weights(path: str) -> None:
 
 
 def require_set(spec: DataSpec) -> None:
-    """Raises ExperimentError where --dataset names a file or folder that is not there, or --data_dir another one."""
+    """Raises ExperimentError where --dataset names a file or folder that is not there, or --data_dir another one, or
+    where the folders of a set of pictures cannot be splits and classes.
+    """
     path = set_path(spec.name)
     require(
         not spec.data_dir or not spec.name.startswith((*FOLDERS, *FILES)),
@@ -55,6 +58,8 @@ def require_set(spec: DataSpec) -> None:
     )
     require(not spec.name.startswith(FOLDERS) or path.is_dir(), f"--dataset={spec.name}: {path} is not a folder")
     require(not spec.name.startswith(FILES) or path.is_file(), f"--dataset={spec.name}: {path} is not a file")
+    if spec.name.startswith(PREFIX):
+        require_classes(spec, path)
 
 
 def set_path(name: str) -> pathlib.Path:

@@ -18,6 +18,7 @@ from qkd_tf.storage import durable
 MAX_IMAGES = 2_000  # of validation, the first: a look, no measurement
 POINTS_BELOW = 10.0  # that a teacher may be below its student
 POINTS_LOST = 2.0  # of validation that training may lose without a word
+FEW_WRONG = 2  # images, by which two epochs differ by chance
 
 
 class Look:
@@ -58,6 +59,48 @@ class Look:
     def keep(self) -> None:
         """Writes what was found; the folder has to be the run's own."""
         durable.write_json(self._path, {"top1": self.found})
+
+    def notes_on_weights(self) -> list[str]:
+        """What a user should know of a student that came with weights, after it was looked at."""
+        top1, most_frequent, num_images = self.found["student"], self._most_frequent(), len(self._labels)
+        if top1 > by_chance(most_frequent, num_images):
+            return []
+        return [
+            f"note: the student came with weights, and is right on {top1:.2f} % of {num_images:,} validation images; "
+            f"always giving the same class is right on {most_frequent:.2f} %. Was it trained for these classes? "
+            "Labels, their order (the names of folders, or labels.txt) and pixels have to be those of its training"
+        ]
+
+    def notes_on_calibration(self, keeps_start: bool) -> list[str]:
+        """What a user should know before a calibrated student trains, whose best epoch is going to be handed on.
+
+        Args:
+          keeps_start: whether an epoch has to be better than the calibrated student, as `TrainingSpec.may_keep_start`.
+        """
+        num_images = len(self._labels)
+        num_wrong = round(num_images * (1 - self.found["quantized"] / 100))
+        if num_wrong > FEW_WRONG:
+            return []
+        kept = "the last of equals is kept"
+        if keeps_start:
+            kept = "the calibrated student is kept" + (" unless one is better" if num_wrong else ": none can be better")
+        return [
+            f"note: before training the student is right on {num_images - num_wrong:,} of {num_images:,} validation "
+            f"images, so epochs can hardly be told apart; {kept}. --phases= makes that file now, without training; "
+            "--keep_epoch=last hands on the last epoch; more validation images (--validation_fraction) tell more"
+        ]
+
+    def notes_on_phase(self, phase: str, teacher_top1: float) -> list[str]:
+        """What a user should know of a teacher that came with weights and has `teacher_top1` % after a phase."""
+        start = self.found["teacher"]
+        lost = start - teacher_top1
+        if lost <= POINTS_LOST or round(lost / 100 * len(self._labels)) <= FEW_WRONG:
+            return []
+        return [
+            f"note: {phase} cost the teacher {lost:.2f} points: {start:.2f} % of validation images "
+            f"before training, {teacher_top1:.2f} % now, and the student learns from it; leave {phase} out "
+            "(--phases=self_studying,tutoring), or lower --teacher_lr_ratio to a tenth"
+        ]
 
     def notes_on_end(self, top1: float) -> list[str]:
         """What a user should know of a student that has `top1` % of validation images after its last phase."""
@@ -110,6 +153,15 @@ def near_chance(most_frequent: float) -> float:
       most_frequent: share of the most frequent class, in percent, which is what naming it for all pictures gives.
     """
     return most_frequent + 0.1 * (100 - most_frequent)
+
+
+def by_chance(most_frequent: float, num_images: int) -> float:
+    """`near_chance`, and on few images two standard deviations above always naming the most frequent class.
+
+    At most half of the way to being always right: so few images tell nothing against a network.
+    """
+    deviation = math.sqrt(most_frequent * (100 - most_frequent) / num_images)
+    return max(near_chance(most_frequent), min(most_frequent + 2 * deviation, (most_frequent + 100) / 2))
 
 
 TITLES = {

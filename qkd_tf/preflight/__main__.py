@@ -1,4 +1,8 @@
-"""Shows the student layer by layer before anything is trained: python -m qkd_tf.preflight --flagfile=FILE."""
+"""Shows the student layer by layer before anything is trained: python -m qkd_tf.preflight --flagfile=FILE.
+
+The defaults of --dataset and --student are those of the benchmark: for your own pictures and model give both, or let
+python -m qkd_tf.new write a flag file.
+"""
 
 import sys
 

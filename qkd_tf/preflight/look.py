@@ -13,15 +13,16 @@ from qkd_tf.experiment import (
     require_networks,
 )
 from qkd_tf.outcome import handoff
-from qkd_tf.quantization import layer_table
+from qkd_tf.quantization import bytes_by_bits, layer_table
 from qkd_tf.quantization.scheme import quantize_student
 
 
-def look(experiment: Experiment, num_classes: int = 0) -> str:
+def look(experiment: Experiment, num_classes: int = 0, source: data.Source | None = None) -> str:
     """Prints what the networks of an experiment will be; nothing is written or trained.
 
     Args:
       num_classes: of a set that is not at hand; 0 where the set tells.
+      source: the experiment's set, if it is open already.
 
     Returns:
       The sums of the student's table, in a line.
@@ -30,7 +31,7 @@ def look(experiment: Experiment, num_classes: int = 0) -> str:
       ExperimentError: whatever would keep it from being trained, as far as its networks tell.
     """
     require_networks(experiment)
-    shape, num_classes, images, source = _pictures(experiment.data, num_classes)
+    shape, num_classes, images, source = _pictures(experiment.data, num_classes, source)
     experiment = networks.on_source(experiment, source) if source else experiment
     student, plan = networks.checked_student(experiment, shape, num_classes, every_layer=True)
     found = [student]
@@ -42,6 +43,8 @@ def look(experiment: Experiment, num_classes: int = 0) -> str:
             print(note)
     quantized = quantize_student(student.model, experiment.quantization, plan=plan)
     print(quantized.summary())
+    for note in bytes_by_bits.notes(student.model, plan, experiment.target, experiment.quantization):
+        print(note)
     handoff.require_readable(quantized)
     augmentation = data.open_augmentation(experiment.data, shape)
     for note in augmentation.notes if augmentation else ():
@@ -49,15 +52,19 @@ def look(experiment: Experiment, num_classes: int = 0) -> str:
     if source is not None:
         data.require_enough(source, experiment.data)
         class_weights(experiment.training.class_weights, source.label_names, lambda: [1] * len(source.label_names))
-        notes = (*source.notes, *source.early_notes(), *experiment.data.notes)
+        notes = (*source.notes, *source.early_notes())
         for note in (*notes, *experiment.notes_on(source.train.num_examples)):
             print(note)
     return layer_table.totals(layer_table.rows(student.model, plan), student.model, experiment.target)
 
 
-def _pictures(spec: DataSpec, num_classes: int) -> tuple[tuple[int, int, int], int, np.ndarray, data.Source | None]:
+def _pictures(
+    spec: DataSpec, num_classes: int, source: data.Source | None
+) -> tuple[tuple[int, int, int], int, np.ndarray, data.Source | None]:
     """(Shape, number of classes, pictures, set), as the set itself or flags tell; None where it is not there."""
     require_count(num_classes, "num_classes", why="0 takes those of the set")
+    if source is not None:
+        return source.image_shape, len(source.label_names), networks.proof_images(spec, source), source
     if num_classes:
         require(spec.size is not None, f"--num_classes={num_classes} without --image_size; give both")
         shape, reason = (*spec.size, spec.image_channels or 3), "--num_classes stands for a set"

@@ -82,20 +82,24 @@ class NetworkLook:
 
     def top1(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Share of examples [N, ...] uint8, in percent, that the model as it came classifies correctly."""
-        return _top1(self.subject, images, labels)
+        return _percent(_right(self.subject, images, labels))
 
-    def best_top1(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """`top1`; of a network of unknown pixels on those of RANGES that suit it best."""
-        by_range = self.is_fed_unknown_pixels
-        return max(self.top1_by_range(images, labels).values()) if by_range else self.top1(images, labels)
+    def right(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Which of these examples it classifies correctly, [N] bool; of unknown pixels on those that suit it best."""
+        if not self.is_fed_unknown_pixels:
+            return _right(self.subject, images, labels)
+        return max(self._right_by_range(images, labels).values(), key=np.sum)
 
     def top1_by_range(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """The same by row of RANGES, as many as there are for so many channels."""
+        """The same as `top1` by row of RANGES, as many as there are for so many channels."""
+        return {title: _percent(right) for title, right in self._right_by_range(images, labels).items()}
+
+    def _right_by_range(self, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
         channels, found = images.shape[-1], {}
         for title, pixels in RANGES.items():
             if len(pixels.mean) in (1, channels):
                 fed = dataclasses.replace(self.subject, feed=Affine.of(pixels, channels))
-                found[title] = _top1(fed, images, labels)
+                found[title] = _right(fed, images, labels)
         return found
 
 
@@ -138,10 +142,14 @@ def _is_first_value(vector: np.ndarray) -> bool:
     return bool(np.all(vector == vector[0])) and (len(vector) > 1 or vector[0] in (0.0, 1.0))
 
 
-def _top1(subject: Subject, images: np.ndarray, labels: np.ndarray) -> float:
+def _right(subject: Subject, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     outputs = subject.outputs(images)
     if outputs.shape[-1] > 1:
         classes = outputs.argmax(-1)
     else:
         classes = outputs[:, 0] > (0.5 if subject.reading.head == "one sigmoid" else 0.0)
-    return 100.0 * float(np.mean(classes == labels))
+    return classes == labels
+
+
+def _percent(right: np.ndarray) -> float:
+    return 100.0 * float(np.mean(right))

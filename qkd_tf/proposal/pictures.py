@@ -4,9 +4,12 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
+import numpy as np
+
 from qkd_tf import data
+from qkd_tf.contract.chance import chance
 from qkd_tf.data import folder
-from qkd_tf.experiment import DataSpec, image_size_of, require
+from qkd_tf.experiment import DataSpec, has_test, image_size_of, require
 from qkd_tf.models import zoo
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import NUM_ANSWERS, NetworkLook
@@ -15,7 +18,7 @@ from qkd_tf.proposal.survey import Survey, told
 TEST_FRACTION = 0.2
 LARGEST_SIDE = 224  # pixels, of a network that reads pictures of any size
 LARGEST_OF_TARGET = {"microcontroller": 96}  # whose memory holds no more (MLPerf Tiny's visual wake words: 96)
-CLEAR_RESIZE = 5.0  # points of top-1 by which whole pictures must be better than cropped ones
+CHANCE = 0.01  # that whole pictures only seem better than cropped ones, below which they are chosen
 STEP_OF_SIDES = 32  # networks halve a picture five times
 # Names of classes that may be others in a mirror: a digit or letter, left and right.
 ONE_SIDED = re.compile(r"\w|(.*[\W_])?(left|right)([\W_].*)?", re.IGNORECASE)
@@ -26,9 +29,9 @@ Shape = tuple[int | None, ...]
 def choose_test(draft: Draft) -> None:
     """The test split of a folder that has no folder of that name."""
     spec = draft.experiment.data
-    if not spec.name.startswith(folder.PREFIX) or folder.has_test(spec):
+    if has_test(spec):
         return
-    root, others = spec.name.removeprefix(folder.PREFIX), folder.other_tests(spec)
+    root, others = spec.name.partition(":")[2], folder.other_tests(spec)
     if len(others) == 1:
         why = f"{root} has no folder test; {others[0]} has the same classes, and is used as the test split."
         draft.choose("test_split", others[0], why)
@@ -64,33 +67,37 @@ def choose_pictures(draft: Draft, survey: Survey, shapes: Mapping[str, Shape]) -
     _choose_mirror(draft, survey)
 
 
-def choose_resize(draft: Draft, look: NetworkLook, source: data.Source) -> None:
+def choose_resize(draft: Draft, look: NetworkLook, source: data.Source) -> list[str]:
     """Cropped or squashed pictures, where they are resized: those on which a trained student is right more often.
 
     Args:
       look: at the student.
+
+    Returns:
+      What was measured, a line; none where nothing was.
     """
     spec = draft.experiment.data
     if not spec.crops_larger or draft.has("resize"):
-        return
+        return []
     answers = ""
     if look.is_trained:
-        cropped, whole = (_top1(look, source, dataclasses.replace(spec, resize=way)) for way in ("crop", "squash"))
-        answers = f"{look.name} classifies {whole:.1f} % of whole training pictures correctly, "
-        answers += f"{cropped:.1f} % of cropped ones"
-        if whole - cropped >= CLEAR_RESIZE:
+        cropped, whole = (_right(look, source, dataclasses.replace(spec, resize=way)) for way in ("crop", "squash"))
+        answers = f"{look.name} classifies {100 * whole.mean():.1f} % of whole training pictures correctly, "
+        answers += f"{100 * cropped.mean():.1f} % of cropped ones"
+        if chance(int(np.sum(whole & ~cropped)), int(np.sum(cropped & ~whole))) < CHANCE:
             draft.choose("resize", "squash", f"{answers}.")
-            return
+            return [f"note: {answers}; --resize=squash is chosen, which takes them whole"]
     draft.offer(
         "resize",
         "squash",
         "Pictures are resized to cover 8/7 of that size, and the middle is cropped; uncomment this for whole pictures, "
         f"as in Keras' image_dataset_from_directory.{answers and f' {answers}.'}",
     )
+    return [f"note: {answers}; they are cropped, and --resize=squash takes them whole"] if answers else []
 
 
-def _top1(look: NetworkLook, source: data.Source, spec: DataSpec) -> float:
-    return look.best_top1(*data.sample(source, spec, NUM_ANSWERS))
+def _right(look: NetworkLook, source: data.Source, spec: DataSpec) -> np.ndarray:
+    return look.right(*data.sample(source, spec, NUM_ANSWERS))
 
 
 def _choose_free_size(draft: Draft, survey: Survey) -> None:

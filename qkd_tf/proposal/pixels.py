@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from qkd_tf.experiment import PixelNormalization
-from qkd_tf.outcome.start import near_chance
+from qkd_tf.outcome.start import by_chance
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import RANGES, NetworkLook, clear_range
 
@@ -47,7 +47,7 @@ def choose_pixels(draft: Draft, look: NetworkLook, images: np.ndarray, labels: n
         return PixelFinding([line])
     top1 = look.top1(images, labels)
     lines = [f"{line}; it classifies {top1:.1f} % of {len(labels)} training examples correctly"]
-    if top1 <= near_chance(100.0 * np.bincount(labels).max() / len(labels)):
+    if top1 <= by_chance(100.0 * np.bincount(labels).max() / len(labels), len(labels)):
         lines.append(
             f"note: that is hardly more than chance: was {look.name} trained for these classes, in the order of their "
             "names? A labels.txt gives another order"

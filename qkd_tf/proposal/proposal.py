@@ -28,11 +28,13 @@ class Proposal:
       found: what was seen, one per line, for a person.
       undecided: what the user has to say before a training, one per line.
       assumed: flags, as typed, under which the pre-flight can look at the rest meanwhile.
+      source: the set as these flags describe it, every picture of it looked at.
     """
 
     found: list[str]
     undecided: list[str]
     assumed: list[str]
+    source: data.Source
 
 
 def propose(draft: Draft) -> Proposal:
@@ -59,15 +61,17 @@ def propose(draft: Draft) -> Proposal:
     experiment = networks.on_source(draft.experiment, source)
     looks = {role: looked_at(getattr(experiment, role), role, source.image_shape, num_classes) for role in specs}
     with data.reading(experiment.data):
-        choose_resize(draft, looks["student"], source)
+        resizing = choose_resize(draft, looks["student"], source)
         source = opened(draft.experiment.data)
         examples = data.sample(source, draft.experiment.data, NUM_ANSWERS)
     findings = [choose_pixels(draft, look, *examples) for look in looks.values()]
     notes = choose_schedule(draft, looks, source)
+    seen = [line for finding in findings for line in finding.lines]
     return Proposal(
-        found=[survey.line(), *source.notes, *(line for finding in findings for line in finding.lines), *notes],
+        found=[survey.line(), *source.notes, *resizing, *seen, *notes],
         undecided=[finding.undecided for finding in findings if finding.undecided],
         assumed=[flag for finding in findings for flag in finding.assumed],
+        source=source,
     )
 
 

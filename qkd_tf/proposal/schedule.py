@@ -7,8 +7,6 @@ from qkd_tf.experiment import EPOCHS, LEARNING_RATE, DataSpec, default_phases, r
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import NetworkLook
 
-FEWEST_STEPS = 16  # that an epoch should have
-SMALLEST_BATCH = 8  # BatchNorm statistics of fewer are largely chance
 # Steps of an epoch up to which the default epochs are taken. With more of them a phase takes as many steps in fewer
 # epochs, down to a tenth: what configs/ have on CIFAR-10, for which the defaults are.
 FULL_STEPS, SMALLEST_SHARE = 33, 0.1
@@ -61,10 +59,20 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
         notes = _choose_first_training(draft, student)
     why = f"Epochs of each phase, {steps:,} steps each: more usually bring accuracy, fewer give a first file sooner."
     draft.choose("epochs", [str(number[name]) for name in names], why)
+    _choose_rates(draft, num_train)
     if source.validation.num_examples < FEW_VALIDATION and not student.is_trained:  # which has to get better
         why = f"{source.validation.num_examples} validation examples are too few to choose the best epoch."
         draft.choose("keep_epoch", "last", why)
     return notes
+
+
+def _choose_rates(draft: Draft, num_train: int) -> None:
+    """Those of a student with weights on few examples, which would be chosen in training, too: the file tells them."""
+    settled = draft.experiment.on_images(num_train).training.phases
+    if settled != draft.experiment.training.phases:
+        rates = [f"{phase.learning_rate:g}" for phase in settled]
+        why = f"{num_train:,} training examples are few for a trained student: higher rates can cost it accuracy."
+        draft.choose("learning_rates", rates if len(set(rates)) > 1 else rates[:1], why)
 
 
 def _choose_first_training(draft: Draft, student: NetworkLook) -> list[str]:
@@ -85,9 +93,8 @@ def batch_size(num_train: int, num_values: int) -> int:
       num_train: training examples.
       num_values: that the student's layers hand on for one example.
     """
-    wanted = max(SMALLEST_BATCH, num_train // FEWEST_STEPS)
     fitting = max(1, ROOM // (COPIES * FLOAT_BYTES * num_values))
-    return 1 << (min(DataSpec.batch_size, wanted, fitting, num_train).bit_length() - 1)
+    return min(DataSpec.fitting_batch(num_train), 1 << (fitting.bit_length() - 1))
 
 
 def epochs(names: Sequence[str], num_steps: int) -> list[int]:

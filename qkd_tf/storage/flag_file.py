@@ -16,11 +16,18 @@ def run_of(output: pathlib.Path, run_dir: pathlib.Path) -> pathlib.Path:
     return new
 
 
-def require_new(output: pathlib.Path, run_dir: pathlib.Path) -> None:
-    """Raises ExperimentError: a flag file that cannot be written, or it or its run's folder is there already."""
+def require_new(output: pathlib.Path, run_dir: pathlib.Path, overwrite: bool | None = None) -> None:
+    """Raises ExperimentError: a flag file that cannot be written, or it or its run's folder is there already.
+
+    Args:
+      overwrite: whether a file of that name is written anew, which --overwrite says; None of commands without the flag.
+    """
     require(
         output.suffix == ".flags", f"--output={output} does not end in .flags; name the new run, such as small.flags"
     )
     require(output.parent.is_dir(), f"--output={output}: there is no folder {output.parent}; make it first")
-    for path in (output, run_dir):
-        require(not path.exists(), f"--output={output}: {path} is there already; give another name, or move it away")
+    another = "give another name, or move it away"
+    remedies = {output: another if overwrite is None else "give another name, or --overwrite", run_dir: another}
+    for path, remedy in remedies.items():
+        may_be_there = path == output and overwrite and path.is_file()
+        require(not path.exists() or may_be_there, f"--output={output}: {path} is there already; {remedy}")

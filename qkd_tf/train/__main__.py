@@ -1,4 +1,8 @@
-"""Trains a low-bit student with QKD: python -m qkd_tf.train --flagfile=configs/NAME.flags."""
+"""Trains a low-bit student with QKD: python -m qkd_tf.train --flagfile=configs/NAME.flags.
+
+The defaults of --dataset and --student are those of the benchmark: for your own pictures and model give both, or let
+python -m qkd_tf.new write a flag file.
+"""
 
 import sys
 

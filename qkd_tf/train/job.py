@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 import tf_keras
@@ -102,6 +102,16 @@ def run(
         _calibrate(experiment, student, images)
         look.at("quantized", student.model)
         look.keep()
+        training = experiment.training
+        if training.phases and training.keep_epoch == "best":
+            keeps_start = training.may_keep_start(experiment.pretrained, splits.num_train)
+            for note in look.notes_on_calibration(keeps_start):
+                print(note)
+
+    def after_phase(phase: str, top1: Mapping[str, float]) -> None:
+        if "teacher" in top1 and experiment.teacher_begins:
+            for note in look.notes_on_phase(phase, top1["teacher"]):
+                print(note)
 
     def init_intervals_of(at_other_bits: QuantizedStudent) -> None:
         calibrate(at_other_bits, images, experiment.quantization.interval_init, experiment.seed)
@@ -110,7 +120,7 @@ def run(
         folder.claim(prepared.contents, identity.WORDS)
         look.keep()
         place = Place(folder, stop, devices)
-        events = Events(init_intervals, calibrate_at=init_intervals_of)
+        events = Events(init_intervals, calibrate_at=init_intervals_of, after_phase=after_phase)
         phases = _trainer(experiment, experiment.training, prepared, place, given, events).run()
         for note in look.notes_on_end(phases[-1]["best_validation_top1"]) if phases else ():
             print(note)
@@ -167,6 +177,9 @@ def _begin(
     prepared = _prepare(experiment, devices, given, source, is_told)
     look = start.Look(prepared.splits, folder.start)
     look.at("student", prepared.student.plain, experiment.student.starts_by_chance)
+    if "student" in experiment.pretrained and not is_told:
+        for note in look.notes_on_weights():
+            print(note)
     if prepared.teacher is not None:
         look.at("teacher", prepared.teacher, experiment.teacher.starts_by_chance)
     if experiment.teacher_begins and not experiment.training.allow_weak_teacher:
@@ -235,7 +248,7 @@ def _prepare(
     student, teacher = at_bits[own], teacher and devices.replicated(teacher)
     notes = [note for network in found.values() for note in network.notes]
     notes += experiment.notes_on(splits.num_train)
-    notes = [*experiment.notes, *experiment.data.notes, *splits.notes, *notes]
+    notes = [*experiment.notes, *splits.notes, *notes]
     print(*([] if is_told else notes), student.summary(), sep="\n")
     return Prepared(student, network.model, teacher, splits, contents, weights, proof, at_bits)
 

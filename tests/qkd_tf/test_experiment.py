@@ -402,7 +402,7 @@ def test_full_precision_trains_a_student_from_the_weights_it_has(student, weight
     assert made.pretrained == left_alone
     assert made.full_precision_origin == ("weights" if "student" in left_alone else "trained")
     assert made.continues_in_float == bool(came - left_alone)
-    assert bool(made.notes_on(600)) == ("student" in left_alone)
+    assert any("few for a student" in note for note in made.notes_on(600)) == ("student" in left_alone)
 
 
 @pytest.mark.parametrize(
@@ -427,8 +427,40 @@ def test_rates_too_high_for_few_pictures_are_told_of_weights_that_came(weights, 
     with saved_flags():
         flags.FLAGS(["preflight", "--run_dir=runs/x", *options])
         experiment = flags.experiment_from_flags()
-    notes = experiment.notes_on(num_train)
+    notes = [note for note in experiment.notes_on(num_train) if "few for a student" in note]
     assert len(notes) == told and all(f"{num_train:,} training images" in n and "0.001" in n for n in notes)
+
+
+@pytest.mark.parametrize("weights, fraction, told", [("a.h5", 0.2, True), ("a.h5", 0.0, False), ("", 0.2, False)])
+def test_student_may_know_the_test_pictures_that_are_cut_off(weights, fraction, told):
+    data = DataSpec("folder:my/pictures", test_fraction=fraction)
+    notes = dataclasses.replace(experiment((), student_weights=weights), data=data).notes_on(50_000)
+    assert len(notes) == told and all("the test result is too good; put pictures" in note for note in notes)
+    assert all("into my/pictures/test" in note for note in notes)
+
+
+def test_mirrored_pictures_are_told_where_something_trains():
+    data = DataSpec("folder:pictures")
+    told = [dataclasses.replace(experiment(phases), data=data).notes_on(50_000) for phases in ((SELF_STUDYING,), ())]
+    assert [len(notes) for notes in told] == [1, 0] and "pictures are mirrored" in told[0][0]
+
+
+@pytest.mark.parametrize(
+    "num_train, batch_size, options, told",
+    [
+        (432, 128, {}, "only 3 steps, of 128 images: with --batch_size=16 the 432 training images make 27"),
+        (200, 128, {}, "only 1 step, of 128 images: with --batch_size=8"),
+        (1_279, 128, {}, "only 9 steps"),
+        (1_280, 128, {}, None),
+        (40, 8, {}, None),  # no smaller batch is worth having
+        (432, 128, {"max_steps": 2}, None),  # a trial
+    ],
+)
+def test_epochs_of_few_steps_are_told_with_a_batch_that_fits(num_train, batch_size, options, told):
+    data = DataSpec("digits", batch_size=batch_size, **options)
+    notes = dataclasses.replace(experiment(), data=data).notes_on(num_train)
+    assert notes == [] if told is None else len(notes) == 1 and told in notes[0]
+    assert dataclasses.replace(experiment(()), data=data).notes_on(num_train) == []
 
 
 @pytest.mark.parametrize("bits, widths", [("w4a8", (4, 8)), ("3", (3, 3)), ("w2a2", (2, 2))])

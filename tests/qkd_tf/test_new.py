@@ -73,6 +73,7 @@ def test_file_for_a_saved_model_trains(capsys):
         "--activation_bits=4",
         "--phases=self_studying",
         "--epochs=30",
+        "--learning_rates=0.001",
         "--target=phone",
     ]
     assert "# --nohorizontal_flip\n" in text
@@ -92,12 +93,14 @@ def test_file_for_a_saved_model_trains(capsys):
     assert pathlib.Path("runs/my/handoff/manifest.json").is_file()
 
 
-def test_grey_model_and_pictures_of_other_sizes():
+def test_grey_model_and_pictures_of_other_sizes(capsys):
     write_pictures(size=(20, 31), spread=3)
     write_model(channels=1, front=[layers.Rescaling(1 / 255)])
     lines, text = write("--target=microcontroller", "--bits=w3a5")
     assert {"--image_size=12x16", "--image_channels=1", "--bits=w3a5"} <= set(lines)
     assert "--target=microcontroller" in lines and "# --resize=squash" in text
+    told = capsys.readouterr().out
+    assert told.count("are not of the aspect ratio 12x16: ") == 1 and "of cropped ones" in told
     assert "--weight_bits=" not in text
 
 
@@ -220,7 +223,12 @@ def test_a_file_that_is_there_is_left_alone():
     write_pictures()
     write_model()
     pathlib.Path("my.flags").write_text("mine")
-    assert refusal() == "error: --output=my.flags: my.flags is there already; give another name, or move it away"
+    assert refusal() == "error: --output=my.flags: my.flags is there already; give another name, or --overwrite"
+    lines, _ = write("--overwrite")
+    assert "--student=model.keras" in lines and "--overwrite" not in " ".join(lines)
+    pathlib.Path("runs/my").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="runs/my is there already; give another name, or move it away"):
+        write("--overwrite")
 
 
 def test_layer_that_is_refused_is_a_line(capsys):

@@ -1,8 +1,8 @@
 """Whether a file is worse than the student in floating point, or only different: a paired test on the same images."""
 
-import math
-
 import numpy as np
+
+from qkd_tf.contract.chance import chance
 
 
 def paired(logits: np.ndarray, student: np.ndarray, labels: np.ndarray) -> dict:
@@ -27,17 +27,3 @@ def paired(logits: np.ndarray, student: np.ndarray, labels: np.ndarray) -> dict:
         "only_student_right": worse,
         "p": chance(worse, better),
     }
-
-
-def chance(worse: int, better: int) -> float:
-    """The probability of at least `worse` heads in `worse + better` tosses of a coin.
-
-    McNemar's exact test, one-sided. Images on which both are right, or both wrong, tell nothing. On any other image,
-    each of two equally good networks is as likely to be the one that is right.
-    """
-    num_tosses = worse + better
-    term = total = math.comb(num_tosses, worse)
-    for heads in range(worse, num_tosses):
-        term = term * (num_tosses - heads) // (heads + 1)
-        total += term
-    return total / 2**num_tosses

@@ -8,8 +8,8 @@ from PIL import Image
 
 from qkd_tf import data
 from qkd_tf.data import pipeline
-from qkd_tf.data.folder import has_test, other_tests
-from qkd_tf.experiment import DataSpec, ExperimentError
+from qkd_tf.data.folder import other_tests
+from qkd_tf.experiment import DataSpec, ExperimentError, has_test
 
 PICTURES = pathlib.Path(__file__).parents[4] / "shared" / "data" / "imagenet_pictures"
 
@@ -346,8 +346,8 @@ def remove(*names):
     [
         (remove("test"), {}, "has no folder test"),
         (remove("train"), {}, "has no folder train"),
-        (remove("train/bee"), {}, "has 1 class folders: ant; two or more"),
-        (remove("train/ant", "train/bee"), {}, "has 0 class folders; two or more"),
+        (remove("train/bee"), {}, "has 1 class folder, ant; two or more"),
+        (remove("train/ant", "train/bee"), {}, "has no class folder; two or more"),
         (remove("test/ant", "test/bee"), {}, "test has no class folder"),
         (lambda root: (root / "train" / "cow").mkdir(), {}, "train/cow contains no image"),
         (lambda root: (root / "test" / "bee" / "x").mkdir(), {"batch_size": 10}, "--batch_size=10 is more than the 9"),
@@ -559,7 +559,7 @@ def test_pictures_that_are_not_square_are_cropped_or_squashed_and_a_note_says_wh
     (cropped,) = (note for note in load(root, image_size=8).notes if "square" in note)
     assert cropped == (
         "note: 17 of 17 pictures are not square: they are cropped to their middle; --resize=squash squashes them to a "
-        "square instead, as tf_keras.utils.image_dataset_from_directory does"
+        "square instead, as Keras' image_dataset_from_directory does"
     )
     splits = load(root, image_size=8, resize="squash", horizontal_flip=False)
     (squashed,) = (note for note in splits.notes if "square" in note)

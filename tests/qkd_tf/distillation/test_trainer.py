@@ -121,9 +121,12 @@ def test_full_precision_leaves_a_pretrained_network_alone(tmp_path, make_run, pr
 
 def test_pretrained_teacher_still_learns_in_co_studying(tmp_path, make_run):
     trainer = make_run(tmp_path / "run", (("co_studying", 1),), pretrained=("teacher",))
-    before = values(trainer._teacher)
-    trainer.run()
+    told, before = [], values(trainer._teacher)
+    trainer._events = dataclasses.replace(trainer._events, after_phase=lambda *phase: told.append(phase))
+    (result,) = trainer.run()
     assert not any(same_bits(values(trainer._teacher), before))
+    last = result["history"][-1]
+    assert told == [("co_studying", {"student": last["validation_top1"], "teacher": last["teacher_validation_top1"]})]
 
 
 @pytest.mark.parametrize("kind", ["weight", "activation"])

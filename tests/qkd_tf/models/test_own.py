@@ -292,3 +292,22 @@ def test_what_is_not_taken_over_of_keras_3_is_one_line(tmp_path, of_keras_3):
     for trusted in (False, True):  # the file's code is for Keras 3, and runs in no case
         with pytest.raises(ExperimentError, match="code.keras cannot be used: .*layer mine, a Lambda, is not conv"):
             own.build(network(str(tmp_path / "code.keras"), trust_code=trusted), SHAPE, 5)
+
+
+@pytest.mark.parametrize(
+    "num_outputs, num_classes, told",
+    [
+        (4, 4, None),
+        (1, 2, None),
+        (3, 4, "x.keras has 3 classes, the data set has 4; give a model of as many, or leave the other classes out"),
+        (1, 3, "x.keras has 1 class, the data set has 3; give a model"),
+        (1000, 4, "x.keras has 1000 classes, the data set has 4; a labels.txt in a folder of pictures may name"),
+    ],
+)
+def test_remedy_for_other_classes_depends_on_which_are_more(num_outputs, num_classes, told):
+    if told is None:
+        own.require_classes("x.keras", num_outputs, num_classes)
+        return
+    with pytest.raises(ExperimentError) as caught:
+        own.require_classes("x.keras", num_outputs, num_classes)
+    assert str(caught.value).startswith(told)

@@ -162,6 +162,68 @@ def test_damaged_file_of_an_earlier_start_is_told_in_a_line(look, tmp_path, cont
 
 
 @pytest.mark.parametrize(
+    "labels, top1, told",
+    [
+        (LABELS, 49, True),  # 40 % and two deviations of 4.9 %
+        (LABELS, 50, False),
+        (np.arange(48) % 4, 14, True),  # scrambled labels: 29.17 % of four classes
+        (np.arange(48) % 4, 19, False),
+        (np.arange(2), 2, False),  # of two images nothing can be said
+        (np.arange(2), 1, True),
+        (np.arange(2_000) % 2, 1_099, True),  # of many images a tenth of the way to all
+        (np.arange(2_000) % 2, 1_101, False),
+    ],
+)
+def test_weights_that_do_not_know_these_labels_are_told_before_training(look, labels, top1, told):
+    found = look(labels)
+    found.at("student", Scripted(top1))
+    notes = found.notes_on_weights()
+    assert len(notes) == told and all("came with weights, and is right on " in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "num_right, keeps_start, told",
+    [
+        (
+            48,
+            True,
+            "of 48 validation images, so epochs can hardly be told apart; the calibrated student is kept: none",
+        ),
+        (48, False, "the last of equals is kept. --phases= makes that file now"),
+        (
+            46,
+            True,
+            "46 of 48 validation images, so epochs can hardly be told apart; the calibrated student is kept u",
+        ),
+        (45, True, None),
+    ],
+)
+def test_epochs_that_validation_cannot_tell_apart_are_told_before_they_are_trained(look, num_right, keeps_start, told):
+    found = look(np.arange(48) % 4)
+    found.at("quantized", Scripted(num_right))
+    notes = found.notes_on_calibration(keeps_start)
+    assert notes == [] if told is None else len(notes) == 1 and told in notes[0]
+
+
+@pytest.mark.parametrize(
+    "num_images, teacher, now, told",
+    [
+        (48, 48, 87.5, "co_studying cost the teacher 12.50 points: 100.00 % of validation images before training"),
+        (48, 48, 100 * 46 / 48, None),  # two images
+        (48, 48, 100 * 45 / 48, "cost the teacher 6.25 points"),
+        (1_000, 900, 88.0, None),
+        (1_000, 900, 87.9, "cost the teacher 2.10 points"),
+        (48, 40, 100.0, None),
+    ],
+)
+def test_teacher_that_a_phase_harmed_is_told(look, num_images, teacher, now, told):
+    found = look(np.arange(num_images) % 4)
+    found.at("teacher", Scripted(teacher))
+    notes = found.notes_on_phase("co_studying", now)
+    assert notes == [] if told is None else len(notes) == 1 and told in notes[0]
+
+
+@pytest.mark.parametrize(
     "quantized, end, told",
     [
         (60, 58.0, None),

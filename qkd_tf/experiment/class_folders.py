@@ -1,0 +1,90 @@
+"""The folders of a set of pictures, by their names alone: splits, and in each of them a folder a class."""
+
+import os
+import pathlib
+
+from qkd_tf.experiment.checks import printable, require
+from qkd_tf.experiment.data import DataSpec
+
+PREFIX = "folder:"
+LABELS = "labels.txt"
+# Folders that systems leave behind, beside those that begin with a dot.
+LEFT_BEHIND = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__pycache__")
+
+
+def entries(folder: str | pathlib.Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name."""
+    return sorted(os.scandir(folder), key=lambda entry: entry.name)
+
+
+def is_class(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder that may be one of a class."""
+    return entry.is_dir() and not entry.name.startswith(".") and entry.name not in LEFT_BEHIND
+
+
+def class_names(split: pathlib.Path) -> list[str]:
+    """Names of the folders of a split that may be classes, sorted."""
+    return [entry.name for entry in entries(split) if is_class(entry)]
+
+
+def has_test(spec: DataSpec) -> bool:
+    """Whether flags or the set itself say what the test split is; a folder that is not there is none's fault."""
+    if not spec.name.startswith(PREFIX):
+        return True
+    root = pathlib.Path(spec.name.removeprefix(PREFIX)).expanduser()
+    return bool(spec.test_split or spec.test_fraction) or (root / "test").is_dir() or not root.is_dir()
+
+
+def splits_of(spec: DataSpec, root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Folders of class folders by the split that they are; without one for the test where that is cut off.
+
+    Raises:
+      ExperimentError: a split that is needed is not there, or --test_fraction is given beside a test split.
+    """
+    test_name = spec.test_split or "test"
+    names = ["train"] if spec.test_fraction else ["train", test_name]
+    if spec.test_fraction:
+        require(
+            not spec.test_split and not (root / "test").is_dir(),
+            f"--test_fraction={spec.test_fraction}: {root} has a test split, {root / test_name}; leave the flag out, "
+            "or where a flag file has it give --test_fraction=0 behind --flagfile",
+        )
+        if not any((root / name).exists() for name in ("train", "validation")):
+            return {"train": root}
+    for name in names:
+        require(
+            (root / name).is_dir(),
+            f"{root} has no folder {name}; train and {test_name} are needed, each with one folder of images per class. "
+            "Give --test_split for another name, or --test_fraction=0.2 to take the test images from train",
+        )
+    if (root / "validation").is_dir():
+        names.append("validation")
+    return {name: root / name for name in dict.fromkeys(names)}
+
+
+def require_classes(spec: DataSpec, root: pathlib.Path) -> None:
+    """Raises ExperimentError where folders cannot be splits and classes, whatever is in them."""
+    train = splits_of(spec, root)["train"]
+    if (root / LABELS).is_file():  # which names the classes
+        return
+    names = [printable(name) for name in class_names(train)]
+    files = [entry.name for entry in entries(train) if entry.is_file() and not entry.name.startswith(".")]
+    found = f"{train} has no class folder"
+    if names:
+        found = f"{train} has 1 class folder, {names[0]}"
+    elif files:
+        found += f", and {printable(files[0])} lies in {train} itself; put the pictures of each class into its folder"
+    deeper = _classes_below(train) if len(names) == 1 else None
+    if deeper is not None:
+        remedy = f"give --dataset={PREFIX}{deeper}" if train == root else f"move its folders into {train}"
+        found += f", and the classes seem to be deeper, in {printable(str(deeper))}; {remedy}"
+    require(len(names) > 1, f"{found}; two or more class folders are needed")
+
+
+def _classes_below(folder: pathlib.Path) -> pathlib.Path | None:
+    """The first folder below, down a chain of folders that are alone, that has several; None where there is none."""
+    names = class_names(folder)
+    while len(names) == 1:
+        folder = folder / names[0]
+        names = class_names(folder)
+    return folder if names else None

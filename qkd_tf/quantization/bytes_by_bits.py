@@ -1,0 +1,44 @@
+"""What fewer bits of weights bring on a target, before there is a file: sometimes not a byte."""
+
+import dataclasses
+
+import tf_keras
+
+from qkd_tf.contract.grid import MAX_BITS
+from qkd_tf.contract.targets import TARGETS
+from qkd_tf.experiment import QuantizationSpec, TargetSpec
+from qkd_tf.quantization.plan import QuantizationPlan
+from qkd_tf.quantization.stored_bytes import stored_files
+
+
+def notes(model: tf_keras.Model, plan: QuantizationPlan, target: TargetSpec, spec: QuantizationSpec) -> list[str]:
+    """A line where a file of more bits takes no more bytes, and what to take instead; none where fewer bits pay.
+
+    Args:
+      model: in standard form.
+    """
+    storages = TARGETS[target.target].int4  # none on a target whose own compiler compresses what is stored
+    if spec.is_open or not storages:
+        return []
+    num_bits = spec.weight_bits
+    uniform = [name for name, grid in plan.weight_grids.items() if grid.num_bits == num_bits]
+
+    def file_bytes(wider: int, target: TargetSpec) -> int:
+        widths = {name: grid.num_bits for name, grid in plan.weight_grids.items()} | dict.fromkeys(uniform, wider)
+        return min(
+            file.other_bytes + sum(file.kernel_bytes(name, width) for name, width in widths.items())
+            for file in stored_files(model, plan, target, spec)
+        )
+
+    own = file_bytes(num_bits, target)
+    widest = max(wider for wider in range(num_bits, MAX_BITS + 1) if file_bytes(wider, target) <= own)
+    if widest == num_bits:
+        return []
+    packed = {name: file_bytes(num_bits, dataclasses.replace(target, weight_storage=name)) for name in storages}
+    least = min(packed, key=packed.__getitem__)
+    others = f", or --weight_storage={least}, with about {packed[least]:,}" if packed[least] < own else ""
+    return [
+        f"note: --target={target.target} stores weights of {num_bits} bits in as many bytes as weights of {widest} "
+        f"bits (the file takes about {own:,}), and activations of any width in a byte each; give "
+        f"--weight_bits={widest}, which loses less accuracy{others}"
+    ]

@@ -1,0 +1,43 @@
+"""Bits that bring no bytes are told with those that cost none."""
+
+import pytest
+from tf_keras import layers
+
+from qkd_tf.experiment import QuantizationSpec, TargetSpec
+from qkd_tf.quantization import bytes_by_bits
+from qkd_tf.quantization.plan import make_plan
+
+
+def notes(model, target, num_bits, storage="auto"):
+    spec = QuantizationSpec(weight_bits=num_bits, activation_bits=4)
+    return bytes_by_bits.notes(model, make_plan(model, spec), TargetSpec(target, weight_storage=storage), spec)
+
+
+@pytest.mark.parametrize(
+    "target, num_bits, storage, widest",
+    [
+        ("phone", 2, "auto", 8),
+        ("phone", 4, "auto", 8),
+        ("phone", 8, "auto", None),
+        ("phone", 4, "int4_all", None),
+        ("phone", 3, "int4_all", 4),
+        ("phone", 6, "int4_all", 8),
+        ("microcontroller", 2, "auto", 4),
+        ("microcontroller", 4, "auto", None),
+        ("microcontroller", 4, "int8", 8),
+        ("ethos_u", 2, "auto", None),
+    ],
+)
+def test_more_bits_in_as_many_bytes_are_offered(make_residual_student, target, num_bits, storage, widest):
+    found = notes(make_residual_student(), target, num_bits, storage)
+    assert len(found) == (widest is not None)
+    assert all(f"weights of {num_bits} bits in as many bytes as weights of {widest} bits" in note for note in found)
+    assert all(f"give --weight_bits={widest}" in note for note in found)
+    packs = storage in ("auto", "int8") and num_bits <= 4 and (target, storage) != ("microcontroller", "auto")
+    assert all((", or --weight_storage=int4" in note) == packs for note in found)
+
+
+def test_lookup_tables_that_pay_make_two_bits_fewer_bytes(chain):
+    """A million weights: their tables and the code that reads them are less than what they save."""
+    model = chain(layers.Flatten(), layers.Dense(2_048), layers.Dense(1_024), layers.Dense(4), input_shape=(8, 8, 1))
+    assert notes(model, "microcontroller", 2) == [] and notes(model, "microcontroller", 4) == []
