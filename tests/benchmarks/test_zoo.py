@@ -12,7 +12,7 @@ from qkd_tf.experiment import ExperimentError
 
 ENTRIES = sorted(path for path in zoo.ZOO.iterdir() if path.is_dir())
 MOST_BYTES = 5_000_000
-FILES = [(entry, target) for entry in ENTRIES for target in zoo.TARGETS]
+FILES = [(entry, target) for entry in ENTRIES for target in zoo.READERS]
 
 
 def named(value):
