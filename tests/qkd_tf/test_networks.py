@@ -328,7 +328,7 @@ def test_teacher_of_one_unit_is_for_two_classes_alone(num_classes, randomize):
     x = layers.Dense(1, activation="sigmoid")(layers.Flatten()(layers.Rescaling(1 / 255)(pixels)))
     model = randomize(tf_keras.Model(pixels, x))
     if num_classes == 5:
-        with pytest.raises(ExperimentError, match="has 1 classes, the data set has 5"):
+        with pytest.raises(ExperimentError, match="has 1 class, the data set has 5"):
             networks.build_teacher(TRAINED, SHAPE, num_classes, model)
         return
     teacher, _ = networks.build_teacher(TRAINED, SHAPE, num_classes, model)
@@ -397,7 +397,7 @@ def test_a_budget_below_the_fewest_bits_is_refused_with_the_least_that_is_possib
 
 def test_a_file_that_may_be_larger_than_its_room_is_told(make_residual_student, capsys):
     networks.checked_plan(make_residual_student(), SPEC, TargetSpec("microcontroller", 1_000))
-    assert "bytes, and --max_flash_bytes=1,000; the export checks it" in capsys.readouterr().out
+    assert "bytes, above --max_flash_bytes=1,000; the export checks it" in capsys.readouterr().out
 
 
 def test_widths_of_another_network_are_refused(make_residual_student):

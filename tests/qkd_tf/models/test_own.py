@@ -185,7 +185,7 @@ def test_one_unit_is_enough_for_two_classes(num_classes, fits):
     if fits:
         own.build(network(name), SHAPE, num_classes, small(classes=1))
     else:
-        with pytest.raises(ExperimentError, match="2 classes, the data set has 1|1 classes, the data set has 3"):
+        with pytest.raises(ExperimentError, match="2 classes, the data set has 1|1 class, the data set has 3"):
             own.build(network(name), SHAPE, num_classes, small(classes=1 if num_classes == 3 else 2))
 
 
