@@ -8,7 +8,7 @@ from qkd_tf.contract.grid import MAX_BITS
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.experiment import QuantizationSpec, TargetSpec
 from qkd_tf.quantization.plan import QuantizationPlan
-from qkd_tf.quantization.stored_bytes import stored_files
+from qkd_tf.quantization.stored_bytes import StoredWidths, stored_files
 
 
 def notes(model: tf_keras.Model, plan: QuantizationPlan, target: TargetSpec, spec: QuantizationSpec) -> list[str]:
@@ -23,18 +23,19 @@ def notes(model: tf_keras.Model, plan: QuantizationPlan, target: TargetSpec, spe
     num_bits = spec.weight_bits
     uniform = [name for name, grid in plan.weight_grids.items() if grid.num_bits == num_bits]
 
-    def file_bytes(wider: int, target: TargetSpec) -> int:
+    def file_bytes(files: list[StoredWidths], wider: int) -> int:
         widths = {name: grid.num_bits for name, grid in plan.weight_grids.items()} | dict.fromkeys(uniform, wider)
         return min(
-            file.other_bytes + sum(file.kernel_bytes(name, width) for name, width in widths.items())
-            for file in stored_files(model, plan, target, spec)
+            file.other_bytes + sum(file.kernel_bytes(name, width) for name, width in widths.items()) for file in files
         )
 
-    own = file_bytes(num_bits, target)
-    widest = max(wider for wider in range(num_bits, MAX_BITS + 1) if file_bytes(wider, target) <= own)
+    files = stored_files(model, plan, target, spec)
+    own = file_bytes(files, num_bits)
+    widest = max(wider for wider in range(num_bits, MAX_BITS + 1) if file_bytes(files, wider) <= own)
     if widest == num_bits:
         return []
-    packed = {name: file_bytes(num_bits, dataclasses.replace(target, weight_storage=name)) for name in storages}
+    others_of = {name: dataclasses.replace(target, weight_storage=name) for name in storages}
+    packed = {name: file_bytes(stored_files(model, plan, of, spec), num_bits) for name, of in others_of.items()}
     least = min(packed, key=packed.__getitem__)
     others = f", or --weight_storage={least}, with about {packed[least]:,}" if packed[least] < own else ""
     return [

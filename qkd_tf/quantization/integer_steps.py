@@ -33,7 +33,8 @@ def put_on_integer_steps(student: QuantizedStudent, rounds_twice: bool = False) 
     """Moves intervals of requantized tensors, then slopes and biases, to what integer operators can hold.
 
     Args:
-      rounds_twice: as `Target.rounds_twice` of the device that the student is for.
+      rounds_twice: as `Target.rounds_twice` of the device that the student is for. A second call would take the lift
+        off biases once more.
     """
     round_requantizations(student)
     round_slopes(student)

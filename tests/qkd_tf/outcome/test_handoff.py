@@ -225,6 +225,20 @@ def test_judge_gets_the_whole_test_split_and_others_their_pixels(
     assert re.search(r"100%.* (\d+)/\1 ", states[-1])
 
 
+def test_a_device_that_rounds_twice_has_lower_biases_and_equal_kernels(tmp_path, make_quantized_student, make_splits):
+    folders = {
+        rounds_twice: RunFolder(str(tmp_path / f"{rounds_twice}"), ["--student=tiny"]) for rounds_twice in (0, 1)
+    }
+    weights = {}
+    for rounds_twice, folder in folders.items():
+        folder.claim()
+        student = handoff.write(make_quantized_student(), make_splits(), folder, "tflm", bool(rounds_twice)).student
+        weights[rounds_twice] = {variable.name: variable.numpy() for variable in student.plain.variables}
+    other = {name for name in weights[0] if not np.array_equal(weights[0][name], weights[1][name])}
+    assert other and all("beta" in name or "bias" in name for name in other)
+    assert all(np.all(weights[1][name] <= weights[0][name]) for name in other)
+
+
 def test_graph_that_is_not_exact_is_told_and_no_handoff_is_written(
     tmp_path, monkeypatch, make_quantized_student, make_splits
 ):
