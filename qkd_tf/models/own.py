@@ -72,11 +72,12 @@ def saved_shapes(spec: NetworkSpec) -> tuple[tuple[int | None, ...], int]:
 
 def require_classes(name: str, num_outputs: int, num_classes: int) -> None:
     """Raises ExperimentError: a model tells other classes apart than the data set has; one output is of two."""
-    more_names = "a labels.txt in a folder of pictures may name classes without pictures"
-    remedy = more_names if num_outputs > num_classes else "give a model of as many, or leave the other classes out"
+    more_names = "name the classes without pictures, too, in a labels.txt in the folder of pictures"
+    remedy = more_names if num_outputs > num_classes else "leave the other classes out"
     require(
         num_outputs == num_classes or (num_outputs, num_classes) == (1, 2),
-        f"{name} has {num_outputs} class{'es' * (num_outputs != 1)}, the data set has {num_classes}; {remedy}",
+        f"{name} has {num_outputs} class{'es' * (num_outputs != 1)}, the data set has {num_classes}; give a model of "
+        f"as many, or {remedy}",
     )
 
 

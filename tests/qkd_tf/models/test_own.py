@@ -332,7 +332,7 @@ def test_what_is_not_taken_over_of_keras_3_is_one_line(tmp_path, of_keras_3):
         (1, 2, None),
         (3, 4, "x.keras has 3 classes, the data set has 4; give a model of as many, or leave the other classes out"),
         (1, 3, "x.keras has 1 class, the data set has 3; give a model"),
-        (1000, 4, "x.keras has 1000 classes, the data set has 4; a labels.txt in a folder of pictures may name"),
+        (1000, 4, "x.keras has 1000 classes, the data set has 4; give a model of as many, or name the classes"),
     ],
 )
 def test_remedy_for_other_classes_depends_on_which_are_more(num_outputs, num_classes, told):
