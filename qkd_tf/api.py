@@ -9,7 +9,7 @@ from typing import Any
 import tf_keras
 
 from qkd_tf import flags
-from qkd_tf.console.keywords import speaking_python
+from qkd_tf.console.keywords import Keyword, speaking_python
 from qkd_tf.data import Function
 from qkd_tf.data.memory_set import GivenSet, source_of
 from qkd_tf.distillation.listeners import listener_of
@@ -31,11 +31,12 @@ from qkd_tf.storage.folder_lock import FolderInUseError
 from qkd_tf.train.job import InMemory, train
 
 ARGUMENTS = {"dataset": "train_set"}  # flag -> the argument that `fit` has for it
+KEYWORDS = {name: Keyword(ARGUMENTS.get(name, name), flags.FLAGS[name].boolean) for name in flags.FLAGS.sections}
 RUNS = pathlib.Path("runs")  # where a run without a folder gets one
 
 
 @borrowed()
-@speaking_python(flags.FLAGS, ARGUMENTS, (ExperimentError, FolderInUseError))
+@speaking_python(KEYWORDS, (ExperimentError, FolderInUseError))
 def fit(
     student: tf_keras.Model | str,
     train_set: GivenSet | str,

@@ -1,11 +1,11 @@
 """What a caller in Python is told."""
 
+import sys
+
 import pytest
 
-from qkd_tf import flags
+from qkd_tf.api import KEYWORDS
 from qkd_tf.console.keywords import in_keywords, speaking_python
-
-RENAMED = {"dataset": "train_set"}
 
 
 @pytest.mark.parametrize(
@@ -23,16 +23,17 @@ RENAMED = {"dataset": "train_set"}
     ],
 )
 def test_flags_are_keyword_arguments(text, expected):
-    assert in_keywords(text, flags.FLAGS, RENAMED) == expected
+    assert in_keywords(text, KEYWORDS) == expected
 
 
 def test_what_is_printed_and_the_errors_named_are_translated(capsys):
     with pytest.raises(ValueError, match="^seed=-1$"):
-        with speaking_python(flags.FLAGS, RENAMED, (ValueError,)):
+        with speaking_python(KEYWORDS, (ValueError,)):
             print("note:", "--seed=1", flush=True)
+            print("--seed=3", file=sys.stderr)
             raise ValueError("--seed=-1")
     with pytest.raises(KeyError, match="--seed"):
-        with speaking_python(flags.FLAGS, RENAMED, (ValueError,)):
+        with speaking_python(KEYWORDS, (ValueError,)):
             raise KeyError("--seed")
     print("--seed=2")
-    assert capsys.readouterr().out == "note: seed=1\n--seed=2\n"
+    assert capsys.readouterr() == ("note: seed=1\n--seed=2\n", "seed=3\n")
