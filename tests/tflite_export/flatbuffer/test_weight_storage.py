@@ -176,6 +176,15 @@ def test_depthwise_kernels_that_cmsis_nn_computes_wrongly_stay_int8_for_it(chann
     assert ("CMSIS-NN" in stored.storage["k"]) == (dtype == "int8")
 
 
+@pytest.mark.parametrize(
+    "inputs, target, dtype", [(2, "microcontroller", "int8"), (4, "microcontroller", "int4"), (2, "phone", "int4")]
+)
+def test_kernels_in_groups_stay_int8_for_cmsis_nn(inputs, target, dtype):
+    stored = store(convolution(shape=(2, 3, 3, inputs)), "int4_all", TARGETS[target])
+    assert types(stored)["k"] == dtype
+    assert ("groups, which CMSIS-NN" in stored.storage["k"]) == (dtype == "int8")
+
+
 @pytest.mark.parametrize("storage", ["int8", "int4", "int4_all"])
 def test_each_form_of_a_file_is_known_again(storage):
     plain = convolution()
