@@ -17,7 +17,7 @@ class Kernel:
       is_pointwise: whether that is a convolution that a Dense layer at each pixel computes.
       is_dilated: whether it skips pixels.
       is_grouped: whether it is a convolution each of whose outputs reads some of the inputs.
-      num_inputs: weights of one output of a FULLY_CONNECTED or of a pointwise convolution; of others any number.
+      num_inputs: channels that a DEPTHWISE_CONV_2D reads; of others the weights of one output at one pixel.
       num_channels: of the operator's output.
       per_channel: whether each channel has a scale of its own.
       largest: of the absolute values of its integers, as they are stored.
@@ -49,10 +49,12 @@ class Form:
 
 
 # What CMSIS-NN of August 2026 computes wrongly in INT4, found on emulated boards (`make micro TFLM=DIR`):
-# such depthwise convolutions by up to 97 steps; with groups it reads the kernel as if each output read all inputs.
+# such depthwise convolutions by up to 155 steps; with groups it reads the kernel as if each output read all inputs.
 WRONG_IN_CMSIS_NN: Mapping[str, Callable[[Kernel], bool]] = {
-    "dilation and an odd number of channels": lambda kernel: (
-        kernel.operator == "DEPTHWISE_CONV_2D" and kernel.is_dilated and kernel.num_channels % 2 == 1
+    "dilation or a multiplier, and an odd number of input channels": lambda kernel: (
+        kernel.operator == "DEPTHWISE_CONV_2D"
+        and kernel.num_inputs % 2 == 1
+        and (kernel.is_dilated or kernel.num_channels != kernel.num_inputs)
     ),
     "groups": lambda kernel: kernel.is_grouped,
 }

@@ -160,16 +160,22 @@ def test_other_convolutions_stay_int8_on_phones_unless_all_are_asked_for(changed
 
 
 @pytest.mark.parametrize(
-    "channels, dilation, target, dtype",
+    "channels, multiplier, dilation, target, dtype",
     [
-        (3, 2, "microcontroller", "int8"),
-        (3, 1, "microcontroller", "int4"),
-        (4, 2, "microcontroller", "int4"),
-        (3, 2, "phone", "int4"),
+        (3, 1, 2, "microcontroller", "int8"),
+        (3, 1, 1, "microcontroller", "int4"),
+        (4, 1, 2, "microcontroller", "int4"),
+        (3, 2, 1, "microcontroller", "int8"),
+        (3, 3, 1, "microcontroller", "int8"),
+        (4, 3, 2, "microcontroller", "int4"),
+        (3, 1, 2, "phone", "int4"),
+        (3, 2, 1, "phone", "int4"),
     ],
 )
-def test_depthwise_kernels_that_cmsis_nn_computes_wrongly_stay_int8_for_it(channels, dilation, target, dtype):
-    shape, options = (1, 3, 3, channels), {"dilation_w": dilation}
+def test_depthwise_kernels_that_cmsis_nn_computes_wrongly_stay_int8_for_it(
+    channels, multiplier, dilation, target, dtype
+):
+    shape, options = (1, 3, 3, multiplier * channels), {"dilation_w": dilation}
     plain = convolution("DEPTHWISE_CONV_2D", shape, channels, axis=3, **options)
     stored = store(plain, "int4_all", TARGETS[target])
     assert types(stored)["k"] == dtype
