@@ -26,7 +26,7 @@ class Target:
         MAXIMUM; Vela makes more of a QUANTIZE than of a MAXIMUM (cycles of MobileNetV2 at 4 bits + 4 to 7 %).
       rounds_twice: whether its kernels bring sums to the steps of an output in two roundings: TFLM's and CMSIS-NN's do,
         unless they are built with TFLITE_SINGLE_ROUNDING, and Ethos-U does.
-      odd_dilated_depthwise: whether INT4 DEPTHWISE_CONV_2D is also right with dilation and an odd number of channels.
+      cmsis_nn: whether Arm's CMSIS-NN may compute its files: kernels that it computes wrongly in INT4 stay int8.
       compressed: whether weights are also written at their true width, under lookup tables.
     """
 
@@ -38,7 +38,7 @@ class Target:
     reason: str
     clip: str = "MAXIMUM"
     rounds_twice: bool = False
-    odd_dilated_depthwise: bool = True
+    cmsis_nn: bool = False
     compressed: bool = False
 
     def storage(self, asked: str) -> str:
@@ -69,7 +69,7 @@ TARGETS: Mapping[str, Target] = {
         auto="int4",
         reason="microcontrollers are short of flash; TFLM unpacks INT4 weights in its arena",
         rounds_twice=True,
-        odd_dilated_depthwise=False,  # CMSIS-NN computes these wrongly, by up to 97 steps
+        cmsis_nn=True,
         compressed=True,
     ),
     "ethos_u": Target(

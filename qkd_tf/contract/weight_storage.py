@@ -1,6 +1,7 @@
 """In which form a kernel is stored: one rule, for who writes the file and for who counts its bytes beforehand."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
 from qkd_tf.contract.grid import INT4_MAX
 from qkd_tf.contract.kinds import POINTWISE_CONVOLUTION
@@ -15,7 +16,8 @@ class Kernel:
       operator: that reads it, "CONV_2D", "DEPTHWISE_CONV_2D" or "FULLY_CONNECTED".
       is_pointwise: whether that is a convolution that a Dense layer at each pixel computes.
       is_dilated: whether it skips pixels.
-      num_inputs: weights of one output of a FULLY_CONNECTED or of a pointwise convolution; of others any number.
+      is_grouped: whether it is a convolution each of whose outputs reads some of the inputs.
+      num_inputs: channels that a DEPTHWISE_CONV_2D reads; of others the weights of one output at one pixel.
       num_channels: of the operator's output.
       per_channel: whether each channel has a scale of its own.
       largest: of the absolute values of its integers, as they are stored.
@@ -24,6 +26,7 @@ class Kernel:
     operator: str
     is_pointwise: bool
     is_dilated: bool
+    is_grouped: bool
     num_inputs: int
     num_channels: int
     per_channel: bool
@@ -43,6 +46,18 @@ class Form:
     operator: str
     is_int4: bool
     why: str
+
+
+# What CMSIS-NN of August 2026 computes wrongly in INT4, found on emulated boards (`make micro TFLM=DIR`):
+# such depthwise convolutions by up to 155 steps; with groups it reads the kernel as if each output read all inputs.
+WRONG_IN_CMSIS_NN: Mapping[str, Callable[[Kernel], bool]] = {
+    "dilation or a multiplier, and an odd number of input channels": lambda kernel: (
+        kernel.operator == "DEPTHWISE_CONV_2D"
+        and kernel.num_inputs % 2 == 1
+        and (kernel.is_dilated or kernel.num_channels != kernel.num_inputs)
+    ),
+    "groups": lambda kernel: kernel.is_grouped,
+}
 
 
 def form(kernel: Kernel, storage: str, target: Target) -> Form:
@@ -80,9 +95,8 @@ def _obstacle(kernel: Kernel, written: str, per_channel: bool | None, target: Ta
         others = [storage for storage, packs in target.int4.items() if written in packs]
         more = f"; --weight_storage={others[0]} packs it anyway" if others else ""
         return f"INT4 {written} is slower there{more}" if others else f"no INT4 {written} there"
-    is_depthwise = written == "DEPTHWISE_CONV_2D"
-    if is_depthwise and kernel.is_dilated and kernel.num_channels % 2 and not target.odd_dilated_depthwise:
-        return "dilation and an odd number of channels, which CMSIS-NN computes wrongly in INT4"
+    if target.cmsis_nn and (wrong := [what for what, has in WRONG_IN_CMSIS_NN.items() if has(kernel)]):
+        return f"{wrong[0]}, which CMSIS-NN computes wrongly in INT4"
     if kernel.per_channel and not per_channel:
         return f"no INT4 {written} with a scale for each channel there"
     return None

@@ -170,6 +170,7 @@ def _stored_kernel(layer: tf_keras.layers.Layer, grid: IntegerGrid, per_channel:
         is_pointwise=kind.operator == "CONV_2D"
         and {*layer.kernel_size, *layer.strides, *dilation, layer.groups} == {1},
         is_dilated=dilation != (1, 1),
+        is_grouped=kind.operator == "CONV_2D" and layer.groups > 1,
         num_inputs=getattr(layer, kind.kernel).shape[-2],
         num_channels=num_channels,
         per_channel=per_channel and num_channels > 1,

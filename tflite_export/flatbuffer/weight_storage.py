@@ -114,13 +114,15 @@ def _choice(graph: IntegerGraph, operator: Operator, kernel: Tensor, storage: st
 
 def _told(graph: IntegerGraph, operator: Operator, kernel: Tensor) -> rule.Kernel:
     """What the rule asks of a kernel."""
-    of_channel = 3 if operator.kind == "DEPTHWISE_CONV_2D" else 0
+    read = kernel.shape[-1] if operator.kind == "FULLY_CONNECTED" else graph.tensors[operator.inputs[0]].shape[3]
+    is_depthwise = operator.kind == "DEPTHWISE_CONV_2D"
     return rule.Kernel(
         operator.kind,
         is_pointwise=_is_pointwise(graph, operator, kernel),
         is_dilated={operator.options.get("dilation_h", 1), operator.options.get("dilation_w", 1)} != {1},
-        num_inputs=kernel.shape[-1],
-        num_channels=kernel.shape[of_channel],
+        is_grouped=not is_depthwise and kernel.shape[-1] != read,
+        num_inputs=read if is_depthwise else kernel.shape[-1],
+        num_channels=kernel.shape[3 if is_depthwise else 0],
         per_channel=kernel.axis is not None,
         largest=max(-int(kernel.integers.min()), int(kernel.integers.max())),
     )

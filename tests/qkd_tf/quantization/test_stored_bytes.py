@@ -39,10 +39,11 @@ def test_what_no_rule_packs_is_counted_whole(make_residual_student, chain):
     assert ruled.narrower["stem"] == [] and ruled.narrower["logits"] == [4]
     model = chain(
         layers.DepthwiseConv2D(3, dilation_rate=2, name="dilated"),
+        layers.Conv2D(6, 1, groups=3, name="groups"),
         layers.Flatten(),
         layers.Dense(6, use_bias=False, name="normalized"),
         layers.BatchNormalization(),
         layers.Dense(5, name="even"),
         layers.Dense(4, name="odd"),
     )
-    assert widths(model, chip).narrower == {"dilated": [], "normalized": [], "even": [4], "odd": []}
+    assert widths(model, chip).narrower == {"dilated": [], "groups": [], "normalized": [], "even": [4], "odd": []}

@@ -160,20 +160,35 @@ def test_other_convolutions_stay_int8_on_phones_unless_all_are_asked_for(changed
 
 
 @pytest.mark.parametrize(
-    "channels, dilation, target, dtype",
+    "channels, multiplier, dilation, target, dtype",
     [
-        (3, 2, "microcontroller", "int8"),
-        (3, 1, "microcontroller", "int4"),
-        (4, 2, "microcontroller", "int4"),
-        (3, 2, "phone", "int4"),
+        (3, 1, 2, "microcontroller", "int8"),
+        (3, 1, 1, "microcontroller", "int4"),
+        (4, 1, 2, "microcontroller", "int4"),
+        (3, 2, 1, "microcontroller", "int8"),
+        (3, 3, 1, "microcontroller", "int8"),
+        (4, 3, 2, "microcontroller", "int4"),
+        (3, 1, 2, "phone", "int4"),
+        (3, 2, 1, "phone", "int4"),
     ],
 )
-def test_depthwise_kernels_that_cmsis_nn_computes_wrongly_stay_int8_for_it(channels, dilation, target, dtype):
-    shape, options = (1, 3, 3, channels), {"dilation_w": dilation}
+def test_depthwise_kernels_that_cmsis_nn_computes_wrongly_stay_int8_for_it(
+    channels, multiplier, dilation, target, dtype
+):
+    shape, options = (1, 3, 3, multiplier * channels), {"dilation_w": dilation}
     plain = convolution("DEPTHWISE_CONV_2D", shape, channels, axis=3, **options)
     stored = store(plain, "int4_all", TARGETS[target])
     assert types(stored)["k"] == dtype
     assert ("CMSIS-NN" in stored.storage["k"]) == (dtype == "int8")
+
+
+@pytest.mark.parametrize(
+    "inputs, target, dtype", [(2, "microcontroller", "int8"), (4, "microcontroller", "int4"), (2, "phone", "int4")]
+)
+def test_kernels_in_groups_stay_int8_for_cmsis_nn(inputs, target, dtype):
+    stored = store(convolution(shape=(2, 3, 3, inputs)), "int4_all", TARGETS[target])
+    assert types(stored)["k"] == dtype
+    assert ("groups, which CMSIS-NN" in stored.storage["k"]) == (dtype == "int8")
 
 
 @pytest.mark.parametrize("storage", ["int8", "int4", "int4_all"])
