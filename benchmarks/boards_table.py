@@ -22,6 +22,7 @@ from tf_keras import layers
 
 from benchmarks import boards, subjects
 from benchmarks.boards import BOARDS, KERNELS, Firmware
+from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import TARGETS
 from tflite_export.bundles import micro_bundle
 from tflite_export.bundles.bundle import Delivery
@@ -29,7 +30,6 @@ from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
 from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.load import Handoff, load_handoff
-from tflite_export.proof.gate import Gate
 from tflite_export.proof.verification import verify
 from tflite_export.rebuilding.rebuild import rebuild
 

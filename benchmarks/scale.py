@@ -30,6 +30,7 @@ import numpy as np
 from benchmarks import scale_pictures, subjects
 from benchmarks.memory import resident_bytes
 from qkd_tf import data, networks
+from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.data import looks, pipeline
 from qkd_tf.evaluate import predict_logits
@@ -44,7 +45,6 @@ from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.inference.runtimes import infer
 from tflite_export.load import load_handoff
 from tflite_export.proof.asking import SLOW_PIXELS
-from tflite_export.proof.gate import Gate
 from tflite_export.proof.verification import examine
 from tflite_export.rebuilding.rebuild import rebuild
 from tflite_export.reporting import report

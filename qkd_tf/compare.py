@@ -107,7 +107,9 @@ def notes(runs: Sequence[Run]) -> list[str]:
         lines.append(
             "The runs were trained on different machines: if they were exported there too, do not compare latencies."
         )
-    if refused := [run.label for run in runs if not run.passed]:
+    if refused := [run.label for run in runs if run.is_less_accurate]:
+        lines.append(f"Refused for accuracy, and on no front: {', '.join(refused)}.")
+    if refused := [run.label for run in runs if not (run.passed or run.is_less_accurate)]:
         lines.append(f"Refused, not proven to be what was trained, and on no front: {', '.join(refused)}.")
     if any(run.bits.endswith("*") for run in runs):
         lines.append("*: single layers have other bit widths (--bits_rule, --bits=auto).")

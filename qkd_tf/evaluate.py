@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import tf_keras
@@ -58,11 +59,13 @@ class StudentAccuracy:
       judge: the arithmetic in which its file is judged, a key of `integers`. There all test images count.
       real_numbers_top1: percent, of the quantized student in training's arithmetic, float on grids; a yardstick.
       integers: by arithmetic, what runtimes make of it.
+      paired: what `chance.paired` finds between the judge's integers and training's arithmetic.
     """
 
     judge: str
     real_numbers_top1: float
     integers: Mapping[str, IntegerTop1]
+    paired: Mapping[str, Any]
 
     @property
     def top1(self) -> float:

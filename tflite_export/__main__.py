@@ -8,13 +8,13 @@ from absl import app
 
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import INPUT_TYPES, TARGETS, WEIGHT_STORAGES
 from tflite_export.bundles.vela import ACCELERATORS, Vela
 from tflite_export.export_error import ExportError
 from tflite_export.export_folder import ExportFolder, target_titled
 from tflite_export.finished_run import results_of
 from tflite_export.inference.runtimes import RUNTIMES, RUNTIMES_HELP, check_names
-from tflite_export.proof.gate import Gate
 
 FLAGS = CommandFlags()
 FLAGS.DEFINE_string(

@@ -3,13 +3,13 @@
 import pathlib
 from collections.abc import Sequence
 
+from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import INPUT_TYPES, TARGETS
 from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.compress import CUSTOM_CODE
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.load import load_handoff
-from tflite_export.proof.gate import Gate
 from tflite_export.proof.verification import verify
 from tflite_export.rebuilding.rebuild import CLIPS, rebuild
 

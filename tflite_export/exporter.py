@@ -6,7 +6,11 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
+import numpy as np
+
 from qkd_tf import __version__
+from qkd_tf.contract.course import Course
+from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.process.borrowed_process import borrowed
 from qkd_tf.storage import durable
@@ -17,7 +21,7 @@ from tflite_export.bundles.vela import Vela
 from tflite_export.export_error import ExportError
 from tflite_export.export_folder import VERIFICATION, ExportFolder
 from tflite_export.exported import Exported
-from tflite_export.finished_run import results_of
+from tflite_export.finished_run import diagnosis_of, results_of
 from tflite_export.flatbuffer.compress import compress, compressible, flash_bytes
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
@@ -25,7 +29,7 @@ from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.flatbuffer.weight_storage import store, unpacked
 from tflite_export.inference.runtimes import RUNTIMES, absence, check_names
 from tflite_export.load import Handoff, load_handoff
-from tflite_export.proof.gate import Gate
+from tflite_export.proof.cautions import cautions
 from tflite_export.proof.verdict import print_verdict
 from tflite_export.proof.verification import examine, verify_compressed
 from tflite_export.rebuilding.rebuild import rebuild
@@ -122,6 +126,12 @@ def _export(
     graph = store(rebuilt, weight_storage, target)
     content = convert(graph, description=f"qkd_tf {__version__}")
     verification, classes = examine(content, graph, handoff, gate or Gate(), target, runtimes)
+    course = Course.of(results["experiment"], str(run_dir))
+    if classes:
+        answers = ((diagnosis_of(run_dir) or {}).get("full_precision") or {}).get("classes")
+        full_precision = None if answers is None else np.array(answers)
+        verification["more_accurate"] = course.more_accurate(target_name)
+        verification["cautions"] = cautions(results, verification, handoff.test_labels, classes, full_precision)
     files = {"model.tflite": content}
     if target.compressed and verification["passed"]:
         compressed = _compress(graph, content, handoff, verification)

@@ -1,10 +1,13 @@
 """What a finished run tells of itself."""
 
+import json
 import pathlib
 from typing import Any
 
 from qkd_tf.storage import durable
 from tflite_export.export_error import ExportError
+
+DIAGNOSIS_FORMAT = 1
 
 
 def results_of(run_dir: pathlib.Path) -> dict[str, Any]:
@@ -19,3 +22,13 @@ def results_of(run_dir: pathlib.Path) -> dict[str, Any]:
         return durable.read_json(run_dir / "results.json")
     except durable.DamageError as damage:
         raise ExportError(f"{damage}; run python -m qkd_tf.train again, which writes it again") from damage
+
+
+def diagnosis_of(run_dir: pathlib.Path) -> dict[str, Any] | None:
+    """What training measured; None where it did not, or in a form of another version."""
+    path = run_dir / "diagnosis.json"
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError:  # damaged: report and cautions do without
+        return None
+    return found if isinstance(found, dict) and found.get("format") == DIAGNOSIS_FORMAT else None

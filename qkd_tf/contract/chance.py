@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 
 def chance(worse: int, better: int) -> float:
     """The probability of at least `worse` heads in `worse + better` tosses of a coin.
@@ -15,3 +17,27 @@ def chance(worse: int, better: int) -> float:
         term = term * (num_tosses - heads) // (heads + 1)
         total += term
     return total / 2**num_tosses
+
+
+def paired(answers: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> dict:
+    """Compares the classes that a file gives with those of the student, or of another reference, on the same images.
+
+    Args:
+      answers, reference, labels: [N, ...] classes. Where they are maps, an image has many answers, and counts for whom
+        gets more of them right.
+
+    Returns:
+      `num_images`; `top1` and `student_top1` in percent; `only_file_right` and `only_student_right`, the numbers of
+      images on which one is right and the other is not; and `p`, see `chance`.
+    """
+    right, student_right = ((found == labels).reshape(len(labels), -1) for found in (answers, reference))
+    lead = right.sum(axis=1) - student_right.sum(axis=1)
+    better, worse = int(np.sum(lead > 0)), int(np.sum(lead < 0))
+    return {
+        "num_images": len(labels),
+        "top1": 100.0 * float(np.mean(right)),
+        "student_top1": 100.0 * float(np.mean(student_right)),
+        "only_file_right": better,
+        "only_student_right": worse,
+        "p": chance(worse, better),
+    }

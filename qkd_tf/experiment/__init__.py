@@ -1,5 +1,6 @@
 """An experiment as a value: frozen, checked once, handed down. Standard library only."""
 
+from qkd_tf.contract.origin import IN_MEMORY, TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY
 from qkd_tf.experiment.checks import (
     ExperimentError,
     bit_widths,
@@ -12,7 +13,7 @@ from qkd_tf.experiment.checks import (
 )
 from qkd_tf.experiment.class_folders import has_test
 from qkd_tf.experiment.class_weights import class_weights
-from qkd_tf.experiment.data import IN_MEMORY, MAX_SIDE, RESIZES, DataSpec, image_size_of
+from qkd_tf.experiment.data import MAX_SIDE, RESIZES, DataSpec, image_size_of
 from qkd_tf.experiment.experiment import LEARNING_RATE, RATE_OF_FEW, Experiment
 from qkd_tf.experiment.imported import failure, imported
 from qkd_tf.experiment.inputs import (
@@ -24,8 +25,6 @@ from qkd_tf.experiment.inputs import (
     set_path,
 )
 from qkd_tf.experiment.network import (
-    TRAINED_IN_MEMORY,
-    UNTRAINED_IN_MEMORY,
     NetworkSpec,
     PixelNormalization,
 )

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from qkd_tf.contract.origin import IN_MEMORY
 from qkd_tf.contract.pictures import Size, sides
 from qkd_tf.experiment.checks import printable, require, require_count, require_known
 from qkd_tf.experiment.option import as_flag, option
@@ -12,7 +13,6 @@ RESIZES = ("crop", "squash")
 CROP_PADDING, SIDES_OF_PADDING = 4, 8  # most pixels, and sides of a picture in them at least (QKD, CIFAR: 4 of 32)
 FEWEST_STEPS = 16  # that an epoch should have
 SMALLEST_BATCH = 8  # BatchNorm statistics of fewer are largely chance
-IN_MEMORY = "in_memory:"  # beginning of the name of what Python hands over
 ARRAYS = (IN_MEMORY, "npz:", "npy:", "digits")  # sets that are trained on as they are, as Keras' fit does
 
 

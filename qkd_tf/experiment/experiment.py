@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable
 
+from qkd_tf.contract.origin import leak
 from qkd_tf.experiment.checks import require, require_count
 from qkd_tf.experiment.data import DataSpec
 from qkd_tf.experiment.network import NetworkSpec, PixelNormalization
@@ -160,15 +161,8 @@ class Experiment:
         ]
 
     def _notes_on_test(self) -> list[str]:
-        """Of a student with weights, which may be those of a training on the very pictures that are cut off."""
-        if not (self.student.has_weights and self.data.test_fraction):
-            return []
-        root, name = self.data.name.partition(":")[2], self.student.name.rpartition(":")[2]
-        return [
-            f"note: the test split is a part of {root} (--test_fraction={self.data.test_fraction:g}): if {name} was "
-            "trained on these pictures, the test result is too good; put pictures that it has never seen into "
-            f"{root}/test, one folder a class, and leave the flag out"
-        ]
+        found = leak(self.data.name, self.data.test_fraction, self.student.name, self.student.weights)
+        return [f"note: {found}"] if found else []
 
     def _notes_on_steps(self, num_train: int) -> list[str]:
         steps, fitting = num_train // self.data.batch_size, self.data.fitting_batch(num_train)

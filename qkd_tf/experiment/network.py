@@ -3,11 +3,9 @@
 import dataclasses
 import math
 
+from qkd_tf.contract import origin
+from qkd_tf.contract.origin import IN_MEMORY, TRAINED_IN_MEMORY
 from qkd_tf.experiment.checks import require
-from qkd_tf.experiment.data import IN_MEMORY
-
-# Beginning of what a model in memory is called, whose weights are those of an earlier training, or are yet to learn.
-TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY = f"{IN_MEMORY}trained:", f"{IN_MEMORY}untrained:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +79,7 @@ class NetworkSpec:
 
     @property
     def is_saved(self) -> bool:
-        return self.name.endswith((".keras", ".h5")) or ("/" in self.name and ":" not in self.name)
+        return origin.is_saved(self.name)
 
     @property
     def is_its_own_file(self) -> bool:
@@ -106,4 +104,4 @@ class NetworkSpec:
     @property
     def has_weights(self) -> bool:
         """Whether it comes with trained weights, as far as we can know."""
-        return bool(self.weights) or self.is_saved or self.is_trained_in_memory
+        return origin.has_weights(self.name, self.weights)

@@ -5,6 +5,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 
+from qkd_tf.contract.gate import is_only_less_accurate
 from qkd_tf.experiment import ExperimentError, require
 
 LABELS, COPY, RECORD = "test_labels.npy", "test_images.npy", "test_split.json"  # of a handoff, as it names them
@@ -23,9 +24,10 @@ class Run:
       milliseconds: of an image, on the `runtime` that judged, where the file was exported.
       arena: bytes that TFLM allocated, where it ran.
       machine: that the run was trained on.
-      passed: whether the file was proven to be what was trained.
+      passed: whether the file was accepted.
       deflated, true_width, flash: bytes of the file as it is transferred, of the kernels alone at the widths that were
-        trained, and of what a microcontroller's firmware grows by; None where the export did not tell.
+        trained, and of what it takes of a microcontroller in addition to TFLM; None where the export did not tell.
+      is_less_accurate: whether it was refused for its accuracy alone, and is what was trained.
     """
 
     label: str
@@ -44,6 +46,7 @@ class Run:
     deflated: int | None = None
     true_width: int | None = None
     flash: int | None = None
+    is_less_accurate: bool = False
 
 
 def load(folders: Sequence[str]) -> list[Run]:
@@ -134,6 +137,7 @@ def _run(label: str, results: dict, verification: dict, fingerprint: tuple) -> R
         deflated=verification["file"].get("deflated_bytes"),
         true_width=verification.get("weights", {}).get("true_width_bytes"),
         flash=verification.get("flash_bytes"),
+        is_less_accurate=is_only_less_accurate(verification),
     )
 
 

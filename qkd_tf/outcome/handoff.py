@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from qkd_tf.contract.chance import paired
 from qkd_tf.contract.grid import dequantize, quantize, save_params
 from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.data import Splits
@@ -122,9 +123,11 @@ def _write(
     logits, labels = np.concatenate(look.logits), np.concatenate(look.labels)
     np.save(target / "test_labels.npy", labels)
     output = producer(student.plain.get_layer(look.output_name)).name
-    np.save(target / "student_logits.npy", quantize(logits, tensor_params[output]))
+    stored = quantize(logits, tensor_params[output])
+    np.save(target / "student_logits.npy", stored)
     integers = {row: IntegerTop1(top1_of(found, labels), len(found)) for row, found in predicted.items()}
-    return StudentAccuracy(judge, top1_of(logits, labels), integers)
+    both = (np.argmax(found, axis=-1) for found in (predicted[judge], stored))
+    return StudentAccuracy(judge, top1_of(logits, labels), integers, paired(*both, labels))
 
 
 class _Look:

@@ -6,11 +6,14 @@ import functools
 import itertools
 import tempfile
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
 from qkd_tf import data, networks
+from qkd_tf.contract.course import Course
+from qkd_tf.contract.gate import Gate, counts
 from qkd_tf.distillation import strategies
 from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
 from qkd_tf.distillation.listeners import Listener
@@ -131,9 +134,19 @@ def run(
             print(f"test top-1 as the file computes it: {handed_over.accuracy}")
             if note := handed_over.accuracy.note(phases[-1]["student_test_top1"] if phases else None):
                 print(note)
+            if note := _note_on_gate(experiment, handed_over.accuracy.paired):
+                print(note)
             facts = diagnosis.write(handed_over, reference, folder)
             results.write(folder, experiment, splits, handed_over, phases, facts, prepared.proof, look.found)
     devices.wait()
+
+
+def _note_on_gate(experiment: Experiment, accuracy: Mapping[str, Any]) -> str:
+    """What the export is going to say of a file that is too far below floating point, and what to do; "" of others."""
+    if not Gate().finds_worse(accuracy):
+        return ""
+    course = Course.of(dataclasses.asdict(experiment), str(experiment.run_dir))
+    return f"note: the export will refuse this file: {counts(accuracy)}; {course.more_accurate(course.target)}"
 
 
 def find_bits(

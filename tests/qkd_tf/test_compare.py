@@ -80,6 +80,7 @@ def test_runs_on_other_images_stand_apart_and_this_is_said():
     [
         ({"runtime": "TFLM"}, "different runtimes, the judge of each file (LiteRT: a; TFLM: b)"),
         ({"machine": "other"}, "different machines"),
+        ({"passed": False, "is_less_accurate": True}, "Refused for accuracy, and on no front: b"),
         ({"passed": False}, "Refused, not proven to be what was trained, and on no front: b"),
         ({"bits": "W4A4*"}, "--bits_rule"),
         ({"data": "in_memory:1, 360 test images"}, "have the same test images and labels"),

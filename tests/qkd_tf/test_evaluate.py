@@ -58,6 +58,6 @@ def test_inference_mode_moves_no_batch_statistics(chain, randomize, images):
     ],
 )
 def test_numbers_of_one_student_are_explained_where_they_differ(trained, reals, integers, told):
-    note = StudentAccuracy("tflm", reals, {"tflm": IntegerTop1(integers, 120)}).note(trained)
+    note = StudentAccuracy("tflm", reals, {"tflm": IntegerTop1(integers, 120)}, {}).note(trained)
     assert bool(note) == bool(told)
     assert note.count(" % ") == len(told) and all(part in note for part in told)

@@ -12,6 +12,7 @@ import pytest
 from tf_keras import layers
 
 import tflite_export
+from qkd_tf.contract.gate import Gate
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.storage import durable, folder_lock
 from tflite_export import exporter
@@ -21,7 +22,6 @@ from tflite_export.exporter import export
 from tflite_export.flatbuffer import compress
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.inference.runtimes import RUNTIMES, absence, infer
-from tflite_export.proof.gate import Gate
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ import pytest
 import tf_keras
 from ai_edge_litert import schema_py_generated as schema
 
+from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.storage import durable
 from tflite_export.check import check
@@ -26,7 +27,6 @@ from tflite_export.flatbuffer.footprint import check_footprint
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.inference import runtimes
 from tflite_export.load import load_handoff
-from tflite_export.proof.gate import Gate
 from tflite_export.proof.verification import unlike, verify
 from tflite_export.rebuilding.rebuild import rebuild
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from qkd_tf import data
+from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.data.rereading import Rereading
 from qkd_tf.experiment import DataSpec, Experiment, NetworkSpec, PixelNormalization, QuantizationSpec, TrainingSpec
@@ -23,7 +24,6 @@ from tflite_export.export_error import ExportError
 from tflite_export.exporter import export
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.load import load_handoff
-from tflite_export.proof.gate import Gate
 from tflite_export.proof.verification import examine
 from tflite_export.rebuilding.rebuild import rebuild
 from tflite_export.split import Reread, UnreadableError

@@ -62,6 +62,7 @@ class Delivery:
             "output": graph.tensors[graph.output],
             "pixel_offset": pixel_offset(entry),
             "lowest": -pixel_offset(entry),
+            "cautions": self.verification.get("cautions", []),
             "labels": self.handoff.label_names,
             "image_size": self.image_size,
             "squashes": self.squashes,

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from qkd_tf.contract.chance import paired
 from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
@@ -12,7 +13,6 @@ from tflite_export.flatbuffer.weight_storage import unpacked
 from tflite_export.inference.integer_reference import run_operator
 from tflite_export.inference.runtimes import RUNTIMES, absence, every_tensor, infer, input_codes
 from tflite_export.load import Handoff
-from tflite_export.proof.accuracy import paired
 
 # Pixels that LiteRT's reference kernels and TFLM are asked for, which take a second for a picture of 224 x 224: all of
 # CIFAR-10's test split, or 204 such pictures.
@@ -88,7 +88,8 @@ def accuracy_of(logits: np.ndarray, predicted: np.ndarray, handoff: Handoff) -> 
     A file whose integers are those predicted on every image that it ran is taken by its prediction on the others.
     """
     known = np.concatenate([logits, predicted[len(logits) :]])
-    return paired(known, handoff.student_logits[: len(known)], handoff.test_labels[: len(known)])
+    student = np.argmax(handoff.student_logits[: len(known)], axis=-1)
+    return paired(np.argmax(known, axis=-1), student, handoff.test_labels[: len(known)])
 
 
 def arithmetic_of(name: str, found: IntegerGraph) -> str:

@@ -1,46 +1,13 @@
-"""What a file has to achieve, and a line for each requirement that it misses."""
+"""A line for each requirement that a file misses."""
 
-import dataclasses
 import math
 from collections.abc import Mapping
 
 import numpy as np
 
+from qkd_tf.contract.gate import Gate, counts
 from qkd_tf.contract.grid import TensorQuantParams
 from tflite_export.inference.runtimes import absence
-
-ROUNDING = 1e-9  # percent; shares of the same images are equal in spite of floating point
-SHAKY_P = 0.1  # below which an accepted file is said to be perhaps worse than the student
-
-
-@dataclasses.dataclass(frozen=True)
-class Gate:
-    """The accuracy that a file must reach. In addition, every integer must be the predicted one.
-
-    On the target's judge, the file is compared with the quantized student in floating point. It is refused if its
-    top-1 is more than `max_top1_difference` points lower, and if two equally good networks would differ this much with
-    a probability below `min_accuracy_p`. `accuracy` has the test.
-    """
-
-    max_top1_difference: float = 0.2
-    min_accuracy_p: float = 0.001
-
-    def finds_worse(self, accuracy: dict) -> bool:
-        """Whether a file with the accuracy that `accuracy.paired` found is refused."""
-        return self._is_lower(accuracy) and accuracy["p"] < self.min_accuracy_p
-
-    def doubt(self, accuracy: dict) -> str:
-        """What is to be said of a file that is accepted, and yet may be worse; "" where there is no such doubt."""
-        if not self._is_lower(accuracy) or not self.min_accuracy_p <= accuracy["p"] < SHAKY_P:
-            return ""
-        drop = accuracy["student_top1"] - accuracy["top1"]
-        return (
-            f"accepted, but {drop:.2f} points below the student in floating point "
-            f"(p = {accuracy['p']:.2g}; refused below {self.min_accuracy_p:g})"
-        )
-
-    def _is_lower(self, accuracy: dict) -> bool:
-        return accuracy["student_top1"] - accuracy["top1"] > self.max_top1_difference + ROUNDING
 
 
 def shortfalls(name: str, row: dict, judge: str, gate: Gate) -> list[str]:
@@ -53,9 +20,8 @@ def shortfalls(name: str, row: dict, judge: str, gate: Gate) -> list[str]:
     if name == judge and gate.finds_worse(found):
         lines.append(
             f"{name}: top-1 is {found['top1']:.2f} %, which is below the student's "
-            f"{found['student_top1']:.2f} % in floating point by more than chance: of {found['num_images']:,} images "
-            f"{found['only_student_right']:,} are right only there and {found['only_file_right']:,} only in the file, "
-            f"p = {found['p']:.2g}; at least {gate.min_accuracy_p:g} is required"
+            f"{found['student_top1']:.2f} % in floating point by more than chance: {counts(found)}; "
+            f"at least {gate.min_accuracy_p:g} is required"
         )
     expectations = (("operators", "its inputs give"), ("codes", "the student predicts"))
     differing = [(tensor, found, by) for key, by in expectations for tensor, found in row[key]["different"].items()]

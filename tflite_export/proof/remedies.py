@@ -1,15 +1,13 @@
 """What to do about a file that was refused, by what its failures say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
+LESS_ACCURATE = "in floating point by more than chance"
+# Of a run that is not known.
+RETRAIN = "train for more epochs, or with more bits, those of activations first, because they cost no flash"
 # (words of a failure, what to do), in the order in which they are looked for
 REMEDIES = (
-    (
-        "in floating point by more than chance",
-        "the file is what was trained, and the runtime's rounding costs too much accuracy at so few bits: train with "
-        "the --target of this file, for more epochs, or with more bits, in all or in the layers that "
-        "python -m qkd_tf.sensitivity finds weak (--bits_rule)",
-    ),
     (
         "and did not:",
         "the runtime that judges has to run the file: mend the reason that its line gives, or export for another "
@@ -46,11 +44,16 @@ REMEDIES = (
 OTHERWISE = "the file is not the one that this run's export writes: export it again, and change nothing in it"
 
 
-def remedies(failures: Sequence[str]) -> list[str]:
-    """What to do, most urgent first; each thing once, however many failures ask for it."""
+def remedies(verification: Mapping[str, Any]) -> list[str]:
+    """What to do about a refused file, most urgent first; each thing once, however many failures ask for it.
+
+    Args:
+      verification: as in verification.json; "more_accurate" is what `Course` advises, where the run is known.
+    """
+    rows = ((LESS_ACCURATE, verification.get("more_accurate", RETRAIN)), *REMEDIES)
     found = {
-        next((number for number, (words, _) in enumerate(REMEDIES) if words in failure), len(REMEDIES))
-        for failure in failures
+        next((number for number, (words, _) in enumerate(rows) if words in failure), len(rows))
+        for failure in verification["failures"]
     }
-    every = [remedy for _, remedy in REMEDIES] + [OTHERWISE]
+    every = [remedy for _, remedy in rows] + [OTHERWISE]
     return list(dict.fromkeys(every[number] for number in sorted(found)))

@@ -3,8 +3,8 @@
 import pathlib
 import sys
 
+from qkd_tf.contract.gate import Gate
 from tflite_export.proof import room
-from tflite_export.proof.gate import Gate
 from tflite_export.proof.remedies import remedies
 
 MAX_LINES, MAX_WIDTH = 100, 1_000
@@ -18,14 +18,14 @@ def print_verdict(verification: dict, path: pathlib.Path, full_precision: float 
     Args:
       full_precision: top-1 of the float network on the test split, in percent, where it is known.
     """
-    for note in verification.get("notes", ()):
+    for note in (*verification.get("notes", ()), *verification.get("cautions", ())):
         print(f"note: {note}")
     failures = verification["failures"]
     for failure in failures[:MAX_LINES]:
         print(f"FAILED: {_printable(failure)}", file=sys.stderr)
     if len(failures) > MAX_LINES:
         print(f"FAILED: {len(failures) - MAX_LINES} more", file=sys.stderr)
-    for remedy in remedies(failures):
+    for remedy in remedies(verification):
         print(f"what to do: {remedy}", file=sys.stderr)
     if verification["passed"]:
         for name, row in verification["runtimes"].items():

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import Target
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
@@ -18,7 +19,7 @@ from tflite_export.inference.runtimes import RUNTIMES, absence, infer, invalid
 from tflite_export.load import Handoff
 from tflite_export.proof.asking import ask, percent
 from tflite_export.proof.comparison import refusals
-from tflite_export.proof.gate import Gate, outside_grid, shortfalls
+from tflite_export.proof.gate import outside_grid, shortfalls
 
 FORMAT = 3
 NUM_COMPRESSED_IMAGES = 200

@@ -7,16 +7,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from qkd_tf.console import page
+from qkd_tf.contract.gate import is_only_less_accurate
 from qkd_tf.contract.grid import TensorQuantParams, load_params
 from qkd_tf.contract.kinds import REQUANTIZED
 from qkd_tf.storage import durable
 from tflite_export import split
+from tflite_export.finished_run import diagnosis_of
 from tflite_export.proof.remedies import remedies
 from tflite_export.reporting import figures, misclassified, requirements, summary
 from tflite_export.reporting.requirements import OLDER
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
-DIAGNOSIS_FORMAT = 1
 NUM_WORST = 10
 KINDS = {"activations": "output", "kernels": "kernel"}
 
@@ -34,7 +35,7 @@ def write(
     """
     results = json.loads((run_dir / "results.json").read_text())
     handoff = run_dir / "handoff"
-    diagnosis = _diagnosis(run_dir / "diagnosis.json")
+    diagnosis = diagnosis_of(run_dir)
     with np.load(handoff / "weights.npz", allow_pickle=False) as weights:
         integers = {name: weights[name] for name in weights.files}
     params = load_params(handoff / "tensor_params.json")
@@ -44,7 +45,8 @@ def write(
         name=run_dir.name,
         results=results,
         verification=verification,
-        remedies=remedies(verification["failures"]),
+        remedies=remedies(verification),
+        is_only_less_accurate=is_only_less_accurate(verification),
         flags=(run_dir / "flags.txt").read_text(errors="replace").splitlines(),
         answers=summary.answers(results, verification),
         demands=requirements.rows(results, verification, integers),
@@ -57,15 +59,6 @@ def write(
         ranges=_ranges(diagnosis, params, verification.get("tensors", [])),
     )
     durable.write_whole(path, html)
-
-
-def _diagnosis(path: pathlib.Path) -> dict | None:
-    """What training measured; None where it did not, or in a form of another version."""
-    try:
-        found = json.loads(path.read_text()) if path.exists() else {}
-    except ValueError:  # damaged: the report does without
-        return None
-    return found if isinstance(found, dict) and found.get("format") == DIAGNOSIS_FORMAT else None
 
 
 def _mistakes(

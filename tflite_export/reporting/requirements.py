@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from qkd_tf.contract.gate import Gate
 from tflite_export.bundles import ethos_u_bundle
-from tflite_export.proof.gate import Gate
 from tflite_export.proof.room import flash_bytes
 
 ORIGINS = {

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from qkd_tf.contract.gate import is_only_less_accurate
 from tflite_export.proof.room import flash_bytes
 
 
@@ -41,6 +42,10 @@ def answers(results: dict, verification: dict) -> list[Answer]:
 
 def _proven(verification: dict) -> Answer:
     question = "Is it what I trained?"
+    if is_only_less_accurate(verification):
+        title = verification["runtimes"][verification["judge"]]["title"]
+        more = f"every integer is as predicted, but on {title} the file is less accurate than the student"
+        return Answer(question, "Yes, but refused", more, bad=True)
     if not verification["passed"]:
         return Answer(question, "No", "the reasons are above", bad=True)
     ran = [row for row in verification["runtimes"].values() if "not_run" not in row]

@@ -197,9 +197,9 @@ def test_top1_that_is_reported_is_that_of_the_codes(written):
     def top1(codes):
         return pytest.approx(100 * np.mean(codes.argmax(-1) == labels[: len(codes)]))
 
-    assert accuracy.real_numbers_top1 == top1(np.load(folder / "student_logits.npy"))
+    assert accuracy.real_numbers_top1 == top1(np.load(folder / "student_logits.npy")) == accuracy.paired["student_top1"]
     with np.load(folder / "integer_logits.npz") as logits:
-        assert accuracy.top1 == top1(logits["litert"])
+        assert accuracy.top1 == top1(logits["litert"]) == accuracy.paired["top1"]
         assert {row: found.top1 for row, found in accuracy.integers.items()} == {r: top1(logits[r]) for r in logits}
 
 

@@ -31,7 +31,7 @@ EXPERIMENT = Experiment(
 )
 PHASES = [{"phase": "self_studying", "seconds": 1.5}, {"phase": "tutoring", "seconds": 2.25}]
 
-ACCURACY = StudentAccuracy("tflm", 88.0, {"litert": IntegerTop1(90.0, 10), "tflm": IntegerTop1(87.5, 12)})
+ACCURACY = StudentAccuracy("tflm", 88.0, {"litert": IntegerTop1(90.0, 10), "tflm": IntegerTop1(87.5, 12)}, {"p": 0.5})
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,7 @@ def test_outcome_and_phases_are_there_as_given(written):
         "judge": "tflm",
         "real_numbers_top1": 88.0,
         "integers": {"litert": {"top1": 90.0, "num_images": 10}, "tflm": {"top1": 87.5, "num_images": 12}},
+        "paired": {"p": 0.5},
     }
     assert written["phases"] == PHASES
     assert written["seconds"] == 3.75

@@ -1,8 +1,14 @@
 import pytest
 
+from qkd_tf.contract.gate import Gate
 from tflite_export.proof import remedies as module
-from tflite_export.proof.gate import Gate, shortfalls
-from tflite_export.proof.remedies import OTHERWISE, remedies
+from tflite_export.proof.gate import shortfalls
+from tflite_export.proof.remedies import OTHERWISE, RETRAIN
+
+
+def remedies(failures, **told):
+    return module.remedies({"failures": failures, **told})
+
 
 ALIKE = {"different": {}}
 LOGITS = {"max_step_error": 0, "equal_logits": 100.0}
@@ -14,7 +20,7 @@ APART = {"different": {"stem": {"equal_codes": 99.0, "max_step_error": 1}}}
 @pytest.mark.parametrize(
     "row, part",
     [
-        ({**ROW, "accuracy": {**WORSE, "p": 3e-15}}, "or with more bits, in all or in the layers that"),
+        ({**ROW, "accuracy": {**WORSE, "p": 3e-15}}, RETRAIN),
         ({**ROW, "codes": APART}, "export on x86-64"),
         ({"not_run": "tflite-micro is not installed"}, "or export for another --target"),
     ],
@@ -23,6 +29,7 @@ def test_what_a_runtime_misses_has_a_remedy(row, part):
     (failure,) = shortfalls("tflm", row, "tflm", Gate())
     (remedy,) = remedies([failure])
     assert part in remedy
+    assert (remedies([failure], more_accurate="train on") == ["train on"]) == (part is RETRAIN)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import tf_keras
 from ai_edge_litert import schema_py_generated as schema
 from tf_keras import layers
 
+from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.grid import IntegerGrid, TensorQuantParams
 from qkd_tf.contract.runtime_arithmetic import LATER
 from qkd_tf.contract.targets import TARGETS
@@ -23,7 +24,6 @@ from tflite_export.inference.runtimes import RUNTIMES, absence
 from tflite_export.proof import asking, gate
 from tflite_export.proof import verification as verification_module
 from tflite_export.proof.asking import agreement, equal_codes
-from tflite_export.proof.gate import Gate
 from tflite_export.proof.verification import verify
 from tflite_export.rebuilding.rebuild import rebuild
 

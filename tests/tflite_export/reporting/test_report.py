@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
+from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import TARGETS
 from tflite_export.bundles import firmware
-from tflite_export.proof.gate import Gate
 from tflite_export.proof.verification import examine, verify
 from tflite_export.reporting import figures, report
 

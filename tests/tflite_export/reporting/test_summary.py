@@ -69,3 +69,13 @@ def test_refused_file_is_not_what_was_trained():
     assert found["Is it what I trained?"].answer == "No" and found["Is it what I trained?"].bad
     assert list(found) == ["Is it what I trained?", "How large?"]
     assert [row.answer for row in answers(RESULTS, {"passed": False, "failures": ["x"]})] == ["No"]
+
+
+@pytest.mark.parametrize("failures, answer", [(["worse"], "Yes, but refused"), (["worse", "an integer"], "No")])
+def test_file_that_is_refused_for_its_accuracy_alone_is_what_was_trained(failures, answer):
+    worse = {"top1": 80.0, "student_top1": 90.0, "p": 1e-5, "num_images": 240}
+    runtimes = {"tflm": {**VERIFICATION["runtimes"]["tflm"], "accuracy": worse}}
+    gate = {"max_top1_difference": 0.2, "min_accuracy_p": 0.001}
+    row = told(passed=False, failures=failures, gate=gate, runtimes=runtimes)["Is it what I trained?"]
+    assert (row.answer, row.bad) == (answer, True)
+    assert ("on TFLM the file is less accurate than the student" in row.more) == (answer != "No")

@@ -1,6 +1,6 @@
 import pytest
 
-from tflite_export.proof.gate import Gate
+from qkd_tf.contract.gate import Gate
 
 
 @pytest.mark.parametrize(

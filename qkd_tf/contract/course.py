@@ -1,0 +1,80 @@
+"""How a student was trained, and what would make its file more accurate."""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from qkd_tf.contract.origin import IN_MEMORY
+
+BYTE_BITS = 8  # of an activation in a file, whatever its width
+WIDTHS_FLAG = "in all layers or in those that python -m qkd_tf.sensitivity finds weak (--bits_rule)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """How a student was trained, as far as it decides what to do about the accuracy of its file.
+
+    Attributes:
+      run_dir: folder of the run.
+      weight_bits, activation_bits: of the layers that no rule names.
+      target: a row of TARGETS, that it was trained for.
+      is_trained: whether it had a phase of training; otherwise calibration chose its intervals.
+      is_command: whether the flags of its folder are all of it; otherwise Python handed over network or examples.
+    """
+
+    run_dir: str
+    weight_bits: int
+    activation_bits: int
+    target: str
+    is_trained: bool
+    is_command: bool
+
+    @classmethod
+    def of(cls, experiment: Mapping[str, Any], run_dir: str) -> "Course":
+        """From the fields of an experiment, as results.json has them."""
+        quantization = experiment["quantization"]
+        names = [experiment[part]["name"] for part in ("data", "student", "teacher") if experiment.get(part)]
+        names.append(experiment["data"].get("augment", ""))
+        return cls(
+            run_dir,
+            quantization["weight_bits"],
+            quantization["activation_bits"],
+            experiment["target"]["target"],
+            is_trained=bool(experiment["training"]["phases"]),
+            is_command=not any(name.startswith(IN_MEMORY) for name in names),
+        )
+
+    def more_accurate(self, target: str) -> str:
+        """What to do about a file for `target` that is not accurate enough, first what costs no bytes."""
+        flags: dict[str, str | int] = {}
+        reasons = []
+        if target != self.target:
+            flags["target"] = target
+            reasons.append(f"for {target}")
+        if not self.is_trained:
+            flags["phases"] = "self_studying"
+            reasons.append("with a phase of training in the place of calibration alone")
+        if self.activation_bits < BYTE_BITS:
+            flags["activation_bits"] = BYTE_BITS
+            reasons.append(f"with activations of {BYTE_BITS} bits, which cost no flash")
+        more = "train for more epochs (--epochs)"
+        if self.weight_bits < BYTE_BITS:
+            more += f", or with more --weight_bits, {WIDTHS_FLAG}"
+        else:
+            more += ", or take a larger student"
+        if not flags:
+            return more
+        return f"train {' and '.join(reasons)}: {self._again(flags)}; if that is not enough, {more}"
+
+    def _again(self, flags: Mapping[str, str | int]) -> str:
+        """The run once more with other flags, as a command where flags are all of it."""
+        if not self.is_command:
+            return f"qkd_tf.fit({', '.join(f'{name}={value!r}' for name, value in flags.items())}, run_dir=…)"
+        run_dir = self.run_dir.rstrip("/")
+        bits = f"w{self.weight_bits}a{flags.get('activation_bits', self.activation_bits)}"
+        other = "_".join([run_dir, bits, *([str(flags["target"])] if "target" in flags else [])])
+        given = {"flagfile": f"{run_dir}/flags.txt", **flags, "run_dir": other}
+        return " ".join(
+            ["python -m qkd_tf.train", *(f"--{name}={shlex.quote(str(value))}" for name, value in given.items())]
+        )

@@ -1,0 +1,36 @@
+"""What the name of a network tells of its first weights, and what these mean for the test."""
+
+IN_MEMORY = "in_memory:"  # beginning of the name of what Python hands over
+# Of a network in memory: its weights are those of an earlier training, or are yet to learn.
+TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY = f"{IN_MEMORY}trained:", f"{IN_MEMORY}untrained:"
+
+
+def is_saved(name: str) -> bool:
+    """Whether a network is a saved model."""
+    return name.endswith((".keras", ".h5")) or ("/" in name and ":" not in name)
+
+
+def has_weights(name: str, weights: str) -> bool:
+    """Whether a network comes with trained weights, as far as we can know.
+
+    Args:
+      weights: the file that they are loaded from, "" for none.
+    """
+    return bool(weights) or is_saved(name) or name.startswith(TRAINED_IN_MEMORY)
+
+
+def leak(dataset: str, test_fraction: float, student: str, weights: str) -> str:
+    """What to say of a student whose weights may have seen the pictures that it is tested on; "" where none is known.
+
+    Args:
+      dataset: as --dataset, "folder:ROOT" where there is a test fraction.
+      student, weights: as `has_weights`.
+    """
+    if not (test_fraction and has_weights(student, weights)):
+        return ""
+    root, name = dataset.partition(":")[2], student.rpartition(":")[2]
+    return (
+        f"the test split is a part of {root} (--test_fraction={test_fraction:g}): if {name} was trained on these "
+        f"pictures, the test result is too good; put pictures that it has never seen into {root}/test, one folder a "
+        "class, and leave the flag out"
+    )

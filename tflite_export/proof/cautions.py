@@ -1,0 +1,76 @@
+"""What a user should know of a file's accuracy, whether it passed or not."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from qkd_tf.contract.chance import chance, paired
+from qkd_tf.contract.gate import Gate
+from qkd_tf.contract.origin import leak
+
+FAR_BELOW = 5.0  # points below full precision, beyond which a file is said to be that
+GATE = Gate()  # the default one: what a user accepts changes nothing of what is said
+
+
+def cautions(
+    results: dict,
+    verification: dict,
+    labels: np.ndarray,
+    classes: Mapping[str, np.ndarray],
+    full_precision: np.ndarray | None,
+) -> list[str]:
+    """A line for each.
+
+    Args:
+      results, verification: as in results.json and verification.json, with "more_accurate".
+      labels: of the test images, [N, ...].
+      classes: by runtime, as `verification.examine` returns them.
+      full_precision: the class that full precision gives each test image; None where it is not known by image.
+    """
+    data, student = results["experiment"]["data"], results["experiment"]["student"]
+    leaks = leak(data["name"], data["test_fraction"], student["name"], student["weights"])
+    judge, below = verification["judge"], ""
+    if judge in classes:
+        answers = classes[judge]
+        top1 = (results.get("full_precision") or {}).get("test_top1")
+        below = _far_below(answers, full_precision, top1, labels[: len(answers)])
+        if below and verification["passed"]:  # otherwise the refusal says what to do
+            below += f": {verification['more_accurate']}"
+    return [line for line in (below, leaks, _other_runtimes(verification, classes, labels)) if line]
+
+
+def _far_below(answers: np.ndarray, reference: np.ndarray | None, top1: float | None, labels: np.ndarray) -> str:
+    """By how much a file is below full precision, if that is much and no chance."""
+    if reference is not None and reference.ndim == answers.ndim:
+        found = paired(answers, reference[: len(answers)], labels)
+    elif top1 is not None:  # not known by image: as if right and wrong answers of the two were independent
+        own, right, num_images = float(np.mean(answers == labels)), top1 / 100, len(labels)
+        worse, better = round(num_images * right * (1 - own)), round(num_images * own * (1 - right))
+        found = {"top1": 100 * own, "student_top1": top1, "p": chance(worse, better)}
+    else:
+        return ""
+    drop = found["student_top1"] - found["top1"]
+    if drop <= FAR_BELOW or not GATE.finds_worse(found):
+        return ""
+    both = f"{found['top1']:.2f} % and {found['student_top1']:.2f} % of {len(labels):,} test images"
+    return f"the file is {drop:.1f} points below full precision ({both})"
+
+
+def _other_runtimes(verification: dict, classes: Mapping[str, np.ndarray], labels: np.ndarray) -> str:
+    """The runtimes on which the file is worse than on the judge, beyond chance."""
+    judge, rows, worse = verification["judge"], verification["runtimes"], []
+    own = classes.get(judge, np.zeros(0))
+    for name, answers in classes.items():
+        num_images = min(len(answers), len(own))
+        if name == judge or not num_images:
+            continue
+        found = paired(answers[:num_images], own[:num_images], labels[:num_images])
+        if GATE.finds_worse(found):
+            both = f"{found['top1']:.2f} % and not {found['student_top1']:.2f} %"
+            worse.append(f"{both} of {num_images:,} images on {rows[name]['title']} (p = {found['p']:.2g})")
+    if not worse:
+        return ""
+    return (
+        f"the file is less accurate on other runtimes than on {rows[judge]['title']}, which judged it: "
+        f"{'; '.join(worse)}; train with the --target of the device that will run the file"
+    )
