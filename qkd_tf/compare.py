@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import markupsafe
+import numpy as np
 from matplotlib import ticker
+from matplotlib.axes import Axes
 
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
@@ -50,23 +52,26 @@ FLAGS.DEFINE_list(
     "costs",
     list(SHOWN),
     f"Costs that top-1 is compared with, each with a Pareto front and a figure: {', '.join(COSTS)}. deflated is the "
-    "size of a download, true_width that of the kernels alone at their trained bits, flash the growth of the firmware.",
+    "size of a download, true_width that of the kernels alone at their trained bits, flash what a microcontroller "
+    "needs in addition to TFLM.",
 )
 HEADER = (
     "",
     "run",
+    "top-1, %",
+    "Pareto",
     "student",
     "bits",
     "bytes",
     "deflated",
     "true width",
     "flash",
-    "top-1, %",
     "full precision, %",
     "ms per image",
     "arena, bytes",
-    "Pareto",
 )
+NUMBERS = (2, *range(6, len(HEADER)))  # columns that are aligned as such
+NEAR = (16, 11)  # pixels of a figure, across and up, within which the numbers of two dots would overlap
 
 
 PARETO = "Pareto: no other run in the table is at least as good in top-1 and in this cost, and better in one of them."
@@ -117,20 +122,20 @@ def notes(runs: Sequence[Run]) -> list[str]:
 
 
 def table(runs: Sequence[Run], costs: Sequence[str] = SHOWN) -> list[tuple[str, ...]]:
-    """Cells of each run, as HEADER names them; the last are the costs whose front it is on."""
+    """Cells of each run, as HEADER names them; Pareto has the costs whose front it is on."""
     fronts = {COSTS[word].name.split(",")[0]: pareto(runs, COSTS[word]) for word in costs}
     return [
         (
             str(number),
             run.label,
+            f"{run.top1:.2f}" + (" (refused)" if not run.passed else ""),
+            ", ".join(name for name, front in fronts.items() if run in front),
             run.student,
             run.bits,
             *("" if size is None else f"{size:,}" for size in (run.num_bytes, run.deflated, run.true_width, run.flash)),
-            f"{run.top1:.2f}" + (" (refused)" if not run.passed else ""),
             "" if run.full_precision is None else f"{run.full_precision:.2f}",
             f"{run.milliseconds:.3g}",
             "" if run.arena is None else f"{run.arena:,}",
-            ", ".join(name for name, front in fronts.items() if run in front),
         )
         for number, run in enumerate(runs, 1)
     ]
@@ -183,7 +188,7 @@ def html(runs: Sequence[Run], costs: Sequence[str] = SHOWN) -> str:
         }
         for group in groups(runs)
     ]
-    return render(TEMPLATE, header=HEADER, groups=parts, notes=notes(runs), num_runs=len(runs))
+    return render(TEMPLATE, header=HEADER, numbers=NUMBERS, groups=parts, notes=notes(runs), num_runs=len(runs))
 
 
 @in_style
@@ -197,8 +202,6 @@ def figure(runs: Sequence[Run], cost: Cost) -> markupsafe.Markup:
             colour = COLOURS["one" if run in front else "muted"]
             drawn.plot(value, run.top1, "o" if run.passed else "x", color=colour, markersize=5)
             numbers.setdefault((value, run.top1), []).append(str(number))
-    for place, equal in numbers.items():
-        drawn.annotate(", ".join(equal), place, (4, 4), textcoords="offset points", color=COLOURS["ink"])
     points = [(cost.of(run), run.top1) for run in front]
     if points:
         drawn.step(*zip(*points, strict=True), where="post", color=COLOURS["one"], linewidth=1)
@@ -210,10 +213,24 @@ def figure(runs: Sequence[Run], cost: Cost) -> markupsafe.Markup:
         drawn.xaxis.set_minor_locator(ticker.NullLocator())
     drawn.xaxis.set_major_formatter("{x:,.6g}")
     drawn.margins(0.12, 0.2)
+    for place, near in _labels(drawn, numbers).items():
+        drawn.annotate(", ".join(near), place, (4, 4), textcoords="offset points", color=COLOURS["ink"])
     drawn.set_xlabel(cost.name)
     drawn.set_ylabel("top-1, %")
     named = "; ".join(f"{run.label} {run.top1:.2f} % at {cost.of(run):,.4g}" for run in front)
     return svg(drawn, f"Top-1 over {cost.name} of {len(runs)} runs. On the front: {named or 'none'}.")
+
+
+def _labels(drawn: Axes, numbers: Mapping[tuple[float, float], list[str]]) -> dict[tuple[float, float], list[str]]:
+    """Numbers by the place where they are written: those of dots that are near each other together, at one of them."""
+    drawn.autoscale_view()
+    found: dict[tuple[float, float], list[str]] = {}
+    for place, equal in sorted(numbers.items(), key=lambda row: -row[0][1]):  # written at the highest: above all
+        others = drawn.transData.transform([*found, place])
+        near = (np.abs(others[:-1] - others[-1]) < NEAR).all(axis=1)
+        at = list(found)[int(near.argmax())] if near.any() else place
+        found[at] = found.get(at, []) + equal
+    return found
 
 
 def main(argv: list[str]) -> None:

@@ -8,6 +8,7 @@ import tf_keras
 from tf_keras import layers
 
 from qkd_tf import data
+from qkd_tf.contract.targets import TARGETS
 from qkd_tf.experiment import DataSpec, Experiment, NetworkSpec, QuantizationSpec, TargetSpec, require
 from qkd_tf.models import likeness, own, weights, zoo
 from qkd_tf.models.copier import leaves, valid_name
@@ -187,13 +188,14 @@ def checked_plan(
     table, flash = layer_table.rows(model, plan), target.max_flash_bytes
     if every_layer:
         print(layer_table.text(table))
-    print(layer_table.totals(table, model, target))
+    files = stored_files(model, plan, target, spec)
+    print(layer_table.totals(table, model, target, files[0]))
     if not every_layer:
         print("each layer with its bits and bytes: python -m qkd_tf.preflight with the same flags")
-    files = stored_files(model, plan, target, spec)
     fewest, most = min(file.fewest_bytes for file in files), min(file.file_bytes for file in files)
     if spec.is_open:  # these widths are not yet those of the file
-        packs = "; --weight_storage=int4_all packs more" if target.packs_more else ""
+        slower = ", and runs slower" * ("int4_all" in TARGETS[target.target].slower)
+        packs = f"; --weight_storage=int4_all packs more{slower}" if target.packs_more else ""
         require(
             fewest <= flash,
             f"--max_flash_bytes={flash} is too little: --bits=auto needs at least {fewest:,} bytes as kernels are "

@@ -20,6 +20,7 @@ class Target:
       int4: by --weight_storage, the one that costs least speed first, the operators whose kernels are packed as INT4
         -> whether also with one scale per channel. POINTWISE_CONVOLUTION is written as FULLY_CONNECTED; if it is not
         listed it is an ordinary CONV_2D.
+      slower: those of `int4` that run slower than int8.
       auto: how weights that fit INT4 are stored unless a user says otherwise.
       reason: why so.
       clip: the operator that clips an activation's second end where nothing else does: XNNPACK takes QUANTIZE and no
@@ -36,6 +37,7 @@ class Target:
     int4: Mapping[str, Mapping[str, bool]]
     auto: str
     reason: str
+    slower: tuple[str, ...] = ()
     clip: str = "MAXIMUM"
     rounds_twice: bool = False
     cmsis_nn: bool = False
@@ -57,6 +59,7 @@ TARGETS: Mapping[str, Target] = {
         },
         auto="int8",
         reason="no other storage runs faster on a phone",
+        slower=("int4_all",),
         clip="QUANTIZE",
     ),
     "microcontroller": Target(

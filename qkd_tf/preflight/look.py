@@ -15,6 +15,7 @@ from qkd_tf.experiment import (
 from qkd_tf.outcome import handoff
 from qkd_tf.quantization import bytes_by_bits, layer_table
 from qkd_tf.quantization.scheme import quantize_student
+from qkd_tf.quantization.stored_bytes import stored_files
 
 
 def look(experiment: Experiment, num_classes: int = 0, source: data.Source | None = None) -> str:
@@ -55,7 +56,9 @@ def look(experiment: Experiment, num_classes: int = 0, source: data.Source | Non
         notes = (*source.notes, *source.early_notes())
         for note in (*notes, *experiment.notes_on(source.train.num_examples)):
             print(note)
-    return layer_table.totals(layer_table.rows(student.model, plan), student.model, experiment.target)
+    model, target = student.model, experiment.target
+    file, *_ = stored_files(model, plan, target, experiment.quantization)
+    return layer_table.totals(layer_table.rows(model, plan), model, target, file)
 
 
 def _pictures(

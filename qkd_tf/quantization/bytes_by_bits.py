@@ -36,8 +36,12 @@ def notes(model: tf_keras.Model, plan: QuantizationPlan, target: TargetSpec, spe
         return []
     others_of = {name: dataclasses.replace(target, weight_storage=name) for name in storages}
     packed = {name: file_bytes(stored_files(model, plan, of, spec), num_bits) for name, of in others_of.items()}
-    least = min(packed, key=packed.__getitem__)
-    others = f", or --weight_storage={least}, with about {packed[least]:,}" if packed[least] < own else ""
+    others, least = "", own
+    for name in storages:  # the one that costs least speed first
+        if packed[name] < least:
+            least = packed[name]
+            slower = f", slower on a {target.target}" * (name in TARGETS[target.target].slower)
+            others += f", or --weight_storage={name}, with about {least:,}{slower}"
     return [
         f"note: --target={target.target} stores weights of {num_bits} bits in as many bytes as weights of {widest} "
         f"bits (the file takes about {own:,}), and activations of any width in a byte each; give "

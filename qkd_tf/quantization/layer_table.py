@@ -14,7 +14,7 @@ from qkd_tf.experiment import TargetSpec
 from qkd_tf.models.copier import leaves
 from qkd_tf.quantization.plan import QuantizationPlan
 from qkd_tf.quantization.roles import kernel_size, parents, role
-from qkd_tf.quantization.stored_bytes import BIAS_BYTES, kernel_bytes, stored_kernels
+from qkd_tf.quantization.stored_bytes import BIAS_BYTES, StoredWidths, kernel_bytes, stored_kernels
 
 HEADER = ("layer", "kind", "w bits", "in bits", "output", "parameters", "multiply-adds", "bytes", "")
 _layers = tf_keras.layers
@@ -187,13 +187,18 @@ def text(table: list[LayerRow]) -> str:
     )
 
 
-def totals(table: list[LayerRow], model: tf_keras.Model, target: TargetSpec) -> str:
-    """The sums of the table, for a terminal."""
+def totals(table: list[LayerRow], model: tf_keras.Model, target: TargetSpec, file: StoredWidths) -> str:
+    """The sums of the table, for a terminal.
+
+    Args:
+      file: model.tflite.
+    """
     parameters, multiply_adds, num_bytes = (
         sum(getattr(row, field) for row in table) for field in ("parameters", "multiply_adds", "num_bytes")
     )
     return (
         f"{model.name}: {parameters:,} parameters, {multiply_adds:,} multiply-adds. "
-        f"Weights: {num_bytes:,} bytes at these bit widths, {weight_bytes(table, target):,} bytes as stored for "
-        f"{target.target}. Activations: {peak_activation_bytes(model):,} bytes of RAM or more"
+        f"Kernels and biases: {num_bytes:,} bytes at these bit widths, {weight_bytes(table, target):,} bytes as stored "
+        f"for {target.target}; model.tflite: up to {file.file_bytes:,} bytes. "
+        f"Activations: {peak_activation_bytes(model):,} bytes of RAM or more"
     )

@@ -48,6 +48,17 @@ def complaint(*arguments):
     return message
 
 
+def test_a_refusal_by_the_export_is_told_ahead_with_what_to_do():
+    with saved_flags():
+        flags.FLAGS(["train", *DIGITS, "--run_dir=runs/x", "--bits=w4a4", "--target=microcontroller"])
+        experiment = flags.experiment_from_flags()
+    found = {"num_images": 240, "top1": 90.83, "student_top1": 95.83, "only_student_right": 13, "only_file_right": 1}
+    note = job._note_on_gate(experiment, {**found, "p": 0.00092})
+    assert note.startswith("note: the export will refuse this file: of 240 images 13 are right only in floating point")
+    assert " p = 0.00092; train with activations of 8 bits, which cost no flash: python -m qkd_tf.train " in note
+    assert job._note_on_gate(experiment, {**found, "p": 0.0011}) == ""
+
+
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     """A finished run of one epoch a phase."""

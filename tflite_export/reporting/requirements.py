@@ -102,7 +102,7 @@ def _paid(verification: dict) -> list[tuple[str, int | None]]:
     """The file as it is paid for elsewhere than on a disk; None where an earlier version did not tell."""
     return [
         ("size deflated, as in a download", verification["file"].get("deflated_bytes")),
-        ("weights only, at their bit widths", verification.get("weights", {}).get("true_width_bytes")),
+        ("kernels alone, at their bit widths", verification.get("weights", {}).get("true_width_bytes")),
         ("flash in addition to TFLM, about", verification.get("flash_bytes")),
     ]
 

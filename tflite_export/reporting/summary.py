@@ -65,7 +65,7 @@ def _accurate(results: dict, accuracy: dict) -> Answer:
 
 def _large(verification: dict) -> Answer:
     size, true_width = verification["file"]["bytes"], verification.get("weights", {}).get("true_width_bytes")
-    more = f"; the weights at their trained bit widths would take {true_width:,} bytes" if true_width else ""
+    more = f"; the kernels alone would take {true_width:,} bytes at their trained bit widths" if true_width else ""
     return Answer("How large?", _readable(size), f"model.tflite, {size:,} bytes{more}")
 
 

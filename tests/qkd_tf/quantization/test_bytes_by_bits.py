@@ -35,6 +35,7 @@ def test_more_bits_in_as_many_bytes_are_offered(make_residual_student, target, n
     assert all(f"give --weight_bits={widest}" in note for note in found)
     packs = storage in ("auto", "int8") and num_bits <= 4 and (target, storage) != ("microcontroller", "auto")
     assert all((", or --weight_storage=int4" in note) == packs for note in found)
+    assert all(("int4_all" in note) == (note.endswith(", slower on a phone")) for note in found)
 
 
 def test_lookup_tables_that_pay_make_two_bits_fewer_bytes(chain):
