@@ -9,16 +9,16 @@ from typing import Any
 import tf_keras
 
 from qkd_tf import flags
+from qkd_tf.console.keywords import Keyword, speaking_python
 from qkd_tf.data import Function
 from qkd_tf.data.memory_set import GivenSet, source_of
 from qkd_tf.distillation.listeners import listener_of
 from qkd_tf.experiment import (
-    AUTO_BITS,
     IN_MEMORY,
     TRAINED_IN_MEMORY,
     UNTRAINED_IN_MEMORY,
     ExperimentError,
-    bit_widths,
+    QuantizationSpec,
     require,
 )
 from qkd_tf.flags import WIDTHS
@@ -27,21 +27,23 @@ from qkd_tf.models.keras3 import door
 from qkd_tf.outcome.run import Run
 from qkd_tf.process.borrowed_process import borrowed
 from qkd_tf.process.stop_signals import Stopped
+from qkd_tf.storage.folder_lock import FolderInUseError
 from qkd_tf.train.job import InMemory, train
 
-# Flags that `fit` has another argument for.
-ARGUMENTS = {"weight_bits": "bits", "activation_bits": "bits", "dataset": "train_set"}
+ARGUMENTS = {"dataset": "train_set"}  # flag -> the argument that `fit` has for it
+KEYWORDS = {name: Keyword(ARGUMENTS.get(name, name), flags.FLAGS[name].boolean) for name in flags.FLAGS.sections}
 RUNS = pathlib.Path("runs")  # where a run without a folder gets one
 
 
 @borrowed()
+@speaking_python(KEYWORDS, (ExperimentError, FolderInUseError))
 def fit(
     student: tf_keras.Model | str,
     train_set: GivenSet | str,
     test_set: GivenSet | None = None,
     *,
     run_dir: str | pathlib.Path | None = None,
-    bits: str = "w4a4",
+    bits: str | int | None = None,
     phases: Mapping[str, int] | Sequence[str] | None = None,
     teacher: tf_keras.Model | str | None = None,
     validation_set: GivenSet | None = None,
@@ -67,9 +69,10 @@ def fit(
       validation_set: like `train_set`; it chooses the best epoch. None: a part of the training set
         (`validation_fraction`).
       run_dir: a new folder, or the folder of the call to resume. None: a new folder in runs/, whose name is printed.
-      bits: bit widths of weights and activations, such as "w4a4"; for single layers `bits_rule=["regex=w8a8"]`; for
-        each phase `phase_bits=[8, "w4a8", 4]`, which ends with `bits`. "auto", with `max_flash_bytes`: the widths of
-        kernels are found for that budget.
+      bits: bit widths of weights and activations, such as "w4a8", or 4 for both; for single layers
+        `bits_rule=["regex=w8a8"]`; for each phase `phase_bits=[8, "w4a8", 4]`, which ends with `bits`. "auto", with
+        `max_flash_bytes`: the widths of kernels are found for that budget. None: "w4a4", or the options `weight_bits`
+        and `activation_bits`.
       phases: epochs by phase, in order, such as {"self_studying": 30, "co_studying": 100, "tutoring": 70}; or names of
         phases, with the option `epochs`, a number for each or one for all; a name may occur more than once. {}:
         calibration without training. None: self_studying, then with a teacher co_studying and tutoring.
@@ -91,7 +94,6 @@ def fit(
       OSError: `run_dir` cannot be written.
       KeyboardInterrupt: a signal stopped the training; the current step is saved.
     """
-    widths = {"bits": bits} if bits == AUTO_BITS else dict(zip(WIDTHS, bit_widths(str(bits), "bits"), strict=True))
     told_by = ARGUMENTS | ({"epochs": "phases"} if isinstance(phases, Mapping) else {})
     for name in options.keys() & told_by.keys():
         raise ExperimentError(f"{name} is set by the argument {told_by[name]}; leave the option out")
@@ -127,8 +129,12 @@ def fit(
         given["augment"], options["augment"] = augment, IN_MEMORY + name
     if callbacks is not None:
         given["after_epoch"] = listener_of(callbacks)
-    folder = pathlib.Path(run_dir or _fresh_folder(options["student"], bits))
-    options |= {"run_dir": folder, **widths}
+    if bits is not None:
+        options["bits"] = str(bits)
+    widths = "w{}a{}".format(*(options.get(name, getattr(QuantizationSpec, name)) for name in WIDTHS))
+    folder = options["run_dir"] = pathlib.Path(
+        run_dir or _fresh_folder(options["student"], options.get("bits", widths))
+    )
     if isinstance(train_set, str):
         require(
             test_set is None and validation_set is None,

@@ -11,7 +11,7 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 # Name -> the module that has it; they import TensorFlow, so each is had when it is asked for.
 DOOR = {
-    "export": "tflite_export.exporter",
+    "export": "tflite_export.api",
     "ExportError": "tflite_export.load",
     "Exported": "tflite_export.exported",
 }

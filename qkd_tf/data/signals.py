@@ -45,7 +45,7 @@ def require_features(features: np.ndarray, name: str, spec: DataSpec) -> None:
     require(
         not flags,
         f"{flags}: only for pictures, and {name} has signals of shape {shape}; leave it out, or give --nosignals "
-        "(signals=False) if they are pictures",
+        "if they are pictures",
     )
     require(
         1 <= len(shape) <= 3 and 0 not in shape,

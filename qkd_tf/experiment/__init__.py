@@ -14,7 +14,7 @@ from qkd_tf.experiment.class_folders import has_test
 from qkd_tf.experiment.class_weights import class_weights
 from qkd_tf.experiment.data import IN_MEMORY, MAX_SIDE, RESIZES, DataSpec, image_size_of
 from qkd_tf.experiment.experiment import LEARNING_RATE, RATE_OF_FEW, Experiment
-from qkd_tf.experiment.imported import imported
+from qkd_tf.experiment.imported import failure, imported
 from qkd_tf.experiment.inputs import (
     require_model,
     require_network,
@@ -97,6 +97,7 @@ __all__ = [
     "bit_widths",
     "class_weights",
     "default_phases",
+    "failure",
     "has_test",
     "image_size_of",
     "imported",

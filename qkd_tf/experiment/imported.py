@@ -1,25 +1,61 @@
-"""What a user calls by "package.module:function"."""
+"""What a user calls by "package.module:function", and what is told of an exception in it."""
 
 import importlib
+import pathlib
+import sysconfig
+import textwrap
+import traceback
 from typing import Any
 
 from qkd_tf.experiment.checks import ExperimentError
+
+INSTALLED = {"site-packages", "dist-packages"}  # folders of packages
+WIDTH = 300  # characters of an exception's message: Keras' own may be pages
 
 
 def imported(name: str) -> Any:
     """The function, or whatever has that name; Python looks in its path, where a command has the current folder.
 
     Raises:
-      ExperimentError: no such module, or nothing of that name in it.
+      ExperimentError: no such module, or nothing of that name in it, or the module's own code fails.
     """
     module_name, _, function = name.partition(":")
     try:
         found = importlib.import_module(module_name)
         for part in function.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    except (Exception, SystemExit) as error:  # of a user's own code
         remedy = "give package.module:function; Python looks in the folder where it was started, and in its packages"
-        if module_name.endswith(".py"):
+        if place(error):
+            remedy = f"mend that; python -c 'import {module_name}' shows the whole traceback"
+        elif module_name.endswith(".py"):
             remedy = f"give {module_name.removesuffix('.py').replace('/', '.')}:{function}"
-        raise ExperimentError(f"{name} cannot be imported: {error}; {remedy}") from error
+        raise ExperimentError(f"{name} cannot be imported: {failure(error)}; {remedy}") from error
     return found
+
+
+def failure(error: BaseException) -> str:
+    """An exception in a line of bounded length, behind its `place`."""
+    message = error.msg if isinstance(error, SyntaxError) else str(error)  # whose text has the place once more
+    message = textwrap.shorten(message, WIDTH, placeholder=" …")
+    return ": ".join(part for part in (place(error), type(error).__name__, message) if part)
+
+
+def place(error: BaseException) -> str:
+    """File and line of a user's own code that raised an exception, or called what did; empty where none of it ran.
+
+    It is asked where the exception is caught: that frame is not looked at.
+    """
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return f"{error.filename}, line {error.lineno}"
+    called = error.__traceback__ and error.__traceback__.tb_next
+    places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(called)]
+    own = [f"{file}, line {line}" for file, line in places if _is_own(file)]
+    return own[-1] if own else ""
+
+
+def _is_own(file: str) -> bool:
+    """Whether it is neither Python's nor of an installed package."""
+    path = pathlib.Path(file)
+    of_python = pathlib.Path(sysconfig.get_path("stdlib"))
+    return path.is_absolute() and of_python not in path.parents and INSTALLED.isdisjoint(path.parts)

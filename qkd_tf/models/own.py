@@ -8,7 +8,15 @@ from collections.abc import Iterator
 
 import tf_keras
 
-from qkd_tf.experiment import ExperimentError, NetworkSpec, imported, require, require_model, require_weights
+from qkd_tf.experiment import (
+    ExperimentError,
+    NetworkSpec,
+    failure,
+    imported,
+    require,
+    require_model,
+    require_weights,
+)
 from qkd_tf.models import weights
 from qkd_tf.models.copier import is_graph
 from qkd_tf.models.keras3 import door
@@ -27,9 +35,9 @@ def build(
     those of tf_keras.applications have, as builder(input_shape=..., classes=..., weights=None).
 
     Raises:
-      ExperimentError: nothing there, something that is no functional or Sequential tf_keras model, or one of other
-        pixels or classes; weights that do not fit, or have NaN; a saved model with code of its own, unless
-        `spec.trust_code`.
+      ExperimentError: nothing there, a builder that fails, something that is no functional or Sequential tf_keras
+        model, or one of other pixels or classes; weights that do not fit, or have NaN; a saved model with code of its
+        own, unless `spec.trust_code`.
     """
     name, model = spec.name if given is None else f"the model {given.name}", given
     if model is None:
@@ -64,11 +72,12 @@ def saved_shapes(spec: NetworkSpec) -> tuple[tuple[int | None, ...], int]:
 
 def require_classes(name: str, num_outputs: int, num_classes: int) -> None:
     """Raises ExperimentError: a model tells other classes apart than the data set has; one output is of two."""
-    more_names = "a labels.txt in a folder of pictures may name classes without pictures"
-    remedy = more_names if num_outputs > num_classes else "give a model of as many, or leave the other classes out"
+    more_names = "name the classes without pictures, too, in a labels.txt in the folder of pictures"
+    remedy = more_names if num_outputs > num_classes else "leave the other classes out"
     require(
         num_outputs == num_classes or (num_outputs, num_classes) == (1, 2),
-        f"{name} has {num_outputs} class{'es' * (num_outputs != 1)}, the data set has {num_classes}; {remedy}",
+        f"{name} has {num_outputs} class{'es' * (num_outputs != 1)}, the data set has {num_classes}; give a model of "
+        f"as many, or {remedy}",
     )
 
 
@@ -125,7 +134,16 @@ def _call(name: str, input_shape, num_classes: int):
         call = signature.bind(**given) if by_name else signature.bind(input_shape, num_classes)
     except (TypeError, ValueError) as error:  # of what can be called in this way; not of what it does
         raise ExperimentError(f"{name} cannot be called as builder(input_shape, num_classes): {error}") from error
-    return builder(*call.args, **call.kwargs)
+    try:
+        return builder(*call.args, **call.kwargs)
+    except (Exception, SystemExit) as error:  # of a user's own code
+        module, _, function = name.partition(":")
+        keywords = [f"{key}={value!r}" for key, value in call.kwargs.items()]
+        arguments = ", ".join([*map(repr, call.args), *keywords])
+        raise ExperimentError(
+            f"{name} fails as builder({arguments}): {failure(error)}; mend that, or give other pictures; "
+            f"python -c 'import {module}; {module}.{function}({arguments})' shows the whole traceback"
+        ) from error
 
 
 def _load(name: str, trust_code: bool) -> tf_keras.Model | pathlib.Path:

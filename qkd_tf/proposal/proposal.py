@@ -10,7 +10,7 @@ from qkd_tf.proposal.network_look import NUM_ANSWERS, looked_at
 from qkd_tf.proposal.pictures import Shape, choose_pictures, choose_resize, choose_test
 from qkd_tf.proposal.pixels import choose_pixels
 from qkd_tf.proposal.schedule import choose_schedule
-from qkd_tf.proposal.survey import opened, surveyed
+from qkd_tf.proposal.survey import opened, surveyed, unseen
 
 # Target -> what fewer bits bring there.
 BITS = {
@@ -52,9 +52,11 @@ def propose(draft: Draft) -> Proposal:
     specs = {"student": experiment.student} | ({"teacher": experiment.teacher} if experiment.teacher else {})
     for role, spec in specs.items():
         require_network(spec, f"--{role}")
-    survey = surveyed(experiment.data)
-    num_classes = len(survey.source.label_names)
+    source = unseen(experiment.data)
+    num_classes = len(source.label_names)
+    # Before all pictures are looked at: a model of other classes is told at once.
     shapes = {role: _saved_shape(spec, num_classes) for role, spec in specs.items() if spec.is_saved}
+    survey = surveyed(experiment.data, source)
     if survey.has_pictures:
         choose_pictures(draft, survey, shapes)
     source = opened(draft.experiment.data)

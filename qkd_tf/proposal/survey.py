@@ -64,15 +64,27 @@ def told(size: tuple[int, int]) -> str:
     return "x".join(map(str, size))
 
 
-def surveyed(spec: DataSpec) -> Survey:
-    """Opens a set, and looks at every picture of a folder.
+def unseen(spec: DataSpec) -> data.Source:
+    """A set of which no more than a picture was decoded: its classes are known.
 
     Raises:
-      ExperimentError: as `data.open_source`; pictures that cannot be decoded.
+      ExperimentError: as `data.open_source`.
     """
     if not (spec.is_arrays or spec.image_size):
         spec = dataclasses.replace(spec, image_size=ANY_SIDE)
-    source = opened(spec)
+    return data.open_source(spec)
+
+
+def surveyed(spec: DataSpec, source: data.Source) -> Survey:
+    """Looks at every picture of a folder.
+
+    Args:
+      source: what `unseen` opened.
+
+    Raises:
+      ExperimentError: pictures that cannot be decoded.
+    """
+    source = _seen(source)
     if source.input_params is not None:
         return Survey(spec.name, source, (), is_grey=False)
     with data.reading(spec):
@@ -84,7 +96,10 @@ def surveyed(spec: DataSpec) -> Survey:
 
 def opened(spec: DataSpec) -> data.Source:
     """A set of which every stored picture was looked at, as training does first."""
-    source = data.open_source(spec)
+    return _seen(data.open_source(spec))
+
+
+def _seen(source: data.Source) -> data.Source:
     return source.scan(source) if source.scan else source
 
 

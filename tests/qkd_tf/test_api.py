@@ -100,8 +100,8 @@ def test_equal_call_goes_on_although_keras_counts_layers_on(run_of_one_phase, mo
     [
         ({"student": network(seed=1)}, "changed since: the student's first weights;"),
         ({"student": network(5)}, "changed since: the student's layers or their wiring, the student's first weights;"),
-        ({"sets": (SETS[0], SETS[0])}, "another experiment, which differs in --dataset;"),
-        ({"bits": "w8a8"}, "another experiment, which differs in --activation_bits, --weight_bits;"),
+        ({"sets": (SETS[0], SETS[0])}, "another experiment, which differs in train_set;"),
+        ({"bits": "w8a8"}, "another experiment, which differs in activation_bits, weight_bits;"),
     ],
     ids=["weights", "layers", "images", "bits"],
 )
@@ -161,7 +161,7 @@ def test_phases_at_widths_of_their_own_are_told_apart_from_callback_to_report(tm
     (at_2,) = [line for line in lines if line.startswith("self_studying_2: quantized tensors of convnet_small")]
     assert "4 kernels at 8 bits" in at_8 and "1 kernel at 5 bits" in at_8
     assert "2 kernels at 2 bits" in at_2 and "1 kernel at 5 bits" in at_2
-    with pytest.raises(ExperimentError, match="another experiment, which differs in --phase_bits;"):
+    with pytest.raises(ExperimentError, match="another experiment, which differs in phase_bits;"):
         train([4, "w2a4"])
     assert tflite_export.export(made, runtimes=())["passed"]
     assert "2 self-studying-2, W2A4" in (made.path / "report.html").read_text()
@@ -188,25 +188,25 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
         ({"phases": 5}, "phases=5: give epochs by phase"),
         ({"epochs": 5}, "epochs is set by the argument phases; leave the option out"),
         ({"augment": 5}, "augment is of type int; give a function of .images, seed."),
-        ({"augment": lambda images, seed: images[:1]}, "--augment=in_memory:<lambda> turns uint8"),
+        ({"augment": lambda images, seed: images[:1]}, "augment=in_memory:<lambda> turns uint8"),
         ({"callbacks": [tf_keras.callbacks.History()]}, "callback History cannot be called as on_epoch_end"),
-        ({"class_weights": {"ten": 2}}, "--class_weights has the class 'ten', which is not one of 0, 1"),
-        ({"class_weights": [1, 2]}, "--class_weights has 2 numbers and there are 10 classes"),
-        ({"label_smoothing": 1.0}, "--label_smoothing=1.0 is not in"),
-        ({"weight_bits": 2}, "weight_bits is set by the argument bits; leave the option out"),
+        ({"class_weights": {"ten": 2}}, "class_weights has the class 'ten', which is not one of 0, 1"),
+        ({"class_weights": [1, 2]}, "class_weights has 2 numbers and there are 10 classes"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0 is not in"),
+        ({"weight_bits": 2, "bits": 4}, "bits=4 and weight_bits=2 both set bit widths; leave one of them out"),
         (
             {"student": tf_keras.Sequential([layers.Dense(10)])},
             "is a Sequential whose layers cannot be read; .* begins with tf_keras.Input",
         ),
         ({"bits": "w4"}, "bits=w4 is not understood; write w4a8, or 4 for weights and activations alike"),
-        ({"phases": {"studying": 3}}, "unknown phase in --phases 'studying'; known are "),
-        ({"phases": {"tutoring": 1}}, "phase tutoring in --phases needs a teacher"),
+        ({"phases": {"studying": 3}}, "unknown phase in phases 'studying'; known are "),
+        ({"phases": {"tutoring": 1}}, "phase tutoring in phases needs a teacher"),
         ({"learning_rate": 0.1}, "there is no option learning_rate; .* did you mean learning_rates?"),
-        ({"batch_size": "many"}, "flag --batch_size=many: invalid literal"),
-        ({"optimizer": "lion"}, "flag --optimizer=lion: value should be one of <sgd|adam>"),
+        ({"batch_size": "many"}, "flag batch_size=many: invalid literal"),
+        ({"optimizer": "lion"}, "flag optimizer=lion: value should be one of <sgd|adam>"),
         ({"student": network(rescaling=False)}, "normalis"),
         ({"sets": (SETS[0],)}, "test_set is missing"),
-        ({"student": "resnet9"}, "unknown --student 'resnet9'"),
+        ({"student": "resnet9"}, "unknown student 'resnet9'"),
         ({"student": object()}, "student is of type object; a Keras model is expected"),
         ({"sets": ("digits", SETS[1])}, "digits has its own test and validation images"),
         ({"student": tf_keras.Sequential([layers.Input((9, 9, 1)), layers.Flatten(), layers.Dense(10)])}, "reads pict"),
@@ -277,7 +277,7 @@ def test_training_habits_of_the_user_and_a_callback_that_ends_it(tmp_path, monke
     (folder,) = (tmp_path / "runs").iterdir()
     told = capsys.readouterr().out
     assert re.fullmatch(r"sequential_w4a4_\d{8}-\d{6}", folder.name) and f"run folder: runs/{folder.name};" in told
-    assert "note: the run trains self_studying, the default of --phases without a teacher" in told
+    assert "note: the run trains self_studying, the default of phases without a teacher" in told
     went_on = fit(folder, callbacks=[chatty], **habits)
     in_peace = fit(None, **habits)
     assert in_peace.path != folder
@@ -286,7 +286,7 @@ def test_training_habits_of_the_user_and_a_callback_that_ends_it(tmp_path, monke
     assert all(np.array_equal(a, b) for a, b in zip(kernels(went_on), kernels(in_peace), strict=True))
     lines = set((folder / "flags.txt").read_text().splitlines())
     assert {"--augment=in_memory:noisy", "--label_smoothing=0.1", "--class_weights=0:2.0,1:0.5"} <= lines
-    with pytest.raises(ExperimentError, match="changed since: what --augment makes of pictures;"):
+    with pytest.raises(ExperimentError, match="changed since: what augment makes of pictures;"):
         fit(folder, **habits | {"augment": named("noisy", lambda images, seed: noisy(images, seed + 1))})
 
 
@@ -397,7 +397,7 @@ def test_weak_teacher_stops_the_run_in_a_line_and_a_flag_lets_it_pass(tmp_path, 
         ExperimentError, match=f"^the teacher is right on .* % of 100 validation images, {told}"
     ) as caught:
         teach(tmp_path / "run", teacher, student=student, sets=ALL)
-    assert "--allow_weak_teacher" in str(caught.value) and "\n" not in str(caught.value)
+    assert "allow_weak_teacher=True" in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
     cut(lambda: teach(tmp_path / "run", teacher, student=student, sets=ALL, allow_weak_teacher=True))
 
@@ -420,7 +420,7 @@ def test_strong_teacher_teaches(tmp_path, transferred, cut, capsys):
 def test_teacher_whose_pixels_have_to_be_told_is_refused(tmp_path, cut):
     """At 6352718 it read (pixel - 128) / 64 without a word."""
     teacher = network(8, rescaling=False)
-    with pytest.raises(ExperimentError, match="does not normalise its pixels itself; .*--teacher_pixel_mean"):
+    with pytest.raises(ExperimentError, match="does not normalise its pixels itself; .*by teacher_pixel_mean"):
         teach(tmp_path / "run", teacher)
     assert not (tmp_path / "run").exists()
     told = {"teacher_pixel_mean": 0, "teacher_pixel_std": 255, "allow_weak_teacher": True}
@@ -506,7 +506,7 @@ def test_model_file_that_was_saved_anew_is_refused_with_what_changed(tmp_path, c
     network(seed=0).save(tmp_path / "model.keras")
     cut(start)
     network(seed=1).save(tmp_path / "model.keras")
-    with pytest.raises(ExperimentError, match="changed since: the student's first weights; give another --run_dir"):
+    with pytest.raises(ExperimentError, match="changed since: the student's first weights; give another run_dir"):
         start()
 
 
@@ -545,7 +545,7 @@ def test_model_in_memory_that_was_rewired_is_refused(tmp_path, cut):
 
     cut(lambda: start("row"))
     with pytest.raises(
-        ExperimentError, match="changed since: the student's layers or their wiring; give another --run"
+        ExperimentError, match="changed since: the student's layers or their wiring; give another run_dir"
     ):
         start("beside")
 

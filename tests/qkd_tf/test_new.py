@@ -219,6 +219,13 @@ def test_mistake_is_a_line_and_nothing_is_written(arguments, told):
     assert refusal(*arguments).startswith(told)
 
 
+def test_model_of_other_classes_is_told_before_all_pictures_are_looked_at():
+    write_pictures()
+    pathlib.Path("PICTURES/train/bee/5.png").write_bytes(b"no picture")
+    write_model("three.keras", outputs=3, trained=False)
+    assert refusal("--student=three.keras").startswith("error: three.keras has 3 classes, the data set has 2; give a ")
+
+
 def test_a_file_that_is_there_is_left_alone():
     write_pictures()
     write_model()

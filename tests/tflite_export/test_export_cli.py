@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tf_keras import layers
 
+import tflite_export
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.storage import durable, folder_lock
 from tflite_export import exporter
@@ -144,6 +145,11 @@ def test_mistake_is_one_line_and_a_failing_exit(ends, call, words):
     assert code.startswith("error: ") and words in code
     assert "\n" not in code
     assert ends[call]["out"] == ""
+
+
+def test_in_python_a_mistake_names_the_argument(folders):
+    with pytest.raises(ExportError, match="^runtimes has tfml; choose from"):
+        tflite_export.export(folders["typo"], runtimes=["tfml"])
 
 
 def test_folder_that_is_in_use_is_left_alone(run_folder, tmp_path):

@@ -83,6 +83,37 @@ def test_what_is_no_network_is_told_in_one_line(package, name, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ("import os\ndef build(input_shape, num_classes)\n    pass", "line 2: SyntaxError: expected ':'; mend"),
+        ("import no_such_package", "line 1: ModuleNotFoundError: No module named 'no_such_package'; mend"),
+        ("kernels = {}['stem']", "line 1: KeyError: 'stem'; mend"),
+        ("import sys\nsys.exit('give me a file')", "line 2: SystemExit: give me a file; mend"),
+    ],
+)
+def test_module_that_fails_is_told_by_its_line(package, tmp_path, source, message):
+    package(source)
+    expected = f"mine:build cannot be imported: {tmp_path / 'mine.py'}, {message} that; python -c 'import mine' shows"
+    with pytest.raises(ExperimentError, match=re.escape(expected)):
+        own.build(network("mine:build"), SHAPE, 5)
+
+
+def test_builder_that_fails_is_told_by_its_line(package, tmp_path):
+    package("import tf_keras\ndef build(input_shape, num_classes):\n    return tf_keras.layers.Dense('many')")
+    told = f"mine:build fails as builder((8, 8, 3), 5): {tmp_path / 'mine.py'}, line 3: ValueError: invalid literal"
+    with pytest.raises(
+        ExperimentError, match=f"{re.escape(told)}.*import mine; mine.build\\(\\(8, 8, 3\\), 5\\)' shows"
+    ):
+        own.build(network("mine:build"), SHAPE, 5)
+
+
+def test_builder_of_a_package_that_fails_is_told_without_a_place():
+    told = "builder((8, 8, 3), weights=None, classes=5): ValueError: Input size must be at least 32x32"
+    with pytest.raises(ExperimentError, match=re.escape(told)):
+        own.build(network("tf_keras.applications:MobileNetV2"), SHAPE, 5)
+
+
 @pytest.mark.parametrize("ending", [".keras", ".h5", ""])
 def test_saved_model_comes_back_with_its_weights(tmp_path, ending):
     model, path = small(), tmp_path / f"saved{ending}"
@@ -301,7 +332,7 @@ def test_what_is_not_taken_over_of_keras_3_is_one_line(tmp_path, of_keras_3):
         (1, 2, None),
         (3, 4, "x.keras has 3 classes, the data set has 4; give a model of as many, or leave the other classes out"),
         (1, 3, "x.keras has 1 class, the data set has 3; give a model"),
-        (1000, 4, "x.keras has 1000 classes, the data set has 4; a labels.txt in a folder of pictures may name"),
+        (1000, 4, "x.keras has 1000 classes, the data set has 4; give a model of as many, or name the classes"),
     ],
 )
 def test_remedy_for_other_classes_depends_on_which_are_more(num_outputs, num_classes, told):

@@ -1,0 +1,76 @@
+"""Messages for a caller in Python, whose flags are keyword arguments. All texts are written for the command line."""
+
+import contextlib
+import dataclasses
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+# A command for a terminal, which stays; or a flag, and whether a value, or none, follows its "=".
+SPOKEN = re.compile(r"python -m [\w.]+(?: [\w:/.]+)?(?: --[^\s;]+)+|(?<![\w-])--(\w+)(?:(=)(?=[^\s;,)])|(=))?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Keyword:
+    """What a function takes in the place of a flag.
+
+    Attributes:
+      is_boolean: whether the flag is a truth value, --name and --noname.
+    """
+
+    name: str
+    is_boolean: bool = False
+
+
+def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
+    """A text with keyword arguments for flags: --seed=1 is seed=1, --phases= is phases=[], --nojit is jit=False.
+
+    Other flags stay as they are, and so do commands, "python -m …".
+
+    Args:
+      keywords: by the name of the flag.
+    """
+
+    def keyword(found: re.Match[str]) -> str:
+        name, has_value, is_empty = found.groups()
+        if name is None:
+            return found[0]
+        is_off = name not in keywords and name.startswith("no")
+        told = keywords.get(name.removeprefix("no") if is_off else name)
+        if told is None or (is_off and not told.is_boolean):
+            return found[0]
+        value = "=False" if is_off else "=" if has_value else "=[]" if is_empty else "=True" * told.is_boolean
+        return told.name + value
+
+    return SPOKEN.sub(keyword, text)
+
+
+@contextlib.contextmanager
+def speaking_python(keywords: Mapping[str, Keyword], errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """A context, or a decorator, that lets all that is printed be `in_keywords`, and the messages of `errors`.
+
+    Texts of a user's own code that is called in it are translated as well, if they name flags of `keywords`.
+    """
+    try:
+        with (
+            contextlib.redirect_stdout(_InKeywords(sys.stdout, keywords)),
+            contextlib.redirect_stderr(_InKeywords(sys.stderr, keywords)),
+        ):
+            yield
+    except errors as error:
+        error.args = (in_keywords(str(error), keywords),)
+        raise
+
+
+class _InKeywords:
+    """A stream that is written `in_keywords`; whatever else it is asked for, the stream itself answers."""
+
+    def __init__(self, stream: TextIO, keywords: Mapping[str, Keyword]):
+        self._stream, self._keywords = stream, keywords
+
+    def write(self, text: str) -> int:
+        return self._stream.write(in_keywords(text, self._keywords))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
