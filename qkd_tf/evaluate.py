@@ -31,16 +31,16 @@ def predict_each(models: Mapping[str, tf_keras.Model], batches: Iterable) -> tup
     labels = []
     for images, batch_labels in batches:
         for name, model in models.items():
-            logits[name] += [model.predict_on_batch(part) for part in portions(images, _at_a_time(model))]
+            logits[name].append(predict(model, images))
         labels.append(np.asarray(batch_labels))
     return {name: np.concatenate(parts) for name, parts in logits.items()}, np.concatenate(labels)
 
 
-def _at_a_time(model: tf_keras.Model) -> int:
-    """Images that a network looks at together, whatever a batch has."""
-    return num_images(
-        TENSOR_BYTES, max(np.dtype(np.float32).itemsize * values_of_image([layer]) for layer in model.layers)
-    )
+def predict(model: tf_keras.Model, images: np.ndarray) -> np.ndarray:
+    """Logits [n, K] of pixels [n, H, W, C], of fewer images at a time where a network's tensors are large."""
+    of_image = np.dtype(np.float32).itemsize * max(values_of_image([layer]) for layer in model.layers)
+    parts = portions(images, num_images(TENSOR_BYTES, of_image)) if len(images) else [images]
+    return np.concatenate([model.predict_on_batch(part) for part in parts])
 
 
 def top1(model: tf_keras.Model, batches: Iterable) -> float:
