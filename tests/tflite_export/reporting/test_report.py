@@ -185,8 +185,8 @@ def test_umlauts_are_shown_whatever_the_locale(folder, verification, monkeypatch
 
 def test_runtimes_are_shown_with_their_integers_or_the_reason_why_not(folder, verification):
     rows = {**verification["runtimes"], "tflm": {"title": "TFLM", "not_run": "it is not installed"}}
-    page = written(folder, {**verification, "runtimes": rows})
-    assert "TFLM not run: it is not installed" in page.words
+    page = written(folder, {**verification, "runtimes": rows, "cautions": ["it is far below"]})
+    assert "TFLM not run: it is not installed" in page.words and "It is far below." in page.words
     row = rows["litert"]
     assert (
         f"{row['title']} {row['operators']['equal_codes']:.3f} {row['codes']['equal_codes']:.3f} 0 none" in page.words
