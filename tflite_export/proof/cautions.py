@@ -28,7 +28,8 @@ def cautions(
       full_precision: the class that full precision gives each test image; None where it is not known by image.
     """
     data, student = results["experiment"]["data"], results["experiment"]["student"]
-    leaks = leak(data["name"], data["test_fraction"], student["name"], student["weights"])
+    fraction = data.get("test_fraction", 0)  # earlier versions had no such flag
+    leaks = leak(data["name"], fraction, student["name"], student["weights"])
     judge, below = verification["judge"], ""
     if judge in classes:
         answers = classes[judge]
