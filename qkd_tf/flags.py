@@ -255,6 +255,7 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True)
             ex.QuantizationSpec,
             bits_rule=tuple(values.bits_rule),
             finds_bits=_finds_bits(values),
+            told_by_bits=values["bits"].value is not None,
             **_widths(values),
         ),
         training=_spec(values, ex.TrainingSpec, phases=phases, class_weights=tuple(values.class_weights)),

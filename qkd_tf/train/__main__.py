@@ -43,7 +43,8 @@ def main(argv: list[str]) -> None:
     except Stopped as stopped:
         print(f"stopped by {stopped}; the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(stopped.exit_code)
-    print(f"training finished; next: python -m tflite_export --run_dir={experiment.run_dir}")
+    done = "training" if experiment.training.phases else "calibration"
+    print(f"{done} finished; next: python -m tflite_export --run_dir={experiment.run_dir}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from qkd_tf.models import identity
 from qkd_tf.outcome import diagnosis, handoff, results, start
 from qkd_tf.process import borrowed_process
 from qkd_tf.process.stop_signals import StopSignals
+from qkd_tf.quantization import bytes_by_bits
 from qkd_tf.quantization.batch_norm import BatchNormShift
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import equalize_channels
@@ -247,6 +248,7 @@ def _prepare(
     at_bits = {bits: student.with_models(devices.replicated) for bits, student in at_bits.items()}
     student, teacher = at_bits[own], teacher and devices.replicated(teacher)
     notes = [note for network in found.values() for note in network.notes]
+    notes += bytes_by_bits.notes(network.model, plan, experiment.target, experiment.quantization)
     notes += experiment.notes_on(splits.num_train)
     notes = [*experiment.notes, *splits.notes, *notes]
     print(*([] if is_told else notes), student.summary(), sep="\n")

@@ -185,6 +185,7 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
     [
         ({"bits": 4.5}, "bits=4.5 is not understood; write w4a8, or 4 for weights and activations alike"),
         ({"phases": [1]}, "phases=.*: give epochs by phase"),
+        ({"phases": "", "bits": "auto"}, "bits=auto needs a budget"),  # as {}: nothing of phases is wrong
         ({"phases": 5}, "phases=5: give epochs by phase"),
         ({"epochs": 5}, "epochs is set by the argument phases; leave the option out"),
         ({"augment": 5}, "augment is of type int; give a function of .images, seed."),
