@@ -71,6 +71,8 @@ def propose(draft: Draft) -> Proposal:
     with data.reading(experiment.data):
         resizing = choose_resize(draft, looks["student"], source)
         source = opened(draft.experiment.data)
+        if resizing:  # which says more of the same
+            source = dataclasses.replace(source, notes=tuple(note for note in source.notes if "--resize=" not in note))
         examples = data.sample(source, draft.experiment.data, NUM_ANSWERS)
     findings = [choose_pixels(draft, look, *examples) for look in looks.values()]
     notes = choose_schedule(draft, looks, source)
