@@ -161,7 +161,9 @@ def fit(
     for note in flags.notes(values):
         print(note)
     if run_dir is None:
-        print(f"run folder: {folder}; with run_dir={str(folder)!r} the same call resumes where it stopped")
+        given["folder_note"] = (
+            f"run folder: {folder}; with run_dir={str(folder)!r} the same call resumes where it stopped"
+        )
     again = "the same call" if run_dir is not None else f"the same call with run_dir={str(folder)!r}"
     try:
         train(experiment, flags.flag_lines(values), InMemory(**given))

@@ -188,8 +188,6 @@ def checked_plan(
     if every_layer:
         print(layer_table.text(table))
     print(layer_table.totals(table, model, target))
-    if not every_layer:
-        print("each layer with its bits and bytes: python -m qkd_tf.preflight with the same flags")
     files = stored_files(model, plan, target, spec)
     fewest, most = min(file.fewest_bytes for file in files), min(file.file_bytes for file in files)
     if spec.is_open:  # these widths are not yet those of the file

@@ -6,6 +6,7 @@ import math
 from qkd_tf.experiment.checks import require
 from qkd_tf.experiment.data import IN_MEMORY
 
+SAVED = (".keras", ".h5")  # endings of a saved model
 # Beginning of what a model in memory is called, whose weights are those of an earlier training, or are yet to learn.
 TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY = f"{IN_MEMORY}trained:", f"{IN_MEMORY}untrained:"
 
@@ -81,7 +82,7 @@ class NetworkSpec:
 
     @property
     def is_saved(self) -> bool:
-        return self.name.endswith((".keras", ".h5")) or ("/" in self.name and ":" not in self.name)
+        return self.name.endswith(SAVED) or ("/" in self.name and ":" not in self.name)
 
     @property
     def is_its_own_file(self) -> bool:

@@ -38,13 +38,18 @@ from qkd_tf.storage.run_folder import RunFolder
 
 @dataclasses.dataclass(frozen=True)
 class InMemory:
-    """What Python hands over as it is; what is None is found by the name that the experiment has for it."""
+    """What Python hands over as it is; what is None is found by the name that the experiment has for it.
+
+    Attributes:
+      folder_note: where the run is, printed once its networks and images are accepted.
+    """
 
     source: data.Source | None = None
     augment: data.Function | None = None
     after_epoch: Listener | None = None
     student: tf_keras.Model | None = None
     teacher: tf_keras.Model | None = None
+    folder_note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +190,8 @@ def _begin(
         look.at("teacher", prepared.teacher, experiment.teacher.starts_by_chance)
     if experiment.teacher_begins and not experiment.training.allow_weak_teacher:
         look.require_strong_teacher()
+    if given.folder_note and not is_told:
+        print(given.folder_note)
     return experiment, prepared, look
 
 
@@ -222,8 +229,9 @@ def _prepare(
 ) -> Prepared:
     """Networks, checked and proven, and images; what is to be known of them is printed, unless it was."""
     shape, num_classes = source.image_shape, len(source.label_names)
-    in_memory = not (given.student is None and given.source is None)  # which no pre-flight can show
-    network, plan = networks.checked_student(experiment, shape, num_classes, given.student, every_layer=in_memory)
+    network, plan = networks.checked_student(experiment, shape, num_classes, given.student)
+    if given.student is None and given.source is None:
+        print("each layer with its bits and bytes: python -m qkd_tf.preflight with the same flags")
     found = {"student": network}
     with devices.scope():
         implementation = quantizer_implementation(experiment.training)

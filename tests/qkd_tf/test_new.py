@@ -196,7 +196,12 @@ def test_signals_have_no_flags_of_pictures():
     [
         (["--student="], "error: --student is missing; give your saved model"),
         (["--dataset=folder:NOWHERE"], "error: --dataset=folder:NOWHERE: NOWHERE is not a folder"),
+        (["--dataset=folder:PICTURE"], "error: --dataset=folder:PICTURE: PICTURE is not a folder; did you mean f"),
         (["--student=nothing.keras"], "error: no model at nothing.keras"),
+        (["--student=modl.keras"], "error: no model at modl.keras; did you mean model.keras?"),
+        (["--student=model.kras"], "error: --student=model.kras: there is no such file; did you mean model.keras?"),
+        (["--student=thrae"], "error: --student=thrae: there is no such file; did you mean three.keras?"),
+        (["--student=net.tflite"], "error: --student=net.tflite: there is no such file; paths are seen from "),
         (["--student=resnet21"], "error: unknown --student 'resnet21'; known are "),
         (["--output=my.txt"], "error: --output=my.txt does not end in .flags"),
         (["--output=NOWHERE/my.flags"], "error: --output=NOWHERE/my.flags: there is no folder NOWHERE"),
