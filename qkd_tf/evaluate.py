@@ -6,6 +6,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import tf_keras
 
+from qkd_tf.process.portions import num_images, portions, values_of_image
+
+TENSOR_BYTES = 128 << 20  # of a network's largest tensor; three or four of that size are in memory at a time
+
 
 def predict_logits(model: tf_keras.Model, batches: Iterable) -> tuple[np.ndarray, np.ndarray]:
     """Runs `model` in inference mode over batches of (pixels, labels).
@@ -27,9 +31,16 @@ def predict_each(models: Mapping[str, tf_keras.Model], batches: Iterable) -> tup
     labels = []
     for images, batch_labels in batches:
         for name, model in models.items():
-            logits[name].append(model.predict_on_batch(images))
+            logits[name].append(predict(model, images))
         labels.append(np.asarray(batch_labels))
     return {name: np.concatenate(parts) for name, parts in logits.items()}, np.concatenate(labels)
+
+
+def predict(model: tf_keras.Model, images: np.ndarray) -> np.ndarray:
+    """Logits [n, K] of pixels [n, H, W, C], of fewer images at a time where a network's tensors are large."""
+    of_image = np.dtype(np.float32).itemsize * max(values_of_image([layer]) for layer in model.layers)
+    parts = portions(images, num_images(TENSOR_BYTES, of_image)) if len(images) else [images]
+    return np.concatenate([model.predict_on_batch(part) for part in parts])
 
 
 def top1(model: tf_keras.Model, batches: Iterable) -> float:

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.contract.grid import TensorQuantParams, dequantize, quantize
+from qkd_tf.evaluate import predict
 from qkd_tf.outcome.handoff import HandedOver
 from qkd_tf.process.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.scheme import QuantizedStudent
@@ -92,7 +93,7 @@ class Reference:
         if num_left := NUM_IMAGES - sum(map(len, self._first)):
             self._first.append(np.asarray(images)[:num_left])
         if self._model is not None:
-            self._classes.append(np.argmax(self._model.predict_on_batch(images), axis=-1))
+            self._classes.append(np.argmax(predict(self._model, images), axis=-1))
             self._right.append(self._classes[-1] == np.asarray(labels))
 
     @property

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import gc
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from qkd_tf.contract.grid import dequantize, quantize, save_params
 from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
 from qkd_tf.data import Splits
-from qkd_tf.evaluate import IntegerTop1, StudentAccuracy, top1_of
+from qkd_tf.evaluate import IntegerTop1, StudentAccuracy, predict, top1_of
 from qkd_tf.experiment import ExperimentError, require
 from qkd_tf.outcome import handed_split
 from qkd_tf.process.portions import num_images, portions, values_of_image
@@ -152,7 +153,7 @@ class _Look:
         """Those of each batch; to be asked for once, to the end."""
         num_left = self._num_first
         for images, labels in self._batches:
-            self.logits.append(self._model.predict_on_batch(images))
+            self.logits.append(predict(self._model, images))
             self.labels.append(np.asarray(labels))
             self._onlooker(images, labels)
             images = np.asarray(images)
@@ -271,6 +272,7 @@ def _logits(
     for logits in IntegerGraph(student, ARITHMETICS[row], num_images).logits(parts):
         found.append(logits)
         bar.update(len(logits))
+    gc.collect()  # a graph has the kernels once more, and refers to itself
     return found
 
 

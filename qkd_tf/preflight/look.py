@@ -3,6 +3,7 @@
 import numpy as np
 
 from qkd_tf import data, networks
+from qkd_tf.distillation import step_memory
 from qkd_tf.experiment import (
     DataSpec,
     Experiment,
@@ -44,6 +45,9 @@ def look(experiment: Experiment, num_classes: int = 0, source: data.Source | Non
     quantized = quantize_student(student.model, experiment.quantization, plan=plan)
     print(quantized.summary())
     for note in bytes_by_bits.notes(student.model, plan, experiment.target, experiment.quantization):
+        print(note)
+    teacher = found[-1].model if experiment.teacher else None
+    for note in step_memory.notes(student.model, teacher, experiment.training, experiment.data.batch_size):
         print(note)
     handoff.require_readable(quantized)
     augmentation = data.open_augmentation(experiment.data, shape)

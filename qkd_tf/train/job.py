@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf import data, networks
-from qkd_tf.distillation import strategies
+from qkd_tf.distillation import step_memory, strategies
 from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
 from qkd_tf.distillation.listeners import Listener
 from qkd_tf.distillation.mixed_precision import check_device
@@ -258,6 +258,7 @@ def _prepare(
     notes = [note for network in found.values() for note in network.notes]
     notes += bytes_by_bits.notes(network.model, plan, experiment.target, experiment.quantization)
     notes += experiment.notes_on(splits.num_train)
+    notes += step_memory.notes(network.model, teacher, experiment.training, experiment.data.batch_size)
     notes = [*experiment.notes, *splits.notes, *notes]
     print(*([] if is_told else notes), student.summary(), sep="\n")
     return Prepared(student, network.model, teacher, splits, contents, weights, proof, at_bits)

@@ -4,6 +4,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
+from qkd_tf import evaluate
 from qkd_tf.evaluate import IntegerTop1, StudentAccuracy, predict_logits, top1
 
 
@@ -45,6 +46,15 @@ def test_inference_mode_moves_no_batch_statistics(chain, randomize, images):
     np.testing.assert_array_equal(first, second)
     for old, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(variable.numpy(), old)
+
+
+def test_large_tensors_are_computed_for_few_images_at_a_time(chain, images, monkeypatch):
+    model = chain(layers.Flatten())
+    whole, seen, predict = predict_logits(model, [(images, np.zeros(4))])[0], [], model.predict_on_batch
+    monkeypatch.setattr(evaluate, "TENSOR_BYTES", 3 * 4 * whole.shape[1])
+    monkeypatch.setattr(model, "predict_on_batch", lambda part: (seen.append(len(part)), predict(part))[1])
+    np.testing.assert_array_equal(predict_logits(model, [(images, np.zeros(4))])[0], whole)
+    assert seen == [3, 1]
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,21 @@
 """
 
 import itertools
+import pathlib
+import tempfile
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
-from benchmarks import boards
+from benchmarks import boards, subjects
 from benchmarks.boards import BOARDS, KERNELS, Firmware
-from benchmarks.boards_table import NETWORKS, TARGET, random_handoff, write_bundle
+from benchmarks.boards_table import NETWORKS, NUM_IMAGES, TARGET, random_handoff, write_bundle
+from qkd_tf.experiment import QuantizationSpec
+from tests.tflite_export.bundles import drawn_networks
 from tflite_export.bundles.firmware import BUILDS, TOLERANCE
 from tflite_export.inference.runtimes import absence
+from tflite_export.load import load_handoff
 from tflite_export.rebuilding.rebuild import rebuild
 
 ROWS = list(itertools.product(BOARDS, KERNELS))  # as those of BUILDS
@@ -46,6 +53,16 @@ def assert_golden_images_pass(firmware, bundle, *flags):
 def test_every_operator_gives_its_logits(exported, firmware, tmp_path):
     bundle, _ = write_bundle(exported.graph, exported.handoff, tmp_path)
     assert_golden_images_pass(firmware, bundle)
+
+
+@hypothesis.settings(max_examples=10, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+@hypothesis.given(network=drawn_networks.networks(), bits=st.sampled_from((2, 3, 4, 8)))
+def test_drawn_networks_give_their_logits(firmware, network, bits):
+    spec = QuantizationSpec(bits, bits, first_layer_bits=bits, last_layer_bits=bits)
+    handoff = load_handoff(subjects.hand_over(network, spec, NUM_IMAGES))
+    with tempfile.TemporaryDirectory() as folder:
+        bundle, _ = write_bundle(rebuild(handoff, TARGET.input_type, TARGET.clip), handoff, pathlib.Path(folder))
+        assert_golden_images_pass(firmware, bundle)
 
 
 def test_network_gives_its_logits(network, firmware):
