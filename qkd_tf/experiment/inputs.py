@@ -44,7 +44,8 @@ def _require_no_path(name: str, flag: str) -> None:
     files = beside(path, _is_model)
     if SUFFIX.search(name) or nearest(name, (*files, *ZOO)) in files:
         near = nearest(name, files)
-        hint = f"did you mean {path.with_name(near)}?" if near else f"paths are seen from {pathlib.Path.cwd()}"
+        hint = f"give package.module:builder, or a saved model; paths are seen from {pathlib.Path.cwd()}"
+        hint = f"did you mean {files[near]}?" if near else hint
         raise ExperimentError(f"{flag}={name}: there is no such file; {hint}")
 
 
@@ -56,9 +57,10 @@ def require_model(name: str) -> None:
     """Raises ExperimentError where no model is saved."""
     path = pathlib.Path(name)
     if not path.exists():
-        near = nearest(path.name, beside(path, _is_model))
+        files = beside(path, _is_model)
+        near = nearest(path.name, files)
         hint = "give a .keras or .h5 file, or the folder of a SavedModel"
-        raise ExperimentError(f"no model at {name}; {f'did you mean {path.with_name(near)}?' if near else hint}")
+        raise ExperimentError(f"no model at {name}; {f'did you mean {files[near]}?' if near else hint}")
 
 
 def require_weights(path: str) -> None:
@@ -90,8 +92,9 @@ def require_set(spec: DataSpec) -> None:
 def _hint(name: str, path: pathlib.Path) -> str:
     """What a path of a set that is not there may have meant, or where it was looked for."""
     fits = pathlib.Path.is_dir if name.startswith(FOLDERS) else pathlib.Path.is_file
-    if near := nearest(path.name, beside(path, fits)):
-        return f"; did you mean {name.partition(':')[0]}:{path.with_name(near)}?"
+    there = beside(path, fits)
+    if near := nearest(path.name, there):
+        return f"; did you mean {name.partition(':')[0]}:{there[near]}?"
     return "" if path.is_absolute() else f"; paths are seen from {pathlib.Path.cwd()}"
 
 

@@ -12,7 +12,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def beside(path: pathlib.Path, fits: Callable[[pathlib.Path], bool]) -> dict[str, pathlib.Path]:
-    """By name, what fits of the files and folders that lie where `path` would."""
+    """By name, with its ending and without, what fits of the files and folders that lie where `path` would."""
     with contextlib.suppress(OSError):
-        return {entry.name: entry for entry in path.parent.iterdir() if fits(entry)}
+        entries = [entry for entry in path.parent.iterdir() if fits(entry)]
+        return {entry.stem: entry for entry in entries} | {entry.name: entry for entry in entries}
     return {}
