@@ -20,6 +20,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     try:
+        flags.adopt_begun()
         experiment = flags.experiment_from_flags()
         require_networks(experiment)
         require_set(experiment.data)
