@@ -152,6 +152,7 @@ def fit(
         given["source"] = source_of(train_set, test_set, validation_set, spec, label_names)
         options["dataset"] = IN_MEMORY + given["source"].version
     values = flags.flags_of(options)
+    flags.adopt_begun(values)
     experiment = flags.experiment_from_flags(values)
     require(
         not (experiment.continues_in_float and "student" in pretrained),

@@ -23,6 +23,7 @@ from qkd_tf.storage.run_folder import RunFolder
 def main(argv: list[str]) -> None:
     require_flags_only(argv, flags.FLAGS, ("student", "dataset", "run_dir"))
     try:
+        flags.adopt_begun()
         experiment = flags.experiment_from_flags()
         require_networks(experiment)
         require_set(experiment.data)
