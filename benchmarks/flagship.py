@@ -15,6 +15,7 @@ import json
 import pathlib
 import sys
 import tempfile
+from collections.abc import Mapping
 
 from benchmarks import kept_results
 from benchmarks.calibration_alone import lay_out, run
@@ -45,13 +46,20 @@ KINDS = {
 }
 
 
-def measure(run_dir: pathlib.Path) -> dict:
-    """What came of a run that was exported."""
+def measure(run_dir: pathlib.Path, names: Mapping[str, str]) -> dict:
+    """What came of a run that was exported.
+
+    Args:
+      names: what stands for a path of this machine in the flags that are kept.
+    """
+    flags = (run_dir / "flags.txt").read_text()
+    for path, name in names.items():
+        flags = flags.replace(path, name)
     results = json.loads((run_dir / "results.json").read_text())
     verification = json.loads((run_dir / "export" / "verification.json").read_text())
     row = verification["runtimes"][verification["judge"]]
     return {
-        "flags": (run_dir / "flags.txt").read_text().splitlines(),
+        "flags": flags.splitlines(),
         "full_precision_top1": results["full_precision"]["test_top1"],
         "student": results["student"],
         "passed": verification["passed"],
@@ -103,7 +111,8 @@ def main(arguments: list[str]) -> None:
                 if not (run_dir / "export" / "verification.json").exists():
                     run("qkd_tf.train", *NETWORK, *teacher, *options, *bits, *paths, f"--run_dir={run_dir}")
                     run("tflite_export", f"--run_dir={run_dir}", "--runtimes=", may_refuse=True)
-                rows[num_bits, kind] = measure(run_dir)
+                names = {str(folder): "FOLDER", str(given.weights.parent): "MODELS"}
+                rows[num_bits, kind] = measure(run_dir, names)
                 kept_results.keep(RESULTS / f"{run_dir.name}.json", rows[num_bits, kind])
     print("| bits | how | gate | file, top-1, % | beside float | in floating point | logits as predicted, % |", end="")
     print(" right in floating point / in the file alone | p | training, minutes |\n" + "|---" * 10 + "|")

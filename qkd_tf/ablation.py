@@ -6,6 +6,11 @@ is an ordinary run folder in --run_dir, trained and exported by the ordinary com
 small file in --results_dir, and a cell that has one is not run again.
 """
 
+if __name__ == "__main__":
+    from qkd_tf.console import interrupts  # noqa: F401  Ctrl-C from here on is a line
+
+# isort: split
+
 import itertools
 import json
 import pathlib
@@ -14,10 +19,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
-from absl import app
-
 from qkd_tf import flags
 from qkd_tf.console import command_line
+from qkd_tf.console.words import require_flags_only
 from qkd_tf.experiment import Experiment, ExperimentError, bit_widths, require, require_known
 from qkd_tf.storage.durable import write_whole
 from qkd_tf.storage.run_folder import differing_flags, what_matters
@@ -247,8 +251,7 @@ def run(
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    require_flags_only(argv, FLAGS, ("flagfile",))
     try:
         experiment = flags.experiment_from_flags(FLAGS)
         for row in FLAGS.rows:

@@ -74,8 +74,8 @@ def fit(
         `max_flash_bytes`: the widths of kernels are found for that budget. None: "w4a4", or the options `weight_bits`
         and `activation_bits`.
       phases: epochs by phase, in order, such as {"self_studying": 30, "co_studying": 100, "tutoring": 70}; or names of
-        phases, with the option `epochs`, a number for each or one for all; a name may occur more than once. {}:
-        calibration without training. None: self_studying, then with a teacher co_studying and tutoring.
+        phases, with the option `epochs`, a number for each or one for all; a name may occur more than once. {}
+        or "": calibration without training. None: self_studying, then with a teacher co_studying and tutoring.
       teacher: like `student`; co_studying and tutoring need one. A teacher that does not begin with a Rescaling reads
         (pixel - teacher_pixel_mean) / teacher_pixel_std.
       label_names: one name per class. None: those of an image_dataset_from_directory, otherwise numbers.
@@ -102,7 +102,7 @@ def fit(
         f"phases={phases!r}: give epochs by phase, such as {{'self_studying': 30}}, or names of phases",
     )
     if phases is not None:
-        options["phases"] = [phases] if isinstance(phases, str) else list(phases)
+        options["phases"] = list(filter(None, [phases])) if isinstance(phases, str) else list(phases)
     if isinstance(phases, Mapping):
         options["epochs"] = list(phases.values())
     given = {}
@@ -152,6 +152,7 @@ def fit(
         given["source"] = source_of(train_set, test_set, validation_set, spec, label_names)
         options["dataset"] = IN_MEMORY + given["source"].version
     values = flags.flags_of(options)
+    flags.adopt_begun(values)
     experiment = flags.experiment_from_flags(values)
     require(
         not (experiment.continues_in_float and "student" in pretrained),
@@ -161,7 +162,9 @@ def fit(
     for note in flags.notes(values):
         print(note)
     if run_dir is None:
-        print(f"run folder: {folder}; with run_dir={str(folder)!r} the same call resumes where it stopped")
+        given["folder_note"] = (
+            f"run folder: {folder}; with run_dir={str(folder)!r} the same call resumes where it stopped"
+        )
     again = "the same call" if run_dir is not None else f"the same call with run_dir={str(folder)!r}"
     try:
         train(experiment, flags.flag_lines(values), InMemory(**given))

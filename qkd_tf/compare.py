@@ -1,5 +1,10 @@
 """Compares finished runs: python -m qkd_tf.compare RUN RUN ... [--output=FILE.html|FILE.md]."""
 
+if __name__ == "__main__":
+    from qkd_tf.console import interrupts  # noqa: F401  Ctrl-C from here on is a line
+
+# isort: split
+
 import dataclasses
 import pathlib
 import sys

@@ -4,7 +4,11 @@ It needs only the standard library to start, so a missing package is one line an
 the ordinary commands: they calibrate and export a network that has a layer of every bit width.
 """
 
-import argparse
+if __name__ == "__main__":
+    from qkd_tf.console import interrupts  # noqa: F401  Ctrl-C from here on is a line
+
+# isort: split
+
 import dataclasses
 import importlib
 import importlib.metadata
@@ -20,6 +24,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from qkd_tf.console.chatter import quiet, raise_threshold
+from qkd_tf.console.parser import Parser
 from qkd_tf.process import cpu
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -233,7 +238,7 @@ def examine(checks: list[tuple[str, Callable[[], Iterator[Finding]]]]) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m qkd_tf.doctor", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m qkd_tf.doctor", description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", default="", help="Folder in which TFDS has prepared sets; default: that of TFDS.")
     data_dir = parser.parse_args().data_dir
     raise_threshold()

@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import functools
 import os
+import pathlib
 from collections.abc import Mapping
 
 from absl import flags
@@ -12,6 +13,7 @@ from absl import flags
 from qkd_tf import experiment as ex
 from qkd_tf.console.command_line import CommandFlags
 from qkd_tf.contract.pictures import Size
+from qkd_tf.storage.run_folder import FLAGS_FILE
 
 FLAGS = CommandFlags()
 
@@ -193,6 +195,7 @@ FLAGS.show_first(
 
 
 WIDTHS = ("weight_bits", "activation_bits")  # flags that --bits sets
+EARLIER_DEFAULTS = {"teacher_lr_ratio": "1.0"}  # of flags that may be open now, as runs of earlier versions have them
 
 
 def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True) -> ex.Experiment:
@@ -255,9 +258,16 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True)
             ex.QuantizationSpec,
             bits_rule=tuple(values.bits_rule),
             finds_bits=_finds_bits(values),
+            told_by_bits=values["bits"].value is not None,
             **_widths(values),
         ),
-        training=_spec(values, ex.TrainingSpec, phases=phases, class_weights=tuple(values.class_weights)),
+        training=_spec(
+            values,
+            ex.TrainingSpec,
+            phases=phases,
+            class_weights=tuple(values.class_weights),
+            teacher_ratio_is_default=values.teacher_lr_ratio is None,
+        ),
         target=_spec(values, ex.TargetSpec),
     )
 
@@ -377,6 +387,15 @@ def _argument(flag: flags.Flag, value: object) -> object:
     return value.item() if hasattr(value, "item") else value  # a number of NumPy's
 
 
+def adopt_begun(values: flags.FlagValues = FLAGS) -> None:
+    """Gives flags that are open the value that the run in --run_dir began with in a version without open ones."""
+    path = pathlib.Path(values.run_dir or "none", FLAGS_FILE)
+    begun = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    for name, text in EARLIER_DEFAULTS.items():
+        if values[name].value is None and f"--{name}={text}" in begun:
+            values[name].parse(text)
+
+
 def flag_lines(values: flags.FlagValues = FLAGS, changed_only: bool = False) -> list[str]:
     """The package's flags, or those whose value is not the default, as lines of a flag file of the same experiment.
 
@@ -402,9 +421,9 @@ def flag_lines(values: flags.FlagValues = FLAGS, changed_only: bool = False) -> 
 
 
 def _spec(values: flags.FlagValues, kind, **given):
-    """A spec of the flags that its fields are, and of what is `given`."""
+    """A spec of the flags that its fields are, and of what is `given`; a flag that is open has the field's default."""
     told = {field: values[option.name].value for field, option in ex.options(kind)}
-    return kind(**(told | given))
+    return kind(**({field: value for field, value in told.items() if value is not None} | given))
 
 
 def _normalization(values: flags.FlagValues, prefix: str, default: tuple[str, ...] = ()) -> ex.PixelNormalization:

@@ -190,8 +190,6 @@ def checked_plan(
         print(layer_table.text(table))
     files = stored_files(model, plan, target, spec)
     print(layer_table.totals(table, model, target, files[0]))
-    if not every_layer:
-        print("each layer with its bits and bytes: python -m qkd_tf.preflight with the same flags")
     fewest, most = min(file.fewest_bytes for file in files), min(file.file_bytes for file in files)
     if spec.is_open:  # these widths are not yet those of the file
         slower = ", and runs slower" * ("int4_all" in TARGETS[target.target].slower)

@@ -5,6 +5,11 @@ stay as they are. A comment above each flag in the file says why it is there. Th
 has accepted it.
 """
 
+if __name__ == "__main__":
+    from qkd_tf.console import interrupts  # noqa: F401  Ctrl-C from here on is a line
+
+# isort: split
+
 import contextlib
 import copy
 import dataclasses
@@ -14,10 +19,9 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from absl import app
-
 from qkd_tf import flags
 from qkd_tf.console import command_line
+from qkd_tf.console.words import require_flags_only
 from qkd_tf.experiment import ExperimentError, has_test, require, require_networks, require_set
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.storage import durable
@@ -122,8 +126,7 @@ def write(values: command_line.CommandFlags) -> None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    require_flags_only(argv, FLAGS, ("student", "dataset", "output"))
     try:
         write(FLAGS)
     except (ExperimentError, OSError) as error:

@@ -42,11 +42,11 @@ MISTAKES = {
     ("qkd_tf.sensitivity", "--run_dir=OLD", "--try_bits=4,9"): "--try_bits=9 is out of range",
     ("qkd_tf.sensitivity", "--run_dir=OLD", "--output=new.flags"): "--output=new.flags needs a budget",
     ("qkd_tf.sensitivity", "--run_dir=OLD"): "handoff has no manifest.json",
-    ("qkd_tf.data.prepare",): "2",  # of argparse, which has told that NAME is missing
+    ("qkd_tf.data.prepare",): "error: the following arguments are required: name; --help shows what it takes",
     ("qkd_tf.data.prepare", "cifar10", "--manual_dir=gone"): "--manual_dir=gone is not a folder",
     ("qkd_tf.ablation", "--rows=none", "--run_dir=RUN"): "unknown --rows 'none'",
     ("qkd_tf.compare", "gone"): "gone",
-    ("qkd_tf.doctor", "--no_such_flag"): "2",
+    ("qkd_tf.doctor", "--no_such_flag"): "error: unrecognized arguments: --no_such_flag",
     # Nothing is wrong: now TensorFlow is needed.
     ("qkd_tf.train", "--run_dir=RUN", "--dataset=digits"): "tensorflow",
     ("qkd_tf.data.prepare", "cifar10"): "tensorflow",

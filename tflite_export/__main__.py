@@ -1,13 +1,17 @@
 """Exports and verifies a trained student: python -m tflite_export --run_dir=runs/NAME."""
 
+if __name__ == "__main__":
+    from qkd_tf.console import interrupts  # noqa: F401  Ctrl-C from here on is a line
+
+# isort: split
+
 import dataclasses
 import pathlib
 import sys
 
-from absl import app
-
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.console.words import require_flags_only
 from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import INPUT_TYPES, TARGETS, WEIGHT_STORAGES
 from tflite_export.bundles.vela import ACCELERATORS, Vela
@@ -64,8 +68,7 @@ FLAGS.DEFINE_string("vela_memory_mode", None, "Vela's memory mode. Default: Vela
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    require_flags_only(argv, FLAGS, ("run_dir",))
     try:
         if not FLAGS.run_dir:
             raise ExportError("--run_dir is missing; give the folder of a finished run, such as runs/demo")

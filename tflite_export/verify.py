@@ -1,13 +1,17 @@
 """Checks whether a .tflite is what a run trained: python -m tflite_export.verify --tflite=F --handoff=DIR."""
 
+if __name__ == "__main__":
+    from qkd_tf.console import interrupts  # noqa: F401  Ctrl-C from here on is a line
+
+# isort: split
+
 import json
 import pathlib
 import sys
 
-from absl import app
-
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.console.words import require_flags_only
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.storage import durable
 from tflite_export.export_error import ExportError
@@ -30,8 +34,7 @@ FLAGS.DEFINE_list("runtimes", list(RUNTIMES), RUNTIMES_HELP)
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    require_flags_only(argv, FLAGS, ("tflite", "handoff"))
     try:
         for name in ("tflite", "handoff"):
             if not FLAGS[name].value:

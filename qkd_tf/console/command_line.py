@@ -5,6 +5,7 @@ A module of a command has `FLAGS = CommandFlags()` and defines flags by `FLAGS.D
 """
 
 import copy
+import difflib
 import functools
 import os
 import shutil
@@ -16,6 +17,7 @@ from absl import app, flags
 
 from qkd_tf.console import help_page
 
+NUM_NEAR = 3  # flags that are named where one is misspelt
 flags.disclaim_key_flags()  # flags are those of the module that defines them here
 
 
@@ -117,6 +119,9 @@ def _mistake(error: Exception) -> str:
     if isinstance(error, flags.CantOpenFlagFileError):  # whose own text is that of the system's error
         cause = error.__context__
         return f"--flagfile={cause.filename} cannot be read: {cause.strerror}; paths are seen from {os.getcwd()}"
+    if isinstance(error, flags.UnrecognizedFlagError):  # whose own text may list many
+        near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=NUM_NEAR)
+        return f"Unknown command line flag '{error.flagname}'" + (f". Did you mean: {', '.join(near)}?" if near else "")
     if isinstance(error, UnicodeDecodeError):
         return "a flag file is not text in UTF-8, one flag a line"
     return " ".join(str(error).split())

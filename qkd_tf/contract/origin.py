@@ -1,5 +1,6 @@
 """What the name of a network tells of its first weights, and what these mean for the test."""
 
+SAVED = (".keras", ".h5")  # endings of a saved model
 IN_MEMORY = "in_memory:"  # beginning of the name of what Python hands over
 # Of a network in memory: its weights are those of an earlier training, or are yet to learn.
 TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY = f"{IN_MEMORY}trained:", f"{IN_MEMORY}untrained:"
@@ -7,7 +8,7 @@ TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY = f"{IN_MEMORY}trained:", f"{IN_MEMORY}un
 
 def is_saved(name: str) -> bool:
     """Whether a network is a saved model."""
-    return name.endswith((".keras", ".h5")) or ("/" in name and ":" not in name)
+    return name.endswith(SAVED) or ("/" in name and ":" not in name)
 
 
 def has_weights(name: str, weights: str) -> bool:

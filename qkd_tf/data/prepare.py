@@ -3,15 +3,20 @@
 TFDS's own command, `tfds build`, needs Apache Beam also for sets that do not.
 """
 
-import argparse
+if __name__ == "__main__":
+    from qkd_tf.console import interrupts  # noqa: F401  Ctrl-C from here on is a line
+
+# isort: split
+
 import pathlib
 import sys
 
+from qkd_tf.console.parser import Parser
 from qkd_tf.experiment import ExperimentError
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m qkd_tf.data.prepare", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m qkd_tf.data.prepare", description=__doc__.splitlines()[0])
     parser.add_argument("name", help="TFDS image-classification set, such as cifar10 or imagenet2012")
     parser.add_argument("--data_dir", default="", help="folder to write it to; default: that of TFDS")
     parser.add_argument(

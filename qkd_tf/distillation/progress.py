@@ -10,6 +10,28 @@ from tqdm import tqdm
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.process.stop_signals import StopSignals
 
+SETTLED = 3  # steps behind the first one, before which the time left is not told
+TICK = 1e-9  # seconds
+
+
+class _Bar(tqdm):
+    """A bar whose rate is that of the steps behind the first one, which also builds and compiles the graph."""
+
+    _first: tuple[float, int] | None = None  # seconds and steps where the first one ended
+
+    def steps_done(self, number: int) -> None:
+        """Shows that so many steps of the phase are done."""
+        self._first = self._first or (self._time(), number)
+        self.update(number - self.n)
+
+    @property
+    def format_dict(self) -> dict:
+        told = super().format_dict
+        seconds, steps = self._first or (0.0, self.n)
+        if self.n - steps < SETTLED:
+            return told | {"initial": self.n, "rate": None}  # which shows neither a rate nor a time left
+        return told | {"rate": (self.n - steps) / max(self._time() - seconds, TICK)}
+
 
 class PhaseProgress(tf_keras.callbacks.Callback):
     """One line a phase, which its epochs share: time left, running losses and top-1, and those of the last validation.
@@ -25,12 +47,11 @@ class PhaseProgress(tf_keras.callbacks.Callback):
         super().__init__()
         self._phase, self._epochs, self._steps = phase, epochs, steps
         self._before, self._running, self._validation = done, "", ""
-        self._bar = tqdm(
+        self._bar = _Bar(
             desc=phase,
             total=epochs * steps,
             initial=done,
             unit="batch",
-            smoothing=0,  # the time left has validations in it
             mininterval=0.1 if sys.stderr.isatty() else 10,
             bar_format="{desc} {percentage:3.0f}% [{elapsed}<{remaining}, {rate_fmt}]{postfix}",
         )
@@ -44,7 +65,7 @@ class PhaseProgress(tf_keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self._running = ", ".join(_figures(logs))
         self._show()
-        self._bar.update(self._before + batch + 1 - self._bar.n)
+        self._bar.steps_done(self._before + batch + 1)
 
     def validated(self, top1: Mapping[str, float]) -> None:
         """What came of a validation: top-1 in percent by network."""

@@ -151,6 +151,8 @@ class Trainer:
 
     def _run_phases(self) -> list[dict]:
         checkpoint, progress = self._checkpoints.newest() or (None, START)
+        if checkpoint:
+            print(self._resumption(progress))
         if checkpoint and not _within_phase(progress):
             self._turn_to(self._networks.student_in(self._spec.phases[progress["phase"] - 1]))
             self._restore(checkpoint)
@@ -165,6 +167,14 @@ class Trainer:
             progress = {**START, "phase": index + 1, "results": progress["results"] + [result]}
             self._save(progress)
         return progress["results"]
+
+    def _resumption(self, progress: dict) -> str:
+        """Where training goes on from a checkpoint, for a person."""
+        index, labels = progress["phase"], self._spec.phase_labels
+        if index == len(labels):
+            return f"resumes after {labels[-1]}: all phases are trained"
+        step = f", after step {progress['step']} of {self._splits.steps_per_epoch}" if progress["step"] else ""
+        return f"resumes {labels[index]} at epoch {progress['epoch'] + 1} of {self._spec.phases[index].epochs}{step}"
 
     def _run_phase(self, index: int, progress: dict, checkpoint: pathlib.Path | None) -> dict:
         phase_spec, label = self._spec.phases[index], self._spec.phase_labels[index]

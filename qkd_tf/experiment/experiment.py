@@ -11,7 +11,7 @@ from qkd_tf.experiment.network import NetworkSpec, PixelNormalization
 from qkd_tf.experiment.option import as_flag
 from qkd_tf.experiment.quantization import UNEVEN_CHANNELS, QuantizationSpec
 from qkd_tf.experiment.target import TargetSpec
-from qkd_tf.experiment.training import FEW_PICTURES, TEACHER_PHASES, TrainingSpec
+from qkd_tf.experiment.training import FEW_PICTURES, RATIO_OF_FEW, TEACHER_PHASES, TrainingSpec
 
 LEARNING_RATE = 0.01  # QKD
 RATE_OF_FEW = 0.001  # MobileNetV2 at 4 bits lost by higher ones on few pictures (benchmarks/README.md)
@@ -140,15 +140,18 @@ class Experiment:
 
     def on_images(self, num_train: int) -> "Experiment":
         """The same experiment, with learning rates that were not given chosen for `num_train` training images."""
-        if not self._has_few(num_train):
-            return self
-        phases = tuple(
-            dataclasses.replace(phase, learning_rate=RATE_OF_FEW)
-            if phase.rate_is_default and phase.name != "full_precision"  # which trains what is not pretrained
-            else phase
-            for phase in self.training.phases
-        )
-        return dataclasses.replace(self, training=dataclasses.replace(self.training, phases=phases))
+        training = self.training
+        phases, ratio = training.phases, training.teacher_lr_ratio
+        if self._has_few("student", num_train):
+            phases = tuple(
+                dataclasses.replace(phase, learning_rate=RATE_OF_FEW)
+                if phase.rate_is_default and phase.name != "full_precision"  # which trains what is not pretrained
+                else phase
+                for phase in phases
+            )
+        if self._has_few("teacher", num_train) and training.teacher_ratio_is_default:
+            ratio = RATIO_OF_FEW
+        return dataclasses.replace(self, training=dataclasses.replace(training, phases=phases, teacher_lr_ratio=ratio))
 
     def notes_on(self, num_train: int) -> list[str]:
         """Notes on what is rarely intended with so many training images, one per line."""
@@ -158,6 +161,7 @@ class Experiment:
             *self._notes_on_test(),
             *self._notes_on_steps(num_train),
             *self._notes_on_rates(num_train),
+            *self._notes_on_teacher(num_train),
         ]
 
     def _notes_on_test(self) -> list[str]:
@@ -176,7 +180,7 @@ class Experiment:
 
     def _notes_on_rates(self, num_train: int) -> list[str]:
         """Of a student with pretrained weights that trains on few images."""
-        if not self.training.phases or not self._has_few(num_train):
+        if not self.training.phases or not self._has_few("student", num_train):
             return []
         about = f"note: {num_train:,} training images are few for a student with pretrained weights: "
         settled = [phase for phase in self.training.phases if phase.rate_is_default]
@@ -187,8 +191,21 @@ class Experiment:
             return []
         return [f"{about}if accuracy falls in training, lower --learning_rates={fastest:g} to {RATE_OF_FEW:g}"]
 
-    def _has_few(self, num_train: int) -> bool:
-        return "student" in self.pretrained and num_train < FEW_PICTURES
+    def _notes_on_teacher(self, num_train: int) -> list[str]:
+        """Of a teacher with pretrained weights that trains on few images."""
+        training = self.training
+        if "co_studying" not in training.phase_names or not self._has_few("teacher", num_train):
+            return []
+        if not training.teacher_ratio_is_default:
+            return []
+        return [
+            f"note: {num_train:,} training images are few for a teacher with pretrained weights: in co_studying its "
+            f"learning rate is {RATIO_OF_FEW:g} times the student's unless --teacher_lr_ratio is given"
+        ]
+
+    def _has_few(self, role: str, num_train: int) -> bool:
+        """Whether images are few for the pretrained weights of "student" or "teacher"."""
+        return role in self.pretrained and num_train < FEW_PICTURES
 
     @property
     def equalized_spread(self) -> float | None:

@@ -8,6 +8,7 @@ import traceback
 from typing import Any
 
 from qkd_tf.experiment.checks import ExperimentError
+from qkd_tf.experiment.nearest import nearest
 
 INSTALLED = {"site-packages", "dist-packages"}  # folders of packages
 WIDTH = 300  # characters of an exception's message: Keras' own may be pages
@@ -20,6 +21,7 @@ def imported(name: str) -> Any:
       ExperimentError: no such module, or nothing of that name in it, or the module's own code fails.
     """
     module_name, _, function = name.partition(":")
+    found: Any = None
     try:
         found = importlib.import_module(module_name)
         for part in function.split("."):
@@ -28,10 +30,19 @@ def imported(name: str) -> Any:
         remedy = "give package.module:function; Python looks in the folder where it was started, and in its packages"
         if place(error):
             remedy = f"mend that; python -c 'import {module_name}' shows the whole traceback"
+        elif near := _nearest(name, found, error):
+            remedy = f"did you mean {near}?"
         elif module_name.endswith(".py"):
             remedy = f"give {module_name.removesuffix('.py').replace('/', '.')}:{function}"
         raise ExperimentError(f"{name} cannot be imported: {failure(error)}; {remedy}") from error
     return found
+
+
+def _nearest(name: str, found: Any, error: BaseException) -> str:
+    """The name with the attribute of `found` that is most like the one that it lacks; "" where none is."""
+    missing = error.name if isinstance(error, AttributeError) and found is not None else None
+    near = nearest(missing, dir(found)) if missing and name.endswith(missing) else ""
+    return near and name.removesuffix(missing or "") + near
 
 
 def failure(error: BaseException) -> str:

@@ -1,14 +1,18 @@
 """Checks that the networks, files and folders that an experiment names exist. No file is read."""
 
 import pathlib
+import re
 
-from qkd_tf.experiment.checks import require, require_known
+from qkd_tf.contract.origin import SAVED
+from qkd_tf.experiment.checks import ExperimentError, require, require_known
 from qkd_tf.experiment.class_folders import PREFIX, require_classes
 from qkd_tf.experiment.data import DataSpec
 from qkd_tf.experiment.experiment import Experiment
+from qkd_tf.experiment.nearest import beside, nearest
 from qkd_tf.experiment.network import NetworkSpec
 from qkd_tf.experiment.zoo import ZOO
 
+SUFFIX = re.compile(r"\.[A-Za-z]\w*$")  # of a file; names of the zoo end in numbers, such as 0.25
 FOLDERS, FILES = ("folder:", "npy:"), ("npz:",)  # beginnings of --dataset behind which there is a path
 
 
@@ -28,14 +32,36 @@ def require_network(network: NetworkSpec, flag: str) -> None:
     if not network.is_own:
         is_folder = pathlib.Path(network.name, "saved_model.pb").is_file()
         require(not is_folder, f"{flag}={network.name} is a folder; write a SavedModel as {flag}=./{network.name}")
+        _require_no_path(network.name, flag)
         require_known(network.name, ZOO, flag)
+
+
+def _require_no_path(name: str, flag: str) -> None:
+    """Raises ExperimentError for what is no name of the zoo, but looks like a file, or like the name of one."""
+    if name in ZOO:
+        return
+    path = pathlib.Path(name)
+    require(not path.is_file(), f"{flag}={name} ends in neither .keras nor .h5; give a model that Keras saved")
+    files = beside(path, _is_model)
+    if SUFFIX.search(name) or nearest(name, (*files, *ZOO)) in files:
+        near = nearest(name, files)
+        hint = f"give package.module:builder, or a saved model; paths are seen from {pathlib.Path.cwd()}"
+        hint = f"did you mean {files[near]}?" if near else hint
+        raise ExperimentError(f"{flag}={name}: there is no such file; {hint}")
+
+
+def _is_model(path: pathlib.Path) -> bool:
+    return path.name.endswith(SAVED)
 
 
 def require_model(name: str) -> None:
     """Raises ExperimentError where no model is saved."""
-    require(
-        pathlib.Path(name).exists(), f"no model at {name}; give a .keras or .h5 file, or the folder of a SavedModel"
-    )
+    path = pathlib.Path(name)
+    if not path.exists():
+        files = beside(path, _is_model)
+        near = nearest(path.name, files)
+        hint = "give a .keras or .h5 file, or the folder of a SavedModel"
+        raise ExperimentError(f"no model at {name}; {f'did you mean {files[near]}?' if near else hint}")
 
 
 def require_weights(path: str) -> None:
@@ -56,10 +82,21 @@ def require_set(spec: DataSpec) -> None:
         not spec.data_dir or not spec.name.startswith((*FOLDERS, *FILES)),
         f"--data_dir={spec.data_dir} is only for TFDS data sets; leave it out, --dataset={spec.name} has its own path",
     )
-    require(not spec.name.startswith(FOLDERS) or path.is_dir(), f"--dataset={spec.name}: {path} is not a folder")
-    require(not spec.name.startswith(FILES) or path.is_file(), f"--dataset={spec.name}: {path} is not a file")
+    is_folder = spec.name.startswith(FOLDERS)
+    require(not is_folder or path.is_dir(), f"--dataset={spec.name}: {path} is not a folder{_hint(spec.name, path)}")
+    is_file = spec.name.startswith(FILES)
+    require(not is_file or path.is_file(), f"--dataset={spec.name}: {path} is not a file{_hint(spec.name, path)}")
     if spec.name.startswith(PREFIX):
         require_classes(spec, path)
+
+
+def _hint(name: str, path: pathlib.Path) -> str:
+    """What a path of a set that is not there may have meant, or where it was looked for."""
+    fits = pathlib.Path.is_dir if name.startswith(FOLDERS) else pathlib.Path.is_file
+    there = beside(path, fits)
+    if near := nearest(path.name, there):
+        return f"; did you mean {name.partition(':')[0]}:{there[near]}?"
+    return "" if path.is_absolute() else f"; paths are seen from {pathlib.Path.cwd()}"
 
 
 def set_path(name: str) -> pathlib.Path:

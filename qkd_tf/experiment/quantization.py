@@ -56,6 +56,7 @@ class QuantizationSpec:
 
     Attributes:
       finds_bits: --bits=auto: bit widths of kernels are found before training; those given here are the largest.
+      told_by_bits: whether the user gave the widths by --bits.
       found_bits: the widths that were found, in the order of the network's kernels (names of layers may differ in
         another process). A user's rules override them.
     """
@@ -107,6 +108,7 @@ class QuantizationSpec:
     )
     calibration_batches: int = option(8, "Training batches that choose the first activation intervals.")
     finds_bits: bool = False
+    told_by_bits: bool = dataclasses.field(default=False, compare=False)
     found_bits: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -134,6 +136,13 @@ class QuantizationSpec:
     def at(self, bits: tuple[int, int]) -> "QuantizationSpec":
         """The same with other bit widths; the first and last layer, residual tensors and rules keep theirs."""
         return dataclasses.replace(self, weight_bits=bits[0], activation_bits=bits[1])
+
+    def flag_of(self, bits: tuple[int, int]) -> str:
+        """What gives other widths of weights and activations, by the flag that the user gave them by, if any."""
+        if self.told_by_bits:
+            return f"--bits={bits[0]}" if bits[0] == bits[1] else "--bits=w{}a{}".format(*bits)
+        told = zip(("weight_bits", "activation_bits"), bits, self.bits, strict=True)
+        return " ".join(f"--{name}={other}" for name, other, own in told if other != own)
 
     @property
     def rules(self) -> list[BitsRule]:

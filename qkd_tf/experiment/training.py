@@ -5,7 +5,7 @@ import math
 
 from qkd_tf.experiment.checks import require, require_bits, require_count, require_factor, require_known
 from qkd_tf.experiment.class_weights import require_weights
-from qkd_tf.experiment.option import option
+from qkd_tf.experiment.option import as_flag, option
 
 # Phase -> its epochs where none are given: QKD's of CIFAR, and before them He et al.'s of ResNets in full precision.
 EPOCHS = {"full_precision": 160, "self_studying": 30, "co_studying": 100, "tutoring": 70}
@@ -20,6 +20,7 @@ BATCH_NORM_STATISTICS = ("auto", "batches", "shift")
 # Below it, pictures are few: their own BatchNorm statistics are far from full precision's. With more of them, a student
 # trains far from its start: on CIFAR-10's 49,000 ResNet-8 lost 4 points by statistics shifted from those of its start.
 FEW_PICTURES = 10_000
+RATIO_OF_FEW = 0.1  # of the teacher's rate to the student's on few pictures, which a full rate makes it forget
 
 
 def default_phases(has_teacher: bool) -> list[str]:
@@ -91,9 +92,15 @@ class TrainingSpec:
     interval_max_change: float = option(
         0.02, "Largest change of an interval in one step, as a share of it, in [0, 1); 0: no limit (QKD)."
     )
-    teacher_lr_ratio: float = option(
-        1.0, "Learning rate of the teacher in co_studying, as a multiple of the phase's (QKD: 1)."
+    teacher_lr_ratio: float = dataclasses.field(
+        default=1.0,
+        metadata=as_flag(
+            None,
+            "Learning rate of the teacher in co_studying, as a multiple of the phase's; default: 1 (QKD), or "
+            f"{RATIO_OF_FEW:g} for a teacher with pretrained weights on fewer than {FEW_PICTURES:,} training images.",
+        ),
     )
+    teacher_ratio_is_default: bool = False  # none was given, so that it may depend on the number of images
     allow_weak_teacher: bool = option(
         False,
         "Accept a teacher that is near chance or far below the student on validation images; default: stop.",

@@ -23,7 +23,7 @@ FORMAT = 1
 NUM_IMAGES = 32
 # Images that are compared at a time, and what their activations may have, which are held as they are and quantized.
 BATCH = 4
-HELD_BYTES = 512 << 20
+HELD_BYTES = 128 << 20
 
 
 class TensorError:

@@ -220,6 +220,8 @@ def _write_predictions(
         desc="predicting the file's integers on every runtime",
         total=predicted,
         unit="image",
+        unit_scale=look.num_images / max(1, predicted),  # an image is one, in however many arithmetics
+        bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_fmt}]",
         mininterval=1,
         disable=not predicted,
     ) as bar:

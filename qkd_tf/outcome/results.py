@@ -57,5 +57,5 @@ def write(
 
 
 def _told(fields: list[tuple[str, object]]) -> dict[str, object]:
-    """Fields of a spec; a phase that names no widths has those of `quantization`, which stand there."""
-    return {name: value for name, value in fields if name != "bits" or value is not None}
+    """Fields of a spec that decide what comes out; a phase that names no widths has those of `quantization`."""
+    return {name: value for name, value in fields if name != "told_by_bits" and (name != "bits" or value is not None)}

@@ -4,12 +4,16 @@ The defaults of --dataset and --student are those of the benchmark: for your own
 python -m qkd_tf.new write a flag file.
 """
 
-import sys
+if __name__ == "__main__":
+    from qkd_tf.console import interrupts  # noqa: F401  Ctrl-C from here on is a line
 
-from absl import app
+# isort: split
+
+import sys
 
 from qkd_tf import flags
 from qkd_tf.console import command_line
+from qkd_tf.console.words import require_flags_only
 from qkd_tf.experiment import ExperimentError, require_networks, require_set
 
 FLAGS = flags.FLAGS.extended()  # those of the training, and its own
@@ -21,8 +25,7 @@ FLAGS.DEFINE_integer(
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    require_flags_only(argv, FLAGS, ("student", "dataset"))
     try:
         experiment = flags.experiment_from_flags(FLAGS, trains=False)
         require_networks(experiment)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from qkd_tf import data
-from qkd_tf.contract.chance import chance
 from qkd_tf.data import folder
 from qkd_tf.experiment import DataSpec, has_test, image_size_of, require
 from qkd_tf.models import zoo
@@ -18,7 +17,6 @@ from qkd_tf.proposal.survey import Survey, told
 TEST_FRACTION = 0.2
 LARGEST_SIDE = 224  # pixels, of a network that reads pictures of any size
 LARGEST_OF_TARGET = {"microcontroller": 96}  # whose memory holds no more (MLPerf Tiny's visual wake words: 96)
-CHANCE = 0.01  # that whole pictures only seem better than cropped ones, below which they are chosen
 STEP_OF_SIDES = 32  # networks halve a picture five times
 # Names of classes that may be others in a mirror: a digit or letter, left and right.
 ONE_SIDED = re.compile(r"\w|(.*[\W_])?(left|right)([\W_].*)?", re.IGNORECASE)
@@ -70,6 +68,9 @@ def choose_pictures(draft: Draft, survey: Survey, shapes: Mapping[str, Shape]) -
 def choose_resize(draft: Draft, look: NetworkLook, source: data.Source) -> list[str]:
     """Cropped or squashed pictures, where they are resized: those on which a trained student is right more often.
 
+    A few pictures more are no proof. But many models were trained on whole pictures, Keras' default, and nothing else
+    tells which.
+
     Args:
       look: at the student.
 
@@ -84,16 +85,16 @@ def choose_resize(draft: Draft, look: NetworkLook, source: data.Source) -> list[
         cropped, whole = (_right(look, source, dataclasses.replace(spec, resize=way)) for way in ("crop", "squash"))
         answers = f"{look.name} classifies {100 * whole.mean():.1f} % of whole training pictures correctly, "
         answers += f"{100 * cropped.mean():.1f} % of cropped ones"
-        if chance(int(np.sum(whole & ~cropped)), int(np.sum(cropped & ~whole))) < CHANCE:
+        if np.sum(whole) > np.sum(cropped):
             draft.choose("resize", "squash", f"{answers}.")
-            return [f"note: {answers}; --resize=squash is chosen, which takes them whole"]
+            return [f"note: {answers}; the flags take them whole, and --resize=crop takes their middle instead"]
     draft.offer(
         "resize",
         "squash",
         "Pictures are resized to cover 8/7 of that size, and the middle is cropped; uncomment this for whole pictures, "
         f"as in Keras' image_dataset_from_directory.{answers and f' {answers}.'}",
     )
-    return [f"note: {answers}; they are cropped, and --resize=squash takes them whole"] if answers else []
+    return [f"note: {answers}; the flags take their middle, and --resize=squash takes them whole"] if answers else []
 
 
 def _right(look: NetworkLook, source: data.Source, spec: DataSpec) -> np.ndarray:

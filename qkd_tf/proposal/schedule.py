@@ -67,12 +67,16 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
 
 
 def _choose_rates(draft: Draft, num_train: int) -> None:
-    """Those of a student with weights on few examples, which would be chosen in training, too: the file tells them."""
-    settled = draft.experiment.on_images(num_train).training.phases
-    if settled != draft.experiment.training.phases:
-        rates = [f"{phase.learning_rate:g}" for phase in settled]
-        why = f"{num_train:,} training examples are few for a trained student: higher rates can cost it accuracy."
+    """Those of networks with weights on few examples, which would be chosen in training, too: the file tells them."""
+    asked, settled = draft.experiment.training, draft.experiment.on_images(num_train).training
+    few = f"{num_train:,} training examples are few for a trained"
+    if settled.phases != asked.phases:
+        rates = [f"{phase.learning_rate:g}" for phase in settled.phases]
+        why = f"{few} student: higher rates can cost it accuracy."
         draft.choose("learning_rates", rates if len(set(rates)) > 1 else rates[:1], why)
+    if settled.teacher_lr_ratio != asked.teacher_lr_ratio and "co_studying" in asked.phase_names:
+        why = f"{few} teacher: at the student's full rate it can forget what it teaches."
+        draft.choose("teacher_lr_ratio", settled.teacher_lr_ratio, why)
 
 
 def _choose_first_training(draft: Draft, student: NetworkLook) -> list[str]:

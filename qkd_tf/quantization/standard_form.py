@@ -89,11 +89,11 @@ def standard_form(
     notes = list(reading.notes)
     shaped = _Shaped(reading.model, input_shape, own, inside)
     if shaped.adapts:
-        borders = " (padding now means that mean, so borders differ a little)" if shaped.has_borders else ""
-        where = "the first kernel is adapted" if shaped.takes_up else "then scaled per channel"
         mine = Affine.of(own, input_shape[-1])
-        what = "signals are read as" if reads_signals else "pixels are normalised by"
-        notes.append(f"{model.name}: {what} {mine}, {where}{borders}")
+        told = f"signals are read as {mine}" if reads_signals else _instead(mine, inside)
+        where = "the first kernel is adapted" if shaped.takes_up else "then scaled per channel"
+        borders = "; only borders differ a little, because padding is that mean" if shaped.has_borders else ""
+        notes.append(f"{model.name}: {told}, {where}{borders}")
     return StandardForm(
         shaped.model,
         notes,
@@ -102,6 +102,13 @@ def standard_form(
         lambda: _Shaped(reading.model, input_shape, own, inside, exact_borders=True).model,
         shaped.has_borders,
     )
+
+
+def _instead(mine: Affine, given: Affine) -> str:
+    """By what pixels are normalised in the place of what a model does, or was trained with, and why."""
+    fits = given.is_as(Affine.of(given.nearest(), len(given.scale)))
+    why = "" if fits else " (an 8-bit input has one scale, and a whole number as its mean)"
+    return f"pixels are normalised by {mine} in the place of {given}{why}"
 
 
 class _Shaped(Copier):

@@ -7,15 +7,19 @@ that was calibrated without training (--phases=) is a good start. With a budget,
 --output=NAME.flags writes the flag file that trains with these rules.
 """
 
+if __name__ == "__main__":
+    from qkd_tf.console import interrupts  # noqa: F401  Ctrl-C from here on is a line
+
+# isort: split
+
 import copy
 import pathlib
 import sys
 from collections.abc import Iterable
 
-from absl import app
-
 from qkd_tf import flags
 from qkd_tf.console import command_line
+from qkd_tf.console.words import require_flags_only
 from qkd_tf.experiment import Experiment, ExperimentError, require, require_bits, require_set
 from qkd_tf.storage import durable
 from qkd_tf.storage.flag_file import run_of
@@ -90,8 +94,7 @@ def new_run(experiment: Experiment) -> pathlib.Path | None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    require_flags_only(argv, FLAGS, ("run_dir", "output"))
     try:
         flags_of_run()
         widths = tried_widths()

@@ -83,6 +83,8 @@ def _check_arrays(path: pathlib.Path) -> int:
     if path.is_dir():
         return 0
     if not _is_zip(path):
+        if not (h5py.is_hdf5(path) or zipfile.is_zipfile(path)):
+            raise ValueError("it is neither a .keras archive nor HDF5; give a file that model.save wrote")
         return check_hdf5(path)
     check_zip(path)
     with zipfile.ZipFile(path) as archive:

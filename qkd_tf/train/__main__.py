@@ -4,12 +4,16 @@ The defaults of --dataset and --student are those of the benchmark: for your own
 python -m qkd_tf.new write a flag file.
 """
 
-import sys
+if __name__ == "__main__":
+    from qkd_tf.console import interrupts  # noqa: F401  Ctrl-C from here on is a line
 
-from absl import app
+# isort: split
+
+import sys
 
 from qkd_tf import flags
 from qkd_tf.console import command_line
+from qkd_tf.console.words import require_flags_only
 from qkd_tf.experiment import ExperimentError, require_networks, require_set
 from qkd_tf.process.stop_signals import Stopped
 from qkd_tf.storage.folder_lock import FolderInUseError
@@ -17,9 +21,9 @@ from qkd_tf.storage.run_folder import RunFolder
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    require_flags_only(argv, flags.FLAGS, ("student", "dataset", "run_dir"))
     try:
+        flags.adopt_begun()
         experiment = flags.experiment_from_flags()
         require_networks(experiment)
         require_set(experiment.data)
@@ -40,7 +44,8 @@ def main(argv: list[str]) -> None:
     except Stopped as stopped:
         print(f"stopped by {stopped}; the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(stopped.exit_code)
-    print(f"training finished; next: python -m tflite_export --run_dir={experiment.run_dir}")
+    done = "training" if experiment.training.phases else "calibration"
+    print(f"{done} finished; next: python -m tflite_export --run_dir={experiment.run_dir}")
 
 
 if __name__ == "__main__":

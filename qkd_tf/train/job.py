@@ -26,6 +26,7 @@ from qkd_tf.models import identity
 from qkd_tf.outcome import diagnosis, handoff, results, start
 from qkd_tf.process import borrowed_process
 from qkd_tf.process.stop_signals import StopSignals
+from qkd_tf.quantization import bytes_by_bits
 from qkd_tf.quantization.batch_norm import BatchNormShift
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import equalize_channels
@@ -40,13 +41,18 @@ from qkd_tf.storage.run_folder import RunFolder
 
 @dataclasses.dataclass(frozen=True)
 class InMemory:
-    """What Python hands over as it is; what is None is found by the name that the experiment has for it."""
+    """What Python hands over as it is; what is None is found by the name that the experiment has for it.
+
+    Attributes:
+      folder_note: where the run is, printed once its networks and images are accepted.
+    """
 
     source: data.Source | None = None
     augment: data.Function | None = None
     after_epoch: Listener | None = None
     student: tf_keras.Model | None = None
     teacher: tf_keras.Model | None = None
+    folder_note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +203,8 @@ def _begin(
         look.at("teacher", prepared.teacher, experiment.teacher.starts_by_chance)
     if experiment.teacher_begins and not experiment.training.allow_weak_teacher:
         look.require_strong_teacher()
+    if given.folder_note and not is_told:
+        print(given.folder_note)
     return experiment, prepared, look
 
 
@@ -234,8 +242,9 @@ def _prepare(
 ) -> Prepared:
     """Networks, checked and proven, and images; what is to be known of them is printed, unless it was."""
     shape, num_classes = source.image_shape, len(source.label_names)
-    in_memory = not (given.student is None and given.source is None)  # which no pre-flight can show
-    network, plan = networks.checked_student(experiment, shape, num_classes, given.student, every_layer=in_memory)
+    network, plan = networks.checked_student(experiment, shape, num_classes, given.student)
+    if given.student is None and given.source is None:
+        print("each layer with its bits and bytes: python -m qkd_tf.preflight with the same flags")
     found = {"student": network}
     with devices.scope():
         implementation = quantizer_implementation(experiment.training)
@@ -260,6 +269,7 @@ def _prepare(
     at_bits = {bits: student.with_models(devices.replicated) for bits, student in at_bits.items()}
     student, teacher = at_bits[own], teacher and devices.replicated(teacher)
     notes = [note for network in found.values() for note in network.notes]
+    notes += bytes_by_bits.notes(network.model, plan, experiment.target, experiment.quantization)
     notes += experiment.notes_on(splits.num_train)
     notes += step_memory.notes(network.model, teacher, experiment.training, experiment.data.batch_size)
     notes = [*experiment.notes, *splits.notes, *notes]

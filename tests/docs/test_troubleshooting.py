@@ -21,7 +21,6 @@ ERRORS = {
     "UnreadableError": 0,
     "FolderInUseError": 0,
     "OSError": 0,
-    "UsageError": 0,
     "exit": 0,
     "require": 1,
 }

@@ -185,6 +185,7 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
     [
         ({"bits": 4.5}, "bits=4.5 is not understood; write w4a8, or 4 for weights and activations alike"),
         ({"phases": [1]}, "phases=.*: give epochs by phase"),
+        ({"phases": "", "bits": "auto"}, "bits=auto needs a budget"),  # as {}: nothing of phases is wrong
         ({"phases": 5}, "phases=5: give epochs by phase"),
         ({"epochs": 5}, "epochs is set by the argument phases; leave the option out"),
         ({"augment": 5}, "augment is of type int; give a function of .images, seed."),
@@ -272,12 +273,16 @@ def test_training_habits_of_the_user_and_a_callback_that_ends_it(tmp_path, monke
         if len(heard) == 1:
             raise RuntimeError("the tracking server is away")
 
+    with pytest.raises(ExperimentError, match="turns uint8"):
+        fit(None, **habits | {"augment": lambda images, seed: images[:1]})
+    assert "run folder: " not in capsys.readouterr().out  # which would not be there
     with pytest.raises(RuntimeError, match="the tracking server is away"):
         fit(None, callbacks=chatty, **habits)
     (folder,) = (tmp_path / "runs").iterdir()
     told = capsys.readouterr().out
     assert re.fullmatch(r"sequential_w4a4_\d{8}-\d{6}", folder.name) and f"run folder: runs/{folder.name};" in told
     assert "note: the run trains self_studying, the default of phases without a teacher" in told
+    assert told.count(" multiply-adds. Weights: ") == 1 and "  kind  " not in told
     went_on = fit(folder, callbacks=[chatty], **habits)
     in_peace = fit(None, **habits)
     assert in_peace.path != folder

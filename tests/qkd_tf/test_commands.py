@@ -15,7 +15,9 @@ def test_scripts_of_the_package_are_the_rows_of_the_table():
     assert scripts == dict.fromkeys(commands.COMMANDS, "qkd_tf.commands:main")
     for row in commands.COMMANDS.values():
         path = ROOT / row.module.replace(".", "/")
-        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), row.module
+        source = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        first, *_ = [line for line in source.read_text().splitlines() if "import " in line]
+        assert "from qkd_tf.console import interrupts" in first, row.module
 
 
 def test_overview_is_a_line_a_command():

@@ -483,6 +483,21 @@ def test_rate_that_is_left_open_fits_the_weights_and_the_images(weights, rates, 
     assert any("lower --learning_rates=0.01 to 0.001" in note for note in notes) == bool(rates)
 
 
+@pytest.mark.parametrize(
+    "weights, given, num_train, found",
+    [(True, None, 9_999, 0.1), (True, None, 10_000, 1.0), (False, None, 600, 1.0), (True, "1", 600, 1.0)],
+)
+def test_ratio_of_the_teachers_rate_that_is_left_open_fits_its_weights_and_the_images(weights, given, num_train, found):
+    options = ["--teacher=resnet20", "--teacher_pixel_mean=0", "--teacher_pixel_std=1"]
+    options += ["--teacher_weights=w.h5"] * weights + [f"--teacher_lr_ratio={given}"] * bool(given)
+    with saved_flags():
+        flags.FLAGS(["train", "--run_dir=runs/x", *options])
+        experiment = flags.experiment_from_flags().on_images(num_train)
+    assert experiment.training.teacher_lr_ratio == found
+    notes = experiment.notes_on(num_train)
+    assert any("few for a teacher" in note and "0.1 times the student's" in note for note in notes) == (found == 0.1)
+
+
 def test_teacher_without_weights_is_trained_at_the_rate_of_the_paper_all_the_same():
     student = ["--student_weights=w.h5", "--student_weights_mean=0", "--student_weights_std=1"]
     phases = ["--teacher=resnet20", "--phases=full_precision,tutoring"]

@@ -100,7 +100,7 @@ def test_grey_model_and_pictures_of_other_sizes(capsys):
     assert {"--image_size=12x16", "--image_channels=1", "--bits=w3a5"} <= set(lines)
     assert "--target=microcontroller" in lines and "# --resize=squash" in text
     told = capsys.readouterr().out
-    assert told.count("are not of the aspect ratio 12x16: ") == 1 and "of cropped ones" in told
+    assert told.count("of cropped ones; the flags take ") == 1 and "are not of the aspect ratio" not in told
     assert "--weight_bits=" not in text
 
 
@@ -196,7 +196,12 @@ def test_signals_have_no_flags_of_pictures():
     [
         (["--student="], "error: --student is missing; give your saved model"),
         (["--dataset=folder:NOWHERE"], "error: --dataset=folder:NOWHERE: NOWHERE is not a folder"),
+        (["--dataset=folder:PICTURE"], "error: --dataset=folder:PICTURE: PICTURE is not a folder; did you mean f"),
         (["--student=nothing.keras"], "error: no model at nothing.keras"),
+        (["--student=modl.keras"], "error: no model at modl.keras; did you mean model.keras?"),
+        (["--student=model.kras"], "error: --student=model.kras: there is no such file; did you mean model.keras?"),
+        (["--student=thre"], "error: --student=thre: there is no such file; did you mean three.keras?"),
+        (["--student=net.tflite"], "error: --student=net.tflite: there is no such file; give package.module:b"),
         (["--student=resnet21"], "error: unknown --student 'resnet21'; known are "),
         (["--output=my.txt"], "error: --output=my.txt does not end in .flags"),
         (["--output=NOWHERE/my.flags"], "error: --output=NOWHERE/my.flags: there is no folder NOWHERE"),

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from absl import app
 
 import tflite_export
 from qkd_tf import data, flags
@@ -339,11 +338,6 @@ def test_a_disk_that_refuses_is_one_line(tmp_path, monkeypatch, error, told):
     monkeypatch.setattr(job, "run", refuse)
     message = complaint(*SMALL, f"--run_dir={tmp_path / 'run'}")
     assert told in message and message.endswith("; fix that, and the same command resumes from the last checkpoint")
-
-
-def test_arguments_that_are_no_flags_are_refused():
-    with pytest.raises(app.UsageError, match="resnet8"):
-        main(["train", "resnet8"])
 
 
 def test_command_exits_with_one_line_and_without_traceback(tmp_path):

@@ -53,7 +53,8 @@ def _part(part: Mapping) -> dict:
         row = LAYERS.get(class_name, INPUT)
         whole = {"module": "keras.layers", "config": _layer(config, where, row)}
     else:
-        raise where.refusal(f"its class is of {module}" if module else "tf_keras has no such class")
+        unknown = f"its class is of {module}" if module else "tf_keras has no such class"
+        raise where.refusal("it runs code of yours" if class_name == "Lambda" else unknown)
     whole |= {"class_name": class_name, "registered_name": None}
     if "inbound_nodes" in part:
         whole |= {"name": where.name, "inbound_nodes": [_call(node, where) for node in part["inbound_nodes"]]}

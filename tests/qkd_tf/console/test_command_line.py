@@ -148,7 +148,7 @@ def test_reader_that_closes_the_pipe_ends_it_without_a_word(told, arguments):
 @pytest.mark.parametrize(
     "argument, message",
     [
-        ("--rules=a", "error: Unknown command line flag 'rules'. Did you mean: rule ?; --help and --helpfull show"),
+        ("--rules=a", "error: Unknown command line flag 'rules'. Did you mean: rule?; --help and --helpfull show"),
         ("--fast=x", "error: flag --fast=x: "),
         ("--rule", "error: Missing value for flag --rule; "),
         ("--flagfile=gone.flags", "error: --flagfile=gone.flags cannot be read: No such file or directory; paths"),

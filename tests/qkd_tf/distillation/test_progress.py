@@ -35,6 +35,20 @@ def test_one_line_a_phase_tells_epoch_time_left_losses_and_top1_of_both_networks
     assert last.rstrip().endswith("validation: student 91.24 %, teacher 95.00 %")
 
 
+def test_time_left_is_that_of_the_steps_behind_the_first_one(capsys):
+    progress = PhaseProgress("tutoring", epochs=1, steps=20)
+    seconds, told = [0.0], {}
+    progress._bar._time = lambda: seconds[-1]
+    progress._bar.start_t = 0.0
+    for step in range(5):
+        seconds.append(60.0 + step)
+        progress.begin(0).on_train_batch_end(step, {"student_loss": 1.0})
+        told[step] = str(progress._bar).partition("[")[2]
+    assert all(told[step].startswith(f"01:0{step}<?, ?batch/s]") for step in range(3))
+    assert told[3].startswith("01:03<00:16, ") and told[4].startswith("01:04<00:15, ")
+    progress.close()
+
+
 def test_progress_of_an_epoch_that_goes_on_in_its_middle(capsys):
     progress = PhaseProgress("tutoring", epochs=2, steps=10, done=13)
     progress.begin(1, done=3).on_train_batch_end(1, {"student_loss": 1.0})

@@ -67,6 +67,7 @@ def test_builder_of_keras_applications_gets_them_by_its_own_names():
         ("no_such_package:build", "no_such_package:build cannot be imported"),
         ("mine:absent", "mine:absent cannot be imported"),
         ("mine.py:build", "give mine:build"),
+        ("math:sqr", "has no attribute 'sqr'; did you mean math:sqrt?"),
         (":", "cannot be imported"),
         ("..:build", "cannot be imported"),
         ("mine:tf_keras", "mine:tf_keras cannot be called as builder(input_shape, num_classes)"),
@@ -153,7 +154,7 @@ def test_code_and_weights_without_a_number_are_refused(tmp_path):
 
 def test_file_that_is_no_model_is_named(tmp_path):
     (tmp_path / "broken.keras").write_bytes(b"nothing")
-    with pytest.raises(ExperimentError, match="broken.keras cannot be loaded by tf_keras"):
+    with pytest.raises(ExperimentError, match="broken.keras cannot be loaded by tf_keras: it is neither a .keras"):
         own.build(network(str(tmp_path / "broken.keras")), SHAPE, 5)
 
 

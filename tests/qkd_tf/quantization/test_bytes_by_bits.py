@@ -38,6 +38,14 @@ def test_more_bits_in_as_many_bytes_are_offered(make_residual_student, target, n
     assert all(("int4_all" in note) == (note.endswith(", slower on a phone")) for note in found)
 
 
+def test_the_flag_that_a_note_names_is_the_one_that_was_given(make_residual_student):
+    model = make_residual_student()
+    for bits, told in (((4, 4), "--bits=w8a4"), ((4, 8), "--bits=8")):
+        spec = QuantizationSpec(*bits, told_by_bits=True)
+        (note,) = bytes_by_bits.notes(model, make_plan(model, spec), TargetSpec("phone"), spec)
+        assert f"; give {told}, which loses less accuracy" in note
+
+
 def test_lookup_tables_that_pay_make_two_bits_fewer_bytes(chain):
     """A million weights: their tables and the code that reads them are less than what they save."""
     model = chain(layers.Flatten(), layers.Dense(2_048), layers.Dense(1_024), layers.Dense(4), input_shape=(8, 8, 1))
