@@ -282,7 +282,7 @@ def test_training_habits_of_the_user_and_a_callback_that_ends_it(tmp_path, monke
     told = capsys.readouterr().out
     assert re.fullmatch(r"sequential_w4a4_\d{8}-\d{6}", folder.name) and f"run folder: runs/{folder.name};" in told
     assert "note: the run trains self_studying, the default of phases without a teacher" in told
-    assert told.count(" multiply-adds. Weights: ") == 1 and "  kind  " not in told
+    assert told.count(" multiply-adds. Kernels and biases: ") == 1 and "  kind  " not in told
     went_on = fit(folder, callbacks=[chatty], **habits)
     in_peace = fit(None, **habits)
     assert in_peace.path != folder
