@@ -362,7 +362,8 @@ def test_file_that_is_worse_than_the_student_beyond_chance_is_refused(monkeypatc
     assert verification["runtimes"]["litert"]["accuracy"]["p"] == 2.0**-num_wrong
     line = (
         "litert: top-1 is 49.00 %, which is below the student's 50.00 % in floating point by more than chance: of "
-        "1,000 images 10 are right only in floating point and 0 only in the file, p = 0.00098; at least 0.001 is required"
+        "1,000 images 10 are right only in floating point and 0 only in the file, p = 0.00098; at least 0.001 is "
+        "required"
     )
     assert verification["failures"] == ([] if passed else [line])
     doubts = [note for note in verification["notes"] if note.startswith("accepted, but 0.90 points below the student")]
