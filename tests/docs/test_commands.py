@@ -103,6 +103,7 @@ NOT_RUN = {
 OTHERS = {
     "make demo": "its recipe makes the run of these tests, below",
     "make PYTHON=python3.13 demo": "make demo",
+    "make install": "sets up the environment that runs these tests",
     "make test": "runs this very test",
     "make commands": "runs this very test",
     "make widths": "tests; a sample of them in make test",
