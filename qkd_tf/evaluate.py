@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tf_keras
 
-from qkd_tf.process.portions import num_images, portions, values_of_image
+from qkd_tf.process.portions import num_images, portions, values_of_tensors
 
 TENSOR_BYTES = 128 << 20  # of a network's largest tensor; three or four of that size are in memory at a time
 
@@ -39,7 +39,7 @@ def predict_each(models: Mapping[str, tf_keras.Model], batches: Iterable) -> tup
 
 def predict(model: tf_keras.Model, images: np.ndarray) -> np.ndarray:
     """Logits [n, K] of pixels [n, H, W, C], of fewer images at a time where a network's tensors are large."""
-    of_image = np.dtype(np.float32).itemsize * max(values_of_image([layer]) for layer in model.layers)
+    of_image = np.dtype(np.float32).itemsize * max(values_of_tensors(model.layers), default=1)
     parts = portions(images, num_images(TENSOR_BYTES, of_image)) if len(images) else [images]
     return np.concatenate([model.predict_on_batch(part) for part in parts])
 

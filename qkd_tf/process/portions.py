@@ -4,11 +4,21 @@ import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+import tensorflow as tf
 
 
 def values_of_image(layers: Iterable) -> int:
     """Numbers in all tensors that Keras layers hand on for one image."""
-    return sum(math.prod(layer.output.shape[1:]) for layer in layers)
+    return sum(values_of_tensors(layers))
+
+
+def values_of_tensors(layers: Iterable) -> Iterator[int]:
+    """Numbers in each of these tensors, those inside of nested models too. A side that is open counts as 1."""
+    for layer in layers:
+        if hasattr(layer, "layers"):
+            yield from values_of_tensors(layer.layers)
+        else:  # a layer that only code calls has no output of its own
+            yield from (math.prod(n or 1 for n in x.shape[1:]) for x in tf.nest.flatten(getattr(layer, "output", ())))
 
 
 def num_images(max_bytes: int, bytes_of_image: int) -> int:

@@ -1,6 +1,7 @@
 """Bounds of bytes over anything that may come."""
 
 import numpy as np
+import tf_keras
 from hypothesis import given
 from hypothesis import strategies as st
 from tf_keras import layers
@@ -26,6 +27,17 @@ def test_portions_are_all_images_in_their_order(num_images, size):
 def test_values_of_an_image_by_hand(chain):
     model = chain(layers.Conv2D(4, 3, name="conv"), layers.Flatten(), layers.Dense(5))
     assert portions.values_of_image(model.layers[-3:]) == 6 * 6 * 4 + 6 * 6 * 4 + 5
+
+
+def test_tensors_of_any_model_are_counted():
+    """A teacher may be nested, take pictures of any size, and have layers of several outputs."""
+    pixels = tf_keras.Input((None, 6, 4))
+    halves = layers.Lambda(lambda x: (x[..., :2], x[..., 2:]))(pixels)
+    x = tf_keras.Sequential([layers.Conv2D(3, 1), layers.ReLU()])(layers.Add()(halves))
+    model = tf_keras.Model(pixels, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)))
+    counts = [6 * 4, 6 * 2, 6 * 2, 6 * 2, 6 * 3, 6 * 3, 3, 5]
+    assert list(portions.values_of_tensors(model.layers)) == counts
+    assert portions.values_of_image(model.layers) == sum(counts)
 
 
 @given(st.lists(st.integers(0, 20), max_size=8), st.integers(1, 30))
