@@ -1,8 +1,7 @@
-"""Quantization-aware knowledge distillation (QKD) for Keras, made for TFLite.
+"""Quantization-aware knowledge distillation (QKD) for Keras, with TFLite in view.
 
-TFMOT works on Keras 2, which lives on as `tf_keras`; TensorFlow decides which
-Keras it shows at its first import, so the choice is made here, before any
-module of the package can import TensorFlow.
+TFMOT works on Keras 2, which lives on as `tf_keras`. TensorFlow decides at its first import which Keras it exposes, so
+the choice is made here, before any module of the package can import TensorFlow.
 
 In Python, start with `qkd_tf.fit`. The commands are modules, run with `python -m`.
 """

@@ -1,9 +1,9 @@
 """Measures what each phase contributes: python -m qkd_tf.ablation --flagfile=FILE --bits=w2a2,w4a4 --seeds=0,1,2.
 
-The three phases of the flag file are the plan: the epochs of self-studying, co-studying and tutoring. Each of --rows
-says which phase takes the epochs of each of the three, so that every row trains equally long. A cell (row, bits, seed)
-is an ordinary run folder in --run_dir, trained and exported by the ordinary commands. Its numbers are written to a
-small file in --results_dir, and a cell that has one is not run again.
+The flag file's three phases are the plan: the epochs of self-studying, co-studying and tutoring. Each of --rows gives
+these epochs to the phases in its own way, so that every row trains equally long. A cell (row, bits, seed) is an
+ordinary run folder in --run_dir, trained and exported by the ordinary commands. Its numbers are written to a small file
+in --results_dir, and a cell that has such a file is not run again.
 """
 
 if __name__ == "__main__":
@@ -54,7 +54,7 @@ FLAGS.DEFINE_string(
 
 
 def schedule(row: str, experiment: Experiment) -> list[tuple[str, int, float]]:
-    """(phase, epochs, learning rate) of a row; neighbours of one name are merged into one phase with one schedule.
+    """(phase, epochs, learning rate) of a row; neighbours with the same name are merged into one phase.
 
     Args:
       experiment: with the phases of PLAN; phases before them, such as full_precision, stay as they are.
@@ -118,7 +118,7 @@ def run_cell(command_flags: list[str], run_dir: pathlib.Path) -> dict:
 
 
 def numbers_of(run_dir: pathlib.Path) -> dict:
-    """What a cell's file has of its run folder, trained and exported.
+    """The numbers that a cell's file takes from its run folder, trained and exported.
 
     Returns:
       Top-1 of the full-precision network, of the integer file and of the Keras student in percent; whether the file
@@ -165,13 +165,13 @@ def table(cells: list[dict], baseline: str = BASELINE) -> list[dict]:
     """A row for each row name and bit width, in the order of ROWS.
 
     Args:
-      cells: as of `cells_of`.
+      cells: as `cells_of` returns them.
       baseline: the row that the others are compared with.
 
     Returns:
-      Dicts of "row", "bits", "seeds", "mean" and "std" of the file's top-1 (std over seeds, None of one), and
+      Dicts of "row", "bits", "seeds", "mean" and "std" of the file's top-1 (std over seeds, None for one seed), and
       "difference", "difference_std": mean and standard deviation of the paired difference to the baseline over the
-      seeds that both have; None where there is none.
+      seeds that both have; None where there are none.
     """
     by_cell = {(cell["row"], cell["bits"], cell["seed"]): cell["tflite_top1"] for cell in cells}
     found = []
@@ -215,7 +215,7 @@ def markdown(rows: list[dict]) -> str:
 
 
 def plus_minus(mean: float | None, std: float | None, form: str) -> str:
-    """A mean by a format, such as "+.2f", and the standard deviation where there is one; empty without a mean."""
+    """A mean in a format such as "+.2f", with the standard deviation if there is one; empty without a mean."""
     if mean is None:
         return ""
     return format(mean, form) + ("" if std is None else f" ± {std:.2f}")
@@ -224,7 +224,7 @@ def plus_minus(mean: float | None, std: float | None, form: str) -> str:
 def run(
     experiment: Experiment, cells: list[tuple[str, str, int]], results_dir: pathlib.Path, train: Callable = run_cell
 ) -> list[dict]:
-    """Runs the cells that have no file in `results_dir` yet; seeds are outermost, so that a part is a whole comparison.
+    """Runs the cells that have no file in `results_dir` yet, seed by seed: each seed is a complete comparison.
 
     Returns:
       The numbers of all cells, with "row", "bits" and "seed".

@@ -1,4 +1,4 @@
-"""The job in Python: `qkd_tf.fit` trains, also on images or signals in memory, and returns the run to export."""
+"""The whole job in Python: `qkd_tf.fit` trains, on images or signals in memory too, and returns the run to export."""
 
 import pathlib
 import re
@@ -56,11 +56,11 @@ def fit(
     """Trains a low-bit student with QKD, as `python -m qkd_tf.train` does.
 
     To resume a call that was stopped or killed, make it again with the same `run_dir`. The call sets seeds,
-    determinism, Keras' settings and log levels, and restores them at its end. In the meantime no other thread should
+    determinism, Keras' settings and log levels, and restores them at its end. During the call no other thread should
     draw random numbers or change these settings.
 
     Args:
-      student: float model of tf_keras or Keras 3, which is not changed, or what --student takes. It reads pixels or
+      student: float model of tf_keras or Keras 3, which is left unchanged, or what --student takes. It reads pixels or
         features, and returns logits or probabilities.
       train_set: (images [N, H, W, C], labels [N]), or a tf.data set of such pairs that always has the same order; or
         signals, see `data.memory_set.source_of`. Pixels are 0 to 255; labels count from 0, or are one-hot [N, K]. Or a
@@ -79,12 +79,12 @@ def fit(
       teacher: like `student`; co_studying and tutoring need one. A teacher that does not begin with a Rescaling reads
         (pixel - teacher_pixel_mean) / teacher_pixel_std.
       label_names: one name per class. None: those of an image_dataset_from_directory, otherwise numbers.
-      pretrained: which of "student" and "teacher" are trained already. A phase full_precision trains only the others,
-        from the weights that they have. Without that phase both count as trained. A student that is given by a path is
-        always trained further by that phase.
+      pretrained: which of "student" and "teacher" are already trained. The phase full_precision trains only the others,
+        from the weights that they have. Without that phase both count as trained. If the student is a path, that phase
+        always trains it further.
       augment: augment(images, seed) for training batches, or what --augment takes; see `data.open_augmentation`.
       callbacks: a function of (phase, epoch, logs), an object with such a method on_epoch_end, or several of them. They
-        are called when an epoch is validated and saved. epoch counts from 0 in its phase; logs are as in `Run.history`.
+        are called once an epoch is validated and saved. epoch counts from 0 in its phase; logs are as in `Run.history`.
         An exception ends the call, and the same call resumes after that epoch.
       **options: any flag of `qkd_tf.train` (docs/flags.md) by name: learning_rates=0.01, batch_size=64, seed=1.
 
@@ -174,7 +174,7 @@ def fit(
 
 
 def _fresh_folder(student: str, bits: str) -> pathlib.Path:
-    """A folder that is not there yet, by student, bits and time: runs/mobilenet_w4a4_20261129-084512."""
+    """A folder that does not exist yet, named by student, bits and time: runs/mobilenet_w4a4_20261129-084512."""
     words = re.sub(r"[^\w.-]+", "_", student.rpartition(":")[2].rpartition("/")[2])
     path = RUNS / f"{words}_{bits}_{time.strftime('%Y%m%d-%H%M%S')}"
     number = 1

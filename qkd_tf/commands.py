@@ -1,4 +1,4 @@
-"""The commands that `pip install` adds, and the module that each runs."""
+"""The commands that `pip install` adds, and the module that each one runs."""
 
 import os
 import pathlib

@@ -30,11 +30,11 @@ WIDE_RATIO = 5  # of costs, beyond which their axis is logarithmic
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What is paid for accuracy: less is better.
+    """A cost of accuracy; less is better.
 
     Attributes:
-      name: of the figure's axis, unit included.
-      of: the number of a run, None where it is not known.
+      name: label of the figure's axis, with the unit.
+      of: a run's number, or None if it is not known.
     """
 
     name: str
@@ -127,7 +127,7 @@ def notes(runs: Sequence[Run]) -> list[str]:
 
 
 def table(runs: Sequence[Run], costs: Sequence[str] = SHOWN) -> list[tuple[str, ...]]:
-    """Cells of each run, as HEADER names them; Pareto has the costs whose front it is on."""
+    """Cells of each run, in the order of HEADER; the cell Pareto lists the costs on whose front the run is."""
     fronts = {COSTS[word].name.split(",")[0]: pareto(runs, COSTS[word]) for word in costs}
     return [
         (
@@ -160,8 +160,8 @@ def markdown(runs: Sequence[Run], costs: Sequence[str] = SHOWN) -> str:
 
 
 def terminal(runs: Sequence[Run], costs: Sequence[str] = SHOWN) -> str:
-    """The comparison for a terminal, in aligned columns: those of other costs are left out, and what is the same for
-    all runs of a table stands above it.
+    """The comparison for a terminal, in aligned columns. Other costs are left out, and what all runs share is printed
+    above the table.
     """
     others = {COSTS[word].name.split(",")[0] for word in COSTS if word not in costs}
     lines = []
@@ -227,7 +227,7 @@ def figure(runs: Sequence[Run], cost: Cost) -> markupsafe.Markup:
 
 
 def _labels(drawn: Axes, numbers: Mapping[tuple[float, float], list[str]]) -> dict[tuple[float, float], list[str]]:
-    """Numbers by the place where they are written: those of dots that are near each other together, at one of them."""
+    """Numbers by the place where they are written; dots near each other share one place."""
     drawn.autoscale_view()
     found: dict[tuple[float, float], list[str]] = {}
     for place, equal in sorted(numbers.items(), key=lambda row: -row[0][1]):  # written at the highest: above all

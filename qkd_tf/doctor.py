@@ -1,7 +1,7 @@
 """Checks whether this machine can train and export, and says what to fix: python -m qkd_tf.doctor [--data_dir=DIR].
 
-It needs only the standard library to start, so a missing package is one line and not a traceback. The last check runs
-the ordinary commands: they calibrate and export a network that has a layer of every bit width.
+It needs only the standard library to start, so a missing package gives one line and not a traceback. The last check
+runs the ordinary commands, which calibrate and export a network with a layer at every bit width.
 """
 
 if __name__ == "__main__":
@@ -49,11 +49,11 @@ WIDTHS = range(2, 9)
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's.
+    """One line that the doctor prints.
 
     Attributes:
-      ok: False where something must be mended; None for what is only worth knowing.
-      remedy: the line that mends it.
+      ok: False if something must be fixed; None for what is only worth knowing.
+      remedy: how to fix it, in one line.
     """
 
     ok: bool | None
@@ -76,7 +76,8 @@ def python() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """Each package that the code imports: there, importable, of a version that is asked for, and that was tested."""
+    """For each package that the code imports: whether it is installed, importable, and of a required and tested
+    version."""
     pinned = pins()
     for name, asked in requirements().items():
         install = INSTALL if (ROOT / "requirements.txt").exists() else f"python -m pip install '{name}{asked}'"
@@ -111,7 +112,7 @@ def micro_remedy() -> str:
 
 
 def requirements() -> dict[str, str]:
-    """Package -> the versions that are asked for: of requirements.txt, or of the installed package's metadata."""
+    """Package -> required versions, from requirements.txt or from the installed package's metadata."""
     file = ROOT / "requirements.txt"
     try:
         lines = file.read_text().splitlines() if file.exists() else importlib.metadata.requires("qkd_tf") or []
@@ -122,19 +123,19 @@ def requirements() -> dict[str, str]:
 
 
 def pins() -> dict[str, str]:
-    """Package, in small letters with dashes -> the version it was tested with; only where the sources are."""
+    """Package, in lower case with dashes -> the tested version; only in a checkout of the sources."""
     file = ROOT / "constraints.txt"
     lines = file.read_text().splitlines() if file.exists() else []
     return {_plain(name): version for name, equals, version in (line.partition("==") for line in lines) if equals}
 
 
 def _plain(name: str) -> str:
-    """A package's name as packages are compared."""
+    """A package's name, normalised for comparison."""
     return re.sub("[-_.]+", "-", name).lower()
 
 
 def keras() -> Iterator[Finding]:
-    """TFMOT works on Keras 2, which TensorFlow takes from tf_keras if it is told so before its first import."""
+    """TFMOT needs Keras 2, which TensorFlow takes from tf_keras if told to before its first import."""
     package = importlib.import_module("tensorflow").keras.Model.__module__.split(".")[0]
     what = f"tf.keras is {package}, TF_USE_LEGACY_KERAS={os.environ.get('TF_USE_LEGACY_KERAS')}"
     legacy = package == "tf_keras"
@@ -219,10 +220,10 @@ def first_line(error: Exception) -> str:
 
 
 def examine(checks: list[tuple[str, Callable[[], Iterator[Finding]]]]) -> bool:
-    """Prints what each check finds; one that needs what an earlier one missed says so in a line.
+    """Prints what each check finds; a check that needs what an earlier one missed says so in one line.
 
     Returns:
-      Whether nothing must be mended.
+      Whether nothing must be fixed.
     """
     sound = True
     for name, check in checks:

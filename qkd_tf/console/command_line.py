@@ -1,6 +1,6 @@
-"""Flags that belong to one command. absl's global flags belong to the program, which may be a user's own.
+"""Flags of one command only. absl's global flags belong to the whole program, which may be a user's own.
 
-A module of a command has `FLAGS = CommandFlags()` and defines flags by `FLAGS.DEFINE_integer(...)`. absl's own
+A command's module has `FLAGS = CommandFlags()` and defines flags by `FLAGS.DEFINE_integer(...)`. absl's own
 `flags.DEFINE_integer(...)` would define them for every program that imports the module.
 """
 
@@ -22,11 +22,11 @@ flags.disclaim_key_flags()  # flags are those of the module that defines them he
 
 
 class CommandFlags(flags.FlagValues):
-    """Flags of their own, with absl's DEFINE functions as methods.
+    """Flags of one command, with absl's DEFINE functions as methods.
 
     Attributes:
-      sections: section, of a table for people, by name of a flag, in the order in which they are defined.
-      inherited: the same of the flags that `extended` took over.
+      sections: flag name -> section of the flag tables, in the order of definition.
+      inherited: the same for the flags that `extended` took over.
       common: names of the flags that --help shows; None for all.
     """
 
@@ -46,7 +46,7 @@ class CommandFlags(flags.FlagValues):
         self.__dict__["common"] = frozenset(names)
 
     def hide(self, name: str) -> None:
-        """Leaves a flag that is retired out of --help, --helpfull and docs/flags.md; it can be given as before."""
+        """Leaves a retired flag out of --help, --helpfull and docs/flags.md; it is still accepted."""
         del self.__dict__["sections"][name]
 
     def help(self, doc: str, full: bool) -> str:
@@ -61,7 +61,7 @@ class CommandFlags(flags.FlagValues):
         return help_page.page(doc, shown, num_hidden, shutil.get_terminal_size().columns)
 
     def begin(self, section: str) -> None:
-        """Puts what is defined from now on in a section."""
+        """Starts a section for the flags that are defined from now on."""
         self.__dict__["section"] = section
 
     def __getattr__(self, name: str) -> Any:
@@ -70,7 +70,7 @@ class CommandFlags(flags.FlagValues):
         return super().__getattr__(name)
 
     def define(self, define: Callable, name: str, *args: Any, **kwargs: Any) -> flags.FlagHolder:
-        """By one of absl's functions, or one like these, which takes `flag_values`."""
+        """Defines a flag by one of absl's functions, or one like them that takes `flag_values`."""
         self.__dict__["sections"][name] = self.__dict__["section"]
         self.__dict__["inherited"].pop(name, None)  # a command's own flag may take the place of an inherited one
         return define(name, *args, flag_values=self, **kwargs)
@@ -79,11 +79,11 @@ class CommandFlags(flags.FlagValues):
 def run(main: Callable[[list[str]], None], values: CommandFlags, argv: Sequence[str] | None = None) -> None:
     """Runs a command as the program: `values` become flags of the program, beside absl's.
 
-    A reader that closes the pipe early, such as `head`, ends it without a word.
+    If the reader closes the pipe early, as `head` does, the command ends silently.
 
     Args:
-      main: takes the arguments that are no flags; what it returns is the exit code.
-      argv: the command line; None for that of the process.
+      main: takes the arguments that are not flags, and returns the exit code.
+      argv: the command line; None takes that of the process.
 
     Raises:
       SystemExit: the command's end.
@@ -115,7 +115,7 @@ def run(main: Callable[[list[str]], None], values: CommandFlags, argv: Sequence[
 
 
 def _mistake(error: Exception) -> str:
-    """What is wrong with a command line, in a line."""
+    """What is wrong with a command line, in one line."""
     if isinstance(error, flags.CantOpenFlagFileError):  # whose own text is that of the system's error
         cause = error.__context__
         return f"--flagfile={cause.filename} cannot be read: {cause.strerror}; paths are seen from {os.getcwd()}"
@@ -128,7 +128,7 @@ def _mistake(error: Exception) -> str:
 
 
 def _register(values: CommandFlags) -> None:
-    """Makes absl's global flags of `values`, the very objects, and shows them by --help."""
+    """Turns `values` into absl's global flags, the same objects, and lets --help show them."""
     for module, defined in values.flags_by_module_dict().items():
         for flag in defined:
             if flag.name not in flags.FLAGS or flags.FLAGS[flag.name] is not flag:

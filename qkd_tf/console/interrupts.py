@@ -1,13 +1,13 @@
-"""Ctrl-C ends a command in a line, and not in the traceback of whatever was being imported or computed.
+"""Ctrl-C ends a command in one line, not in a traceback of whatever was being imported or computed.
 
-A command, and nothing that a user's program imports, imports this module before all that takes time:
+A command imports this module before anything slow; no module that a user's program imports may do so:
 
     if __name__ == "__main__":
         from qkd_tf.console import interrupts  # noqa: F401
 
     # isort: split
 
-Training has handlers of its own, which save the step at hand first (`process.stop_signals`).
+Training has its own handlers, which first save the current step (`process.stop_signals`).
 """
 
 import signal

@@ -1,4 +1,4 @@
-"""Messages for a caller in Python, whose flags are keyword arguments. All texts are written for the command line."""
+"""Messages for callers in Python, where flags are keyword arguments. All texts are written for the command line."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ SPOKEN = re.compile(r"python -m [\w.]+(?: [\w:/.]+)?(?: --[^\s;]+)+|(?<![\w-])--
 
 @dataclasses.dataclass(frozen=True)
 class Keyword:
-    """What a function takes in the place of a flag.
+    """What a function takes instead of a flag.
 
     Attributes:
       is_boolean: whether the flag is a truth value, --name and --noname.
@@ -24,7 +24,7 @@ class Keyword:
 
 
 def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
-    """A text with keyword arguments for flags: --seed=1 is seed=1, --phases= is phases=[], --nojit is jit=False.
+    """A text with keyword arguments instead of flags: --seed=1 is seed=1, --phases= is phases=[], --nojit is jit=False.
 
     Other flags stay as they are, and so do commands, "python -m …".
 
@@ -48,9 +48,9 @@ def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
 
 @contextlib.contextmanager
 def speaking_python(keywords: Mapping[str, Keyword], errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """A context, or a decorator, that lets all that is printed be `in_keywords`, and the messages of `errors`.
+    """A context or decorator in which everything printed, and the messages of `errors`, are put `in_keywords`.
 
-    Texts of a user's own code that is called in it are translated as well, if they name flags of `keywords`.
+    Texts of a user's own code are translated, too, if they name flags of `keywords`.
     """
     try:
         with (
@@ -64,7 +64,7 @@ def speaking_python(keywords: Mapping[str, Keyword], errors: tuple[type[Exceptio
 
 
 class _InKeywords:
-    """A stream that is written `in_keywords`; whatever else it is asked for, the stream itself answers."""
+    """A stream whose text is put `in_keywords`; all else is passed to the stream itself."""
 
     def __init__(self, stream: TextIO, keywords: Mapping[str, Keyword]):
         self._stream, self._keywords = stream, keywords

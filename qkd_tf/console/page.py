@@ -49,7 +49,7 @@ in_style = matplotlib.style.context(STYLE, after_reset=True)
 
 
 def render(template: pathlib.Path, **values) -> str:
-    """The text of a page from a template that extends page.html.j2; names are escaped, undefined ones an error."""
+    """A page's text from a template that extends page.html.j2; values are escaped, undefined names are an error."""
     folders = [template.parent, pathlib.Path(__file__).parent]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folders), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -60,7 +60,7 @@ def render(template: pathlib.Path, **values) -> str:
 
 
 def _breakable(name: str) -> markupsafe.Markup:
-    """A name that may be broken behind its underscores and slashes."""
+    """A name that a line may break after its underscores and slashes."""
     places = markupsafe.Markup("<wbr>")
     return markupsafe.Markup("").join(
         part if part not in "_/" else part + places for part in re.split("([_/])", name) if part
@@ -76,7 +76,7 @@ def svg(drawn: Axes, text: str) -> markupsafe.Markup:
     """The figure of `drawn` as an SVG element.
 
     Args:
-      text: what a reader who does not see it is told.
+      text: what a screen reader reads instead.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": text}):

@@ -1,4 +1,4 @@
-"""The command line of a command that starts without absl."""
+"""The command line of commands that start without absl."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, as the other commands do."""
+    """Reports a mistake in one line, as the other commands do."""
 
     def error(self, message: str) -> NoReturn:
         sys.exit(f"error: {message}; --help shows what it takes")

@@ -1,7 +1,7 @@
 """TensorFlow, imported without its chatter.
 
-A command, and nothing that a user's program imports, imports this module before any that imports TensorFlow: in its
-`main`, behind what flags and files tell without TensorFlow, or on top of its module:
+A command imports this module before any that imports TensorFlow; no module that a user's program imports may do so. The
+import is in `main`, after all checks that need no TensorFlow, or at the top of the command's module:
 
     if __name__ == "__main__":
         from qkd_tf.console import quiet

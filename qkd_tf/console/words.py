@@ -1,4 +1,4 @@
-"""Words of a command line that are no flags, told in a line by the commands that take none."""
+"""Words on a command line that are not flags: one line for commands that take only flags."""
 
 import re
 import sys
@@ -18,15 +18,15 @@ PART_OF_A_LIST = re.compile(r"[\d.,=]+|,.*|.*,")  # --epochs=1, 2
 
 
 def require_flags_only(argv: Sequence[str], values: CommandFlags, usual: Sequence[str]) -> None:
-    """Ends a command that was given other words than flags.
+    """Ends a command that was given words other than flags.
 
     Args:
       argv: the command and the words.
       values: its flags.
-      usual: names of those that people leave out first, for words that do not look like the value of another.
+      usual: names of the flags to suggest first, for words that do not look like another flag's value.
 
     Raises:
-      SystemExit: there are words; its code is a line with the flags that were probably meant.
+      SystemExit: there are such words; its code is a line with the flags that were probably meant.
     """
     words = argv[1:]
     if not words:
@@ -41,7 +41,7 @@ def require_flags_only(argv: Sequence[str], values: CommandFlags, usual: Sequenc
 
 
 def _meant(word: str, values: CommandFlags) -> str:
-    """A word as the flag whose name it has, or whose values look like it; "" for none that is still to be given."""
+    """A word as the flag whose name or values it resembles; "" if there is none that was not given yet."""
     name, is_told, value = word.lstrip("-–—").partition("=")
     if is_told and name in values:
         return _flag(name, value)
@@ -55,7 +55,7 @@ def _left(usual: Sequence[str], values: CommandFlags, meant: Sequence[str]) -> I
 
 
 def _is_open(name: str, values: CommandFlags) -> bool:
-    """Whether a command has a flag, and was given no value of it."""
+    """Whether a command has a flag that was not given a value."""
     return name == "flagfile" or (name in values and not (values[name].present and values[name].value))
 
 

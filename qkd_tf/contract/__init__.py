@@ -1,1 +1,1 @@
-"""What training and export agree upon: integers and their meaning, how runtimes round, what devices take."""
+"""What training and export agree on: integers and their meaning, how runtimes round, what devices take."""

@@ -1,4 +1,4 @@
-"""BatchNorm as the kernel before it sees it: one factor and one bias per channel."""
+"""BatchNorm folded into the kernel before it: one factor and one bias per channel."""
 
 import dataclasses
 
@@ -16,6 +16,6 @@ class BatchNorm:
     epsilon: float
 
     def affine(self, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(a, b), float64 [C]: BatchNorm makes a * x + b of x + bias. The root is float32's."""
+        """(a, b), float64 [C]: BatchNorm turns x + bias into a * x + b. The square root is taken in float32."""
         a = self.gamma.astype(np.float64) / np.sqrt(self.variance + self.epsilon)
         return a, self.beta + a * (bias - self.mean)

@@ -8,8 +8,8 @@ import numpy as np
 def chance(worse: int, better: int) -> float:
     """The probability of at least `worse` heads in `worse + better` tosses of a coin.
 
-    McNemar's exact test, one-sided. Images on which both are right, or both wrong, tell nothing. On any other image,
-    each of two equally good networks is as likely to be the one that is right.
+    McNemar's exact test, one-sided. Images on which both are right, or both wrong, say nothing. On any other image,
+    either of two equally good networks is as likely to be right.
     """
     num_tosses = worse + better
     term = total = math.comb(num_tosses, worse)
@@ -23,8 +23,8 @@ def paired(answers: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> di
     """Compares the classes that a file gives with those of the student, or of another reference, on the same images.
 
     Args:
-      answers, reference, labels: [N, ...] classes. Where they are maps, an image has many answers, and counts for whom
-        gets more of them right.
+      answers, reference, labels: [N, ...] classes. If they are maps, an image has many answers, and counts for the side
+        that gets more of them right.
 
     Returns:
       `num_images`; `top1` and `student_top1` in percent; `only_file_right` and `only_student_right`, the numbers of

@@ -13,14 +13,14 @@ WIDTHS_FLAG = "in all layers or in those that python -m qkd_tf.sensitivity finds
 
 @dataclasses.dataclass(frozen=True)
 class Course:
-    """How a student was trained, as far as it decides what to do about the accuracy of its file.
+    """How a student was trained: what bears on how to improve its file's accuracy.
 
     Attributes:
       run_dir: folder of the run.
       weight_bits, activation_bits: of the layers that no rule names.
-      target: a row of TARGETS, that it was trained for.
-      is_trained: whether it had a phase of training; otherwise calibration chose its intervals.
-      is_command: whether the flags of its folder are all of it; otherwise Python handed over network or examples.
+      target: the row of TARGETS that it was trained for.
+      is_trained: whether any phase trained it; otherwise calibration chose its intervals.
+      is_command: whether its folder's flags describe all of it; otherwise Python passed the network or the examples.
     """
 
     run_dir: str
@@ -46,7 +46,7 @@ class Course:
         )
 
     def more_accurate(self, target: str) -> str:
-        """What to do about a file for `target` that is not accurate enough, first what costs no bytes."""
+        """What to do if a file for `target` is not accurate enough, beginning with what costs no bytes."""
         flags: dict[str, str | int] = {}
         reasons = []
         if target != self.target:
@@ -68,7 +68,7 @@ class Course:
         return f"train {' and '.join(reasons)}: {self._again(flags)}; if that is not enough, {more}"
 
     def _again(self, flags: Mapping[str, str | int]) -> str:
-        """The run once more with other flags, as a command where flags are all of it."""
+        """The run once more with other flags: as a command if `is_command`, else as a call."""
         if not self.is_command:
             return f"qkd_tf.fit({', '.join(f'{name}={value!r}' for name, value in flags.items())}, run_dir=…)"
         run_dir = self.run_dir.rstrip("/")

@@ -1,4 +1,4 @@
-"""The accuracy that a file must reach beside the student in floating point."""
+"""The accuracy that a file must reach, compared with the student in floating point."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ SHAKY_P = 0.1  # below which an accepted file is said to be perhaps worse than t
 class Gate:
     """The accuracy that a file must reach. In addition, every integer must be the predicted one.
 
-    On the target's judge, the file is compared with the quantized student in floating point. It is refused if its
-    top-1 is more than `max_top1_difference` points lower, and if two equally good networks would differ this much with
-    a probability below `min_accuracy_p`. `chance` has the test.
+    On the target's judge, the file is compared with the quantized student in floating point. It is refused if its top-1
+    is more than `max_top1_difference` points lower and two equally good networks would differ this much with a
+    probability below `min_accuracy_p`. `chance` has the test.
     """
 
     max_top1_difference: float = 0.2
@@ -25,7 +25,7 @@ class Gate:
         return self._is_lower(accuracy) and accuracy["p"] < self.min_accuracy_p
 
     def doubt(self, accuracy: Mapping[str, Any]) -> str:
-        """What is to be said of a file that is accepted, and yet may be worse; "" where there is no such doubt."""
+        """What to say about a file that is accepted but may be worse; "" if there is no such doubt."""
         if not self._is_lower(accuracy) or not self.min_accuracy_p <= accuracy["p"] < SHAKY_P:
             return ""
         drop = accuracy["student_top1"] - accuracy["top1"]
@@ -47,7 +47,7 @@ def counts(accuracy: Mapping[str, Any]) -> str:
 
 
 def is_only_less_accurate(verification: Mapping[str, Any]) -> bool:
-    """Whether a file was refused, and yet is what was trained: every integer is as predicted, the accuracy too low.
+    """Whether a file was refused for its accuracy alone: it is what was trained, every integer is as predicted.
 
     Args:
       verification: as in verification.json.

@@ -43,8 +43,8 @@ class IntegerGrid:
     def activation_zero_point(self) -> int:
         """The int8 that means 0.0 when the grid's largest value is stored as 127, the largest int8.
 
-        Saturation of int8 then clips above, whatever the bit width. For an unsigned grid a fused RELU clips below. So
-        clipping needs no operator of its own.
+        Int8 saturation then clips above, at any bit width. On an unsigned grid a fused RELU clips below. So clipping
+        needs no operator of its own.
         """
         return INT8_MAX - self.qmax
 
@@ -55,17 +55,17 @@ class IntegerGrid:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether it also has the negative of each integer; a negative BatchNorm scale flips the signs of a kernel."""
+        """Whether it has the negative of each of its integers; a negative BatchNorm scale flips a kernel's signs."""
         return -self.qmin <= self.qmax
 
     @property
     def fits_int4(self) -> bool:
-        """Whether a kernel fits int4. In a full range the lowest integer may change its sign, and does not fit then."""
+        """Whether a kernel fits int4. In a full range the lowest integer may change its sign, and then does not fit."""
         return self.is_narrow and self.num_bits <= INT4_BITS
 
     @property
     def weight_shift(self) -> int:
-        """Bits by which stored weights are shifted to the left, into the most significant bits of int4 or int8.
+        """Number of bits by which stored weights are shifted left, into the most significant bits of int4 or int8.
 
         q * 2^shift in steps of scale / 2^shift is the same number. But sums of products have steps 2^shift times finer,
         so runtimes that round twice differ less from those that round once. A full range keeps one bit free,
@@ -88,13 +88,13 @@ def unsigned_grid(num_bits: int) -> IntegerGrid:
 
 
 def signed_grid(num_bits: int) -> IntegerGrid:
-    """For activations of both signs: narrow range; at 8 bits all of int8, so that saturation clips."""
+    """For activations of both signs: narrow range, but at 8 bits all of int8, so that saturation clips."""
     qmax = 2 ** (num_bits - 1) - 1
     return IntegerGrid(num_bits, INT8_MIN if num_bits == MAX_BITS else -qmax, qmax)
 
 
 def activation_grid(num_bits: int, negative_share: float) -> IntegerGrid:
-    """For activations that reach `negative_share` times as far below 0 as above it: 0 is never below, 1 is as far.
+    """For activations that reach `negative_share` times as far below 0 as above: 0 means never below, 1 equally far.
 
     Between 0 and 1 the levels are divided in that ratio, with at least one below 0. At 8 bits it is the signed grid,
     which has enough levels.
@@ -109,7 +109,7 @@ def activation_grid(num_bits: int, negative_share: float) -> IntegerGrid:
 
 
 def pixel_grid(zero_pixel: int) -> IntegerGrid:
-    """8-bit pixels 0..255 of which `zero_pixel` reads 0.0."""
+    """8-bit pixels 0..255, of which `zero_pixel` reads as 0.0."""
     if not 0 <= zero_pixel < 255:
         raise ValueError(f"zero_pixel must lie in 0..254, got {zero_pixel}")
     return IntegerGrid(8, -zero_pixel, 255 - zero_pixel)
@@ -138,14 +138,14 @@ class TensorQuantParams:
         return self.grid.qmax + self.zero_point
 
     def written_zero_point(self, relu_alone: bool = False) -> int:
-        """The zero point under which an operator writes this activation; one of its own then clips, if it is another.
+        """The zero point with which an operator writes this activation; unless `zero_point`, a second operator clips.
 
-        Saturation clips one end of a grid that is smaller than int8. Where the grid goes below 0, no fused RELU clips
-        the other end: the operator writes it with its bottom on int8's bottom, and a QUANTIZE then moves it to
+        Saturation clips one end of a grid that is smaller than int8. If the grid extends below 0, no fused RELU clips
+        the other end. Then the operator writes it with its bottom on int8's bottom, and a QUANTIZE moves it to
         `zero_point`, which clips its top.
 
         Args:
-          relu_alone: the operator is a ReLU and nothing else, a QUANTIZE, which fuses none.
+          relu_alone: the operator is only a ReLU, written as a QUANTIZE, which cannot fuse one.
         """
         return self.grid.bottom_zero_point if self.grid.qmin < 0 or relu_alone else self.zero_point
 
@@ -159,7 +159,7 @@ def weight_params(grid: IntegerGrid, scale: float) -> TensorQuantParams:
 
 
 def slope_params(slopes: np.ndarray) -> TensorQuantParams:
-    """Of the slopes of a PReLU, any shape: 8 bits, the largest at the end of the grid."""
+    """Parameters for a PReLU's slopes, any shape: 8 bits, the largest slope at the end of the grid."""
     grid = weight_grid(MAX_BITS)
     return weight_params(grid, float(np.float32(np.max(np.abs(slopes)) / grid.qmax)) or 1.0)
 

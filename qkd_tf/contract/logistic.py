@@ -8,7 +8,7 @@ LOGISTIC_STEPS = 256
 
 
 def tabled_logistic(x: np.ndarray, input_scale: Scale) -> np.ndarray:
-    """A table of 256 rounded values; none of them is a tie but that of 0."""
+    """A table of 256 rounded values; only that of 0 is a tie."""
     real = np.asarray(x, np.float32) * np.float32(input_scale)
     steps = np.round(LOGISTIC_STEPS / (1.0 + np.exp(np.minimum(-real.astype(np.float64), 700.0))))
     return np.minimum(steps, LOGISTIC_STEPS - 1).astype(np.int64)

@@ -1,6 +1,6 @@
-"""What a kernel takes under lookup tables: indices of its true width into a table, for each channel that has a scale.
+"""The bytes of a kernel in lookup tables: indices of its true width into one table per channel that has a scale.
 
-TFLM's operator DECODE puts the integers back when it runs; no other runtime reads them.
+TFLM's operator DECODE restores the integers at run time; no other runtime reads such tables.
 """
 
 MAX_INDEX_BITS = 7
@@ -9,12 +9,12 @@ DECODE_CODE_BYTES = 22_000  # of flash that the operator's code takes on a Corte
 
 
 def index_bits(table_length: int) -> int:
-    """Bits of an index into a table."""
+    """Number of bits of an index into a table."""
     return max(1, (table_length - 1).bit_length())
 
 
 def num_bytes(num_weights: int, num_tables: int, table_length: int) -> int:
-    """Of a kernel in the file, about; its int8 where they are fewer, or an index would have 8 bits.
+    """Approximate bytes of a kernel in the file; those of int8 if that is less, or if an index would need 8 bits.
 
     Args:
       table_length: of the largest table.

@@ -1,4 +1,4 @@
-"""What the name of a network tells of its first weights, and what these mean for the test."""
+"""What a network's name says about its first weights, and what these mean for the test."""
 
 SAVED = (".keras", ".h5")  # endings of a saved model
 IN_MEMORY = "in_memory:"  # beginning of the name of what Python hands over
@@ -15,17 +15,17 @@ def has_weights(name: str, weights: str) -> bool:
     """Whether a network comes with trained weights, as far as we can know.
 
     Args:
-      weights: the file that they are loaded from, "" for none.
+      weights: the file from which they are loaded, "" for none.
     """
     return bool(weights) or is_saved(name) or name.startswith(TRAINED_IN_MEMORY)
 
 
 def leak(dataset: str, test_fraction: float, student: str, weights: str) -> str:
-    """What to say of a student whose weights may have seen the pictures that it is tested on; "" where none is known.
+    """A warning if the student's weights may have seen the pictures that it is tested on; else "".
 
     Args:
-      dataset: as --dataset, "folder:ROOT" where there is a test fraction.
-      student, weights: as `has_weights`.
+      dataset: as --dataset takes it; "folder:ROOT" if there is a test fraction.
+      student, weights: as in `has_weights`.
     """
     if not (test_fraction and has_weights(student, weights)):
         return ""

@@ -1,4 +1,4 @@
-"""How a picture becomes one of a network's size."""
+"""How a picture is brought to a network's size."""
 
 RESIZE_RATIO = 256 / 224  # of the shorter side to the crop (LSQ, EfficientNet and others on ImageNet)
 
@@ -12,11 +12,11 @@ def sides(size: Size) -> tuple[int, int]:
 
 
 def resized_side(image_size: int) -> int:
-    """Pixels of a side that a resized picture covers, out of which the centre of `image_size` is cropped."""
+    """Side in pixels that a resized picture covers, from which the centre of `image_size` is cropped."""
     return round(image_size * RESIZE_RATIO)
 
 
 def room(size: Size) -> tuple[int, int]:
-    """The same of both sides, height and width."""
+    """`resized_side` for height and width."""
     height, width = sides(size)
     return resized_side(height), resized_side(width)

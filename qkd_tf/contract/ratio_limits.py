@@ -1,4 +1,4 @@
-"""Ratios of scales that LiteRT's kernels can hold; a student beyond them has a step that nothing can be made of."""
+"""Ratios of scales that LiteRT's kernels support; no file can hold a student beyond them."""
 
 from collections.abc import Mapping
 
@@ -20,11 +20,11 @@ LIMITS: Mapping[str, tuple[float, float]] = {
 
 
 def beyond(operator: str, ratios: list[float]) -> str:
-    """What is wrong with an operator's ratios, in words; empty where its kernels hold them.
+    """What is wrong with an operator's ratios, in words; empty if its kernels support them.
 
     Args:
-      operator: its name in LIMITS; any other does not rescale.
-      ratios: steps of its output in a step of what it reads.
+      operator: its name in LIMITS; operators not listed there do not rescale.
+      ratios: size of one step of each input, in steps of the output.
     """
     low, high = LIMITS.get(operator, (0.0, np.inf))
     for ratio in ratios:

@@ -1,23 +1,23 @@
-"""The integer arithmetic of each runtime: how it brings sums of integer products to the steps of an output.
+"""The integer arithmetic of each runtime: how it rescales sums of integer products to an output's steps.
 
-NumPy only. Training predicts with it what the exported file will compute (`integer_student`), the
-exporter executes files with it (`integer_reference`). Four schools:
+NumPy only. Training predicts with it what the exported file will compute (`integer_student`), and the exporter executes
+files with it (`integer_reference`). There are four kinds:
 
 * XNNPACK, LiteRT's default kernels: a sum is multiplied by a float32 and rounded once, half to even. A MEAN's
-  zero points are taken off in float32, too. QUANTIZE and LEAKY_RELU multiply by 256ths. PRELU it leaves
+  zero points are subtracted in float32, too. QUANTIZE and LEAKY_RELU multiply by 256ths. XNNPACK leaves PRELU
   to the reference kernels.
-* TFLM: a sum is multiplied by a 32-bit fixed-point number, then shifted right, and each of the two
-  rounds. At few bits the first rounding is coarse: a value a little below a half goes up.
+* TFLM: a sum is multiplied by a 32-bit fixed-point number, then shifted right; both operations round. At few bits
+  the first rounding is coarse: a value a little below a half is rounded up.
 * LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, LOGISTIC is a table, and
-  the ratios of scales of MUL, LEAKY_RELU and PRELU are float32. A convolution of single pixels that is written as a
-  Dense layer is rounded as one.
-* ruy: as TFLM, but the second rounding is half up, too. LiteRT's default kernels take it for CONV_2D with INT4
-  kernels, and for DEPTHWISE_CONV_2D with such in whole blocks of eight channels, with TFLM's arithmetic for the
-  channels that are left; XNNPACK leaves both to them. Grouped ones with INT4 kernels go to the reference kernels.
-  On ARM64, CONV_2D with INT4 kernels is rounded once there, half up, and the others as everywhere.
+  the ratios of scales of MUL, LEAKY_RELU and PRELU are float32. A 1x1 convolution that is written as a Dense layer
+  is rounded like one.
+* ruy: as TFLM, but the second rounding is half up, too. XNNPACK does not run convolutions with INT4 kernels. LiteRT
+  computes a CONV_2D of them as ruy does, and a DEPTHWISE_CONV_2D as ruy does in whole blocks of eight channels and as
+  TFLM does in the remaining ones. Grouped convolutions go to the reference kernels. On ARM64, CONV_2D with INT4 kernels
+  is rounded once, half up; the others are as everywhere.
 
-Sources: gemmlowp's fixedpoint.h (Jacob et al. 2018, section 2.2), TFLite's kernels, XNNPACK's operator
-set-up. Tests hold each row against its runtime, tensor by tensor.
+Sources: gemmlowp's fixedpoint.h (Jacob et al. 2018, section 2.2), TFLite's kernels, XNNPACK's operator set-up. Tests
+compare each row with its runtime, tensor by tensor.
 """
 
 import dataclasses
@@ -52,19 +52,19 @@ Limit = Callable[[float, Scale], np.int64]
 
 @dataclasses.dataclass(frozen=True)
 class Arithmetic:
-    """One runtime's arithmetic. All integers are without zero points; results are int64 steps of the output.
+    """One runtime's arithmetic. All integers exclude zero points; results are int64, in steps of the output.
 
     Attributes:
       convolution, dense: (sums [..., C], input scale, kernel scales [C] or [1], output scale).
       add: (a, b, their scales, output scale).
       multiply: (a, b, their scales, output scale).
-      mean: (sums, number of terms, input scale, output scale, zero points that were taken off: input's, output's).
+      mean: (sums, number of terms, input scale, output scale, the zero points that were subtracted: input's, output's).
       logistic: (x, input scale) -> steps of 1 / LOGISTIC_STEPS, the output scale that TFLite prescribes.
       requantize: (x, input scale, output scale).
-      leaky_relu, prelu: (x, integers of the slopes, their scale, input scale, output scale). LEAKY_RELU has the integer
-        1, and its slope for a scale.
+      leaky_relu, prelu: (x, integers of the slopes, their scale, input scale, output scale). For LEAKY_RELU the integer
+        is 1 and the scale is its slope.
       limit: (real value, output scale): where a fused activation clips.
-      int4: kinds of operators that compute in another arithmetic where their kernels are stored as INT4.
+      int4: kinds of operators that use another arithmetic if their kernels are stored as INT4.
     """
 
     convolution: Sums
@@ -80,7 +80,7 @@ class Arithmetic:
     int4: Mapping[str, "Arithmetic"] = dataclasses.field(default_factory=dict)
 
     def of(self, kind: str, int4: bool) -> "Arithmetic":
-        """That of one operator.
+        """The arithmetic of one operator.
 
         Args:
           kind: its TFLite name, GROUPED_CONVOLUTION, or POINTWISE_CONVOLUTION where the number of inputs is even.
@@ -90,13 +90,13 @@ class Arithmetic:
 
 
 def average_of_stored(sums: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
-    """AVERAGE_POOL_2D of every runtime: a sum of stored integers by how many they are, a half away from zero.
+    """AVERAGE_POOL_2D on every runtime: a sum of stored integers divided by their number, rounded half away from zero.
 
-    Zero points stay in the sums, so that a half goes up or down by the sign of what is stored, not of what it means.
+    Zero points stay in the sums, so a half is rounded by the sign of the stored value, not of the real one.
 
     Args:
       sums: whole numbers.
-      counts: of the pixels of each window that are there, without padding.
+      counts: number of pixels in each window, without padding.
     """
     sums = np.asarray(sums, np.int64)
     return np.sign(sums) * ((np.abs(sums) + counts // 2) // counts)
@@ -111,7 +111,7 @@ def _single(scale: Scale) -> np.ndarray:
 
 
 def sums_multiplier(input_scale: Scale, kernel_scales: Scale, output_scale: Scale) -> tuple[np.ndarray, np.ndarray]:
-    """What a fixed-point number of sums is made of, (fixed, shift), one a channel."""
+    """The fixed-point multiplier of sums, (fixed, shift), one per channel."""
     return quantize_multiplier(_double(input_scale) * _double(kernel_scales) / _double(output_scale))
 
 
@@ -130,14 +130,14 @@ def sums_rounded_once(sums: np.ndarray, input_scale: Scale, kernel_scales: Scale
 
 
 def num_in_blocks(num_channels: int) -> int:
-    """How many of the channels, from the first on, are in whole blocks of LiteRT's own depthwise kernels."""
+    """Number of leading channels that fill whole blocks of LiteRT's own depthwise kernels."""
     return num_channels - num_channels % BLOCK_CHANNELS
 
 
 def sums_rounded_in_blocks(
     sums: np.ndarray, input_scale: Scale, kernel_scales: Scale, output_scale: Scale
 ) -> np.ndarray:
-    """Vectors of eight channels round half up twice; a loop over the channels that are left rounds as TFLM does."""
+    """Whole vectors of eight channels round half up twice; a loop over the remaining channels rounds as TFLM does."""
     num_channels = sums.shape[-1]
     scales = np.broadcast_to(kernel_scales, num_channels)
     left = num_in_blocks(num_channels)
@@ -168,7 +168,7 @@ def _fixed_point_multiply(
 def _fixed_point_multiply_of_single(
     a: np.ndarray, b: np.ndarray, a_scale: Scale, b_scale: Scale, output_scale: Scale
 ) -> np.ndarray:
-    """LiteRT's MUL takes the ratio of the scales in float32, before it makes a fixed-point number of it."""
+    """LiteRT's MUL takes the ratio of the scales in float32 before it turns it into a fixed-point number."""
     real = _single(a_scale) * _single(b_scale) / _single(output_scale)
     return multiply_rounding_twice(a.astype(np.int64) * b, *quantize_multiplier(real))
 
@@ -181,7 +181,7 @@ def _fixed_point_mean(
     input_zero_point: int,
     output_zero_point: int,
 ) -> np.ndarray:
-    """The division by `count` goes into the fixed-point number, with as many bits as leave it an int32."""
+    """The fixed-point number includes the division by `count`, with as many bits as fit an int32."""
     fixed, shift = quantize_multiplier(_double(input_scale) / _double(output_scale))
     spare_bits = np.minimum(min(int(count).bit_length() - 1, MEAN_FRACTION_BITS), 31 + shift)
     return multiply_rounding_twice(sums, (fixed << spare_bits) // count, shift - spare_bits)
@@ -208,13 +208,13 @@ def _fixed_point_slopes_of_single(
 
 
 def _by_sign(x: np.ndarray, slopes: Slopes, ratio: np.ndarray, slope_ratio: np.ndarray) -> np.ndarray:
-    """One ratio for what is positive, another for products with slopes."""
+    """One ratio for positive values, another for products with slopes."""
     positive = multiply_rounding_twice(x, *quantize_multiplier(ratio))
     return np.where(x >= 0, positive, multiply_rounding_twice(x * slopes, *quantize_multiplier(slope_ratio)))
 
 
 def sums_ratio(input_scale: Scale, kernel_scales: Scale, output_scale: Scale) -> np.ndarray:
-    """What a float32 of sums is, one a channel."""
+    """The float32 multiplier of sums, one per channel."""
     return _single(input_scale) * _single(kernel_scales) / _single(output_scale)
 
 
@@ -245,7 +245,7 @@ def _float_mean(
     input_zero_point: int,
     output_zero_point: int,
 ) -> np.ndarray:
-    """The sum of stored integers; what their zero points add to it is taken off in float32, which moves near ties."""
+    """The sum of stored integers; what zero points add to it is subtracted in float32, which changes near ties."""
     ratio = _single(input_scale) / _single(output_scale) * (np.float32(1) / np.float32(count))
     zero_points = np.int64(count) * input_zero_point
     offset = np.float32(output_zero_point) - np.float32(zero_points) * ratio
@@ -260,7 +260,7 @@ def _requantize_in_256ths(x: np.ndarray, input_scale: Scale, output_scale: Scale
 def _slopes_in_256ths(
     x: np.ndarray, slopes: Slopes, slope_scale: Scale, input_scale: Scale, output_scale: Scale
 ) -> np.ndarray:
-    """Of one slope, which is its scale."""
+    """For one slope, given as the scale."""
     ratio = _single(input_scale) / _single(output_scale)
     return np.where(x >= 0, _times_256ths(x, ratio), _times_256ths(x * slopes, ratio * _single(slope_scale)))
 

@@ -1,4 +1,4 @@
-"""Kinds of devices, a row each: who judges a file for one, and how it stores weights."""
+"""Kinds of devices, a row each: which runtime judges its files, and how they store weights."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,20 +15,20 @@ class Target:
 
     Attributes:
       title: for people.
-      judges: runtimes that decide whether a file passes; the first that is installed.
+      judges: runtimes that decide whether a file passes; the first installed one does.
       input_type: "uint8" takes pixels, "int8" pixel - 128.
-      int4: by --weight_storage, the one that costs least speed first, the operators whose kernels are packed as INT4
-        -> whether also with one scale per channel. POINTWISE_CONVOLUTION is written as FULLY_CONNECTED; if it is not
-        listed it is an ordinary CONV_2D.
+      int4: --weight_storage, the one that costs the least speed first -> operators whose kernels it packs as INT4 ->
+        whether it packs those with one scale per channel, too. POINTWISE_CONVOLUTION is written as FULLY_CONNECTED; if
+        not listed, it is an ordinary CONV_2D.
       slower: those of `int4` that run slower than int8.
-      auto: how weights that fit INT4 are stored unless a user says otherwise.
-      reason: why so.
-      clip: the operator that clips an activation's second end where nothing else does: XNNPACK takes QUANTIZE and no
-        MAXIMUM; Vela makes more of a QUANTIZE than of a MAXIMUM (cycles of MobileNetV2 at 4 bits + 4 to 7 %).
-      rounds_twice: whether its kernels bring sums to the steps of an output in two roundings: TFLM's and CMSIS-NN's do,
-        unless they are built with TFLITE_SINGLE_ROUNDING, and Ethos-U does.
-      cmsis_nn: whether Arm's CMSIS-NN may compute its files: kernels that it computes wrongly in INT4 stay int8.
-      compressed: whether weights are also written at their true width, under lookup tables.
+      auto: how weights that fit INT4 are stored by default.
+      reason: why that is the default.
+      clip: the operator that clips an activation's second end if nothing else does. XNNPACK runs QUANTIZE but not
+        MAXIMUM; Vela estimates more cycles with QUANTIZE than with MAXIMUM (4 to 7 % for MobileNetV2 at 4 bits).
+      rounds_twice: whether its kernels round twice when they rescale sums. TFLM's and CMSIS-NN's do, unless they are
+        built with TFLITE_SINGLE_ROUNDING, and so does Ethos-U.
+      cmsis_nn: whether Arm's CMSIS-NN may run its files; then kernels that it computes wrongly in INT4 stay int8.
+      compressed: whether a second file stores weights at their true width, in lookup tables.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""In which form a kernel is stored: one rule, for who writes the file and for who counts its bytes beforehand."""
+"""The form in which a kernel is stored: one rule for writing the file and for counting its bytes beforehand."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -13,14 +13,14 @@ class Kernel:
     """What decides how a kernel is stored.
 
     Attributes:
-      operator: that reads it, "CONV_2D", "DEPTHWISE_CONV_2D" or "FULLY_CONNECTED".
-      is_pointwise: whether that is a convolution that a Dense layer at each pixel computes.
+      operator: the one that reads it: "CONV_2D", "DEPTHWISE_CONV_2D" or "FULLY_CONNECTED".
+      is_pointwise: whether that is a 1x1 convolution, the same as a Dense layer at each pixel.
       is_dilated: whether it skips pixels.
-      is_grouped: whether it is a convolution each of whose outputs reads some of the inputs.
-      num_inputs: channels that a DEPTHWISE_CONV_2D reads; of others the weights of one output at one pixel.
-      num_channels: of the operator's output.
+      is_grouped: whether it is a convolution in which each output reads only some of the inputs.
+      num_inputs: channels that a DEPTHWISE_CONV_2D reads; otherwise the weights of one output at one pixel.
+      num_channels: channels of the operator's output.
       per_channel: whether each channel has a scale of its own.
-      largest: of the absolute values of its integers, as they are stored.
+      largest: the largest absolute value of its integers, as stored.
     """
 
     operator: str
@@ -38,9 +38,9 @@ class Form:
     """How a kernel is stored.
 
     Attributes:
-      operator: that reads it then.
-      is_int4: two integers a byte, else one.
-      why: for people.
+      operator: the one that then reads it.
+      is_int4: two integers per byte instead of one.
+      why: the reason, in words.
     """
 
     operator: str
@@ -61,7 +61,7 @@ WRONG_IN_CMSIS_NN: Mapping[str, Callable[[Kernel], bool]] = {
 
 
 def form(kernel: Kernel, storage: str, target: Target) -> Form:
-    """INT4 where the storage packs such kernels, and nothing keeps this one from it.
+    """INT4 if the storage packs such kernels and nothing prevents it for this one.
 
     Args:
       storage: a key of `Target.int4`.
@@ -76,16 +76,16 @@ def form(kernel: Kernel, storage: str, target: Target) -> Form:
 
 
 def num_bytes(num_weights: int, is_int4: bool) -> int:
-    """Of a kernel in the file; an odd integer out has a byte for itself."""
+    """Bytes of a kernel in the file; if the number of integers is odd, the last has a byte of its own."""
     return -(-num_weights // 2) if is_int4 else num_weights
 
 
 def _obstacle(kernel: Kernel, written: str, per_channel: bool | None, target: Target) -> str | None:
-    """What keeps a kernel from being stored as INT4.
+    """What prevents a kernel from being stored as INT4, in words; None if nothing does.
 
     Args:
-      written: operator by which it would stand in the file.
-      per_channel: whether the storage packs kernels with a scale for each channel, too; None where it packs none.
+      written: the operator that would read it in the file.
+      per_channel: whether the storage packs kernels with a scale per channel, too; None if it packs none.
     """
     if kernel.largest > INT4_MAX:
         return f"integers beyond {INT4_MAX}"

@@ -1,7 +1,7 @@
 """Pictures or signals as arrays: in one file, npz:FILE.npz, or in a folder with one .npy file each, npy:FOLDER.
 
-Names are those of keras.datasets' files: x_train [N, ...] and y_train [N], x_test and y_test, and where there are such
-x_validation and y_validation. Classes are named by an array label_names [K], or by a labels.txt in the folder.
+Names are those in keras.datasets' files: x_train [N, ...] and y_train [N], x_test and y_test, and optionally
+x_validation and y_validation. An array label_names [K] or a labels.txt in the folder names the classes.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ def open_source(spec: DataSpec) -> Source:
     """Reads the arrays, and looks at all of them.
 
     Raises:
-      ExperimentError: no such file, an array that is missing or of no numbers, or what `source_of` raises.
+      ExperimentError: no such file, an array that is missing or holds no numbers, or what `source_of` raises.
     """
     require_set(spec)
     arrays, test = _opened(spec), spec.test_split or "test"
@@ -57,7 +57,7 @@ def open_source(spec: DataSpec) -> Source:
 
 
 def describe(spec: DataSpec) -> tuple[tuple[int, ...], list[str]]:
-    """Shape of an example and label names; the arrays have to be there."""
+    """Shape of an example and label names; the arrays must exist."""
     source = open_source(spec)
     return source.image_shape, source.label_names
 
@@ -74,7 +74,7 @@ def _opened(spec: DataSpec) -> Mapping[str, np.ndarray]:
 
 
 class _Folder(Mapping[str, np.ndarray]):
-    """Arrays of a folder's .npy files, by the files' names: what is read of them stays on disk until it is needed."""
+    """Arrays of a folder's .npy files, by file name; their contents stay on disk until they are needed."""
 
     def __init__(self, path: pathlib.Path):
         self._files = {file.stem: file for file in sorted(path.glob("*.npy")) if not file.name.startswith(".")}
@@ -104,7 +104,7 @@ def _are_grey(train: np.ndarray, spec: DataSpec) -> bool:
 
 
 def _label_names(arrays: Mapping[str, np.ndarray], spec: DataSpec) -> list[str] | None:
-    """Those that the set tells; None for numbers."""
+    """The label names that the set gives; None for numbers."""
     labels = set_path(spec.name) / LABELS
     if spec.name.startswith(FOLDER) and labels.is_file():
         return given_labels(labels)

@@ -1,4 +1,4 @@
-"""A user's own augmentation of training batches: checked once, then a part of the pipeline."""
+"""A user's own augmentation of training batches, checked once and then part of the pipeline."""
 
 import dataclasses
 import hashlib
@@ -21,7 +21,7 @@ class Augmentation:
     """`augment(images, seed)` as a graph.
 
     Attributes:
-      sha256: of what it makes of some pictures, which tells one function from another.
+      sha256: digest of its result on some pictures, which tells one function from another.
       notes: what a user should know, one per line.
     """
 
@@ -34,7 +34,7 @@ class Augmentation:
 
         Args:
           seed: [2], of the batch.
-          share: which of how many equal parts of the batch they are; each part is drawn by a seed of its own.
+          share: (index, number) of the equal part of the batch that they are; each part has a seed of its own.
         """
         for number in (OWN, share[0]):
             seed = tf.random.experimental.stateless_fold_in(seed, tf.constant(number, tf.int32))
@@ -44,7 +44,7 @@ class Augmentation:
 def open_augmentation(
     spec: DataSpec, shape: tuple[int, int, int], given: Function | None = None
 ) -> Augmentation | None:
-    """The function of `DataSpec.augment`, checked on noise; None if there is none.
+    """The function that `DataSpec.augment` names, checked on noise; None if it names none.
 
     It is called as augment(images, seed). images are [N, H, W, C] uint8, 0 to 255, already cropped and mirrored; or
     signals in the steps of their input, also [N, T, C]. seed is [2] int32, as tf.random.stateless_uniform takes it. It
@@ -52,7 +52,7 @@ def open_augmentation(
 
     Args:
       shape: [H, W, C] of a picture, or that of a signal.
-      given: the function itself, where Python hands it over.
+      given: the function itself, if Python passes it.
 
     Raises:
       ExperimentError: there is no such function, or it does not work as described above.
@@ -81,7 +81,7 @@ def open_augmentation(
 
 
 def _made(graph: Function, name: str, images: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
-    """What a function makes of a batch, where it is what it has to be."""
+    """A function's result on a batch, checked."""
     try:
         with tf.device("CPU"):  # as the pipeline is
             made = graph(tf.constant(images), tf.constant(seed, tf.int32))
@@ -107,11 +107,11 @@ def _made(graph: Function, name: str, images: np.ndarray, seed: tuple[int, int])
 
 
 def _reason(error: Exception) -> str:
-    """The error itself, which autograph puts behind the lines of the user's code."""
+    """The error itself, which autograph prints after the lines of the user's code."""
     told = [line.strip() for line in str(error).splitlines() if line.strip()]
     return first_line(ValueError(told[-1]), 160) if told and "in user code:" in told[0] else first_line(error, 160)
 
 
 def _state_of_chance() -> str:
-    """Of Python's and NumPy's global random numbers."""
+    """The state of Python's and NumPy's global random numbers."""
     return repr((random.getstate(), [np.asarray(part).tolist() for part in np.random.get_state()]))

@@ -1,4 +1,4 @@
-"""The embedded data set: scikit-learn's 1,797 handwritten digits of 8x8 pixels, one fifth of them for the test."""
+"""The built-in data set: scikit-learn's 1,797 handwritten digits of 8x8 pixels, a fifth of them for the test."""
 
 import functools
 

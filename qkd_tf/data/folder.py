@@ -1,8 +1,8 @@
 """The user's own pictures: ROOT/train, ROOT/validation and ROOT/test, each with one folder per class.
 
 With --test_fraction the test split is a part of ROOT/train, or of ROOT itself, which then has the class folders.
-Classes are those of train, sorted by name, or the lines of ROOT/labels.txt, in the order of the logits.
-A split is in the order of its file names, shuffled with a fixed seed, so that the order is the same in every run.
+Classes are those of train, sorted by name, or the lines of ROOT/labels.txt, in the order of the logits. A split's file
+names are sorted, then shuffled with a fixed seed, so the order is the same in every run.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ Files = list[tuple[str, int]]  # path and label of each picture
 
 
 def open_source(spec: DataSpec) -> Source:
-    """Lists the folders; of the pictures, at most one is decoded."""
+    """Lists the folders, and decodes at most one picture."""
     require_set(spec)
     root = set_path(spec.name)
     test_name = spec.test_split or "test"
@@ -74,13 +74,13 @@ def open_source(spec: DataSpec) -> Source:
 
 
 def describe(spec: DataSpec) -> tuple[tuple[int, int, int], list[str]]:
-    """Image shape and label names; the folder has to be there."""
+    """Image shape and label names; the folder must exist."""
     source = open_source(spec)
     return source.image_shape, source.label_names
 
 
 def other_tests(spec: DataSpec) -> list[str]:
-    """Names of --test_split that a folder without `test` has: folders beside `train`, with classes of its alone."""
+    """Values for --test_split in a folder without `test`: folders beside `train` with none but its classes."""
     root = pathlib.Path(spec.name.removeprefix(PREFIX)).expanduser()
     if not (root / "train").is_dir():
         return []
@@ -94,7 +94,7 @@ def _is_picture(entry: os.DirEntry) -> bool:
 
 
 def given_labels(path: pathlib.Path) -> list[str]:
-    """Class names of a labels.txt, one per line; what surrounds a name, and blank lines at the end, do not count."""
+    """Class names in a labels.txt, one per line; space around names and blank lines at the end are ignored."""
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -115,11 +115,11 @@ def given_labels(path: pathlib.Path) -> list[str]:
 
 
 def _listed(split: pathlib.Path, root: pathlib.Path, label_names: list[str], strange: list[str], given: bool) -> Files:
-    """Pictures of a split in the order of their names; what is none of them is added to `strange`.
+    """Pictures of a split in the order of their names; other files are added to `strange`.
 
     Args:
-      root: folder of the whole set.
-      given: the names are those of labels.txt, and a class may have no picture.
+      root: the data set's folder.
+      given: whether the names come from labels.txt; a class may then have no picture.
     """
     labels = {name: label for label, name in enumerate(label_names)}
     files = []
@@ -160,7 +160,7 @@ def _cut(files: Files, fraction: float) -> tuple[Files, Files]:
 
 
 def _examples(files: Files, decode: Callable[[tf.Tensor], tf.Tensor]) -> Examples:
-    """What is stored, and shuffled, is a path: that costs no memory to speak of."""
+    """Paths are stored and shuffled, which takes hardly any memory."""
 
     @functools.cache  # of a million paths it takes seconds
     def stored() -> tuple[tf.Tensor, tf.Tensor]:
@@ -177,14 +177,14 @@ def _examples(files: Files, decode: Callable[[tf.Tensor], tf.Tensor]) -> Example
 
 
 def _first_size(files: Files, root: pathlib.Path) -> tuple[int, int]:
-    """Of the first picture that can be decoded; whether the others are like it, the scan will tell."""
+    """Size of the first picture that can be decoded; the scan finds out whether the others have it."""
     size = next((size for size in (size_of(path) for path, _ in files) if size), None)
     require(size is not None, f"no image in {root / 'train'} can be decoded")
     return size
 
 
 def _scan(spec: DataSpec, root: pathlib.Path, files: dict[str, Files], source: Source) -> Source:
-    """Looks at every picture that was not seen at an earlier start."""
+    """Looks at every picture that no earlier run has looked at."""
     paths = list(dict.fromkeys(path for part in files.values() for path, _ in part))
     rows, problems = look(root, paths)
     broken = {paths[index]: problem for index, problem in problems.items()}
@@ -225,7 +225,7 @@ def _scan(spec: DataSpec, root: pathlib.Path, files: dict[str, Files], source: S
 
 
 def _raise_sizes(root: pathlib.Path, examples: list[str], sizes: np.ndarray) -> NoReturn:
-    """Tells of the first two of several sizes, with a picture of each."""
+    """Raises an error with the first two of several sizes, and a picture of each."""
     told = [
         f"{within(path, root)} has {height}x{width}"
         for path, (height, width) in itertools.islice(zip(examples, sizes, strict=True), 2)

@@ -1,14 +1,14 @@
-"""Which training examples are kept for validation, where nothing says so.
+"""Which training examples are set aside for validation if the data set has no validation split.
 
-Every class keeps one example for training. Only where no class has two can that not be: then any example may be taken,
-since a class that training never sees is better than no validation at all. The data set's notes name such classes.
+Every class keeps one example for training. If no class has two, any example may be taken, because a class that training
+never sees is better than no validation at all. The data set's notes name such classes.
 """
 
 import numpy as np
 
 
 def foremost(labels: np.ndarray, fraction: float) -> np.ndarray:
-    """A share of the examples, the first ones.
+    """Takes a share of the examples, the first ones.
 
     Args:
       labels: [N] int64, in the order of the examples.
@@ -34,7 +34,7 @@ def stratified(labels: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def _candidates(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Numbers of the examples that may be taken, in that order."""
+    """Indices of the examples that may be taken, in that order."""
     _, first_of_class = np.unique(labels, return_index=True)
     spare = order[~np.isin(order, first_of_class)]
     return spare if len(spare) else order

@@ -1,7 +1,7 @@
-"""Files of pictures, looked at once: what was seen of them is remembered from one start to the next.
+"""Looks at each picture file once, and remembers the result from run to run.
 
-The memory is a file under the user's cache folder, one for each folder of pictures. It may be deleted at any time;
-where it cannot be written nothing is remembered, and one that is damaged or of another version is not read.
+The memory is a file in the user's cache folder, one for each folder of pictures. It may be deleted at any time. If it
+cannot be written, nothing is remembered; if it is damaged or from another version, it is not read.
 """
 
 import concurrent.futures
@@ -34,14 +34,14 @@ SHA256_BYTES = hashlib.sha256().digest_size
 
 
 def look(root: pathlib.Path, paths: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
-    """Reads and decodes each picture once, unless it was so at an earlier start and has not changed since.
+    """Reads and decodes each picture once, unless an earlier run did and it has not changed since.
 
     Args:
-      root: the folder of pictures, which has the memory.
-      paths: files of it, each once.
+      root: the folder of pictures, to which the memory belongs.
+      paths: files in it, each once.
 
     Returns:
-      ROWs [N], and by index why a picture cannot be decoded; of such a one the row is empty, and nothing remembered.
+      ROWs [N], and by index why a picture cannot be decoded; its row is empty, and it is not remembered.
     """
     memory = _memory(root)
     known, rows, problems = _recall(memory), np.zeros(len(paths), ROW), {}
@@ -69,7 +69,7 @@ def _chunks(values: Sequence) -> Iterator[Sequence]:
 
 
 def _look(path: str) -> str | tuple[tuple[int, int], np.ndarray, bool]:
-    """What is wrong with a picture; else its size, its SHA-256 and whether it is turned, as ROW has them."""
+    """What is wrong with a picture; else its size, its SHA-256 and whether EXIF rotates it, as in ROW."""
     try:
         encoded = pathlib.Path(path).read_bytes()
         if not encoded:
@@ -83,13 +83,13 @@ def _look(path: str) -> str | tuple[tuple[int, int], np.ndarray, bool]:
 
 
 def size_of(path: str) -> tuple[int, int] | None:
-    """Height and width of a picture, None of one that cannot be decoded."""
+    """Height and width of a picture; None if it cannot be decoded."""
     seen = _look(path)
     return None if isinstance(seen, str) else seen[0]
 
 
 def _is_turned(encoded: bytes) -> bool:
-    """Whether a viewer turns the picture, as decoders do not."""
+    """Whether a viewer rotates the picture, which decoders do not."""
     if b"Exif" not in encoded[: 1 << 16] and b"eXIf" not in encoded[: 1 << 16]:
         return False
     try:
@@ -100,7 +100,7 @@ def _is_turned(encoded: bytes) -> bool:
 
 
 def _memory(root: pathlib.Path) -> pathlib.Path | None:
-    """Where the looks at a folder of pictures are remembered; None where the user has no cache folder."""
+    """File of the memory for a folder of pictures; None if the user has no cache folder."""
     folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if not os.path.isabs(folder):  # by the XDG specification it is not to be used
         return None
@@ -109,9 +109,9 @@ def _memory(root: pathlib.Path) -> pathlib.Path | None:
 
 
 def _key(path: str, root: pathlib.Path) -> bytes:
-    """What a file is known by, without being read; b"" where that is too little.
+    """Identifies a file without reading it; b"" if that is impossible.
 
-    The time of its last change of any kind (ctime) is in it, since nobody can set that back.
+    It includes the time of the file's last change of any kind (ctime), which nobody can set back.
     """
     try:
         stat = os.stat(path)
@@ -124,7 +124,7 @@ def _key(path: str, root: pathlib.Path) -> bytes:
 
 
 def within(path: str, root: pathlib.Path) -> str:
-    """A path that was listed under `root`, seen from there."""
+    """A path listed under `root`, relative to it."""
     return path.removeprefix(_prefix(root))
 
 
@@ -142,7 +142,7 @@ def _found(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 
 def _recall(memory: pathlib.Path | None) -> np.ndarray:
-    """Rows as `_keep` wrote them, sorted by key; none of a file that it did not write so."""
+    """Rows as `_keep` wrote them, sorted by key; none if the file is not as `_keep` writes it."""
     with contextlib.suppress(OSError):
         content = memory.read_bytes() if memory else b""
         rows = content[SHA256_BYTES:]
@@ -154,8 +154,8 @@ def _recall(memory: pathlib.Path | None) -> np.ndarray:
 def _keep(memory: pathlib.Path | None, rows: np.ndarray, known: np.ndarray) -> None:
     """Writes the memory anew.
 
-    Files that were not looked at this time are kept, so that a trial on some of the pictures does not forget the
-    others; but no more of them than of these, lest files that are long gone fill the disk.
+    Rows of files that were not looked at this time are kept, so that a trial on some pictures does not forget the
+    others, but at most as many as of those that were, so that deleted files do not fill the disk.
     """
     most, rows = len(rows), _sorted(rows[rows["key"] != b""])
     others = known[_found(rows, known["key"]) < 0][:most]

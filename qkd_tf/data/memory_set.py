@@ -30,19 +30,19 @@ GivenSet = tf.data.Dataset | tuple[np.ndarray, np.ndarray]
 def source_of(
     train: GivenSet, test: GivenSet, validation: GivenSet | None, spec: DataSpec, label_names: Sequence[str] | None
 ) -> Source:
-    """The sets of a caller, read once and checked.
+    """A caller's sets, read once and checked.
 
     Args:
       train, test, validation: (images [N, H, W, C], labels [N]), or a tf.data set of such pairs, batched or not, whose
-        order is always the same. Pixels are 0 to 255, of any type; others than whole numbers are rounded, and a
-        note says so. Or signals: (features [N, T, C] or [N, H, W, C], labels), recognised by `signals.are_signals`;
-        they are quantized to 8 bits here. Labels count from 0, or are one-hot [N, K]. Without a validation set,
-        `validation_fraction` of each class of the training set becomes one.
-      label_names: one per class; None for "0", "1", … up to the greatest label.
+        order is always the same. Pixels are 0 to 255, of any type; fractions are rounded, and a note says so. Or
+        signals: (features [N, T, C] or [N, H, W, C], labels), recognised by `signals.are_signals`; they are quantized
+        to 8 bits here. Labels count from 0, or are one-hot [N, K]. Without a validation set, `validation_fraction` of
+        each class of the training set becomes one.
+      label_names: one per class; None for "0", "1", … up to the largest label.
 
     Raises:
-      ExperimentError: other elements, pixels of another range, features that are not finite or all the same, labels
-        that are no class, an order that changes, no example.
+      ExperimentError: other elements, pixels in another range, features that are not finite or all equal, labels that
+        are not classes, an order that changes, no example.
     """
     sets = {"train": train, "test": test} | ({"validation": validation} if validation is not None else {})
     params, notes = None, ()
@@ -85,7 +85,7 @@ def source_of(
 
 
 def open_source(spec: DataSpec) -> Source:
-    """Raises ExperimentError: of images in memory nothing is left but their name."""
+    """Raises ExperimentError: only the name is left of images that were in memory."""
     raise ExperimentError(
         f"--dataset={spec.name}: the images of this run were given in Python and are not saved; "
         "call qkd_tf.fit with them, or train on a folder of pictures (--dataset=folder:PICTURES)"
@@ -129,8 +129,8 @@ class _Stream:
     """A split of a tf.data set: pairs of pixels [h, w, C] uint8 and labels [] int64, labels known as an array.
 
     Attributes:
-      image_bytes: on average.
-      is_held: its pixels are in memory.
+      image_bytes: bytes of an image, on average.
+      is_held: whether its pixels are kept in memory.
     """
 
     dataset: tf.data.Dataset
@@ -145,7 +145,7 @@ class _Stream:
         return tuple(self.dataset.element_spec[0].shape)
 
     def for_validation(self, fraction: float) -> np.ndarray:
-        """What is not held is run through up to the last of these, so it is the foremost, where they are mixed."""
+        """A set that is not held is read up to the last of these, so if it is mixed they are its first examples."""
         number = round(len(self.labels) * fraction)
         in_order = not self.is_held and number > 0 and is_mixed(self.labels, number)
         return (foremost if in_order else stratified)(self.labels, fraction)
@@ -166,7 +166,7 @@ class _Stream:
 
 
 def _are_signals(given: GivenSet, spec: DataSpec) -> bool:
-    """What else it may be, `_read` tells."""
+    """Whether a set holds signals; `_read` checks everything else."""
     if isinstance(given, tf.data.Dataset):
         if not _is_pair(given):
             return False
@@ -190,7 +190,7 @@ def _is_pair(given: tf.data.Dataset) -> bool:
 
 
 def _is_batched(given: tf.data.Dataset) -> bool:
-    """Whether elements are several examples, as labels tell where features do not: a one-hot label looks like those."""
+    """Whether an element is a batch: features of rank 4, or features and label that share their first dimension."""
     features, label = given.element_spec
     together = label.shape.rank in (1, 2) and features.shape.as_list()[:1] == label.shape.as_list()[:1]
     return features.shape.rank == 4 or together
@@ -199,7 +199,7 @@ def _is_batched(given: tf.data.Dataset) -> bool:
 def _signals(
     sets: dict[str, GivenSet], spec: DataSpec
 ) -> tuple[dict[str, "_Arrays"], TensorQuantParams, tuple[str, ...]]:
-    """The sets on 8 bits, what these mean, and notes."""
+    """The sets quantized to 8 bits, what the 8 bits mean, and notes."""
     pairs = {name: _pair(_collected(given, name) if isinstance(given, tf.data.Dataset) else given, name, _FEATURES)
              for name, given in sets.items()}  # fmt: skip
     features = {name: found for name, (found, _) in pairs.items()}
@@ -228,7 +228,7 @@ _FEATURES = "(features [N, T, C] or [N, H, W, C], labels [N]) or a tf.data set i
 
 
 def _collected(given: tf.data.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A set of signals as arrays: they are looked at as a whole before the first becomes 8 bits."""
+    """A set of signals as arrays: the whole set must be seen before any of it becomes 8 bits."""
     require(given.cardinality() != tf.data.INFINITE_CARDINALITY, f"{name}{_ENDLESS}")
     features, labels, num_bytes = [], [], 0
     batched = _is_batched(given)
@@ -267,7 +267,7 @@ def _read(given: GivenSet, name: str, spec: DataSpec) -> _Arrays | _Stream:
 
 
 def _pair(given: tuple[np.ndarray, np.ndarray], name: str, expected: str) -> tuple[np.ndarray, np.ndarray]:
-    """As arrays."""
+    """The pair as arrays."""
     require(isinstance(given, tuple | list) and len(given) == 2, f"{name} is a {type(given).__name__}; {expected}")
     try:
         images, labels = (np.asarray(part) for part in given)
@@ -357,7 +357,7 @@ def _stream(given: tf.data.Dataset, name: str, spec: DataSpec) -> _Stream:
 
 
 def _shown(batches: tf.data.Dataset, name: str, examples: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The batches, with a bar where they take longer than a moment."""
+    """The batches, with a progress bar if they take a while."""
     number = int(examples.cardinality())  # negative where it is not known
     with tqdm(None, f"looking at {name}", max(0, number) or None, unit="image", mininterval=1, delay=1) as bar:
         for images, labels in batches.as_numpy_iterator():
@@ -371,7 +371,7 @@ _SIZES = (
 
 
 def _whole(images: np.ndarray) -> np.ndarray:
-    """Pixels as they are trained on; of a range that `_Scale.notes` refuses they may be anything."""
+    """Pixels as training reads them; undefined for a range that `_Scale.notes` refuses."""
     if images.dtype == np.uint8:
         return images
     with np.errstate(invalid="ignore"):
@@ -386,7 +386,7 @@ def _require_numbers(dtype: np.dtype, name: str) -> None:
 
 
 class _Scale:
-    """What range the pixels of a set are of."""
+    """The range of a set's pixels."""
 
     def __init__(self, dtype: np.dtype):
         self._dtype = np.dtype(dtype)
@@ -401,13 +401,13 @@ class _Scale:
         self._is_whole = self._is_whole and np.array_equal(images, np.rint(images))
 
     def notes(self, name: str, cast: str, rounded: str) -> tuple[str, ...]:
-        """What becomes of pixels that are no uint8.
+        """Notes on what becomes of pixels that are not uint8.
 
         Args:
-          cast, rounded: how the caller's kind of set writes it.
+          cast, rounded: the code to do so, for the caller's kind of set.
 
         Raises:
-          ExperimentError: they are not of 0 to 255.
+          ExperimentError: they are not within 0 to 255.
         """
         require(self._is_finite, f"{name} has pixels of {self._dtype} that are not finite (NaN or infinite)")
         if self._dtype == np.uint8 or self._low > self._high:  # nothing to look at
@@ -458,7 +458,7 @@ def _class_numbers(labels: np.ndarray, name: str) -> np.ndarray:
 
 
 def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | None) -> list[str]:
-    """Raises ExperimentError: labels that are not among them."""
+    """Names by label. Raises ExperimentError for labels without a name."""
     high = max(int(found.max()) for found in labels.values())
     num_classes = high + 1 if label_names is None else len(label_names)
     never_0 = label_names is None and all(found.min() > 0 for found in labels.values())

@@ -1,4 +1,4 @@
-"""Whether examples that come in an order of their own come mixed, by their labels."""
+"""Whether the labels of examples in a given order are mixed."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ SORTED = 0.2  # share of some examples in a row that is of other classes than th
 
 
 def is_mixed(labels: np.ndarray, number: int) -> bool:
-    """Whether any `number` labels in a row, of [N], have about the classes of all of them."""
+    """Whether any `number` consecutive labels, of [N], have about the class shares of all labels."""
     by_chance = _apart(np.random.default_rng(0).permutation(labels), number)
     return _apart(labels, number) < by_chance + SORTED
 
 
 def _apart(labels: np.ndarray, number: int) -> float:
-    """Largest distance, 0 to 1, between the shares of classes in `number` examples in a row and in all of them."""
+    """Largest distance, 0 to 1, between class shares in `number` consecutive examples and in all of them."""
     _, labels = np.unique(labels, return_inverse=True)
     whole = np.bincount(labels) / len(labels)
     starts = [*range(0, len(labels) - number, number), len(labels) - number]

@@ -35,17 +35,17 @@ class Splits:
     Attributes:
       train: epoch number, first step, share -> augmented batches of that epoch from that step on (0: all); equal for
         equal seed and epoch. A share (index, number) is one of `number` equal parts of each batch; WHOLE is the whole
-        batch. Of a streamed split nothing is decoded before that step, and nothing of other shares.
+        batch. In a streamed split, neither earlier steps nor other shares are decoded.
       calibration: training images without augmentation.
-      validation, test: in the order of the data set, the last batch may be short.
-      fingerprint: what was read: data set, version, numbers of images, SHA-256 of the first `digested` images of
-        the test split (all, or 1,000 where the split does not fit in memory), and `content_sha256`, which is that of
-        every picture and label of all splits as they are stored; of signals `input`, scale and zero point of 0..255.
+      validation, test: in the order of the data set; the last batch may be short.
+      fingerprint: what was read: data set, version, numbers of images, SHA-256 of the first `digested` images of the
+        test split (all, or 1,000 if the split does not fit in memory), and `content_sha256`, that of every picture and
+        label of all splits as stored; for signals also `input`, scale and zero point in 0..255.
       notes: what a user should know, one per line.
-      max_steps: batches that end an epoch early; 0 for none.
-      spec: what reads them again, in another process too; None where nothing does.
-      num_by_class: counts the training images of each class; no image is decoded for it.
-      augmentation: what training batches pass last; None where the user has none.
+      max_steps: number of batches after which an epoch ends early; 0 for whole epochs.
+      spec: reads them again, in another process too; None if nothing can.
+      num_by_class: counts the training images of each class without decoding any.
+      augmentation: the user's own, applied last to training batches; None if there is none.
     """
 
     train: Callable[[int, int, tuple[int, int]], tf.data.Dataset]
@@ -75,13 +75,13 @@ def load(spec: DataSpec) -> Splits:
 
 
 def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -> Splits:
-    """Batches of a source's examples; whatever fits `CACHE_BYTES` is decoded once and kept, the rest is streamed.
+    """Batches of a source's examples. Splits that fit `CACHE_BYTES` are decoded once and kept, the others streamed.
 
     Args:
-      augment: the function that `DataSpec.augment` names, where Python hands it over.
+      augment: the function that `DataSpec.augment` names, if Python passes it.
 
     Raises:
-      ExperimentError: images that cannot be decoded or differ in size, too few of them, or labels that are no class;
+      ExperimentError: images that cannot be decoded or differ in size, too few images, labels that are not classes, or
         an augmentation that `open_augmentation` refuses.
     """
     if source.scan:
@@ -178,7 +178,7 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
 
 
 def pictures_of_test(source: Source, spec: DataSpec) -> "Pictures":
-    """The test split of `pipelines` alone, of a source that was scanned or need not be: none of it is kept."""
+    """Only the test split of `pipelines`, from a source that was scanned or need not be; nothing is kept in memory."""
     *_, fit_and_crop = _transforms(source, spec)
     return Pictures(source.test, fit_and_crop, kept=False, is_sound=source.is_sound, checked=lambda label: label)
 
@@ -203,12 +203,12 @@ def require_enough(source: Source, spec: DataSpec) -> None:
 
 
 def sample(source: Source, spec: DataSpec, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Some training pictures as validation has them, without a look at the others: always the same ones.
+    """Some training pictures as validation would read them, always the same, without reading the others.
 
-    Pictures that cannot be used are passed over; `pipelines` names them.
+    Pictures that cannot be used are skipped; `pipelines` names them.
 
     Args:
-      number: how many at most; fewer where the set has fewer.
+      number: how many at most; fewer if the set has fewer.
 
     Returns:
       Pixels [n, H, W, C] uint8 and labels [n] int64.
@@ -229,7 +229,7 @@ def sample(source: Source, spec: DataSpec, number: int) -> tuple[np.ndarray, np.
 
 
 def _transforms(source: Source, spec: DataSpec) -> tuple[Callable[[tf.Tensor], tf.Tensor], ...]:
-    """Stored size -> what training crops of; that -> the centre of a network's size; and both in one."""
+    """Stored size -> the size from which training crops; that -> the network's size, at the centre; both in one."""
     shape = source.image_shape
     fit = functools.partial(tf.ensure_shape, shape=shape)
     if source.input_params is not None:
@@ -248,10 +248,10 @@ class Pictures:
 
     Args:
       transform: pixels [h, w, C] of any size -> [H, W, C].
-      kept: decode once and keep in memory; else decode whenever they are read, behind a shuffle of what is stored.
-      is_sound: every one can be decoded. Else what is kept is decoded before the first is asked for, to find out.
-      checked: label -> the same; it ends the reading where that is no class. Of what is kept all labels are looked
-        at beforehand.
+      kept: decode once and keep in memory; else shuffle what is stored, and decode it whenever it is read.
+      is_sound: every one can be decoded. Otherwise what is kept is decoded before the first use, to find out.
+      checked: label -> the same label; it raises an error if that is not a class. All labels of what is kept are
+        checked beforehand.
     """
 
     def __init__(
@@ -279,11 +279,11 @@ class Pictures:
         part: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda all_of_it: all_of_it,
         is_whole: bool = True,
     ) -> tf.data.Dataset:
-        """In an order that depends on the seed alone, from example number `first` of it on; of those `part`.
+        """In an order that depends only on the seed, from example number `first` on, reduced by `part`.
 
         Args:
-          is_whole: all of them are decoded, and kept for what is read later. Else only those that are read are decoded:
-            a run that resumes within an epoch, or whose epochs have few steps, need not decode a hundred thousand
+          is_whole: decode all examples, and keep them for later. Otherwise only those that are read are decoded, so
+            that a run that resumes within an epoch, or whose epochs have few steps, need not decode a hundred thousand
             pictures before its first step.
         """
         number = self._examples.num_examples
@@ -295,13 +295,13 @@ class Pictures:
         return part(self._shuffled(self._kept, number, seed).skip(first))
 
     def head(self) -> tf.data.Dataset:
-        """What is looked at before training: the first DIGESTED, and all that is kept where it may be broken."""
+        """What is looked at before training: the first DIGESTED examples, or all that is kept if any may be broken."""
         if self._kept is None or self._is_sound:
             return self._decoded(self._examples.read(None)).take(DIGESTED)
         return self._kept
 
     def labels(self, every: bool = False) -> np.ndarray:
-        """Those of what is kept, or of what is streamed the first DIGESTED, or `every` one: [N] int64."""
+        """Labels [N] int64: all if the split is kept; the first DIGESTED if it is streamed, unless `every`."""
         if self._kept is not None:
             stored = self._examples.read(None) if self._is_sound else self._kept
         else:
@@ -321,7 +321,7 @@ class Pictures:
 
 
 def _rows(batch_size: int, share: tuple[int, int]) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
-    """What is left of examples, the first of which begins a batch, of a share of each batch."""
+    """Keeps one share of each batch; the first example begins a batch."""
     index, number = share
     size = batch_size // number
 
@@ -335,7 +335,7 @@ def _rows(batch_size: int, share: tuple[int, int]) -> Callable[[tf.data.Dataset]
 
 
 def _fitting(num_bytes: dict[str, int]) -> set[str]:
-    """Names of the splits that fit into CACHE_BYTES together, those that come first having the first choice."""
+    """Names of the splits that fit into CACHE_BYTES together; earlier ones have the first choice."""
     left, fitting = CACHE_BYTES, set()
     for name, size in num_bytes.items():
         if size <= left:
@@ -369,7 +369,7 @@ def _checked(what: str, num_classes: int, label: tf.Tensor) -> tf.Tensor:
 
 
 def _require_mixed(examples: Examples, spec: DataSpec) -> None:
-    """Raises ExperimentError: a buffer that passes over the examples has some of the classes at a time."""
+    """Raises ExperimentError if the shuffle buffer sees only some classes at a time."""
     if examples.labels_as_read is None or examples.num_examples <= examples.buffer:
         return
     labels = examples.labels_as_read()
@@ -382,10 +382,10 @@ def _require_mixed(examples: Examples, spec: DataSpec) -> None:
 
 
 def _class_notes(labels: np.ndarray, source: Source, spec: DataSpec) -> tuple[str, ...]:
-    """Which classes nothing can be learned of.
+    """Notes on classes of which nothing can be learned.
 
     Raises:
-      ExperimentError: there is one class alone.
+      ExperimentError: there is only one class.
     """
     seen = set(labels.tolist())
     require(
@@ -398,7 +398,7 @@ def _class_notes(labels: np.ndarray, source: Source, spec: DataSpec) -> tuple[st
 
 
 def _input(source: Source) -> dict:
-    """What the 8 bits of signals mean; nothing of pictures."""
+    """What the 8 bits of signals mean; empty for pictures."""
     if source.input_params is None:
         return {}
     return {"input": {"scale": source.input_params.scale, "zero_point": -source.input_params.grid.qmin}}
@@ -414,9 +414,9 @@ def _digest(pictures: Pictures, batch_size: int) -> dict:
 
 
 def _options() -> tf.data.Options:
-    """No autotuning: its thread sleeps in doubling periods, and the end of an epoch waits for it to wake.
+    """Turns autotuning off: its thread sleeps for ever longer periods, and the end of an epoch waits for it to wake.
 
-    An epoch can take twice its time.
+    With it, an epoch can take twice as long.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -36,23 +36,23 @@ JPEG_PARTS, JPEG_ROOM = (2, 4, 8), 2
 
 
 def decoder(spec: DataSpec, channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """`decode` for the pictures of a set, which are going to be resized as `spec` says."""
+    """`decode` for the pictures of a set that will be resized as `spec` says."""
     covered = room(spec.size) if spec.crops_larger and spec.scales_jpegs else None
     return functools.partial(decode, channels=channels, covered=covered)
 
 
 def decode(encoded: tf.Tensor, channels: int = 3, covered: tuple[int, int] | None = None) -> tf.Tensor:
-    """The first picture of a file of any of FORMATS as pixels [h, w, channels] uint8, 1, 3 or 4 channels.
+    """The first picture in a file of any of FORMATS, as pixels [h, w, channels] uint8 with 1, 3 or 4 channels.
 
-    Grey pictures get three equal channels, CMYK becomes RGB, an alpha channel is dropped, palettes are looked up; of
-    16 bits the upper 8 are taken. For 1 channel colours become their luma, and grey stays what it is.
+    Grey pictures get three equal channels, CMYK becomes RGB, an alpha channel is dropped, palettes are looked up, and
+    16-bit values keep their upper 8 bits. For 1 channel, colours become their luma, and grey stays as it is.
 
     Args:
       covered: height and width that the picture is resized to cover: a JPEG that is far larger is decoded at a half, a
         fourth or an eighth of its sides, which is several times faster. None for pixels as they are stored.
 
     Raises:
-      tf.errors.OpError: no picture, or one that its decoder does not take.
+      tf.errors.OpError: not a picture, or one that its decoder refuses.
     """
     head = tf.strings.join([tf.strings.substr(encoded, 0, 12), b"\0" * 12])  # a file may be shorter
     is_bmp = (tf.strings.substr(head, 0, 2) == b"BM") | tf.reduce_any(tf.strings.substr(head, 0, 4) == DIB_HEADS)
@@ -75,7 +75,7 @@ def _by_tensorflow(encoded: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def _jpeg(encoded: tf.Tensor, channels: int, covered: tuple[int, int]) -> tf.Tensor:
-    """At the smallest of JPEG_PARTS that is large enough, or whole."""
+    """Decodes a JPEG at the smallest of JPEG_PARTS that is large enough, or at full size."""
     shape = tf.image.extract_jpeg_shape(encoded)[:2]
     most = tf.reduce_min(shape // (JPEG_ROOM * tf.constant(covered)))
 
@@ -92,9 +92,9 @@ def _jpeg(encoded: tf.Tensor, channels: int, covered: tuple[int, int]) -> tf.Ten
 
 
 def _by_pillow(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    """What TensorFlow reads wrongly (palettes of BMP), in part (WebP: an animation can end the process) or not (AVIF).
+    """Formats that TensorFlow reads wrongly (BMP palettes), in part (WebP, where animations can crash) or not (AVIF).
 
-    Stateless, since TensorFlow's deterministic mode decodes one picture at a time behind a function that is not.
+    Stateless, because after a stateful function TensorFlow's deterministic mode decodes one picture at a time.
     """
     if tf.executing_eagerly():
         return tf.constant(_pillow_pixels(encoded.numpy(), channels))
@@ -116,7 +116,7 @@ def _pillow_pixels(encoded: bytes, channels: int) -> np.ndarray:
 
 
 def recolour(image: tf.Tensor, channels: int) -> tf.Tensor:
-    """Pixels [..., 1, 3 or 4] uint8 with so many channels: grey three times, the luma of colours, no alpha."""
+    """Pixels [..., 1, 3 or 4] uint8 with `channels` channels: grey repeated, colours as luma, alpha dropped."""
     if image.shape[-1] == 4 and channels < 4:
         image = image[..., :3]
     if image.shape[-1] == 1 and channels == 3:
@@ -139,16 +139,17 @@ def resize(image: tf.Tensor, image_size: Size) -> tf.Tensor:
 
 
 def squash(image: tf.Tensor, image_size: Size) -> tf.Tensor:
-    """The whole picture on that size, as `tf_keras.utils.image_dataset_from_directory` has it, in whole numbers."""
+    """The whole picture at that size, as `tf_keras.utils.image_dataset_from_directory` does it, in whole numbers."""
     image = tf.image.resize(image, sides(image_size))  # without antialias, as there
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
 
 def shape_notes(spec: DataSpec, *sizes: tuple[int | None, int | None]) -> tuple[str, ...]:
-    """What resizing does to pictures of another shape than --image_size, or of that very size, in a line.
+    """One line on what resizing does to pictures with another aspect ratio than --image_size, or with exactly that
+    size.
 
     Args:
-      sizes: heights and widths of the stored pictures; None where they differ.
+      sizes: heights and widths of the stored pictures; None if they differ.
     """
     if spec.size is None:
         return ()
@@ -174,11 +175,11 @@ def augment(
     seed: tf.Tensor,
     share: tuple[int, int] = (0, 1),
 ) -> tf.Tensor:
-    """Random crop out of black padding and random mirror, by `seed` [2] alone.
+    """Random crop from black padding, and random mirror; depends only on `seed` [2].
 
     Args:
       images: [N, h, w, C] uint8, h and w at least those of `image_shape`.
-      share: which of how many equal parts of a batch they are; each image becomes what it would in the whole.
+      share: (index, number) of the equal part of the batch that they are; each image comes out as in the whole batch.
 
     Returns:
       [N, H, W, C] uint8.

@@ -1,4 +1,4 @@
-"""A set of TFDS, downloaded and written where training reads it."""
+"""Downloads a TFDS set and writes it where training reads it."""
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -10,7 +10,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> str:
     """Downloads a set, or takes its archives from `manual_dir`, and writes it to `data_dir`; "" for TFDS's defaults.
 
     Returns:
-      Where it is, and its splits with their numbers of images, in a line.
+      Where it is, and its splits with their numbers of images, in one line.
 
     Raises:
       ExperimentError: TFDS knows no such set, the set must be downloaded by hand and is not in `manual_dir`, there is

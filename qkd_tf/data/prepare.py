@@ -1,6 +1,6 @@
 """Prepares a TFDS set once, before training: python -m qkd_tf.data.prepare NAME --data_dir=DIR.
 
-TFDS's own command, `tfds build`, needs Apache Beam also for sets that do not.
+TFDS's own command, `tfds build`, needs Apache Beam even for sets that do not.
 """
 
 if __name__ == "__main__":

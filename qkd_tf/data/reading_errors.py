@@ -1,4 +1,4 @@
-"""What TensorFlow raises where stored images cannot be read, as one line that names their set."""
+"""Turns TensorFlow's errors about stored images into one line that names their data set."""
 
 import contextlib
 import re
@@ -13,10 +13,10 @@ ITERATION = "IteratorGetNext"  # the operation that fails, in a step's graph and
 
 @contextlib.contextmanager
 def reading(spec: DataSpec) -> Iterator[None]:
-    """A context in which batches of a set are read, by whomever.
+    """A context in which batches of a set are read.
 
     Raises:
-      ExperimentError: a record or a picture that is broken, or a file that has gone.
+      ExperimentError: a broken record or picture, or a missing file.
     """
     try:
         yield
@@ -29,7 +29,7 @@ def reading(spec: DataSpec) -> Iterator[None]:
 
 
 def _reason(message: str) -> str:
-    """Of a message that is wrapped in names of nodes and functions."""
+    """The reason in a message that is wrapped in names of nodes and functions."""
     lines = [line for line in message.splitlines() if line.strip() and not line.strip().startswith("[[")]
     told = [line for line in lines if not line.startswith(("Graph execution error", "Detected at node", "<stack", " "))]
     reason = (told or lines)[-1].split("}} ")[-1].split(" [Op:")[0]

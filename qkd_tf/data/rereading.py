@@ -1,4 +1,4 @@
-"""The test split of a run that is over, read again."""
+"""Reads the test split of a finished run again."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ BATCH_BYTES = 16 << 20  # of pixels: a hundred pictures of 224 x 224
 
 
 class Rereading:
-    """Pixels and labels of a test split, as `pipelines` gives them, from any picture on; nothing is held.
+    """Pixels and labels of a test split, as `pipelines` gives them, from any picture on; nothing is kept in memory.
 
     Args:
       spec: `Splits.spec` of the run.

@@ -1,7 +1,7 @@
-"""Features that are not pictures: how they are recognised, and quantized once to 8 bits by the training set.
+"""Features that are not pictures: how they are recognised, and quantized once to 8 bits over the training set's range.
 
-A network reads them as the real numbers that the integers stand for, scale * (integer - zero point). The same scale and
-zero point stand in the file's input.
+A network reads them as the real numbers that the integers stand for, scale * (integer - zero point). The file's input
+has the same scale and zero point.
 """
 
 import dataclasses
@@ -21,10 +21,9 @@ FEW_STEPS_OF_CHANNEL = 8
 
 
 def are_signals(shape: tuple[int | None, ...], dtype: np.dtype, spec: DataSpec) -> bool:
-    """Whether examples of a shape, without N, are signals: as flags say, else as the shape tells.
+    """Whether examples of a shape, without N, are signals: as the flags say, otherwise by shape.
 
-    Pictures are [H, W, C] of 1, 3 or 4 channels, and square, or of colours. Squares of 8 bits are pictures of any
-    channels.
+    Square pictures have 1, 3 or 4 channels, others 3 or 4. Square arrays of uint8 are pictures with any channels.
     """
     if spec.signals is not None or spec.of_signals:
         return spec.signals is not False
@@ -39,7 +38,7 @@ def are_signals(shape: tuple[int | None, ...], dtype: np.dtype, spec: DataSpec) 
 
 
 def require_features(features: np.ndarray, name: str, spec: DataSpec) -> None:
-    """Raises ExperimentError: no numbers, NaN, another rank than a network can read, or flags of pictures."""
+    """Raises ExperimentError for non-numbers, NaN, a rank that no network can read, or flags that are for pictures."""
     shape = features.shape[1:]
     flags = ", ".join(f"--{flag}" for flag in spec.of_pictures)
     require(
@@ -65,11 +64,11 @@ def require_features(features: np.ndarray, name: str, spec: DataSpec) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class InputGrid:
-    """256 steps that features are put on.
+    """The 256 steps to which features are rounded.
 
     Attributes:
       params: scale, and the step that means 0.0.
-      is_given: the features came on these steps, as 8-bit numbers.
+      is_given: whether the features came as 8-bit numbers, on these steps.
     """
 
     params: TensorQuantParams
@@ -91,7 +90,7 @@ class InputGrid:
         return steps
 
     def clipped(self, features: np.ndarray) -> float:
-        """Share of the numbers, 0..1, that lie beyond the steps, by more than rounding."""
+        """Share of the numbers, 0..1, that lie outside the steps by more than rounding."""
         if self.is_given:
             return 0.0
         grid, scale = self.params.grid, np.float32(self.params.scale)
@@ -100,11 +99,11 @@ class InputGrid:
         return beyond / max(1, features.size)
 
     def notes(self, train: np.ndarray, clipped: dict[str, float], whole: str) -> tuple[str, ...]:
-        """What was chosen and what it costs, one per line.
+        """What was chosen and what it costs, one note per line.
 
         Args:
           train: steps of the training set.
-          clipped: share by split.
+          clipped: split -> share of its numbers outside the steps, 0..1.
           whole: what the sets are, in words.
         """
         grid, scale = self.params.grid, self.params.scale
@@ -133,14 +132,14 @@ class InputGrid:
 
 
 def input_grid(train: np.ndarray, is_given: bool, spec: DataSpec) -> InputGrid:
-    """The steps that the training set's features take: its whole range, with 0.0 on a step, unless flags tell more.
+    """The steps for the training set's features: its whole range, with 0.0 on a step, unless flags say otherwise.
 
     Args:
       train: [N, ...], finite.
-      is_given: they are steps, of uint8 or int8: they stand for themselves, or for what flags say.
+      is_given: whether they are steps already, uint8 or int8, which stand for themselves or for what flags say.
 
     Raises:
-      ExperimentError: all features are the same number, or too large for a scale of float32.
+      ExperimentError: all features are the same number, or too large for a float32 scale.
     """
     low, high = float(train.min()), float(train.max())
     require(low < high, f"train has features that are all {low:g}; nothing can be learned from them")
@@ -161,7 +160,7 @@ def input_grid(train: np.ndarray, is_given: bool, spec: DataSpec) -> InputGrid:
 
 
 def _steps_taken(steps: np.ndarray) -> int:
-    """Between the outermost that are not in a tail."""
+    """Number of steps between the outermost ones outside the tails."""
     shares = np.cumsum(np.bincount(steps.ravel(), minlength=STEPS)) / steps.size
     return int(np.searchsorted(shares, 1 - TAIL) - np.searchsorted(shares, TAIL, side="right")) + 1
 
@@ -171,6 +170,6 @@ def _parts(features: np.ndarray):
 
 
 def _numbered(features: np.ndarray):
-    """(Number of the first example, some examples at a time)."""
+    """Yields (index of the first example, examples), some at a time."""
     size = max(1, BATCH_BYTES // max(1, features[:1].nbytes))
     return ((start, features[start : start + size]) for start in range(0, len(features), size))

@@ -1,4 +1,4 @@
-"""A data set that was opened and not yet read: what is known of it, and how its examples are obtained."""
+"""A data set that is opened but not yet read: what is known about it, and how to read its examples."""
 
 import dataclasses
 import hashlib
@@ -19,12 +19,12 @@ class Examples:
 
     Attributes:
       num_examples: how many there are, known without reading them.
-      read: None -> (stored image, label [] int64), always in the same order; a seed -> the same, where the set
-        can be read in several orders in one of that seed, coarsely: a shuffle of `buffer` follows.
+      read: None -> (stored image, label [] int64), always in the same order. A seed -> the same; if the set can be read
+        in several orders, coarsely in that seed's order. A shuffle of `buffer` follows.
       decode: stored image -> pixels [h, w, C] uint8.
-      buffer: stored examples that are shuffled at a time; 1 where a seed's order needs no more.
-      labels_as_read: labels [N] in the order of `read`, where a seed does not change it, so that nothing but the
-        buffer mixes the classes; None where `read` mixes them.
+      buffer: number of stored examples that are shuffled at a time; 1 if a seed's order needs no shuffle.
+      labels_as_read: labels [N] in the order of `read`, if a seed does not change that order and only the buffer mixes
+        the classes; None if `read` mixes them.
     """
 
     num_examples: int
@@ -39,20 +39,20 @@ class Source:
     """A data set, opened without decoding more than one image.
 
     Attributes:
-      image_shape: (H, W, C) of what a network sees, after `DataSpec.image_size` and `image_channels`; of signals also
+      image_shape: (H, W, C) of what a network sees, after `DataSpec.image_size` and `image_channels`; for signals also
         (T, C).
-      label_names: one a class, by label.
+      label_names: one per class, by label.
       notes: what a user should know, one per line.
-      content_sha256: digest of every picture with its label, wherever the set lies; "" before the scan.
-      scan: looks at every stored image once and returns the source as it may be read, its content known; None where
-        both are so already. Raises ExperimentError for images that cannot be used.
-      early_notes: what `scan` is going to note of the pictures' shapes, as far as some of them tell; decodes these.
-      sizes: heights and widths of the stored pictures, each once, where the scan has seen them; else empty.
+      content_sha256: digest of every picture and label, independent of where the set is stored; "" before the scan.
+      scan: looks at every stored image once and returns the source ready to read, with its content known; None if it is
+        so already. Raises ExperimentError for images that cannot be used.
+      early_notes: what `scan` will probably note about the pictures' shapes, from some of them, which it decodes.
+      sizes: heights and widths of the stored pictures, each once, if the scan has seen them; else empty.
       is_sound: whether that scan decoded every image, so that none can be broken.
-      input_params: of signals, what their 8 bits mean: number = scale * (step + grid.qmin); None of pictures.
+      input_params: for signals, what their 8 bits mean: number = scale * (step + grid.qmin); None for pictures.
 
     Raises:
-      ExperimentError: names of classes that cannot be lines of labels.txt.
+      ExperimentError: class names that cannot be lines of labels.txt.
     """
 
     train: Examples
@@ -103,7 +103,7 @@ def in_memory(
 
 
 class PictureDigest:
-    """Of pictures and their labels, in their order; batches of any size give the same."""
+    """Digest of pictures and labels in their order, whatever the batch size."""
 
     def __init__(self) -> None:
         self._pixels, self._labels = hashlib.sha256(), hashlib.sha256()

@@ -24,25 +24,25 @@ def open_source(spec: DataSpec) -> Source:
     """Opens a data set without reading it: at most one image is decoded.
 
     Raises:
-      ExperimentError: unknown set, one that is not prepared or not laid out as it must be, no --image_size where
-        it is known to be needed.
+      ExperimentError: an unknown set, one that is not prepared or not laid out as expected, or no --image_size where it
+        is needed.
     """
     return _kind(spec).open_source(spec)
 
 
 def describe(spec: DataSpec) -> tuple[tuple[int, int, int], list[str]]:
-    """Image shape (H, W, C) and label names of a data set, whose pictures need not be there: nothing is written.
+    """Image shape (H, W, C) and label names of a data set; its pictures need not exist, and nothing is written.
 
-    Of a TFDS set its own description tells them; a folder has to be there.
+    For a TFDS set, its own description has them; a folder must exist.
 
     Raises:
-      ExperimentError: as `open_source`, but for what has to be prepared.
+      ExperimentError: as `open_source`, except for sets that are not prepared.
     """
     return _kind(spec).describe(spec)
 
 
 def lasting(spec: DataSpec) -> DataSpec | None:
-    """The same set for a process that starts in another folder; None where nobody can open the set again."""
+    """The same set for a process that starts in another folder; None if the set cannot be opened again."""
     if spec.name.startswith(IN_MEMORY):
         return None
     name = spec.name

@@ -60,7 +60,7 @@ def open_source(spec: DataSpec) -> Source:
 
 
 def describe(spec: DataSpec) -> tuple[tuple[int, int, int], list[str]]:
-    """Image shape and label names, of a set that need not be prepared either."""
+    """Image shape and label names; the set need not be prepared."""
     return _described(_builder(spec), spec)
 
 
@@ -101,14 +101,14 @@ def _prepared(spec: DataSpec) -> tfds.core.DatasetBuilder:
 
 
 def knows(spec: DataSpec) -> bool:
-    """Whether TFDS has a set of that name, in some version and configuration, or one lies prepared."""
+    """Whether TFDS has a set of that name, in any version and configuration, or one is prepared here."""
     base = _base(spec.name)
     folder = pathlib.Path(spec.data_dir or tfds.core.constants.DATA_DIR).expanduser()
     return base in _names() or (base.isidentifier() and (folder / base).is_dir())
 
 
 def _builder(spec: DataSpec) -> tfds.core.DatasetBuilder:
-    """Of a set that may be prepared or not; nothing is read of it, and nothing written."""
+    """Builder of a set, prepared or not; reads and writes nothing."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells there which packages it lacks
             return tfds.builder(spec.name, data_dir=spec.data_dir or None)
@@ -144,7 +144,7 @@ def _labels(read: Callable[[int | None], tf.data.Dataset]) -> np.ndarray:
 
 
 def _scan(builder: tfds.core.DatasetBuilder, splits: tuple[str, ...], source: Source) -> Source:
-    """Makes the content known: by the record files, by their beginnings alone where all of them would take long."""
+    """Digests the content: the record files, or only their beginnings if all of them would take long."""
     files = sorted({str(path) for split in splits for path in builder.info.splits[split].filepaths})
     sizes = [tf.io.gfile.stat(path).length for path in files]
     read = -1 if sum(sizes) <= DIGESTED_BYTES else HEAD_BYTES

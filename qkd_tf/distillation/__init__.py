@@ -1,1 +1,1 @@
-"""The three phases of QKD: losses, rows, mechanism, time."""
+"""The three phases of QKD: losses, the table of phases, the training step, the trainer."""

@@ -1,4 +1,4 @@
-"""Signs of a student that falls apart, told after each epoch: its intervals and its answers."""
+"""Signs of a collapsing student, noted after each epoch, from its intervals and its answers."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ NAMED = 3
 def notes(
     tensors: Sequence[str], first: Sequence[float], before: Sequence[float], now: Sequence[float], logits: np.ndarray
 ) -> list[str]:
-    """A line for each thing that a user should know after an epoch, none where all is well.
+    """A line for each thing that a user should know after an epoch; none if all is well.
 
     Args:
-      tensors: what the intervals are of, for people.
+      tensors: names of the tensors to which the intervals belong, for messages.
       first, before, now: intervals at the start of the phase, an epoch ago and now. What had left its range an epoch
-        ago was told then.
-      logits: [N, ..., K] of the validation images.
+        ago was noted then.
+      logits: [N, ..., K], for the validation images.
     """
     lines = []
     told = set(_left(first, before))

@@ -1,4 +1,4 @@
-"""The training step, as the row of the phase says."""
+"""The training step, as the phase's row says."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,10 +17,10 @@ without_autograph = tf.autograph.experimental.do_not_convert
 
 @dataclasses.dataclass(frozen=True)
 class ParameterGroup:
-    """Variables that one optimizer moves.
+    """Variables that one optimizer updates.
 
     Attributes:
-      max_change: largest change of a variable in one step, as a share of it: what goes beyond is cut; 0 for no bound.
+      max_change: largest change of a variable in one step, as a share of it; larger changes are clipped. 0: no bound.
     """
 
     optimizer: tf_keras.optimizers.Optimizer
@@ -29,24 +29,24 @@ class ParameterGroup:
 
 
 class Distiller(tf_keras.Model):
-    """A student, a teacher where the phase has one, and the step that trains them.
+    """A student, a teacher if the phase has one, and the step that trains them.
 
     Args:
       phase: the row to obey.
       student, teacher: models from pixels [N, H, W, C] to logits [N, K]. `teacher` is None where it
         takes no part.
-      student_groups, teacher_groups: who moves which variable. An empty group list trains nothing.
+      student_groups, teacher_groups: which optimizer updates which variables. An empty list trains nothing.
       temperature: T of the softened distributions.
-      distillation_weight: () -> factor of the distillation loss of both networks, at the step at hand.
+      distillation_weight: () -> factor of both networks' distillation loss at the current step.
       weight_decay: factor of 0.5 * |w|^2 for the kernels of a trained network.
       label_loss: labels [N], logits [N, K] -> what a network learns from labels, a scalar.
-      label_weight: factor of that in the student's loss, in a phase that distills. A teacher's has none: two networks
-        that had nothing but each other to learn from could agree on anything.
-      num_parts: a step runs its batch in so many equal parts, one after the other, and averages their gradients. It
-        takes the memory of a part, and BatchNormalization sees the statistics of a part.
-      scales_loss: float16 needs it; each network then has a `LossScale`.
+      label_weight: factor of `label_loss` in the student's loss, in a phase that distills. The teacher's loss has no
+        such factor: two networks that learn only from each other could agree on anything.
+      num_parts: number of equal parts in which a step runs its batch, one after the other; their gradients are
+        averaged. A step takes the memory of one part, and BatchNormalization sees the statistics of one part.
+      scales_loss: whether each network has a `LossScale`, as float16 needs.
       student_penalty: scalar to add to the student's loss, as weight decay is.
-      after_student_step: what else to do to the student whenever its optimizers have moved it.
+      after_student_step: called after each update of the student by its optimizers.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class Distiller(tf_keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _gradients(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor | None], list[tf.Tensor | None]]:
-        """Of the student and of the teacher, by variable; of a network that does not train there are none.
+        """Gradients of student and teacher, by variable; none for a network that does not train.
 
-        Each network's target is the other's output of the same batch, detached: a batch runs
-        through each network once.
+        Each network's target is the other's output for the same batch, without gradient, so a batch runs through each
+        network once.
         """
         teacher_logits = student_logits = None
         with tf.GradientTape() as student_tape, tf.GradientTape() as teacher_tape:
@@ -119,7 +119,7 @@ class Distiller(tf_keras.Model):
         )
 
     def _average_of_parts(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """`_gradients` of a batch that is never in the networks as a whole; zeros where a variable has none."""
+        """`_gradients` averaged over the batch's parts; zeros where a variable has none."""
         number = self._num_parts
         images, labels = (tf.reshape(t, [number, t.shape[0] // number, *t.shape[1:]]) for t in (images, labels))
         groups = (self.student_groups, self.teacher_groups)
@@ -135,7 +135,7 @@ class Distiller(tf_keras.Model):
 
     @without_autograph
     def _loss(self, labels, logits, target_logits, groups, metrics, label_weight=1.0) -> tf.Tensor | None:
-        """Loss of one network by the phase's row; None where it does not train."""
+        """Loss of one network by the phase's row; None if it does not train."""
         if not groups:
             return None
         loss = self._label_loss(labels, logits)
@@ -161,7 +161,7 @@ def _scaled(loss: tf.Tensor | None, loss_scale: LossScale | None) -> tf.Tensor |
 
 
 def _share(loss: tf.Tensor | None) -> tf.Tensor | None:
-    """What a replica adds to the loss of the whole batch: gradients are summed over replicas."""
+    """A replica's contribution to the whole batch's loss: gradients are summed over replicas."""
     num_replicas = tf.distribute.get_replica_context().num_replicas_in_sync
     return loss if loss is None or num_replicas == 1 else loss / num_replicas
 
@@ -184,7 +184,7 @@ def _apply(
         _step(groups, gradients, after_step, summed=True)
 
     def step_all(strategy: tf.distribute.Strategy, finite, gradients) -> None:
-        """An optimizer brings all replicas together, which a branch that each of them takes by itself cannot."""
+        """Optimizers synchronize all replicas, which is impossible in a branch that each replica takes by itself."""
         one = strategy.experimental_local_results(finite)[0]
         tf.cond(one, lambda: strategy.extended.call_for_each_replica(step, (gradients,)), lambda: None)
 
@@ -197,7 +197,7 @@ def _step(
     after_step: Callable[[], None] | None = None,
     summed: bool = False,
 ) -> None:
-    """Moves the variables; gradients are those of this replica, unless they are `summed` over all of them."""
+    """Updates the variables; gradients are those of this replica, unless `summed` over all replicas."""
     remaining = iter(gradients)
     for group in groups:
         pairs = [(next(remaining), v) for v in group.variables]

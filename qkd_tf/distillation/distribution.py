@@ -1,8 +1,8 @@
-"""Training on several devices or machines: what a run asks of them.
+"""Training on several devices or machines.
 
-Every worker runs the same program on the same batches, of which each replica takes its part. In a training step
-gradients, BatchNormalization's statistics and metrics are summed over all of them; whatever stands beside
-training (calibration, evaluation, handoff) runs on one replica, with nothing to wait for.
+Every worker runs the same program on the same batches, of which each replica takes its part. In a training step,
+gradients, BatchNormalization's statistics and metrics are summed over all replicas. Everything else (calibration,
+evaluation, handoff) runs on one replica and waits for no other.
 """
 
 import contextlib
@@ -18,15 +18,15 @@ from qkd_tf.experiment import ExperimentError, require
 
 
 class Distribution:
-    """A strategy, and the place that this process has in it.
+    """A strategy, and this process's place in it.
 
     Args:
-      strategy: None trains on one device, as TensorFlow does by itself.
+      strategy: None trains on one device, TensorFlow's default.
 
     Attributes:
-      num_replicas: among which a batch is divided.
-      is_alone: whether there is one process.
-      is_chief: whether this process is the one that writes.
+      num_replicas: number of replicas that share each batch.
+      is_alone: whether there is only one process.
+      is_chief: whether this process writes the run folder.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy | None = None):
@@ -40,7 +40,7 @@ class Distribution:
         self.is_chief = self.is_alone or self._task == ("chief" if has_chief else "worker", 0)
 
     def require_divides(self, batch_size: int) -> None:
-        """Raises ExperimentError where a batch cannot be divided among the replicas."""
+        """Raises ExperimentError if a batch cannot be divided among the replicas."""
         require(
             batch_size % self.num_replicas == 0,
             f"--batch_size={batch_size} cannot be divided among {self.num_replicas} replicas, which share each batch; "
@@ -49,7 +49,7 @@ class Distribution:
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        """Where everything is made that training changes: a copy of each variable on every replica."""
+        """Scope in which to create everything that training changes: each variable gets a copy on every replica."""
         if self._strategy is None:
             yield
         else:
@@ -57,10 +57,10 @@ class Distribution:
                 yield
 
     def replicated(self, model: tf_keras.Model) -> tf_keras.Model:
-        """Readies a functional model that was made in `scope`.
+        """Prepares a functional model that was created in `scope`.
 
         Returns:
-          The same layers and variables as a model that Keras runs on one replica, but for training.
+          The same layers and variables, as a model that Keras runs on one replica except in training.
 
         Raises:
           ExperimentError: a BatchNormalization over another axis than the last.
@@ -77,13 +77,13 @@ class Distribution:
         return tf_keras.Model(model.inputs, model.outputs, name=model.name)
 
     def divide(self, batches: Callable[[tuple[int, int]], tf.data.Dataset]) -> Iterable:
-        """Batches for `Distiller.fit`, of which replica i takes the i-th part.
+        """Batches for `Distiller.fit`; replica i takes the i-th part of each.
 
-        So what is in a batch, and how it was augmented, does not depend on the number of replicas. A process asks for
-        its replicas' share alone: more machines decode more pictures a second.
+        So a batch's content and augmentation do not depend on the number of replicas. A process asks only for its
+        replicas' share, so more machines decode more pictures per second.
 
         Args:
-          batches: share, as of `Splits.train` -> batches of (pixels [N, H, W, C], labels [N]).
+          batches: share, as in `Splits.train` -> batches of (pixels [N, H, W, C], labels [N]).
         """
         if self._strategy is None:
             return batches((0, 1))
@@ -103,14 +103,14 @@ class Distribution:
         return self._strategy.distribute_datasets_from_function(local)
 
     def require_same(self, state: object, what: str) -> None:
-        """Waits for all workers.
+        """Waits for all workers, and checks that they agree on a state.
 
         Args:
           state: as this worker sees it; its text is compared.
-          what: it is, for the message.
+          what: what the state is, for the message.
 
         Raises:
-          ExperimentError: on all workers where they do not agree.
+          ExperimentError: on all workers, if they do not agree.
         """
         if self._strategy is None:
             return

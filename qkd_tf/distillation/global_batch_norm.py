@@ -7,14 +7,14 @@ import tf_keras
 
 
 class GlobalBatchNorm:
-    """What a BatchNormalization does in training: it normalizes by the batch of all replicas.
+    """A BatchNormalization's call in training: it normalizes by the batch of all replicas.
 
     As on one device the moving variance of pictures is that of n - 1, where Keras' `synchronized` has n. Replicas wait
-    for one another once in a layer's forward pass, and once in its gradient.
+    for one another once in the layer's forward pass, and once in its gradient.
 
     Args:
       layer: its axis is the last one.
-      alone: its own call, for inference.
+      alone: the layer's own call, used in inference.
     """
 
     def __init__(self, layer: tf_keras.layers.BatchNormalization, alone: Callable):
@@ -45,10 +45,10 @@ class GlobalBatchNorm:
 
 
 def equal_on_all_replicas(next_creator: Callable, **kwargs) -> tf.Variable:
-    """Keeps moving statistics as weights are kept.
+    """Creates moving statistics as weights are created: equal on all replicas.
 
-    Keras would have each replica go its own way, and average them whenever they are read, for which all workers
-    would have to read at once. `GlobalBatchNorm` gives every replica the same.
+    In Keras each replica would keep its own and average them whenever they are read, for which all workers would have
+    to read at once. `GlobalBatchNorm` gives every replica the same.
     """
     if kwargs.get("aggregation") == tf.VariableAggregation.MEAN:
         kwargs["aggregation"] = tf.VariableAggregation.NONE

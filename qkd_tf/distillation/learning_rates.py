@@ -8,9 +8,9 @@ class CosineDecayFrom(tf_keras.optimizers.schedules.LearningRateSchedule):
     """Half a cosine from `rate` to 0 over `steps` steps (SGDR without restarts), of which `steps_before` are done.
 
     Args:
-      rate: at the cosine's own first step.
-      steps: of the whole cosine.
-      steps_before: those of earlier phases, where phases share a cosine.
+      rate: the rate at the cosine's own first step.
+      steps: number of steps of the whole cosine.
+      steps_before: steps of earlier phases, if phases share a cosine.
     """
 
     def __init__(self, rate: float, steps: int, steps_before: int = 0):

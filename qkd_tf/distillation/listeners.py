@@ -10,7 +10,7 @@ Listener = Callable[[str, int, Mapping[str, float]], None]
 
 
 def listener_of(callbacks: Any) -> Listener:
-    """One call for all callbacks, in their order, each of which gets logs of its own.
+    """One function that calls all callbacks, in their order, each with its own copy of the logs.
 
     Args:
       callbacks: functions of (phase, epoch, logs), or objects with such a method on_epoch_end; one, several or None.

@@ -1,10 +1,10 @@
 """Half precision for training alone: TensorFlow's graph rewrite, and the loss scale that float16 needs.
 
-The rewrite puts convolutions and matrix products into half precision, and what follows them there up to the next
-quantizer or loss: BatchNormalization, additions, a teacher's logits and their log-softmax. It leaves variables, the
-learned intervals, the rounding to their grids, the student's logits (a quantizer is behind them) and cross-entropy in
-float32: Rint is not among the operations that it takes over, Round is, and took kernels just above a half for halves,
-which round down. Evaluation and handoff run outside of it.
+The rewrite puts convolutions and matrix products into half precision, and what follows them up to the next quantizer or
+  loss: BatchNormalization, additions, a teacher's logits and their log-softmax. It leaves in float32 the variables, the
+  learned intervals, the rounding to their grids, the student's logits (they pass a quantizer) and cross-entropy. For
+  this, quantizers round with Rint, which the rewrite leaves alone. It does rewrite Round, which took kernels just above
+  a half for halves and rounded them down. Evaluation and handoff run outside of the rewrite.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ GROWTH_STEPS = 2000
 
 
 def check_device(precision: str) -> None:
-    """Raises ExperimentError where this machine trains on devices that the rewrite is not for."""
+    """Raises ExperimentError if this machine trains on a device for which the rewrite is not made."""
     if precision in REWRITES:
         device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
         wanted = REWRITES[precision][1]
@@ -38,7 +38,7 @@ def check_device(precision: str) -> None:
 
 @contextlib.contextmanager
 def training_in(precision: str) -> Iterator[None]:
-    """What is run in this context is rewritten to `precision`; "float32" is left as it is."""
+    """Rewrites what runs in this context to `precision`; "float32" changes nothing."""
     options = {REWRITES[precision][0]: True} if precision in REWRITES else {}
     before = tf.config.optimizer.get_experimental_options()
     tf.config.optimizer.set_experimental_options(options)
@@ -51,8 +51,8 @@ def training_in(precision: str) -> Iterator[None]:
 class LossScale(tf.Module):
     """Keeps float16 gradients from vanishing: the loss is multiplied, gradients are divided again.
 
-    A step whose gradients overflow is left out and halves the scale; GROWTH_STEPS good ones double it
-    (Micikevicius et al. 2018, section 3.2).
+    A step whose gradients overflow is skipped and halves the scale; GROWTH_STEPS good ones double it (Micikevicius et
+    al. 2018, section 3.2).
     """
 
     def __init__(self, first_scale: float = FIRST_SCALE, growth_steps: int = GROWTH_STEPS):
@@ -62,7 +62,7 @@ class LossScale(tf.Module):
         self._growth_steps = growth_steps
 
     def unscale(self, gradients: list[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Gradients of the loss itself, and whether all of them are finite; moves the scale."""
+        """Gradients of the unscaled loss, and whether all of them are finite; updates the scale."""
         gradients = [gradient / self.scale for gradient in gradients]
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
         good_steps = tf.where(finite, self.good_steps + 1, 0)

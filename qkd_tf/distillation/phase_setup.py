@@ -1,4 +1,4 @@
-"""What a phase's step is made of: optimizers, their schedules, and what is annealed against oscillation."""
+"""The parts of a phase's step: optimizers, their schedules, and what is annealed against oscillation."""
 
 import dataclasses
 import functools
@@ -24,8 +24,8 @@ class Networks:
     Attributes:
       student: the pair of float and quantized student.
       teacher: float model, or None where no phase needs one.
-      pretrained: names, of "student" and "teacher", that came with weights: full_precision leaves them alone.
-      at_bits: the student by the widths that phases name, `student` among them; each has variables of its own.
+      pretrained: which of "student" and "teacher" came with weights, so that full_precision leaves them alone.
+      at_bits: bit widths that phases name -> the student at these, `student` among them; each has variables of its own.
     """
 
     student: QuantizedStudent
@@ -34,12 +34,12 @@ class Networks:
     at_bits: Mapping[tuple[int, int], QuantizedStudent] = dataclasses.field(default_factory=dict)
 
     def student_in(self, phase: PhaseSpec) -> QuantizedStudent:
-        """The one that a phase trains; a float phase trains `student.plain`."""
+        """The student that a phase trains; a float phase trains `student.plain`."""
         return self.student if phase.bits is None else self.at_bits[phase.bits]
 
     @property
     def students(self) -> dict[str, QuantizedStudent]:
-        """All of them, as checkpoints name them: those of one width are never taken for those of another."""
+        """All students by their names in checkpoints, so that one bit width is never taken for another."""
         others = {f"student_w{w}a{a}": other for (w, a), other in self.at_bits.items() if other is not self.student}
         return {"student": self.student, **others}
 
@@ -48,9 +48,9 @@ class PhaseSetup:
     """Makes the `Distiller` of each phase.
 
     Args:
-      freezing: None where no weight is frozen.
-      average: of the student's `trained_variables`; None where there is none.
-      class_weights: as of `cross_entropy`.
+      freezing: None if no weight is to be frozen.
+      average: average of the student's `trained_variables`; None for none.
+      class_weights: as in `cross_entropy`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class PhaseSetup:
         self._label_loss = functools.partial(cross_entropy, smoothing=spec.label_smoothing, class_weights=class_weights)
 
     def distiller(self, index: int) -> Distiller:
-        """Phase `index`'s step, compiled; to be made in the scope of the devices that train."""
+        """Phase `index`'s step, compiled; call this in the scope of the devices that train."""
         spec, student, teacher = self._spec, self._networks.student, None
         pretrained = self._networks.pretrained
         phase_spec = spec.phases[index]
@@ -123,10 +123,11 @@ class PhaseSetup:
         return distiller
 
     def _low_bit_options(self, index: int, optimizer: tf_keras.optimizers.Optimizer) -> dict:
-        """The distiller's options that average weights, and dampen and freeze by the share of quantized steps done.
+        """The distiller's options for averaging, dampening and freezing; the last two go by the share of quantized
+        steps done.
 
         Args:
-          optimizer: of phase `index`; a resumed run has its number of steps from the checkpoint.
+          optimizer: that of phase `index`; in a resumed run its step count comes from the checkpoint.
         """
         spec, weights = self._spec, self._networks.student.weights
         averaged = self._networks.student.trained_variables
@@ -151,7 +152,7 @@ class PhaseSetup:
         }
 
     def _quantized_steps(self, index: int) -> tuple[int, int]:
-        """Steps of the quantized phases before phase `index`, and of all of them."""
+        """Steps of the quantized phases before phase `index`, and of all quantized phases."""
         epochs = [phase.epochs if PHASES[phase.name].quantized else 0 for phase in self._spec.phases]
         return sum(epochs[:index]) * self._steps_per_epoch, sum(epochs) * self._steps_per_epoch
 

@@ -9,9 +9,9 @@ class Phase:
     """A row of the method's table.
 
     Attributes:
-      quantized: the student trains with its quantizers; without, it is the plain float model.
+      quantized: whether the student trains with its quantizers; otherwise it is the plain float model.
       teacher: "absent"; "trained" beside the student; or "frozen", in inference mode.
-      distills: student's loss has T^2 * KL(teacher || student), and a trained teacher's the reverse.
+      distills: whether the student's loss has T^2 * KL(teacher || student), and a trained teacher's the reverse.
     """
 
     name: str

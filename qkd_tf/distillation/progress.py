@@ -1,4 +1,4 @@
-"""What a person sees while a phase trains, and the guard that stops a diverged one."""
+"""What the terminal shows while a phase trains, and the guard that stops a diverged phase."""
 
 import math
 import sys
@@ -15,12 +15,12 @@ TICK = 1e-9  # seconds
 
 
 class _Bar(tqdm):
-    """A bar whose rate is that of the steps behind the first one, which also builds and compiles the graph."""
+    """A bar whose rate leaves out the first step, which also builds and compiles the graph."""
 
     _first: tuple[float, int] | None = None  # seconds and steps where the first one ended
 
     def steps_done(self, number: int) -> None:
-        """Shows that so many steps of the phase are done."""
+        """Shows that `number` steps of the phase are done."""
         self._first = self._first or (self._time(), number)
         self.update(number - self.n)
 
@@ -34,13 +34,13 @@ class _Bar(tqdm):
 
 
 class PhaseProgress(tf_keras.callbacks.Callback):
-    """One line a phase, which its epochs share: time left, running losses and top-1, and those of the last validation.
+    """One line per phase, for all its epochs: time left, running losses and top-1, and top-1 of the last validation.
 
-    With several steps an execution, Keras tells of the last of each alone.
+    With several steps per execution, Keras reports only the last of each.
 
     Args:
-      steps: of an epoch.
-      done: steps of the phase before this start.
+      steps: steps per epoch.
+      done: steps of the phase that an earlier run did.
     """
 
     def __init__(self, phase: str, epochs: int, steps: int, done: int = 0):
@@ -57,7 +57,7 @@ class PhaseProgress(tf_keras.callbacks.Callback):
         )
 
     def begin(self, epoch: int, done: int = 0) -> "PhaseProgress":
-        """The callback of an epoch, counted from 0, of which `done` steps lie before the first that Keras counts."""
+        """The callback of an epoch, counted from 0, of which `done` steps precede the first that Keras counts."""
         self._before = epoch * self._steps + done
         self._bar.set_description_str(f"{self._phase}, epoch {epoch + 1}/{self._epochs}", False)
         return self
@@ -68,12 +68,12 @@ class PhaseProgress(tf_keras.callbacks.Callback):
         self._bar.steps_done(self._before + batch + 1)
 
     def validated(self, top1: Mapping[str, float]) -> None:
-        """What came of a validation: top-1 in percent by network."""
+        """Shows a validation's result: top-1 in percent by network."""
         self._validation = "; validation: " + ", ".join(f"{name} {value:.2f} %" for name, value in top1.items())
         self._show()
 
     def tell(self, lines: Iterable[str]) -> None:
-        """Lines that stay, above the bar."""
+        """Prints lines above the bar."""
         for line in lines:
             self._bar.write(line)
 
@@ -85,7 +85,7 @@ class PhaseProgress(tf_keras.callbacks.Callback):
 
 
 def _figures(logs: Mapping[str, float]) -> Iterator[str]:
-    """Losses and, in percent, shares of right answers, in the order of Keras' names."""
+    """Losses and, in percent, shares of right answers, in the order of Keras' metric names."""
     for name, value in logs.items():
         told = name.replace("_", " ")
         yield f"{told} {100 * value:.1f} %" if name.endswith("top1") else f"{told} {value:.3f}"
@@ -109,13 +109,13 @@ class DivergenceGuard(tf_keras.callbacks.Callback):
 
 
 class BetweenSteps(tf_keras.callbacks.Callback):
-    """Lets an epoch begin in its middle, saves it every so many steps, and stops where a signal asks for it.
+    """Lets an epoch begin in its middle, saves every so many steps, and stops when a signal asks for it.
 
     Args:
-      metrics: running sums, which Keras sets to 0 at the start; they go on from the values that they have now.
+      metrics: running sums, which Keras would reset to 0 at the start; they continue from their present values.
       done: steps of the epoch before the first that Keras counts.
-      every: a checkpoint is due each time so many steps of the epoch are done; 0 for none.
-      save: writes one, given the steps that are done.
+      every: a checkpoint is written after each such number of steps of the epoch; 0 for never.
+      save: writes one, given the number of steps done.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class BetweenSteps(tf_keras.callbacks.Callback):
 
 
 def diverged(phase: str, epoch: int, batch: int | None = None) -> str:
-    """Where training diverged, what is kept, and what to try."""
+    """A line: where training diverged, what is kept, and what to try."""
     step = "last step" if batch is None else f"step {batch + 1}"
     return (
         f"in phase {phase}, epoch {epoch + 1}, {step}; the previous checkpoint is kept. "

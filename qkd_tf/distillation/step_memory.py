@@ -1,4 +1,4 @@
-"""What a training step takes of memory, estimated from its networks, beside what the machine has free."""
+"""Memory of a training step, estimated from its networks, compared with what the machine has free."""
 
 import psutil
 import tensorflow as tf
@@ -15,11 +15,11 @@ ROOM = 0.8  # of the free memory that a suggestion fills
 
 
 def image_bytes(student: tf_keras.Model, teacher: tf_keras.Model | None, training: TrainingSpec) -> int:
-    """About what each image of a batch takes, in the phase that takes most.
+    """Approximate bytes for each image of a batch, in the phase that takes the most.
 
     Args:
       student: the float network, in standard form.
-      teacher: counts where a phase trains it; a fixed one keeps nothing for its gradients.
+      teacher: counts if a phase trains it; a fixed one keeps nothing for gradients.
     """
     trains_teacher = teacher is not None and any(PHASES[phase.name].teacher == "trained" for phase in training.phases)
     outputs = sum(values_of_image(model.layers) for model in (student, teacher if trains_teacher else None) if model)
@@ -29,10 +29,10 @@ def image_bytes(student: tf_keras.Model, teacher: tf_keras.Model | None, trainin
 def notes(
     student: tf_keras.Model, teacher: tf_keras.Model | None, training: TrainingSpec, batch_size: int
 ) -> list[str]:
-    """A note where a step takes more memory than is free; none on a GPU, or on several devices, which have their own.
+    """A note if a step takes more memory than is free; none on a GPU or on several devices, which have their own.
 
     Args:
-      batch_size: of a whole batch.
+      batch_size: images of a whole batch.
     """
     if not training.phases or training.strategy != "default" or tf.config.list_physical_devices("GPU"):
         return []

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: scalars by phase, and of every quantized tensor its interval and its integers."""
+"""TensorBoard's view of a run: scalars by phase, and each quantized tensor's interval and integers."""
 
 import pathlib
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from qkd_tf.storage import disk_errors
 
 
 class Summaries:
-    """Event files in a folder; a run that goes on adds one.
+    """Event files in a folder; a resumed run adds one.
 
     Raises:
       OSError: the folder cannot be written.
@@ -23,12 +23,12 @@ class Summaries:
             self._writer = tf.summary.create_file_writer(str(folder))
 
     def write(self, phase: str, scalars: Mapping[str, float], student: QuantizedStudent | None, epoch: int) -> None:
-        """Of one epoch.
+        """Writes one epoch.
 
         Args:
           scalars: shown as PHASE/NAME.
-          student: in a quantized phase; shown are the histogram of each kernel's integers, by the name of its layer,
-            and every interval, as a scalar of its own and in a histogram of all.
+          student: given in a quantized phase. Shows a histogram of each kernel's integers, by layer name, and every
+            interval as a scalar and in one histogram of all.
           epoch: counted over all phases, from 1.
         """
         with disk_errors.writing(self._folder), self._writer.as_default(step=epoch):

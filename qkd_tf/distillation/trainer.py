@@ -1,4 +1,4 @@
-"""Time: phases in order, epochs, checkpoints, resume."""
+"""Runs the phases in order: epochs, checkpoints, resuming."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ from qkd_tf.storage.run_folder import RunFolder
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a training happens.
+    """Where training happens.
 
     Attributes:
       stop: looked at between steps.
@@ -47,18 +47,18 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Events:
-    """What an experiment does when training comes to it.
+    """What an experiment does at certain points of training.
 
     Attributes:
-      calibrate: sets the intervals of the student from its float weights; called whenever a quantized phase follows a
-        float start or a float phase.
-      after_full_precision: called where a float phase has ended, with the float networks as it left them.
+      calibrate: sets the student's intervals from its float weights; called when a quantized phase follows a float
+        start or a float phase.
+      after_full_precision: called after a float phase, with the float networks as it left them.
       after_epoch: called with the phase's label, the epoch in it from 0, and its losses, top-1 and seconds, once they
-        are saved: what it raises ends the training, which resumes behind that epoch.
-      calibrate_at: sets the intervals of one of the networks' students from the weights in its `plain`; called whenever
-        a phase has other widths than the one before, or begins at other widths than the networks' own.
+        are saved. An exception in it ends training, which then resumes after that epoch.
+      calibrate_at: sets the intervals of one of the networks' students from the weights in its `plain`; called when a
+        phase has other bit widths than the one before, or begins at other bit widths than the networks' own.
       after_phase: called at a phase's end with its label, and the last epoch's validation top-1 in percent by network;
-        the teacher is there if the phase trained it.
+        the teacher is among them if the phase trained it.
     """
 
     calibrate: Callable[[], None] = lambda: None
@@ -72,21 +72,21 @@ class Trainer:
     """Runs an experiment's phases one after the other; resumes where a killed run stopped.
 
     After each phase the student continues from its best epoch on the validation split, with what was frozen then, or
-    from its last (`TrainingSpec.keep_epoch`); the teacher as its last epoch left it. Where weights are averaged
+    from its last epoch (`TrainingSpec.keep_epoch`). The teacher continues from its last epoch. If weights are averaged
     (`TrainingSpec.weights_ema`), an epoch's student is the average at its end: it is validated, kept and handed on,
-    and training goes on from the weights themselves.
+    while training continues from the weights themselves.
 
-    Where the next phase has other widths (`PhaseSpec.bits`), a student at these takes over weights and BatchNorm
+    If the next phase has other bit widths (`PhaseSpec.bits`), a student at these takes over weights and BatchNorm
     statistics, and its intervals are calibrated anew. Full precision stays in the `plain` of the networks' own student.
 
-    A checkpoint is written after every epoch, every `TrainingSpec.checkpoint_every_steps` steps, and where a signal
-    asks to stop. It has the networks, the best epoch's student, optimizers, running losses and the state of random
-    layers, and batches are a function of seed and epoch: a resumed run is the uninterrupted one, to the bit.
+    A checkpoint is written after every epoch, every `TrainingSpec.checkpoint_every_steps` steps, and when a signal asks
+    to stop. It has the networks, the best epoch's student, optimizers, running losses and the state of random layers.
+    Batches are a function of seed and epoch, so a resumed run equals the uninterrupted one to the bit.
 
     Args:
-      networks: made in the scope of `place.distribution`.
+      networks: created in the scope of `place.distribution`.
       events: what the experiment does on the way.
-      class_weights: as of `losses.cross_entropy`.
+      class_weights: as in `losses.cross_entropy`.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Trainer:
         self._turn_to(networks.student)
 
     def _turn_to(self, student: QuantizedStudent) -> None:
-        """Trains this one of the networks' students from now on: what belongs to it is made anew."""
+        """Switches to this one of the networks' students, and makes anew what belongs to it."""
         spec, networks = self._spec, self._networks
         self._student = student
         self._batch_norm = BatchNormShift(student) if self._shifts else BatchNormEstimator(student.model)
@@ -133,18 +133,18 @@ class Trainer:
         self._parts = {role: part for role, part in parts.items() if part is not None}
 
     def run(self) -> list[dict]:
-        """Trains what is left to train.
+        """Trains what is not trained yet.
 
         Returns:
-          One dict a phase: label, widths where they are named, epochs, best epoch, losses by epoch, test top-1 of
-          student and teacher in percent, seconds; of quantized phases the batches that BatchNorm was estimated from,
-          the intervals at the start and by epoch, in the order of `QuantizedStudent.intervals`, and by epoch the
-          percentage of frozen weights where weights are frozen.
+          One dict per phase: label, bit widths if they are named, epochs, best epoch, losses by epoch, test top-1 of
+            student and teacher in percent, seconds. For quantized phases also the number of batches from which
+            BatchNorm was estimated, the intervals at the start and by epoch, in the order of
+            `QuantizedStudent.intervals`, and if weights are frozen, their percentage by epoch.
 
         Raises:
-          ExperimentError: a loss that diverged; checkpoints of which none is sound.
+          ExperimentError: a loss diverged; or there are checkpoints, and none is sound.
           OSError: a checkpoint cannot be written.
-          Stopped: a signal came; the step at hand is done and saved.
+          Stopped: a signal came; the current step is finished and saved.
         """
         with self._place.stop.deferred():
             return self._run_phases()
@@ -169,7 +169,7 @@ class Trainer:
         return progress["results"]
 
     def _resumption(self, progress: dict) -> str:
-        """Where training goes on from a checkpoint, for a person."""
+        """A line: where training resumes from a checkpoint."""
         index, labels = progress["phase"], self._spec.phase_labels
         if index == len(labels):
             return f"resumes after {labels[-1]}: all phases are trained"
@@ -237,10 +237,10 @@ class Trainer:
     def _run_epoch(
         self, distiller: Distiller, number: int, progress: dict, summaries: Summaries, shown: PhaseProgress
     ) -> dict:
-        """Trains an epoch, of that number among all phases' epochs, to its end; validates, saves and tells of it.
+        """Trains epoch `number`, counted over all phases, to its end; validates, saves and reports it.
 
         Returns:
-          The progress after it.
+          The progress after the epoch.
         """
         epoch, phase = progress["epoch"], distiller.phase
         label = self._spec.phase_labels[progress["phase"]]
@@ -278,12 +278,13 @@ class Trainer:
         return progress
 
     def _keep(self, epoch: int, top1: float) -> dict:
-        """Keeps the student as it is, after that epoch of the phase, as its best so far; 0 is the phase's start."""
+        """Keeps the present student as the phase's best so far, after that epoch of the phase; 0 is the phase's
+        start."""
         self._best_student = [variable.numpy() for variable in self._student_variables()]
         return {"epoch": epoch, "validation_top1": top1}
 
     def _collapse_notes(self, progress: dict, intervals: list[float], logits: np.ndarray) -> list[str]:
-        """What is to be said of an epoch whose progress is that before it."""
+        """Notes on an epoch; `progress` is that before it."""
         tensors = [f"{layer} {what}" for layer, what, *_ in self._student.coverage()[1:]]
         first = progress["first_intervals"]
         before = progress["history"][-1]["intervals"] if progress["history"] else first
@@ -291,9 +292,9 @@ class Trainer:
 
     @contextlib.contextmanager
     def _averaged(self, phase: Phase) -> Iterator[None]:
-        """Within, a quantized student is the average of its weights, if they are averaged; behind, as it was trained.
+        """A context in which a quantized student has its averaged weights, if they are averaged; then its own again.
 
-        BatchNorm statistics are those of the moment, and stay.
+        BatchNorm statistics stay as they are.
         """
         if not (self._average and phase.quantized):
             yield
@@ -306,7 +307,7 @@ class Trainer:
     def _fit_rest_of_epoch(
         self, distiller: Distiller, number: int, progress: dict, start: float, shown: PhaseProgress
     ) -> None:
-        """Trains the steps that an epoch, of that number among all phases' epochs, still lacks."""
+        """Trains the remaining steps of epoch `number`, counted over all phases."""
         label = self._spec.phase_labels[progress["phase"]]
         epoch, done, steps = progress["epoch"], progress["step"], self._splits.steps_per_epoch
         if done == steps:  # a signal came at the last one
@@ -329,21 +330,22 @@ class Trainer:
             )
 
     def estimate_plain_statistics(self, student: QuantizedStudent, epoch: int) -> None:
-        """Statistics may be those of the start, or of other widths, and intervals are chosen by them.
+        """Estimates `plain`'s BatchNorm statistics before calibration; they may be those of the start, or of other bit
+        widths.
 
         Args:
-          epoch: whose batches are taken, counted from 0 among all phases' epochs.
+          epoch: the epoch whose batches are used, counted from 0 over all phases.
         """
         if self._batch_norm_batches:
             batches = self._splits.train(epoch).take(self._batch_norm_batches)
             BatchNormEstimator(student.plain).estimate(images for images, _ in batches)
 
     def _enter(self, phase: Phase, previous: Phase, left: QuantizedStudent, epoch: int) -> None:
-        """Carries the student's weights over where its precision changes, or its widths.
+        """Carries the student's weights over if its precision or its bit widths change.
 
         Args:
           left: the student that the phase before trained.
-          epoch: the phase's first among all phases' epochs.
+          epoch: the phase's first epoch, counted over all phases.
         """
         own, student = self._networks.student, self._student
         if previous.quantized and not phase.quantized:
@@ -365,7 +367,7 @@ class Trainer:
             self._freezing.reset(student.weights)
 
     def _take_over(self, left: QuantizedStudent, epoch: int) -> None:
-        """Gives the student what one at other widths has learnt; `plain` is full precision's again in the end."""
+        """Gives the student what one at other bit widths has learned; afterwards `plain` is full precision's again."""
         own, student = self._networks.student, self._student
         full_precision = own.plain.get_weights()
         left.copy_weights_to_plain()
@@ -378,7 +380,7 @@ class Trainer:
         student.copy_plain_from(own)
 
     def _require_finite(self, phase: str, epoch: int, step: int | None = None) -> None:
-        """The last update has no later loss that would tell of it."""
+        """Checks the last update, which no later loss would show to have diverged."""
         for role, part in self._parts.items():
             for variable in part.variables:
                 if not np.all(np.isfinite(variable.numpy())):
@@ -394,7 +396,7 @@ class Trainer:
         return best_student
 
     def _state(self, distiller: Distiller | None) -> tf.train.Checkpoint:
-        """All that training changes; without a distiller, as it is between two phases."""
+        """Everything that training changes; without a distiller, the state between two phases."""
         of_phase = {}
         if distiller is not None:
             optimizers = [group.optimizer for group in distiller.student_groups + distiller.teacher_groups]
@@ -403,7 +405,7 @@ class Trainer:
         return tf.train.Checkpoint(**self._parts, random=self._random, **of_phase)
 
     def _student_variables(self) -> list[tf.Variable]:
-        """Those of its best epoch that are kept."""
+        """The student's variables that are kept of its best epoch."""
         moves_on = ("teacher", "average")
         return [v for role, part in self._parts.items() if role not in moves_on for v in part.variables]
 
@@ -425,14 +427,14 @@ VALIDATED = {"student": "validation_top1", "teacher": "teacher_validation_top1"}
 
 
 def _is_better(top1: float, best: dict | None) -> bool:
-    """Than the best epoch so far: of equal epochs the later, and an epoch has to beat what the phase began with."""
+    """Whether an epoch replaces the best so far: equal later epochs do, but one must beat what the phase began with."""
     if best is None:
         return True
     return top1 >= best["validation_top1"] if best["epoch"] else top1 > best["validation_top1"]
 
 
 def _top1_each(models: dict[str, tf_keras.Model], batches: tf.data.Dataset) -> dict[str, float]:
-    """Percent by name, in one pass."""
+    """Top-1 in percent by name, in one pass."""
     logits, labels = predict_each(models, batches)
     return {name: top1_of(found, labels) for name, found in logits.items()}
 
@@ -442,7 +444,7 @@ def _within_phase(progress: dict) -> bool:
 
 
 def _line(result: dict) -> str:
-    """A phase's outcome for a person."""
+    """A phase's outcome in one line."""
     teacher = f", teacher {result['teacher_test_top1']:.2f} %" if "teacher_test_top1" in result else ""
     widths = f" at w{result['weight_bits']}a{result['activation_bits']}" if "weight_bits" in result else ""
     validation = f"(validation {result['best_validation_top1']:.2f} %)"

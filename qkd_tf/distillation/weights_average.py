@@ -8,17 +8,17 @@ import tensorflow as tf
 
 
 class WeightsAverage(tf.Module):
-    """Exponential moving average, without a share of the weights that a phase began with.
+    """Exponential moving average that gives no share to the weights with which a phase began.
 
     With v[i] a variable after step i of the phase, and d the decay, its average after step t is
 
       A[t] = sum over i = 1..t of d^(t - i) * v[i],  divided by the sum of these d^(t - i)
 
-    which is kept as A[t] = (1 - s) * A[t-1] + s * v[t], s = (1 - d) / (1 - d^t): Polyak and Juditsky (1992) with the
+    computed as A[t] = (1 - s) * A[t-1] + s * v[t], s = (1 - d) / (1 - d^t): Polyak and Juditsky (1992) with the
     correction of Adam's averages (Kingma and Ba 2015, arXiv 1412.6980). All state is in variables, for checkpoints.
 
     Args:
-      variables: what is averaged. Not kept: the methods are given them, in the same order.
+      variables: what is averaged. They are not kept: each method takes them, in the same order.
       decay: d, in (0, 1).
     """
 
@@ -28,14 +28,14 @@ class WeightsAverage(tf.Module):
         self._averages = [tf.Variable(tf.zeros_like(variable), trainable=False) for variable in variables]
 
     def reset(self, variables: Sequence[tf.Variable]) -> None:
-        """Before a phase: what is the average until the first step is done."""
+        """Called before a phase: the average equals the variables until the first step is done."""
         _assign(self._averages, variables)
 
     def update(self, variables: Sequence[tf.Variable], step: tf.Tensor) -> None:
-        """To be called when an optimizer has moved the variables.
+        """Called after an optimizer has updated the variables.
 
         Args:
-          step: t, those of the phase that are done; from 1.
+          step: t, the number of the phase's steps done, from 1.
         """
         # (1 - d) / (1 - d^t), whose differences would lose digits; at t = 1 it is 1, to the bit.
         share = tf.math.expm1(self._log_decay) / tf.math.expm1(self._log_decay * tf.cast(step, tf.float32))
@@ -44,7 +44,7 @@ class WeightsAverage(tf.Module):
 
     @contextlib.contextmanager
     def in_place(self, variables: Sequence[tf.Variable]) -> Iterator[None]:
-        """Within, the variables are their averages; after it they are what they were before."""
+        """A context in which the variables hold their averages; afterwards they are as before."""
         trained = [variable.numpy() for variable in variables]
         _assign(variables, self._averages)
         try:
