@@ -76,8 +76,7 @@ def python() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """For each package that the code imports: whether it is installed, importable, and of a required and tested
-    version."""
+    """Whether each package that the code imports is there, can be imported, and has a required and tested version."""
     pinned = pins()
     for name, asked in requirements().items():
         install = INSTALL if (ROOT / "requirements.txt").exists() else f"python -m pip install '{name}{asked}'"

@@ -23,7 +23,7 @@ def predict_logits(model: tf_keras.Model, batches: Iterable) -> tuple[np.ndarray
 
 
 def predict_each(models: Mapping[str, tf_keras.Model], batches: Iterable) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The same of several models in one pass: each picture is decoded once, however many look at it.
+    """`predict_logits` of several models in one pass: each picture is decoded only once.
 
     Returns:
       (logits [N, K] by name, labels [N]).
@@ -38,19 +38,19 @@ def predict_each(models: Mapping[str, tf_keras.Model], batches: Iterable) -> tup
 
 
 def predict(model: tf_keras.Model, images: np.ndarray) -> np.ndarray:
-    """Logits [n, K] of pixels [n, H, W, C], of fewer images at a time where a network's tensors are large."""
+    """Logits [n, K] of pixels [n, H, W, C], computed on fewer images at a time if a network's tensors are large."""
     of_image = np.dtype(np.float32).itemsize * max(values_of_tensors(model.layers), default=1)
     parts = portions(images, num_images(TENSOR_BYTES, of_image)) if len(images) else [images]
     return np.concatenate([model.predict_on_batch(part) for part in parts])
 
 
 def top1(model: tf_keras.Model, batches: Iterable) -> float:
-    """Share of images, in percent, whose greatest logit is that of the label."""
+    """Share of images, in percent, whose largest logit is that of the label."""
     return top1_of(*predict_logits(model, batches))
 
 
 def top1_of(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The same of logits [n, ..., K], which may be those of the first images alone, and labels [N, ...]."""
+    """The same for logits [n, ..., K], which may cover only the first images, and labels [N, ...]."""
     return 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels[: len(logits)]))
 
 
@@ -64,13 +64,13 @@ class IntegerTop1:
 
 @dataclasses.dataclass(frozen=True)
 class StudentAccuracy:
-    """What a student that was handed over is worth on the test split.
+    """A handed-over student's accuracy on the test split.
 
     Attributes:
-      judge: the arithmetic in which its file is judged, a key of `integers`. There all test images count.
-      real_numbers_top1: percent, of the quantized student in training's arithmetic, float on grids; a yardstick.
-      integers: by arithmetic, what runtimes make of it.
-      paired: what `chance.paired` finds between the judge's integers and training's arithmetic.
+      judge: the arithmetic in which its file is judged, a key of `integers`. In it all test images count.
+      real_numbers_top1: top-1 in percent of the quantized student in training's arithmetic, float on grids.
+      integers: arithmetic -> top-1 of the student in it.
+      paired: `chance.paired` of the judge's integers and training's arithmetic.
     """
 
     judge: str
@@ -80,7 +80,7 @@ class StudentAccuracy:
 
     @property
     def top1(self) -> float:
-        """That which counts: in the judge's integers, percent."""
+        """The top-1 that counts: in the judge's integers, in percent."""
         return self.integers[self.judge].top1
 
     def __str__(self) -> str:
@@ -88,10 +88,10 @@ class StudentAccuracy:
         return f"student {integers}, {reals} in floating point"
 
     def note(self, trained: float | None) -> str:
-        """Why one student has several numbers; "" where they are equal.
+        """A note on why one student has several numbers; "" if they are equal.
 
         Args:
-          trained: top-1 on the same images at the end of the last phase, in percent; None where nothing was trained.
+          trained: top-1 on the same images at the end of the last phase, in percent; None if nothing was trained.
         """
         steps = [] if trained is None else [(trained, "as trained")]
         steps.append((self.real_numbers_top1, "once biases and scales are rounded to integer steps"))

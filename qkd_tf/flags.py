@@ -19,7 +19,7 @@ FLAGS = CommandFlags()
 
 
 class _SizeParser(flags.ArgumentParser):
-    """Of --image_size; as a flag file has it again, too."""
+    """Parser of --image_size, which also reads what it writes to a flag file."""
 
     syntactic_help = "pixels of a side, or height x width"
 
@@ -40,7 +40,7 @@ def _define_size(name: str, default: Size, help: str, flag_values: flags.FlagVal
 
 
 def _define(option: ex.Option) -> None:
-    """A flag of a field, by the field's type."""
+    """Defines a field's flag, by the field's type."""
     if option.choices:
         FLAGS.DEFINE_enum(option.name, option.default, option.choices, option.help)
     else:
@@ -73,7 +73,7 @@ OPTIONS = [option for section, spec in SPECS.items() if spec for _, option in ex
 
 
 def _define_networks() -> None:
-    """Of what a network and its pixels are."""
+    """Defines the flags of networks and their pixels."""
     FLAGS.DEFINE_string(
         "student",
         "resnet20",
@@ -123,7 +123,7 @@ def _define_networks() -> None:
 
 
 def _define_bits() -> None:
-    """One flag for two."""
+    """Defines --bits, one flag for two."""
     FLAGS.DEFINE_string(
         "bits",
         None,
@@ -134,7 +134,7 @@ def _define_bits() -> None:
 
 
 def _define_phases() -> None:
-    """Lists of one entry a phase."""
+    """Defines the flags with one entry per phase."""
     FLAGS.DEFINE_list(
         "phases",
         None,
@@ -202,7 +202,7 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True)
     """The experiment that parsed flags, those of the command line or of `flags_of`, describe.
 
     Args:
-      trains: False for a look at its networks, which needs neither a folder nor, for phases that have one, a teacher.
+      trains: False to look at the networks only, which needs no folder, and no teacher for phases that have one.
 
     Raises:
       ExperimentError: a value out of range, or flags that cannot be combined.
@@ -277,9 +277,9 @@ def _finds_bits(values: flags.FlagValues) -> bool:
 
 
 def _widths(values: flags.FlagValues) -> dict[str, int]:
-    """What --bits says of --weight_bits and --activation_bits; nothing where it is left open.
+    """What --bits says about --weight_bits and --activation_bits; empty if it is not given.
 
-    An ablation has a list by that name, and sets both flags cell by cell.
+    An ablation's --bits is a list; it sets both flags cell by cell.
     """
     text = values["bits"].value
     if text is None or isinstance(text, list):
@@ -307,7 +307,7 @@ def _phases(values: flags.FlagValues) -> tuple[ex.PhaseSpec, ...]:
 
 
 def _phase_bits(values: flags.FlagValues, names: list[str]) -> list[tuple[int, int] | None]:
-    """Widths of each phase; None for the experiment's own, and of a float phase."""
+    """Bit widths of each phase; None for the experiment's own, and for a float phase."""
     if not values.phase_bits:
         return [None] * len(names)
     ex.require(
@@ -322,7 +322,7 @@ def _phase_bits(values: flags.FlagValues, names: list[str]) -> list[tuple[int, i
 
 
 def _lengths(values: flags.FlagValues) -> tuple[list[str], list[str], list[str]]:
-    """Phases, epochs and learning rates as texts, one of each a phase."""
+    """Phases, epochs and learning rates as texts, one of each per phase."""
     names = ex.default_phases(bool(values.teacher)) if values.phases is None else values.phases
     if not names:
         return [], [], []
@@ -340,7 +340,7 @@ def _lengths(values: flags.FlagValues) -> tuple[list[str], list[str], list[str]]
 
 
 def notes(values: flags.FlagValues = FLAGS) -> list[str]:
-    """How phases and epochs that were left open are settled, one per line.
+    """Notes on how open phases and epochs are settled, one per line.
 
     Raises:
       ExperimentError: as `experiment_from_flags`.
@@ -355,10 +355,10 @@ def notes(values: flags.FlagValues = FLAGS) -> list[str]:
 
 
 def flags_of(options: Mapping[str, object]) -> flags.FlagValues:
-    """The package's flags as Python gives them: by name, with numbers and lists as they are; the others as defaults.
+    """The package's flags from Python options by name, with numbers and lists as they are; others have their defaults.
 
     Raises:
-      ExperimentError: no flag of that name, or a value that it cannot have.
+      ExperimentError: no flag of that name, or a value that it does not allow.
     """
     values = copy.deepcopy(FLAGS)
     for name in values:  # absl's `unparse_flags` logs, and with it makes a handler for the whole process
@@ -388,7 +388,7 @@ def _argument(flag: flags.Flag, value: object) -> object:
 
 
 def adopt_begun(values: flags.FlagValues = FLAGS) -> None:
-    """Gives flags that are open the value that the run in --run_dir began with in a version without open ones."""
+    """Gives open flags the values with which the run in --run_dir began, if an earlier version had no open flags."""
     path = pathlib.Path(values.run_dir or "none", FLAGS_FILE)
     begun = path.read_text(errors="replace").splitlines() if path.is_file() else []
     for name, text in EARLIER_DEFAULTS.items():
@@ -397,10 +397,10 @@ def adopt_begun(values: flags.FlagValues = FLAGS) -> None:
 
 
 def flag_lines(values: flags.FlagValues = FLAGS, changed_only: bool = False) -> list[str]:
-    """The package's flags, or those whose value is not the default, as lines of a flag file of the same experiment.
+    """The package's flags, or only those that are not defaults, as lines of a flag file for the same experiment.
 
-    Without `changed_only` phases and epochs that were left open are there as they are settled, and --bits as the flags
-    that it stands for; --bits=auto is there alone.
+    Without `changed_only`, open phases and epochs are written as settled, and --bits as the flags that it stands for;
+    --bits=auto is written without them.
 
     Raises:
       ExperimentError: as `experiment_from_flags`.
@@ -421,13 +421,13 @@ def flag_lines(values: flags.FlagValues = FLAGS, changed_only: bool = False) -> 
 
 
 def _spec(values: flags.FlagValues, kind, **given):
-    """A spec of the flags that its fields are, and of what is `given`; a flag that is open has the field's default."""
+    """A spec from its fields' flags and from `given`; an open flag takes the field's default."""
     told = {field: values[option.name].value for field, option in ex.options(kind)}
     return kind(**({field: value for field, value in told.items() if value is not None} | given))
 
 
 def _normalization(values: flags.FlagValues, prefix: str, default: tuple[str, ...] = ()) -> ex.PixelNormalization:
-    """Of the flags PREFIX_mean and PREFIX_std; one that is empty has its number of `default`."""
+    """The normalisation of PREFIX_mean and PREFIX_std; an empty one takes its number from `default`."""
     mean, std = (
         tuple(_numbers(float, flag, values[flag].value or list(default[place : place + 1])))
         for place, flag in enumerate((f"{prefix}_mean", f"{prefix}_std"))

@@ -278,8 +278,7 @@ class Trainer:
         return progress
 
     def _keep(self, epoch: int, top1: float) -> dict:
-        """Keeps the present student as the phase's best so far, after that epoch of the phase; 0 is the phase's
-        start."""
+        """Keeps the present student as the phase's best so far; `epoch` counts in the phase, and 0 is its start."""
         self._best_student = [variable.numpy() for variable in self._student_variables()]
         return {"epoch": epoch, "validation_top1": top1}
 

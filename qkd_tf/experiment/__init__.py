@@ -1,4 +1,4 @@
-"""An experiment as a value: frozen, checked once, handed down. Standard library only."""
+"""An experiment as a value: frozen, checked once, passed down. Standard library only."""
 
 from qkd_tf.contract.origin import IN_MEMORY, TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY
 from qkd_tf.experiment.checks import (

@@ -20,7 +20,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def printable(name: str) -> str:
-    """A name as the system has it, whose bytes need not be UTF-8, with escapes for those that are not."""
+    """A name from the file system, with escapes for bytes that are not UTF-8."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
@@ -29,7 +29,7 @@ def require_known(value: str, known: Iterable[str], what: str) -> None:
 
 
 def require_count(value: int, flag: str, lowest: int = 0, highest: int = 1_000_000, why: str = "") -> None:
-    """Raises ExperimentError unless it is a whole number in range; counts have an upper limit, too."""
+    """Raises ExperimentError unless `value` is a whole number in range; counts have an upper limit, too."""
     expected = f"{lowest:,} to {highest:,} are possible{why and '; '}{why}"
     require(lowest <= value <= highest, f"--{flag}={value} is out of range; {expected}")
 
@@ -43,10 +43,10 @@ def require_bits(value: int, flag: str) -> None:
 
 
 def bit_widths(text: str, name: str) -> tuple[int, int]:
-    """Bit widths of weights and activations of "w2a4", or of both of "4".
+    """Bit widths (weights, activations) from "w2a4", or from "4" for both.
 
     Args:
-      name: what the user calls it.
+      name: the option's name, for messages.
 
     Raises:
       ExperimentError: another form, or impossible bit widths.

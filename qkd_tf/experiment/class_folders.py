@@ -1,4 +1,4 @@
-"""The folders of a set of pictures, by their names alone: splits, and in each of them a folder a class."""
+"""The folders of a picture data set, by name only: splits, and in each split one folder per class."""
 
 import os
 import pathlib
@@ -18,7 +18,7 @@ def entries(folder: str | pathlib.Path) -> list[os.DirEntry[str]]:
 
 
 def is_class(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder that may be one of a class."""
+    """Whether it is a folder that may be a class."""
     return entry.is_dir() and not entry.name.startswith(".") and entry.name not in LEFT_BEHIND
 
 
@@ -28,7 +28,7 @@ def class_names(split: pathlib.Path) -> list[str]:
 
 
 def has_test(spec: DataSpec) -> bool:
-    """Whether flags or the set itself say what the test split is; a folder that is not there is none's fault."""
+    """Whether flags or the set itself say what the test split is; True, too, if the set's folder does not exist."""
     if not spec.name.startswith(PREFIX):
         return True
     root = pathlib.Path(spec.name.removeprefix(PREFIX)).expanduser()
@@ -36,10 +36,10 @@ def has_test(spec: DataSpec) -> bool:
 
 
 def splits_of(spec: DataSpec, root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Folders of class folders by the split that they are; without one for the test where that is cut off.
+    """Split -> its folder of class folders; without test if --test_fraction takes it from train.
 
     Raises:
-      ExperimentError: a split that is needed is not there, or --test_fraction is given beside a test split.
+      ExperimentError: a required split is missing, or --test_fraction is given although there is a test split.
     """
     test_name = spec.test_split or "test"
     names = ["train"] if spec.test_fraction else ["train", test_name]
@@ -63,7 +63,7 @@ def splits_of(spec: DataSpec, root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def require_classes(spec: DataSpec, root: pathlib.Path) -> None:
-    """Raises ExperimentError where folders cannot be splits and classes, whatever is in them."""
+    """Raises ExperimentError if the folders cannot be splits and classes, whatever is in them."""
     train = splits_of(spec, root)["train"]
     if (root / LABELS).is_file():  # which names the classes
         return
@@ -82,7 +82,7 @@ def require_classes(spec: DataSpec, root: pathlib.Path) -> None:
 
 
 def _classes_below(folder: pathlib.Path) -> pathlib.Path | None:
-    """The first folder below, down a chain of folders that are alone, that has several; None where there is none."""
+    """The first folder with several subfolders, down a chain of only subfolders; None if there is none."""
     names = class_names(folder)
     while len(names) == 1:
         folder = folder / names[0]

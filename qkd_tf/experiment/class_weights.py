@@ -1,4 +1,4 @@
-"""How much the examples of each class weigh, as a user says it."""
+"""Weights of the classes, as a user gives them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,17 +12,17 @@ FORMS = "'balanced', one number per class, or CLASS:NUMBER for some classes"
 def class_weights(
     told: Sequence[str], label_names: Sequence[str], num_by_class: Callable[[], Sequence[int]]
 ) -> list[float] | None:
-    """One factor a class, by label; None where all of them are 1.
+    """One factor per class, by label; None if all are 1.
 
-    Balanced are n / (k * n[c]), n examples of k classes that have some, n[c] of them of class c: all classes weigh the
-    same, and the mean over the examples is 1 (scikit-learn's `class_weight="balanced"`).
+    Balanced weights are n / (k * n[c]) for n examples, n[c] of them of class c, and k classes that have examples. All
+    classes then weigh the same, and the mean over the examples is 1 (scikit-learn's `class_weight="balanced"`).
 
     Args:
       told: entries of --class_weights.
-      num_by_class: training examples of each class; asked for where the weights depend on them.
+      num_by_class: gives the number of training examples of each class; called only if the weights depend on it.
 
     Raises:
-      ExperimentError: no such class, one twice, or another number of weights than of classes.
+      ExperimentError: no such class, a class twice, or a number of weights other than that of classes.
     """
     if not told:
         return None
@@ -47,7 +47,7 @@ def class_weights(
 
 
 def require_weights(told: Sequence[str]) -> None:
-    """Raises ExperimentError for entries that are no class weights whatever the classes are."""
+    """Raises ExperimentError for entries that are not class weights, whatever the classes are."""
     if not told or list(told) == [BALANCED]:
         return
     named = [":" in entry for entry in told]

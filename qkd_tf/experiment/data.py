@@ -138,7 +138,7 @@ class DataSpec:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width that pictures are resized to; None where they keep theirs."""
+        """Height and width to which pictures are resized; None if they keep theirs."""
         return sides(self.image_size) if self.image_size else None
 
     @classmethod

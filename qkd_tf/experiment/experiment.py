@@ -92,7 +92,7 @@ class Experiment:
         )
 
     def require_measurable(self) -> None:
-        """Raises ExperimentError if bit widths are to be found for a student that has learned nothing by then."""
+        """Raises ExperimentError if bit widths are to be found for a student that has not learned anything by then."""
         phases = self.training.phase_names
         require(
             not (self.quantization.finds_bits and self.student.starts_by_chance) or phases[:1] == ["full_precision"],
@@ -101,7 +101,7 @@ class Experiment:
         )
 
     def at_bits(self, found: Iterable[int]) -> "Experiment":
-        """The same experiment with the widths that were found for its kernels, in their order."""
+        """The same experiment with the bit widths found for its kernels, in their order."""
         return dataclasses.replace(self, quantization=dataclasses.replace(self.quantization, found_bits=tuple(found)))
 
     def on_signals(self, scale: float, zero_point: int) -> "Experiment":
@@ -179,7 +179,7 @@ class Experiment:
         ]
 
     def _notes_on_rates(self, num_train: int) -> list[str]:
-        """Of a student with pretrained weights that trains on few images."""
+        """Notes on a student with pretrained weights that trains on few images."""
         if not self.training.phases or not self._has_few("student", num_train):
             return []
         about = f"note: {num_train:,} training images are few for a student with pretrained weights: "
@@ -192,7 +192,7 @@ class Experiment:
         return [f"{about}if accuracy falls in training, lower --learning_rates={fastest:g} to {RATE_OF_FEW:g}"]
 
     def _notes_on_teacher(self, num_train: int) -> list[str]:
-        """Of a teacher with pretrained weights that trains on few images."""
+        """Notes on a teacher with pretrained weights that trains on few images."""
         training = self.training
         if "co_studying" not in training.phase_names or not self._has_few("teacher", num_train):
             return []
@@ -204,7 +204,7 @@ class Experiment:
         ]
 
     def _has_few(self, role: str, num_train: int) -> bool:
-        """Whether images are few for the pretrained weights of "student" or "teacher"."""
+        """Whether the images are few for a pretrained "student" or "teacher"."""
         return role in self.pretrained and num_train < FEW_PICTURES
 
     @property
@@ -222,7 +222,7 @@ class Experiment:
     def full_precision_origin(self) -> str:
         """Where the weights of the float student come from.
 
-        "trained" here; "weights", which came with it; "builder", which may have given it some; or "random".
+        "trained": in this run; "weights": came with it; "builder": may have set some; or "random".
         """
         if "student" in self.pretrained:
             return "weights"
@@ -232,7 +232,7 @@ class Experiment:
 
     @property
     def teacher_begins(self) -> bool:
-        """Whether the teacher teaches with the weights that it came with, before any phase full_precision."""
+        """Whether the teacher teaches with the weights with which it came, before any phase full_precision."""
         before = list(itertools.takewhile(lambda name: name != "full_precision", self.training.phase_names))
         trained_here = len(before) < len(self.training.phases) and not (self.teacher and self.teacher.has_weights)
         return self.teacher is not None and any(
@@ -241,7 +241,7 @@ class Experiment:
 
     @property
     def unnamed_weights(self) -> frozenset[str]:
-        """Which of "student" and "teacher" begin with random weights, which another start may draw differently."""
+        """Which of "student" and "teacher" begin with random weights, which another run may draw differently."""
         networks = {"student": self.student, "teacher": self.teacher}
         return frozenset(
             name for name, network in networks.items() if network and network.is_in_memory and not network.has_weights
@@ -255,10 +255,10 @@ class Experiment:
 
     @property
     def continues_in_float(self) -> bool:
-        """Whether a phase full_precision trains the student from the weights that it came with.
+        """Whether a phase full_precision trains the student further, from the weights with which it came.
 
-        A saved model has some, whether it was trained or not. One that was given the weights of an earlier training
-        leaves the phase to a teacher that has none.
+        A saved model comes with weights, trained or not. A student with weights from an earlier training leaves the
+        phase to a teacher without weights.
         """
         if "full_precision" not in self.training.phase_names or not self.student.has_weights:
             return False

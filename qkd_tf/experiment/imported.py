@@ -1,4 +1,4 @@
-"""What a user calls by "package.module:function", and what is told of an exception in it."""
+"""Imports a user's "package.module:function", and describes an exception in it."""
 
 import importlib
 import pathlib
@@ -15,10 +15,10 @@ WIDTH = 300  # characters of an exception's message: Keras' own may be pages
 
 
 def imported(name: str) -> Any:
-    """The function, or whatever has that name; Python looks in its path, where a command has the current folder.
+    """The function, or whatever has that name, found in Python's path, which includes a command's current folder.
 
     Raises:
-      ExperimentError: no such module, or nothing of that name in it, or the module's own code fails.
+      ExperimentError: no such module, nothing of that name in it, or the module's own code fails.
     """
     module_name, _, function = name.partition(":")
     found: Any = None
@@ -39,23 +39,23 @@ def imported(name: str) -> Any:
 
 
 def _nearest(name: str, found: Any, error: BaseException) -> str:
-    """The name with the attribute of `found` that is most like the one that it lacks; "" where none is."""
+    """The name with the most similar attribute of `found` instead of the missing one; "" if none is similar."""
     missing = error.name if isinstance(error, AttributeError) and found is not None else None
     near = nearest(missing, dir(found)) if missing and name.endswith(missing) else ""
     return near and name.removesuffix(missing or "") + near
 
 
 def failure(error: BaseException) -> str:
-    """An exception in a line of bounded length, behind its `place`."""
+    """An exception in one line of bounded length, after its `place`."""
     message = error.msg if isinstance(error, SyntaxError) else str(error)  # whose text has the place once more
     message = textwrap.shorten(message, WIDTH, placeholder=" …")
     return ": ".join(part for part in (place(error), type(error).__name__, message) if part)
 
 
 def place(error: BaseException) -> str:
-    """File and line of a user's own code that raised an exception, or called what did; empty where none of it ran.
+    """File and line in the user's own code that raised an exception or called what raised it; empty if none of it ran.
 
-    It is asked where the exception is caught: that frame is not looked at.
+    Call it where the exception is caught; that frame is ignored.
     """
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return f"{error.filename}, line {error.lineno}"
@@ -66,7 +66,7 @@ def place(error: BaseException) -> str:
 
 
 def _is_own(file: str) -> bool:
-    """Whether it is neither Python's nor of an installed package."""
+    """Whether a file belongs neither to Python nor to an installed package."""
     path = pathlib.Path(file)
     of_python = pathlib.Path(sysconfig.get_path("stdlib"))
     return path.is_absolute() and of_python not in path.parents and INSTALLED.isdisjoint(path.parts)

@@ -17,7 +17,7 @@ FOLDERS, FILES = ("folder:", "npy:"), ("npz:",)  # beginnings of --dataset behin
 
 
 def require_networks(experiment: Experiment) -> None:
-    """Raises ExperimentError for a network or a file of weights that is not there."""
+    """Raises ExperimentError if a network or a weights file does not exist."""
     for network, role in ((experiment.student, "student"), (experiment.teacher, "teacher")):
         if network is not None:
             require_network(network, f"--{role}")
@@ -26,7 +26,7 @@ def require_networks(experiment: Experiment) -> None:
 
 
 def require_network(network: NetworkSpec, flag: str) -> None:
-    """Raises ExperimentError for a name that the zoo does not have, or a saved model that is not there."""
+    """Raises ExperimentError if the zoo lacks the name, or the saved model does not exist."""
     if network.is_saved:
         require_model(network.name)
     if not network.is_own:
@@ -37,7 +37,7 @@ def require_network(network: NetworkSpec, flag: str) -> None:
 
 
 def _require_no_path(name: str, flag: str) -> None:
-    """Raises ExperimentError for what is no name of the zoo, but looks like a file, or like the name of one."""
+    """Raises ExperimentError for a name that is not in the zoo but looks like a file or a file's name."""
     if name in ZOO:
         return
     path = pathlib.Path(name)
@@ -55,7 +55,7 @@ def _is_model(path: pathlib.Path) -> bool:
 
 
 def require_model(name: str) -> None:
-    """Raises ExperimentError where no model is saved."""
+    """Raises ExperimentError if no model is saved there."""
     path = pathlib.Path(name)
     if not path.exists():
         files = beside(path, _is_model)
@@ -65,7 +65,7 @@ def require_model(name: str) -> None:
 
 
 def require_weights(path: str) -> None:
-    """Raises ExperimentError where there is no file of weights, or a checkpoint of TensorFlow."""
+    """Raises ExperimentError if there is no weights file, or a TensorFlow checkpoint instead."""
     require(
         not pathlib.Path(f"{path}.index").is_file(),
         f"weights {path} are a checkpoint of TensorFlow; give the file that model.save_weights('x.h5') writes",
@@ -74,8 +74,8 @@ def require_weights(path: str) -> None:
 
 
 def require_set(spec: DataSpec) -> None:
-    """Raises ExperimentError where --dataset names a file or folder that is not there, or --data_dir another one, or
-    where the folders of a set of pictures cannot be splits and classes.
+    """Raises ExperimentError if --dataset names a missing file or folder, if --data_dir names another one, or if the
+    folders of a picture data set cannot be splits and classes.
     """
     path = set_path(spec.name)
     require(
@@ -91,7 +91,7 @@ def require_set(spec: DataSpec) -> None:
 
 
 def _hint(name: str, path: pathlib.Path) -> str:
-    """What a path of a set that is not there may have meant, or where it was looked for."""
+    """What the path of a missing data set may have meant, or where it was looked for."""
     fits = pathlib.Path.is_dir if name.startswith(FOLDERS) else pathlib.Path.is_file
     there = beside(path, fits)
     if near := nearest(path.name, there):
@@ -100,5 +100,5 @@ def _hint(name: str, path: pathlib.Path) -> str:
 
 
 def set_path(name: str) -> pathlib.Path:
-    """The path in a name of a data set, behind "folder:", "npy:" or "npz:"."""
+    """The path in a data set's name, after "folder:", "npy:" or "npz:"."""
     return pathlib.Path(name.partition(":")[2]).expanduser()

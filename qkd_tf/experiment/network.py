@@ -34,8 +34,8 @@ class NetworkSpec:
     """A network, its own input normalisation, and where its first weights come from.
 
     Attributes:
-      name: a name of the zoo; "package.module:builder"; a .keras or .h5 file or a folder (with a "/") that Keras saved;
-        or "in_memory:…" for a model that Python passed.
+      name: a zoo name; "package.module:builder"; a .keras or .h5 file or a folder (with a "/") that Keras saved; or
+        "in_memory:…" for a model that Python passed.
       weights: .h5, .keras, .weights.h5 or .npz file; "" for a random start.
       weights_normalization: the normalisation with which its weights were trained; None if it was not given.
       trust_code: load saved models that bring code of their own, such as a Lambda layer.
@@ -83,12 +83,12 @@ class NetworkSpec:
 
     @property
     def is_its_own_file(self) -> bool:
-        """Whether its first weights are those that a saved model has in its file."""
+        """Whether its first weights are those in a saved model's file."""
         return self.is_saved and not self.weights
 
     @property
     def is_trained_in_memory(self) -> bool:
-        """Whether Python handed it over, and said that it is trained."""
+        """Whether Python passed it and said that it is trained."""
         return self.name.startswith(TRAINED_IN_MEMORY)
 
     @property

@@ -8,15 +8,15 @@ T = TypeVar("T")
 
 
 class Option(NamedTuple):
-    """What a command line is told of a field.
+    """What the command line needs to know about a field.
 
     Attributes:
-      name: of the flag.
+      name: name of the flag.
       kind: type of the field, as it is annotated.
-      default: of the flag; None where a user has to give it.
-      choices: all its values; none where these are not a list.
+      default: default of the flag; None if the user has to give it.
+      choices: all allowed values; empty if they are not a list.
       section: of the table of flags.
-      is_guest: whether that is the section of another class.
+      is_guest: whether the section belongs to another class.
     """
 
     name: str
@@ -31,27 +31,27 @@ class Option(NamedTuple):
 def as_flag(
     default: Any, help: str, *, choices: Sequence[str] = (), flag: str = "", section: str = ""
 ) -> dict[str, Any]:
-    """Metadata of a dataclass field that is a flag, for a field that itself has no default, or another one.
+    """Metadata of a dataclass field that is a flag, for a field without a default or with another one than the flag.
 
     Args:
       default: of the flag.
-      flag: name of the flag where it is another one than the field's.
-      section: of the table of flags, where it is another one than that of the class.
+      flag: name of the flag, if it differs from the field's.
+      section: section in the table of flags, if it differs from the class's.
     """
     return {"help": help, "choices": tuple(choices), "flag": flag, "section": section, "default": default}
 
 
 def option(default: T, help: str, *, choices: Sequence[str] = (), flag: str = "", section: str = "") -> T:
-    """A dataclass field that is a flag, with the default of both; else as `as_flag`."""
+    """A dataclass field that is a flag with the same default; otherwise as `as_flag`."""
     metadata = as_flag(default, help, choices=choices, flag=flag, section=section)
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def options(spec: type, section: str = "") -> Iterator[tuple[str, Option]]:
-    """Each field of a dataclass that is a flag: its name and what is told of it.
+    """Each field of a dataclass that is a flag: its name and its `Option`.
 
     Args:
-      section: of fields that name none.
+      section: section of fields that name none.
     """
     for field in dataclasses.fields(spec):
         if told := field.metadata:

@@ -55,9 +55,9 @@ class QuantizationSpec:
     """Bit widths, and the options of the learned intervals. The flags of the same names explain each.
 
     Attributes:
-      finds_bits: --bits=auto: bit widths of kernels are found before training; those given here are the largest.
-      told_by_bits: whether the user gave the widths by --bits.
-      found_bits: the widths that were found, in the order of the network's kernels (names of layers may differ in
+      finds_bits: --bits=auto. Bit widths of kernels are found before training, and those given here are upper limits.
+      told_by_bits: whether the user gave the bit widths by --bits.
+      found_bits: the bit widths that were found, in the order of the network's kernels (names of layers may differ in
         another process). A user's rules override them.
     """
 
@@ -138,7 +138,7 @@ class QuantizationSpec:
         return dataclasses.replace(self, weight_bits=bits[0], activation_bits=bits[1])
 
     def flag_of(self, bits: tuple[int, int]) -> str:
-        """What gives other widths of weights and activations, by the flag that the user gave them by, if any."""
+        """The flags that change the bit widths to `bits`: --bits if the user gave that, else those of the widths."""
         if self.told_by_bits:
             return f"--bits={bits[0]}" if bits[0] == bits[1] else "--bits=w{}a{}".format(*bits)
         told = zip(("weight_bits", "activation_bits"), bits, self.bits, strict=True)
@@ -150,7 +150,7 @@ class QuantizationSpec:
 
     @property
     def is_open(self) -> bool:
-        """Whether bit widths have still to be found."""
+        """Whether bit widths are still to be found."""
         return self.finds_bits and not self.found_bits
 
     def says_bits_of(self, layer: str) -> bool:

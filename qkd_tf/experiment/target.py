@@ -9,7 +9,7 @@ from qkd_tf.experiment.option import option
 
 @dataclasses.dataclass(frozen=True)
 class TargetSpec:
-    """What the file is for, as far as it is known before training."""
+    """What the file is for, as known before training."""
 
     target: str = option(
         "phone", "Device that the file is for; the pre-flight checks its limits.", choices=list(TARGETS)
@@ -44,7 +44,7 @@ class TargetSpec:
 
     @property
     def rounds_twice(self) -> bool:
-        """As `Target.rounds_twice`."""
+        """`Target.rounds_twice` of the target."""
         return TARGETS[self.target].rounds_twice
 
     @property

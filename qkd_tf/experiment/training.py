@@ -30,11 +30,11 @@ def default_phases(has_teacher: bool) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class PhaseSpec:
-    """One entry of --phases: which row of the method, for how many epochs, from which learning rate.
+    """One entry of --phases: the phase, its epochs and its first learning rate.
 
     Attributes:
       rate_is_default: whether no rate was given, so that it may depend on the number of images.
-      bits: widths of weights and activations that the student has in this phase; None for the experiment's own.
+      bits: bit widths of weights and activations in this phase; None for the experiment's own.
     """
 
     name: str
@@ -204,7 +204,7 @@ class TrainingSpec:
 
     @property
     def phase_labels(self) -> list[str]:
-        """Names of the phases in results and messages; with --phase_bits the second phase of a name is NAME_2."""
+        """Names of the phases in results and messages; the second phase of one name is NAME_2."""
         names = self.phase_names
         if all(phase.bits is None for phase in self.phases):
             return names
@@ -227,7 +227,7 @@ class TrainingSpec:
         return self.distillation_weight if self.distillation_weight_end is None else self.distillation_weight_end
 
     def shifts_calibrated_statistics(self, pretrained: frozenset[str]) -> bool:
-        """Whether a calibrated student gets full precision's BatchNorm statistics, shifted as quantization shifts them.
+        """Whether a calibrated student gets full precision's BatchNorm statistics, moved by what quantization shifts.
 
         Args:
           pretrained: which of "student" and "teacher" came with weights, and so with statistics.
@@ -236,7 +236,8 @@ class TrainingSpec:
         return self.batch_norm_batches != 0 and (asked == "shift" or (asked == "auto" and "student" in pretrained))
 
     def shifts_trained_statistics(self, pretrained: frozenset[str], num_train: int) -> bool:
-        """Whether a student in training gets them, too. With "auto" it does on few pictures: it stays near its start.
+        """Whether a student in training gets them, too. With "auto" it does on few pictures, where it stays near its
+        start.
 
         Args:
           num_train: training images.
@@ -246,7 +247,7 @@ class TrainingSpec:
         return self.shifts_calibrated_statistics(pretrained) and (asked or by_default)
 
     def may_keep_start(self, pretrained: frozenset[str], num_train: int) -> bool:
-        """Whether a quantized phase keeps the student with which it began, unless an epoch is better on validation.
+        """Whether a quantized phase keeps the student with which it began unless an epoch is better on validation.
 
         Training on few pictures can cost a student with pretrained weights more than it brings.
 

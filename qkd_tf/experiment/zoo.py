@@ -1,4 +1,4 @@
-"""The named networks: which family each is of, and what its builder is told."""
+"""The named networks: the family of each, and its builder's parameters."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,9 +8,9 @@ class Row(NamedTuple):
     """One named network.
 
     Attributes:
-      family: of `models.zoo.FAMILIES`.
-      parameters: what the family's builder takes beside shape, classes, normalisation and name.
-      side: height and width in pixels of the pictures that the network was made for.
+      family: a key of `models.zoo.FAMILIES`.
+      parameters: what the family's builder takes besides shape, classes, normalisation and name.
+      side: height and width, in pixels, of the pictures for which the network was made.
     """
 
     family: str

@@ -1,4 +1,4 @@
-"""Which activation function a layer applies: told by what the function is, not by what it is called."""
+"""Which activation function a layer applies, judged by the function itself, not by its name."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -24,31 +24,31 @@ _NAMES: Mapping[Callable, str] = {
 
 
 def upper_end(function: str) -> float | None:
-    """The largest value that a ReLU of that name gives; None for any other function, and a ReLU without an end."""
+    """The largest value of a ReLU of that name; None for any other function, and for a ReLU without an upper end."""
     if function == "relu6":
         return 6.0
     return float(function.removeprefix(_BOUNDED)[:-1]) if function.startswith(_BOUNDED) else None
 
 
 def slope(function: str) -> float | None:
-    """The factor of what is negative, of a leaky ReLU of that name; None for any other function."""
+    """The slope below 0 of a leaky ReLU of that name; None for any other function."""
     return float(function.removeprefix(_SLOPED)[:-1]) if function.startswith(_SLOPED) else None
 
 
 def word(function: str) -> str:
-    """The name of a function without its arguments: what a layer of its own is called by."""
+    """A function's name without its arguments, used to name a layer for it."""
     return function.partition("(")[0]
 
 
 def is_relu(function: str) -> bool:
-    """Whether it is the name of a ReLU from 0 on: plain, or with a largest value of more than 0."""
+    """Whether it names a ReLU that is 0 below 0: plain, or with a largest value above 0."""
     return function == "relu" or (upper_end(function) or 0.0) > 0.0
 
 
 def activation_name(layer: tf_keras.layers.Layer) -> str:
-    """Name of the activation function that a layer applies, "linear" where there is none.
+    """Name of the activation function that a layer applies; "linear" if it applies none.
 
-    A function that is neither Keras' nor TensorFlow's is called "function NAME": a user's `relu` need not be one.
+    A function of neither Keras nor TensorFlow is called "function NAME": a user's `relu` need not be a ReLU.
     """
     if isinstance(layer, layers.ReLU):
         if layer.negative_slope and not layer.threshold and layer.max_value is None:

@@ -1,4 +1,4 @@
-"""Layer graphs of tf_keras: walked in one order, called on numbers, copied layer by layer."""
+"""Layer graphs of tf_keras: walking them, calling them on numbers, copying them layer by layer."""
 
 import collections
 import dataclasses
@@ -21,19 +21,19 @@ NUM_NAMED = 5  # layers that a note names; the others are counted
 
 
 def is_graph(model: object) -> bool:
-    """Whether a layer is a model whose layers and wires can be seen: functional or Sequential, with their own call."""
+    """Whether a layer is a model with a visible graph: functional or Sequential, without a call() of its own."""
     known = (Functional.call, tf_keras.Sequential.call)
     return isinstance(model, tf_keras.Model) and hasattr(model, "_nodes_by_depth") and type(model).call in known
 
 
 def nodes(model: tf_keras.Model) -> list:
-    """The calls of layers that make a model's output, each after those that it reads."""
+    """The layer calls that lead to a model's output, each after those that it reads."""
     found = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
     return [node for node in found if not isinstance(node.layer, layers.InputLayer)]
 
 
 def calls(model: tf_keras.Model) -> list:
-    """`nodes`, with those of an inner graph in its place."""
+    """`nodes`, with inner graphs replaced by their own calls."""
     found = []
     for node in nodes(model):
         found += calls(node.layer) if is_graph(node.layer) else [node]
@@ -50,7 +50,7 @@ def called_in_training(model: tf_keras.Model) -> list:
 
 
 def readers(model: tf_keras.Model) -> Callable[[layers.Layer], list]:
-    """A function that tells which layers of a flat model read a layer's output, once for each time they do."""
+    """A function from a layer of a flat model to the layers that read its output, each once per read."""
     found: dict[int, list] = {}
     for node in nodes(model):
         for tensor in node.keras_inputs:
@@ -67,20 +67,20 @@ def leaves(model: tf_keras.Model) -> list:
 
 
 def has_constants(node) -> bool:
-    """Whether a call reads tensors or arrays beside those of the graph."""
+    """Whether a call reads tensors or arrays other than those of the graph."""
     given = tf.nest.flatten((node.call_args, list(node.call_kwargs.values())))
     num_tensors = sum(tf.is_tensor(value) or isinstance(value, np.ndarray) for value in given)
     return num_tensors > len(node.keras_inputs)
 
 
 def training_argument(node) -> bool | None:
-    """What a call was given for `training`; None for nothing."""
+    """The `training` argument of a call; None if it was not given."""
     by_place = dict(zip(node.layer._call_spec.arg_names, node.call_args, strict=False))
     return {**by_place, **node.call_kwargs}.get("training")
 
 
 def arguments(node, inputs: list) -> tuple[tuple, dict]:
-    """Arguments of a call with `inputs` in the place of the graph's tensors."""
+    """Arguments of a call, with `inputs` instead of the graph's tensors."""
     values = collections.defaultdict(list)
     for tensor, value in zip(reversed(node.keras_inputs), reversed(inputs), strict=True):
         values[str(id(tensor))].append(value)  # `map_arguments` takes the last one first
@@ -88,7 +88,7 @@ def arguments(node, inputs: list) -> tuple[tuple, dict]:
 
 
 def walk(model: tf_keras.Model, inputs: list, apply: Callable[[object, list], list]) -> list:
-    """Goes through a graph, inner graphs too, with values in the place of tensors.
+    """Walks through a graph and its inner graphs with values instead of tensors.
 
     Args:
       inputs: values of the model's inputs.
@@ -120,32 +120,32 @@ def run(model: tf_keras.Model, inputs: list[tf.Tensor]) -> list[tuple[str, tf.Te
 
 
 def reason(error: Exception) -> str:
-    """What a layer raised, on one line: without what Keras puts around it."""
+    """A layer's error in one line, without the text that Keras adds around it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     line = lines[min(1, len(lines) - 1)] if lines[0].startswith("Exception encountered when calling") else lines[0]
     return re.sub(r"^{{function_node \S+}} ", "", line)
 
 
 def is_symbolic(value: object) -> bool:
-    """Whether it is a tensor of a graph, which a layer made."""
+    """Whether it is a symbolic tensor that a layer produced."""
     return hasattr(value, "_keras_history")
 
 
 def maker(tensor):
-    """The layer that a symbolic tensor comes from."""
+    """The layer that produced a symbolic tensor."""
     return tensor._keras_history.layer
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One use of one layer in the graph that is copied.
+    """One call of a layer in the graph that is copied.
 
     Attributes:
       layer: the original.
-      name: what its copy is called.
+      name: name of its copy.
       inputs: tensors of the copy.
       node: the original call.
-      in_inference: it was called with training=False, or the graph around it was.
+      in_inference: whether it, or the graph around it, was called with training=False.
     """
 
     layer: layers.Layer
@@ -156,11 +156,11 @@ class Call:
 
 
 class Copier:
-    """Copies a graph layer by layer, in float32; subclasses say what becomes of each call.
+    """Copies a graph layer by layer, in float32; subclasses decide what becomes of each call.
 
     Attributes:
       notes: what a user should know, one per line.
-      made: name of the original layer and the copy's tensor for each of `calls`, in that order.
+      made: (name of the original layer, the copy's tensor) for each of `calls`, in that order.
     """
 
     def __init__(self):
@@ -172,10 +172,10 @@ class Copier:
         self._weights: dict[layers.Layer, list[np.ndarray]] = {}
 
     def copy(self, model: tf_keras.Model, inputs: list, outer: str = "", in_inference: bool = False) -> list:
-        """The tensors that stand for the model's outputs, where `inputs` are those for its inputs.
+        """The tensors that replace the model's outputs, given `inputs` in place of its inputs.
 
         Raises:
-          ExperimentError: a layer that cannot be copied, by name.
+          ExperimentError: names a layer that cannot be copied.
         """
         tensors = {id(old): new for old, new in zip(model.inputs, inputs, strict=True)}
         for node in nodes(model):
@@ -199,19 +199,19 @@ class Copier:
         return [tensors[id(tensor)] for tensor in model.outputs]
 
     def call(self, call: Call):
-        """The tensors that stand for a call's outputs."""
+        """The tensors that replace a call's outputs."""
         raise NotImplementedError
 
     def add(self, layer: layers.Layer, inputs: list, weights: list[np.ndarray] = ()):
-        """Applies a new layer that is to have these weights."""
+        """Applies a new layer with these weights."""
         self._names.add(layer.name)
         self._weights[layer] = list(weights)
         return layer(inputs if len(inputs) > 1 else inputs[0])
 
     def same(self, call: Call, weights: list[np.ndarray] | None = None, **changed):
-        """Applies a copy of a layer, with its weights unless others are given: one copy, however often it is used.
+        """Applies a copy of a layer, with its weights unless others are given; repeated calls share one copy.
 
-        A BatchNormalization that was called with training=False is frozen: so it keeps its statistics.
+        A BatchNormalization that was called with training=False is frozen, so that it keeps its statistics.
         """
         layer = self._copies.get(id(call.layer)) if call.layer.weights else None
         if layer is None:
@@ -234,7 +234,7 @@ class Copier:
         return without_xla(tf_keras.Model(inputs, output, name=valid_name(name)))
 
     def free_name(self, name: str, outer: str = "") -> str:
-        """`name` as files and TensorFlow's graphs can have it, and as no layer has it yet."""
+        """`name` in a form valid in files and TensorFlow graphs, and not used by any layer yet."""
         valid = valid_name(name)
         if valid != name:
             self._renamed[name] = valid
@@ -253,15 +253,15 @@ class Copier:
 
 
 def valid_name(name: str) -> str:
-    """A layer's or a model's name as files and TensorFlow's graphs can have it."""
+    """A layer's or model's name in a form valid in files and TensorFlow graphs."""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
     return f"layer_{name}_" if RESERVED.match(name) or not name[:1].isalnum() else name
 
 
 def float_config(layer: layers.Layer) -> tuple[dict, object]:
-    """Config of a layer in float32, and its activation function, which a config cannot always tell.
+    """A layer's config in float32, and its activation function, which a config does not always contain.
 
-    Mixed precision is a way of training, which training chooses itself.
+    Mixed precision is left out: training chooses its own.
     """
     function = getattr(layer, "activation", None)
     if not callable(function):

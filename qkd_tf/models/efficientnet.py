@@ -35,7 +35,7 @@ def _window(x, size: int, stride: int, name: str, lite: bool):
 
 
 def _squeeze_excite(x, channels: int, name: str):
-    """A gate in (0, 1) for each channel, made of the map's averages."""
+    """A gate in (0, 1) for each channel, computed from the map's averages."""
     gate = layers.GlobalAveragePooling2D(name=f"{name}_squeeze")(x)
     gate = layers.Reshape((1, 1, x.shape[-1]), name=f"{name}_reshape")(gate)
     gate = conv(gate, channels, 1, 1, f"{name}_reduce", use_bias=True)

@@ -1,4 +1,4 @@
-"""Digests of what an experiment is made of; networks are told apart by what they compute, not by their names."""
+"""Digests of what an experiment is made of; networks count by what they compute, not by their names."""
 
 import hashlib
 import itertools
@@ -27,12 +27,12 @@ WORDS: Mapping[str, str] = {
 def contents(
     student: tf_keras.Model, teacher: tf_keras.Model | None, pictures: Mapping, unnamed: frozenset[str]
 ) -> dict[str, str]:
-    """What `RunFolder.claim` compares, by a row of WORDS.
+    """What `RunFolder.claim` compares, by row of WORDS.
 
     Args:
       pictures: `Splits.fingerprint`.
-      unnamed: of "student" and "teacher" those that begin with weights of chance, which another start of the
-        same program need not repeat.
+      unnamed: which of "student" and "teacher" begin with random weights, which another run of the same program need
+        not repeat.
     """
     found = {"version": __version__, "pictures": _digest(json.dumps(pictures, sort_keys=True))}
     for role, model in (("student", student), ("teacher", teacher)):
@@ -44,7 +44,7 @@ def contents(
 
 
 def of_layers(model: tf_keras.Model) -> str:
-    """Digest of a graph's layers and their wiring; names do not count, which Keras numbers as it likes."""
+    """Digest of a graph's layers and wiring; names do not count, because Keras numbers them as it likes."""
     rows, counter, numbers = [], itertools.count(), {}
 
     def apply(node, given: list) -> list:
@@ -79,7 +79,7 @@ def _without_names(config):
 
 
 def _plain(value) -> str:
-    """What JSON has no word for, without an address in memory."""
+    """Text for what JSON cannot express, without memory addresses."""
     if isinstance(value, np.ndarray | tf.Tensor | tf.Variable):
         return _digest(np.asarray(value).tobytes())
     return getattr(value, "__name__", None) or (str(value) if isinstance(value, tf.DType) else type(value).__name__)

@@ -11,7 +11,7 @@ EXPANSION = 4  # of a bottleneck's output over its 3x3 convolution
 
 
 def _conv_bn(x, channels: int, size: int, stride: int, name: str, bn: str):
-    """Convolution and BatchNormalization; strided 3x3 ones are padded by 1 on each side, as published weights want."""
+    """Convolution and BatchNormalization; strided 3x3 ones are padded by 1 on each side, as published weights need."""
     if stride > 1 and size > 1:
         x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
         return batch_norm(conv(x, channels, size, stride, name, padding="valid"), bn, EPSILON)

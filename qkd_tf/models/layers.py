@@ -18,7 +18,7 @@ def pixels(input_shape, normalization):
 
 
 def scale_and_offset(normalization):
-    """What a Rescaling layer needs: scalars where one value serves all channels, else a list each."""
+    """Arguments of a Rescaling layer: scalars if one value serves all channels, else a list each."""
     scale = [1.0 / std for std in normalization.std]
     offset = [-mean / std for mean, std in zip(normalization.mean, normalization.std, strict=True)]
     return (scale[0], offset[0]) if len(scale) == 1 else (scale, offset)
@@ -42,7 +42,7 @@ def batch_norm(x, name: str, epsilon: float = 1e-3):
 
 @tf_keras.utils.register_keras_serializable("qkd_tf")
 class Logarithm(layers.Layer):
-    """Logits of probabilities: their logarithms, whose softmax they are."""
+    """Logits from probabilities: the logarithms, whose softmax gives them back."""
 
     def call(self, probabilities):
         return tf.math.log(tf.maximum(probabilities, SMALLEST_PROBABILITY))

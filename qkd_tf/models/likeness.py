@@ -1,4 +1,4 @@
-"""Proof that the network that trains computes what the user's model computes; else the layer that differs is named."""
+"""Proves that the network that trains computes what the user's model does, or names the layer that differs."""
 
 import dataclasses
 
@@ -19,15 +19,15 @@ BATCH = 8
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A user's network and what came of it.
+    """A user's network, and what we made of it.
 
     Attributes:
       role: "student" or "teacher".
-      given: the model as it came.
-      feed: what its user makes of pixels before it reads them; None for nothing.
+      given: the model as the user gave it.
+      feed: the normalisation that the user applies before the model reads pixels; None for none.
       reading: the first reading of it.
-      ours: what trains, from pixels to logits, with borders as the user's.
-      trains: the same with the borders that the file will have; `ours` where there is no difference.
+      ours: the network that trains, from pixels to logits, but with the user's padding values.
+      trains: the same with the file's padding values; `ours` if these are equal.
     """
 
     role: str
@@ -38,12 +38,12 @@ class Subject:
     trains: tf_keras.Model
 
     def fed(self, images: np.ndarray) -> tf.Tensor:
-        """Pixels [N, H, W, C], 0..255, as the user feeds them."""
+        """Pixels [N, H, W, C], 0..255, as the user would feed them."""
         pixels = images.astype(np.float32) if self.feed is None else self.feed(images)
         return tf.cast(pixels, self.given.inputs[0].dtype)
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
-        """Of the model as it came, [N, K] or [N, 1].
+        """Outputs of the given model, [N, K] or [N, 1].
 
         Raises:
           ExperimentError: it cannot be called on them.
@@ -60,15 +60,15 @@ class Subject:
 
 
 def prove(subject: Subject, images: np.ndarray) -> dict:
-    """Compares a network as it came with the one that trains, on pictures [N, H, W, C] uint8.
+    """Compares a network as given with the one that trains, on pictures [N, H, W, C] uint8.
 
     Returns:
-      A dict for results.json: `num_images`; `difference` of what both give at the end, as a share of the largest logit,
-      or of probabilities as it is; its `tolerance`; and where padding of pixels reads otherwise in a file,
-      `border_difference` of the logits and `border_top1_agreement`, in percent.
+      A dict for results.json: `num_images`; `difference` of the outputs, for logits as a share of the largest one, for
+      probabilities absolute; its `tolerance`; and if a file pads pixels with another value, `border_difference` of the
+      logits and `border_top1_agreement` in percent.
 
     Raises:
-      ExperimentError: they differ, by more than rounding explains, or are not finite; the first such layer is named.
+      ExperimentError: outputs differ by more than rounding explains, or are not finite; names the first such layer.
     """
     expected, logits = subject.outputs(images), _predict(subject.ours, images)
     got = HEADS[subject.reading.head](logits)
@@ -96,7 +96,7 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
 
 
 def line(subject: Subject, row: dict) -> str:
-    """What `prove` found, for a person."""
+    """What `prove` found, in one line."""
     text = (
         f"the {subject.role} computes what {subject.given.name} computes: on {row['num_images']} pictures outputs "
         f"differ by at most {row['difference']:.1g}"
@@ -116,7 +116,7 @@ def _predict(model: tf_keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def _called(model: tf_keras.Model, batches: list[tf.Tensor]) -> np.ndarray:
-    """In inference mode, as a graph: so it is trained and predicts, and what TensorFlow makes of graphs is in it."""
+    """Outputs in inference mode, as a graph, because training and prediction run graphs, which TensorFlow rewrites."""
     graph = tf.function(lambda batch: tf.cast(model(batch, training=False), tf.float64))
     return np.concatenate([np.asarray(graph(batch)) for batch in batches])
 
@@ -127,7 +127,7 @@ def _precision(model: tf_keras.Model) -> str:
 
 
 def _difference(got: np.ndarray, expected: np.ndarray, absolute: bool = False) -> float:
-    """Largest difference, as a share of the largest expected value; infinite where shapes or NaNs differ."""
+    """Largest difference, as a share of the largest expected value; infinite if shapes or NaNs differ."""
     if got.shape != expected.shape or not np.array_equal(np.isfinite(got), np.isfinite(expected)):
         return float("inf")
     largest = 1.0 if absolute else max(float(np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))), 1e-30)
@@ -144,7 +144,7 @@ def _where_not_finite(subject: Subject, images: np.ndarray) -> str:
 
 
 def _where_they_part(subject: Subject, images: np.ndarray, tolerance: float) -> str:
-    """The first of the layers whose outputs differ up to the end."""
+    """The first layer from which on outputs differ up to the end."""
     fed, reading = subject.fed(images), subject.reading
     originals = run(subject.given, [fed])
     as_read = tf.reshape(fed, (-1, *reading.model.input_shape[1:]))  # a series [N, T, C] is read as a map [N, 1, T, C]

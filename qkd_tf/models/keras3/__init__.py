@@ -1,1 +1,1 @@
-"""Models of Keras 3: their configuration and arrays are read, built anew in tf_keras, and compared."""
+"""Models of Keras 3: read as configuration and arrays, rebuilt in tf_keras, and compared."""

@@ -1,4 +1,4 @@
-"""Activation functions of Keras 3 by what they compute: some names mean another function in tf_keras."""
+"""Activation functions of Keras 3 by what they compute, because some names mean another function in tf_keras."""
 
 from collections.abc import Callable, Mapping
 
@@ -17,7 +17,7 @@ FUSED: Mapping[str, str | Callable] = {
 
 
 def operation(function: Callable, name: str) -> TFOpLambda:
-    """A function of TensorFlow as the layer that tf_keras makes of it in a graph."""
+    """A TensorFlow function as the layer into which tf_keras turns it in a graph."""
     return TFOpLambda(function, name=name)
 
 
@@ -33,7 +33,7 @@ def hard_silu(x, name: str):
 
 
 def leaky_relu(x, name: str):
-    """As a function its slope is 0.2, as a layer 0.3."""
+    """The function's slope is 0.2; that of the layer is 0.3."""
     return layers.LeakyReLU(alpha=0.2, name=name)(x)
 
 

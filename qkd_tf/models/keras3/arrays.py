@@ -15,13 +15,13 @@ Arrays = Mapping[Path, list[np.ndarray]]  # of each layer with arrays, in Keras'
 
 
 def of_weights_file(file: h5py.Group, config: Mapping, named: bool) -> Arrays:
-    """Those of a `model.weights.h5`: groups are named by class and place among the layers of that class.
+    """Arrays of a `model.weights.h5`, whose groups are named by class and number among the layers of that class.
 
     Args:
-      named: the file's layers must have the names of the configuration.
+      named: whether the file's layers must have the names in the configuration.
 
     Raises:
-      RefusalError: a group has the name of another layer than the configuration.
+      RefusalError: a group names another layer than the configuration.
     """
     found = {}
     for path, group in _groups(file, config, (), ""):
@@ -58,9 +58,9 @@ def _snake_case(class_name: str) -> str:
 
 
 def of_whole_file(root: h5py.Group, config: Mapping) -> Arrays:
-    """Those of an .h5 of a whole model: a list for each outermost layer, whose names end in layer/variable.
+    """Arrays of a whole model's .h5: a list for each outermost layer, with names that end in layer/variable.
 
-    The list of a model in it has what is trained first, so its arrays are sorted by layer.
+    The list of an inner model begins with what is trained, so its arrays are sorted by layer.
     """
     found = {}
     for part in config["config"]["layers"]:
@@ -86,7 +86,7 @@ def of_whole_file(root: h5py.Group, config: Mapping) -> Arrays:
 
 
 def _weight_names(group: h5py.Group) -> list[str]:
-    """The arrays of a group in order; of many the list is in several parts."""
+    """Names of a group's arrays, in order; a long list is stored in several parts."""
     found = list(group.attrs.get("weight_names", ()))
     for number in itertools.takewhile(lambda number: f"weight_names{number}" in group.attrs, itertools.count()):
         found += list(group.attrs[f"weight_names{number}"])
@@ -107,7 +107,7 @@ def text(name) -> str:
 
 
 def of_model(model, path: Path = ()) -> Arrays:
-    """Those of a model of Keras 3 in memory, which is left as it is."""
+    """Arrays of a Keras 3 model in memory, which is left unchanged."""
     found = {}
     for layer in model.layers:
         if hasattr(layer, "layers"):

@@ -1,4 +1,4 @@
-"""What a model of Keras 3 says of its layers, checked: only what is understood is handed on."""
+"""A Keras 3 model's configuration, checked: only what is understood is passed on."""
 
 import collections
 import re
@@ -18,13 +18,13 @@ NUMBERS = ("__numpy__", "__tensor__")
 
 
 def checked(config: Mapping) -> dict:
-    """A configuration with what is understood of it, written as Keras 3 writes it.
+    """The part of a configuration that is understood, written as Keras 3 writes it.
 
-    Initializers, builds, optimizers, losses and metrics are left out: they make nothing of the function.
+    Initializers, builds, optimizers, losses and metrics are left out: they do not affect the function.
 
     Raises:
-      RefusalError: a class, an argument or a value that is not known, by the layer's name.
-      LookupError, TypeError, AttributeError: it is no configuration.
+      RefusalError: names the layer with an unknown class, argument or value.
+      LookupError, TypeError, AttributeError: it is not a configuration.
     """
     if config["class_name"] not in GRAPHS or not _is_of_keras(config):
         raise RefusalError(
@@ -34,7 +34,7 @@ def checked(config: Mapping) -> dict:
 
 
 def _is_of_keras(part: Mapping) -> bool:
-    """Whether a class is Keras' own, and not one of that name."""
+    """Whether a class is Keras' own, and not another class of that name."""
     known = part.get("registered_name") in (None, part["class_name"])
     return known and bool(MODULES.fullmatch(part.get("module") or "keras"))
 
@@ -192,8 +192,8 @@ READERS: Mapping[str, Callable] = {
 def _call(node: Mapping, where: Part) -> dict:
     """Arguments of a call.
 
-    `training` is usually a layer's default, which Keras 3 stores and overrides whenever a model is called. What its
-    user wrote, and tf_keras goes by, is False of a BatchNormalization or of a model, as in `base(x, training=False)`.
+    Keras 3 usually stores a layer's default for `training`, and overrides it whenever a model is called. Only False on
+    a BatchNormalization or a model, as in `base(x, training=False)`, is the user's own; tf_keras obeys it.
     """
     kwargs = {key: value for key, value in node["kwargs"].items() if value is not None}
     if kwargs.get("training") is not False or where.class_name not in (*GRAPHS, "BatchNormalization"):

@@ -1,4 +1,4 @@
-"""A checked configuration of Keras 3, with its arrays, as a model of tf_keras."""
+"""Builds a tf_keras model from a checked Keras 3 configuration and its arrays."""
 
 import collections
 import contextlib
@@ -23,15 +23,15 @@ MAX_NUMBERS = 1 << 30  # of a tensor of one picture; more is a slip, or ill mean
 
 
 def convert(config: Mapping, arrays: Arrays) -> tf_keras.Model:
-    """The model that `config.checked` gives the configuration of.
+    """The model whose configuration `config.checked` returned.
 
     Args:
-      arrays: of each layer.
+      arrays: the arrays of each layer.
 
     Raises:
-      RefusalError: calls that read one another in a circle, or read what is not there; a layer that tf_keras cannot
-        make, or whose arrays are missing, are no numbers or have another shape, by name. No weight is allocated that
-        the arrays do not tell of.
+      RefusalError: calls that read one another in a circle, or read what does not exist; names a layer that tf_keras
+        cannot build, or whose arrays are missing, are not numbers or have another shape. Only weights that the arrays
+        contain are allocated.
     """
     return _graph(config, arrays, (), config["config"]["trainable"])
 
@@ -40,7 +40,7 @@ def _graph(part: Mapping, arrays: Arrays, path: Path, trainable: bool) -> tf_ker
     """A model.
 
     Args:
-      trainable: whether the outermost one is. Those in it do not matter to Keras 3, which asks each layer.
+      trainable: whether the outermost model is trainable. Inner ones do not matter to Keras 3, which asks each layer.
     """
     config = part["config"]
     parts, names = {one["config"]["name"]: one for one in config["layers"]}, _Names()
@@ -66,7 +66,7 @@ def _graph(part: Mapping, arrays: Arrays, path: Path, trainable: bool) -> tf_ker
 
 
 class _Names:
-    """Names for a graph's layers: an operation that is called again needs another one."""
+    """Names for a graph's layers; an operation needs a new name for each call."""
 
     def __init__(self):
         self._used: collections.Counter = collections.Counter()
@@ -77,7 +77,7 @@ class _Names:
 
 
 def _applied(part: Mapping, arrays: Arrays, path: Path, trainable: bool, names: _Names) -> Callable:
-    """A function of a call's arguments, (positional, by name), to its outputs."""
+    """A function from a call's arguments, (positional, keyword), to its outputs."""
     config, class_name = part["config"], part["class_name"]
     where = Part(config["name"], class_name)
     if class_name in GRAPHS:
@@ -97,7 +97,7 @@ def _applied(part: Mapping, arrays: Arrays, path: Path, trainable: bool, names: 
 
 
 def _told(call: Callable, where: Part) -> Callable:
-    """The call; what tf_keras raises in it becomes a line that names the layer."""
+    """The call, in which an error of tf_keras becomes a line that names the layer."""
 
     def apply(args: list, kwargs: Mapping):
         try:
@@ -116,12 +116,12 @@ def _told(call: Callable, where: Part) -> Callable:
 
 @contextlib.contextmanager
 def _filled_by(arrays: Sequence[np.ndarray] | None, where: Part) -> Iterator[None]:
-    """A context in which a layer's weights are made of arrays, in order; what does not fit is never allocated.
+    """A context in which a layer's weights are created from arrays, in order; what does not fit is never allocated.
 
-    Counters and seeds, which are whole numbers, are made as they are.
+    Counters and seeds, which are whole numbers, are created as usual.
 
     Args:
-      arrays: None for a layer that has its weights.
+      arrays: None for a layer that already has its weights.
     """
     left = collections.deque(arrays or ())
 
@@ -145,8 +145,8 @@ class _Activation:
     """Layers that apply an activation which a layer of tf_keras cannot apply itself.
 
     Attributes:
-      name: what the last of them is called, behind the layer's own name.
-      apply: from a tensor and the name of the last of them.
+      name: suffix of the last of them, after the layer's own name.
+      apply: (tensor, name of the last of them) -> output.
     """
 
     name: str
@@ -154,7 +154,7 @@ class _Activation:
 
 
 def _layer(part: Mapping, name: str, trainable: bool) -> tuple[layers.Layer, _Activation | None]:
-    """A layer, and what makes its activation of its output where the layer does not itself."""
+    """A layer, and the layers for its activation if it cannot apply that itself."""
     row, activation = LAYERS[part["class_name"]], None
     config = {row.renamed.get(key, key): _value(key, value) for key, value in part["config"].items()}
     if (given := part["config"].get("activation")) is not None:
@@ -170,7 +170,7 @@ def _layer(part: Mapping, name: str, trainable: bool) -> tuple[layers.Layer, _Ac
 
 
 def _alone(part: Mapping, x, name: str):
-    """Applies a layer that another one has for its activation."""
+    """Applies a layer that is another layer's activation."""
     layer, activation = _layer(part, name, False)
     return layer(x) if activation is None else activation.apply(x, f"{name}_{activation.name}")
 
@@ -181,7 +181,7 @@ def _input(part: Mapping):
 
 
 def _value(key: str, value):
-    """What tf_keras takes for an argument of a checked configuration."""
+    """An argument of a checked configuration as tf_keras takes it."""
     if isinstance(value, list):
         return [_value(key, one) for one in value]
     if not isinstance(value, Mapping) or key == "activation":
@@ -193,7 +193,7 @@ def _value(key: str, value):
 
 
 def _call_all(parts: Mapping[str, Mapping], applied: Mapping) -> dict[tuple[str, int], list]:
-    """Outputs of each call, (layer, number), each made after those that it reads."""
+    """(layer, call number) -> outputs, each computed after those that it reads."""
     tensors = {(name, 0): [applied[name]] for name, part in parts.items() if part["class_name"] == "InputLayer"}
     calls = {
         (name, number): call
@@ -234,7 +234,7 @@ def _read(call: Mapping) -> list[tuple[str, int]]:
 
 
 def _filled(argument, tensors: Mapping):
-    """Arguments of a call with tensors in them."""
+    """Arguments of a call, with tensors filled in."""
     if isinstance(argument, list):
         return [_filled(one, tensors) for one in argument]
     if not isinstance(argument, Mapping):

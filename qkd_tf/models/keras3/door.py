@@ -1,4 +1,4 @@
-"""Where models of Keras 3 come in: from a file, or from memory."""
+"""The entry for Keras 3 models, from a file or from memory."""
 
 import contextlib
 import dataclasses
@@ -28,9 +28,9 @@ class Keras3Model:
     """A model of Keras 3 whose configuration was understood.
 
     Attributes:
-      config: as `config.checked` gives it.
+      config: as `config.checked` returns it.
       arrays: gives those of each layer.
-      original: from Keras 3 to the model that the proof compares.
+      original: Keras 3's module -> the model with which the proof compares.
     """
 
     config: Mapping
@@ -51,13 +51,13 @@ class Keras3Model:
             return model
 
     def in_tf_keras(self, input_shape: tuple[int, ...] | None = None) -> tuple[tf_keras.Model, list[str]]:
-        """The same model in tf_keras, proven where Keras 3 can be imported, and what a user should know.
+        """The same model in tf_keras, proven if Keras 3 can be imported, and notes for the user, one per line.
 
         Args:
-          input_shape: of a picture, where the model takes any.
+          input_shape: shape of a picture, if the model takes any.
 
         Raises:
-          ValueError: in one line, what keeps it from being converted.
+          ValueError: one line on why it cannot be converted.
         """
         model = self.converted()
         with _one_line(), seeded(0, None):
@@ -116,14 +116,14 @@ def of_file(path: pathlib.Path) -> Keras3Model:
 
 
 def of_model(model) -> Keras3Model:
-    """A model of Keras 3 in memory, which is left as it is."""
+    """A Keras 3 model in memory, which is left unchanged."""
     with _one_line():
         config = checked(json.loads(model.to_json()))
         return Keras3Model(config, lambda: arrays.of_model(model), lambda keras: model)
 
 
 def _renamed(config: Mapping) -> list[str]:
-    """A note on names that tf_keras cannot have; the first one for all."""
+    """A note on layer names that tf_keras cannot have; it gives the first one as an example."""
     others = [name for name in _names(config) if valid_name(name) != name]
     more = f", and {len(others) - 1} more names change" if len(others) > 1 else ""
     return (
@@ -159,7 +159,7 @@ def _arrays(path: pathlib.Path, config: Mapping, named: bool) -> arrays.Arrays:
 
 @contextlib.contextmanager
 def _one_line() -> Iterator[None]:
-    """A context that tells whatever is raised in it in one line."""
+    """A context that turns any error in it into one line."""
     try:
         yield
     except RefusalError:

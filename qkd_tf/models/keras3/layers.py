@@ -1,4 +1,4 @@
-"""The layers of Keras 3 that tf_keras has an equal for, and what is called otherwise there."""
+"""The layers of Keras 3 that tf_keras has too, and which arguments have other names there."""
 
 import dataclasses
 import inspect
@@ -9,13 +9,13 @@ from tf_keras import layers
 
 @dataclasses.dataclass(frozen=True)
 class LayerRow:
-    """A layer of Keras 3 in tf_keras.
+    """A Keras 3 layer in tf_keras.
 
     Attributes:
-      make: the layer, from arguments of tf_keras.
-      arguments: those that Keras 3 has and tf_keras takes.
+      make: builds the layer from tf_keras arguments.
+      arguments: Keras 3 arguments that tf_keras takes.
       renamed: argument in Keras 3 -> in tf_keras.
-      ignored: arguments of training alone, which tf_keras lacks.
+      ignored: arguments for training only, which tf_keras lacks.
     """
 
     make: Callable[..., layers.Layer]

@@ -1,4 +1,4 @@
-"""What Keras 3 writes into a graph for `x + y` and `keras.ops`, as layers of tf_keras."""
+"""The operations that Keras 3 writes into a graph for `x + y` and `keras.ops`, as tf_keras layers."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,7 +12,8 @@ Make = Callable[[Mapping, str, list], object]
 
 
 def _of_two(function: Callable, layer: type[layers.Layer] | None = None) -> Make:
-    """A function of two tensors, of which one may be a constant; `layer` does the same for two tensors of one rank."""
+    """A function of two tensors, one of which may be a constant; `layer` does the same for two tensors of equal
+    rank."""
 
     def make(config: Mapping, name: str, inputs: list):
         given = [float(value) if isinstance(value, int | float) else value for value in inputs]
@@ -27,7 +28,7 @@ def _of_two(function: Callable, layer: type[layers.Layer] | None = None) -> Make
 
 
 def _function(function: Callable, **renamed: str) -> Make:
-    """A function of what is read and of the operation's arguments.
+    """A function of the inputs and of the operation's arguments.
 
     Args:
       renamed: argument of `function` -> of the operation.
@@ -49,7 +50,7 @@ def _layer(kind: type[layers.Layer], **renamed: str) -> Make:
 
 
 def _scaled_sum(config: Mapping, name: str, inputs: list):
-    """The one layer of its own that keras.applications' InceptionResNetV2 has."""
+    """The only custom layer in keras.applications' InceptionResNetV2."""
     ((x, y),) = inputs
     return layers.Add(name=name)([x, operation(tf.math.multiply, f"{name}_scaled")(y, float(config["scale"]))])
 
@@ -114,7 +115,7 @@ MODULES: Mapping[str, Mapping[str, Make]] = {
 
 
 def module_of(class_name: str) -> str | None:
-    """Where an operation lives; None for what is none. An .h5 has its class alone."""
+    """Module of an operation's class, None if there is none; an .h5 stores only the class."""
     return next((module for module, rows in MODULES.items() if class_name in rows), None)
 
 

@@ -1,4 +1,4 @@
-"""The proof that a model of Keras 3 and what was made of it in tf_keras are one function."""
+"""The proof that a Keras 3 model and its copy in tf_keras compute the same function."""
 
 import contextlib
 import copy
@@ -29,7 +29,7 @@ SIDE = 96  # of pictures of a model that takes any; the deepest of keras.applica
 
 
 def keras3() -> ModuleType | None:
-    """Keras 3, or None where it cannot be imported."""
+    """Keras 3, or None if it cannot be imported."""
     try:
         keras = importlib.import_module("keras")
     except (ImportError, ValueError):  # it is not there, or its backend is not
@@ -38,9 +38,9 @@ def keras3() -> ModuleType | None:
 
 
 def rebuilt(keras: ModuleType, config: Mapping, path: pathlib.Path):
-    """The model of Keras 3 of a checked configuration, with the arrays that Keras 3 itself reads from a file.
+    """The Keras 3 model of a checked configuration, with the arrays that Keras 3 itself reads from a file.
 
-    The file's own configuration is never given to Keras 3, so that its safe mode is not relied upon.
+    Keras 3 never gets the file's own configuration, so we do not rely on its safe mode.
 
     Raises:
       RefusalError: Keras 3 cannot read it, in its own words.
@@ -55,14 +55,14 @@ def rebuilt(keras: ModuleType, config: Mapping, path: pathlib.Path):
 
 
 def prove(model, converted: tf_keras.Model, input_shape: tuple[int, ...] | None = None) -> float:
-    """Largest difference of outputs on random pixels, as a share of the largest output.
+    """The largest difference of outputs on random pixels, as a share of the largest output.
 
-    A softmax or sigmoid at the end is compared by itself: behind large logits it hides differences, or makes one of
-    their rounding.
+    A softmax or sigmoid at the end is compared separately: after large logits it hides differences, or turns their
+      rounding into one.
 
     Args:
-      model: of Keras 3; it is left as it is.
-      input_shape: of a picture, where a model takes any.
+      model: a Keras 3 model; it is left unchanged.
+      input_shape: shape of a picture, if the model takes any.
 
     Raises:
       RefusalError: they differ, or Keras 3 cannot call the model.
@@ -101,9 +101,9 @@ def prove(model, converted: tf_keras.Model, input_shape: tuple[int, ...] | None 
 
 @contextlib.contextmanager
 def _open_ended(model, linear: Callable) -> Iterator[Callable]:
-    """A context in which the layer that a model of either library ends in applies no softmax and no sigmoid.
+    """A context in which the last layer of a model, of either library, does not apply its softmax or sigmoid.
 
-    Gives the function that it applies else.
+    Yields the function that it otherwise applies.
     """
     last = model
     while hasattr(last, "layers"):

@@ -1,4 +1,4 @@
-"""What keeps a model of Keras 3 out, in one line."""
+"""Why a Keras 3 model is refused, in one line."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ WIDTH = 160  # of what is quoted of a file, or of another library
 
 
 class RefusalError(ValueError):
-    """A model of Keras 3, or a part of it, that is not taken over: what it is, and what to do."""
+    """A Keras 3 model, or a part of it, that cannot be converted: what it is, and what to do."""
 
     def __init__(self, reason: str):
         super().__init__(f"it is a model of Keras 3, {reason}")
@@ -22,10 +22,10 @@ class Part:
     class_name: str
 
     def refusal(self, reason: object) -> RefusalError:
-        """The error that names it.
+        """The error that names this part.
 
         Args:
-          reason: a line, or what was raised.
+          reason: a line, or an exception.
         """
         told = first_line(reason, WIDTH) if isinstance(reason, Exception) else reason
         return RefusalError(
