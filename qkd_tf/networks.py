@@ -1,4 +1,4 @@
-"""Networks by what a user calls them: of the zoo, by a builder of their own, saved by Keras, or in memory."""
+"""Networks by the name that a user gives: from the zoo, from a builder, saved by Keras, or in memory."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ class Network:
     Attributes:
       model: from pixels [N, H, W, C], 0..255, to logits [N, K].
       notes: what a user should know, one per line.
-      subject: what it is proven to be like; None of a teacher of the zoo, which trains as it is.
+      subject: the user's network, to which this one is compared; None for a zoo teacher, which trains as it is.
     """
 
     model: tf_keras.Model
@@ -47,10 +47,10 @@ class Network:
         return iter((self.model, self.notes))
 
     def prove(self, images: np.ndarray) -> dict | None:
-        """As `likeness.prove`; what it found is added to the notes.
+        """`likeness.prove`; its finding is added to the notes.
 
         Raises:
-          ExperimentError: the network is not what its user brought.
+          ExperimentError: the network does not compute what the user's network does.
         """
         if self.subject is None:
             return None
@@ -65,10 +65,10 @@ def build_student(
     """A float network in standard form, with its first weights.
 
     Args:
-      given: the model itself, where Python hands it over; it is left as it is.
+      given: the model itself, if Python passes it; it is left unchanged.
 
     Raises:
-      ExperimentError: weights that do not fit, or a layer that has no place in an integer .tflite.
+      ExperimentError: weights do not fit, or a layer has no integer form in a .tflite.
     """
     model, notes = _build(network, input_shape, num_classes, given)
     trained = network.weights_normalization or (None if network.has_weights else network.normalization)
@@ -94,7 +94,7 @@ def build_teacher(
     num_classes: int,
     given: tf_keras.Model | None = None,
 ) -> Network:
-    """A float network of any layers; as `build_student` else."""
+    """A float network of any layers; otherwise as `build_student`."""
     model, notes = _build(network, input_shape, num_classes, given)
     if not network.is_own:
         return Network(model, notes)
@@ -142,15 +142,15 @@ def checked_student(
     given: tf_keras.Model | None = None,
     every_layer: bool = False,
 ) -> tuple[Network, QuantizationPlan]:
-    """An experiment's float student and what quantization is going to make of it, which is printed.
+    """An experiment's float student and its quantization plan, which is printed.
 
     Args:
-      given: as of `build_student`.
-      every_layer: print the table of layers, too; of a student that is refused it is printed in any case.
+      given: as in `build_student`.
+      every_layer: print the table of layers, too; for a refused student it is always printed.
 
     Raises:
-      ExperimentError: a layer that cannot become an integer operator, or a limit of the target; a network or weights
-        that do not fit; nothing in it that may be trained.
+      ExperimentError: a layer cannot become an integer operator; the student exceeds a limit of the target; the network
+        or its weights do not fit; or nothing in it may be trained.
     """
     try:
         network = build_student(experiment.student, input_shape, num_classes, given)
@@ -179,10 +179,10 @@ def checked_student(
 def checked_plan(
     model: tf_keras.Model, spec: QuantizationSpec, target: TargetSpec, every_layer: bool = False
 ) -> QuantizationPlan:
-    """The plan of a student in standard form, whose sums are printed, and with `every_layer` its table.
+    """The plan of a student in standard form. Prints its totals, and with `every_layer` its table.
 
     Raises:
-      ExperimentError: as `make_plan`; a limit of the target.
+      ExperimentError: as `make_plan`, or the student exceeds a limit of the target.
     """
     plan = make_plan(model, spec)
     table, flash = layer_table.rows(model, plan), target.max_flash_bytes
@@ -224,7 +224,7 @@ def checked_teacher(
 
 
 def _require_compilable(experiment: Experiment, model: tf_keras.Model) -> None:
-    """XLA has no deterministic gradient of a maximum over windows."""
+    """Raises ExperimentError for max-pooling under XLA, which has no deterministic gradient for it."""
     training = experiment.training
     pools = [layer.name for layer in leaves(model) if isinstance(layer, layers.MaxPooling2D)]
     require(
@@ -235,17 +235,17 @@ def _require_compilable(experiment: Experiment, model: tf_keras.Model) -> None:
 
 
 def on_source(experiment: Experiment, source: data.Source) -> Experiment:
-    """An experiment whose networks read what the source's 8 bits mean, and whose rates fit its number of images.
+    """The experiment with networks that read what the source's 8 bits mean, and rates for its number of images.
 
     Raises:
-      ExperimentError: a normalisation of pixels was given, and these are signals.
+      ExperimentError: a normalisation of pixels was given for signals.
     """
     experiment, params = experiment.on_images(source.train.num_examples), source.input_params
     return experiment if params is None else experiment.on_signals(params.scale, -params.grid.qmin)
 
 
 def of_signals(network: tf_keras.Model, spec: NetworkSpec) -> tf_keras.Model:
-    """A network of 8 bits as one of the numbers that they mean, as other runs take it; of pictures as it is."""
+    """A network that reads 8 bits as one that reads the numbers they mean, for other runs; for pictures unchanged."""
     if not spec.reads_signals:
         return network
     (mean,), (std,) = spec.normalization.mean, spec.normalization.std
@@ -255,7 +255,7 @@ def of_signals(network: tf_keras.Model, spec: NetworkSpec) -> tf_keras.Model:
 
 
 def proof_images(spec: DataSpec, source: data.Source) -> np.ndarray:
-    """Training pictures [N, H, W, C] uint8 on which networks are compared with those that came."""
+    """Training pictures [N, H, W, C] uint8 on which networks are compared with the user's."""
     return data.sample(source, spec, NUM_PROOF_IMAGES)[0]
 
 
@@ -270,13 +270,13 @@ def _require_readable(model: tf_keras.Model, feed: Affine | None, role: str) -> 
 
 
 def _outputs_on_noise(subject: Subject) -> np.ndarray:
-    """What a model as it came gives for any pictures, [NUM_NOISE, K]."""
+    """Outputs of the given model on noise, [NUM_NOISE, K]."""
     shape = (NUM_NOISE, *subject.ours.input_shape[1:])
     return subject.outputs(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
 
 
 def _regularizers(model: tf_keras.Model, role: str) -> list[str]:
-    """What is not taken over."""
+    """A note on regularizers, which are not used."""
     kinds = ("kernel_regularizer", "bias_regularizer", "activity_regularizer", "depthwise_regularizer",
              "pointwise_regularizer", "beta_regularizer", "gamma_regularizer", "alpha_regularizer")  # fmt: skip
     found = [layer.name for layer in leaves(model) if any(getattr(layer, kind, None) is not None for kind in kinds)]
@@ -290,7 +290,7 @@ def _regularizers(model: tf_keras.Model, role: str) -> list[str]:
 
 
 def _frozen(model: tf_keras.Model, role: str) -> list[str]:
-    """What stays as it is."""
+    """A note on frozen layers."""
     with_weights = [layer for layer in leaves(model) if layer.weights and not isinstance(layer, layers.Normalization)]
     num_frozen = sum(not layer.trainable for layer in with_weights)
     if not num_frozen:

@@ -1,8 +1,8 @@
 """Writes a flag file for your own model and data: python -m qkd_tf.new --student=MODEL --dataset=SET --output=my.flags.
 
-It opens both and chooses what fits: size and channels of pictures, batch size, phases, epochs. Flags that you give
-stay as they are. A comment above each flag in the file says why it is there. The file is written once the pre-flight
-has accepted it.
+It opens both and chooses what fits: size and channels of pictures, batch size, phases, epochs. Flags that you give are
+  kept. A comment above each flag in the file says why it is there. The file is written once the pre-flight has accepted
+  it.
 """
 
 if __name__ == "__main__":
@@ -43,10 +43,10 @@ NEEDED = {
 
 
 def begun(values: command_line.CommandFlags) -> Draft:
-    """A draft of what the user gave, with a run folder.
+    """A draft with what the user gave, and a run folder.
 
     Raises:
-      ExperimentError: a flag that is needed is missing, or the file or the folder is there already.
+      ExperimentError: a required flag is missing, or the file or the folder exists already.
     """
     for name, remedy in NEEDED.items():
         require(values[name].present and bool(values[name].value), f"--{name} is missing; give {remedy}")
@@ -59,13 +59,13 @@ def begun(values: command_line.CommandFlags) -> Draft:
 
 
 def accepted(text: str, proposal: "Proposal") -> tuple[str, list[str]]:
-    """Has the pre-flight look at a flag file.
+    """Runs the pre-flight on a flag file's text.
 
     Args:
-      proposal: whose flags are assumed beside it, and whose set is the file's.
+      proposal: has the flags that are assumed in addition, and the data set.
 
     Returns:
-      The sums of the student's table, and the notes.
+      The totals of the student's table, and the notes.
 
     Raises:
       ExperimentError: it was refused; the table of layers is printed.

@@ -1,4 +1,4 @@
-"""What a network makes of pixels before anything else reads them, and how kernels take it up."""
+"""How a network normalises pixels before anything else reads them, and how kernels absorb that."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ NORMALIZING = (layers.Rescaling, layers.Normalization)
 
 @dataclasses.dataclass(frozen=True)
 class Affine:
-    """scale * pixel + offset, one value of each a channel."""
+    """scale * pixel + offset, with one value of each per channel."""
 
     scale: np.ndarray
     offset: np.ndarray
@@ -36,10 +36,10 @@ class Affine:
 
     @classmethod
     def of(cls, normalization: PixelNormalization, channels: int) -> "Affine":
-        """What a normalisation makes of pixels.
+        """A normalisation as a map of pixels.
 
         Raises:
-          ExperimentError: it is of another number of channels.
+          ExperimentError: it has another number of channels.
         """
         num_values = len(normalization.mean)
         require(
@@ -55,7 +55,7 @@ class Affine:
         return Affine(self.scale * scale, self.offset * scale + offset)
 
     def after(self, other: "Affine") -> "Affine":
-        """The map from what `other` makes of a pixel to what this one makes of it."""
+        """The map from a pixel's value under `other` to its value under this one."""
         scale = self.scale / other.scale
         return Affine(scale, self.offset - scale * other.offset)
 
@@ -64,7 +64,7 @@ class Affine:
 
     @property
     def zero_pixels(self) -> np.ndarray:
-        """The pixel that becomes 0.0, one a channel."""
+        """The pixel that becomes 0.0, one per channel."""
         return np.round(-self.offset / self.scale, WHOLE_PIXEL_DIGITS)
 
     def nearest(self) -> PixelNormalization:
@@ -84,9 +84,9 @@ class Affine:
 
 
 def front(model: tf_keras.Model) -> tuple[list, Affine | None]:
-    """The layers at a flat model's beginning that normalise pixels, and what they make of them; None for no such layer.
+    """The layers at a flat model's beginning that normalise pixels, and their map; None if there are no such layers.
 
-    Each is the one reader of the one before; those that are nothing at inference may stand between them.
+    Each is the only reader of the one before; layers that do nothing at inference may stand between them.
 
     Raises:
       ExperimentError: a scale of 0.
@@ -114,7 +114,7 @@ def front(model: tf_keras.Model) -> tuple[list, Affine | None]:
 def normalizes(model: tf_keras.Model) -> bool:
     """Whether every path from a flat model's input meets a Rescaling or Normalization before any other weights.
 
-    Layers of which that cannot be told, a Lambda or a user's own, end a path.
+    A layer for which this is unknown, such as a Lambda or a user's own, ends a path.
     """
     read_by = readers(model)
 
@@ -136,7 +136,7 @@ def pixels(model: tf_keras.Model):
 
 
 def is_nothing(layer) -> bool:
-    """Whether a layer hands on at inference what it gets, wherever it is used."""
+    """Whether a layer passes its input on unchanged at inference, wherever it is used."""
     if isinstance(layer, tf_keras.Sequential):
         return not layer.layers
     kind = isinstance(layer, (*TRAINING_ONLY, layers.Identity))
@@ -144,10 +144,10 @@ def is_nothing(layer) -> bool:
 
 
 def scale_and_offset(layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Those of a Rescaling or Normalization layer, one a channel.
+    """Scale and offset of a Rescaling or Normalization layer, one per channel.
 
     Raises:
-      ExperimentError: values for each pixel, or for each row.
+      ExperimentError: the layer has a value for each pixel or row.
     """
     if isinstance(layer, layers.Rescaling):
         pair = np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
@@ -166,7 +166,7 @@ def scale_and_offset(layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def conv_taking_up(kernel: np.ndarray, step: Affine) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel [h, w, C / groups, out], and what is added to the output, for inputs that `step` has yet to be done to."""
+    """The kernel [h, w, C / groups, out] and output bias that absorb `step`, so that they read inputs without it."""
     groups = len(step.scale) // kernel.shape[2]
     scale, offset = (
         np.repeat(v.reshape(groups, -1).T, kernel.shape[3] // groups, axis=1) for v in (step.scale, step.offset)
@@ -175,12 +175,12 @@ def conv_taking_up(kernel: np.ndarray, step: Affine) -> tuple[np.ndarray, np.nda
 
 
 def depthwise_taking_up(kernel: np.ndarray, step: Affine) -> tuple[np.ndarray, np.ndarray]:
-    """The same of kernel [h, w, C, multiplier]; outputs go by channel, then multiplier."""
+    """The same for a kernel [h, w, C, multiplier]; outputs are ordered by channel, then multiplier."""
     return kernel * step.scale[:, np.newaxis], (kernel.sum((0, 1)) * step.offset[:, np.newaxis]).ravel()
 
 
 def dense_taking_up(kernel: np.ndarray, step: Affine) -> tuple[np.ndarray, np.ndarray]:
-    """The same of kernel [H * W * C, out], channels last."""
+    """The same for a kernel [H * W * C, out], channels last."""
     scale, offset = (np.resize(v, len(kernel)) for v in (step.scale, step.offset))
     return kernel * scale[:, np.newaxis], offset @ kernel
 

@@ -1,4 +1,4 @@
-"""What TensorFlow wrote into a layer graph, `x / 255` or `tf.nn.relu(x)`, as layers of Keras where there are such."""
+"""TensorFlow operations in a layer graph, such as `x / 255` or `tf.nn.relu(x)`, as Keras layers where these exist."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,7 +11,7 @@ from qkd_tf.models.copier import arguments
 
 
 def as_layer(node) -> layers.Layer | None:
-    """A layer, of no name yet, that does what a call of a TFOpLambda layer does; None where there is none.
+    """A layer, not yet named, that does what a call of a TFOpLambda layer does; None if there is none.
 
     Args:
       node: any call.
@@ -23,7 +23,7 @@ def as_layer(node) -> layers.Layer | None:
 
 
 def _affine(node) -> layers.Layer | None:
-    """Rescaling, where the operation is scale * x + offset with one value of each, or one a channel."""
+    """A Rescaling, if the operation is scale * x + offset with one value of each, or one per channel."""
     if len(node.keras_inputs) != 1:
         return None
     (x,) = node.keras_inputs
@@ -42,7 +42,7 @@ def _affine(node) -> layers.Layer | None:
 
 
 def _of_two(kind: type) -> Callable:
-    """A layer of two tensors of one shape; with a constant, Rescaling."""
+    """A layer for two tensors of the same shape; with a constant, a Rescaling."""
 
     def make(node) -> layers.Layer | None:
         if len(node.keras_inputs) != 2:

@@ -27,16 +27,16 @@ from qkd_tf.storage.saved_model import load_model
 def build(
     spec: NetworkSpec, input_shape: tuple[int, ...], num_classes: int, given: tf_keras.Model | None = None
 ) -> tuple[tf_keras.Model, list[str]]:
-    """The user's model as it is, with the weights of `spec.weights` where there are any, `given` then as a copy.
+    """The user's model as it is, with the weights of `spec.weights` if there are any; `given` is then copied.
 
-    A model of Keras 3 is built anew in tf_keras.
+    A Keras 3 model is rebuilt in tf_keras.
 
-    A builder is called as builder(input_shape, num_classes); one with the parameters `weights` and `classes`, as
-    those of tf_keras.applications have, as builder(input_shape=..., classes=..., weights=None).
+    A builder is called as builder(input_shape, num_classes), or, if it has the parameters `weights` and `classes` as
+    those of tf_keras.applications do, as builder(input_shape=..., classes=..., weights=None).
 
     Raises:
-      ExperimentError: nothing there, a builder that fails, something that is no functional or Sequential tf_keras
-        model, or one of other pixels or classes; weights that do not fit, or have NaN; a saved model with code of its
+      ExperimentError: nothing is there, the builder fails, or the result is not a functional or Sequential model, or
+        has another shape of pixels or number of classes; weights do not fit or have NaN; a saved model has code of its
         own, unless `spec.trust_code`.
     """
     name, model = spec.name if given is None else f"the model {given.name}", given
@@ -58,10 +58,10 @@ def build(
 
 
 def saved_shapes(spec: NetworkSpec) -> tuple[tuple[int | None, ...], int]:
-    """What a saved model reads, without the batch, None for any number, and how many numbers it gives.
+    """The input shape of a saved model, without the batch, with None for any size, and its number of outputs.
 
     Raises:
-      ExperimentError: as `build`, of what concerns the model alone.
+      ExperimentError: as `build`, as far as it concerns the model alone.
     """
     model = _load(spec.name, spec.trust_code)
     if isinstance(model, pathlib.Path):
@@ -71,7 +71,7 @@ def saved_shapes(spec: NetworkSpec) -> tuple[tuple[int | None, ...], int]:
 
 
 def require_classes(name: str, num_outputs: int, num_classes: int) -> None:
-    """Raises ExperimentError: a model tells other classes apart than the data set has; one output is of two."""
+    """Raises ExperimentError if the model has another number of classes than the data set; one output means two."""
     more_names = "name the classes without pictures, too, in a labels.txt in the folder of pictures"
     remedy = more_names if num_outputs > num_classes else "leave the other classes out"
     require(
@@ -82,7 +82,7 @@ def require_classes(name: str, num_outputs: int, num_classes: int) -> None:
 
 
 def _shapes(name: str, model: object) -> tuple[tuple[int | None, ...], int]:
-    """Of the input without the batch, and of the last axis of the output, of a model that can be a classifier."""
+    """Input shape without the batch, and size of the output's last axis, of a model that can be a classifier."""
     require(
         is_graph(model),
         f"{name} gives {type(model).__name__}; a functional or Sequential Keras model is expected, which begins "
@@ -105,7 +105,7 @@ def _shapes(name: str, model: object) -> tuple[tuple[int | None, ...], int]:
 
 
 def _require_shape(name: str, shape: tuple[int | None, ...], input_shape: tuple[int, ...], reads_signals: bool) -> None:
-    """Raises ExperimentError: a model reads other examples than the data set has."""
+    """Raises ExperimentError if the model reads examples of another shape than the data set's."""
     if len(shape) == len(input_shape) and all(a in (None, b) for a, b in zip(shape, input_shape, strict=True)):
         return
     if reads_signals:
@@ -147,7 +147,7 @@ def _call(name: str, input_shape, num_classes: int):
 
 
 def _load(name: str, trust_code: bool) -> tf_keras.Model | pathlib.Path:
-    """The model, or the path itself where Keras 3 saved it."""
+    """The model, or the path itself if Keras 3 saved it."""
     path = pathlib.Path(name)
     require_model(name)
     try:
@@ -159,7 +159,7 @@ def _load(name: str, trust_code: bool) -> tf_keras.Model | pathlib.Path:
 def _in_tf_keras(
     name: str, model: object | pathlib.Path, weights_file: str, input_shape: tuple[int, ...]
 ) -> tuple[tf_keras.Model, list[str]]:
-    """A model of Keras 3 in tf_keras, with the arrays of a file if one is named, and notes, one per line."""
+    """A Keras 3 model in tf_keras, with the arrays of a file if one is named, and notes, one per line."""
     if weights_file:
         require_weights(weights_file)
     with _taking_over(weights_file or name):
@@ -170,7 +170,7 @@ def _in_tf_keras(
 
 @contextlib.contextmanager
 def _taking_over(name: str) -> Iterator[None]:
-    """A context that tells what keeps a model of Keras 3 from being taken over."""
+    """A context that says in one line why a Keras 3 model cannot be converted."""
     try:
         yield
     except ValueError as error:
@@ -184,7 +184,7 @@ def _copy(model: tf_keras.Model) -> tf_keras.Model:
 
 
 def _load_weights(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
-    """By Keras itself where it can; what a user should know, one per line."""
+    """Loads weights, by Keras itself where it can; returns notes, one per line."""
     path = spec.weights
     require_weights(path)
     if not path.endswith(".h5"):

@@ -1,8 +1,8 @@
-"""A user's model as layers can be read: flat, in float32, from its input to logits.
+"""Reads a user's model into a flat one, in float32, from its input to logits.
 
-Student and teacher are read alike. Nested models are opened, arithmetic that TensorFlow wrote into the graph becomes
-layers where there are such, and what makes probabilities of logits is left out. Layers keep their names, unless files
-cannot have them, and their weights.
+Student and teacher are read alike. Nested models are opened, TensorFlow arithmetic in the graph becomes layers where
+these exist, and what turns logits into probabilities is left out. Layers keep their weights, and their names unless
+files cannot have them.
 """
 
 from collections.abc import Callable, Mapping
@@ -51,15 +51,15 @@ HEAD_NOTES: Mapping[str, str] = {
 
 
 class Reading(Copier):
-    """Reads a model, which is left as it is.
+    """Reads a model, which is left unchanged.
 
     Args:
       model: functional or Sequential, with one input and one output.
       input_shape: (H, W, C) or (T, C).
-      num_classes: of the data: a model may have one output for two classes.
+      num_classes: classes of the data; a model may have one output for two classes.
 
     Raises:
-      ExperimentError: a layer that cannot be copied; an output that is not one number a class.
+      ExperimentError: a layer cannot be copied, or the output is not one number per class.
 
     Attributes:
       model: the flat model, from what the user's model reads to logits [N, K].
@@ -84,7 +84,7 @@ class Reading(Copier):
             )
 
     def shape_read(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Of the flat model's input, for examples of a shape."""
+        """The shape that the flat model reads, for examples of a shape."""
         return input_shape
 
     def call(self, call: Call):
@@ -141,7 +141,7 @@ class Reading(Copier):
         return head, output
 
     def _two_logits(self, output):
-        """0 and z of one logit z, by a kernel with a unit of zeros where a Dense layer makes it."""
+        """The logits 0 and z for one logit z; a Dense layer that makes z gets a unit with zero weights."""
         last = maker(output)
         if type(last) is layers.Dense and activation_name(last) == "linear":
             weights = [np.concatenate([np.zeros_like(part), part], -1) for part in self._weights[last]]
@@ -151,7 +151,7 @@ class Reading(Copier):
 
 
 def bare(function: str) -> Callable | str:
-    """What Keras takes for an activation function of that name."""
+    """The activation function of that name in a form that Keras takes."""
     return tf.nn.relu6 if function == "relu6" else function
 
 

@@ -1,4 +1,4 @@
-"""Pretrained weights from files, matched by name or by position; all of them are loaded, or none."""
+"""Pretrained weights from files, matched by name or by position; either all are loaded or none."""
 
 import dataclasses
 import pathlib
@@ -36,7 +36,7 @@ _V3_ORDER = {
 
 @dataclasses.dataclass(frozen=True)
 class LayerWeights:
-    """The variables of one layer: name in the file, {our word: array}, and the layer itself where it is a network's."""
+    """One layer's variables: its name in the file, {our word: array}, and the layer itself if it is a network's."""
 
     name: str
     variables: dict[str, np.ndarray]
@@ -44,7 +44,7 @@ class LayerWeights:
 
     @property
     def kind(self) -> str:
-        """Layers are matched by position among those of their kind."""
+        """The kind of layer; layers are matched by position among those of their kind."""
         if "moving_mean" in self.variables:
             return "batch norm"
         kernel = self.variables.get("kernel")
@@ -56,14 +56,14 @@ class LayerWeights:
 def load(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
     """Loads `spec.weights` into `model`.
 
-    Layers, those of models in it too, are matched by name where all names agree, otherwise by position among layers of
-    their kind; every shape is checked before the first value is set.
+    Layers, including those of inner models, are matched by name if all names agree, otherwise by position among layers
+    of their kind. Every shape is checked before the first value is set.
 
     Returns:
-      What a user should know, one per line: a match by position.
+      Notes, one per line: a match by position.
 
     Raises:
-      ExperimentError: no such file, unknown ending, a list of every name and shape that does not fit, or an array
+      ExperimentError: no such file, an unknown ending, names and shapes that do not fit (it lists all), or an array
         with NaN or infinity.
     """
     require_weights(spec.weights)
@@ -119,10 +119,10 @@ def _read_npz(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
 
 
 def _read_h5(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:
-    """A model or its weights, in the older format or in Keras' V3; the file tells which, not its name.
+    """A model or its weights, in the older format or in Keras' V3, whatever the file's name.
 
-    Arrays alone are read, so a model's code is of no account. Of a model of Keras 3 its layers are read too: arrays of
-    several kinds have one name there.
+    Only arrays are read, so a model's code does not matter. For a Keras 3 model its layers are read, too, because
+    arrays of several kinds share one name there.
     """
     if door.is_file(path):
         return _read_keras(path, trust_code)

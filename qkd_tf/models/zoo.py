@@ -25,7 +25,7 @@ BUILDERS: Mapping[str, Callable[..., tf_keras.Model]] = {
 
 
 def usual_side(name: str) -> int:
-    """Height and width in pixels of the pictures that a network was made for."""
+    """Height and width, in pixels, of the pictures for which a network was made."""
     return ZOO[name].side
 
 

@@ -1,6 +1,6 @@
 """diagnosis.json: the quantization error of each tensor, and the classes that full precision gives the test split.
 
-The report shows it, and nothing else needs it.
+Only the report uses it.
 """
 
 import json
@@ -27,7 +27,7 @@ HELD_BYTES = 128 << 20
 
 
 class TensorError:
-    """Sums over a quantized tensor and what it would be without rounding, batch by batch.
+    """Sums, batch by batch, over a quantized tensor and the same tensor without rounding.
 
     SQNR = 10 log10(sum r^2 / sum (q - r)^2) in dB, cosine = sum(q r) / sqrt(sum q^2 sum r^2), r the reference.
     """
@@ -49,10 +49,11 @@ class TensorError:
         self._lowest, self._highest = min(self._lowest, r.min()), max(self._highest, r.max())
 
     def row(self) -> dict:
-        """SQNR in dB, None where there is no error or no signal; cosine, None where a tensor is all 0.
+        """SQNR in dB, None without an error or a signal; cosine, None if a tensor is all 0.
 
-        `own_sqnr` is that of the tensor's grid alone: of the reference put on it, without the error that came in.
-        `lowest` and `highest` are of the reference; `clipped`, in percent, is the share of it beyond the grid's ends.
+        `own_sqnr` is that of the tensor's grid alone: of the reference rounded to it, without the error of earlier
+        tensors. `lowest` and `highest` are those of the reference; `clipped` is the share of it, in percent, outside
+        the grid.
         """
         signal, noise, product, square, own = self._sums
         return {
@@ -70,14 +71,14 @@ def _decibels(signal: float, noise: float) -> float | None:
 
 
 class Reference:
-    """What quantization began from, and what it makes of the test split, which is shown to it batch by batch.
+    """The full-precision network from which quantization began, and its classes on the test split, seen batch by batch.
 
     Args:
-      student: before it is handed over, full precision in `student.plain`.
-      origin: `Experiment.full_precision_origin`. A random start is compared with nothing.
+      student: the student before it is handed over, with full precision in `student.plain`.
+      origin: `Experiment.full_precision_origin`. With a random start there is nothing to compare.
 
     Attributes:
-      weights: of `student.plain` as they were.
+      weights: the weights of `student.plain` at that time.
     """
 
     def __init__(self, student: QuantizedStudent, origin: str):
@@ -103,26 +104,26 @@ class Reference:
 
     @property
     def classes(self) -> list[int] | None:
-        """Of each image; None of a random start, and where the logits are a map."""
+        """Class of each image; None for a random start, and if logits are a map."""
         return np.concatenate(self._classes).tolist() if self._classes and self._classes[0].ndim == 1 else None
 
     @property
     def top1(self) -> float | None:
-        """Percent; None of a random start."""
+        """Top-1 in percent; None for a random start."""
         return 100.0 * float(np.mean(np.concatenate(self._right))) if self._right else None
 
 
 def write(handed_over: HandedOver, reference: Reference, folder: RunFolder) -> dict:
     """Writes `folder.diagnosis`.
 
-    Each kernel and each activation, on the first images of the test split, is compared twice: with that of the same
-    weights without rounding, and with that of the full precision that quantization began from.
+    On the first images of the test split, each kernel and activation is compared twice: with the same weights without
+      rounding, and with the full precision from which quantization began.
 
     Args:
-      reference: to which the whole test split was shown.
+      reference: one that has seen the whole test split.
 
     Returns:
-      `origin`, and the `test_top1` of full precision in percent, None of a random start.
+      `origin`, and the `test_top1` of full precision in percent, None for a random start.
     """
     student = handed_over.student
     weights = {"unrounded": student.plain.get_weights()}
@@ -142,15 +143,15 @@ def write(handed_over: HandedOver, reference: Reference, folder: RunFolder) -> d
 def measure(
     student: QuantizedStudent, images: np.ndarray, references: Mapping[str, list[np.ndarray]]
 ) -> list[dict[str, Any]]:
-    """The error of each quantized tensor against the same tensor of float students.
+    """The error of each quantized tensor relative to the same tensor in float students.
 
     Args:
       images: [N, H, W, C] pixels.
       references: weights of `student.plain` by name.
 
     Returns:
-      A row for each kernel and activation, in the order of the model: `layer`, `tensor`, and by the name of each
-      reference what `TensorError.row` tells.
+      A row for each kernel and activation, in the order of the model: `layer`, `tensor`, and for each reference, by its
+        name, `TensorError.row`.
     """
     plain, names = student.float_copy(), list(student.outputs)
     errors = {(name, key): TensorError(student.outputs[name].params()) for name in names for key in references}

@@ -16,18 +16,18 @@ class Run:
     """The results of one finished and exported run.
 
     Attributes:
-      label: short name, of its own among the runs that are compared.
-      data: what it was tested on, as people say it; runs of equal `fingerprint` were tested on the same images.
-      top1: of the file on its judging runtime, in percent; `full_precision` of the float student, where it is known.
-      bits: "W4A4", with "*" where single layers have others by rule.
-      num_bytes: of model.tflite.
-      milliseconds: of an image, on the `runtime` that judged, where the file was exported.
-      arena: bytes that TFLM allocated, where it ran.
-      machine: that the run was trained on.
+      label: short name, unique among the runs that are compared.
+      data: name of what it was tested on; runs with equal `fingerprint` were tested on the same images.
+      top1: top-1 of the file on its judge, in percent; `full_precision` that of the float student, if known.
+      bits: such as "W4A4", with "*" if rules give single layers others.
+      num_bytes: size of model.tflite.
+      milliseconds: time for an image on the `runtime` that judged, on the exporting machine.
+      arena: bytes that TFLM allocated, if it ran.
+      machine: the one on which the run was trained.
       passed: whether the file was accepted.
-      deflated, true_width, flash: bytes of the file as it is transferred, of the kernels alone at the widths that were
-        trained, and of what it takes of a microcontroller in addition to TFLM; None where the export did not tell.
-      is_less_accurate: whether it was refused for its accuracy alone, and is what was trained.
+      deflated, true_width, flash: bytes of the file as transferred, of the kernels alone at their trained bit widths,
+        and of flash that a microcontroller needs in addition to TFLM; None if the export did not record them.
+      is_less_accurate: whether it was refused for its accuracy alone, although it is what was trained.
     """
 
     label: str
@@ -53,7 +53,7 @@ def load(folders: Sequence[str]) -> list[Run]:
     """The runs in these folders, in their order.
 
     Raises:
-      ExperimentError: a folder that is no finished and exported run, or that is given twice.
+      ExperimentError: a folder is not a finished and exported run, or is given twice.
     """
     paths = [pathlib.Path(folder) for folder in folders]
     require(len(paths) > 0, "no run is named; give folders of finished runs, such as runs/demo")
@@ -67,7 +67,7 @@ def _places(paths: list[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def _labels(paths: list[pathlib.Path]) -> list[str]:
-    """Names of the folders, with those above them as far as they are equal."""
+    """Names of the folders, with parent folders as far as needed to tell them apart."""
     parts = [path.parts for path in _places(paths)]
     for depth in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-depth:]) for part in parts]
@@ -99,8 +99,8 @@ def _json(path: pathlib.Path, otherwise: str) -> dict:
 
 
 def _tested_on(handoff: pathlib.Path) -> tuple | None:
-    """What tells pixels and labels of a test split, whatever it is called and whatever was trained on; None where the
-    handoff is gone, or of a version that did not keep it.
+    """Identifies pixels and labels of a test split, whatever its name and the training data; None if the handoff is
+    gone or from a version that did not keep this.
     """
     try:
         files = json.loads((handoff / "manifest.json").read_text(encoding="utf-8"))["files"]
@@ -112,7 +112,7 @@ def _tested_on(handoff: pathlib.Path) -> tuple | None:
 
 
 def _named(data: dict) -> tuple:
-    """The same by what results.json has: this depends on the batch size, too, by which the split was digested."""
+    """The same from results.json; this also depends on the batch size with which the split was digested."""
     return tuple(data.get(key) for key in ("name", "num_test", "digested", "test_sha256"))
 
 
@@ -150,5 +150,5 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def title(group: Sequence[Run]) -> str:
-    """What the runs of a group were tested on, by every name that they have for it."""
+    """What a group's runs were tested on, by all names that they use for it."""
     return " = ".join(dict.fromkeys(run.data for run in group))

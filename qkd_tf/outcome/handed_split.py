@@ -1,4 +1,4 @@
-"""The test split on its way into a handoff: a copy of it where it is small, else what finds it again and proves it."""
+"""The test split for a handoff: a copy if it is small, else a record that finds it again and proves it."""
 
 import dataclasses
 import math
@@ -21,10 +21,10 @@ Batches = Iterator[tuple[tf.Tensor, tf.Tensor]]
 
 
 def passing(splits: Splits, folder: pathlib.Path) -> Batches:
-    """The test split's batches. When the last has passed, `folder` has what shows them to another process: COPY, or,
-    of more than MAX_COPY_BYTES that can be read again, RECORD.
+    """The test split's batches. After the last one, `folder` has what another process needs to read them: COPY, or
+    RECORD for more than MAX_COPY_BYTES that can be read again.
 
-    A copy need not fit in memory, and no picture is decoded twice for it.
+    A copy need not fit in memory, and no picture is decoded twice.
     """
     shape = (splits.fingerprint["num_test"], *splits.image_shape)
     copies = splits.spec is None or math.prod(shape) <= MAX_COPY_BYTES

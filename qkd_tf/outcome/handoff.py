@@ -1,4 +1,4 @@
-"""Writes what the exporter needs: a plain Keras student, integers, and what they mean."""
+"""Writes what the exporter needs: a plain Keras student, its integers, and their meaning."""
 
 import collections
 import dataclasses
@@ -45,11 +45,11 @@ NUM_THREADS = 4
 
 @dataclasses.dataclass(frozen=True)
 class HandedOver:
-    """A student on integer steps, of which there is a handoff: what comes after may look at it, and not change it.
+    """A student on integer steps whose handoff is written: later code may read it but must not change it.
 
     Attributes:
       student: latent weights in `student.plain` too.
-      accuracy: on the test split, in the judge's integers, and beside that in others.
+      accuracy: accuracy on the test split, in the judge's integers and in others.
     """
 
     student: QuantizedStudent
@@ -69,27 +69,27 @@ def write(
       student.keras          float model of standard Keras layers, kernels on their grid
       weights.npz            integer kernels, int8, by layer name, in Keras' layout
       weight_params.json     quantization parameters of each kernel
-      tensor_params.json     parameters of each tensor, by name of the layer that hands it on
-      labels.txt             class names, one a line
-      test_images.npy        the test split's pixels, uint8; of a large one instead
+      tensor_params.json     parameters of each tensor, by name of the layer whose output it is
+      labels.txt             class names, one per line
+      test_images.npy        the test split's pixels, uint8; for a large split instead
       test_split.json        what reads it again, and the SHA-256 that proves it (`handed_split`)
       test_labels.npy        its labels
       student_logits.npy     the quantized student's logits on it in floating point, as stored int8
-      integer_logits.npz     the same as each runtime's integer arithmetic makes them, by row of ARITHMETICS; of the
-                             whole test split in the judge's, in others of its first INTEGER_PIXELS
+      integer_logits.npz     its logits in each runtime's integer arithmetic, by row of ARITHMETICS; on the whole
+                             test split in the judge's, on its first INTEGER_PIXELS in others
       integer_codes.npz      every tensor's integers on the first `num_code_images`, by "row/tensor"
       manifest.json          SHA-256 of each of them
 
-    The test split is read once, and never held: whoever else has to see it looks on.
+    The test split is read once and never kept in memory; `onlooker` sees it as it passes.
 
     Args:
-      judge: row of ARITHMETICS in which the file is going to be judged.
+      judge: row of ARITHMETICS in which the file will be judged.
       rounds_twice: as `Target.rounds_twice` of its device.
-      onlooker: is shown each batch of the test split, pixels [n, H, W, C] and labels [n].
+      onlooker: called with each batch of the test split, pixels [n, H, W, C] and labels [n].
 
     Raises:
-      OSError: it cannot be written; the handoff of before is kept.
-      ExperimentError: no file holds the student, or TensorFlow does not compute whole numbers exactly on this machine.
+      OSError: it cannot be written; an earlier handoff is kept.
+      ExperimentError: no file can hold the student, or TensorFlow does not sum whole numbers exactly on this machine.
     """
     put_on_integer_steps(student, rounds_twice)
     with durable.whole_folder(folder.handoff) as target:
@@ -132,15 +132,15 @@ def _write(
 
 
 class _Look:
-    """The one look at the test split: what the student in floating point makes of each batch as it passes.
+    """The only pass over the test split: computes the floating-point student's logits for each batch.
 
     Args:
       batches: of (pixels [n, H, W, C] uint8, labels [n]).
-      num_images: of all of them.
+      num_images: number of images in all batches.
 
     Attributes:
-      logits, labels: of the batches that have passed.
-      first: images of those, in parts, up to the number that runtimes which do not judge are predicted on.
+      logits, labels: those of the batches so far.
+      first: the first images, in parts, up to the number on which runtimes other than the judge are predicted.
     """
 
     def __init__(self, student: QuantizedStudent, batches: handed_split.Batches, num_images: int, onlooker: Callable):
@@ -153,7 +153,7 @@ class _Look:
         self.first: list[np.ndarray] = []
 
     def images(self) -> Iterator[np.ndarray]:
-        """Those of each batch; to be asked for once, to the end."""
+        """The images of each batch; call it once, and read it to the end."""
         num_left = self._num_first
         for images, labels in self._batches:
             self.logits.append(predict(self._model, images))
@@ -167,29 +167,29 @@ class _Look:
 
 
 def code_bytes_of_image(student: QuantizedStudent) -> int:
-    """Of one image in integer_codes.npz: int8 of every tensor, in each arithmetic."""
+    """Bytes of one image in integer_codes.npz: int8 of every tensor, in each arithmetic."""
     return len(ARITHMETICS) * values_of_image(stored_layers(student))
 
 
 def num_code_images(student: QuantizedStudent) -> int:
-    """Of how many test images every tensor's integers are handed over."""
+    """Number of test images for which every tensor's integers are handed over."""
     return min(NUM_CODE_IMAGES, num_images(MAX_CODE_BYTES, code_bytes_of_image(student)))
 
 
 def num_integer_images(student: QuantizedStudent, num_test: int) -> int:
-    """Of how many test images integer logits are predicted where a runtime does not judge."""
+    """Number of test images whose integer logits are predicted for runtimes other than the judge."""
     num_pixels = math.prod(student.plain.input_shape[1:-1])
     return min(num_test, max(num_code_images(student), INTEGER_PIXELS // num_pixels))
 
 
 def require_readable(student: QuantizedStudent, num_test: int = 0) -> None:
-    """To be asked before the training, which writes in its end what the exporter has to read.
+    """Call it before training, which at its end writes what the exporter must read.
 
     Args:
-      num_test: images of the test split; 0 where it is not known yet.
+      num_test: images in the test split; 0 if not known yet.
 
     Raises:
-      ExperimentError: a file of the handoff would have more bytes than are ever read.
+      ExperimentError: a file of the handoff would have more bytes than are read.
     """
     (logits,) = (student.plain.get_layer(name) for name in student.plain.output_names)
     num_logits = num_test + (len(ARITHMETICS) - 1) * num_integer_images(student, num_test)
@@ -211,7 +211,7 @@ def require_readable(student: QuantizedStudent, num_test: int = 0) -> None:
 def _write_predictions(
     student: QuantizedStudent, integer_student: IntegerStudent, look: _Look, target: pathlib.Path, judge: str
 ) -> dict[str, np.ndarray]:
-    """What each runtime is going to compute, from the student alone. Returns the logits by row of ARITHMETICS."""
+    """Writes what each runtime will compute, from the student alone. Returns the logits by row of ARITHMETICS."""
     num_codes = min(num_code_images(student), look.num_images)
     rules = {row: integer_student.rules(arithmetic) for row, arithmetic in ARITHMETICS.items()}
     asked = [look.num_images] + [num_integer_images(student, look.num_images)] * (len({*rules.values()}) - 1)
@@ -241,7 +241,7 @@ def _write_predictions(
 
 
 def _first_codes(student: IntegerStudent, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """Every tensor's integers by row of ARITHMETICS and name, by the definition: a few images a thread."""
+    """Every tensor's integers by row of ARITHMETICS and name, by the definition, a few images per thread."""
     of_image = np.dtype(np.int64).itemsize * student.largest_tensor
     size = num_images(THREAD_BYTES, of_image)
     num_threads = min(NUM_THREADS, num_images(THREADS_BYTES, size * of_image))
@@ -257,7 +257,7 @@ def _first_codes(student: IntegerStudent, images: np.ndarray) -> dict[str, dict[
 
 
 def _joined(parts: list[np.ndarray], known: dict[tuple, np.ndarray]) -> np.ndarray:
-    """`known` has what was joined before, by the parts that it was joined of: they live as long as it."""
+    """The parts as one array; `known` caches it by the ids of the parts, which must live as long."""
     key = tuple(map(id, parts))
     if key not in known:
         known[key] = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -267,7 +267,7 @@ def _joined(parts: list[np.ndarray], known: dict[tuple, np.ndarray]) -> np.ndarr
 def _logits(
     student: IntegerStudent, row: str, parts: Iterable[np.ndarray], num_images: int, num_codes: int, bar: tqdm
 ) -> list[np.ndarray]:
-    """Those of all images in one arithmetic, by the graph, in batches; none where the definition gives them all."""
+    """Logits of all images in one arithmetic, by the graph, in batches; none if the definition gives them all."""
     if num_images == num_codes:
         collections.deque(parts, maxlen=0)  # they pass all the same
         return []
@@ -280,7 +280,7 @@ def _logits(
 
 
 def _checked(row: str, found: list[np.ndarray], first: np.ndarray) -> np.ndarray:
-    """The logits of all images. The graph has to agree with the definition on the first ones."""
+    """The logits of all images; the graph must agree with the definition on the first ones."""
     if not found:
         return first
     logits = np.concatenate(found)

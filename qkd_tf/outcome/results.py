@@ -25,7 +25,7 @@ def write(
     proof: dict | None = None,
     start: dict | None = None,
 ) -> None:
-    """Writes results.json, which knows its own SHA-256 and that of the handoff's manifest.
+    """Writes results.json, which contains its own SHA-256 and that of the handoff's manifest.
 
     Args:
       handed_over: what `handoff.write` returned.
@@ -57,5 +57,5 @@ def write(
 
 
 def _told(fields: list[tuple[str, object]]) -> dict[str, object]:
-    """Fields of a spec that decide what comes out; a phase that names no widths has those of `quantization`."""
+    """Fields of a spec that decide the outcome; a phase without bit widths has those of `quantization`."""
     return {name: value for name, value in fields if name != "told_by_bits" and (name != "bits" or value is not None)}

@@ -24,7 +24,7 @@ class Run:
         return str(self.path)
 
     def __repr__(self) -> str:
-        """One line, whatever became of the run."""
+        """One line, whatever the state of the run."""
         try:
             results = self.results
             asked = results["experiment"]["quantization"]
@@ -60,9 +60,8 @@ class Run:
     def history(self) -> Mapping[str, dict[str, list[float]]]:
         """Phase -> name -> one number per epoch, like Keras' `History.history`.
 
-        Names are those of losses, top-1 of training as a share (student_top1), top-1 of validation in percent
-        (validation_top1) and seconds; where both networks train there are names for both. With `phase_bits` the second
-        phase of a name is NAME_2.
+        Names are those of losses, training top-1 as a share (student_top1), validation top-1 in percent
+        (validation_top1) and seconds; if both networks train, each has its own. The second phase of one name is NAME_2.
 
         Raises:
           ExperimentError: as `results`.
@@ -97,7 +96,7 @@ class Run:
         """The file that `tflite_export.export` wrote and verified; with several targets, that of the first.
 
         Raises:
-          ExperimentError: there is none yet, or it was refused.
+          ExperimentError: there is no file yet, or it was refused.
         """
         verdict = self._verdict()
         if verdict is None:
@@ -109,7 +108,7 @@ class Run:
         return self.path / "export" / "model.tflite"
 
     def _verdict(self) -> dict | None:
-        """What the export found; None before it."""
+        """What the export found; None if there was no export."""
         try:
             return json.loads((self.path / "export" / "verification.json").read_text())
         except (OSError, ValueError):

@@ -22,16 +22,16 @@ FEW_WRONG = 2  # images, by which two epochs differ by chance
 
 
 class Look:
-    """Looks at networks on the same validation images, once in a run.
+    """Measures networks on the same validation images, once per run.
 
     Args:
-      path: start.json, which keeps what was found for a start that goes on.
+      path: start.json, which keeps the results for a resumed run.
 
     Raises:
       ExperimentError: that file is damaged.
 
     Attributes:
-      found: top-1 in percent by what was looked at.
+      found: row of TITLES -> top-1 in percent.
     """
 
     def __init__(self, splits: Splits, path: pathlib.Path):
@@ -43,11 +43,11 @@ class Look:
             raise ExperimentError(f"{damage}; remove that file, and its numbers are measured again") from damage
 
     def at(self, what: str, model: tf_keras.Model, by_chance: bool = False) -> None:
-        """Prints the top-1 of a network that was not looked at yet.
+        """Prints the top-1 of a network that was not measured yet.
 
         Args:
           what: row of TITLES.
-          by_chance: whether its weights are of no training.
+          by_chance: whether its weights are untrained.
         """
         if what in self.found:
             return
@@ -57,11 +57,11 @@ class Look:
         print(f"top-1 on {len(labels):,} validation images: {TITLES[what]}{chance}: {self.found[what]:.2f} %")
 
     def keep(self) -> None:
-        """Writes what was found; the folder has to be the run's own."""
+        """Writes the results; the folder must belong to this run."""
         durable.write_json(self._path, {"top1": self.found})
 
     def notes_on_weights(self) -> list[str]:
-        """What a user should know of a student that came with weights, after it was looked at."""
+        """Notes on a student that came with weights, once it is measured."""
         top1, most_frequent, num_images = self.found["student"], self._most_frequent(), len(self._labels)
         if top1 > by_chance(most_frequent, num_images):
             return []
@@ -72,10 +72,10 @@ class Look:
         ]
 
     def notes_on_calibration(self, keeps_start: bool) -> list[str]:
-        """What a user should know before a calibrated student trains, whose best epoch is going to be handed on.
+        """Notes before a calibrated student trains, if its best epoch will be handed on.
 
         Args:
-          keeps_start: whether an epoch has to be better than the calibrated student, as `TrainingSpec.may_keep_start`.
+          keeps_start: whether an epoch must be better than the calibrated student (`TrainingSpec.may_keep_start`).
         """
         num_images = len(self._labels)
         num_wrong = round(num_images * (1 - self.found["quantized"] / 100))
@@ -91,7 +91,7 @@ class Look:
         ]
 
     def notes_on_phase(self, phase: str, teacher_top1: float) -> list[str]:
-        """What a user should know of a teacher that came with weights and has `teacher_top1` % after a phase."""
+        """Notes on a teacher that came with weights and has `teacher_top1` % after a phase."""
         start = self.found["teacher"]
         lost = start - teacher_top1
         if lost <= POINTS_LOST or round(lost / 100 * len(self._labels)) <= FEW_WRONG:
@@ -103,7 +103,7 @@ class Look:
         ]
 
     def notes_on_end(self, top1: float) -> list[str]:
-        """What a user should know of a student that has `top1` % of validation images after its last phase."""
+        """Notes on a student that is right on `top1` % of the validation images after its last phase."""
         start = self.found.get("quantized", 0.0)
         if top1 <= near_chance(self._most_frequent()):
             return [
@@ -120,7 +120,7 @@ class Look:
 
     @functools.cached_property
     def _labels(self) -> np.ndarray:
-        """Of the images that are looked at: to read them again would decode every picture again."""
+        """Labels of these images, read once: reading them again would decode every picture again."""
         return np.concatenate([np.asarray(labels) for _, labels in self._batches])
 
     def _most_frequent(self) -> float:
@@ -128,7 +128,7 @@ class Look:
         return 100 * float(np.bincount(self._labels).max()) / len(self._labels)
 
     def require_strong_teacher(self) -> None:
-        """To be asked after student and teacher were looked at.
+        """Call it once student and teacher are measured.
 
         Raises:
           ExperimentError: the teacher is near chance, or far below the student as it came.
@@ -147,18 +147,18 @@ class Look:
 
 
 def near_chance(most_frequent: float) -> float:
-    """Top-1 in percent up to which a network has hardly learned: a tenth of the way from chance to being always right.
+    """Top-1 in percent up to which a network has learned hardly anything: a tenth of the way from chance to 100 %.
 
     Args:
-      most_frequent: share of the most frequent class, in percent, which is what naming it for all pictures gives.
+      most_frequent: share of the most frequent class, in percent: the top-1 of always giving that class.
     """
     return most_frequent + 0.1 * (100 - most_frequent)
 
 
 def by_chance(most_frequent: float, num_images: int) -> float:
-    """`near_chance`, and on few images two standard deviations above always naming the most frequent class.
+    """`near_chance`, or on few images two standard deviations above always giving the most frequent class.
 
-    At most half of the way to being always right: so few images tell nothing against a network.
+    At most half of the way to 100 %: so few images prove nothing against a network.
     """
     deviation = math.sqrt(most_frequent * (100 - most_frequent) / num_images)
     return max(near_chance(most_frequent), min(most_frequent + 2 * deviation, (most_frequent + 100) / 2))

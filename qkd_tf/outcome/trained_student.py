@@ -1,4 +1,4 @@
-"""The student of a finished run as a model of tf_keras, from its handoff."""
+"""The student of a finished run as a tf_keras model, from its handoff."""
 
 import pathlib
 
@@ -18,8 +18,8 @@ class OnGrid(tf_keras.layers.Layer):
 
     Args:
       interval: real value of one step.
-      average_of: (interval, zero point) of the tensor that x is an average of, which the operator rounds to first;
-        None where it is none.
+      average_of: (interval, zero point) of the tensor of which x is an average; the operator first rounds to its steps.
+        None if x is not an average.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class OnGrid(tf_keras.layers.Layer):
 
 
 def trained_student(handoff: pathlib.Path) -> tf_keras.Model:
-    """From pixels [N, H, W, C], 0 to 255, to the logits [N, K] that the quantized student has, in floating point.
+    """The quantized student in floating point: pixels [N, H, W, C], 0 to 255, to logits [N, K].
 
     Raises:
-      OSError, DamageError: the handoff is not there, or was changed.
+      OSError, DamageError: the handoff is missing, or was changed.
     """
     durable.check(handoff)
     saved, params = load_model(handoff / "student.keras"), load_params(handoff / "tensor_params.json")

@@ -1,1 +1,1 @@
-"""The pre-flight: the command, and the look at the networks, which needs TensorFlow."""
+"""The pre-flight: the command, and the check of the networks, which needs TensorFlow."""

@@ -1,4 +1,4 @@
-"""A look at what the networks of an experiment will be, before anything is trained."""
+"""Shows what the networks of an experiment will be, before anything is trained."""
 
 import numpy as np
 
@@ -23,14 +23,14 @@ def look(experiment: Experiment, num_classes: int = 0, source: data.Source | Non
     """Prints what the networks of an experiment will be; nothing is written or trained.
 
     Args:
-      num_classes: of a set that is not at hand; 0 where the set tells.
+      num_classes: number of classes of a data set that is not here; 0 to take it from the set.
       source: the experiment's set, if it is open already.
 
     Returns:
-      The sums of the student's table, in a line.
+      The totals of the student's table, in one line.
 
     Raises:
-      ExperimentError: whatever would keep it from being trained, as far as its networks tell.
+      ExperimentError: the experiment cannot be trained, as far as its networks show.
     """
     require_networks(experiment)
     shape, num_classes, images, source = _pictures(experiment.data, num_classes, source)
@@ -68,7 +68,7 @@ def look(experiment: Experiment, num_classes: int = 0, source: data.Source | Non
 def _pictures(
     spec: DataSpec, num_classes: int, source: data.Source | None
 ) -> tuple[tuple[int, int, int], int, np.ndarray, data.Source | None]:
-    """(Shape, number of classes, pictures, set), as the set itself or flags tell; None where it is not there."""
+    """(Shape, number of classes, pictures, set), from the set itself or from flags; set is None if it is not here."""
     require_count(num_classes, "num_classes", why="0 takes those of the set")
     if source is not None:
         return source.image_shape, len(source.label_names), networks.proof_images(spec, source), source

@@ -1,4 +1,4 @@
-"""GPUs beside a CPU: what they compute, what never, and how their memory is taken. None was at hand to try."""
+"""GPUs beside a CPU: what they compute, what they never do, and how they take memory. Not tried: we had none."""
 
 import contextlib
 
@@ -9,19 +9,19 @@ EXACT = "/CPU:0"
 
 
 def on_cpu() -> contextlib.AbstractContextManager:
-    """Where integers are predicted, whatever devices there are."""
+    """The device for predicting integers, whatever devices there are."""
     return tf.device(EXACT)
 
 
 def grow_memory() -> None:
-    """Has TensorFlow take a GPU's memory as it needs it, not all of it at its start; kept where it has started."""
+    """Lets TensorFlow take GPU memory as it needs it, not all at once; without effect if it has already started."""
     for gpu in tf.config.list_physical_devices("GPU"):
         with contextlib.suppress(RuntimeError):
             tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def use(num_gpus: int) -> str:
-    """What the GPUs of a machine would do, for people."""
+    """What the GPUs of a machine would do, in words."""
     if not num_gpus:
         return "no GPU: the CPU trains, calibrates and predicts"
     others = f"; the other{'s' if num_gpus > 2 else ''} with --strategy=mirrored" if num_gpus > 1 else ""

@@ -1,4 +1,4 @@
-"""The settings of a user's process during a call: those of a command, restored at the end."""
+"""The settings of a user's process during a call: as in a command, and restored at the end."""
 
 import contextlib
 import logging
@@ -37,11 +37,11 @@ _ONE_AT_A_TIME = threading.RLock()  # what is set and put back is the process's,
 def borrowed(seed: int = 0, deterministic: bool | None = False) -> Iterator[None]:
     """A context in which a call does what a command does in a process of its own.
 
-    Behind it, whether it ended well or not, seeds, determinism, Keras' and TensorFlow's settings and the levels of
-    logs are as they were. A second thread waits until the first one has left.
+    Afterwards, even after an error, seeds, determinism, Keras' and TensorFlow's settings and log levels are as they
+    were. A second thread waits until the first one has left.
 
     Args:
-      seed, deterministic: as of `random_state.seed_everything`.
+      seed, deterministic: as in `random_state.seed_everything`.
     """
     with _ONE_AT_A_TIME, _set_as_at_start(), np.errstate(**NUMPY_ERRORS), _errors_logged_alone():
         with random_state.seeded(seed, deterministic):
@@ -69,7 +69,7 @@ def _name(value: object) -> object:
 
 @contextlib.contextmanager
 def _errors_logged_alone() -> Iterator[None]:
-    """Python's side of TensorFlow says no less than the program asked for, where it did: --verbosity is kept."""
+    """A context in which TensorFlow's Python side logs only errors, unless --verbosity asked for more."""
     chosen = not flags.FLAGS["verbosity"].using_default_value
     loggers = [] if chosen else [logging.getLogger(name) for name in LOGGERS]
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Which processor this is, as far as LiteRT's kernels differ by it; asked with the standard library alone."""
+"""Which processor this is, as far as it matters to LiteRT's kernels; needs only the standard library."""
 
 import pathlib
 import platform
@@ -15,7 +15,7 @@ FEATURES = {"asimddp": ("dot product", "FEAT_DotProd"), "i8mm": ("i8mm", "FEAT_I
 
 
 def told() -> str:
-    """This processor for people, such as "ARM64 with dot product, without i8mm (Raspberry Pi 5 Model B Rev 1.0)"."""
+    """This processor in words, such as "ARM64 with dot product, without i8mm (Raspberry Pi 5 Model B Rev 1.0)"."""
     machine = platform.machine()
     if machine.lower() not in ARM64:
         return machine
@@ -24,14 +24,14 @@ def told() -> str:
 
 
 def told_of(features: Set[str]) -> str:
-    """An ARM64 processor that has features of FEATURES, for people."""
+    """An ARM64 processor with these of FEATURES, in words."""
     there = " and ".join(name for key, (name, _) in FEATURES.items() if key in features)
     absent = " and ".join(name for key, (name, _) in FEATURES.items() if key not in features)
     return "ARM64 " + ", ".join(filter(None, (there and f"with {there}", absent and f"without {absent}")))
 
 
 def arm_features(cpuinfo: str) -> set[str]:
-    """The features of FEATURES that Linux's /proc/cpuinfo tells of."""
+    """Those of FEATURES that Linux's /proc/cpuinfo lists."""
     lines = re.findall(r"^Features\s*:(.*)$", cpuinfo, re.MULTILINE)
     return set(FEATURES) & set(" ".join(lines).split())
 

@@ -1,4 +1,4 @@
-"""How many images at a time: as many as a bound of bytes leaves, whatever the network and the pictures."""
+"""How many images to compute at a time within a bound in bytes, whatever the network and the pictures."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -8,12 +8,12 @@ import tensorflow as tf
 
 
 def values_of_image(layers: Iterable) -> int:
-    """Numbers in all tensors that Keras layers hand on for one image."""
+    """Number of values in all tensors that Keras layers output for one image."""
     return sum(values_of_tensors(layers))
 
 
 def values_of_tensors(layers: Iterable) -> Iterator[int]:
-    """Numbers in each of these tensors, those inside of nested models too. A side that is open counts as 1."""
+    """Number of values in each of these tensors, including those in nested models. An open side counts as 1."""
     for layer in layers:
         if hasattr(layer, "layers"):
             yield from values_of_tensors(layer.layers)
@@ -22,7 +22,7 @@ def values_of_tensors(layers: Iterable) -> Iterator[int]:
 
 
 def num_images(max_bytes: int, bytes_of_image: int) -> int:
-    """Images that have `max_bytes` at the most; 1 where a single one has more."""
+    """Number of images that take at most `max_bytes`; 1 if a single one takes more."""
     return max(1, max_bytes // bytes_of_image)
 
 

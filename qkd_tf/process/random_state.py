@@ -1,4 +1,4 @@
-"""Where chance comes from, and how it is obtained again."""
+"""Random state: how it is seeded, and how it is restored."""
 
 import contextlib
 import random
@@ -18,7 +18,7 @@ ABSENT = object()
 def seeded(seed: int, deterministic: bool | None) -> Iterator[None]:
     """`seed_everything` for a context; after it random numbers resume where they were, and kernels are as before.
 
-    Python's, NumPy's and TensorFlow's global seeds are those of the process: no other thread should draw meanwhile.
+    Python's, NumPy's and TensorFlow's global seeds belong to the process: no other thread should draw meanwhile.
     """
     python, numpy, determinism = random.getstate(), np.random.get_state(), config.is_op_determinism_enabled()
     # None of these can be read in public.
@@ -43,11 +43,11 @@ def seeded(seed: int, deterministic: bool | None) -> Iterator[None]:
 
 
 def seed_everything(seed: int, deterministic: bool | None) -> None:
-    """To be called before a network is built: random layers keep their state in variables from then on.
+    """Call it before a network is built: from then on, random layers keep their state in variables.
 
     Args:
-      deterministic: let TensorFlow take kernels that give equal bits for equal input, or any; None for: where it
-        runs on the CPU, or does so already.
+      deterministic: whether TensorFlow must use kernels that give equal bits for equal input. None: if it runs on the
+        CPU, or already does so.
     """
     tf_keras.utils.set_random_seed(seed)
     tf_keras.backend.experimental.enable_tf_random_generator()
@@ -55,7 +55,7 @@ def seed_everything(seed: int, deterministic: bool | None) -> None:
 
 
 def is_deterministic(asked: bool | None) -> bool:
-    """Whether kernels give equal bits for equal input; None asks it of CPUs, and where it is so already."""
+    """Whether kernels give equal bits for equal input; None: on a CPU, or if it is so already."""
     if asked is None:
         return config.is_op_determinism_enabled() or not tf.config.list_physical_devices("GPU")
     return asked
@@ -69,9 +69,9 @@ def _set_determinism(wanted: bool) -> None:
 
 
 def generators(*models: tf_keras.Model) -> list[tf.random.Generator]:
-    """Those of the models' random layers, Dropout and its like, in order; Keras puts them into no checkpoint.
+    """Generators of the models' random layers, such as Dropout, in order; Keras puts them into no checkpoint.
 
-    A layer that asks `tf.random` itself has none.
+    A layer that calls `tf.random` itself has none.
     """
     found = []
     for model in models:

@@ -10,10 +10,10 @@ NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(BaseException):
-    """A signal has ended the work; like KeyboardInterrupt it is no error, and nothing that handles errors sees it.
+    """A signal ended the work. Like KeyboardInterrupt it is not an Exception, so error handlers do not catch it.
 
     Attributes:
-      exit_code: 143 of SIGTERM, 130 of SIGINT.
+      exit_code: 143 for SIGTERM, 130 for SIGINT.
     """
 
     def __init__(self, number: int):
@@ -47,7 +47,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """In this context a first signal waits for `check`; a second one does not."""
+        """In this context a first signal waits for `check`, and a second one does not."""
         self._defers = True
         try:
             yield
@@ -56,7 +56,7 @@ class StopSignals:
         self.check()
 
     def check(self) -> None:
-        """Raises Stopped where a signal has come."""
+        """Raises Stopped if a signal has come."""
         if self._received is not None:
             raise Stopped(self._received)
 

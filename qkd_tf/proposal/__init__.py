@@ -1,1 +1,1 @@
-"""A flag file for the user's own networks and data: what is seen of both, and what is chosen for the rest."""
+"""Proposes a flag file for a user's own networks and data, from what it sees of both."""

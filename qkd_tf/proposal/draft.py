@@ -1,4 +1,4 @@
-"""A flag file in the making: what the user gave, what was chosen for them, and what is left to them."""
+"""A draft of a flag file: what the user gave, what was chosen for them, and what is left to them."""
 
 import copy
 import textwrap
@@ -20,7 +20,7 @@ class Line(NamedTuple):
     """One flag of a file.
 
     Attributes:
-      text: as it stands in the file; "" for a comment alone.
+      text: the flag as written in the file; "" for a comment alone.
       why: the comment above it, one sentence.
     """
 
@@ -30,10 +30,10 @@ class Line(NamedTuple):
 
 
 class Draft:
-    """The flags of a training, of which some are given.
+    """The flags of a training run, some of them given.
 
     Args:
-      values: parsed flags; those of the training that the user gave stay, each with its help for a comment.
+      values: parsed flags; training flags that the user gave are kept, each with its help as comment.
     """
 
     def __init__(self, values: CommandFlags):
@@ -44,7 +44,7 @@ class Draft:
 
     @property
     def experiment(self) -> Experiment:
-        """What the flags so far describe.
+        """The experiment that the flags so far describe.
 
         Raises:
           ExperimentError: as `flags.experiment_from_flags`.
@@ -66,19 +66,19 @@ class Draft:
             self._lines.append(self._line(name, why))
 
     def offer(self, name: str, value: object, why: str) -> None:
-        """Writes a flag that the user may switch on, unless they gave it."""
+        """Writes a flag, commented out, that the user may switch on, unless they gave it."""
         if not self.has(name):
             flag = copy.deepcopy(self._values[name])
             flag.value = value
             self._lines.append(Line(name, COMMENT + flag.serialize(), why))
 
     def remark(self, name: str, why: str) -> None:
-        """Writes why a flag is not needed, unless the user gave it."""
+        """Writes a comment on why a flag is not needed, unless the user gave it."""
         if not self.has(name):
             self._lines.append(Line(name, "", why))
 
     def text(self, header: Iterable[str]) -> str:
-        """The file: a header, and the flags by section, lines that one comment explains under it."""
+        """The file: a header, then the flags by section; flags that share a comment stand under it."""
         blocks = ["".join(map(_comment, header))]
         for section in SECTIONS:
             block, above = "", None

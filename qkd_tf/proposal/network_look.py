@@ -1,4 +1,4 @@
-"""What is seen of a network before anything is chosen: whether it was trained, and on which pixels."""
+"""What can be seen of a network before anything is chosen: whether it was trained, and on which pixels."""
 
 import dataclasses
 import math
@@ -34,11 +34,11 @@ class NetworkLook:
     """A network on examples of one shape.
 
     Attributes:
-      spec: what the user calls it.
+      spec: the network as the user named it.
       role: "student" or "teacher".
-      subject: the model as it came, and how it is fed; None of a teacher of the zoo.
+      subject: the model as given, and how it is fed; None for a zoo teacher.
       model: the one that would train.
-      is_trained: whether its weights are those of a training, as far as can be seen.
+      is_trained: whether its weights seem to be trained.
     """
 
     spec: NetworkSpec
@@ -53,7 +53,7 @@ class NetworkLook:
 
     @property
     def normalization(self) -> str:
-        """What the user's own network makes of pixels itself, in words; "" for nothing."""
+        """How the user's own network normalises pixels itself, in words; "" if it does not."""
         if not self.spec.is_own or self.spec.reads_signals or self.is_fed:
             return ""
         _, affine = front(self.subject.reading.model)
@@ -61,37 +61,37 @@ class NetworkLook:
 
     @property
     def is_fed(self) -> bool:
-        """Whether it leaves the normalisation of pixels to whoever feeds it."""
+        """Whether it expects normalised pixels."""
         return self.subject is not None and self.subject.feed is not None and not self.spec.reads_signals
 
     @property
     def has_untrained_file(self) -> bool:
-        """Whether it is a saved model without a training: full_precision trains a student, and leaves a teacher."""
+        """Whether it is an untrained saved model: full_precision trains such a student, but not such a teacher."""
         return self.spec.is_saved and not self.is_trained
 
     @property
     def is_fed_unknown_pixels(self) -> bool:
-        """Whether the user's own network was trained on pixels of which neither it nor a flag tells."""
+        """Whether neither the user's network nor a flag says on which pixels it was trained."""
         told = self.spec.weights_normalization is not None or (self.spec.is_told and not self.spec.has_weights)
         return self.spec.is_own and self.is_trained and not told and self.is_fed
 
     @property
     def num_values(self) -> int:
-        """That the layers of a student hand on for one example."""
+        """Number of values that a student's layers output for one example."""
         return sum(math.prod(layer.output.shape[1:]) for layer in self.model.layers)
 
     def top1(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """Share of examples [N, ...] uint8, in percent, that the model as it came classifies correctly."""
+        """Share of examples [N, ...] uint8, in percent, that the given model classifies correctly."""
         return _percent(_right(self.subject, images, labels))
 
     def right(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Which of these examples it classifies correctly, [N] bool; of unknown pixels on those that suit it best."""
+        """Which of these examples it classifies correctly, [N] bool; in the best range if its pixels are unknown."""
         if not self.is_fed_unknown_pixels:
             return _right(self.subject, images, labels)
         return max(self._right_by_range(images, labels).values(), key=np.sum)
 
     def top1_by_range(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """The same as `top1` by row of RANGES, as many as there are for so many channels."""
+        """`top1` by row of RANGES, for the rows that fit the number of channels."""
         return {title: _percent(right) for title, right in self._right_by_range(images, labels).items()}
 
     def _right_by_range(self, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -107,7 +107,7 @@ def looked_at(spec: NetworkSpec, role: str, shape: tuple[int, ...], num_classes:
     """Builds or opens a network for examples of a shape.
 
     Raises:
-      ExperimentError: as `networks.build_student` and `networks.build_teacher`, but for pixels of which nobody told.
+      ExperimentError: as `networks.build_student` and `networks.build_teacher`, except for unknown pixels.
     """
     if spec.is_own and spec.has_weights and spec.weights_normalization is None:
         network = BUILDS[role](dataclasses.replace(spec, weights_normalization=RAW), shape, num_classes)
@@ -118,15 +118,15 @@ def looked_at(spec: NetworkSpec, role: str, shape: tuple[int, ...], num_classes:
 
 
 def clear_range(top1: Mapping[str, float]) -> str | None:
-    """The row of RANGES on which a model is far better than on all others; None where there is none."""
+    """The row of RANGES on which a model is far better than on all others; None if there is none."""
     best, second = sorted(top1, key=top1.get, reverse=True)[:2]
     return best if top1[best] - top1[second] >= CLEAR else None
 
 
 def seems_trained(model: tf_keras.Model) -> bool:
-    """Whether any bias, BatchNorm parameter or statistic has left its first value, which is one for all channels.
+    """Whether any bias, BatchNorm parameter or statistic has left its initial value, equal for all channels.
 
-    A model without any of these cannot tell, and counts as trained.
+    A model without any of these counts as trained.
     """
     with_weights = [layer for layer in leaves(model) if not isinstance(layer, layers.Normalization)]
     vectors = [

@@ -1,4 +1,4 @@
-"""How pictures become what the networks read: the test split, size, channels, mirror."""
+"""Chooses the test split, and size, channels and mirroring of pictures."""
 
 import dataclasses
 import re
@@ -25,7 +25,7 @@ Shape = tuple[int | None, ...]
 
 
 def choose_test(draft: Draft) -> None:
-    """The test split of a folder that has no folder of that name."""
+    """Chooses the test split of a data set without a folder `test`."""
     spec = draft.experiment.data
     if has_test(spec):
         return
@@ -39,13 +39,13 @@ def choose_test(draft: Draft) -> None:
 
 
 def choose_pictures(draft: Draft, survey: Survey, shapes: Mapping[str, Shape]) -> None:
-    """Size, channels and mirror.
+    """Chooses size, channels and mirroring.
 
     Args:
-      shapes: what saved networks read, without the batch, by role.
+      shapes: role -> input shape of its saved network, without the batch.
 
     Raises:
-      ExperimentError: two networks that read pictures of different sizes.
+      ExperimentError: two networks read pictures of different sizes.
     """
     shapes = {role: shape for role, shape in shapes.items() if len(shape) == 3}
     sized = {role: shape[:2] for role, shape in shapes.items() if None not in shape[:2]}
@@ -66,16 +66,16 @@ def choose_pictures(draft: Draft, survey: Survey, shapes: Mapping[str, Shape]) -
 
 
 def choose_resize(draft: Draft, look: NetworkLook, source: data.Source) -> list[str]:
-    """Cropped or squashed pictures, where they are resized: those on which a trained student is right more often.
+    """Chooses cropped or squashed pictures, by which a trained student gets right more often.
 
-    A few pictures more are no proof. But many models were trained on whole pictures, Keras' default, and nothing else
-    tells which.
+    A few pictures more prove nothing. But many models were trained on whole pictures, Keras' default, and nothing else
+    shows it.
 
     Args:
-      look: at the student.
+      look: the look at the student.
 
     Returns:
-      What was measured, a line; none where nothing was.
+      A line on what was measured; none if nothing was.
     """
     spec = draft.experiment.data
     if not spec.crops_larger or draft.has("resize"):
@@ -102,7 +102,7 @@ def _right(look: NetworkLook, source: data.Source, spec: DataSpec) -> np.ndarray
 
 
 def _choose_free_size(draft: Draft, survey: Survey) -> None:
-    """For networks that read pictures of any size: the pictures' own where it is one, and small, else a usual one."""
+    """For networks that read any size: the pictures' own size if they share a small one, else a usual one."""
     student, target = draft.experiment.student, draft.experiment.target.target
     usual = LARGEST_SIDE if student.is_own else zoo.usual_side(student.name)
     largest = min(usual, LARGEST_OF_TARGET.get(target, usual))
@@ -114,7 +114,7 @@ def _choose_free_size(draft: Draft, survey: Survey) -> None:
 
 
 def _choose_channels(draft: Draft, survey: Survey, read: Mapping[str, int | None]) -> None:
-    """Grey or RGB.
+    """Chooses grey or RGB.
 
     Args:
       read: channels by name of a saved network.

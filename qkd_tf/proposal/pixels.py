@@ -1,4 +1,4 @@
-"""Which pixels a network's weights were trained on: as it says itself, or as its answers tell."""
+"""Finds out on which pixels a network's weights were trained, from the network itself or from its answers."""
 
 import dataclasses
 
@@ -15,12 +15,12 @@ SUITED = PixelNormalization((128.0,), (64.0,))  # to 8 bits: what networks of th
 
 @dataclasses.dataclass(frozen=True)
 class PixelFinding:
-    """What was found of a network and its pixels.
+    """What was found out about a network and its pixels.
 
     Attributes:
-      lines: for a person.
-      undecided: what the user has to say before a training; "" for nothing.
-      assumed: flags, as typed, under which the pre-flight can look at the rest meanwhile.
+      lines: what to print, one per line.
+      undecided: what the user has to decide before training; "" for nothing.
+      assumed: flags, as typed, with which the pre-flight can check the rest meanwhile.
     """
 
     lines: list[str]
@@ -29,7 +29,7 @@ class PixelFinding:
 
 
 def choose_pixels(draft: Draft, look: NetworkLook, images: np.ndarray, labels: np.ndarray) -> PixelFinding:
-    """Writes into a draft what a network's weights were trained on, where a flag has to say so.
+    """Writes into a draft on which pixels a network's weights were trained, if a flag has to say so.
 
     Args:
       images, labels: training examples [N, H, W, C] uint8, [N].
@@ -56,7 +56,7 @@ def choose_pixels(draft: Draft, look: NetworkLook, images: np.ndarray, labels: n
 
 
 def _by_answers(draft: Draft, look: NetworkLook, line: str, images: np.ndarray, labels: np.ndarray) -> PixelFinding:
-    """Of a trained network that does not say: the range of pixels on which it is right far more often."""
+    """For a trained network that does not say: the range of pixels on which it is right far more often."""
     flag, found = FLAGS[look.role], look.top1_by_range(images, labels)
     answers = ", ".join(f"{top1:.1f} % with {title}" for title, top1 in found.items())
     seen = f"{look.name} does not say which pixels it was trained on; of {len(labels)} training pictures it "

@@ -1,4 +1,4 @@
-"""What is proposed for a user's own networks and data, beside what they gave themselves."""
+"""The proposal for a user's own networks and data, in addition to what they gave themselves."""
 
 import dataclasses
 
@@ -28,13 +28,13 @@ FEW_BITS = 4  # of activations
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:
-    """What is known beside the lines of a flag file.
+    """What is known in addition to the lines of a flag file.
 
     Attributes:
-      found: what was seen, one per line, for a person.
-      undecided: what the user has to say before a training, one per line.
-      assumed: flags, as typed, under which the pre-flight can look at the rest meanwhile.
-      source: the set as these flags describe it, every picture of it looked at.
+      found: what was found, one per line.
+      undecided: what the user has to decide before training, one per line.
+      assumed: flags, as typed, with which the pre-flight can check the rest meanwhile.
+      source: the data set that these flags describe; every picture has been looked at.
     """
 
     found: list[str]
@@ -44,13 +44,13 @@ class Proposal:
 
 
 def propose(draft: Draft) -> Proposal:
-    """Opens networks and data, and chooses in a draft what it leaves open.
+    """Opens networks and data, and fills in what a draft leaves open.
 
     Args:
       draft: with student, dataset and run_dir.
 
     Raises:
-      ExperimentError: a set, or a network, that cannot be used, or networks and data that cannot be combined.
+      ExperimentError: a data set or network cannot be used, or networks and data do not fit together.
     """
     on_bits = _choose_bits(draft)
     choose_test(draft)
@@ -86,10 +86,10 @@ def propose(draft: Draft) -> Proposal:
 
 
 def _choose_bits(draft: Draft) -> list[str]:
-    """Target and bit widths; activations have 8 bits where fewer bring no byte, and cost more than on a phone.
+    """Chooses target and bit widths; activations get 8 bits where fewer save no bytes and cost more than on a phone.
 
     Returns:
-      What to know of widths that the user gave, one per line.
+      Notes on bit widths that the user gave, one per line.
     """
     target = draft.experiment.target.target
     draft.choose("target", target, f"What the file is for: {', '.join(BITS)} (docs/targets.md).")
@@ -110,7 +110,7 @@ def _choose_bits(draft: Draft) -> list[str]:
 
 
 def _saved_shape(spec: NetworkSpec, num_classes: int) -> Shape:
-    """What a saved model reads, if it tells the classes of the set apart."""
+    """The input shape of a saved model, if it has the data set's classes."""
     shape, num_outputs = own.saved_shapes(spec)
     own.require_classes(spec.name, num_outputs, num_classes)
     return shape

@@ -1,4 +1,4 @@
-"""How a first training goes over so many examples: images a step, phases, and epochs of each."""
+"""Chooses batch size, phases and their epochs for a first training run, by the number of examples."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,16 +23,16 @@ PHASES = {
 
 
 def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data.Source) -> list[str]:
-    """Batch, phases and epochs.
+    """Chooses batch size, phases and epochs.
 
     Args:
-      looks: at the networks, by role.
+      looks: role -> look at its network.
 
     Returns:
-      What to know of them, one per line.
+      Notes on the networks, one per line.
 
     Raises:
-      ExperimentError: a saved teacher that is not trained.
+      ExperimentError: a saved teacher is not trained.
     """
     student, teacher, num_train = looks["student"], looks.get("teacher"), source.train.num_examples
     if teacher is not None:
@@ -67,7 +67,7 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
 
 
 def _choose_rates(draft: Draft, num_train: int) -> None:
-    """Those of networks with weights on few examples, which would be chosen in training, too: the file tells them."""
+    """Writes into the file the rates that training would choose for networks with weights on few examples."""
     asked, settled = draft.experiment.training, draft.experiment.on_images(num_train).training
     few = f"{num_train:,} training examples are few for a trained"
     if settled.phases != asked.phases:
@@ -80,7 +80,7 @@ def _choose_rates(draft: Draft, num_train: int) -> None:
 
 
 def _choose_first_training(draft: Draft, student: NetworkLook) -> list[str]:
-    """Of a saved student that is not trained, and not to be trained by full_precision."""
+    """Chooses for a saved student that is not trained and that full_precision will not train."""
     why = f"{student.name} is not trained yet: rate and BatchNorm statistics are those of a training from scratch."
     draft.choose("learning_rates", [f"{LEARNING_RATE:g}"], why)
     draft.choose("batch_norm_statistics", "batches", why)
@@ -95,13 +95,13 @@ def batch_size(num_train: int, num_values: int) -> int:
 
     Args:
       num_train: training examples.
-      num_values: that the student's layers hand on for one example.
+      num_values: number of values that the student's layers output for one example.
     """
     fitting = max(1, ROOM // (COPIES * FLOAT_BYTES * num_values))
     return min(DataSpec.fitting_batch(num_train), 1 << (fitting.bit_length() - 1))
 
 
 def epochs(names: Sequence[str], num_steps: int) -> list[int]:
-    """Of each phase, with so many steps an epoch."""
+    """Epochs of each phase, given the number of steps per epoch."""
     share = min(1.0, max(SMALLEST_SHARE, FULL_STEPS / num_steps))
     return [max(1, round(EPOCHS[name] * share)) for name in names]

@@ -1,4 +1,4 @@
-"""What is seen of a data set before anything is chosen: how many examples, of which sizes, grey or in colour."""
+"""What can be seen of a data set before anything is chosen: number of examples, sizes, grey or colour."""
 
 import contextlib
 import dataclasses
@@ -17,11 +17,11 @@ NUM_NAMED = 5  # classes that a line names; the others are counted
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """A data set that was looked through.
+    """A data set whose examples were looked at.
 
     Attributes:
-      sizes: heights and widths of the stored pictures, each once; of a folder all of them, else those that were looked
-        at. Empty of signals.
+      sizes: heights and widths of the stored pictures, each once; for a folder of all pictures, else of those that were
+        looked at. Empty for signals.
       is_grey: whether each pixel that was looked at has equal channels.
     """
 
@@ -36,16 +36,16 @@ class Survey:
 
     @property
     def channels(self) -> int:
-        """That the set gives unless it is asked for others."""
+        """Number of channels that the set gives by default."""
         return self.source.image_shape[-1]
 
     @property
     def shorter_side(self) -> int:
-        """Of the pictures, in the middle between large and small ones."""
+        """Median of the pictures' shorter sides, in pixels."""
         return int(np.median([min(size) for size in self.sizes]))
 
     def line(self) -> str:
-        """What was seen, for a person."""
+        """What was seen, in one line."""
         source, names = self.source, self.source.label_names
         named = ", ".join(names[:NUM_NAMED]) + (", …" if len(names) > NUM_NAMED else "")
         numbers = [f"{getattr(source, part).num_examples:,}" for part in ("train", "validation", "test")]
@@ -60,12 +60,12 @@ class Survey:
 
 
 def told(size: tuple[int, int]) -> str:
-    """A size as --image_size has it."""
+    """A size as --image_size takes it."""
     return "x".join(map(str, size))
 
 
 def unseen(spec: DataSpec) -> data.Source:
-    """A set of which no more than a picture was decoded: its classes are known.
+    """Opens a data set, decoding at most one picture; its classes are then known.
 
     Raises:
       ExperimentError: as `data.open_source`.
@@ -95,7 +95,7 @@ def surveyed(spec: DataSpec, source: data.Source) -> Survey:
 
 
 def opened(spec: DataSpec) -> data.Source:
-    """A set of which every stored picture was looked at, as training does first."""
+    """Opens a data set and looks at every stored picture, as training does first."""
     return _seen(data.open_source(spec))
 
 
@@ -104,7 +104,7 @@ def _seen(source: data.Source) -> data.Source:
 
 
 def _some(source: data.Source) -> list[np.ndarray]:
-    """Training pictures [h, w, C] as they are stored; none that cannot be decoded."""
+    """Training pictures [h, w, C] as stored, without those that cannot be decoded."""
     pictures = []
     for stored, _ in itertools.islice(source.train.read(0), NUM_LOOKED_AT):
         with contextlib.suppress(tf.errors.OpError):

@@ -1,10 +1,11 @@
-"""BatchNorm statistics of the weights that a network has now, from a few training batches.
+"""BatchNorm statistics for a network's present weights, from a few training batches.
 
-Moving statistics are an average over the weights of many steps. Where low-bit weights go to and fro between two
-integers, they fit none of them (Nagel et al. 2022), least of all while learning rates are high.
+Moving statistics average over the weights of many steps. If low-bit weights oscillate between two integers, they fit
+neither (Nagel et al. 2022), least of all while learning rates are high.
 
-Quantization shifts what a BatchNormalization reads, and statistics of full precision do not fit that either. Those of
-few pictures are worse still, for they are of those pictures. `BatchNormShift` takes the shift alone from them.
+Quantization also shifts a BatchNormalization's input, so full precision's statistics do not fit either. Statistics of
+few pictures are worse still, because they describe only those pictures. `BatchNormShift` takes only the shift from
+them.
 """
 
 import contextlib
@@ -24,17 +25,17 @@ Statistics = list[tuple[np.ndarray, np.ndarray]]  # mean and variance of each la
 
 
 class BatchNormEstimator:
-    """Replaces a model's moving statistics by those of batches; nothing else of it moves, and no random state.
+    """Replaces a model's moving statistics by those of batches; nothing else changes, nor any random state.
 
-    They are what Keras averages in training: the variance of pictures is sum (x - mean)^2 / (n - 1), that behind a
-    Dense layer has n. Batches run in training mode but for Dropout, which is out: evaluation has none.
+    They are what Keras averages in training: the variance over maps divides by n - 1, that after a Dense layer by n.
+      Batches run in training mode, but with Dropout off, as in evaluation.
 
     Args:
-      model: from pixels [N, H, W, C] to anything; BatchNormalization may be inside of wrappers.
+      model: from pixels [N, H, W, C] to anything; a BatchNormalization may be inside a wrapper.
 
     Attributes:
-      layers: the BatchNormalization that is measured, by name. Frozen layers stay as they are: Keras runs them in
-        inference mode, so that they update nothing.
+      layers: the BatchNormalization layers that are measured, by name. Frozen ones stay as they are, because Keras runs
+        them in inference mode.
     """
 
     def __init__(self, model: tf_keras.Model):
@@ -47,10 +48,10 @@ class BatchNormEstimator:
         self._traced = tf.function(self._statistics_of, input_signature=[pixels], autograph=False)
 
     def estimate(self, batches: Iterable[tf.Tensor]) -> None:
-        """Sets moving mean and variance of every BatchNormalization to the mean of theirs in each batch.
+        """Sets every BatchNormalization's moving mean and variance to the mean of its statistics over the batches.
 
         Args:
-          batches: pixels [N, H, W, C] of a whole number of training batches, one at least.
+          batches: pixels [N, H, W, C] of whole training batches, at least one.
 
         Raises:
           ValueError: there is no batch.
@@ -61,7 +62,7 @@ class BatchNormEstimator:
             layer.moving_variance.assign(variance)
 
     def measure(self, images: tf.Tensor) -> Statistics:
-        """Mean and variance of each of `layers` in one batch; moving statistics stay."""
+        """Mean and variance of each of `layers` in one batch; moving statistics stay unchanged."""
         found = self._traced(tf.cast(images, tf.float32))
         return [(mean.numpy(), variance.numpy()) for mean, variance in found]
 
@@ -80,15 +81,15 @@ class BatchNormEstimator:
 
 
 class BatchNormShift:
-    """Gives a quantized student the statistics of its float twin, moved by what quantization and training moved.
+    """Gives a quantized student its float twin's statistics, moved by what quantization and training shifted.
 
     With m and v measured on the batches in the float student, and m' and v' in the quantized one:
 
       mean = float mean + m' - m,   variance + eps = (float variance + eps) * (v' + eps) / (v + eps)
 
-    What the pictures at hand have of their own is in both, and falls out: a few hundred serve, where statistics that
-    are theirs alone lose ten points. As "bias correction" quantization without training does the like for means
-    (Nagel et al. 2019, arXiv 1906.04721). Statistics of frozen layers stay.
+    What is special about these pictures is in both measurements and cancels out. So a few hundred pictures suffice,
+    where statistics of these pictures alone lose ten points. Bias correction does the same for means in quantization
+    without training (Nagel et al. 2019, arXiv 1906.04721). Statistics of frozen layers stay unchanged.
     """
 
     def __init__(self, student: QuantizedStudent):
@@ -97,10 +98,10 @@ class BatchNormShift:
         self._size = num_images(TENSOR_BYTES, np.dtype(np.float32).itemsize * largest)
 
     def estimate(self, batches: Iterable[tf.Tensor]) -> None:
-        """Sets the quantized student's statistics from those that its float twin has now.
+        """Sets the quantized student's statistics from its float twin's present ones.
 
         Args:
-          batches: pixels [N, H, W, C], one batch at least.
+          batches: pixels [N, H, W, C], at least one batch.
 
         Raises:
           ValueError: there is no batch.
@@ -118,7 +119,7 @@ class BatchNormShift:
 
 
 def _mean(batches: Sequence[Statistics]) -> Statistics:
-    """Those of all batches, float64."""
+    """Mean statistics over all batches, float64."""
     if not batches:
         raise ValueError("no batch to estimate BatchNorm statistics from; give one or more")
     return [
@@ -133,7 +134,7 @@ def _of_kind(model: tf_keras.Model, kind: type) -> list[tf_keras.layers.Layer]:
 
 @contextlib.contextmanager
 def _attribute(layers: list[tf_keras.layers.Layer], name: str, value: float) -> Iterator[None]:
-    """Gives `layers` another value of an attribute for as long as a function is traced."""
+    """A context in which `layers` have another value of an attribute, for tracing a function."""
     before = [getattr(layer, name) for layer in layers]
     for layer in layers:
         setattr(layer, name, value)

@@ -1,4 +1,4 @@
-"""What fewer bits of weights bring on a target, before there is a file: sometimes not a byte."""
+"""What fewer weight bits save on a target, before there is a file: sometimes not a byte."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from qkd_tf.quantization.stored_bytes import StoredWidths, stored_files
 
 
 def notes(model: tf_keras.Model, plan: QuantizationPlan, target: TargetSpec, spec: QuantizationSpec) -> list[str]:
-    """A line where a file of more bits takes no more bytes, and what to take instead; none where fewer bits pay.
+    """A line if more bits take no more bytes, with what to choose instead; none if fewer bits save bytes.
 
     Args:
       model: in standard form.

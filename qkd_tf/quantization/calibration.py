@@ -21,9 +21,9 @@ MSE_CANDIDATES = 100
 
 
 def minmax_interval(x: np.ndarray, grid: IntegerGrid) -> float:
-    """The least interval under which the grid reaches from the least x to the greatest: nothing is clipped.
+    """The smallest interval with which the grid covers all of x, so that nothing is clipped.
 
-    Of a signed grid that is max|x| / qmax, though it may have one integer more below 0.
+    For a signed grid that is max|x| / qmax, although it may have one more integer below 0.
     """
     if 0 < -grid.qmin < grid.qmax:
         return max(float(np.max(x)) / grid.qmax, float(np.min(x)) / grid.qmin, 0.0)
@@ -36,7 +36,7 @@ def lsq_interval(x: np.ndarray, grid: IntegerGrid) -> float:
 
 
 def mse_interval(x: np.ndarray, grid: IntegerGrid) -> float:
-    """Of MSE_CANDIDATES shares of the min-max interval, the one whose grid is nearest to x in mean square."""
+    """Of MSE_CANDIDATES shares of the min-max interval, the one with the smallest mean square error."""
     if not np.any(x):
         return 0.0
     candidates = minmax_interval(x, grid) * np.arange(1, MSE_CANDIDATES + 1) / MSE_CANDIDATES
@@ -54,11 +54,11 @@ def mse_interval(x: np.ndarray, grid: IntegerGrid) -> float:
 
 
 class Sample:
-    """What an init sees of one tensor of a batch, taken part by part: all values of a tensor that has `num_kept` at the
-    most, else so many, drawn with repetition, beside its least and its greatest.
+    """What an init sees of one tensor in a batch, collected part by part: all values if there are at most `num_kept`,
+    else that many, drawn with repetition, and the smallest and largest one.
 
     Args:
-      num_values: of the tensor over the whole batch.
+      num_values: values of the tensor over the whole batch.
     """
 
     def __init__(self, num_values: int, num_kept: int, rng: np.random.Generator):
@@ -77,7 +77,7 @@ class Sample:
         self._num_seen += values.size
 
     def values(self) -> np.ndarray:
-        """[n] float32, when all parts were added."""
+        """[n] float32; call it after all parts were added."""
         return self._picked if self._is_whole else np.append(self._picked, [self._low, self._high])
 
 
@@ -98,15 +98,14 @@ def calibrate(
     """Sets every interval from the float student's weights and its activations on `images`.
 
     Args:
-      images: batches [N, H, W, C] of pixels; of a large one no more are computed at a time than WATCHED_BYTES hold.
-        Min-max sees all values of them; the other inits see SAMPLES_PER_BATCH of each tensor and batch, drawn with
-        `seed`.
+      images: batches [N, H, W, C] of pixels; a large batch is computed in parts that fit WATCHED_BYTES. Min-max sees
+        all values; the other inits see SAMPLES_PER_BATCH of each tensor and batch, drawn with `seed`.
       init: a key of INITS.
-      only: names of the layers whose intervals are set, to what they would be if all were; None for all. What the
-        others have by then counts where a tensor is all zeros.
+      only: names of the layers whose intervals are set, to the same values as if all were; None for all. An all-zero
+        tensor takes the other intervals as they are.
 
     Raises:
-      ExperimentError: weights or activations that are not finite; the layer is named.
+      ExperimentError: weights or activations are not finite; names the layer.
     """
     choose = INITS[init]
     kernels = {
@@ -133,9 +132,9 @@ def _seen(
     rng: np.random.Generator,
     only: Collection[str] | None,
 ) -> dict[str, np.ndarray]:
-    """`Sample.values` of all batches, by tensor whose interval is learned.
+    """`Sample.values` over all batches, for each tensor whose interval is learned.
 
-    Samples are drawn for those that are not looked at, too: each tensor's are the same whichever others are.
+    Samples are drawn for unused tensors, too, so that a tensor's samples do not depend on `only`.
     """
     learned = [name for name, quantized in student.outputs.items() if quantized.interval.trainable]
     names = [name for name in learned if only is None or name in only]
@@ -161,10 +160,10 @@ def _seen(
 
 
 def _of_zeros(layer, student: PlannedStudent) -> float:
-    """Interval of an all-zero tensor, which has no range: 1.0, or less where operators could not hold it beside others.
+    """Interval of an all-zero tensor, which has no range: 1.0, or less if operators could not hold that ratio.
 
-    A residual branch begins with zeros where its last BatchNormalization does, by gamma_initializer="zeros": the sum's
-    own interval serves. What kernels make of one step shall be a few steps of their output.
+    A residual branch is all zeros at first if its last BatchNormalization has gamma_initializer="zeros"; then the sum's
+    own interval serves. For a kernel's input, one step must become only a few steps of the output.
     """
     found = [1.0]
     for reader in (node.outbound_layer for node in layer.outbound_nodes):
@@ -175,14 +174,14 @@ def _of_zeros(layer, student: PlannedStudent) -> float:
 
 
 def _of_zero_kernel(layer, student: PlannedStudent) -> float:
-    """Interval of an all-zero kernel: a step of its products is one of its output."""
+    """Interval of an all-zero kernel: one step of its products is one step of its output."""
     source = producer(parents(layer)[0]).name
     read = student.outputs[source].interval if source in student.outputs else student.pixels[1].scale
     return min(_made_by(layer, student), default=1.0) / float(read)
 
 
 def _made_by(layer, student: PlannedStudent) -> list[float]:
-    """Intervals of the tensors that a layer, or what follows it in its operator, hands on."""
+    """Intervals of the tensors that a layer, or what follows it in its operator, outputs."""
     if layer.name in student.outputs:
         return [float(student.outputs[layer.name].interval)]
     return [i for node in layer.outbound_nodes for i in _made_by(node.outbound_layer, student)]

@@ -1,8 +1,8 @@
-"""Kernel channels of one size, so that one interval serves them all; BatchNormalization takes it back.
+"""Scales kernel channels to one maximum, so that one interval serves them all; BatchNormalization undoes it.
 
-A kernel has one interval. Where its channels differ a hundredfold, as in depthwise convolutions of float networks, the
-small ones would all be 0. But before a BatchNormalization the size of a channel is free: the integers that a scale a
-channel would give (Krishnamoorthi 2018, arXiv 1806.08342) are obtained with one interval.
+A kernel has one interval. If its channels differ a hundredfold, as in depthwise convolutions of float networks, the
+small ones would all become 0. But before a BatchNormalization a channel may have any scale. So one interval can give
+the same integers as one scale per channel (Krishnamoorthi 2018, arXiv 1806.08342).
 """
 
 import numpy as np
@@ -14,18 +14,18 @@ MAX_FACTOR = 2.0**20  # smaller channels are nothing beside BatchNormalization's
 
 
 def equalize_channels(model: tf_keras.Model, spread: float = 1.0) -> bool:
-    """Scales the output channels of kernels to the largest weight of their layer. The model's function stays.
+    """Scales kernels' output channels to their layer's largest weight. The model's function stays the same.
 
-    Kernels whose output a BatchNormalization with gamma does not read, or not alone, stay as they are; so do channels
-    of zeros.
+    A kernel stays as it is unless a BatchNormalization with gamma is the only reader of its output; so do channels of
+    zeros.
 
     Args:
       model: float, in standard form.
-      spread: nothing is done unless in one of these kernels the largest channel is more than so many times the median
-        one, channels of zeros not counted; 1 for any.
+      spread: nothing is done unless some kernel's largest channel is more than this many times its median one, without
+        channels of zeros; 1 for any.
 
     Returns:
-      Whether anything was done.
+      Whether anything was scaled.
     """
     found = [(layer, reader) for layer in model.layers if (reader := _batch_norm_behind(model, layer))]
     is_uneven = any(_spread(_sizes(layer, batch_norm)) > spread for layer, batch_norm in found)
@@ -35,7 +35,7 @@ def equalize_channels(model: tf_keras.Model, spread: float = 1.0) -> bool:
 
 
 def _batch_norm_behind(model: tf_keras.Model, layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer | None:
-    """The BatchNormalization with gamma that alone reads a kernel's output."""
+    """The BatchNormalization with gamma that is the only reader of a kernel's output; None if there is none."""
     readers = [reader for reader in model.layers if layer in parents(reader)]
     return readers[0] if has_kernel(layer) and len(readers) == 1 and _has_gamma(readers[0]) else None
 

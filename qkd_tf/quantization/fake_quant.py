@@ -1,19 +1,18 @@
-"""The learned-interval quantizer as a differentiable TensorFlow operation: its definition, and a fast form of it.
+"""The learned-interval quantizer as a differentiable TensorFlow operation: its definition, and a fast form.
 
-A pass over an activation tensor costs as much as the memory it moves, so the fast form is a matter of few
-passes. Forward and dL/dx are one TensorFlow kernel each. What is left is dL/dI, two inner products over
-the tensor: with d = dL/dx,
+A pass over an activation tensor costs as much as the memory it moves, so the fast form makes few passes. Forward and
+dL/dx are one TensorFlow kernel each. This leaves dL/dI, two inner products over the tensor. With d = dL/dx,
 
     I * dL/dI = sum g * x_hat - sum d * x
 
-Where a BatchNormalization made the tensor and convolutions or Dense layers alone read it, both sums can be obtained
-from small tensors next door, since each is what those would get for a common factor (Euler's theorem):
+If a BatchNormalization made the tensor and only convolutions or Dense layers read it, both sums follow from small
+tensors next to it (Euler's theorem):
 
 * conv(x_hat, W) is linear in x_hat and in W: sum g * x_hat = sum over the readers of sum dL/dW * W
 * x is linear in (gamma, beta):               sum d * x     = sum dL/dgamma * gamma + sum dL/dbeta * beta
 
 `with_interval_gradient` wraps those small tensors, the neighbors. Elsewhere the sums are taken over a share of the
-batch's examples, both over the same ones: their difference is small beside either of them.
+batch's examples, the same for both, because their difference is small compared with either.
 """
 
 import tensorflow as tf
@@ -42,17 +41,17 @@ def fake_quantize(
         dL/dx = g                where qmin <= z <= qmax, else 0    (g everywhere if not mask_gradient)
         dL/dI = sum g * (round(z) - z inside, qmax above, qmin below) * s
 
-    With an ewgs_scale delta (EWGS, Lee et al. 2021) dL/dx is furthermore multiplied by
+    With an ewgs_scale delta (EWGS, Lee et al. 2021) dL/dx is also multiplied by
 
         1 + delta * sign(g) * (clip(z) - round(clip(z))) / (qmax - qmin)
 
-    the longer the way to the next integer, the larger the step. Outside the range the factor is 1.
+    so the step grows with the distance to the nearest integer. Outside the range the factor is 1.
 
     Args:
       x: any shape, float32.
       interval: scalar, float32, positive: the real value of one step.
       grid: the integers allowed.
-      mask_gradient: zero dL/dx outside the range. False is the reading of QKD's authors for weights.
+      mask_gradient: whether dL/dx is 0 outside the range. QKD's authors do not mask weights.
       gradient_scale: s, a constant (LSQ section 2.2 takes 1 / sqrt(N * qmax)).
       ewgs_scale: delta, 0 for the plain straight-through gradient (EWGS: about 1e-3).
 
@@ -91,15 +90,14 @@ def fake_quantize_fused(
 ) -> tf.Tensor:
     """`fake_quantize` in few passes over `x`, for activations. Not for XLA, which fuses the definition by itself.
 
-    TensorFlow's kernel multiplies by 1 / I where the definition divides by I: values are those of
-    `fake_quantize` to a unit in the last place, and the integer differs only where z is as near as that
-    to a half.
+    TensorFlow's kernel multiplies by 1 / I where the definition divides by I. So values equal those of `fake_quantize`
+    to a unit in the last place, and the integer differs only if z is that close to a half.
 
     Args:
       x: [N, ...], float32.
       gradient_share: dL/dI is the definition's over the first max(1, round(share * N)) examples, scaled up to
         all N. 1.0 is exact.
-      gradient_from_neighbors: dL/dI is left to small tensors (see the module's text), and 0 here.
+      gradient_from_neighbors: dL/dI is left to small tensors (see the module's docstring), and is 0 here.
     """
 
     low, high = float(grid.qmin) * interval, float(grid.qmax) * interval
@@ -146,13 +144,13 @@ def round_average(x: tf.Tensor, interval: tf.Tensor, zero_point: int) -> tf.Tens
 
         x_hat = I * (round(x / I + zero_point) - zero_point)          half away from zero
 
-    What lies within TIE_SLACK of a half is one: sums of floats miss it by their last bits. Averages of fewer than 512
-    integers have no other value as near to a half.
+    A value within TIE_SLACK of a half counts as a half, because float sums miss it by their last bits. Averages of
+    fewer than 512 integers have no other value so close to a half.
 
     Args:
       x: any shape, float32.
-      interval: of the tensor that was averaged, scalar.
-      zero_point: of the same.
+      interval: interval of the averaged tensor, scalar.
+      zero_point: its zero point.
     """
     z = x / interval + float(zero_point)
     rounded = tf.sign(z) * tf.math.rint(tf.abs(z) + TIE_SLACK)
@@ -160,7 +158,7 @@ def round_average(x: tf.Tensor, interval: tf.Tensor, zero_point: int) -> tf.Tens
 
 
 def with_interval_gradient(weight: tf.Tensor, interval: tf.Tensor, factor: float) -> tf.Tensor:
-    """`weight` itself, with a gradient for the interval of a tensor beside it (see the module's text).
+    """`weight` itself, with a gradient for a neighboring tensor's interval (see the module's docstring).
 
         dL/dI = factor * sum g * weight / I
 

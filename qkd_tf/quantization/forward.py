@@ -1,8 +1,7 @@
-"""A quantized student that only predicts, made of its plan.
+"""A quantized student that only predicts, built from its plan.
 
-`quantize_student` makes one that trains, by TFMOT: seconds of copies and wrappers, for which whoever tries many plans
-has no use. Here the float student's own layers are called on tensors that its quantizers have rounded. Both compute the
-same, to the bit.
+`quantize_student` builds one that trains, by TFMOT. That takes seconds for copies and wrappers, too long for trying
+many plans. Here the float student's own layers are called on rounded tensors. Both compute the same, to the bit.
 """
 
 import contextlib
@@ -30,11 +29,11 @@ MODAL = (tf_keras.layers.BatchNormalization, tf_keras.layers.Dropout)
 
 @dataclasses.dataclass(frozen=True)
 class QuantizedForward(PlannedStudent):
-    """A float student, the intervals of its tensors, and what it computes under them.
+    """A float student, its tensors' intervals, and what it computes with them.
 
     Attributes:
       logits: pixels [N, H, W, C] uint8 -> [N, ..., K] float32, traced at its first call, for any N. Intervals are
-        variables: what they have at a call counts.
+        variables, read at each call.
     """
 
     logits: Callable[[tf.Tensor], tf.Tensor]
@@ -65,7 +64,7 @@ def quantized_forward(model: tf_keras.Model, spec: QuantizationSpec) -> Quantize
 
 
 class _Intervals:
-    """What a quantizer takes for the layer that keeps its interval."""
+    """Stands in for the layer that keeps a quantizer's interval."""
 
     def add_weight(self, name, shape, initializer, constraint, trainable) -> tf.Variable:
         return tf.Variable(initializer(shape), name=name, trainable=trainable, constraint=constraint)
@@ -100,7 +99,7 @@ def _quantize(x: tf.Tensor, tensor: QuantizedTensor) -> tf.Tensor:
 
 @contextlib.contextmanager
 def _rounded(layer: tf_keras.layers.Layer, weight: QuantizedTensor | None) -> Iterator[None]:
-    """A layer whose kernel, where it has one, is the rounded one; past Keras, which would take it off its weights."""
+    """A context in which a layer uses the rounded kernel, set without Keras, which would drop it from the weights."""
     if weight is None:
         yield
         return

@@ -2,11 +2,11 @@
 
 `IntegerStudent` is the definition, in NumPy. Here the same operators are a graph over whole numbers in float32:
 
-* Sums of products are taken in the float type that the definition chose for the layer. Every partial sum is below what
-  that type holds exactly, so that neither the order of summation nor the number of threads changes a bit.
-* Sums are brought to the steps of the output by the definition's own multipliers, in float32 or int64 as it does.
-* Whatever reads 8-bit integers and nothing else (an Add, a sigmoid, a requantization, an average) has few inputs. The
-  definition computes each of them once, and the graph looks the results up.
+* Sums of products are taken in the float type that the definition chooses for the layer. That type holds every partial
+  sum exactly, so neither the order of summation nor the number of threads changes a bit.
+* Sums are rescaled to the output's steps by the definition's own multipliers, in float32 or int64 as there.
+* Operators that read only 8-bit integers (an Add, a sigmoid, a requantization, an average) have few possible inputs.
+  The definition computes each of them once, and the graph looks up the results.
 """
 
 import functools
@@ -43,7 +43,7 @@ class IntegerGraph:
     """A student in one arithmetic, ready to compute many images.
 
     Args:
-      num_images: of which it is going to be asked; it decides batches, and what is compiled, but no bit of a result.
+      num_images: number of images to expect. It decides batches and what is compiled, but no bit of a result.
     """
 
     def __init__(self, student: IntegerStudent, arithmetic: Arithmetic, num_images: int):
@@ -66,7 +66,7 @@ class IntegerGraph:
           images: [N, H, W, C] uint8 pixels.
 
         Returns:
-          int8 [N, ...] by name of the layer that hands the tensor on.
+          int8 [N, ...] by name of the layer whose output it is.
         """
         parts = [
             {name: values[:num_images].numpy() for name, values in self._tensors(batch).items()}
@@ -75,7 +75,7 @@ class IntegerGraph:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def logits(self, parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Those of one batch of images after the other, int8 [n, ..., K].
+        """Logits of one batch of images after another, int8 [n, ..., K].
 
         Args:
           parts: the images, [n, H, W, C] uint8 pixels, as many at a time as the caller likes.
@@ -84,7 +84,7 @@ class IntegerGraph:
             yield self._logits(batch)[:num_images].numpy()
 
     def _batches(self, parts: Iterable[np.ndarray]) -> Iterator[tuple[tf.Tensor, int]]:
-        """Whole batches, the last one filled up, and how many images of each count: one shape is compiled."""
+        """Whole batches, the last one padded, and how many images of each count, so that only one shape is compiled."""
         for batch in portions.regrouped(parts, self._batch):
             missing = self._batch - len(batch)
             yield tf.constant(np.pad(batch, ((0, missing), *[(0, 0)] * (batch.ndim - 1)))), len(batch)
@@ -99,7 +99,7 @@ class IntegerGraph:
             return {name: tf.cast(x + student.params[name].zero_point, tf.int8) for name, x in steps.items()}
 
     def _build(self, operator: Operator, arithmetic: Arithmetic) -> Callable:
-        """What makes the steps of an operator's output, float32, of those of its inputs."""
+        """A function from the steps of an operator's inputs to those of its output, float32."""
         own = self._student.arithmetic_of(operator.root, arithmetic)
         rule, definition = operator.computation()
         limits = operator.limits(self._student.params[operator.end.name], own)
@@ -209,7 +209,7 @@ class IntegerGraph:
         return lambda x: operator.root(x, training=False)
 
     def _steps(self, layer, count: int = 1) -> tuple[int, np.ndarray]:
-        """The least, and all from there on, int64, that a sum of `count` integers of a layer's output can be."""
+        """(Smallest, all values from it on, int64) of a sum of `count` integers of a layer's output."""
         grid = self._student.params[layer.name].grid
         return count * grid.qmin, np.arange(count * grid.qmin, count * grid.qmax + 1)
 
@@ -231,12 +231,12 @@ BUILDS: Mapping[Callable, Callable] = {
 
 
 def _kept(number: np.ndarray) -> tf.Variable:
-    """A number that TensorFlow's optimizer of graphs takes for unknown: it would multiply kernels by constants."""
+    """A number hidden from TensorFlow's graph optimizer, which would multiply kernels by constants."""
     return tf.Variable(number, trainable=False)
 
 
 def _table(found: np.ndarray, limits: tuple[int, int]) -> Callable:
-    """Looks results up by their place, float32, within limits."""
+    """A function that looks up results by index, float32, within limits."""
     values = _kept(np.clip(found, *limits).astype(np.float32))
     return lambda places: tf.gather(values, tf.cast(places, tf.int32))
 
@@ -262,7 +262,7 @@ def _round_once(sums, bias, low, high, fixed, exponent, half):
 
 
 def _clipped(steps: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
-    """As float32; in int64 first, for float32 does not hold every step that is too large."""
+    """Clips steps, then converts them to float32, which cannot hold every step outside the limits."""
     return tf.cast(tf.clip_by_value(steps, tf.cast(low, tf.int64), tf.cast(high, tf.int64)), tf.float32)
 
 
@@ -297,5 +297,5 @@ RESCALES: Mapping[Callable, Callable] = {
 
 @functools.cache
 def _compiled(rescale: Callable) -> Callable:
-    """By XLA, in one pass over a tensor. No float32 is added to a product there, which it might round but once."""
+    """Compiled by XLA, in one pass. Nothing is added to a float32 product: XLA might round the two only once."""
     return tf.function(rescale, jit_compile=True, autograph=False)

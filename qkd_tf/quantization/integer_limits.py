@@ -1,8 +1,8 @@
-"""What no file holds: a student with scales so far out of proportion is told before anything is predicted of it.
+"""Students that no file can hold, because scales are out of proportion; found before anything is predicted.
 
-Beyond these limits runtimes overflow, each in its own way, and so do the two ways in which the student is computed
-here: their results would differ without a mistake in either. The exporter, which shares no code with this, refuses
-such a file by the same limits.
+Beyond these limits runtimes overflow, each in its own way, and so do the two implementations of the student here: their
+  results would differ without a mistake in either. The exporter shares no code with this, but refuses such a file by
+  the same limits.
 """
 
 import math
@@ -23,10 +23,10 @@ REMEDY = (
 
 
 def require_within_limits(student: IntegerStudent) -> None:
-    """To be asked of a trained student before its handoff.
+    """Checks a trained student before its handoff.
 
     Raises:
-      ExperimentError: the first layer that no file holds, and why.
+      ExperimentError: names the first layer that no file can hold, and why.
     """
     for operator in student.operators:
         name = operator.root.name
@@ -43,7 +43,7 @@ def require_within_limits(student: IntegerStudent) -> None:
 
 
 def of_operator(student: IntegerStudent, operator: Operator) -> tuple[str, list[float]]:
-    """The TFLite operator that rescales, and steps of its output in a step of each input, or of its products."""
+    """The TFLite operator that rescales, and one step of each input, or of its products, in output steps."""
     rule, _ = operator.computation()
     kind, ratios = RATIOS[rule]
     return kind or LAYERS[type(operator.root)].operator or WINDOWS, list(map(float, ratios(student, operator)))
@@ -60,7 +60,7 @@ def _of_product(student: IntegerStudent, operator: Operator) -> list[float]:
 
 
 def _of_sums(student: IntegerStudent, operator: Operator) -> list[float]:
-    """In the channel with the largest steps, of those that are no constants."""
+    """For the channel with the largest steps, among those that are not constant."""
     kernel, (ratio,) = student.kernels.get(operator.root.name), _of_inputs(student, operator)
     if kernel is None:  # an average over windows
         return [ratio / (AVERAGE_CODE * math.prod(operator.root.pool_size))]

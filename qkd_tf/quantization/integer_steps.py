@@ -1,18 +1,17 @@
-"""What integer operators can only do in steps, put on those steps in the student itself.
+"""Rounds in the student itself what integer operators can represent only in steps.
 
-Rounding it at export alone would make the file another network than the one that was evaluated.
+Rounding only at export would make the file another network than the one that was evaluated.
 
-* An integer convolution adds its bias to the int32 sum: a bias is a whole number of steps of
-  input interval * weight interval (times BatchNorm's scale) / 2^weight_shift. At 8 bits that grid is too
-  fine to matter; at 2 bits the sums of a layer may have a deviation of seven input interval * weight
-  interval, and the bits by which weights are stored to the left are what makes its biases fine enough.
-* LiteRT's default QUANTIZE (XNNPACK) multiplies by a whole number of 256ths of input interval /
-  output interval. Going from an 8-bit residual tensor to 4 bits that is about 13/256, so the ratio
-  would be several percent off.
-* Its LEAKY_RELU does the same, with another number of 256ths for what is negative.
-* The slopes of a PRELU are integers of 8 bits with one scale.
-* TensorFlow Lite for Microcontrollers and NPUs bring a sum to the steps of an output in two roundings. At few bits the
-  first one lifts what a ReLU reads by up to a quarter of a step: `lift_by_rounding_twice`, which biases take off.
+* An integer convolution adds its bias to the int32 sum, so a bias is a whole number of steps of input interval * weight
+  interval (times BatchNorm's scale) / 2^weight_shift. At 8 bits that grid is too fine to matter. At 2 bits a layer's
+  sums may have a standard deviation of only seven times input interval * weight interval; only the shift of stored
+  weights makes biases fine enough.
+* LiteRT's default QUANTIZE (XNNPACK) multiplies by input interval / output interval as a whole number of 256ths. From
+  an 8-bit residual tensor to 4 bits that is about 13/256, so the ratio would be several percent off.
+* Its LEAKY_RELU does the same, with another number of 256ths for negative values.
+* The slopes of a PRELU are 8-bit integers with one scale.
+* TensorFlow Lite for Microcontrollers and NPUs round twice when they rescale a sum. At few bits the first rounding
+  lifts a ReLU's input by up to a quarter of a step (`lift_by_rounding_twice`); biases subtract that.
 """
 
 import numpy as np
@@ -33,8 +32,7 @@ def put_on_integer_steps(student: QuantizedStudent, rounds_twice: bool = False) 
     """Moves intervals of requantized tensors, then slopes and biases, to what integer operators can hold.
 
     Args:
-      rounds_twice: as `Target.rounds_twice` of the device that the student is for. A second call would take the lift
-        off biases once more.
+      rounds_twice: `Target.rounds_twice` of the student's device. A second call would subtract the lift again.
     """
     round_requantizations(student)
     round_slopes(student)
@@ -44,12 +42,12 @@ def put_on_integer_steps(student: QuantizedStudent, rounds_twice: bool = False) 
 def round_requantizations(student: QuantizedStudent) -> None:
     """Makes the ratio of intervals at each requantization a whole number of 256ths.
 
-    Requantized are a tensor read at fewer bits, one that a ReLU of its own reads, the inputs of a Concatenate, and what
-    an average over the pixels that are there makes in the steps of its input. It
-    is the finer tensor, the source, that gives way: its interval is widened, which costs resolution of its 8 bits (to
-    4 bits up to 8 %, to 2 bits up to a third) and clips nothing that was not clipped before. Pixels, sigmoids, what
-    must end at 6, and a tensor that is requantized a second time, cannot give way; then the target's interval moves.
-    What remains are second uses by a Concatenate, which may be one step off.
+    Requantized are a tensor read at fewer bits, the input of a ReLU that is its own operator, the inputs of a
+    Concatenate, and an average over unpadded pixels, which comes in the steps of its input. The finer tensor, the
+    source, gives way: its interval is widened, which costs resolution of its 8 bits (to 4 bits up to 8 %, to 2 bits up
+    to a third) and clips nothing more. Pixels, sigmoids, a grid that must end at 6, and a tensor that is requantized a
+    second time cannot give way; then the target's interval changes. Only a second use by a Concatenate may remain one
+    step off.
     """
     fitted = {student.pixels[0]} | {name for name, tensor in student.outputs.items() if _has_fixed_end(tensor)}
     unary = [layer for layer in student.plain.layers if _only_requantizes(layer, student)]
@@ -75,7 +73,7 @@ def _only_requantizes(layer, student: QuantizedStudent) -> bool:
     """Whether the layer gives a tensor another grid and does nothing else that rounds: a requantization, a ReLU with or
     without a slope.
 
-    An average over the pixels that are there has rounded to the steps of its input before.
+    An average over unpadded pixels has already rounded to the steps of its input.
     """
     if averages_what_is_there(layer):
         return True
@@ -88,16 +86,16 @@ def _only_requantizes(layer, student: QuantizedStudent) -> bool:
 
 
 def _has_fixed_end(tensor: QuantizedTensor) -> bool:
-    """Whether an interval may not be widened: a sigmoid's, and that of a grid that ends at 6."""
+    """Whether an interval must not be widened: a sigmoid's, or that of a grid that ends at 6."""
     return not tensor.interval.trainable or tensor.quantizer.largest_value is not None
 
 
 def ratio_in_256ths(source: TensorQuantParams, target: TensorQuantParams, direction) -> float:
     """source interval / target interval, moved in `direction` (np.ceil, np.floor) to m / 256.
 
-    Ties: integers q * m / 256 of an unsigned grid round up under XNNPACK, so the ratio is a shade above
-    m / 256. Where q may be negative m is odd: q = 128 and q = -128 are then the only ties that are left, and
-    for the second, of grids that hold it, a shade below makes it round up.
+    XNNPACK rounds ties of q * m / 256 up, so for an unsigned grid the ratio is a shade above m / 256. If q may be
+    negative, m is odd: then only q = 128 and q = -128 are ties, and for grids that hold -128 a ratio a shade below
+    m / 256 makes it round up.
     """
     wanted = RATIO_STEPS * np.float64(source.scale) / np.float64(target.scale)
     slack = 1 - 2 * TIE_SHADE if direction is np.ceil else 1 + 2 * TIE_SHADE  # a ratio that fits stays
@@ -111,7 +109,7 @@ def ratio_in_256ths(source: TensorQuantParams, target: TensorQuantParams, direct
 
 
 def round_slopes(student: QuantizedStudent) -> None:
-    """Moves the slopes of LeakyReLU and PReLU to what operators hold."""
+    """Moves the slopes of LeakyReLU and PReLU to what operators can hold."""
     sloped = [layer for layer in student.plain.layers if has_slope(layer)]
     if not sloped:
         return
@@ -128,10 +126,10 @@ def round_slopes(student: QuantizedStudent) -> None:
 
 
 def _slope_in_256ths(layer, student: QuantizedStudent) -> np.float32:
-    """The nearest n / m of a LeakyReLU, where m 256ths are its ratio of intervals; n is not 0.
+    """The fraction n / m nearest to a LeakyReLU's slope, where m / 256 is its ratio of intervals; n is not 0.
 
-    Ties of what is negative round up under XNNPACK, so a slope is a shade nearer to 0. But that of n = 1 is a shade
-    above: XNNPACK takes no less than a 256th.
+    XNNPACK rounds negative ties up, so the slope is a shade nearer to 0. For n = 1 it is a shade above instead, because
+    XNNPACK takes no less than 1/256.
     """
     ratio = np.float64(_params_read(layer, student).scale) / student.outputs[layer.name].params().scale
     m = np.round(RATIO_STEPS * ratio)
@@ -140,7 +138,7 @@ def _slope_in_256ths(layer, student: QuantizedStudent) -> np.float32:
 
 
 def _params_read(layer, student: QuantizedStudent) -> TensorQuantParams:
-    """Of the one tensor that a layer reads."""
+    """Parameters of the one tensor that a layer reads."""
     name = producer(parents(layer)[0]).name
     return student.outputs[name].params() if name in student.outputs else student.pixels[1]
 
@@ -148,11 +146,11 @@ def _params_read(layer, student: QuantizedStudent) -> TensorQuantParams:
 def round_biases(student: QuantizedStudent, rounds_twice: bool = False) -> None:
     """Moves each folded bias of the float and the quantized student to its nearest integer step.
 
-    The change goes into the layer's own bias, or into beta of the BatchNormalization after it. A
-    channel whose steps are too small for the bias to fit int32 is left alone: `integer_limits` deals with it.
+    The change goes into the layer's own bias, or into beta of the BatchNormalization after it. If a channel's steps are
+    too small for the bias to fit int32, it is left alone; `integer_limits` deals with it.
 
     Args:
-      rounds_twice: take off what two roundings add, before the nearest step is chosen.
+      rounds_twice: whether to subtract what two roundings add, before the nearest step is chosen.
     """
     student.copy_weights_to_plain()
     scales = {name: quantized.params().scale for name, quantized in student.outputs.items()}
@@ -176,16 +174,16 @@ def round_biases(student: QuantizedStudent, rounds_twice: bool = False) -> None:
 
 
 def lift_by_rounding_twice(step: np.ndarray, interval: float) -> np.ndarray:
-    """How far two roundings lift a sum that is not negative, before it is brought to an output's steps.
+    """How far rounding twice lifts a non-negative sum, in real numbers.
 
-    With step / interval = m * 2^-s and m in [0.5, 1), a sum of n steps becomes round(round(n * m) / 2^s). What lies up
-    to half of 2^-s output steps below a rounding edge goes over it, so sums act as if they were larger by that much.
-    For s < 1 nothing is divided, and for large s it is nothing. A signed output has no such lift: what is negative is
-    rounded away from 0, too.
+    With step / interval = m * 2^-s and m in [0.5, 1), a sum of n steps becomes round(round(n * m) / 2^s). A sum up to
+    half of 2^-s output steps below a rounding edge is rounded over it, so sums act as if they were larger by that much.
+    For s < 1 nothing is divided, and for large s the lift vanishes. A signed output has no such lift, because negative
+    sums are rounded away from 0, too.
 
     Args:
-      step: of the sums of each channel, positive.
-      interval: of the output.
+      step: real value of one step of each channel's sums, positive.
+      interval: interval of the output.
 
     Returns:
       The lift in real numbers, of the shape of `step`.
@@ -195,7 +193,7 @@ def lift_by_rounding_twice(step: np.ndarray, interval: float) -> np.ndarray:
 
 
 def _output(student: QuantizedStudent, layer) -> QuantizedTensor:
-    """The quantized tensor that a layer and what is folded into it make."""
+    """The quantized tensor that a layer outputs, including what is folded into it."""
     while layer.name not in student.outputs:
         layer = layer.outbound_nodes[0].outbound_layer
     return student.outputs[layer.name]
@@ -205,7 +203,7 @@ def _round_beta(batch_norm, layer, step: float, lifts_to: float | None) -> None:
     """beta such that beta + a * (bias - mean) is a multiple of step * |a|, a = gamma / sqrt(variance + epsilon).
 
     Args:
-      lifts_to: interval of the output whose lift is taken off; None for none.
+      lifts_to: interval of the output whose lift is subtracted; None for none.
     """
     bias = layer.bias.numpy() if layer.use_bias else np.zeros(layer.output_shape[-1])
     a, folded = batch_norm_of(batch_norm).affine(bias)
@@ -215,6 +213,6 @@ def _round_beta(batch_norm, layer, step: float, lifts_to: float | None) -> None:
 
 
 def _nearest(bias: np.ndarray, step: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-    """The multiple of `step` nearest to `bias`; `otherwise` where that is no int32."""
+    """The multiple of `step` nearest to `bias`; `otherwise` if that does not fit int32."""
     fits = np.abs(bias) < step * INT32_MAX
     return np.where(fits, np.round(bias / np.where(fits, step, 1.0)) * step, otherwise)

@@ -1,9 +1,8 @@
-"""The integer-faithful mode: the student computed in integers, in a runtime's order of rounding.
+"""The student computed in integers, with a runtime's order of rounding.
 
-The quantized student computes with real numbers that lie on grids, and rounds once for each tensor. A
-runtime adds int32 sums and brings them to the next grid in its own arithmetic. Here the same layers are
-computed that way, so that the integers of every tensor of the exported file are predicted, and not only
-approached. Nothing of the exporter is used.
+The quantized student computes with real numbers that lie on grids, and rounds once for each tensor. A runtime adds
+int32 sums and rescales them to the next grid in its own arithmetic. Here the same layers are computed in that way,
+which predicts the integers of every tensor in the exported file exactly. Nothing of the exporter is used.
 """
 
 import dataclasses
@@ -28,11 +27,11 @@ _layers = tf_keras.layers
 
 
 class IntegerStudent:
-    """A student that `put_on_integer_steps` has been applied to, ready to compute in integers.
+    """A student after `put_on_integer_steps`, ready to compute in integers.
 
     Attributes:
-      largest_tensor: numbers, for one image, of the largest that an operator makes. A prediction holds a few copies of
-        it, beside all tensors as int8.
+      largest_tensor: number of values, for one image, in the largest tensor that an operator makes. A prediction holds
+        a few copies of it, besides all tensors as int8.
     """
 
     def __init__(self, student: QuantizedStudent):
@@ -61,20 +60,20 @@ class IntegerStudent:
           images: [N, H, W, C] uint8 pixels.
 
         Returns:
-          int8 [N, ...] by name of the layer that hands the tensor on.
+          int8 [N, ...] by name of the layer whose output it is.
         """
         (predicted,) = self.predict_each(images, [arithmetic])
         return predicted
 
     def predict_each(self, images: np.ndarray, arithmetics: Iterable[Arithmetic]) -> list[dict[str, np.ndarray]]:
-        """`predict` in several arithmetics: a tensor on which some of them agree is computed, and is there, once."""
+        """`predict` in several arithmetics; a tensor on which some of them agree is computed and stored once."""
         params = self.params[self.pixels]
         pixels = (images.astype(np.int16) + (params.grid.qmin + params.zero_point)).astype(np.int8)
         known: dict[tuple, np.ndarray] = {}
         return [self._predict(pixels, arithmetic, known) for arithmetic in arithmetics]
 
     def rules(self, arithmetic: Arithmetic) -> tuple:
-        """How each operator rounds and clips in an arithmetic: where that is equal, so are all integers."""
+        """How each operator rounds and clips in an arithmetic; if that is equal, so are all integers."""
 
         def rule(operator: Operator) -> tuple:
             own = self.arithmetic_of(operator.root, arithmetic)
@@ -83,7 +82,7 @@ class IntegerStudent:
         return tuple(map(rule, self.operators))
 
     def _predict(self, pixels: np.ndarray, arithmetic: Arithmetic, known: dict) -> dict[str, np.ndarray]:
-        """`known` has tensors by all that they depend on, where inputs are equal if they are one object."""
+        """`known` caches tensors by all that they depend on; inputs count as equal if they are the same object."""
         stored = {self.pixels: pixels}
         for operator, (rounding, (low, high)) in zip(self.operators, self.rules(arithmetic), strict=True):
             name, params = operator.end.name, self.params[operator.end.name]
@@ -97,7 +96,7 @@ class IntegerStudent:
         return stored
 
     def _steps(self, layer, stored: np.ndarray) -> np.ndarray:
-        """Multiples of the scale, int16."""
+        """Stored integers as multiples of the scale, int16."""
         return stored.astype(np.int16) - np.int16(self.params[layer.name].zero_point)
 
     def arithmetic_of(self, layer, arithmetic: Arithmetic) -> Arithmetic:
@@ -108,7 +107,7 @@ class IntegerStudent:
         return np.float32(self.params[layer.name].scale)
 
     def scales(self, operator: "Operator") -> list[np.float32]:
-        """Of the inputs, then of the output."""
+        """Scales of the inputs, then that of the output."""
         return [self._scale(layer) for layer in (*parents(operator.root), operator.end)]
 
     def _kernel(self, operator: "Operator", quantized) -> "Kernel":
@@ -138,7 +137,7 @@ class IntegerStudent:
         )
 
     def compute(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
-        """Sums of integer products and the rounded bias; BatchNorm is in the scale of each channel."""
+        """Rescaled sums of integer products and rounded bias; BatchNorm is in each channel's scale."""
         kernel = self.kernels[operator.root.name]
         with on_cpu():
             sums = integer_sums(operator.root, tf.constant(x.astype(kernel.codes.dtype)), kernel.codes).numpy()
@@ -169,7 +168,7 @@ class IntegerStudent:
         return rounding(sums, x.shape[1] * x.shape[2], *self.scales(operator), *zero_points)
 
     def average_windows(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
-        """A depthwise convolution of equal weights, each AVERAGE_CODE."""
+        """An average as a depthwise convolution whose weights are all AVERAGE_CODE."""
         layer = operator.root
         area = layer.pool_size[0] * layer.pool_size[1]
         with on_cpu():
@@ -179,7 +178,7 @@ class IntegerStudent:
         return rounding(sums, input_scale, np.float32(1 / (AVERAGE_CODE * area)), output_scale)
 
     def average_what_is_there(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
-        """Rounded to the steps of the input, as it is stored; then to those of the output."""
+        """An average over unpadded pixels, rounded to the steps of the input as stored, then to those of the output."""
         layer, input_scale, output_scale = operator.root, *self.scales(operator)
         (parent,) = parents(layer)
         zero_point = self.params[parent.name].zero_point
@@ -202,7 +201,7 @@ class IntegerStudent:
 
 
 def stored_layers(student: QuantizedStudent) -> list:
-    """The layers whose tensors `IntegerStudent` has integers of: those with a grid, and those that move integers."""
+    """The layers for whose tensors `IntegerStudent` has integers: those with a grid, and those that move integers."""
     named = {student.pixels[0], *student.outputs}
     return [layer for layer in student.plain.layers if layer.name in named or role(layer) == "pass"]
 
@@ -230,14 +229,14 @@ MOVE = ("limit", IntegerStudent.move)  # rounds nothing
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """What a layer multiplies by and adds, with BatchNorm in it. Whole numbers are in a float type that is exact.
+    """A layer's weights and bias, with BatchNorm folded in. Integers are in a float type that holds them exactly.
 
     Attributes:
-      codes: as the file stores them, [..., C].
-      bias: in steps of sums, [C].
+      codes: the integers as the file stores them, [..., C].
+      bias: the bias in steps of the sums, [C].
       scales: float32 [C].
-      bias_fits: bool [C]: whether the bias fits in such steps. Where not, BatchNorm left nothing but the bias.
-      bias_is_lost: bool [C]: that it does not fit though the kernel matters, so that no file holds it.
+      bias_fits: bool [C], whether the bias fits int32 in such steps. If not, BatchNorm left nothing but the bias.
+      bias_is_lost: bool [C], whether it does not fit although the kernel matters, so that no file can hold it.
       constant: the bias in steps of the output, int64 [C].
       fits_int4: whether the codes can be stored as INT4.
     """
@@ -273,7 +272,7 @@ class Operator:
         return self.chain[-1]
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
-        """(a, b), float64 [C]: what the folded layers make of the kernel's result x is a * x + b."""
+        """(a, b), float64 [C]: the folded layers turn the kernel's result x into a * x + b."""
         channels = self.root.output_shape[-1]
         a, b = np.ones(channels), np.zeros(channels)
         if self.root.use_bias:
@@ -284,7 +283,7 @@ class Operator:
         return a, b
 
     def computation(self) -> tuple[str, Callable]:
-        """The row of OPERATORS."""
+        """The operator's row of OPERATORS."""
         if role(self.root) == "pass":
             return MOVE
         if is_sigmoid(self.root):
@@ -296,7 +295,7 @@ class Operator:
         return OPERATORS[type(self.root)]
 
     def limits(self, params: TensorQuantParams, arithmetic: Arithmetic) -> tuple[int, int]:
-        """Lowest and highest step that the grid and the activation functions leave."""
+        """Lowest and highest step that the grid and the activation functions allow."""
         low, high = params.grid.qmin, params.grid.qmax
         activations = {activation_name(layer) for layer in self.chain}
         if any(map(is_relu, activations)):
@@ -307,7 +306,7 @@ class Operator:
 
 
 def _kind(layer) -> str:
-    """What Arithmetic calls the operator of a compute layer."""
+    """The name in Arithmetic of a compute layer's operator."""
     if isinstance(layer, _layers.Conv2D):
         if layer.groups > 1:
             return GROUPED_CONVOLUTION
@@ -326,14 +325,14 @@ def integer_sums(layer, x: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
 
 
 def integer_slopes(layer) -> tuple[np.ndarray, float]:
-    """The slopes of a PReLU, int64 of their own shape, and their scale."""
+    """The slopes of a PReLU as int64 in their own shape, and their scale."""
     slopes = layer.alpha.numpy()
     params = slope_params(slopes)
     return quantize(slopes, params).astype(np.int64), params.scale
 
 
 def window_counts(layer) -> np.ndarray:
-    """How many pixels of the map each window of a pooling reads, int64 [1, H, W, 1]: fewer where there is padding."""
+    """Number of the map's pixels in each pooling window, int64 [1, H, W, 1]: fewer where there is padding."""
     ones = np.ones((1, *layer.input_shape[1:3], 1))
     area = layer.pool_size[0] * layer.pool_size[1]
     window = tf.ones((*layer.pool_size, 1, 1), tf.float64)
@@ -343,7 +342,7 @@ def window_counts(layer) -> np.ndarray:
 
 
 def _float_type(largest: float) -> type:
-    """In which whole numbers up to `largest`, and so sums of such, are exact."""
+    """The float type that holds whole numbers up to `largest` exactly, and so sums up to it."""
     return np.float32 if largest < FLOAT32_EXACT else np.float64
 
 
@@ -354,5 +353,5 @@ def _largest_sums(layer, codes: np.ndarray) -> np.ndarray:
 
 
 def _channel_axes(layer, codes: np.ndarray) -> tuple[int, ...]:
-    """Shape of the last axes of a kernel, over which its output channels run: two of a depthwise one, else one."""
+    """Shape of the last axes of a kernel, which hold its output channels: two if depthwise, else one."""
     return codes.shape[-2:] if isinstance(layer, _layers.DepthwiseConv2D) else codes.shape[-1:]

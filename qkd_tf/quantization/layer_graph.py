@@ -1,4 +1,4 @@
-"""The layers of a float model as a graph: which of them are one operator, and who reads what."""
+"""The layers of a float model as a graph: which layers form one operator, and which layer reads what."""
 
 from collections.abc import Iterable, Mapping
 
@@ -16,12 +16,12 @@ PRELU_SHARE = 0.25  # the slope with which its authors begin (He et al. 2015, ar
 
 
 def ends_by_grid(function: str) -> bool:
-    """Whether a ReLU ends where no operator of TFLite's clips: its tensor's grid must end there."""
+    """Whether a ReLU ends where no TFLite operator clips, so that its tensor's grid must end there."""
     return upper_end(function) not in (None, 6.0)
 
 
 class LayerGraph:
-    """The layers of a functional model with the questions that the plan asks of them."""
+    """The layers of a functional model, with what the plan needs to know about them."""
 
     def __init__(self, model: tf_keras.Model):
         self.layers = model.layers
@@ -38,13 +38,14 @@ class LayerGraph:
             self._roles[layer.name] = "arithmetic" if clips and not self._clips_in_operator(layer.name) else role(layer)
 
     def role(self, name: str) -> str:
-        """That of `plan.role`; but an activation function that no operator before it can apply is arithmetic."""
+        """The layer's role; an activation function that no operator before it can apply has the role arithmetic."""
         return self._roles[name]
 
     def _clips_in_operator(self, name: str) -> bool:
-        """Whether the operator before an activation layer applies it: a kernel's or an Add, read by nothing else.
+        """Whether the operator before an activation layer applies it: one with a kernel or an Add, read by nothing
+        else.
 
-        A ReLU that ends elsewhere than at 6 is the last of its operator, whose grid ends there.
+        A ReLU with another upper end than 6 is the last in its operator, whose grid ends there.
         """
         (parent,) = self.parents[name]
         chain = [self.by_name[n] for n in self.operator(parent)]
@@ -58,7 +59,7 @@ class LayerGraph:
         return self.only_clips(name) and self.role(name) == "arithmetic"
 
     def ends_operator(self, name: str) -> bool:
-        """Whether the layer's output is a tensor of the integer graph that has a grid of its own."""
+        """Whether the layer's output is a tensor of the integer graph with a grid of its own."""
         consumers = self.consumers[name]
         if self.role(name) == "pass":
             return False
@@ -67,7 +68,7 @@ class LayerGraph:
         return not (len(consumers) == 1 and self.role(consumers[0]) == "fold")
 
     def operator(self, name: str) -> list[str]:
-        """The layers that are one operator with `name`, which ends it: root first."""
+        """The layers of the operator that `name` ends, root first."""
         chain = [name]
         while self.role(chain[0]) == "fold":
             chain.insert(0, self.parents[chain[0]][0])
@@ -81,12 +82,12 @@ class LayerGraph:
         return found
 
     def moved_by(self, name: str) -> list[str]:
-        """The layers that only move integers between a layer's input and the layer that made it, last first."""
+        """The layers that only move integers before a layer's input, last first."""
         (parent,) = self.parents[name]
         return [parent, *self.moved_by(parent)] if self.role(parent) == "pass" else []
 
     def only_computes(self, name: str) -> bool:
-        """Whether all that is made of the layer's input or output are inputs of compute layers."""
+        """Whether the layer's input or output is used only as input of compute layers."""
         names = [name] if self.role(name) != "pass" else self.readers(name)
         return bool(names) and all(self.role(n) == "compute" for n in names)
 
@@ -99,14 +100,14 @@ class LayerGraph:
         return name in self.outputs or any(self.is_output(c) for c in self.consumers[name] if self.role(c) == "pass")
 
     def negative_shares(self, zero_pixel: int) -> dict[str, float]:
-        """How far the output of each layer reaches below 0, as a share of how far above: 0 is never, 1 as far."""
+        """How far each layer's output reaches below 0, as a share of how far above: 0 means never, 1 equally far."""
         shares: dict[str, float] = {}
         for name in self.by_name:
             shares[name] = self._negative_share(name, [shares[parent] for parent in self.parents[name]], zero_pixel)
         return shares
 
     def _negative_share(self, name: str, read: list[float], zero_pixel: int) -> float:
-        """Of one layer; `read` are those of its inputs."""
+        """`negative_shares` of one layer; `read` are those of its inputs."""
         layer = self.by_name[name]
         function = activation_name(layer)
         if self.role(name) == "pixels":
@@ -125,12 +126,12 @@ class LayerGraph:
         return max(read)
 
     def _gates_itself(self, name: str) -> bool:
-        """Whether one of two factors is made of the other, value by value, and never falls where that rises: swish."""
+        """Whether one of two factors is a non-decreasing function of the other, value by value, as in swish."""
         a, b = self.parents[name]
         return a in self._origins(b) or b in self._origins(a)
 
     def _origins(self, name: str) -> list[str]:
-        """The layers of which one is a rising function of each value."""
+        """The layers of which this one is a non-decreasing function, value by value."""
         layer = self.by_name[name]
         scales = scales_channels(layer) and not layer.trainable and np.all(layer.depthwise_kernel.numpy() >= 0)
         if not (scales or isinstance(layer, _layers.ReLU | _layers.Activation)):
@@ -139,18 +140,18 @@ class LayerGraph:
         return [parent, *self._origins(parent)]
 
     def first_computes(self) -> set[str]:
-        """Compute layers that no other one comes before, on any path; a scale for each channel is none."""
+        """Compute layers with no other before them on any path; a scale for each channel does not count."""
         return self._without_computes(self.by_name, self.parents)
 
     def last_computes(self) -> set[str]:
-        """Compute layers that no other one comes after, on any path; a scale for each channel is none."""
+        """Compute layers with no other after them on any path; a scale for each channel does not count."""
         return self._without_computes(reversed(self.by_name), self.consumers)
 
     def _without_computes(self, order: Iterable[str], neighbours: Mapping[str, list[str]]) -> set[str]:
-        """Compute layers that have no other one on that side.
+        """Compute layers that have no other compute layer on that side.
 
         Args:
-          order: all layers, so that `neighbours` of each come before it.
+          order: all layers, each after its `neighbours`.
         """
         computes = {n for n in self.by_name if self.role(n) == "compute" and not scales_channels(self.by_name[n])}
         found, beyond = set(), {}  # whether there is a compute layer on that side

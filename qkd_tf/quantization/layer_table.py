@@ -25,13 +25,13 @@ class LayerRow:
     """One layer of the table.
 
     Attributes:
-      weight_bits, input_bits: of its kernel and of the tensor that it reads; None where there is none.
-      output_shape: of one example.
-      parameters: trained ones that the file holds: kernel and bias, with BatchNorm folded into both.
-      multiply_adds: of one example.
-      num_bytes: of kernel at its width and int32 bias.
-      stored: what decides how its kernel is stored; None where there is none.
-      problem: what keeps it from becoming integer and what to do, "" if nothing.
+      weight_bits, input_bits: bit widths of its kernel and of the tensor that it reads; None if there is none.
+      output_shape: shape of the output for one example.
+      parameters: number of trained parameters in the file: kernel and bias, with BatchNorm folded into both.
+      multiply_adds: multiply-adds for one example.
+      num_bytes: bytes of the kernel at its bit width and of the int32 bias.
+      stored: what decides how its kernel is stored; None if it has no kernel.
+      problem: why it cannot become integer, and what to do; "" if it can.
     """
 
     name: str
@@ -61,7 +61,7 @@ def refused_rows(model: tf_keras.Model, refusals: Mapping[str, str]) -> list[Lay
 
 
 def rows(model: tf_keras.Model, plan: QuantizationPlan) -> list[LayerRow]:
-    """The layers of a model in standard form, with what the plan makes of them."""
+    """The layers of a model in standard form, with their bit widths under the plan."""
     bits, stored = _bits_handed_on(model, plan), stored_kernels(model, plan)
     found = []
     for layer in model.layers:
@@ -87,7 +87,7 @@ def rows(model: tf_keras.Model, plan: QuantizationPlan) -> list[LayerRow]:
 
 
 def _bits_handed_on(model: tf_keras.Model, plan: QuantizationPlan) -> dict[str, int | None]:
-    """Bit width of the tensor that a layer hands on, requantized ones included; None inside of an operator."""
+    """Bit width of each layer's output tensor, including requantized ones; None inside an operator."""
     bits: dict[str, int | None] = {name: grid.num_bits for name, grid in plan.output_grids.items()}
     for layer in model.layers:
         if layer.name not in bits:
@@ -100,17 +100,17 @@ def _bits_handed_on(model: tf_keras.Model, plan: QuantizationPlan) -> dict[str, 
 
 
 def multiply_adds(layer) -> int:
-    """Of a compute layer, on one example: each weight once at each position of the output."""
+    """Multiply-adds of a compute layer on one example: each weight once per output position."""
     return kernel_size(layer) * math.prod(layer.output_shape[1:-1])
 
 
 def _shape(layer) -> tuple[int | None, ...]:
-    """Of the first output where it is used first, without the batch."""
+    """Shape of a layer's first output at its first use, without the batch."""
     return tuple(tf.nest.flatten(layer.inbound_nodes[0].outputs)[0].shape[1:])
 
 
 def peak_activation_bytes(model: tf_keras.Model) -> int:
-    """Largest sum of int8 tensors that must be there at once, layers in their order: a lower bound of the arena."""
+    """Largest sum of int8 tensors that must exist at once, layer by layer: a lower bound for the arena."""
     last_use = {p.name: index for index, layer in enumerate(model.layers) for p in parents(layer)}
     live, peak = {}, 0
     for index, layer in enumerate(model.layers):
@@ -135,7 +135,7 @@ def weight_bytes(table: list[LayerRow], target: TargetSpec) -> int:
 
 
 def _least_flash(table: list[LayerRow], target: TargetSpec) -> int:
-    """Lower bound of what the file takes, with lookup tables and the code that reads them where that is less."""
+    """Lower bound for the file's bytes; with lookup tables and the code that reads them, if that is less."""
     plain = weight_bytes(table, target)
     if not TARGETS[target.target].compressed:
         return plain
@@ -150,7 +150,7 @@ def _least_flash(table: list[LayerRow], target: TargetSpec) -> int:
 
 
 def limits(table: list[LayerRow], model: tf_keras.Model, target: TargetSpec) -> list[str]:
-    """What the target has no room for, or cannot run, one per line."""
+    """What exceeds the target's limits, or what it cannot run, one per line."""
     found = []
     flash, ram = _least_flash(table, target), peak_activation_bytes(model)
     for flag, needed, limit, remedy in (
@@ -188,10 +188,10 @@ def text(table: list[LayerRow]) -> str:
 
 
 def totals(table: list[LayerRow], model: tf_keras.Model, target: TargetSpec, file: StoredWidths) -> str:
-    """The sums of the table, for a terminal.
+    """The table's totals, for a terminal.
 
     Args:
-      file: model.tflite.
+      file: the bytes of model.tflite.
     """
     parameters, multiply_adds, num_bytes = (
         sum(getattr(row, field) for row in table) for field in ("parameters", "multiply_adds", "num_bytes")

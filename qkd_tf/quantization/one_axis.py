@@ -1,7 +1,7 @@
 """Layers over one axis as layers over maps: a series [N, T, C] is a map [N, 1, T, C] of one row.
 
-The numbers and their order in memory are the same, so a Reshape at each end is all that is added, and the integer
-graph needs no arithmetic of its own. One row, and not one column, is what CMSIS-NN has a fast convolution for.
+The numbers and their order in memory are the same, so only a Reshape at each end is added, and the integer graph needs
+no new arithmetic. The map has one row, not one column, because CMSIS-NN has a fast convolution for that.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ SERIES_RANK, MAP_RANK = 3, 4  # of [N, T, C] and of [N, H, W, C]
 
 
 def _pair(before: int) -> Callable:
-    """One size, or a tuple of it, as those of rows and columns."""
+    """Turns one size, or a tuple of one, into those of rows and columns."""
     return lambda size: (before or int(np.ravel(size)[0]), int(np.ravel(size)[0]))
 
 
@@ -26,7 +26,7 @@ def _columns(pair) -> tuple:
 
 
 def _later(axis: int | list[int]):
-    """An axis of a series as one of a map; those counted from the end are the same."""
+    """An axis of a series as an axis of a map; axes counted from the end stay the same."""
     if isinstance(axis, int):
         return axis + 1 if axis > 0 else axis
     return [_later(one) for one in axis]
@@ -37,7 +37,7 @@ def _later_or_none(axes: list[int] | None):
 
 
 def _pixelwise(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """A Dense layer's arrays as those of a convolution of 1x1."""
+    """A Dense layer's arrays as those of a 1x1 convolution."""
     return [array[np.newaxis, np.newaxis] if array.ndim == 2 else array for array in arrays]
 
 
@@ -51,11 +51,11 @@ class MapRow:
 
     Attributes:
       kind: the layer over maps.
-      changed: argument -> what it becomes.
+      changed: argument -> function of its value.
       added: arguments that the layer over one axis lacks.
       dropped: arguments that the layer over maps lacks.
-      renamed: argument of the one -> of the other.
-      arrays: what becomes of its weights.
+      renamed: argument of the layer over one axis -> of that over maps.
+      arrays: function of its weights.
     """
 
     kind: type
@@ -97,7 +97,7 @@ PIXELWISE = MapRow(
 
 
 def row_for(node) -> MapRow | None:
-    """The row of a call; None where a layer is copied as it is."""
+    """The row for a call; None if the layer is copied as it is."""
     kind, rank = type(node.layer), len(_shapes(node.input_shapes)[0])
     if kind is _layers.Dense and rank in (SERIES_RANK, MAP_RANK):
         return PIXELWISE
@@ -105,10 +105,10 @@ def row_for(node) -> MapRow | None:
 
 
 def over_maps(layer: tf_keras.layers.Layer, row: MapRow, input_shape: tuple) -> tf_keras.layers.Layer:
-    """The layer over maps that computes the same, with its weights; "causal" padding, which it has not, is left out.
+    """The layer over maps that computes the same, with its weights; "causal" padding, which it lacks, is left out.
 
     Args:
-      input_shape: [N, H, W, C] of what it will read.
+      input_shape: [N, H, W, C] of its input.
     """
     config, function = float_config(layer)
     config |= {key: change(config[key]) for key, change in row.changed.items()}
@@ -130,7 +130,7 @@ def is_causal(layer) -> bool:
 
 
 def causal_padding(layer) -> tuple:
-    """What a causal layer over one axis sees before the first of a series, as padding of a map."""
+    """The padding that a causal layer over one axis puts before a series, as padding of a map."""
     return ((0, 0), (layer.dilation_rate[0] * (layer.kernel_size[0] - 1), 0))
 
 
@@ -152,5 +152,5 @@ def makes_series(node) -> bool:
 
 
 def _shapes(shapes) -> list[tuple]:
-    """Of one tensor or of several."""
+    """The shapes of one tensor or of several, as a list."""
     return shapes if isinstance(shapes, list) else [shapes]

@@ -1,7 +1,8 @@
-"""Weights that go to and fro between two integers, and two ways to stop them (Nagel et al. 2022).
+"""Weights that oscillate between two integers, and two ways to stop them (Nagel et al. 2022).
 
 The straight-through gradient pushes a latent weight over a rounding edge and back again, step after step. Dampening
-adds a loss that draws it to its integer; iterative freezing watches how often it turns, and holds it on one.
+adds a loss that pulls it towards its integer; iterative freezing watches how often it turns back, and then fixes it on
+one integer.
 """
 
 import math
@@ -17,7 +18,7 @@ MOMENTUM = 0.01  # of both running averages (Nagel et al. 2022)
 
 
 def cosine(start: float, end: float, share: tf.Tensor) -> tf.Tensor:
-    """From `start` to `end` by half a cosine, as `share` goes from 0 to 1."""
+    """Half a cosine from `start` to `end`, as `share` goes from 0 to 1."""
     return end + (start - end) * 0.5 * (1.0 + tf.cos(math.pi * share))
 
 
@@ -29,7 +30,7 @@ def to_integers(kernel: tf.Tensor, interval: tf.Tensor, grid: IntegerGrid) -> tf
 def dampening_loss(kernel: tf.Tensor, interval: tf.Tensor, grid: IntegerGrid) -> tf.Tensor:
     """Sum of (w_hat - clip(w, I * qmin, I * qmax))^2, with w_hat = I * round(clip(w / I)).
 
-    dL/dw = 2 * (w - w_hat) inside the range, 0 where w is clipped; none flows into w_hat and I.
+    dL/dw = 2 * (w - w_hat) inside the range, 0 where w is clipped; no gradient flows into w_hat and I.
 
     Args:
       kernel: latent weights w, any shape.
@@ -42,14 +43,14 @@ def dampening_loss(kernel: tf.Tensor, interval: tf.Tensor, grid: IntegerGrid) ->
 
 
 class Oscillation(NamedTuple):
-    """What is remembered of each weight, in tensors of the kernel's shape.
+    """What is remembered about each weight, in tensors of the kernel's shape.
 
     Attributes:
-      integer: of the last step, float32.
+      integer: integer at the last step, float32.
       direction: sign of its last change; 0 before the first.
       frequency: running average of 1 where a change turned back, else 0.
-      mean: running average of the integers, which stays as it is once the weight is frozen.
-      frozen: bool.
+      mean: running average of the integers, which no longer changes once the weight is frozen.
+      frozen: bool, whether the weight is frozen.
     """
 
     integer: tf.Tensor
@@ -66,9 +67,9 @@ def at_rest(integer: tf.Tensor) -> Oscillation:
 
 
 def observe(before: Oscillation, integer: tf.Tensor, threshold: tf.Tensor) -> Oscillation:
-    """One step on: `integer` is what each weight is rounded to now.
+    """The state after one more step, in which each weight is rounded to `integer`.
 
-    A weight turns where its integer changes against the direction of its last change. It is frozen from the step on at
+    A weight turns back if its integer changes against the direction of its last change. It is frozen from the step at
     which its frequency exceeds `threshold`.
     """
     change = tf.sign(integer - before.integer)
@@ -80,9 +81,9 @@ def observe(before: Oscillation, integer: tf.Tensor, threshold: tf.Tensor) -> Os
 
 
 def latent_value(integer: tf.Tensor, interval: tf.Tensor) -> tf.Tensor:
-    """I * integer; where its quotient by I comes out above the integer, in float32, the number before it.
+    """I * integer; if float32 division of it by I gives more than the integer, the next smaller number.
 
-    So a weight at the end of the grid is inside the range whatever I is.
+    So a weight at the end of the grid is inside the range for any I.
     """
     value = interval * integer
     return tf.where(tf.abs(value / interval) > tf.abs(integer), tf.math.nextafter(value, tf.zeros_like(value)), value)
@@ -92,7 +93,7 @@ class Freezing(tf.Module):
     """Iterative freezing of a student's kernels; all state is in variables, for checkpoints.
 
     Args:
-      weights: quantized kernels by name. Not kept: the methods are given them.
+      weights: quantized kernels by name. They are not kept: each method takes them.
     """
 
     def __init__(self, weights: Mapping[str, QuantizedTensor]):
@@ -108,10 +109,9 @@ class Freezing(tf.Module):
             _assign(variables, at_rest(_integers(weights[name])))
 
     def update(self, weights: Mapping[str, QuantizedTensor], threshold: tf.Tensor) -> None:
-        """To be called after an optimizer's step: watches each weight, and puts frozen ones on their integer.
+        """Called after an optimizer's step: watches each weight, and puts frozen ones on their integer.
 
-        A frozen weight's integer is the rounded mean of those that it has had. It stays, whatever becomes of the
-        interval.
+        A frozen weight's integer is the rounded mean of its past integers. It stays, whatever the interval becomes.
         """
         for name, variables in self._states.items():
             weight = weights[name]
@@ -120,12 +120,12 @@ class Freezing(tf.Module):
             _hold(weight, state)
 
     def hold(self, weights: Mapping[str, QuantizedTensor]) -> None:
-        """Puts frozen weights on their integer, where kernels or intervals were given other values."""
+        """Puts frozen weights back on their integers after kernels or intervals were set to other values."""
         for name, variables in self._states.items():
             _hold(weights[name], Oscillation(*variables))
 
     def share(self) -> float:
-        """Frozen weights among all, in percent."""
+        """Share of frozen weights, in percent."""
         frozen = [Oscillation(*variables).frozen.numpy() for variables in self._states.values()]
         return 100.0 * sum(mask.sum() for mask in frozen) / sum(mask.size for mask in frozen)
 

@@ -1,8 +1,7 @@
 """Decides which tensor of a float model gets which grid, from the layer graph; nothing is built here.
 
-The plan speaks of tensors by the name of the layer that hands them on. Only tensors that
-exist in the integer .tflite have a grid: a convolution, its BatchNormalization and its ReLU
-are one integer operator, so the grid sits on the last of them.
+The plan names a tensor after the layer whose output it is. Only tensors that exist in the integer .tflite have a grid:
+a convolution, its BatchNormalization and its ReLU are one integer operator, so the grid sits on the last of them.
 """
 
 import dataclasses
@@ -41,14 +40,14 @@ class QuantizationPlan:
 
     Attributes:
       weight_grids: kernel of each compute layer.
-      output_grids: tensor handed on by each layer that ends an operator, requantize layers included.
-      requantized: (producer, consumer) -> name of the requantize layer to be put between them. One
-        such layer serves all consumers of a tensor that it serves.
-      clipped_by_grid: ReLU layers that the grid of their output makes superfluous; of those with a largest value it
-        shall end there at the latest.
+      output_grids: output of each layer that ends an operator, including requantize layers.
+      requantized: (producer, consumer) -> name of the requantize layer to insert between them. Consumers of a tensor
+        that want equal widths share one.
+      clipped_by_grid: ReLU layers that their output's grid makes superfluous; if they have a largest value, the grid
+        must end at or below it.
       fixed: intervals that are not learned, by tensor: those of sigmoids.
-      batch_norms: tensor -> the BatchNormalization that makes it, where compute layers alone read it: its interval's
-        gradient can be taken from their weights (`fake_quant`).
+      batch_norms: tensor -> the BatchNormalization that makes it, if only compute layers read it. Its interval's
+        gradient can then be taken from their weights (`fake_quant`).
     """
 
     weight_grids: dict[str, IntegerGrid]
@@ -60,7 +59,7 @@ class QuantizationPlan:
 
 
 def _rules_by_layer(spec: QuantizationSpec, computes: list[str]) -> dict[str, dict[str, int | None]]:
-    """What the rules say of each compute layer, None where nothing; of several rules the last one holds."""
+    """What the rules say about each compute layer, None for nothing; of several rules the last one counts."""
     found = {name: {"weight_bits": None, "activation_bits": None} for name in computes}
     for rule in spec.rules:
         layers = [name for name in computes if re.fullmatch(rule.pattern, name)]
@@ -77,7 +76,7 @@ def pixel_params(model: tf_keras.Model) -> TensorQuantParams:
     """Quantization parameters of the network's input: the pixels themselves, under the model's normalisation.
 
     Raises:
-      ExperimentError: the normalisation is not one scale and one whole zero pixel for all channels.
+      ExperimentError: the normalisation does not have one scale and one whole zero pixel for all channels.
     """
     rescaling = [layer for layer in model.layers if isinstance(layer, _layers.Rescaling)]
     if not rescaling:
@@ -99,11 +98,11 @@ def pixel_params(model: tf_keras.Model) -> TensorQuantParams:
 
 
 class _Widths:
-    """The bit widths that compute layers want.
+    """The bit widths that compute layers ask for.
 
-    Kernels: spec.weight_bits; first and last compute layers, those with no other before or after them, have their own
-    width. A depthwise convolution of 1x1 is a scale for each channel: its kernel has 8 bits, and it reads residual
-    tensors as they are. Kernels of which spec.found_bits has the width have that, and spec.bits_rule goes before all.
+    Kernels have spec.weight_bits. First and last compute layers, those with no other before or after them, have their
+    own width. A depthwise 1x1 convolution is a scale for each channel: its kernel has 8 bits, and it reads residual
+    tensors as they are. spec.found_bits overrides these, and spec.bits_rule overrides all.
     """
 
     def __init__(self, graph: LayerGraph, spec: QuantizationSpec):
@@ -120,7 +119,7 @@ class _Widths:
         self._found = dict(zip(self.computes, found, strict=True))
 
     def of(self, name: str, what: str) -> int:
-        """Of "weight_bits" or "activation_bits", those of a compute layer."""
+        """A compute layer's "weight_bits" or "activation_bits"."""
         if (by_rule := self._rules[name][what]) is not None:
             return by_rule
         if what == "weight_bits" and self._found[name] is not None:
@@ -134,12 +133,12 @@ class _Widths:
         return getattr(self._spec, what)
 
     def wanted(self, name: str) -> list[int]:
-        """What the compute layers want that read a layer's output, or are the layer."""
+        """The input bit widths of the compute layers that read a layer's output, or of the layer itself."""
         readers = self._graph.readers(name) if self._graph.role(name) != "compute" else [name]
         return [self.of(r, "activation_bits") for r in readers if self._graph.role(r) == "compute"]
 
     def handed_on(self, name: str) -> int:
-        """Of the tensor that a layer hands on: the widest that is wanted where compute layers alone read it."""
+        """Bit width of a layer's output: the widest that its readers want, if all are compute layers."""
         consumers = self._graph.consumers[name]
         if self._graph.is_output(name):
             return LOGITS_BITS
@@ -150,7 +149,7 @@ class _Widths:
         return max(b for c in consumers for b in self.wanted(c))
 
     def narrower(self, name: str, num_bits: int) -> dict[int, list[str]]:
-        """The consumers that want fewer bits than a tensor has, by how many they want."""
+        """Bit width -> the consumers that want it, if it is narrower than the tensor."""
         found: dict[int, list[str]] = {}
         for consumer in self._graph.consumers[name]:
             if self._graph.only_computes(consumer) and max(self.wanted(consumer)) < num_bits:
@@ -159,16 +158,16 @@ class _Widths:
 
 
 def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan:
-    """Reads a float functional model and says where quantizers belong.
+    """Decides where quantizers belong in a float functional model.
 
-    A tensor read by compute layers alone has the widest of their input bit widths. One that an addition, concatenation,
-    product or average reads has spec.residual_bits. Compute layers that want fewer bits than it has read it through a
-    requantization, one for each width. Logits have 8 bits.
+    A tensor that only compute layers read has the widest of their input bit widths. One that an addition,
+    concatenation, product or average reads has spec.residual_bits. Compute layers that want fewer bits than it has read
+    it through a requantization, one for each width. Logits have 8 bits.
 
     Raises:
-      UnsupportedLayers: a layer that cannot become an integer operator, all of them are listed.
-      ExperimentError: pixels under a normalization that integers cannot have; a rule of bit widths that no layer with a
-        kernel fits.
+      UnsupportedLayers: layers cannot become integer operators; lists all of them.
+      ExperimentError: integers cannot express the pixels' normalisation, or a rule of bit widths matches no layer with
+        a kernel.
     """
     if found := problems(model):
         raise UnsupportedLayers(model, found)
@@ -223,7 +222,7 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
 def _batch_norms(
     graph: LayerGraph, tensors: Iterable[str], requantized: Mapping[tuple[str, str], str]
 ) -> dict[str, str]:
-    """Tensors that compute layers alone read, at their full width -> the BatchNormalization that makes each."""
+    """Tensors that only compute layers read, at full width -> the BatchNormalization that makes each."""
     found = {}
     for name in tensors:
         consumers = graph.consumers.get(name)

@@ -14,10 +14,10 @@ class LearnedIntervalConfig(QuantizeConfig):
     """A learned interval for a layer's kernel, for its output tensor, or for both.
 
     Args:
-      kernel: attribute that holds the kernel ("kernel", "depthwise_kernel"); None where the layer has none.
-      weight_quantizer: quantizer of the kernel; None with `kernel`.
-      output_quantizer: quantizer of the tensor that the layer hands on; None where a later layer
-        (BatchNormalization, ReLU) is folded into this one, or the tensor keeps its producer's grid.
+      kernel: attribute that holds the kernel ("kernel", "depthwise_kernel"); None if the layer has none.
+      weight_quantizer: quantizer of the kernel; None if `kernel` is.
+      output_quantizer: quantizer of the layer's output; None if a later layer (BatchNormalization, ReLU) is folded into
+        this one, or if the tensor keeps its producer's grid.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class LearnedIntervalConfig(QuantizeConfig):
 
 @tf_keras.utils.register_keras_serializable("qkd_tf")
 class BatchNormConfig(LearnedIntervalConfig):
-    """A learned interval for the output of a BatchNormalization whose gamma and beta give a part of its gradient.
+    """A learned interval for a BatchNormalization's output, whose gamma and beta contribute to its gradient.
 
-    A copy by config is a `LearnedIntervalConfig`: the parts need their counterparts in other layers.
+    A copy by config is a `LearnedIntervalConfig`, because the contributions need their counterparts in other layers.
     """
 
     WEIGHTS = ("gamma", "beta")

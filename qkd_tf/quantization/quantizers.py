@@ -16,10 +16,10 @@ SMALLEST_INTERVAL = 1e-6
 
 @tf_keras.utils.register_keras_serializable("qkd_tf")
 class PositiveInterval(tf_keras.constraints.Constraint):
-    """Keeps an interval positive: the optimizer's result is clamped to SMALLEST_INTERVAL from below.
+    """Keeps an interval positive: clamps the optimizer's result to at least SMALLEST_INTERVAL.
 
     Args:
-      largest: upper bound, for a grid that takes a ReLU6's place: with an interval of 6 / qmax it ends at 6.
+      largest: upper bound, for a grid that replaces a ReLU6: with an interval of 6 / qmax it ends at 6.
     """
 
     def __init__(self, largest: float | None = None):
@@ -42,14 +42,14 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
       mask_gradient: zero the straight-through gradient outside the range.
       interval_gradient_scale: "none", or "lsq" for 1 / sqrt(N * qmax) where N counts the elements
         of the kernel, or of one example's activation (LSQ section 2.2).
-      largest_value: real value at which the grid must end at the latest; None for no bound.
-      fixed_interval: the interval where it is not learned (a sigmoid's); None to learn it.
+      largest_value: upper bound for the grid's largest real value; None for no bound.
+      fixed_interval: the interval if it is not learned (a sigmoid's); None to learn it.
       ewgs_scale: delta of EWGS, 0 for the plain straight-through gradient.
 
     Attributes:
       interval: the trained scalar, once built.
-      gradient_scale: the factor that `interval_gradient_scale` comes to, once built.
-      before: what an operator does to the tensor before it gets this grid; a copy by config does nothing.
+      gradient_scale: the factor that results from `interval_gradient_scale`, once built.
+      before: applied to the tensor before it gets this grid, as the operator does; the identity in a copy by config.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
         self.before: Callable[[tf.Tensor], tf.Tensor] = tf.identity
 
     def build(self, tensor_shape, name, layer) -> dict[str, tf.Variable]:
-        """Makes the interval, a trainable scalar of `layer`. An unknown (batch) dimension does not count for N."""
+        """Creates the interval, a trainable scalar of `layer`. An unknown (batch) dimension does not count in N."""
         self.interval = layer.add_weight(
             name=f"{name}_interval",
             shape=(),
@@ -116,10 +116,10 @@ class LearnedIntervalQuantizer(quantizers.Quantizer):
 
 @tf_keras.utils.register_keras_serializable("qkd_tf")
 class ActivationQuantizer(LearnedIntervalQuantizer):
-    """The same for an activation, in few passes over it.
+    """`LearnedIntervalQuantizer` for an activation, in few passes over it.
 
     Args:
-      gradient_share: share of the batch's examples that dL/dI is taken from, where it is not left to neighbors.
+      gradient_share: share of the batch's examples from which dL/dI is taken, if it is not left to neighbors.
       gradient_from_neighbors: dL/dI is left to the BatchNormalization that made the tensor (`IntervalGradient`) and to
         the kernels that read it (`KernelQuantizer`). A copy by config takes it itself.
     """
@@ -149,10 +149,11 @@ class ActivationQuantizer(LearnedIntervalQuantizer):
 
 @tf_keras.utils.register_keras_serializable("qkd_tf")
 class KernelQuantizer(LearnedIntervalQuantizer):
-    """The same for a kernel, which may give a part of the gradient of its input's interval.
+    """`LearnedIntervalQuantizer` for a kernel, which may contribute to the gradient of its input's interval.
 
     Args:
-      input_quantizer: of the layer's input, where that leaves its gradient to neighbors. A copy by config has none.
+      input_quantizer: quantizer of the layer's input, if that leaves its gradient to neighbors. None in a copy by
+        config.
     """
 
     def __init__(self, grid: IntegerGrid, *args, input_quantizer: ActivationQuantizer | None = None, **kwargs):
@@ -165,10 +166,10 @@ class KernelQuantizer(LearnedIntervalQuantizer):
 
 
 class IntervalGradient(quantizers.Quantizer):
-    """Leaves gamma or beta as it is, and has it give a part of the gradient of an interval.
+    """Leaves gamma or beta as it is, but lets it contribute to an interval's gradient.
 
     Args:
-      output_quantizer: of the tensor that the BatchNormalization makes.
+      output_quantizer: quantizer of the BatchNormalization's output.
     """
 
     def __init__(self, output_quantizer: ActivationQuantizer):

@@ -1,4 +1,4 @@
-"""What keeps a model in standard form from becoming an integer .tflite, and what to do about it."""
+"""Why a model in standard form cannot become an integer .tflite, and what to do about it."""
 
 import tf_keras
 
@@ -13,14 +13,14 @@ LARGEST_SLOPE = 128  # XNNPACK's LEAKY_RELU multiplies by 256ths; of a slope bel
 
 
 class UnsupportedLayers(ExperimentError):
-    """Layers that have no place in an integer .tflite.
+    """Layers without an integer form in a .tflite.
 
     Args:
-      lines: "layer NAME …", what each is and what to do; a line that begins in another way is of the model as a whole.
+      lines: "layer NAME …", what each is and what to do; a line that begins in another way concerns the whole model.
 
     Attributes:
-      model: in which they are.
-      refusals: what each is and what to do, by layer name.
+      model: the model that has them.
+      refusals: layer name -> what it is and what to do.
     """
 
     def __init__(self, model: tf_keras.Model, lines: list[str]):
@@ -31,7 +31,7 @@ class UnsupportedLayers(ExperimentError):
 
 
 def problems(model: tf_keras.Model) -> list[str]:
-    """What keeps a model from becoming an integer .tflite, one per line, with what to do."""
+    """Why a model cannot become an integer .tflite, one reason per line, with what to do."""
     found = []
     if isinstance(model, tf_keras.Sequential):
         return ["the model is Sequential; build it with the functional API, tf_keras.Model(inputs, outputs)"]
@@ -97,7 +97,7 @@ def _layer_problems(graph: LayerGraph, layer) -> list[str]:
 
 
 def _multiply_problem(layer) -> str | None:
-    """Of two tensors that are multiplied one has the shape of the product, the other that or one value a channel."""
+    """One of two multiplied tensors must have the product's shape, the other that or one value per channel."""
     if len(layer.input_shape) != 2:
         return f"multiplies {len(layer.input_shape)} tensors; multiply two at a time"
     shape = layer.output_shape

@@ -1,4 +1,4 @@
-"""What each kind of layer is to the integer graph."""
+"""The role of each kind of layer in the integer graph."""
 
 import dataclasses
 import math
@@ -15,17 +15,14 @@ _layers = tf_keras.layers
 
 @dataclasses.dataclass(frozen=True)
 class LayerKind:
-    """What a kind of layer is to the integer graph.
+    """The role of one kind of layer in the integer graph.
 
     Attributes:
-      role: one of
-        pixels      the network's input and its normalisation
-        compute     has a quantized kernel and reads its input at the activation bit width
-        fold        disappears into the operator before it
-        arithmetic  computes on residual tensors and makes a new one
-        pass        moves integers about without changing them
+      role: one of pixels      the network's input and its normalisation compute     has a quantized kernel and reads
+        its input at the activation bit width fold        disappears into the operator before it arithmetic  computes on
+        residual tensors and makes a new one pass        moves integers without changing them
       kernel: attribute that holds the kernel of a compute layer.
-      operator: TFLite's name of the operator that has it.
+      operator: TFLite's name of the operator with that kernel.
     """
 
     role: str
@@ -85,34 +82,34 @@ def kernel_size(layer) -> int:
 
 
 def is_sigmoid(layer) -> bool:
-    """Whether a layer is a sigmoid and nothing else: an operator of its own, LOGISTIC."""
+    """Whether a layer is only a sigmoid, which is an operator of its own, LOGISTIC."""
     return isinstance(layer, _layers.Activation) and activation_name(layer) == "sigmoid"
 
 
 def has_slope(layer) -> bool:
-    """Whether a layer multiplies what is negative by a factor of its own."""
+    """Whether a layer multiplies negative values by a slope of its own."""
     return isinstance(layer, _layers.LeakyReLU | _layers.PReLU)
 
 
 def averages_what_is_there(layer) -> bool:
-    """Whether a layer averages over windows of which padding is no part: an AVERAGE_POOL_2D, then a requantization."""
+    """Whether a layer averages over windows without the padding: an AVERAGE_POOL_2D, then a requantization."""
     return isinstance(layer, _layers.AveragePooling2D) and layer.padding == "same"
 
 
 def producer(layer):
-    """The layer that made the tensor `layer` hands on: itself, or the one before the layers that only move integers."""
+    """The layer that computed `layer`'s output: itself, or the one before layers that only move integers."""
     while role(layer) == "pass":
         (layer,) = parents(layer)
     return layer
 
 
 def scales_channels(layer) -> bool:
-    """Whether a layer is a depthwise convolution of 1x1: a scale for each channel."""
+    """Whether a layer is a depthwise 1x1 convolution: a scale for each channel."""
     return isinstance(layer, _layers.DepthwiseConv2D) and tuple(layer.kernel_size) == (1, 1)
 
 
 def batch_norm_of(layer: tf_keras.layers.BatchNormalization) -> BatchNorm:
-    """What a layer with a beta normalizes by, as it is now."""
+    """The present parameters of a BatchNormalization with a beta."""
     beta = layer.beta.numpy()
     gamma = layer.gamma.numpy() if layer.scale else np.ones_like(beta)
     return BatchNorm(gamma, beta, layer.moving_mean.numpy(), layer.moving_variance.numpy(), layer.epsilon)

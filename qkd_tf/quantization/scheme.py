@@ -30,8 +30,8 @@ class QuantizerImplementation:
     """How the quantizers of activations are computed (`fake_quant`).
 
     Attributes:
-      fused: by TensorFlow's own kernels in few passes, not by the definition.
-      gradient_from_neighbors: gradients of intervals are taken from small tensors where that is possible.
+      fused: whether TensorFlow's own kernels compute them in few passes, instead of the definition.
+      gradient_from_neighbors: whether gradients of intervals are taken from small tensors where possible.
     """
 
     fused: bool
@@ -51,14 +51,14 @@ XLA_IMPLEMENTATION = QuantizerImplementation(
 
 
 def quantizer_implementation(training: TrainingSpec) -> QuantizerImplementation:
-    """The implementation for a way of training."""
+    """The implementation for a kind of training."""
     if training.jit_compile or training.strategy == "tpu":
         return XLA_IMPLEMENTATION
     return FLOAT32_IMPLEMENTATION if training.mixed_precision == "float32" else MIXED_PRECISION_IMPLEMENTATION
 
 
 class KeepLayout(quantize_layout_transform.QuantizeLayoutTransform):
-    """Leaves the graph as it is: the requantize layers are in the float student already."""
+    """Leaves the graph as it is: the float student already has the requantize layers."""
 
     def apply(self, model, layer_quantize_map):
         return model, layer_quantize_map
@@ -70,8 +70,8 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
     Attributes:
       configs: config by layer name.
       weights: quantizers of kernels by layer name.
-      outputs: quantizers of tensors by the name of the layer that hands them on. Where its ReLU is left to
-        the grid, the quantizer sits on the BatchNormalization before it.
+      outputs: quantizers of tensors by the name of the layer that outputs them. If a grid replaces that layer, a ReLU,
+        the quantizer sits on the BatchNormalization before it.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
                 self.configs[layer.name] = LearnedIntervalConfig(kernel, weight, output)
 
     def _average_rounding(self, source: str, layers: list) -> Callable[[tf.Tensor], tf.Tensor]:
-        """What AVERAGE_POOL_2D does to an average of a tensor before that gets steps of its own."""
+        """How AVERAGE_POOL_2D rounds an average of a tensor before that gets steps of its own."""
         if (quantizer := self.outputs.get(source)) is not None:
             return lambda x: round_average(
                 x, tf.stop_gradient(quantizer.interval), quantizer.grid.activation_zero_point
@@ -163,7 +163,7 @@ class QuantizedTensor:
         return self.quantizer.interval
 
     def params(self) -> TensorQuantParams:
-        """Parameters of this moment."""
+        """Its present quantization parameters."""
         make = activation_params if self.kernel is None else weight_params
         return make(self.grid, float(self.interval.numpy()))
 
@@ -173,11 +173,11 @@ class PlannedStudent:
     """A float student and the intervals of its tensors: what `calibration.calibrate` needs.
 
     Attributes:
-      plain: float functional model of standard Keras layers; where the plan requantizes a tensor
-        it holds an identity `Activation("linear")`.
+      plain: float functional model of standard Keras layers, with an identity `Activation("linear")` where the plan
+        requantizes.
       weights: quantized kernels by layer name.
-      outputs: quantized tensors by name of the layer that hands them on.
-      pixels: name of the layer that hands on the normalised pixels, and their parameters.
+      outputs: quantized tensors by name of the layer that outputs them.
+      pixels: name of the layer that outputs the normalised pixels, and their parameters.
     """
 
     plain: tf_keras.Model
@@ -198,17 +198,17 @@ class QuantizedStudent(PlannedStudent):
     _twins: tuple[tuple[tf.Variable, tf.Variable], ...]
 
     def with_models(self, change: Callable[[tf_keras.Model], tf_keras.Model]) -> "QuantizedStudent":
-        """The same with models that are made of its own, of the same layers."""
+        """The same student with changed models that keep its layers."""
         return dataclasses.replace(self, plain=change(self.plain), model=change(self.model))
 
     def float_copy(self) -> tf_keras.Model:
-        """`plain` as it is at this moment, with variables of its own."""
+        """A copy of the present `plain`, with variables of its own."""
         copy = without_xla(tf_keras.models.clone_model(self.plain))
         copy.set_weights(self.plain.get_weights())
         return copy
 
     def copy_plain_from(self, other: "QuantizedStudent") -> None:
-        """Gives `plain` the weights of the `plain` of a student of the same network, at whatever widths."""
+        """Copies the weights of another student's `plain`; the network is the same, the bit widths may differ."""
         for layer in other.plain.layers if other is not self else ():
             if layer.weights:  # requantizations, which may be others, have none
                 self.plain.get_layer(layer.name).set_weights(layer.get_weights())
@@ -218,12 +218,12 @@ class QuantizedStudent(PlannedStudent):
             latent.assign(plain)
 
     def copy_weights_to_plain(self) -> None:
-        """Hands latent weights and BatchNorm statistics back to the float model, unrounded."""
+        """Copies latent weights and BatchNorm statistics back to the float model, unrounded."""
         for plain, latent in self._twins:
             plain.assign(latent)
 
     def tensor(self, name: str) -> tf.Tensor:
-        """The symbolic tensor of `model` that stands for the output of layer `name` of `plain`."""
+        """The symbolic tensor of `model` that corresponds to the output of layer `name` in `plain`."""
         layers = {layer.name: layer for layer in self.model.layers}
         layer = layers.get(f"{QUANTIZED}{name}") or layers[name]
         return layer.get_output_at(-1)  # TFMOT reuses layers that it does not wrap: the last use is the model's
@@ -235,9 +235,9 @@ class QuantizedStudent(PlannedStudent):
 
     @property
     def trained_weights(self) -> list[tf.Variable]:
-        """Latent weights of `model` that training moves: those of layers that are not frozen, trainable = False.
+        """Latent weights of `model` that training updates: those of layers that are not frozen (trainable = False).
 
-        TFMOT's wrapper has every kernel among its trainable variables, a frozen layer's too.
+        TFMOT's wrapper lists every kernel among its trainable variables, even a frozen layer's.
         """
         trained = {variable.ref() for variable in self.plain.trainable_variables}
         latent = {latent.ref() for plain, latent in self._twins if plain.ref() in trained}
@@ -249,20 +249,20 @@ class QuantizedStudent(PlannedStudent):
 
     @property
     def activation_intervals(self) -> list[tf.Variable]:
-        """Those that are learned."""
+        """The learned intervals of activations."""
         return [q.interval for q in self.outputs.values() if q.interval.trainable]
 
     @property
     def trained_variables(self) -> list[tf.Variable]:
-        """All that training moves in `model`: latent weights and intervals."""
+        """All that training updates in `model`: latent weights and intervals."""
         return [*self.trained_weights, *self.weight_intervals, *self.activation_intervals]
 
     def intervals(self) -> list[float]:
-        """Those of kernels and tensors, in the order of `coverage` without the pixels."""
+        """Intervals of kernels and tensors, in the order of `coverage`, without the pixels."""
         return [interval for *_, interval in self.coverage()[1:]]
 
     def coverage(self) -> list[tuple[str, str, int, float]]:
-        """(layer, what of it, bit width, interval) for each quantized tensor, in the model's order."""
+        """(layer, kind of tensor, bit width, interval) for each quantized tensor, in the model's order."""
         rows = [(self.pixels[0], "input", self.pixels[1].grid.num_bits, self.pixels[1].scale)]
         for layer in self.plain.layers:
             for what, tensors in (("kernel", self.weights), ("output", self.outputs)):
@@ -313,14 +313,14 @@ def quantize_student(
     implementation: QuantizerImplementation = FLOAT32_IMPLEMENTATION,
     plan: QuantizationPlan | None = None,
 ) -> QuantizedStudent:
-    """Puts a learned interval on every kernel and tensor that the plan names. `model` is left as it is.
+    """Puts a learned interval on every kernel and tensor that the plan names. `model` is left unchanged.
 
     Intervals are 1.0 until `calibration.calibrate` has set them.
 
     Args:
-      implementation: how the activations' quantizers are computed. With an interval_gradient_share of 1 all mean the
-        same; the definition takes all examples in any case. It alone has EWGS, so an ewgs_scale always takes it.
-      plan: what `make_plan` makes of the model, where a caller has it.
+      implementation: how the activations' quantizers are computed. With an interval_gradient_share of 1 all give the
+        same; the definition always takes all examples. Only the definition has EWGS, so an ewgs_scale selects it.
+      plan: the result of `make_plan`, if the caller already has it.
 
     Raises:
       ExperimentError: as `make_plan`.
@@ -365,13 +365,13 @@ def registry_of(
 
 
 def pixels_of(plan: QuantizationPlan, plain: tf_keras.Model) -> tuple[str, TensorQuantParams]:
-    """`PlannedStudent.pixels`: the one tensor with a grid that the network does not make itself."""
+    """`PlannedStudent.pixels`: the only tensor with a grid that the network does not compute."""
     name = next(layer.name for layer in plain.layers if layer.name in plan.output_grids and role(layer) == "pixels")
     return name, pixel_params(plain)
 
 
 def _role(variable: tf.Variable) -> str:
-    """What a variable is to its layer: "kernel" of "conv1/kernel:0"."""
+    """A variable's role in its layer: "kernel" for "conv1/kernel:0"."""
     return variable.name.split(":")[0].split("/")[-1]
 
 

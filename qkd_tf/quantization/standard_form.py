@@ -1,8 +1,8 @@
-"""A user's float model in standard form: the same function of pixels, in layers of which the plan knows what they are.
+"""A user's float model in standard form: the same function of pixels, in layers that the plan knows.
 
 Two readings of the layer graph. The first (`student_reading`) makes it flat, every layer used once and doing one thing.
-The second, here, looks at neighbours: the normalisation of pixels moves into the kernels that read them, a
-BatchNormalization that no kernel stands before gets one of ones, and sums of several tensors become sums of two.
+The second, here, looks at neighbouring layers: the normalisation of pixels moves into the kernels that read them, a
+  BatchNormalization without a kernel before it gets a kernel of ones, and sums of several tensors become sums of two.
 """
 
 import dataclasses
@@ -26,15 +26,15 @@ _layers = tf_keras.layers
 
 @dataclasses.dataclass(frozen=True)
 class StandardForm:
-    """A user's model and what came of it.
+    """A user's model in standard form, and how it was obtained.
 
     Attributes:
       model: flat functional model from pixels [N, H, W, C], 0..255, to logits.
       notes: what a user should know, one per line.
       reading: the first reading.
-      feed: what a user makes of pixels before the model as it came reads them; None for nothing.
-      twin: makes the same model with borders as the user's: padding that reads as 0.0 in each channel, where one zero
-        pixel for all channels has to do in a .tflite. Its `borders` tells whether there are such.
+      feed: the normalisation that the user applies before the given model reads pixels; None for none.
+      twin: builds the same model with the user's padding, which reads as 0.0 in each channel, where a .tflite has one
+        zero pixel for all channels. Its `borders` says whether there is such padding.
     """
 
     model: tf_keras.Model
@@ -54,22 +54,22 @@ def standard_form(
     num_classes: int | None = None,
     reads_signals: bool = False,
 ) -> StandardForm:
-    """A user's model in standard form; `model` is left as it is.
+    """A user's model in standard form; `model` is left unchanged.
 
     Args:
-      model: functional or Sequential. Rescaling and Normalization at its beginning are taken for the normalisation
-        that its weights were trained under; a model without any reads what `trained` makes of pixels.
-      trained: the normalisation of a model that begins with none; None where it is not known.
-      own: the normalisation that such a model shall have.
-      keeps_own: so shall a model that begins with one; else it keeps that, as far as one scale and one whole zero pixel
-        can be it.
-      num_classes: of the data; None where the model tells.
-      reads_signals: the model reads what `trained` makes of 8 bits, also where it begins with a normalisation of its
-        own; the one that comes of it has that of the signals.
+      model: functional or Sequential. Rescaling and Normalization at its beginning count as the normalisation with
+        which its weights were trained; a model without any reads pixels normalised by `trained`.
+      trained: the normalisation for a model that begins with none; None if unknown.
+      own: the normalisation that such a model gets.
+      keeps_own: whether a model that begins with one gets `own`, too; otherwise it keeps its own, as far as one scale
+        and one whole zero pixel can express it.
+      num_classes: classes of the data; None to take them from the model.
+      reads_signals: whether the model reads signals: what `trained` makes of 8 bits, even if it begins with a
+        normalisation of its own. The result has the signals' normalisation.
 
     Raises:
-      ExperimentError: a layer that has no place in an integer .tflite, one with weights that is used twice, or a model
-        of which nobody said how its pixels are normalised.
+      ExperimentError: a layer has no integer form in a .tflite, a layer with weights is used twice, or nothing says how
+        the model's pixels are normalised.
     """
     if found := unsupported(model):
         raise UnsupportedLayers(model, [f"layer {name} {what}" for name, what in found.items()])
@@ -105,25 +105,25 @@ def standard_form(
 
 
 def _instead(mine: Affine, given: Affine) -> str:
-    """By what pixels are normalised in the place of what a model does, or was trained with, and why."""
+    """A note: which normalisation replaces the model's own or that of its training, and why."""
     fits = given.is_as(Affine.of(given.nearest(), len(given.scale)))
     why = "" if fits else " (an 8-bit input has one scale, and a whole number as its mean)"
     return f"pixels are normalised by {mine} in the place of {given}{why}"
 
 
 class _Shaped(Copier):
-    """The second reading, of a flat model: neighbours that make integer operators.
+    """The second reading, of a flat model: combines neighbouring layers into integer operators.
 
     Args:
-      input_shape: of an example; of a series (T, C), which the flat model reads as a map (1, T, C).
-      own: how the model that comes of it normalises pixels.
-      trained: how the flat model does, or reads them.
-      exact_borders: padding of pixels reads as 0.0 in each channel, as in the flat model.
+      input_shape: shape of an example; for a series (T, C), which the flat model reads as a map (1, T, C).
+      own: how the resulting model normalises pixels.
+      trained: how the flat model normalises pixels, or expects them.
+      exact_borders: whether padding of pixels reads as 0.0 in each channel, as in the flat model.
 
     Attributes:
-      model: what came of it, with one Rescaling at the beginning.
+      model: the result, with one Rescaling at the beginning.
       adapts: whether the two normalisations differ.
-      takes_up: whether kernels take up what they differ by; else a layer of its own does.
+      takes_up: whether kernels absorb the difference; otherwise a separate layer does.
       has_borders: whether padding of pixels, unless exact_borders, differs from that of the flat model.
     """
 
@@ -159,7 +159,7 @@ class _Shaped(Copier):
         self.model = self.finished(tensor, output, model.name)
 
     def _paths(self, layer) -> list | None:
-        """Kernels that read pixels and the paddings before them; None where something else reads pixels."""
+        """Kernels that read pixels, with the paddings before them; None if something else reads pixels."""
         found = []
         for reader in self._readers(layer):
             if type(reader) in TAKING_UP:
@@ -198,9 +198,9 @@ class _Shaped(Copier):
         return self.same(call)
 
     def _take_up(self, call: Call):
-        """A kernel that reads pixels, and what they were trained to be multiplied by and added to.
+        """A kernel that reads pixels and absorbs the scale and offset of their normalisation.
 
-        What is added goes into the bias, or into the moving mean of the BatchNormalization of a layer without one.
+        The offset goes into the bias, or, without one, into the moving mean of the BatchNormalization.
         """
         layer, changed = call.layer, {}
         kernel, *bias = layer.get_weights()
@@ -226,7 +226,7 @@ class _Shaped(Copier):
         return padding(call.inputs[0]) if padding else self.same(call)
 
     def _border(self, padding) -> "BorderPadding | None":
-        """Padding by pixels that read as 0.0, where they are asked for and others than those of a .tflite."""
+        """Padding by pixels that read as 0.0, if asked for and different from the padding of a .tflite."""
         values = -self._step.offset / self._step.scale
         if not np.any(np.round(values, 6)) or not np.any(padding):
             return None
@@ -234,7 +234,7 @@ class _Shaped(Copier):
         return BorderPadding(padding, values) if self._exact_borders else None
 
     def _scale(self, name: str, x, scale: np.ndarray, offset: np.ndarray):
-        """scale * x + offset for each channel, as a depthwise convolution of 1x1."""
+        """scale * x + offset for each channel, as a depthwise 1x1 convolution."""
         channels = x.shape[-1]
         weights = [np.broadcast_to(scale, channels).reshape(1, 1, -1, 1), np.broadcast_to(offset, channels)]
         return self._as_map(
@@ -250,7 +250,7 @@ class _Shaped(Copier):
         return self._as_map(call.name, call.inputs[0], lambda x: self._batch_norm_alone(call, x))
 
     def _batch_norm_alone(self, call: Call, x):
-        """Behind a depthwise convolution of ones: together a scale and a bias for each channel."""
+        """A BatchNormalization after a depthwise convolution of ones: together a scale and a bias for each channel."""
         name = self.free_name(f"{call.name}_scale")
         ones = _layers.DepthwiseConv2D(1, use_bias=False, trainable=False, name=name)
         scaled = self.add(ones, [x], [np.ones((1, 1, x.shape[-1], 1), np.float32)])
@@ -258,7 +258,7 @@ class _Shaped(Copier):
         return self.same(dataclasses.replace(call, inputs=[scaled]), **changed)
 
     def _as_map(self, name: str, x, apply: Callable):
-        """What `apply` makes of a vector as of a map of one pixel."""
+        """Applies `apply` to a vector as a map of one pixel."""
         if len(x.shape) != 2:
             return apply(x)
         x = self.add(_layers.Reshape((1, 1, x.shape[-1]), name=self.free_name(f"{name}_map")), [x])
@@ -266,11 +266,11 @@ class _Shaped(Copier):
 
 
 class BorderPadding(_layers.Layer):
-    """Pads maps by a value of its own in each channel.
+    """Pads each channel of a map by its own value.
 
     Args:
       padding: ((top, bottom), (left, right)).
-      values: [C].
+      values: padding value of each channel, [C].
     """
 
     def __init__(self, padding, values: np.ndarray):

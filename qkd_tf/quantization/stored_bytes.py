@@ -1,7 +1,7 @@
-"""Bytes that the .tflite of a student will have, before there is one.
+"""Predicts the bytes of a student's .tflite.
 
-Kernels are counted as they are stored, by the rule that the exporter follows. What is beside them, biases, scales,
-names and the tables of the format, is counted from the layers, and a little too high rather than too low.
+Kernels are counted as they are stored, by the exporter's own rule. Everything else (biases, scales, names and the
+tables of the format) is estimated from the layers, rather too high than too low.
 """
 
 import dataclasses
@@ -36,11 +36,11 @@ _layers = tf_keras.layers
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """What a layer without a kernel brings into the file.
+    """What a layer without a kernel adds to the file.
 
     Attributes:
-      operators: and as many tensors.
-      constants: bytes of the data of each.
+      operators: number of operators, and of their tensors.
+      constants: bytes of each constant's data.
     """
 
     operators: int = 1
@@ -48,7 +48,7 @@ class Beside:
 
 
 def stored_kernels(model: tf_keras.Model, plan: QuantizationPlan) -> dict[str, Kernel]:
-    """What decides how each kernel of a model in standard form is stored, by layer."""
+    """Layer -> what decides how its kernel is stored, for a model in standard form."""
     normalized = {parents(layer)[0].name for layer in model.layers if isinstance(layer, _layers.BatchNormalization)}
     return {
         name: _stored_kernel(model.get_layer(name), grid, name in normalized)
@@ -57,22 +57,22 @@ def stored_kernels(model: tf_keras.Model, plan: QuantizationPlan) -> dict[str, K
 
 
 def kernel_bytes(num_weights: int, kernel: Kernel, target: TargetSpec) -> int:
-    """Of a kernel as the target stores it."""
+    """Bytes of a kernel as the target stores it."""
     is_int4 = target.storage != "int8" and weight_storage.form(kernel, target.storage, TARGETS[target.target]).is_int4
     return weight_storage.num_bytes(num_weights, is_int4)
 
 
 class StoredWidths:
-    """What a file of a student has, by the widths of its kernels.
+    """The bytes of a student's file, by the bit widths of its kernels.
 
     Args:
-      has_tables: it is the file with lookup tables, and the code that reads them is counted as a part of it.
+      has_tables: whether it is the file with lookup tables; the code that reads them is then included.
 
     Attributes:
-      widest: bits of each kernel as the plan has it.
-      narrower: by layer fewer bits that take fewer bytes, of equal bytes the most; none where a user's rule says the
-        width.
-      other_bytes: of the file beside kernels, at most.
+      widest: bit width of each kernel in the plan.
+      narrower: layer -> smaller bit widths that take fewer bytes, the widest of those with equal bytes; none if a
+        user's rule sets the width.
+      other_bytes: upper bound for the file's bytes without kernels.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class StoredWidths:
         self.other_bytes += has_tables * lookup_tables.DECODE_CODE_BYTES
 
     def kernel_bytes(self, name: str, num_bits: int) -> int:
-        """Of a kernel as it is stored there, to the next multiple of ALIGNMENT."""
+        """Bytes of a kernel as stored, rounded up to a multiple of ALIGNMENT."""
         kernel, size, grid = self._kernels[name], self._sizes[name], weight_grid(num_bits, self._narrow_range)
         stored = kernel_bytes(size, dataclasses.replace(kernel, largest=_largest(grid)), self._target)
         if self.has_tables:
@@ -104,12 +104,12 @@ class StoredWidths:
 
     @property
     def file_bytes(self) -> int:
-        """Of the file at the widest, at most."""
+        """Upper bound for the file's bytes at the widest kernels."""
         return self.other_bytes + sum(self.kernel_bytes(name, bits) for name, bits in self.widest.items())
 
     @property
     def fewest_bytes(self) -> int:
-        """Of the file at the narrowest, at most."""
+        """Upper bound for the file's bytes at the narrowest kernels."""
         narrowest = {name: (narrower or [self.widest[name]])[-1] for name, narrower in self.narrower.items()}
         return self.other_bytes + sum(self.kernel_bytes(name, bits) for name, bits in narrowest.items())
 
@@ -123,13 +123,13 @@ class StoredWidths:
 def stored_files(
     model: tf_keras.Model, plan: QuantizationPlan, target: TargetSpec, spec: QuantizationSpec
 ) -> list[StoredWidths]:
-    """The file, and that with lookup tables for a target that has them."""
+    """The file, and for some targets the one with lookup tables."""
     forms = (False, True) if TARGETS[target.target].compressed else (False,)
     return [StoredWidths(model, plan, target, spec, has_tables) for has_tables in forms]
 
 
 def bytes_beside_kernels(model: tf_keras.Model, plan: QuantizationPlan, target: Target) -> int:
-    """Of the file without the data of its kernels, at most. Widths of kernels change nothing of it."""
+    """Upper bound for the file's bytes without its kernels' data; independent of their bit widths."""
     graph = LayerGraph(model)
     kinds = {type(layer) for layer in model.layers if graph.role(layer.name) in ("compute", "arithmetic", "pass")}
     requantizes = (
@@ -191,13 +191,13 @@ def _tensor(name: str, num_scales: int = 1) -> int:
 
 
 def _beside(name: str, what: Beside, already: int = 0) -> int:
-    """Of what a layer brings, without those of its operators that are counted already."""
+    """Bytes that a layer adds, without its operators that are already counted."""
     constants = sum(_tensor(f"{name}/constant", 0) + CONSTANT_BYTES + _aligned(size) for size in what.constants)
     return (what.operators - already) * (OPERATOR_BYTES + _tensor(f"{name}/input")) + constants
 
 
 def _average(layer: tf_keras.layers.Layer) -> Beside:
-    """MEAN has axes, windows a kernel and biases; with padding it is an average and a requantization."""
+    """A MEAN has axes; windows have a kernel and biases; with padding it is an average and a requantization."""
     if averages_what_is_there(layer):
         return Beside(operators=2)
     channels = layer.output_shape[-1]

@@ -1,7 +1,6 @@
-"""The first reading of a student: flat, in layers of which each is one that the plan knows, or is refused by name.
+"""The first reading of a student: flat, in layers that the plan knows; others are refused by name.
 
-Rows are added to `models.reading` for SeparableConv2D, swish and others that are equal to several layers, or at
-inference to none.
+It adds rows to `models.reading` for SeparableConv2D, swish and others that equal several layers, or none at inference.
 """
 
 import dataclasses
@@ -39,7 +38,7 @@ REMEDIES: Mapping[str, str] = {
 
 
 def unsupported(model: tf_keras.Model) -> dict[str, str]:
-    """Layer name -> what the layer is and what to do, for each layer that has no place in an integer .tflite."""
+    """Layer name -> what the layer is and what to do, for each layer without an integer form in a .tflite."""
     told = {node.layer.name: what for node in calls(model) if (what := _refusal(node))}
     in_training = "is called with training=True, but a file only runs inference; leave the argument out"
     return told | {layer.name: in_training for layer in called_in_training(model)}
@@ -66,7 +65,8 @@ def _refusal(node) -> str:
 
 
 class StudentReading(Reading):
-    """The first reading of a student: layers that are equal to others, or at inference to none."""
+    """The first reading of a student: rewrites layers that equal others, and drops those that do nothing at
+    inference."""
 
     fused = ACTIVATIONS  # what an integer convolution applies itself
 
@@ -80,7 +80,7 @@ class StudentReading(Reading):
         super().__init__(model, input_shape, num_classes)
 
     def shape_read(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """A series [N, T, C] is a map of one row."""
+        """The input shape, in which a series (T, C) is a map of one row."""
         return (1, *input_shape) if len(input_shape) == one_axis.SERIES_RANK - 1 else input_shape
 
     def call(self, call: Call):
@@ -92,7 +92,7 @@ class StudentReading(Reading):
         return self.depthwise(call) if _is_depthwise(call.layer) else super().call(call)
 
     def over_maps(self, call: Call) -> Call:
-        """A call of a layer over one axis as one of the layer over maps that computes the same; others as they are."""
+        """A call of a layer over one axis, as a call of the equal layer over maps; other calls as they are."""
         if (row := one_axis.row_for(call.node)) is None:
             return call
         inputs = call.inputs
@@ -113,15 +113,15 @@ class StudentReading(Reading):
         return self.same(call) if found is None else found
 
     def _rescaled(self, call: Call, layer: _layers.Rescaling):
-        """What a positive factor makes of relu(a * x + b), or of a product with such; None for anything else."""
+        """Moves a positive factor into relu(a * x + b), or into a product with that; None for anything else."""
         scale, offset = _scalars(layer)
         return self._times(call.inputs[0], scale, call.name) if scale > 0 and offset == 0 else None
 
     def _times(self, tensor, factor: float, name: str):
-        """factor * tensor without a layer more, where there is such a way; its last layer gets the name.
+        """factor * tensor without another layer, if possible; its last layer gets the name.
 
-        factor * relu6(a * x + b) = relu(factor * a * x + factor * b), which ends at 6 * factor: so a hard sigmoid is
-        one operator, and what is rounded is rounded once.
+        factor * relu6(a * x + b) = relu(factor * a * x + factor * b), which ends at 6 * factor. So a hard sigmoid is
+        one operator, and rounds once.
         """
         last = maker(tensor)
         if isinstance(last, _layers.Multiply):
@@ -168,7 +168,7 @@ class StudentReading(Reading):
         return self.activation_layer(call) if call.layer.axis == -1 else self.same(call)
 
     def separable(self, call: Call):
-        """A depthwise convolution, then one of 1x1 that has the bias and the activation."""
+        """A depthwise convolution, then a 1x1 convolution with the bias and the activation."""
         layer = call.layer
         config = layer.get_config()
         depthwise_kernel, pointwise_kernel, *bias = layer.get_weights()
@@ -189,7 +189,7 @@ class StudentReading(Reading):
         )
 
     def depthwise(self, call: Call):
-        """A depthwise convolution for one that has a group for each channel."""
+        """A depthwise convolution, for a Conv2D with a group for each channel."""
         layer = call.layer
         config, channels = layer.get_config(), call.inputs[0].shape[-1]
         kernel, *bias = layer.get_weights()
@@ -206,39 +206,39 @@ class StudentReading(Reading):
         )
 
     def batch_norm(self, call: Call):
-        """With a beta, which is where the rounding of the bias goes."""
+        """A BatchNormalization with a beta, which takes the rounding of the bias."""
         if call.layer.center:
             return self.same(call)
         *gamma, mean, variance = call.layer.get_weights()
         return self.same(call, [*gamma, np.zeros_like(mean), mean, variance], center=True)
 
     def average_pool(self, call: Call):
-        """Without padding, where "same" has none to add."""
+        """Average pooling without padding, if "same" adds none."""
         layer = call.layer
         axes = zip(call.inputs[0].shape[1:3], layer.pool_size, layer.strides, strict=True)
         fits = layer.data_format == "channels_last" and not any(sum(same_padding(*axis)) for axis in axes)
         return self.same(call, **({"padding": "valid"} if fits else {}))
 
     def reshape(self, call: Call):
-        """To a map of one row where a series is asked for."""
+        """A Reshape to a map of one row, if a series is asked for."""
         if not one_axis.makes_series(call.node):
             return self.same(call)
         return self.add(_layers.Reshape((1, *call.layer.target_shape), name=call.name), call.inputs)
 
     def permute(self, call: Call):
-        """Of one that moves no number in memory, a Reshape."""
+        """A Reshape, for a Permute that moves no number in memory."""
         shape = tuple(call.node.output_shapes[1:])
         shape = (1, *shape) if one_axis.makes_series(call.node) else shape
         return self.add(_layers.Reshape(shape, name=call.name), call.inputs)
 
     def scaled_sum(self, call: Call):
-        """x + scale * y, of tf_keras.applications' InceptionResNetV2."""
+        """x + scale * y, as in tf_keras.applications' InceptionResNetV2."""
         x, y = call.inputs
         scaled = _layers.Rescaling(call.layer.scale, name=self.free_name(f"{call.name}_scaled"))
         return self.add(_layers.Add(name=call.name), [x, self.add(scaled, [y])])
 
     def joined(self, call: Call):
-        """Of one tensor, which it hands on, nothing."""
+        """Nothing, if there is only one tensor, which is passed on."""
         return self.same(call) if len(call.inputs) > 1 else call.inputs[0]
 
     def global_max_pool(self, call: Call):
@@ -269,7 +269,7 @@ class StudentReading(Reading):
 
 
 def _is_depthwise(layer) -> bool:
-    """Whether a Conv2D has a group for each channel, and strides that TensorFlow's depthwise kernels take."""
+    """Whether a Conv2D has a group for each channel, and strides that TensorFlow's depthwise kernels support."""
     return (
         isinstance(layer, _layers.Conv2D)
         and layer.data_format == "channels_last"
@@ -279,18 +279,18 @@ def _is_depthwise(layer) -> bool:
 
 
 def _scalars(layer: _layers.Rescaling) -> tuple[float, float]:
-    """Scale and offset; NaN for one that is not one number."""
+    """Scale and offset; NaN for one that is not a single number."""
     return tuple(float(v) if np.ndim(v) == 0 else math.nan for v in (layer.scale, layer.offset))
 
 
 def _keeps_order(node) -> bool:
-    """Whether a Permute moves axes of one value alone, so that all numbers stay where they are in memory."""
+    """Whether a Permute moves only axes of length one, so that all numbers stay where they are in memory."""
     shape = node.input_shapes[1:]
     moved = [axis for axis in node.layer.dims if shape[axis - 1] != 1]
     return None not in shape and moved == sorted(moved)
 
 
 def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
-    """Rows before and after, or columns, that "same" adds to a map of `size`."""
+    """Rows or columns, before and after, that "same" adds to a map of `size`."""
     total = max((-(-size // stride) - 1) * stride + window - size, 0)
     return total // 2, total - total // 2

@@ -1,1 +1,1 @@
-"""Which bit widths lose least: each layer is tried by itself, and a knapsack chooses among what was found."""
+"""Finds the bit widths that lose the least: tries each layer by itself, and a knapsack chooses among the results."""

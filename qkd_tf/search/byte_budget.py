@@ -1,4 +1,4 @@
-"""A budget of bytes for a student, and the bit widths by layer that lose least within it."""
+"""A budget of bytes for a student, and the bit widths by layer that lose the least within it."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +13,13 @@ DIVERGENCE_UNIT = 1e-4  # nats
 
 @dataclasses.dataclass(frozen=True)
 class ByteBudget:
-    """What a student may take.
+    """The bytes that a student may take.
 
     Attributes:
-      flag: that gave it.
+      flag: the flag that gave the budget.
       num_bytes: the budget.
       kernel_bytes: (layer, bits) -> bytes of its kernel, as this budget counts them.
-      other_bytes: what is there beside kernels.
+      other_bytes: bytes besides kernels.
     """
 
     flag: str
@@ -28,19 +28,18 @@ class ByteBudget:
     other_bytes: int = 0
 
     def needed(self, bits: Mapping[str, int]) -> float:
-        """Bytes with these widths by layer."""
+        """Bytes with these bit widths by layer."""
         return self.other_bytes + sum(self.kernel_bytes(layer, num_bits) for layer, num_bits in bits.items())
 
     def widths(self, trained: Mapping[str, int], rows: Sequence[Sensitivity]) -> dict[str, int]:
-        """Bits of each layer: of all choices within the budget the one with the least sum of losses.
+        """Bit width of each layer: of all choices within the budget, the one with the smallest sum of losses.
 
-        Losses are taken as if they added up, which they do but roughly. A gain counts as no loss. Of equal sums, which
-        few validation images have, it is the one with the least sum of divergences, then the one that takes the fewest
-        bits away.
+        Losses are treated as additive, which they are only roughly. A gain counts as no loss. Sums are often equal on
+        few validation images; then the smallest sum of divergences decides, then the fewest bits taken away.
 
         Args:
-          trained: bits by layer, in their order, which each layer may keep without loss.
-          rows: what else was tried.
+          trained: bit width by layer, in order, which each layer may keep without loss.
+          rows: the other bit widths that were tried.
 
         Raises:
           ExperimentError: no choice is within the budget.

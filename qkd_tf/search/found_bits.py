@@ -1,7 +1,7 @@
-"""--bits=auto: the widths of kernels that lose least within a budget of bytes, found once in a run.
+"""--bits=auto: the bit widths of kernels that lose the least within a budget of bytes, found once per run.
 
 A kernel may have the width that the experiment gives it, or one that takes fewer bytes as the target stores it. Widths
-of tensors take no byte of the file, and stay.
+of activations stay, because they take no bytes in the file.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from qkd_tf.storage import durable
 
 
 def settled(experiment: Experiment, path: pathlib.Path) -> Experiment | None:
-    """The experiment with the widths that `find` has written; None where they are yet to be found.
+    """The experiment with the bit widths that `find` wrote; None if they are still to be found.
 
     Raises:
       ExperimentError: the file is damaged.
@@ -37,15 +37,15 @@ def settled(experiment: Experiment, path: pathlib.Path) -> Experiment | None:
 def find(
     experiment: Experiment, plain: tf_keras.Model, examples: Examples, path: pathlib.Path, data: Mapping
 ) -> dict[str, int]:
-    """Finds the widths, tells of them, and writes them to `path`.
+    """Finds the bit widths, prints them, and writes them to `path`.
 
     Args:
-      plain: float student in standard form, trained, which `networks.checked_plan` let pass; left as it is.
-      path: of a run's bits.json, which also has what is measured so far: a second start of the same resumes there.
+      plain: trained float student in standard form that `networks.checked_plan` accepted; left unchanged.
+      path: the run's bits.json, which also keeps what is measured so far, so that a restart resumes there.
       data: the splits' fingerprint.
 
     Returns:
-      Bits by layer.
+      Bit width by layer.
 
     Raises:
       ExperimentError: the file is damaged.

@@ -1,4 +1,4 @@
-"""The multiple-choice knapsack: one option of each item, the least loss that has room."""
+"""The multiple-choice knapsack: one option for each item, with the smallest loss that fits."""
 
 import dataclasses
 import operator
@@ -10,9 +10,9 @@ class Option:
     """One choice for an item.
 
     Attributes:
-      size: what it takes of the room; at least 0. Multiples of 1/8, as bytes of whole bits are, add up exactly.
-      losses: what it costs in value, in whole units, so that sums are exact. Sums of the first decide, those of the
-        next between choices that are equal by then. All options have as many.
+      size: the room that it takes, at least 0. Multiples of 1/8, such as bytes of whole bits, add up exactly.
+      losses: its losses in whole units, so that sums are exact. Sums of the first decide, those of the next between
+        equal choices. All options have equally many.
     """
 
     size: float
@@ -20,14 +20,14 @@ class Option:
 
 
 def choose(items: Sequence[Sequence[Option]], room: float) -> tuple[int, ...] | None:
-    """Index of the option of each item: of all choices that have room the one of least loss.
+    """Index of the option for each item: of all choices that fit, the one with the smallest loss.
 
-    Ties go to the least size, then to the options that come first: the answer is always the same. It is exact: item
-    after item, every choice is kept that is not both larger and worse than another (dynamic programming over dominated
+    Ties go to the smallest size, then to the first options, so the answer is always the same. It is exact: item by
+    item, it keeps every choice that is not both larger and worse than another (dynamic programming over dominated
     states; Nemhauser and Ullmann, "Discrete Dynamic Programming and Capital Allocation", Management Science 15, 1969).
 
     Returns:
-      None where even the smallest options have no room.
+      None if even the smallest options do not fit.
     """
     needed_later = sum(min(option.size for option in options) for options in items)
     num_losses = len(items[0][0].losses) if items else 0

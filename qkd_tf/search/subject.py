@@ -1,4 +1,4 @@
-"""A student that is quantized in many ways, and what it loses by each."""
+"""A student that is quantized in many ways, and what it loses in each."""
 
 import dataclasses
 import functools
@@ -25,14 +25,14 @@ MEASURED = ["top1", "divergence"]  # a file of an earlier version lacks the seco
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity:
-    """One layer at one width.
+    """One layer at one bit width.
 
     Attributes:
-      num_bits: of the layer's kernel, and of its input where the rule says so.
-      top1: of the student on the validation split, in percent, all other layers as they were.
-      loss: points of top-1 below that student's.
-      saved_bytes: of the kernel at its true width; negative where `num_bits` is more than it has.
-      divergence: of its answers from that student's: mean KL(that || this) over validation images, in nats.
+      num_bits: bit width of the layer's kernel, and of its input if the rule says so.
+      top1: top-1 of the student on the validation split, in percent, with all other layers unchanged.
+      loss: points of top-1 below the unchanged student's.
+      saved_bytes: bytes saved in the kernel at its true width; negative if `num_bits` is more than it has.
+      divergence: mean KL(unchanged student || this one) over validation images, in nats.
     """
 
     layer: str
@@ -48,18 +48,18 @@ class Sensitivity:
 
 
 def of_kernel_and_input(layer: str, num_bits: int) -> str:
-    """The --bits_rule of that layer and no other."""
+    """The --bits_rule for exactly that layer."""
     return f"{re.escape(layer)}=w{num_bits}a{num_bits}"
 
 
 def of_kernel(layer: str, num_bits: int) -> str:
-    """As `of_kernel_and_input`; its input stays as it is."""
+    """As `of_kernel_and_input`, but for the kernel only."""
     return f"{re.escape(layer)}=w{num_bits}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """What students are calibrated and judged on.
+    """The examples on which students are calibrated and judged.
 
     Attributes:
       calibration: batches of images.
@@ -71,12 +71,12 @@ class Examples:
 
 
 class Subject:
-    """A float student in standard form, to be quantized in other ways than `spec` says.
+    """A float student in standard form, to be quantized in ways other than `spec`.
 
     Args:
-      plain: left as it is.
-      spec: the student that others are compared with.
-      kernels, tensors: its intervals, by layer. They hold wherever a grid is the same; others are calibrated.
+      plain: the float student; left unchanged.
+      spec: quantization of the student with which others are compared.
+      kernels, tensors: its intervals, by layer. They are used where the grid is the same; others are calibrated.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Subject:
         self.layers = list(self.bits)
 
     def calibrated(self) -> "Subject":
-        """The same whose intervals are from calibration, once for all that is compared."""
+        """The same with intervals from calibration, done once for all comparisons."""
         student = quantized_forward(self.plain, self.spec)
         calibrate(student, self._examples.calibration, self.spec.interval_init, self._seed)
         found = ({name: tensor.params() for name, tensor in of.items()} for of in (student.weights, student.outputs))
@@ -122,7 +122,7 @@ class Subject:
         return logits, labels
 
     def take_known_intervals(self, student: QuantizedForward) -> set[str]:
-        """Where the grid is the known one. Returns the names of layers of which a grid is another."""
+        """Sets the known intervals where the grid is the same. Returns the names of layers with another grid."""
         others = set()
         for tensors, known in ((student.weights, self._kernels), (student.outputs, self._tensors)):
             for name, tensor in tensors.items():
@@ -136,7 +136,7 @@ class Subject:
         return self.true_bytes(layer, self.bits[layer]) - self.true_bytes(layer, num_bits)
 
     def true_bytes(self, layer: str, num_bits: int) -> float:
-        """Of a kernel at its width, with nothing between its integers."""
+        """Bytes of a kernel at its bit width, packed without gaps."""
         return kernel_size(self.plain.get_layer(layer)) * num_bits / 8
 
 
@@ -152,11 +152,11 @@ def measure(
     identity: dict,
     rule: Callable[[str, int], str] = of_kernel_and_input,
 ) -> list[Sensitivity]:
-    """A student for each of (layer, bits). `path` has what is done; a second start of the same resumes from there.
+    """Measures a student for each (layer, bits). `path` keeps what is done, so that a restart resumes there.
 
     Args:
-      identity: what else decides the numbers; a file of another one begins anew.
-      rule: what a cell means.
+      identity: what else decides the numbers; a file with another identity is begun anew.
+      rule: (layer, bits) -> the --bits_rule of a cell.
 
     Raises:
       ExperimentError: the file is damaged.
@@ -183,11 +183,11 @@ def measure(
 
 
 def table(rows: list[Sensitivity], stored: Callable[[str, int], float], trained: Mapping[str, int]) -> str:
-    """Markdown, the most sensitive first.
+    """A Markdown table, the most sensitive layers first.
 
     Args:
       stored: (layer, bits) -> bytes of a kernel as the target stores it.
-      trained: bits by layer.
+      trained: bit width by layer.
     """
     lines = [("layer", "bits", "top-1, %", "loss, points", "divergence", "bytes saved", "as stored"), ("---",) * 7]
     for row in sorted(rows, key=lambda row: (-row.loss, -row.divergence)):

@@ -12,8 +12,7 @@ Make = Callable[[Mapping, str, list], object]
 
 
 def _of_two(function: Callable, layer: type[layers.Layer] | None = None) -> Make:
-    """A function of two tensors, one of which may be a constant; `layer` does the same for two tensors of equal
-    rank."""
+    """A function of two tensors, or of one and a constant; `layer` does the same for two tensors of equal rank."""
 
     def make(config: Mapping, name: str, inputs: list):
         given = [float(value) if isinstance(value, int | float) else value for value in inputs]
