@@ -1,4 +1,4 @@
-"""The export in Python: `tflite_export.export`, which says keyword arguments where the command says flags."""
+"""The export in Python: `tflite_export.export`, whose messages name keyword arguments where the command names flags."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""Checks a file, whoever made it, against the handoff that it should come from."""
+"""Checks a file of any origin against the handoff from which it should come."""
 
 import pathlib
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ MAX_SHARE, MAX_DESCRIPTION = 4, 1 << 20  # a larger file is not even read: so ma
 
 
 def check(tflite: pathlib.Path, folder: pathlib.Path, target: str, runtimes: Sequence[str]) -> dict:
-    """The verification of a file, which is there, against a handoff.
+    """The verification of an existing file against a handoff.
 
     Raises:
-      ExportError: no handoff there, or one that the file cannot be of.
+      ExportError: there is no handoff, or the file cannot come from it.
     """
     handoff = load_handoff(folder)
     expected = rebuild(handoff, INPUT_TYPES[0])
@@ -38,7 +38,7 @@ def check(tflite: pathlib.Path, folder: pathlib.Path, target: str, runtimes: Seq
 
 
 def form_of(content: bytes) -> tuple[str, str]:
-    """(Input type, second clip) of a file, if we write these; otherwise our defaults, and the comparison fails."""
+    """(Input type, second clip) of a file, if we write such; otherwise our defaults, and the comparison fails."""
     try:
         found = read_back(content)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The error of a run that cannot become a file."""
+"""The error for a run that cannot become a file."""
 
 
 class ExportError(ValueError):

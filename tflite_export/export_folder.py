@@ -11,10 +11,9 @@ VERIFICATION = "verification.json"
 
 @dataclasses.dataclass(frozen=True)
 class ExportFolder:
-    """The folder for the files of an export; files exported for another target are never touched.
+    """The folder for an export's files; files exported for another target are never touched.
 
-    The first target that a run is exported for has export/ and report.html. Any further one has export-TARGET/ and
-    report-TARGET.html.
+    A run's first target has export/ and report.html. Any further one has export-TARGET/ and report-TARGET.html.
 
     Attributes:
       path: folder of model.tflite, labels.txt, verification.json and the target's bundle.
@@ -42,5 +41,5 @@ def target_of(folder: pathlib.Path) -> str | None:
 
 
 def target_titled(title: str) -> str | None:
-    """The row of TARGETS that has a title, as verification.json states it; None where none has."""
+    """The row of TARGETS with a title from verification.json; None if no row has it."""
     return next((name for name, target in TARGETS.items() if target.title == title), None)

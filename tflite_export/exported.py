@@ -26,7 +26,7 @@ class Exported(dict[str, Any]):
         return self.get("runtimes", {}).get(self.get("judge"), {}).get("accuracy", {}).get("top1")
 
     def __repr__(self) -> str:
-        """One line, whatever a notebook shows last."""
+        """One line, as a notebook shows it."""
         if not self.passed:
             return f"Exported({str(self.tflite)!r}, refused: {'; '.join(self['failures'][:1])})"
         return (

@@ -1,4 +1,4 @@
-"""The export, in order: integers handed over, graph, file, proof, report."""
+"""The export, in order: handoff, graph, file, proof, report."""
 
 import json
 import os
@@ -60,19 +60,19 @@ def export(
 
     Args:
       run_dir: folder of the run, or what `qkd_tf.fit` returned.
-      target: a row of TARGETS; None for the target of the training.
-      weight_storage: one of WEIGHT_STORAGES; "auto" is the default of the target. None for that of the training, and
-        "auto" for another target.
-      input_type: "uint8" takes pixels, "int8" takes pixel - 128; None for the default of the target.
+      target: a row of TARGETS; None for the training's target.
+      weight_storage: one of WEIGHT_STORAGES; "auto" is the target's default. None for the training's, or "auto" for
+        another target.
+      input_type: "uint8" takes pixels, "int8" takes pixel - 128; None for the target's default.
       gate: how far the file may fall below the student in floating point; None for the default.
       runtimes: rows of RUNTIMES that run the file; the target's judge is always one of them.
-      vela: how a file for an Ethos-U NPU is compiled; None for other targets, or for Vela's defaults.
+      vela: how to compile a file for an Ethos-U NPU; None for other targets, or for Vela's defaults.
 
     Returns:
-      The verification, as in verification.json; `passed` tells whether the file, `tflite`, is what was trained.
+      The verification, as in verification.json; `passed` says whether the file, `tflite`, is what was trained.
 
     Raises:
-      ExportError: there is not a finished run, or the student cannot become integer.
+      ExportError: there is no finished run, or the student cannot become integer.
       OSError: the run folder is in use, or cannot be written.
     """
     run_dir = pathlib.Path(run_dir)
@@ -171,9 +171,9 @@ def _export(
 
 
 def _compress(graph: IntegerGraph, plain: bytes, handoff: Handoff, verification: dict) -> bytes | None:
-    """The lookup-table file, and in `verification` what became of it; None where there is none to be obtained.
+    """The lookup-table file, and its result in `verification`; None if there is no such file.
 
-    A kernel that tables would not make smaller keeps the form that it has in the plain file, INT4 or int8.
+    A kernel that tables would not make smaller keeps its form in the plain file, INT4 or int8.
     """
     if reason := absence("tflm"):
         verification["notes"].append(f"no lookup-table file was written: {reason}")

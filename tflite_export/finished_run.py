@@ -1,4 +1,4 @@
-"""What a finished run tells of itself."""
+"""Reads what a finished run recorded."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ DIAGNOSIS_FORMAT = 1
 
 
 def results_of(run_dir: pathlib.Path) -> dict[str, Any]:
-    """What results.json tells.
+    """The contents of results.json.
 
     Raises:
       ExportError: it is missing, or was changed.
@@ -25,7 +25,7 @@ def results_of(run_dir: pathlib.Path) -> dict[str, Any]:
 
 
 def diagnosis_of(run_dir: pathlib.Path) -> dict[str, Any] | None:
-    """What training measured; None where it did not, or in a form of another version."""
+    """The contents of diagnosis.json; None if there is none, or it is from another version."""
     path = run_dir / "diagnosis.json"
     try:
         found = json.loads(path.read_text()) if path.exists() else {}

@@ -24,21 +24,20 @@ MAX_TEXT = 64 << 20  # bytes of a text file; what training writes has kilobytes
 
 @dataclasses.dataclass(frozen=True)
 class Handoff:
-    """What crosses the door between training and export.
+    """Everything that training hands to the export.
 
     Attributes:
       student: plain float Keras model; its kernels lie on their grids.
       weights: integer kernels, int8, by layer name, in Keras' layout.
-      weight_params, tensor_params: quantization parameters of kernels, and of tensors by the name of
-        the layer that hands them on.
+      weight_params, tensor_params: quantization parameters of kernels, and of tensors by the name of the layer that
+        outputs them.
       label_names: class names.
-      test_images: [N, H, W, C] uint8 pixels, a memory map or, of a large split, what reads them again: to be sliced
-        and iterated. test_labels: [N].
+      test_images: [N, H, W, C] uint8 pixels to slice and iterate over: a memory map or, for a large split, an object
+        that reads them again. test_labels: [N].
       student_logits: [N, K] int8: the quantized Keras student's logits, as stored codes.
-      integer_logits: the same as each runtime's arithmetic makes them, by row of ARITHMETICS, which those of an earlier
-        version may lack that are LATER; of the first images alone where the test split is large.
-      integer_codes: int8 integers of every tensor on the first images, by row, then by tensor; each is read
-        when it is asked for.
+      integer_logits: the logits in each runtime's arithmetic, by row of ARITHMETICS. An earlier version's handoff may
+        lack the rows in LATER. For a large test split, some cover only the first images.
+      integer_codes: int8 integers of every tensor on the first images, by row, then by tensor; each is read on access.
     """
 
     student: tf_keras.Model
@@ -57,8 +56,8 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
     """Opens a handoff; images and the integers of tensors stay on disk until they are read.
 
     Raises:
-      ExportError: a file of it is missing, was changed or leads out of the folder, the student brings code, its files
-        contradict each other, or a test split that was too large to be copied is no longer what training read.
+      ExportError: one of its files is missing, was changed or leads out of the folder; the student brings code; files
+        contradict each other; or a test split that was too large to copy is no longer what training read.
     """
     names = (*NAMES, *PREDICTIONS, file_of(folder), *ARRAYS)
     missing = [name for name in names if not (folder / name).exists()]
@@ -118,7 +117,7 @@ def _load(folder: pathlib.Path) -> Handoff:
 
 
 def _demands(handoff: Handoff) -> Iterator[tuple[str, object, object]]:
-    """What the parts of a handoff have to agree in, so that nobody meets a misfit later: (what, found, expected)."""
+    """The facts on which the parts of a handoff must agree: (what, found, expected)."""
     student, images, num_images = handoff.student, handoff.test_images, len(handoff.test_images)
     yield "the student has inputs and outputs", (len(student.inputs), len(student.outputs)), (1, 1)
     logits = student.output_shape[1:]

@@ -1,6 +1,6 @@
-"""The test split of a handoff: a copy of it, or the original pictures, read again, if a copy would be too large.
+"""The test split of a handoff: a copy, or the original pictures read again if a copy would be too large.
 
-It is the one module of the exporter that knows how training reads pictures.
+It is the only module of the exporter that knows how training reads pictures.
 """
 
 import dataclasses
@@ -22,20 +22,20 @@ LOCAL = re.compile(r"digits|(folder|npz|npy):.+|\w+(/[\w.+-]+)*(:[\d.]+)?")
 
 
 class UnreadableError(OSError):
-    """Why a test split cannot be read again, told in one line."""
+    """Why a test split cannot be read again, in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reread:
-    """Pixels that lie in no file of the handoff, for who iterates or slices as over an array [N, H, W, C] uint8.
+    """Pixels that are not in the handoff, to iterate over and slice like an array [N, H, W, C] uint8.
 
-    A slice reads nothing yet. A pass decodes the pictures anew, a few at a time, and holds none.
+    Slicing reads nothing. Each iteration decodes the pictures again, a few at a time, and keeps none.
 
     Args:
-      part: numbers of the pictures, one after the other.
+      part: indices of the pictures, consecutive.
 
     Raises:
-      UnreadableError: in a pass, a picture that has gone or broken since.
+      UnreadableError: during iteration, a picture is missing or broken.
     """
 
     source: Rereading
@@ -75,15 +75,15 @@ class Reread:
 
 
 def file_of(folder: pathlib.Path) -> str:
-    """Which file of a handoff has the pixels, or tells where they are."""
+    """The file of a handoff that has the pixels, or says where they are."""
     return RECORD if (folder / RECORD).exists() and not (folder / COPY).exists() else COPY
 
 
 def pixels(folder: pathlib.Path) -> np.ndarray | Reread:
-    """The test split of a handoff, [N, H, W, C] uint8, on disk until it is read; what is read again is not proven yet.
+    """The test split of a handoff, [N, H, W, C] uint8, on disk until it is read; a `Reread` is not proven yet.
 
     Raises:
-      UnreadableError: it has no copy, and its data set cannot be opened, or has other pictures by their number or size.
+      UnreadableError: there is no copy, and the data set cannot be opened or has another number or size of pictures.
       durable.DamageError, ValueError, TypeError: the file that tells of it was changed.
     """
     if file_of(folder) == COPY:
@@ -104,7 +104,7 @@ def prove(folder: pathlib.Path, images: Reread) -> None:
     """Reads the whole split once, and compares it with what training read.
 
     Raises:
-      UnreadableError: a pixel, a label or the order is another, or a picture cannot be read.
+      UnreadableError: a pixel, a label or the order differs, or a picture cannot be read.
       durable.DamageError: the file that tells of it was changed.
     """
     record = durable.read_json(folder / RECORD)

@@ -145,8 +145,7 @@ def squash(image: tf.Tensor, image_size: Size) -> tf.Tensor:
 
 
 def shape_notes(spec: DataSpec, *sizes: tuple[int | None, int | None]) -> tuple[str, ...]:
-    """One line on what resizing does to pictures with another aspect ratio than --image_size, or with exactly that
-    size.
+    """A line on what resizing does to pictures of another aspect ratio than --image_size, or of that very size.
 
     Args:
       sizes: heights and widths of the stored pictures; None if they differ.

@@ -123,8 +123,7 @@ class PhaseSetup:
         return distiller
 
     def _low_bit_options(self, index: int, optimizer: tf_keras.optimizers.Optimizer) -> dict:
-        """The distiller's options for averaging, dampening and freezing; the last two go by the share of quantized
-        steps done.
+        """The distiller's options for averaging, and for dampening and freezing by the share of quantized steps done.
 
         Args:
           optimizer: that of phase `index`; in a resumed run its step count comes from the checkpoint.

@@ -329,8 +329,7 @@ class Trainer:
             )
 
     def estimate_plain_statistics(self, student: QuantizedStudent, epoch: int) -> None:
-        """Estimates `plain`'s BatchNorm statistics before calibration; they may be those of the start, or of other bit
-        widths.
+        """Estimates `plain`'s BatchNorm statistics before calibration; they may be those of other weights or widths.
 
         Args:
           epoch: the epoch whose batches are used, counted from 0 over all phases.

@@ -236,8 +236,7 @@ class TrainingSpec:
         return self.batch_norm_batches != 0 and (asked == "shift" or (asked == "auto" and "student" in pretrained))
 
     def shifts_trained_statistics(self, pretrained: frozenset[str], num_train: int) -> bool:
-        """Whether a student in training gets them, too. With "auto" it does on few pictures, where it stays near its
-        start.
+        """Whether a student in training gets them, too; with "auto" on few pictures, where it stays near its start.
 
         Args:
           num_train: training images.

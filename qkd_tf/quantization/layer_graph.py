@@ -38,12 +38,11 @@ class LayerGraph:
             self._roles[layer.name] = "arithmetic" if clips and not self._clips_in_operator(layer.name) else role(layer)
 
     def role(self, name: str) -> str:
-        """The layer's role; an activation function that no operator before it can apply has the role arithmetic."""
+        """`roles.role` of the layer; but arithmetic for an activation function that no operator before it can apply."""
         return self._roles[name]
 
     def _clips_in_operator(self, name: str) -> bool:
-        """Whether the operator before an activation layer applies it: one with a kernel or an Add, read by nothing
-        else.
+        """Whether the operator before an activation applies it: one with a kernel or an Add, read by nothing else.
 
         A ReLU with another upper end than 6 is the last in its operator, whose grid ends there.
         """

@@ -65,8 +65,7 @@ def _refusal(node) -> str:
 
 
 class StudentReading(Reading):
-    """The first reading of a student: rewrites layers that equal others, and drops those that do nothing at
-    inference."""
+    """The first reading of a student: rewrites layers as others, and drops those that do nothing at inference."""
 
     fused = ACTIVATIONS  # what an integer convolution applies itself
 

@@ -1,9 +1,9 @@
 """Measures which layers tolerate few bits: python -m qkd_tf.sensitivity --run_dir=runs/NAME [--max_flash_bytes=N].
 
-It takes the student of a finished run, gives one layer after the other fewer bits (kernel and input, intervals by
-calibration), and measures top-1 on the validation split; the test split is kept for the final test. A run of 8 bits
-that was calibrated without training (--phases=) is a good start. With a budget, --max_flash_bytes of the whole file or
---max_weight_bytes of kernels at their bit widths, it suggests a --bits_rule for each layer that gets fewer bits.
+It takes the student of a finished run, gives one layer after another fewer bits (kernel and input, with calibrated
+intervals), and measures top-1 on the validation split; the test split is kept for the final test. An 8-bit run that was
+calibrated without training (--phases=) is a good start. With a budget, --max_flash_bytes for the whole file or
+--max_weight_bytes for kernels at their bit widths, it suggests a --bits_rule for each layer that gets fewer bits.
 --output=NAME.flags writes the flag file that trains with these rules.
 """
 
@@ -38,7 +38,7 @@ FLAGS.DEFINE_string(
 
 
 def flag_file(values: flags.flags.FlagValues, rules: Iterable[str], run_dir: pathlib.Path) -> str:
-    """The experiment that `values` describe, in another folder and with these rules in the place of its own."""
+    """A flag file for the experiment of `values`, with another folder, and these rules instead of its own."""
     spec = flags.experiment_from_flags(values).quantization
     changed = {"run_dir": str(run_dir), "bits": None, "bits_rule": list(rules)}
     changed |= {name: getattr(spec, name) for name in flags.WIDTHS}
@@ -49,7 +49,7 @@ def flag_file(values: flags.flags.FlagValues, rules: Iterable[str], run_dir: pat
 
 
 def flags_of_run() -> None:
-    """Puts the flags of the run of --run_dir below those that the command line gave."""
+    """Reads the flags of the run in --run_dir; those on the command line override them."""
     require(FLAGS.run_dir is not None, "--run_dir is missing; give the folder of a finished run, such as runs/demo")
     file = pathlib.Path(FLAGS.run_dir) / "flags.txt"
     require(file.is_file(), f"--run_dir={FLAGS.run_dir} is not a run: it has no flags.txt")
@@ -59,7 +59,7 @@ def flags_of_run() -> None:
 
 
 def require_finished(run_dir: str) -> None:
-    """Raises ExperimentError: no finished run, or one whose handoff was changed."""
+    """Raises ExperimentError if there is no finished run, or its handoff was changed."""
     try:
         durable.check(pathlib.Path(run_dir) / "handoff")
     except durable.DamageError as damage:
@@ -67,7 +67,7 @@ def require_finished(run_dir: str) -> None:
 
 
 def tried_widths() -> list[int]:
-    """Those of --try_bits."""
+    """The bit widths in --try_bits."""
     require(
         all(bits.isdecimal() for bits in FLAGS.try_bits),
         f"--try_bits={','.join(FLAGS.try_bits)}: give whole numbers from 2 to 8",
@@ -79,7 +79,7 @@ def tried_widths() -> list[int]:
 
 
 def new_run(experiment: Experiment) -> pathlib.Path | None:
-    """The folder that the flag file of --output trains into, if one is asked for."""
+    """The folder into which the flag file --output trains; None without --output."""
     budgets = FLAGS.max_weight_bytes, experiment.target.max_flash_bytes
     require(
         not all(budgets),

@@ -1,4 +1,4 @@
-"""A look at what each layer of a finished run's student loses at fewer bits, and at what fits a budget."""
+"""Shows what each layer of a finished run's student loses at fewer bits, and which bit widths fit a budget."""
 
 import dataclasses
 import itertools
@@ -17,19 +17,19 @@ from qkd_tf.storage.saved_model import load_model
 
 
 def look(experiment: Experiment, widths: list[int], max_weight_bytes: int = 0) -> tuple[str, ...]:
-    """Prints what each layer loses at these widths; with a budget, the rules that meet it.
+    """Prints what each layer loses at these bit widths, and with a budget the rules that meet it.
 
-    What was measured is kept in the run's folder, and not measured again.
+    Results are kept in the run folder and not measured again.
 
     Args:
-      experiment: of a finished run.
-      max_weight_bytes: the budget of kernels at their widths; 0 for none, or that of the target.
+      experiment: that of a finished run.
+      max_weight_bytes: budget for kernels at their bit widths; 0 for none, or the target's.
 
     Returns:
-      All rules of the widths of single layers: those of the run, then the suggested ones.
+      All bit-width rules for single layers: those of the run, then the suggested ones.
 
     Raises:
-      ExperimentError: the set cannot be opened, the file of what was measured was changed, or the budget is too little.
+      ExperimentError: the data set cannot be opened, the file of results was changed, or the budget is too small.
     """
     splits = data.load(dataclasses.replace(experiment.data, augment=""))  # nothing is trained
     subject = subject_of(experiment, splits)
@@ -57,7 +57,7 @@ def look(experiment: Experiment, widths: list[int], max_weight_bytes: int = 0) -
 
 
 def subject_of(experiment: Experiment, splits: data.Splits) -> Subject:
-    """The student of a finished run, with the intervals that were trained."""
+    """The student of a finished run, with its trained intervals."""
     handoff, spec = pathlib.Path(experiment.run_dir) / "handoff", experiment.quantization
     saved = load_model(handoff / "student.keras")
     plain = standard_form(saved, splits.image_shape, None, experiment.student.normalization).model
@@ -70,20 +70,20 @@ def subject_of(experiment: Experiment, splits: data.Splits) -> Subject:
 
 
 def budget_of(subject: Subject, stored: StoredWidths, target: TargetSpec, max_weight_bytes: int) -> ByteBudget | None:
-    """What flags ask for; None where they ask for nothing."""
+    """The budget that flags ask for; None if they ask for none."""
     if target.max_flash_bytes:
         return ByteBudget("max_flash_bytes", target.max_flash_bytes, stored.kernel_bytes, stored.other_bytes)
     return ByteBudget("max_weight_bytes", max_weight_bytes, subject.true_bytes) if max_weight_bytes else None
 
 
 def suggest(rows: list[Sensitivity], trained: Mapping[str, int], budget: ByteBudget) -> list[Sensitivity]:
-    """The rows of layers that give way, for the least sum of losses within the budget; train with them, and look.
+    """The rows of layers that get fewer bits, with the smallest sum of losses within the budget.
 
     Args:
-      trained: bits by layer.
+      trained: bit width by layer.
 
     Raises:
-      ExperimentError: even all layers at their fewest bits are too large.
+      ExperimentError: even with all layers at their fewest bits, the budget is exceeded.
     """
     found = budget.widths(trained, rows)
     return [row for row in rows if found[row.layer] == row.num_bits != trained[row.layer]]

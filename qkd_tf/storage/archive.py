@@ -1,4 +1,4 @@
-"""Arrays from untrusted files: only numbers, no pickle, and never more bytes than the file declares."""
+"""Arrays from untrusted files: only numbers, no pickles, and never more bytes than the file declares."""
 
 import math
 import pathlib
@@ -14,7 +14,7 @@ NUMBERS = "biuf"  # kinds of dtype
 
 
 class Arrays(Mapping[str, np.ndarray]):
-    """Arrays of an .npz by name: each is read when it is asked for, and not kept. `open_npz` makes one."""
+    """Arrays of an .npz by name; each is read on access and not kept. `open_npz` opens one."""
 
     def __init__(self, archive: zipfile.ZipFile, members: Mapping[str, str]):
         self._archive, self._members = archive, members
@@ -30,7 +30,7 @@ class Arrays(Mapping[str, np.ndarray]):
         return len(self._members)
 
     def rows(self) -> dict[str, "Arrays"]:
-        """Those named "row/name", by row, then by name."""
+        """The arrays named "row/name", by row, then by name."""
         rows: dict[str, dict[str, str]] = {}
         for path, member in self._members.items():
             row, _, name = path.partition("/")
@@ -42,11 +42,11 @@ def open_npz(path: pathlib.Path, kinds: str = NUMBERS) -> Arrays:
     """The arrays of an .npz by name, checked and not yet read.
 
     Args:
-      kinds: of dtype that may be in it, none of them Python's objects.
+      kinds: allowed kinds of dtype; Python objects are never among them.
 
     Raises:
-      ValueError: no .npz, a name that is there twice, an array of anything but numbers, one whose header declares
-        another size than its bytes have, or more than MAX_BYTES in all. Nothing is allocated before that is known.
+      ValueError: not an .npz, a name occurs twice, an array holds anything but numbers, its header declares another
+        size than it has, or all take more than MAX_BYTES. This is checked before anything is allocated.
     """
     archive = zipfile.ZipFile(path)
     _check_members(archive)
@@ -58,17 +58,17 @@ def open_npz(path: pathlib.Path, kinds: str = NUMBERS) -> Arrays:
 
 
 def load_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All of `open_npz`."""
+    """All arrays of `open_npz`."""
     return dict(open_npz(path))
 
 
 def holds(num_bytes: int) -> bool:
-    """Whether `load_npz` reads an .npz whose arrays have these bytes."""
+    """Whether `load_npz` reads an .npz whose arrays have this many bytes."""
     return num_bytes + HEADERS <= MAX_BYTES
 
 
 def save_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> None:
-    """An .npz of arrays by name, whatever the names are: `np.savez` has parameters of its own called file and args."""
+    """Writes arrays to an .npz under any names: `np.savez` cannot store arrays called file or args."""
     compression = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
     with zipfile.ZipFile(path, "w", compression, allowZip64=True) as archive:
         for name, values in arrays.items():
@@ -77,26 +77,26 @@ def save_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray], compressed: b
 
 
 def non_finite(arrays: Mapping[str, np.ndarray]) -> str:
-    """Which array has NaN or infinity, for people; "" for none."""
+    """Which arrays have NaN or infinity, in words; "" for none."""
     broken = [name for name, values in arrays.items() if values.dtype.kind == "f" and not np.isfinite(values).all()]
     return f"{broken[0]} has NaN or infinity" + f" and {len(broken) - 1} more" * (len(broken) > 1) if broken else ""
 
 
 def check_zip(path: pathlib.Path) -> None:
-    """Raises ValueError where members are there twice, lie outside, or have more than MAX_BYTES in all."""
+    """Raises ValueError if members occur twice, lie outside the archive, or have more than MAX_BYTES in all."""
     with zipfile.ZipFile(path) as archive:
         _check_members(archive)
 
 
 def check_hdf5(file) -> int:
-    """Looks at an HDF5 file, given as a path or an open file, before an array of it is read.
+    """Checks an HDF5 file, given as a path or an open file, before any array is read.
 
     Returns:
-      How many numbers its arrays hold.
+      The number of values in its arrays.
 
     Raises:
-      ValueError: links to other files or data that lie in some, arrays of Python objects, or more than MAX_BYTES in
-        all.
+      ValueError: it links to other files or stores data in them, has arrays of Python objects, or more than MAX_BYTES
+        in all.
     """
     size = count = 0
 

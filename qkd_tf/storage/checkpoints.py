@@ -1,4 +1,4 @@
-"""Checkpoints of a training: each a sealed folder that needs no other, the newest two of them kept."""
+"""Checkpoints of a training run: sealed folders, each complete in itself; the newest two are kept."""
 
 import pathlib
 import re
@@ -14,14 +14,14 @@ NAME = re.compile(r"phase(\d+)_epoch(\d+)_step(\d+)")
 
 
 class Checkpoints:
-    """Folders phaseI_epochN_stepS: what is next is phase I, with N of its epochs and S steps of the next one done.
+    """Folders phaseI_epochN_stepS: phase I is next, with N of its epochs and S steps of the following one done.
 
-    Each holds `state.*`, which tf.train.Checkpoint writes, `best.npz`, arrays by their number, and `progress.json`.
-    Which is the newest is told by the names, so that clocks do not matter.
+    Each holds `state.*`, which tf.train.Checkpoint writes, `best.npz`, arrays by their number, and `progress.json`. The
+    names say which is newest, so clocks do not matter.
 
     Args:
-      folder: there already.
-      experiment: what tells the experiment from others; kept in each checkpoint.
+      folder: an existing folder.
+      experiment: identifies the experiment; stored in each checkpoint.
     """
 
     def __init__(self, folder: pathlib.Path, experiment: str):
@@ -30,13 +30,13 @@ class Checkpoints:
         self._last: pathlib.Path | None = None  # written, or found to be sound
 
     def write(self, progress: dict, state: tf.train.Checkpoint, best: list[np.ndarray]) -> None:
-        """Writes a checkpoint, and keeps of all others the last, for the case that this one comes to harm.
+        """Writes a checkpoint, and keeps only the last of the others, in case this one is damaged.
 
         Args:
           progress: JSON object with "phase", "epoch" and "step".
 
         Raises:
-          OSError: it cannot be written; those of before are kept.
+          OSError: it cannot be written; earlier ones are kept.
         """
         path = self._folder / "phase{phase}_epoch{epoch}_step{step}".format(**progress)
         with durable.whole_folder(path) as part:
@@ -50,7 +50,7 @@ class Checkpoints:
         self._last = path
 
     def newest(self) -> tuple[pathlib.Path, dict] | None:
-        """(Folder, progress) of the newest sound checkpoint, with a note of what is passed over; None where none is.
+        """(Folder, progress) of the newest sound checkpoint; prints a note on skipped ones. None if there are none.
 
         Raises:
           ExperimentError: there are checkpoints, and none of them is sound.
@@ -81,7 +81,7 @@ class Checkpoints:
 
 
 def restore(path: pathlib.Path, state: tf.train.Checkpoint) -> list[np.ndarray]:
-    """Gives `state` the values that a checkpoint has for it, and returns the arrays that were written with it."""
+    """Restores `state` from a checkpoint, and returns the arrays that were written with it."""
     state.read(str(path / "state")).assert_existing_objects_matched().expect_partial()
     with np.load(path / "best.npz", allow_pickle=False) as arrays:
         return [arrays[name] for name in arrays.files]

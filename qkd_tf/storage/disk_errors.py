@@ -1,4 +1,4 @@
-"""What TensorFlow raises where a disk refuses, as the OSError that Python's own writers raise."""
+"""Turns TensorFlow's disk errors into the OSError that Python's own writers raise."""
 
 import contextlib
 import pathlib
@@ -12,7 +12,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
     """A context in which TensorFlow writes `path`.
 
     Raises:
-      OSError: it cannot.
+      OSError: it cannot be written.
     """
     try:
         yield

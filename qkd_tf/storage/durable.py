@@ -1,7 +1,7 @@
 """Files that are written completely or not at all, and that reveal later changes.
 
-A file is written aside, flushed to the disk and renamed; so is a folder, with a manifest of its files' SHA-256. A
-kill, a power cut or a full disk leaves what was there before. Standard library only.
+A file is written under another name, flushed to the disk and renamed; so is a folder, with a manifest of its files'
+SHA-256. After a kill, a power failure or a full disk, the previous content is still there. Standard library only.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ OLD = ".old"  # what is being replaced
 
 
 class DamageError(ValueError):
-    """A file that is not what was once written, told in one line."""
+    """A file differs from what was written; the message is one line."""
 
 
 def write_whole(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes a file so that it has the old content or the new one, never a part.
+    """Writes a file so that it has either the old content or the new one, never a part.
 
     Raises:
       OSError: it cannot be written; the old content is still there.
@@ -38,15 +38,15 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
 
 
 def write_json(path: pathlib.Path, value: dict) -> None:
-    """`write_whole` of a JSON object, with the SHA-256 of the rest in it."""
+    """`write_whole` of a JSON object that includes the SHA-256 of its content."""
     write_whole(path, json.dumps({**value, "sha256": _digest_of(value)}, indent=1) + "\n")
 
 
 def read_json(path: pathlib.Path) -> dict:
-    """What `write_json` wrote, without the sum.
+    """What `write_json` wrote, without the checksum.
 
     Raises:
-      DamageError: it is something else.
+      DamageError: the file is not what `write_json` wrote.
     """
     try:
         value = json.loads(path.read_text())
@@ -60,9 +60,9 @@ def read_json(path: pathlib.Path) -> dict:
 
 @contextlib.contextmanager
 def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a new folder to fill; on leaving, it is sealed and takes the place of `path`.
+    """A context that gives a new folder to fill; at the end it is sealed and replaces `path`.
 
-    An error leaves the old folder; a kill the old one, the new one or, between two renames, none of that name.
+    After an error the old folder stays; after a kill the old one, the new one or, between two renames, neither.
     """
     part, old = (path.with_name(path.name + ending) for ending in (PART, OLD))
     shutil.rmtree(part, ignore_errors=True)
@@ -83,7 +83,7 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def seal(folder: pathlib.Path) -> None:
-    """Flushes every file of `folder`, and writes the manifest of their sums."""
+    """Flushes every file in `folder`, and writes the manifest of their checksums."""
     files = sorted(file for file in folder.iterdir() if file.name != MANIFEST)
     for file in files:
         _flush(file)
@@ -91,7 +91,7 @@ def seal(folder: pathlib.Path) -> None:
 
 
 def check(folder: pathlib.Path) -> None:
-    """Compares every file of a sealed folder with the manifest; files that came later are not looked at.
+    """Compares every file of a sealed folder with the manifest; files added later are ignored.
 
     Raises:
       DamageError: a file is missing or changed, or there is no manifest.
@@ -110,14 +110,14 @@ def check(folder: pathlib.Path) -> None:
 
 
 def digest(path: pathlib.Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
 def _telling(path: pathlib.Path) -> Iterator[None]:
-    """Names `path` where the system names no file: a disk that is full is met while writing, not while opening."""
+    """Adds `path` to an OSError that names no file: a full disk shows while writing, not while opening."""
     try:
         yield
     except OSError as error:
@@ -131,7 +131,7 @@ def _digest_of(value: dict) -> str:
 
 
 def _flush(path: pathlib.Path) -> None:
-    """To the disk: of a folder, its names."""
+    """Flushes to the disk; for a folder, its names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Flag files that commands write, each for a new run of its own."""
+"""Flag files that commands write, each for a new run."""
 
 import pathlib
 
@@ -17,10 +17,10 @@ def run_of(output: pathlib.Path, run_dir: pathlib.Path) -> pathlib.Path:
 
 
 def require_new(output: pathlib.Path, run_dir: pathlib.Path, overwrite: bool | None = None) -> None:
-    """Raises ExperimentError: a flag file that cannot be written, or it or its run's folder is there already.
+    """Raises ExperimentError if the flag file cannot be written, or it or its run folder exists already.
 
     Args:
-      overwrite: whether a file of that name is written anew, which --overwrite says; None of commands without the flag.
+      overwrite: whether an existing file is overwritten (--overwrite); None for commands without that flag.
     """
     require(
         output.suffix == ".flags", f"--output={output} does not end in .flags; name the new run, such as small.flags"

@@ -14,16 +14,16 @@ LOCK = "lock"
 
 
 class FolderInUseError(OSError):
-    """Another process has the folder, told in one line."""
+    """Another process uses the folder; the message is one line."""
 
     __module__ = "qkd_tf"  # where users find it, and what tracebacks say
 
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Holds `folder`, which is made where there is none; the system lets go of it when this process ends, however.
+    """A context that locks `folder`, and creates it if needed. The system releases the lock however the process ends.
 
-    The file `lock` stays, and means nothing by itself.
+    The file `lock` stays, and means nothing without a process that holds it.
 
     Raises:
       FolderInUseError: another process holds it.

@@ -1,4 +1,4 @@
-"""The folder of one run: its files, and the experiment that it belongs to."""
+"""The folder of one run: its files, and the experiment to which it belongs."""
 
 import hashlib
 import pathlib
@@ -16,20 +16,20 @@ IDENTITY_FILE = "identity.json"
 
 
 class RunFolder:
-    """Paths of a run, and the flags that it belongs to.
+    """Paths of a run, and the flags of its experiment.
 
-    Making the object only looks; `claim` makes the folder. So a start that fails before training
-    leaves nothing behind.
+    Creating the object writes nothing; `claim` creates the folder. So a run that fails before training leaves nothing
+    behind.
 
     Args:
-      path: the folder, there or not.
-      flag_lines: the flags of this start, one "--name=value" a line.
+      path: the folder; it need not exist.
+      flag_lines: the flags of this call, one "--name=value" per line.
 
     Raises:
       ExperimentError: the folder contains another experiment, or something that is not a run.
 
     Attributes:
-      experiment: digest of the flags that decide what comes out.
+      experiment: digest of the flags that decide the outcome.
     """
 
     def __init__(self, path: str, flag_lines: list[str]):
@@ -53,14 +53,14 @@ class RunFolder:
         self._require_own()
 
     def claim(self, contents: Mapping[str, str] = {}, words: Mapping[str, str] = {}) -> None:
-        """Makes the folder and writes flags.txt and identity.json, where an earlier start has not done so.
+        """Creates the folder and writes flags.txt and identity.json, unless an earlier call did.
 
         Args:
-          contents: what the experiment is made of, beside its flags.
-          words: how a person calls each of `contents`.
+          contents: digests of what the experiment is made of, besides its flags.
+          words: names of `contents` for messages.
 
         Raises:
-          ExperimentError: another experiment has taken the folder meanwhile, or it began with other contents.
+          ExperimentError: another experiment has meanwhile taken the folder, or this run began with other contents.
           OSError: it cannot be written.
         """
         self._require_own()
@@ -118,19 +118,19 @@ _OF_A_CLAIM = (LOCK, FLAGS_FILE + PART, IDENTITY_FILE, IDENTITY_FILE + PART)
 
 
 def _decides(flag: str) -> bool:
-    """Whether a flag, "--name" or, of a truth value that is false, "--noname", says what and not where."""
+    """Whether a flag ("--name", or "--noname" for a false one) affects the outcome, not just where things are."""
     name = flag.removeprefix("--")
     return name not in PLACE_FLAGS and name.removeprefix("no") not in PLACE_FLAGS
 
 
 def what_matters(lines: list[str]) -> list[str]:
-    """A start's flags without those that say where things lie; weights by the name of their file."""
+    """Flags without those that only say where things are; weights by file name."""
     pairs = [line.partition("=") for line in lines if _decides(line.partition("=")[0])]
     return [f"{n}{equals}{pathlib.Path(v).name if n.endswith('_weights') else v}" for n, equals, v in pairs]
 
 
 def differing_flags(old: list[str], new: list[str]) -> list[str]:
-    """Names of the flags, as "--name", in which two starts differ, but for those that say where."""
+    """Names of the flags, as "--name", in which two calls differ, except for those that only say where things are."""
     old_values, new_values = _by_flag(old), _by_flag(new)
     return [
         name
@@ -140,7 +140,7 @@ def differing_flags(old: list[str], new: list[str]) -> list[str]:
 
 
 def _by_flag(lines: list[str]) -> dict[str, list[str]]:
-    """Values by flag name, in their order: a flag may be repeated."""
+    """Flag name -> its values, in order; a flag may be repeated."""
     values: dict[str, list[str]] = {}
     for line in "\n".join(lines).splitlines():
         name, _, value = line.partition("=")

@@ -1,4 +1,4 @@
-"""Models saved by tf_keras, checked before they are loaded: those that would run code are refused."""
+"""Models saved by tf_keras, checked before they are loaded; those that would run code are refused."""
 
 import json
 import math
@@ -55,12 +55,12 @@ def load_model(path: pathlib.Path, trust_code: bool = False) -> tf_keras.Model:
     """A model from a .keras or .h5 file or the folder of a SavedModel, not compiled.
 
     Args:
-      trust_code: load it even though it brings code.
+      trust_code: load it even if it brings code.
 
     Raises:
-      ValueError: in one line, whatever keeps it from being loaded: it brings code (a Lambda layer, a class or
-        function that is not of tf_keras itself, operators on files in a SavedModel), it is damaged, its arrays
-        have more than `archive.MAX_BYTES`, or its layers far more than its arrays.
+      ValueError: one line on why it is not loaded: it brings code (a Lambda layer, a class or function that is not of
+        tf_keras itself, operators on files in a SavedModel), it is damaged, its arrays have more than
+        `archive.MAX_BYTES`, or its layers far more weights than its arrays.
     """
     try:
         num_numbers = _check_arrays(path)
@@ -79,7 +79,7 @@ def _is_zip(path: pathlib.Path) -> bool:
 
 
 def _check_arrays(path: pathlib.Path) -> int:
-    """How many numbers a file holds; of a folder, 0."""
+    """The number of values in a file; 0 for a folder."""
     if path.is_dir():
         return 0
     if not _is_zip(path):
@@ -95,7 +95,7 @@ def _check_arrays(path: pathlib.Path) -> int:
 
 
 def _configs(path: pathlib.Path) -> Iterator:
-    """What a model says of its layers."""
+    """The configs of a model's layers."""
     if path.is_dir():
         yield from _graph_configs(path)
     elif _is_zip(path):
@@ -110,12 +110,12 @@ def _configs(path: pathlib.Path) -> Iterator:
 
 
 def _loaded(text: bytes | str) -> dict:
-    """A config without what is not loaded; models inside of others keep theirs, since tf_keras loads that."""
+    """A config without the parts that are not loaded; inner models keep theirs, because tf_keras loads those."""
     return {key: value for key, value in json.loads(text).items() if key not in NOT_LOADED}
 
 
 def _graph_configs(folder: pathlib.Path) -> Iterator:
-    """The layers of a SavedModel, after a look at its operators."""
+    """The layer configs of a SavedModel, after a check of its operators."""
     model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     for graph in (meta.graph_def for meta in model.meta_graphs):
         nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
@@ -140,7 +140,7 @@ def _check_config(config) -> None:
 
 
 def _check_declared(config: dict, num_numbers: int, is_zip: bool) -> None:
-    """Raises ValueError for layers that are larger than the arrays beside them; they are built without memory."""
+    """Raises ValueError for layers that are larger than the file's arrays; it builds them without allocating memory."""
     with tf.Graph().as_default() as graph:  # variables of a graph that never runs are names
         graph.seed = 0  # deterministic kernels ask for one where a layer is random
         if is_zip:

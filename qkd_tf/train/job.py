@@ -41,10 +41,10 @@ from qkd_tf.storage.run_folder import RunFolder
 
 @dataclasses.dataclass(frozen=True)
 class InMemory:
-    """What Python hands over as it is; what is None is found by the name that the experiment has for it.
+    """What Python passes as objects; what is None is opened by its name in the experiment.
 
     Attributes:
-      folder_note: where the run is, printed once its networks and images are accepted.
+      folder_note: a note on where the run is, printed once its networks and images are accepted.
     """
 
     source: data.Source | None = None
@@ -57,14 +57,14 @@ class InMemory:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What is going to be trained, and on what.
+    """What will be trained, and on what.
 
     Attributes:
-      float_student: in standard form, with its first weights.
+      float_student: the float student in standard form, with its first weights.
       contents: what the experiment is made of, as digests (`identity`).
-      class_weights: factor of each class's examples; None where all are 1.
+      class_weights: factor of each class's examples; None if all are 1.
       proof: what `Network.prove` returned, by role.
-      at_bits: the student by widths, as of `Networks`.
+      at_bits: the student by bit widths, as in `Networks`.
     """
 
     student: QuantizedStudent
@@ -78,7 +78,7 @@ class Prepared:
 
     @property
     def networks(self) -> list[tuple[str, tf_keras.Model | None]]:
-        """Float ones, by role."""
+        """The float networks, by role."""
         return [("student", self.student.plain), ("teacher", self.teacher)]
 
 
@@ -90,12 +90,12 @@ def run(
     given: InMemory = InMemory(),
     is_told: bool = False,
 ) -> None:
-    """One experiment from images to handoff, in a process that is seeded.
+    """One experiment from images to handoff, in a seeded process.
 
     Args:
-      folder: of several workers each has one of its own; see `own_folder`.
-      devices: that train.
-      is_told: notes on it were printed before.
+      folder: each of several workers has its own; see `own_folder`.
+      devices: those that train.
+      is_told: whether its notes were printed before.
 
     Raises:
       ExperimentError: data, networks or weights that do not fit; a loss that diverged.
@@ -148,7 +148,7 @@ def run(
 
 
 def _note_on_gate(experiment: Experiment, accuracy: Mapping[str, Any]) -> str:
-    """What the export is going to say of a file that is too far below floating point, and what to do; "" of others."""
+    """A note if the export will refuse the file for its accuracy, and what to do; else ""."""
     if not Gate().finds_worse(accuracy):
         return ""
     course = Course.of(dataclasses.asdict(experiment), str(experiment.run_dir))
@@ -162,8 +162,8 @@ def find_bits(
     devices: Distribution = ONE_DEVICE,
     given: InMemory = InMemory(),
 ) -> None:
-    """What --bits=auto does before `run`, as which it is called: trains the float phases that come first, measures the
-    student, and writes `folder.bits`. Training then starts again, whether at once or in a later process.
+    """The part of --bits=auto before `run`, with the same arguments: trains the leading float phases, measures the
+    student, and writes `folder.bits`. Training then starts again, at once or in a later process.
     """
     experiment, prepared, look = _begin(experiment, folder, devices, given)
     floats = itertools.takewhile(lambda phase: not PHASES[phase.name].quantized, experiment.training.phases)
@@ -190,7 +190,7 @@ def find_bits(
 def _begin(
     experiment: Experiment, folder: RunFolder, devices: Distribution, given: InMemory, is_told: bool = False
 ) -> tuple[Experiment, Prepared, start.Look]:
-    """The experiment on its images, its networks, and what was seen of them."""
+    """The experiment for its images, its networks, and their accuracy before training."""
     source = given.source or data.open_source(experiment.data)
     experiment = networks.on_source(experiment, source)
     prepared = _prepare(experiment, devices, given, source, is_told)
@@ -216,10 +216,10 @@ def _trainer(
     given: InMemory,
     events: Events,
 ) -> Trainer:
-    """Of all of the experiment's phases, or of the first ones alone."""
+    """A trainer for all of the experiment's phases, or only for the first ones."""
 
     def keep_full_precision() -> None:
-        """For other runs, which need not train it again."""
+        """Saves full precision for other runs, which then need not train it again."""
         specs = {"student": experiment.student, "teacher": experiment.teacher}
         with durable.whole_folder(place.folder.full_precision) as part:
             for role, network in prepared.networks:
@@ -240,7 +240,7 @@ def _calibration_images(experiment: Experiment, splits: data.Splits) -> list[tf.
 def _prepare(
     experiment: Experiment, devices: Distribution, given: InMemory, source: data.Source, is_told: bool
 ) -> Prepared:
-    """Networks, checked and proven, and images; what is to be known of them is printed, unless it was."""
+    """Networks, checked and proven, and images; prints notes on them, unless they were printed before."""
     shape, num_classes = source.image_shape, len(source.label_names)
     network, plan = networks.checked_student(experiment, shape, num_classes, given.student)
     if given.student is None and given.source is None:
@@ -278,7 +278,7 @@ def _prepare(
 
 
 def _calibrate(experiment: Experiment, student: QuantizedStudent, images: list[tf.Tensor]) -> None:
-    """Gives a float student's twin its first intervals and statistics."""
+    """Gives a quantized student its first intervals and BatchNorm statistics."""
     if experiment.equalized_spread is not None:
         if equalize_channels(student.plain, experiment.equalized_spread):
             print("channels were equalized before training (--equalize_channels)")
@@ -291,7 +291,7 @@ def _calibrate(experiment: Experiment, student: QuantizedStudent, images: list[t
 
 @contextlib.contextmanager
 def own_folder(folder: RunFolder, devices: Distribution) -> Iterator[RunFolder]:
-    """Of the chief the run folder itself; of any other worker a copy, which is thrown away in the end.
+    """The chief's run folder itself; for any other worker a copy, which is deleted at the end.
 
     Raises:
       ExperimentError: the workers see different folders, or were given different flags.
@@ -308,10 +308,10 @@ def own_folder(folder: RunFolder, devices: Distribution) -> Iterator[RunFolder]:
 
 
 def train(experiment: Experiment, flag_lines: list[str], given: InMemory = InMemory()) -> None:
-    """`run` in the experiment's own folder, under signals and on its devices: what commands and `qkd_tf.fit` call.
+    """`run` in the experiment's own folder, with signal handling, on its devices; commands and `qkd_tf.fit` call it.
 
     Args:
-      flag_lines: the flags that describe the experiment, as `flags.flag_lines` has them.
+      flag_lines: the flags that describe the experiment, as `flags.flag_lines` returns them.
 
     Raises:
       ExperimentError, FolderInUseError, OSError, Stopped: as `run`.

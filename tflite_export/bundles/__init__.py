@@ -1,1 +1,1 @@
-"""The files that go to an engineer with a file that passed."""
+"""The files that an engineer gets with a file that passed."""

@@ -1,4 +1,4 @@
-"""What goes to an engineer with a file that passed: facts of it, and templates filled with them."""
+"""What an engineer gets with a file that passed: templates filled with facts about it."""
 
 import dataclasses
 import pathlib
@@ -23,15 +23,15 @@ class Delivery:
     """A file that passed, and where it comes from.
 
     Attributes:
-      name: of the run.
-      content: model.tflite.
-      compressed: the same with lookup tables, where there is one.
-      handoff: of the run; label names and test images are taken from it.
-      verification: of the file.
-      image_size: that training resized images to, in pixels; 0 where it took them as they are stored.
-      squashes: whether both sides became that, instead of covering it, which is cropped.
-      vela: how a file for an Ethos-U NPU is compiled.
-      is_signal: whether the input is no image, but features on the input's steps.
+      name: name of the run.
+      content: bytes of model.tflite.
+      compressed: the same with lookup tables; None if there is none.
+      handoff: that of the run, for label names and test images.
+      verification: that of the file.
+      image_size: size to which training resized images, in pixels; 0 if it used them as stored.
+      squashes: whether images were squashed to that size, instead of covering it and being cropped.
+      vela: how to compile a file for an Ethos-U NPU.
+      is_signal: whether the input is not an image but features on the input's steps.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Delivery:
 
     @property
     def facts(self) -> dict:
-        """What the templates of every bundle may name."""
+        """The variables for the templates of every bundle."""
         graph = self.graph
         entry = graph.tensors[graph.input]
         return {
@@ -73,12 +73,12 @@ class Delivery:
 
 
 def pixel_offset(entry: Tensor) -> int:
-    """What is taken off a pixel to make it the file's integer."""
+    """What to subtract from a pixel to get the file's integer."""
     return 128 if entry.dtype == "int8" else 0
 
 
 def render(template: str, **values: Any) -> bytes:
-    """A template of templates/, filled; UTF-8."""
+    """A template of templates/, filled, as UTF-8."""
     return (_environment().get_template(template).render(**values).strip("\n") + "\n").encode()
 
 
@@ -96,7 +96,7 @@ def c_string(text: str) -> str:
 
 
 def number(scales: np.ndarray) -> str:
-    """A tensor's one scale, in digits that give the same float32 again."""
+    """A tensor's only scale, in digits that give the same float32 again."""
     return repr(float(scales[0]))
 
 

@@ -1,7 +1,7 @@
-"""Scratch memory that Arm's kernels ask of TFLM's arena, beside what the reference kernels take.
+"""Scratch memory that Arm's kernels take from TFLM's arena, in addition to what the reference kernels take.
 
-As CMSIS-NN's own functions compute it (arm_convolve_s8_get_buffer_size and the like), in the version that TFLM of
-August 2026 downloads: other amounts on cores with the DSP extension (Cortex-M4, M7, M33) than on cores with vector
+Computed as CMSIS-NN's own functions do (arm_convolve_s8_get_buffer_size and the like), in the version that TFLM of
+August 2026 downloads. Cores with the DSP extension (Cortex-M4, M7, M33) take other amounts than cores with vector
 instructions (MVE; M55, M85).
 """
 
@@ -24,7 +24,7 @@ class Scratch(NamedTuple):
 
 
 def scratch(graph: IntegerGraph) -> Scratch:
-    """Bytes to add to an arena: the most that one operator takes while it runs, and what Dense layers keep."""
+    """Bytes to add to an arena: the most that any operator takes while it runs, and what Dense layers keep."""
     kept = [_dense(graph, operator) for operator in graph.operators if operator.kind == "FULLY_CONNECTED"]
     passing = [_PASSING[o.kind](graph, o) for o in graph.operators if o.kind in _PASSING]
     return Scratch(*(max((s[i] for s in passing), default=0) + sum(s[i] for s in kept) for i in range(2)))
@@ -38,7 +38,7 @@ def _convolution(graph: IntegerGraph, operator: Operator) -> Scratch:
 
 
 def _columns(length: int) -> Scratch:
-    """Of pixels' windows of `length` integers, laid out for a matrix product."""
+    """Bytes for windows of `length` integers, laid out for a matrix product."""
     return Scratch(dsp=2 * 2 * -(-length // 4) * 4, mve=COLUMNS * -(-length // LANES) * LANES)
 
 

@@ -1,4 +1,4 @@
-"""export/ethos_u/: what Vela makes of a file for an Ethos-U NPU, and its estimates beside those of 8-bit weights."""
+"""export/ethos_u/: the file that Vela compiles for an Ethos-U NPU, and its estimates beside those for 8-bit weights."""
 
 import copy
 import dataclasses
@@ -15,12 +15,12 @@ INT8_MAX = 127
 
 
 def files(delivery: Delivery) -> dict[str, bytes]:
-    """The bundle, by path below the export's folder; none, with a note, where Vela is not installed.
+    """The bundle, by path below the export's folder; empty, with a note, if Vela is not installed.
 
     Vela's figures go into the delivery's verification, as "vela".
 
     Raises:
-      ExportError: Vela does not take the configuration, or fails.
+      ExportError: Vela does not accept the configuration, or fails.
     """
     if reason := vela.absence():
         delivery.verification["notes"].append(f"{FOLDER}/ was not written: {reason}")
@@ -33,10 +33,10 @@ def files(delivery: Delivery) -> dict[str, bytes]:
 
 
 def at_8_bits(graph: IntegerGraph) -> IntegerGraph:
-    """The same network with 8-bit kernels, to compare sizes and cycles with: its outputs mean nothing.
+    """The same network with 8-bit kernels, for comparing sizes and cycles; its outputs mean nothing.
 
-    Vela encodes weights by how often each integer occurs. So each integer of a narrower kernel becomes one of those
-    that 8 bits have in its place, drawn evenly, which keeps the shape of the distribution.
+    Vela encodes weights by how often each integer occurs. So each integer of a narrower kernel is replaced by one of
+    the 8-bit integers in its place, drawn evenly, which keeps the shape of the distribution.
     """
     wide = copy.copy(graph)
     wide.tensors = dict(graph.tensors)
@@ -51,7 +51,7 @@ def at_8_bits(graph: IntegerGraph) -> IntegerGraph:
 
 
 def rows(figures: dict) -> list[tuple[str, str, str]]:
-    """(What, of this file, with 8-bit weights), for people."""
+    """(What, for this file, with 8-bit weights), as text."""
     texts = {
         "cycles": ("cycles per inference", "{:,}"),
         "milliseconds": ("milliseconds per inference", "{:.3g}"),
@@ -71,6 +71,6 @@ MEMORIES = tuple(vela.MEMORIES.values())
 
 
 def _highest(codes: np.ndarray) -> int:
-    """The highest integer of the least width that holds all of `codes`."""
+    """The highest integer of the smallest bit width that holds all of `codes`."""
     width = next(bits for bits in range(2, 9) if np.abs(codes).max() < 2 ** (bits - 1) or bits == 8)
     return 2 ** (width - 1) - 1

@@ -1,11 +1,11 @@
-"""Flash and RAM that a bundle takes of a Cortex-M4 and of a Cortex-M55, with TFLM's kernels and with CMSIS-NN.
+"""Flash and RAM that a bundle takes on a Cortex-M4 and on a Cortex-M55, with TFLM's kernels and with CMSIS-NN.
 
     flash = TFLM's interpreter + the kernels of the model's operators + the file
     RAM   = the arena that model.h reserves + variables of interpreter and resolver + the stack
 
 Code was measured by `python -m benchmarks.firmware_table TFLM`: tflite-micro of August 2026 in its default build (which
-has messages), gcc 12.2.1 with -Os, newlib-nano. `make micro TFLM=DIR` holds the sums against programs that are linked,
-within TOLERANCE. An application that uses parts of the C library by itself shares them and pays less.
+has messages), gcc 12.2.1 with -Os, newlib-nano. `make micro TFLM=DIR` checks the sums against linked programs, within
+TOLERANCE. An application that uses parts of the C library anyway shares them and pays less.
 """
 
 import dataclasses
@@ -17,12 +17,12 @@ STACK_BYTES = 1600  # the check of a bundle reached 1,568
 
 @dataclasses.dataclass(frozen=True)
 class Build:
-    """What a bundle is linked for.
+    """The core and kernels for which a bundle is linked.
 
     Attributes:
-      core: for people; compiled with single-precision floating point, and for M55 with MVE.
-      kernels: for people.
-      scratch: which of `cmsis_nn.Scratch` its kernels take, None where they are TFLM's own.
+      core: the core's name; compiled with single-precision floating point, and for M55 with MVE.
+      kernels: the kernels' name.
+      scratch: which of `cmsis_nn.Scratch` its kernels take; None for TFLM's own kernels.
     """
 
     core: str
@@ -69,9 +69,9 @@ def rows(file: str, kinds: Iterable[str], num_bytes: int, arenas: Iterable[int])
 
     Args:
       file: its name.
-      kinds: its operators, each once; DECODE among them if it has lookup tables.
+      kinds: its kinds of operators, including DECODE if it has lookup tables.
       num_bytes: its size.
-      arenas: bytes that are reserved, for each of BUILDS.
+      arenas: bytes reserved as arena, for each of BUILDS.
     """
     kinds, found = list(kinds), []
     variables = INTERPRETER_RAM_BYTES + OPERATOR_RAM_BYTES * len(kinds)

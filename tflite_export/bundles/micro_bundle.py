@@ -27,9 +27,9 @@ RUNTIME = "tflm"
 
 
 def files(delivery: Delivery) -> dict[str, bytes]:
-    """The bundle, by path below export/; none, with a note, where TFLM is not installed to give golden logits.
+    """The bundle, by path below export/; empty, with a note, if TFLM is not installed to compute golden logits.
 
-    What it takes of flash and RAM goes into the delivery's verification, as "firmware".
+    The flash and RAM that it takes go into the delivery's verification, as "firmware".
     """
     if reason := absence(RUNTIME):
         delivery.verification["notes"].append(f"export/{FOLDER}/ was not written: {reason}")
@@ -65,24 +65,24 @@ def files(delivery: Delivery) -> dict[str, bytes]:
 
 
 def num_golden(shape: tuple[int, ...]) -> int:
-    """How many test images of a shape go into a bundle."""
+    """Number of test images of a shape that go into a bundle."""
     return max(1, min(MAX_GOLDEN_IMAGES, GOLDEN_BYTES // int(np.prod(shape))))
 
 
 def arena(measured: int) -> int:
-    """Bytes to reserve where `measured` were used."""
+    """Bytes to reserve if `measured` bytes were used."""
     return -int(-(measured * ARENA_MARGIN + ARENA_PREPARATION) // ARENA_STEP) * ARENA_STEP
 
 
 def _cmsis_nn(graph: IntegerGraph, images: Images) -> dict[str, Any]:
-    """Bytes of arena with CMSIS-NN's kernels: they read INT4 as it is, so what int8 takes, and their own scratch."""
+    """Bytes of arena with CMSIS-NN's kernels, which read INT4 directly: as for int8, plus their own scratch."""
     plain = unpacked(graph)
     _, facts = infer(RUNTIME, plain, convert(plain, ""), images)
     return {"measured": facts["arena_bytes"], "arena": arena(facts["arena_bytes"]), "scratch": scratch(graph)}
 
 
 def _firmware(values: dict) -> list[dict]:
-    """Flash and RAM of the file, and of that with lookup tables where there is one."""
+    """Flash and RAM of the file, and of the one with lookup tables if there is one."""
     kinds, cmsis_nn, compressed = [o["kind"] for o in values["operators"]], values["cmsis_nn"], values["compressed"]
     more = {build: getattr(cmsis_nn["scratch"], build.scratch) if build.scratch else 0 for build in firmware.BUILDS}
     plain = [(cmsis_nn["arena"] if build.scratch else values["arena"]) + scratch for build, scratch in more.items()]

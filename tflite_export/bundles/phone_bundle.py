@@ -1,4 +1,4 @@
-"""export/phone/: how an app runs the file, in words, Kotlin and Swift."""
+"""export/phone/: how an app runs the file, as text, Kotlin and Swift."""
 
 import math
 

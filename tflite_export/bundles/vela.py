@@ -53,7 +53,7 @@ class Vela:
           used), "npu_operators" and "cpu_operators", and the configuration as Vela names it.
 
         Raises:
-          ExportError: Vela does not take the configuration, or fails.
+          ExportError: Vela does not accept the configuration, or fails.
         """
         options = {"system-config": self.system_config, "memory-mode": self.memory_mode}
         given = [f"--{name}={value}" for name, value in options.items() if value]

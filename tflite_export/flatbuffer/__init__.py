@@ -1,1 +1,1 @@
-"""The graph of integer tensors, and its .tflite file, both ways."""
+"""The graph of integer tensors, and its conversion to and from a .tflite file."""

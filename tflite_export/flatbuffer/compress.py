@@ -1,7 +1,7 @@
 """Weights at their true width for microcontrollers: TFLM's lookup tables, which only TFLM reads.
 
-A kernel becomes indices of as many bits as its integers need and a table of these integers, one
-for each channel that has a scale of its own; TFLM puts the integers back when it runs.
+A kernel becomes indices, of as many bits as its integers need, into a table of these integers, one table for each
+channel with a scale of its own. TFLM restores the integers at run time.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ CUSTOM_CODE = b"TFLM_DECODE"  # by which an operator of such a file is called
 
 
 def compress(graph: IntegerGraph, content: bytes) -> tuple[bytes, dict[str, int]]:
-    """Compresses each kernel that becomes smaller by it.
+    """Compresses each kernel that this makes smaller.
 
     Args:
-      graph: what `read_back` finds in the file; int8 are at least the kernels of `compressible`.
+      graph: what `read_back` finds in the file; the kernels of `compressible` must be int8.
       content: the file.
 
     Returns:
-      The compressed file and the bits of an index by kernel; the file as it was where nothing becomes smaller.
+      The compressed file and the index bits by kernel; the unchanged file if nothing becomes smaller.
     """
     names = compressible(graph)
     widths = {kernel.name: index_bits(kernel) for _, kernel in graph.kernels() if kernel.name in names}
@@ -44,12 +44,12 @@ def compress(graph: IntegerGraph, content: bytes) -> tuple[bytes, dict[str, int]
 
 
 def flash_bytes(content: bytes) -> int:
-    """What a file adds to a firmware, about: itself, and the code of DECODE where it has tables."""
+    """Approximate bytes that a file adds to a firmware: its own, and the code of DECODE if it has tables."""
     return len(content) + (DECODE_CODE_BYTES if CUSTOM_CODE in content else 0)
 
 
 def index_bits(kernel: Tensor) -> int:
-    """Bits of an index into the kernel's largest table."""
+    """Number of bits of an index into the kernel's largest table."""
     return lookup_tables.index_bits(_table_length(kernel))
 
 
@@ -59,7 +59,7 @@ def compressible(graph: IntegerGraph) -> set[str]:
 
 
 def gain(kernel: Tensor) -> int:
-    """Bytes that lookup tables save of a kernel as it is stored, 0 where they save none."""
+    """Bytes that lookup tables save for a kernel as stored; 0 if they save none."""
     num_tables = 1 if kernel.axis is None else kernel.shape[kernel.axis]
     size = kernel.integers.size
     stored = weight_storage.num_bytes(size, kernel.dtype == "int4")

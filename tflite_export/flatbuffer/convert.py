@@ -1,8 +1,8 @@
 """Writes an integer graph as a .tflite flatbuffer.
 
-The file is written operator by operator, not through TensorFlow's converter: the converter
-derives integers anew from fake-quantized floats and drops or rewrites what it does not expect
-(BUILD.md lists the traps), while here every integer is one that training handed over.
+The file is written operator by operator, not through TensorFlow's converter. The converter derives integers again from
+fake-quantized floats, and drops or rewrites what it does not expect (BUILD.md lists the traps). Here every integer is
+one that training handed over.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ PADDINGS = {"SAME": schema.Padding.SAME, "VALID": schema.Padding.VALID}
 
 
 class _AlignedBuffer(schema.BufferT):
-    """The generated `Pack` aligns data to one byte; the schema asks for 16."""
+    """A buffer aligned to 16 bytes, as the schema demands; the generated `Pack` aligns data to one byte."""
 
     def Pack(self, builder: flatbuffers.Builder) -> int:
         if self.data is None:
@@ -51,7 +51,7 @@ def convert(graph: IntegerGraph, description: str, outputs: Sequence[str] | None
     """The bytes of a .tflite with one subgraph and the graph's signatures.
 
     Args:
-      outputs: tensors that the file gives out, where that is not the graph's one output.
+      outputs: tensors to make outputs of the file; None for the graph's one output.
     """
     index = {name: i for i, name in enumerate(graph.tensors)}
     buffers = [_AlignedBuffer()]
@@ -135,7 +135,7 @@ def _version(operator: Operator, graph: IntegerGraph) -> int:
 
 
 def _pack_int4(codes: np.ndarray) -> np.ndarray:
-    """Two integers a byte, the first in the lower half; an odd one out leaves the last upper half 0."""
+    """Two integers per byte, the first in the lower half; with an odd number the last upper half is 0."""
     nibbles = np.append(codes.ravel(), np.zeros(codes.size % 2, np.int8)).astype(np.uint8) & 0xF
     return nibbles[0::2] | nibbles[1::2] << 4
 

@@ -1,8 +1,8 @@
-"""How much a flatbuffer asks a reader to read, told before any of it is unpacked.
+"""How much memory a flatbuffer unpacks to, found before any of it is unpacked.
 
-In a flatbuffer everything is found by offsets, and nothing keeps a stranger's file from having a thousand tables that
-all point to the same thousand tables: a file of kilobytes that unpacks to more than any memory. In a file that was
-written in earnest, though, each table, vector and string has bytes of its own.
+In a flatbuffer everything is found by offsets. So an untrusted file may have a thousand tables that all point to the
+same thousand tables: kilobytes that unpack to more than any memory. In an honest file each table, vector and string has
+bytes of its own.
 """
 
 import functools
@@ -23,7 +23,7 @@ UNIONS = {
 
 
 def check_footprint(content: bytes) -> None:
-    """Raises ValueError where the tables of a .tflite are more than MAX_TABLES or overlap one another.
+    """Raises ValueError if a .tflite has more than MAX_TABLES tables, or tables that overlap.
 
     Offsets that lead out of the file raise struct.error, IndexError, TypeError or ValueError, as flatbuffers does.
     """
@@ -58,7 +58,7 @@ def check_footprint(content: bytes) -> None:
 
 @functools.cache
 def _fields(reader: str) -> list[tuple[str, bool, bool]]:
-    """(field, whether it is a vector, whether that is one of numbers) of a generated reader."""
+    """(field, whether it is a vector, whether it is a vector of numbers) of a generated reader."""
     kind = getattr(schema, reader)
     names = {name for name in vars(kind) if name[0].isupper()} - {"Init"}
     names -= {name for name in names if name.startswith("GetRootAs") or name.endswith("BufferHasIdentifier")}
@@ -67,7 +67,7 @@ def _fields(reader: str) -> list[tuple[str, bool, bool]]:
 
 
 def _member(union: type, number: int, table: flatbuffers.table.Table) -> object | None:
-    """The reader of a union's member; None where there is no such member, which nobody unpacks then."""
+    """The reader of a union's member; None if there is no such member, which is then never unpacked."""
     name = next((name for name, value in vars(union).items() if value == number and name != "NONE"), None)
     if name is None:
         return None

@@ -17,9 +17,9 @@ class Tensor:
       name: unique in the graph.
       shape: batch first, 1.
       dtype: "int4", "int8", "uint8" or "int32"; int4 data is kept as int8 here, and packed in the file.
-      scales: float32, one value, or one a channel of `axis`; empty for shapes, paddings and axes.
+      scales: float32, one value, or one per channel of `axis`; empty for shapes, paddings and axes.
       zero_point: the integer that means 0.0.
-      axis: the channel axis of `scales` where there are several, else None.
+      axis: the channel axis of `scales` if there are several, else None.
       data: the integers of a constant, None for an activation.
     """
 
@@ -40,7 +40,7 @@ class Tensor:
 
     @property
     def num_bytes(self) -> int:
-        """What the integers of a constant take in the file."""
+        """Bytes of a constant's integers in the file."""
         return -(-self.integers.size // 2) if self.dtype == "int4" else self.integers.nbytes
 
 
@@ -48,7 +48,7 @@ class Tensor:
 class Operator:
     """One TFLite operator: builtin name, tensors by name, and the options that decide its meaning.
 
-    Options are int, float, bool or str where we write them; of a stranger's file they are what the file has.
+    Options that we write are int, float, bool or str; those of an untrusted file are whatever it has.
     """
 
     kind: str
@@ -59,7 +59,7 @@ class Operator:
 
 @dataclasses.dataclass
 class IntegerGraph:
-    """Operators in the order of execution, the tensors they name, and what a user should know of them."""
+    """Operators in the order of execution, the tensors that they name, and notes for the user."""
 
     input: str = ""
     output: str = ""

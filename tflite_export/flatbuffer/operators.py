@@ -1,6 +1,6 @@
-"""The operators of a file, a row each: how they are written, and so how they are to be found in it.
+"""The operators of a file, a row each: how they are written, and so how they are read.
 
-Writing and reading share these rows: whether a runtime agrees with them, the runtimes tell.
+Writing and reading share these rows; only the runtimes show whether they are right.
 """
 
 import dataclasses
@@ -13,13 +13,13 @@ from tflite_export.flatbuffer.graph import Tensor
 
 @dataclasses.dataclass(frozen=True)
 class OperatorRow:
-    """How an operator stands in a file.
+    """How a file stores an operator.
 
     Attributes:
-      version: lowest one that takes int8.
-      options: options class of the schema; None for an operator without options.
-      fields: our option -> its field.
-      variants: lowest version for what its kernel may be beyond one scale and int8.
+      version: lowest version that takes int8.
+      options: the schema's options class; None for an operator without options.
+      fields: name of our option -> the schema's field.
+      variants: kind of kernel other than int8 with one scale -> lowest version that takes it.
     """
 
     version: int
@@ -28,7 +28,7 @@ class OperatorRow:
     variants: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def version_with(self, kernels: Sequence[Tensor]) -> int:
-        """The lowest version that takes an operator's kernels, of which there are none or one."""
+        """The lowest version that takes an operator's kernels, at most one."""
         properties = {kernel.dtype for kernel in kernels} | {"per_channel" for k in kernels if k.axis is not None}
         return max([self.version, *(self.variants.get(name, 0) for name in properties)])
 

@@ -37,15 +37,14 @@ WORDS = {"padding": PADDINGS, "activation": ACTIVATIONS}
 def read_back(content: bytes) -> IntegerGraph:
     """The graph in a .tflite of one subgraph.
 
-    What an operator has beyond our own options (a field of its options or of its own that we never set,
-    another version or type of options than its builtin has) appears among its options under its flatbuffer
-    name, and a kind or type that we never write under its name there, so that a comparison finds it. A
-    custom operator is of kind "CUSTOM".
+    Whatever an operator has beyond our own options appears among its options under its flatbuffer name, so that a
+      comparison finds it: a field that we never set, or another version or type of options than its builtin has. A kind
+      or type that we never write appears under its flatbuffer name, too. A custom operator has the kind "CUSTOM".
 
     Raises:
-      ValueError: not a .tflite, not exactly one subgraph with one input and one output, or something
-        that an `IntegerGraph` has no place for, such as sparsity or several zero points. Tables that overlap or
-        are too many are refused before they are unpacked.
+      ValueError: not a .tflite, not exactly one subgraph with one input and one output, or something that an
+        `IntegerGraph` cannot hold, such as sparsity or several zero points. Overlapping or too many tables are refused
+        before they are unpacked.
     """
     if content[4:8] != b"TFL3":
         raise ValueError("not a .tflite: the file identifier TFL3 is missing")
@@ -57,7 +56,7 @@ def read_back(content: bytes) -> IntegerGraph:
 
 
 def description(content: bytes) -> str:
-    """What a file that `read_back` takes says of itself."""
+    """The description in a file that `read_back` accepts."""
     return (schema.Model.GetRootAs(content).Description() or b"").decode(errors="replace")
 
 
@@ -151,12 +150,12 @@ def _data(name: str, dtype: str, shape: tuple[int, ...], buffer: ArrayLike) -> n
 
 
 def _unpack_int4(raw: np.ndarray) -> np.ndarray:
-    """int8 integers of two a byte, the lower half first."""
+    """int8 integers from two per byte, the lower half first."""
     return (np.stack([raw << 4, raw & 0xF0], axis=-1).astype(np.uint8).view(np.int8) >> 4).ravel()
 
 
 def _options(options: object | None) -> dict[str, Any]:
-    """Our names for the fields of an options object, and those we never write under their own."""
+    """An options object by our names; fields that we never write have their own names."""
     if options is None:
         return {}
     found = {}
@@ -167,7 +166,7 @@ def _options(options: object | None) -> dict[str, Any]:
 
 
 def _others(table: object, read: str) -> dict[str, Any]:
-    """Fields of a flatbuffer table that have another value than we write, but for those that are `read`."""
+    """Fields of a flatbuffer table with values that we never write, except those that are `read`."""
     ordinary = vars(type(table)())
     found = {}
     for field in vars(table).keys() - set(read.split()):

@@ -16,8 +16,8 @@ class Choice:
     """How a kernel is stored.
 
     Attributes:
-      operator, kernel: as they stand in the file.
-      why: for people.
+      operator, kernel: as the file stores them.
+      why: the reason, in words.
     """
 
     operator: Operator
@@ -26,10 +26,10 @@ class Choice:
 
 
 def store(graph: IntegerGraph, weight_storage: str, target: Target) -> IntegerGraph:
-    """The graph with each kernel in the form that it is stored in; the integers are the same.
+    """The graph with each kernel in the form in which it is stored; the integers are the same.
 
     Raises:
-      ExportError: INT4 is asked for where the target has none.
+      ExportError: INT4 is asked for, and the target has none.
     """
     storage = target.storage(weight_storage)
     why = target.reason if weight_storage == "auto" else "as requested"
@@ -48,7 +48,7 @@ def _as_int8(graph: IntegerGraph, why: str, smaller: str | None, target: Target)
     """The graph with every kernel as int8.
 
     Args:
-      smaller: storage of the target that is told of where it would pack a kernel; None where none is to be told of.
+      smaller: the target's storage to mention if it would pack a kernel; None to mention none.
     """
     whys, saved = {}, []
     for operator, kernel in graph.kernels():
@@ -68,7 +68,7 @@ def _as_int8(graph: IntegerGraph, why: str, smaller: str | None, target: Target)
 
 
 def stored_as(expected: IntegerGraph, found: IntegerGraph, target: Target) -> IntegerGraph:
-    """`expected` with INT4 for the kernels that a file stores so, in its form, where they fit and the target has it."""
+    """`expected` with INT4 for the kernels that a file stores so, in its form, if they fit and the target allows it."""
 
     def choose(operator: Operator, kernel: Tensor) -> Choice:
         stored = found.tensors.get(kernel.name)
@@ -80,7 +80,7 @@ def stored_as(expected: IntegerGraph, found: IntegerGraph, target: Target) -> In
 
 
 def unpacked(graph: IntegerGraph, names: Collection[str] | None = None) -> IntegerGraph:
-    """The graph with every kernel stored as int8, or those that are named, by the operators that it has."""
+    """The graph with every kernel, or only the named ones, stored as int8; operators stay the same."""
     plain = {
         name: dataclasses.replace(tensor, dtype="int8")
         for name, tensor in graph.tensors.items()
@@ -90,7 +90,7 @@ def unpacked(graph: IntegerGraph, names: Collection[str] | None = None) -> Integ
 
 
 def _with(graph: IntegerGraph, choose: Callable[[Operator, Tensor], Choice]) -> IntegerGraph:
-    """The graph with its kernels as they are chosen, each with the reason."""
+    """The graph with its kernels as chosen, each with the reason."""
     choices = {kernel.name: choose(operator, kernel) for operator, kernel in graph.kernels()}
     of_output = {choice.operator.output: choice.operator for choice in choices.values()}
     return dataclasses.replace(
@@ -102,7 +102,7 @@ def _with(graph: IntegerGraph, choose: Callable[[Operator, Tensor], Choice]) -> 
 
 
 def _choice(graph: IntegerGraph, operator: Operator, kernel: Tensor, storage: str, target: Target) -> Choice:
-    """As the contract's rule has it."""
+    """The choice by the contract's rule."""
     form = rule.form(_told(graph, operator, kernel), storage, target)
     if not form.is_int4:
         return Choice(operator, kernel, form.why)
@@ -113,7 +113,7 @@ def _choice(graph: IntegerGraph, operator: Operator, kernel: Tensor, storage: st
 
 
 def _told(graph: IntegerGraph, operator: Operator, kernel: Tensor) -> rule.Kernel:
-    """What the rule asks of a kernel."""
+    """A kernel as the rule describes it."""
     read = kernel.shape[-1] if operator.kind == "FULLY_CONNECTED" else graph.tensors[operator.inputs[0]].shape[3]
     is_depthwise = operator.kind == "DEPTHWISE_CONV_2D"
     return rule.Kernel(
@@ -129,7 +129,7 @@ def _told(graph: IntegerGraph, operator: Operator, kernel: Tensor) -> rule.Kerne
 
 
 def _is_pointwise(graph: IntegerGraph, operator: Operator, kernel: Tensor) -> bool:
-    """Whether an operator is a convolution that a Dense layer at each pixel computes."""
+    """Whether an operator is a 1x1 convolution, the same as a Dense layer at each pixel."""
     if operator.kind != "CONV_2D" or kernel.shape[3] != graph.tensors[operator.inputs[0]].shape[3]:
         return False
     steps = ("stride_h", "stride_w", "dilation_h", "dilation_w")

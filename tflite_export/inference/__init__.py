@@ -1,1 +1,1 @@
-"""Who computes a graph: the runtimes, and their arithmetic in NumPy."""
+"""Computes a graph: on the runtimes, and with their arithmetic in NumPy."""

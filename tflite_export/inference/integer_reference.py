@@ -1,7 +1,7 @@
 """An integer interpreter in NumPy: what a .tflite computes, integer for integer, without a runtime.
 
-It executes the graph that `read_back` finds in a file, with the arithmetic of the runtime that is
-asked for (`qkd_tf.contract.runtime_arithmetic`): the second derivation of what runtimes compute.
+It executes the graph that `read_back` finds in a file, with a runtime's arithmetic
+(`qkd_tf.contract.runtime_arithmetic`): the second derivation of what runtimes compute.
 """
 
 import math
@@ -40,10 +40,10 @@ def run(graph: IntegerGraph, codes: np.ndarray, arithmetic: Arithmetic) -> dict[
 def run_operator(
     graph: IntegerGraph, operator: Operator, values: Mapping[str, np.ndarray], arithmetic: Arithmetic
 ) -> np.ndarray:
-    """The integers of one operator's output, of no more images at a time than HELD_BYTES hold.
+    """The integers of one operator's output, computed on as many images at a time as fit HELD_BYTES.
 
     Args:
-      values: integers of the activations that it reads, [N, ...], by name.
+      values: name -> integers of an activation that it reads, [N, ...].
     """
     read = {name: values[name] for name in operator.inputs if name in values}
     size = num_images(HELD_BYTES, np.dtype(np.int64).itemsize * _values_of_image(graph, operator))
@@ -52,7 +52,7 @@ def run_operator(
 
 
 def _values_of_image(graph: IntegerGraph, operator: Operator) -> int:
-    """Numbers that an operator has in hand for one image: what it reads and writes, and a convolution's windows."""
+    """Number of values that an operator holds for one image: what it reads and writes, and a convolution's windows."""
     input_, *others, output = (graph.tensors[name] for name in (*operator.inputs, operator.output))
     held = sum(math.prod(tensor.shape) for tensor in (input_, *others, output) if tensor.data is None)
     if OPERATORS[operator.kind] is _conv:
@@ -93,7 +93,7 @@ def _conv(arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: 
 
 
 def num_groups(input_: Tensor, kernel: Tensor) -> int:
-    """Of a CONV_2D: a filter reads one group of the input's channels, and TFLite tells their number by that alone."""
+    """Number of groups of a CONV_2D, which TFLite encodes only in how many input channels a filter reads."""
     return input_.shape[3] // kernel.shape[3]
 
 
@@ -170,7 +170,7 @@ def _max_pool(
 def _average_pool(
     arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
 ) -> np.ndarray:
-    """Over the pixels that are there; the sum is of integers as they are stored."""
+    """The average over unpadded pixels; sums are over integers as stored."""
     window = operator.options["filter_h"], operator.options["filter_w"]
     stored = inputs[0].astype(np.int64)
     sums, counts = (
@@ -187,7 +187,7 @@ def _slice(arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs:
 def _resize_nearest(
     arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
 ) -> np.ndarray:
-    """Of each pixel the one whose middle, scaled, lies in it."""
+    """For each output pixel, the input pixel into which its scaled centre falls."""
     rows, columns = (
         (2 * np.arange(side) + 1) * before // (2 * side)
         for side, before in zip(tensors[1].integers.tolist(), inputs[0].shape[1:3], strict=True)
@@ -250,7 +250,7 @@ def _windows(x: np.ndarray, window: Sequence[int], options: dict, padding_value:
 
 
 def _clip(arithmetic: Arithmetic, operator: Operator, output: Tensor) -> tuple[int, int]:
-    """The integers that the output's type and the fused activation leave."""
+    """Lowest and highest integer that the output's type and the fused activation allow."""
     low, high = RANGES[output.dtype]
     activation = operator.options.get("activation", "NONE")
     if activation in ("RELU", "RELU6"):
@@ -261,5 +261,5 @@ def _clip(arithmetic: Arithmetic, operator: Operator, output: Tensor) -> tuple[i
 
 
 def _scales(*tensors: Tensor) -> list[Scale]:
-    """One scale each, or the kernel's one a channel."""
+    """The tensors' scales: one each, or for the kernel one per channel."""
     return [tensor.scales if tensor.scales.size > 1 else tensor.scales[0] for tensor in tensors]

@@ -28,7 +28,7 @@ ARENA_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
 
 
 class Images(Protocol):
-    """[N, H, W, C] uint8 pixels that are iterated: an array, or what decodes them again."""
+    """[N, H, W, C] uint8 pixels to iterate over: an array, or an object that decodes them again."""
 
     def __len__(self) -> int: ...
 
@@ -36,7 +36,7 @@ class Images(Protocol):
 
 
 class Session(Protocol):
-    """A file that is open in a runtime."""
+    """A file opened in a runtime."""
 
     def set_input(self, codes: np.ndarray) -> None: ...
 
@@ -112,7 +112,7 @@ class TFLMSession:
         return np.asarray(self._interpreter.GetTensor(self._index[name], 0)["tensor_data"]).reshape(shape)
 
     def facts(self) -> dict:
-        """The arena that the interpreter allocated, in bytes; it can only be printed."""
+        """The arena that the interpreter allocated, in bytes, which TFLM only prints."""
         if not self._records:
             return {}
         total = ARENA_TOTAL.search(_printed(self._interpreter.print_allocations))
@@ -125,8 +125,8 @@ class Runtime:
 
     Attributes:
       title: for people.
-      row: of ARITHMETICS, with all that it computes.
-      session: (graph of the file, content, whether every tensor is to be read) -> session.
+      row: its row of ARITHMETICS.
+      session: (graph of the file, content, whether every tensor will be read) -> session.
     """
 
     title: str
@@ -139,20 +139,20 @@ class Runtime:
 
 
 def _room(graph: IntegerGraph, content: bytes) -> int:
-    """An arena in bytes that holds every activation at once: in one that is too small TFLM ends the process.
+    """Bytes of an arena that holds every activation at once; if it is too small, TFLM ends the process.
 
-    TFLM's own default is the ten bytes for each of the file; it forgets large pictures, and tiny files.
+    TFLM's own default, ten times the file's bytes, is too small for large pictures and for tiny files.
     """
     activations = sum(math.prod(tensor.shape) for tensor in graph.tensors.values() if tensor.data is None)
     return 2**20 + 10 * len(content) + activations
 
 
 def litert(interpreter: NewLiteRT, machine: str) -> dict[str, Runtime]:
-    """Rows of LiteRT.
+    """LiteRT's rows.
 
     Args:
       interpreter: this process's Interpreter, or one that asks LiteRT on another processor.
-      machine: what kind of processor that is, as `platform.machine` tells it.
+      machine: the kind of its processor, as in `platform.machine()`.
     """
 
     def session(resolver: OpResolverType) -> OpenSession:
@@ -178,7 +178,7 @@ RUNTIMES_HELP = (
 
 
 def delegated_operators(interpreter: Interpreter) -> float:
-    """Which share of a file's operators a delegate took, in percent."""
+    """Share of a file's operators that a delegate runs, in percent."""
     operators = interpreter._get_ops_details()
     made_by = {int(o["outputs"][0]): o for o in operators if o["op_name"] != "DELEGATE"}
     taken = set()
@@ -193,7 +193,7 @@ def delegated_operators(interpreter: Interpreter) -> float:
 
 
 def absence(name: str) -> str | None:
-    """Why a runtime cannot run here, None if it can."""
+    """Why a runtime cannot run here; None if it can."""
     if name != "tflm":
         return None
     try:
@@ -204,7 +204,7 @@ def absence(name: str) -> str | None:
 
 
 def invalid(content: bytes) -> str | None:
-    """Why LiteRT's verifier rejects a file as a flatbuffer; None if it does not. Kernels are not looked at."""
+    """Why LiteRT's verifier rejects a file as a flatbuffer; None if it does not. It does not check kernels."""
     try:
         Interpreter(model_content=content)
     except (RuntimeError, ValueError) as error:
@@ -216,7 +216,7 @@ def check_names(names: Sequence[str]) -> Sequence[str]:
     """The names, checked.
 
     Raises:
-      ExportError: a name that no runtime has.
+      ExportError: no runtime has such a name.
     """
     if unknown := [name for name in names if name not in RUNTIMES]:
         raise ExportError(f"--runtimes has {', '.join(unknown)}; choose from {', '.join(RUNTIMES)}")
@@ -231,11 +231,11 @@ def infer(name: str, graph: IntegerGraph, content: bytes, images: Images) -> tup
       images: [N, H, W, C] uint8 pixels.
 
     Returns:
-      Logits as the file's integers, [N, K], and facts of the run: "median_seconds" per image, and what
-      the session tells.
+      Logits as the file's integers, [N, K], and facts about the run: "median_seconds" per image, and the session's
+      facts.
 
     Raises:
-      ExportError: the runtime does not take the file.
+      ExportError: the runtime does not accept the file.
     """
     logits: list[np.ndarray] = []
     seconds: list[float] = []
@@ -247,7 +247,7 @@ def infer(name: str, graph: IntegerGraph, content: bytes, images: Images) -> tup
 
 
 def every_tensor(name: str, graph: IntegerGraph, content: bytes, images: Images) -> dict[str, np.ndarray]:
-    """The integers of every operator's output, [N, ...], by tensor name; else as `infer`."""
+    """The integers of every operator's output, [N, ...], by tensor name; otherwise as `infer`."""
     outputs = [graph.tensors[operator.output] for operator in graph.operators]
     session = _open(name, graph, content, every_tensor=True)
     seen = {tensor.name: np.empty((len(images), *tensor.shape[1:]), tensor.dtype) for tensor in outputs}
@@ -285,7 +285,7 @@ def _invocations(name: str, session: Session, codes: Iterable[np.ndarray], secon
 
 
 def _printed(function: Callable[[], object]) -> str:
-    """What native code prints during the call, to either stream."""
+    """What native code prints during the call, to stdout or stderr."""
     saved = [os.dup(1), os.dup(2)]
     sys.stdout.flush(), sys.stderr.flush()
     with tempfile.TemporaryFile() as file:

@@ -22,11 +22,12 @@ SLOW_PIXELS = 10_000 * 32 * 32
 def ask(
     name: str, content: bytes, found: IntegerGraph, handoff: Handoff
 ) -> tuple[dict, dict[str, np.ndarray], np.ndarray | None]:
-    """Runs the file on a runtime; if that lacks INT4 kernels, with the same integers stored as int8.
+    """Runs the file on a runtime; if it lacks INT4 kernels, with the same integers stored as int8.
 
     Returns:
-      Its row of verification.json, the different integers of every tensor on the handoff's first images, and the
-      logits of the test images; without numbers and None where the runtime is not installed or does not take the file.
+      Its row of verification.json, the distinct integers of every tensor on the handoff's first images, and the logits
+      of the test images. If the runtime is not installed or does not accept the file, the row has no numbers and the
+      logits are None.
     """
     row, integers, logits = _ask(name, content, found, handoff)
     if "not_run" in row and absence(name) is None and any(t.dtype == "int4" for t in found.tensors.values()):
@@ -76,16 +77,16 @@ def _ask(
 
 
 def num_asked(name: str, handoff: Handoff) -> int:
-    """How many of the test images a runtime is given: all of them LiteRT's default kernels, others what they can."""
+    """Number of test images that a runtime gets: all for LiteRT's default kernels, the feasible number for others."""
     num_images, num_pixels = len(handoff.test_labels), math.prod(handoff.test_images.shape[1:-1])
     num_codes = len(next(iter(handoff.integer_codes[name].values())))
     return num_images if name == "litert" else min(num_images, max(num_codes, SLOW_PIXELS // num_pixels))
 
 
 def accuracy_of(logits: np.ndarray, predicted: np.ndarray, handoff: Handoff) -> dict:
-    """The file beside the student in floating point: its own logits, and what is predicted for images beyond them.
+    """The file compared with the student in floating point: by its own logits, and by predictions for further images.
 
-    A file whose integers are those predicted on every image that it ran is taken by its prediction on the others.
+    If a file's integers were as predicted on every image that it ran, the prediction counts for the others.
     """
     known = np.concatenate([logits, predicted[len(logits) :]])
     student = np.argmax(handoff.student_logits[: len(known)], axis=-1)
@@ -93,8 +94,8 @@ def accuracy_of(logits: np.ndarray, predicted: np.ndarray, handoff: Handoff) -> 
 
 
 def arithmetic_of(name: str, found: IntegerGraph) -> str:
-    """The row of ARITHMETICS that a runtime computes the file in: INT4 convolutions are not XNNPACK's, and LiteRT's
-    reference kernels round a convolution of single pixels as the Dense layer that it is written as.
+    """The row of ARITHMETICS in which a runtime computes the file: XNNPACK does not run INT4 convolutions, and LiteRT's
+    reference kernels round a 1x1 convolution that is written as a Dense layer like one.
     """
     convolutions = any(k.dtype == "int4" for operator, k in found.kernels() if operator.kind != "FULLY_CONNECTED")
     pointwise = any(operator.options.get("keep_num_dims") for operator in found.operators)
@@ -107,7 +108,7 @@ def arithmetic_of(name: str, found: IntegerGraph) -> str:
 
 
 def agreement(logits: np.ndarray, expected: np.ndarray, labels: np.ndarray) -> dict:
-    """Top-1 of the expected logits, and how far [N, ..., K] integers agree with them."""
+    """Top-1 of the expected logits, and how well logits [N, ..., K] agree with them."""
     steps = np.abs(logits.astype(np.int32) - expected)
     runner_up, first = np.moveaxis(np.sort(expected.astype(np.int32), axis=-1)[..., -2:], -1, 0)
     other = np.argmax(logits, axis=-1) != np.argmax(expected, axis=-1)
@@ -123,7 +124,7 @@ def agreement(logits: np.ndarray, expected: np.ndarray, labels: np.ndarray) -> d
 
 
 def integer_agreement(logits: np.ndarray, expected: np.ndarray, labels: np.ndarray) -> dict:
-    """The same with the integers that were predicted, on the images that have both: the first ones where not all."""
+    """`agreement` with the predicted integers, on the images that have both, maybe only the first ones."""
     num_images = min(len(logits), len(expected))
     return {
         "num_images": num_images,
@@ -135,7 +136,7 @@ def equal_codes(compared: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> dict:
     """Share of equal integers over tensors, and which tensors differ.
 
     Args:
-      compared: (tensor, its integers, those that are expected) in the order of execution, 8-bit; one is held at a time.
+      compared: (tensor, its integers, the expected ones) in order of execution, 8-bit; only one is held at a time.
     """
     differ = {}
     num_tensors = num_equal = num_integers = 0
@@ -156,5 +157,5 @@ def equal_codes(compared: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> dict:
 
 
 def percent(hits: np.ndarray) -> float:
-    """Of an array of truths."""
+    """The share of True, in percent."""
     return 100.0 * float(np.mean(hits))

@@ -1,4 +1,4 @@
-"""What a user should know of a file's accuracy, whether it passed or not."""
+"""What a user should know about a file's accuracy, whether or not it passed."""
 
 from collections.abc import Mapping
 
@@ -19,13 +19,13 @@ def cautions(
     classes: Mapping[str, np.ndarray],
     full_precision: np.ndarray | None,
 ) -> list[str]:
-    """A line for each.
+    """A line for each caution; see docs/verification.md.
 
     Args:
       results, verification: as in results.json and verification.json, with "more_accurate".
-      labels: of the test images, [N, ...].
+      labels: labels of the test images, [N, ...].
       classes: by runtime, as `verification.examine` returns them.
-      full_precision: the class that full precision gives each test image; None where it is not known by image.
+      full_precision: the class that full precision gives each test image; None if not known by image.
     """
     data, student = results["experiment"]["data"], results["experiment"]["student"]
     fraction = data.get("test_fraction", 0)  # earlier versions had no such flag
@@ -41,7 +41,7 @@ def cautions(
 
 
 def _far_below(answers: np.ndarray, reference: np.ndarray | None, top1: float | None, labels: np.ndarray) -> str:
-    """By how much a file is below full precision, if that is much and no chance."""
+    """How far a file is below full precision, if it is far and beyond chance; else ""."""
     if reference is not None and reference.ndim == answers.ndim:
         found = paired(answers, reference[: len(answers)], labels)
     elif top1 is not None:  # not known by image: as if right and wrong answers of the two were independent
@@ -58,7 +58,7 @@ def _far_below(answers: np.ndarray, reference: np.ndarray | None, top1: float | 
 
 
 def _other_runtimes(verification: dict, classes: Mapping[str, np.ndarray], labels: np.ndarray) -> str:
-    """The runtimes on which the file is worse than on the judge, beyond chance."""
+    """The runtimes on which the file is worse than on the judge, beyond chance; else ""."""
     judge, rows, worse = verification["judge"], verification["runtimes"], []
     own = classes.get(judge, np.zeros(0))
     for name, answers in classes.items():

@@ -10,7 +10,7 @@ INTEGER_TYPES = ("int4", "int8", "uint8", "int32")
 
 
 def refusals(expected: IntegerGraph, found: IntegerGraph, handoff: Handoff) -> list[str]:
-    """A line for each way in which a file is not what training handed over, told without running it."""
+    """A line for each way in which a file is not what training handed over, found without running it."""
     return differences(expected, found) + foreign(found) + not_handed_over(found, handoff)
 
 
@@ -40,10 +40,10 @@ def foreign(found: IntegerGraph) -> list[str]:
 
 
 def not_handed_over(found: IntegerGraph, handoff: Handoff) -> list[str]:
-    """Kernels and activations that differ from the handoff itself, whatever `rebuild` made of it.
+    """Kernels and activations that differ from the handoff itself, independent of `rebuild`.
 
-    Kernels hold the integers that training wrote, shifted as their width asks, but for the sign of a
-    whole channel (a negative gamma) and channels of zeros; activations have training's scale and zero point.
+    Kernels must hold the integers that training wrote, shifted as their bit width requires, except for the sign of a
+    whole channel (a negative gamma) and channels of zeros. Activations must have training's scale and zero point.
     """
     lines = []
     for name, params in handoff.weight_params.items():

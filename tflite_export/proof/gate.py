@@ -11,7 +11,7 @@ from tflite_export.inference.runtimes import absence
 
 
 def shortfalls(name: str, row: dict, judge: str, gate: Gate) -> list[str]:
-    """A line for each demand of the gate that a runtime does not meet."""
+    """A line for each requirement of the gate that a runtime does not meet."""
     if "not_run" in row:
         if name == judge:
             return [f"{name} must run the file, because it is the judge, and did not: {row['not_run']}"]

@@ -45,10 +45,10 @@ OTHERWISE = "the file is not the one that this run's export writes: export it ag
 
 
 def remedies(verification: Mapping[str, Any]) -> list[str]:
-    """What to do about a refused file, most urgent first; each thing once, however many failures ask for it.
+    """What to do about a refused file, most urgent first; each remedy once, however many failures ask for it.
 
     Args:
-      verification: as in verification.json; "more_accurate" is what `Course` advises, where the run is known.
+      verification: as in verification.json; "more_accurate" is what `Course` advises, if the run is known.
     """
     rows = ((LESS_ACCURATE, verification.get("more_accurate", RETRAIN)), *REMEDIES)
     found = {

@@ -1,16 +1,16 @@
-"""Whether a file has the room that its run was given by --max_flash_bytes."""
+"""Whether a file fits the run's budget, --max_flash_bytes."""
 
 
 def flash_bytes(verification: dict) -> int:
-    """What a file takes of it, as stored for the target; of a file with lookup tables the code that reads them, too.
+    """Bytes that a file takes of the budget, as stored for the target, with the code that reads lookup tables.
 
-    Where there is one with lookup tables and one without, the smaller.
+    Of the files with and without lookup tables, the smaller one.
     """
     return verification.get("flash_bytes") or verification["file"]["bytes"]
 
 
 def line(verification: dict) -> str:
-    """For people; empty where no room was given."""
+    """One line on the budget; empty if there is none."""
     limit = verification.get("max_flash_bytes")
     if not limit:
         return ""

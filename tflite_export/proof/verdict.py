@@ -16,7 +16,7 @@ def print_verdict(verification: dict, path: pathlib.Path, full_precision: float 
     Returns whether the file passed.
 
     Args:
-      full_precision: top-1 of the float network on the test split, in percent, where it is known.
+      full_precision: top-1 of the float network on the test split, in percent, if known.
     """
     for note in (*verification.get("notes", ()), *verification.get("cautions", ())):
         print(f"note: {note}")
@@ -53,13 +53,13 @@ def print_verdict(verification: dict, path: pathlib.Path, full_precision: float 
 
 
 def _printable(text: str) -> str:
-    """On one line, of bounded length: a stranger's file may name its tensors as it likes."""
+    """Text on one line of bounded length: an untrusted file may name its tensors as it likes."""
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:MAX_WIDTH])
     return shown + "…" * (len(text) > MAX_WIDTH)
 
 
 def accuracy_line(verification: dict) -> str:
-    """Top-1 on the runtime that judges, beside the student's in floating point."""
+    """Top-1 on the judge, beside the student's in floating point."""
     judge = verification["judge"]
     found = verification["runtimes"][judge]["accuracy"]
     line = f"top-1 {found['top1']:.2f} % on {found['num_images']:,} test images ({judge})"
@@ -67,13 +67,13 @@ def accuracy_line(verification: dict) -> str:
 
 
 def equal_share(row: dict) -> float:
-    """The least of the shares, in percent, of integers that are as predicted: operators', tensors', logits'."""
+    """The smallest share, in percent, of integers that are as predicted: operators', tensors' or logits'."""
     codes = row["operators"]["equal_codes"], row["codes"]["equal_codes"]
     return min(*codes, row["integer_student"]["equal_logits"])
 
 
 def runtime_line(row: dict) -> str:
-    """A runtime's row of the verification, for people."""
+    """A runtime's row of the verification, in one line."""
     num_logits = row["integer_student"]["num_images"]
     return (
         f"{equal_share(row):.2f} % of the integers are as predicted (all tensors of {row['num_code_images']:,} images, "

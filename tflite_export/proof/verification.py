@@ -49,12 +49,12 @@ def examine(
 
     Args:
       content: the .tflite.
-      expected: the graph that `rebuild` makes of the handoff; kernels may be stored in the file as INT4.
-      runtimes: names of those to ask. The target's judge is always asked.
+      expected: the graph that `rebuild` builds from the handoff; the file may store kernels as INT4.
+      runtimes: names of the runtimes to run. The target's judge always runs.
 
     Returns:
-      The verification as JSON values, described in docs/verification.md; and by runtime the class that the file
-      gives each test image there, int32 [N, ...].
+      The verification as JSON values, described in docs/verification.md; and by runtime the class that the file gives
+      each test image, int32 [N, ...].
     """
     start = time.monotonic()
     try:
@@ -103,10 +103,10 @@ def examine(
 
 
 def unlike(content: bytes, found: IntegerGraph, expected: IntegerGraph, handoff: Handoff, target: Target) -> list[str]:
-    """A line for each way in which a file is not what the exporter writes of the handoff.
+    """A line for each way in which a file is not what the exporter writes for the handoff.
 
-    Only bytes that are the exporter's own, but for the description, ever reach an interpreter: those are native code,
-    which a stranger's flatbuffer may crash.
+    Interpreters are native code that an untrusted flatbuffer may crash. So only bytes that the exporter itself would
+    write, except for the description, ever reach one.
 
     Args:
       found: what `read_back` finds in `content`.
@@ -126,7 +126,7 @@ INT4_ROWS = {"litert_int4": "ARM64", "litert_int4_arm64": "x86-64"}
 
 
 def remarks(rows: dict, judge: str, target: Target, num_images: int, gate: Gate) -> list[str]:
-    """What a user should know of the runtimes beyond the verdict."""
+    """Notes on the runtimes, beyond the verdict."""
     lines = []
     if judge != target.judges[0]:
         lines.append(f"{judge} judged the file in place of {target.judges[0]}, which could not run it")
@@ -161,7 +161,7 @@ def remarks(rows: dict, judge: str, target: Target, num_images: int, gate: Gate)
 
 
 def verify_compressed(content: bytes, plain: bytes, handoff: Handoff) -> dict:
-    """Whether a lookup-table file makes the integers of the plain one on TFLM."""
+    """Whether a lookup-table file computes the plain file's integers on TFLM."""
     images = handoff.test_images[:NUM_COMPRESSED_IMAGES]
     found = read_back(plain)
     (expected, _), (logits, facts) = (infer("tflm", found, file, images) for file in (plain, content))
@@ -176,7 +176,7 @@ def verify_compressed(content: bytes, plain: bytes, handoff: Handoff) -> dict:
 
 
 def _kernel(operator: Operator, kernel: Tensor, expected: IntegerGraph) -> dict:
-    """What verification.json says of how a kernel is stored; no reason where the file itself is all that is known."""
+    """verification.json's entry on how a kernel is stored; without a reason if only the file is known."""
     return {
         "name": kernel.name,
         "operator": operator.kind,
@@ -187,7 +187,7 @@ def _kernel(operator: Operator, kernel: Tensor, expected: IntegerGraph) -> dict:
 
 
 def _row(tensor: Tensor, handoff: Handoff, seen: dict[str, np.ndarray]) -> dict:
-    """What verification.json says of a tensor."""
+    """verification.json's entry on a tensor."""
     layer = tensor.name.removesuffix("/kernel")
     params = handoff.tensor_params.get(tensor.name) or handoff.weight_params.get(layer)
     row = {
@@ -208,7 +208,7 @@ def _row(tensor: Tensor, handoff: Handoff, seen: dict[str, np.ndarray]) -> dict:
 
 
 def true_width_bytes(handoff: Handoff) -> int:
-    """What the integers of all kernels take at the widths that were trained, with nothing between them."""
+    """Bytes of all kernels' integers at their trained bit widths, packed without gaps."""
     bits = sum(codes.size * handoff.weight_params[name].grid.num_bits for name, codes in handoff.weights.items())
     return -(-bits // 8)
 

@@ -1,1 +1,1 @@
-"""From the handoff to the graph that the file has to hold."""
+"""From the handoff to the graph that the file must hold."""

@@ -1,4 +1,4 @@
-"""Folds BatchNorm into scale and bias; the integers of a kernel stay, but for signs."""
+"""Folds BatchNorm into scale and bias; a kernel's integers stay the same except for signs."""
 
 import dataclasses
 
@@ -12,13 +12,13 @@ INT32_MAX = 2**31 - 1
 
 @dataclasses.dataclass(frozen=True)
 class FoldedKernel:
-    """A kernel as TFLite wants it; the output channel is the last axis of `codes`.
+    """A kernel in TFLite's form; the output channel is the last axis of `codes`.
 
     Attributes:
       codes: int8, training's integers * 2^shift.
       scales: float32, [C] after a BatchNorm, else [1].
       bias: int32 [C], in steps of input_scale * scales.
-      dead_channels: channels whose kernel was dropped because BatchNorm makes it nothing.
+      dead_channels: channels whose kernel was dropped because BatchNorm scales it to nothing.
     """
 
     codes: np.ndarray
@@ -47,11 +47,11 @@ def fold(
 
     Args:
       codes: int8, output channel last, in steps of `scale`.
-      shift: bits by which codes are moved to the left, and the steps of codes and biases made smaller.
-      bias: float [C], zeros where the layer has none.
+      shift: bits by which codes are shifted left, which makes the steps of codes and biases smaller.
+      bias: float [C], zeros if the layer has none.
 
     Raises:
-      ExportError: a bias leaves int32 though the channel's kernel matters.
+      ExportError: a bias leaves int32 although the channel's kernel matters.
     """
     codes = codes.astype(np.int32)
     if batch_norm is None:

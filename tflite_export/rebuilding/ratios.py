@@ -1,4 +1,4 @@
-"""Whether LiteRT's kernels hold the ratios of a graph's scales."""
+"""Whether LiteRT's kernels support the ratios of a graph's scales."""
 
 import numpy as np
 
@@ -8,16 +8,16 @@ from tflite_export.flatbuffer.graph import IntegerGraph, Operator
 
 
 def check_ratios(graph: IntegerGraph) -> None:
-    """Raises ExportError for a tensor whose scale is out of all proportion to what it is made of."""
+    """Raises ExportError for a tensor whose scale is out of proportion to its inputs' scales."""
     for operator in graph.operators:
         if problem := ratio_limits.beyond(operator.kind, ratios(graph, operator)):
             raise ExportError(f"tensor {operator.output}: {problem}; train longer or with more bits")
 
 
 def ratios(graph: IntegerGraph, operator: Operator) -> list[float]:
-    """Steps of an operator's output in the largest step of each input, that of a product where there is one.
+    """Size of the largest step of each input, or of a product if there is one, in steps of the output.
 
-    Of a LEAKY_RELU, in a positive and in a negative step of its input; of a PRELU, in a step of its products.
+    For a LEAKY_RELU, of a positive and a negative step of its input; for a PRELU, of a step of its products.
     """
     inputs = [graph.tensors[name] for name in operator.inputs]
     output = float(graph.tensors[operator.output].scales[0])

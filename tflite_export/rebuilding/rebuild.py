@@ -1,7 +1,7 @@
 """The plain Keras student and its parameters as a graph of TFLite's integer operators.
 
-A layer that has parameters of its own ends an operator; BatchNormalization and ReLU before it
-belong to that operator. Nothing is rounded here but the bias, in `fold`.
+A layer with quantization parameters of its own ends an operator; BatchNormalization and ReLU before it belong to that
+operator. Only the bias is rounded here, in `fold`.
 """
 
 import dataclasses
@@ -35,14 +35,14 @@ class _FoldedLayers:
 
 
 def rebuild(handoff: Handoff, input_type: str = "int8", clip: str = "QUANTIZE") -> IntegerGraph:
-    """The integer graph that the .tflite must hold, tensors named after the layers that hand them on.
+    """The integer graph that the .tflite must hold, with tensors named after the layers that output them.
 
     Args:
       input_type: "int8" takes pixel - 128, "uint8" takes pixels.
-      clip: of CLIPS, the operator that clips the second end of a grid that saturation and a fused RELU do not clip.
+      clip: one of CLIPS, the operator that clips the end of a grid that saturation and a fused RELU do not clip.
 
     Raises:
-      ExportError: a layer that has no integer operator, a scale that none can hold, or parameters that fit no layer.
+      ExportError: a layer has no integer operator, a scale is one that none can hold, or parameters fit no layer.
     """
     try:
         graph = _Rebuilder(handoff, input_type, clip).graph
@@ -114,7 +114,7 @@ class _Rebuilder:
     def _clip_by_quantize(
         self, layer: tf_keras.layers.Layer, operator: _FoldedLayers, written: TensorQuantParams, clipped: str
     ) -> str:
-        """The bottom is clipped by saturation, and the top too, when QUANTIZE has changed the zero point."""
+        """Saturation clips the bottom, and after QUANTIZE has changed the zero point, the top, too."""
         output = self._activation(f"{layer.name}/clipped_below", _shape(layer), written)
         EMITTERS[type(operator.root)](self, operator, output, written)
         return self._emit("QUANTIZE", [output], clipped)
@@ -198,7 +198,7 @@ class _Rebuilder:
         self._emit("MUL", operator.inputs, output, activation="NONE")
 
     def _own_activation(self, operator: _FoldedLayers, output: str, params: TensorQuantParams) -> None:
-        """A sigmoid; or a tensor that changes its grid, at a linear layer or a ReLU."""
+        """Emits a sigmoid, or a change of grid at a linear layer or a ReLU."""
         self._emit("LOGISTIC" if _function(operator.root) == "sigmoid" else "QUANTIZE", operator.inputs, output)
 
     def _leaky_relu(self, operator: _FoldedLayers, output: str, params: TensorQuantParams) -> None:
@@ -214,9 +214,9 @@ class _Rebuilder:
         self._emit("PRELU", [*operator.inputs, self.graph.add_tensor(data)], output)
 
     def _average(self, operator: _FoldedLayers, output: str, params: TensorQuantParams) -> None:
-        """The whole map is a MEAN; windows are a depthwise convolution of equal weights.
+        """Emits an average: a MEAN over the whole map; for windows a depthwise convolution with equal weights.
 
-        AVERAGE_POOL_2D would round to the steps of its input, and its output has a grid of its own.
+        AVERAGE_POOL_2D would round to its input's steps, but the output has a grid of its own.
         """
         layer, source = operator.root, self.graph.tensors[operator.inputs[0]]
         if getattr(layer, "padding", "valid") == "same":
@@ -248,7 +248,7 @@ class _Rebuilder:
         )
 
     def _average_what_is_there(self, layer: tf_keras.layers.Layer, source: Tensor, output: str) -> None:
-        """AVERAGE_POOL_2D leaves padding out of its windows, and keeps the steps of its input; then it gets its own."""
+        """Emits an AVERAGE_POOL_2D, which leaves padding out and keeps its input's steps, then a requantization."""
         shape = self.graph.tensors[output].shape
         pooled = self.graph.add_tensor(dataclasses.replace(source, name=f"{layer.name}/average", shape=shape))
         self._emit(
@@ -278,7 +278,7 @@ class _Rebuilder:
         self._emit("CONCATENATION", parts, output, axis=axis, activation="NONE")
 
     def _pass(self, layer: tf_keras.layers.Layer, source: str) -> str:
-        """A layer that moves integers: its output keeps the parameters of its input."""
+        """Emits a layer that moves integers: its output keeps its input's parameters."""
         emit = PASS[type(layer)]
         return source if emit is None else emit(self, layer, source)
 
@@ -317,7 +317,7 @@ class _Rebuilder:
         return self._emit("SLICE", [source, *names], output)
 
     def _up_sample(self, layer: tf_keras.layers.Layer, source: str) -> str:
-        """Centres of pixels are half a pixel in: so no rounding of a ratio decides which pixel is nearest."""
+        """Emits up-sampling with half-pixel centres, so that no rounded ratio decides which pixel is nearest."""
         sides = self.graph.add_tensor(constant(f"{layer.name}/sides", np.array(_shape(layer)[1:3], np.int32)))
         output = self._like(layer, source)
         return self._emit("RESIZE_NEAREST_NEIGHBOR", [source, sides], output, half_pixel_centers=True)
@@ -385,14 +385,14 @@ def _folded(operator: _FoldedLayers, layer: tf_keras.layers.Layer) -> _FoldedLay
 
 
 def _activation(layer: tf_keras.layers.Layer) -> str:
-    """TFLite's fused activation for what a layer applies."""
+    """TFLite's fused activation for the function that a layer applies."""
     if isinstance(layer, _layers.ReLU):
         return "RELU6" if layer.max_value == 6 else "RELU"
     return {"linear": "NONE", "relu": "RELU", "relu6": "RELU6", "sigmoid": "NONE"}[_function(layer)]
 
 
 def _function(layer: tf_keras.layers.Layer) -> str:
-    """Name of the activation function of a layer, "linear" where it has none."""
+    """Name of a layer's activation function, "linear" if it has none."""
     function = getattr(layer, "activation", None)
     return tf_keras.activations.serialize(function) if function else "linear"
 

@@ -1,4 +1,4 @@
-"""The figures of report.html: curves over epochs and layers, and small drawings that stand in tables."""
+"""The figures of report.html: curves over epochs and layers, and small drawings in tables."""
 
 from collections.abc import Sequence
 
@@ -44,7 +44,7 @@ def losses(phases: list[dict]) -> markupsafe.Markup:
 
 @in_style
 def validation(phases: list[dict]) -> markupsafe.Markup:
-    """Top-1 on the validation split by epoch, of student and of a teacher that learns; the student's best epochs."""
+    """Validation top-1 by epoch, of the student and of a teacher that learns, with the student's best epochs."""
     drawn = axes()
     named = set()
     for number, (start, phase) in enumerate(_starts(phases)):
@@ -69,9 +69,9 @@ def intervals(phases: list[dict], chosen: Sequence[bool], what: str) -> markupsa
     """Intervals as multiples of their first value.
 
     Args:
-      phases: of results.json; those of full precision have no intervals.
-      chosen: which of the intervals.
-      what: what they are of, for people.
+      phases: those of results.json; full precision has no intervals.
+      chosen: which of the intervals to draw.
+      what: name of the tensors.
     """
     drawn = axes()
     first, lowest, highest = None, 1.0, 1.0
@@ -96,7 +96,7 @@ def intervals(phases: list[dict], chosen: Sequence[bool], what: str) -> markupsa
 
 
 def interval_rows(phase: dict) -> np.ndarray:
-    """Intervals at the start of a phase and after each epoch, [1 + epochs, intervals]; nothing where none were kept."""
+    """Intervals at the start of a phase and after each epoch, [1 + epochs, intervals]; empty if none were kept."""
     rows = [row["intervals"] for row in phase["history"] if "intervals" in row]
     return np.array([phase.get("first_intervals") or rows[0], *rows]) if rows else np.zeros((0, 0))
 
@@ -106,8 +106,8 @@ def errors(rows: list[dict], what: str) -> markupsafe.Markup:
     """SQNR of tensors in the order of the network.
 
     Args:
-      rows: of diagnosis.json, all kernels or all activations.
-      what: which of them, for people.
+      rows: all kernels or all activations of diagnosis.json.
+      what: which of the two, in words.
     """
     drawn = axes()
     worst: dict[str, tuple[float, str]] = {}
@@ -130,7 +130,7 @@ def errors(rows: list[dict], what: str) -> markupsafe.Markup:
 
 
 def histogram(counts: np.ndarray, text: str) -> markupsafe.Markup:
-    """Bars of how often each integer of a grid occurs, those that never occur left free."""
+    """Bars of how often each integer of a grid occurs, with gaps for those that never do."""
     width, height = 120, 40
     step, tallest = width / len(counts), max(1, counts.max())
     bars = [
@@ -143,7 +143,7 @@ def histogram(counts: np.ndarray, text: str) -> markupsafe.Markup:
 
 
 def spark(values: Sequence[float], text: str) -> markupsafe.Markup:
-    """One interval over time, from its least to its greatest value."""
+    """One interval over time, from its smallest to its largest value."""
     series = np.asarray(values)
     low, span = series.min(), np.ptp(series)
     heights = 18 - 16 * (series - low) / (span or 1)
@@ -190,7 +190,7 @@ def _curve(drawn: Axes, start: int, values: list[float], colour: str, label: str
 
 
 def _epochs(drawn: Axes, phases: list[dict]) -> None:
-    """The axis of epochs; phases in turns shaded, with their number on top."""
+    """Draws the axis of epochs, with every other phase shaded and phase numbers on top."""
     for number, (start, phase) in enumerate(_starts(phases), 1):
         end = start + len(phase["history"])
         if number % 2 == 0:

@@ -16,13 +16,13 @@ def confusion(labels: np.ndarray, classes: np.ndarray, names: list[str]) -> dict
     """Counts by class and answer.
 
     Args:
-      labels, classes: [N], what the images are and what the file says.
+      labels, classes: [N], the images' classes, and those that the file gives.
 
     Returns:
-      `names` of the classes of the matrix, all of them or, where there are more than MAX_CLASSES, those of the most
-      frequent confusions; `rows`, a dict a class: `name`, `counts` and `shares` (0..1) by answer, `right` in percent,
-      None of a class without images; `others`, the number of classes left out; and the most frequent `pairs` of
-      (class, answer, count).
+      `names` of the classes in the matrix: all, or, if there are more than MAX_CLASSES, those of the most frequent
+        confusions; `rows`, a dict per class: `name`, `counts` and `shares` (0..1) by answer, `right` in percent, None
+        for a class without images; `others`, the number of classes left out; and the most frequent `pairs` of (class,
+        answer, count).
     """
     counts = np.bincount(labels * len(names) + classes, minlength=len(names) ** 2).reshape(len(names), len(names))
     wrong = counts * (1 - np.eye(len(names), dtype=counts.dtype))
@@ -50,7 +50,7 @@ def confusion(labels: np.ndarray, classes: np.ndarray, names: list[str]) -> dict
 
 
 def against_full_precision(labels: np.ndarray, classes: np.ndarray, full_precision: np.ndarray) -> dict:
-    """Numbers of images by who is right, and the `lost` ones: places of those that only full precision gets right."""
+    """Numbers of images by who is right, and `lost`: indices of those that only full precision gets right."""
     file_right, float_right = classes == labels, full_precision == labels
     return {
         "both": int(np.sum(file_right & float_right)),
@@ -69,7 +69,7 @@ def signal(steps: np.ndarray) -> str:
 def picture(pixels: np.ndarray) -> str:
     """[H, W, C] uint8 as a PNG in base64.
 
-    Of a large picture every second, third ... pixel; where there are not 3 channels, the first.
+    A large picture is reduced to every second, third ... pixel; without 3 channels, the first is shown.
     """
     step = -(-max(pixels.shape[:2]) // MAX_PIXELS)
     pixels = pixels[::step, ::step] if pixels.shape[-1] == 3 else np.repeat(pixels[::step, ::step, :1], 3, axis=-1)

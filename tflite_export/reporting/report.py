@@ -1,4 +1,4 @@
-"""report.html: one file that opens offline and says what was trained and whether the .tflite is that."""
+"""report.html: one file that opens offline, and says what was trained and whether the .tflite is that."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ KINDS = {"activations": "output", "kernels": "kernel"}
 def write(
     run_dir: pathlib.Path, verification: dict, path: pathlib.Path, classes: Mapping[str, np.ndarray] | None = None
 ) -> None:
-    """Writes the report, a file `path`, from what training left in `run_dir` and from the verification.
+    """Writes the report to `path`, from what training left in `run_dir` and from the verification.
 
     If a run lacks something, its section says so.
 
@@ -68,7 +68,7 @@ def _mistakes(
     diagnosis: dict | None,
     is_signal: bool,
 ) -> dict:
-    """Confusion matrix and pictures of the judging runtime, or why there are none."""
+    """Confusion matrix and pictures for the judge, or why there are none."""
     judge = verification.get("judge", "")
     if judge not in classes:
         return {"missing": "The file was not run, so its mistakes are not known."}
@@ -104,7 +104,7 @@ BEGINNINGS = {
 
 
 def _beginnings(results: dict) -> dict:
-    """A row for each network that training began with."""
+    """A row for each network with which training began."""
     top1, proofs = results.get("start_top1"), results.get("as_given")
     if top1 is None or proofs is None:
         return {"missing": f"The state before training is not known: {OLDER}."}
@@ -121,7 +121,7 @@ def _training(phases: list[dict]) -> dict | None:
 
 
 def _intervals(results: dict) -> dict:
-    """The figure of all intervals, a row for each, what they changed by in the file, and which epoch that is."""
+    """The figure of all intervals, a row for each, their change up to the file, and the epoch of the file."""
     phases, tensors = _at_final_bits(results), [row for row in results["coverage"] if row["tensor"] != "input"]
     if not phases:
         return {"missing": "Nothing was trained: intervals are those of calibration."}
@@ -144,7 +144,7 @@ def _intervals(results: dict) -> dict:
 
 
 def _at_final_bits(results: dict) -> list[dict]:
-    """The phases; those at other widths (--phase_bits) without their intervals, which may be of other tensors."""
+    """The phases; those at other bit widths (--phase_bits) without intervals, which may belong to other tensors."""
     final = results["experiment"]["quantization"]
     return [
         {**phase, "history": [{}] * len(phase["history"])}
@@ -155,7 +155,7 @@ def _at_final_bits(results: dict) -> list[dict]:
 
 
 def _errors(diagnosis: dict | None, coverage: list[dict], judge: dict) -> dict:
-    """Rows of every tensor, first the one whose own grid has the greatest error."""
+    """A row for each tensor, beginning with the one whose own grid has the largest error."""
     if diagnosis is None:
         return {"missing": f"The error of each layer is not known: {OLDER}."}
     bits = {(row["layer"], row["tensor"]): row["num_bits"] for row in coverage}

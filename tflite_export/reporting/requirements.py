@@ -17,7 +17,7 @@ OLDER = "an earlier version trained this run and did not record it; train again 
 def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> list[dict]:
     """Rows of `what`, `asked` (what was requested), `came` (what was achieved) and whether it was `met`.
 
-    `asked` is "" and `met` None where nothing was requested.
+    If nothing was requested, `asked` is "" and `met` None.
 
     Args:
       results, verification: results.json and verification.json.
@@ -99,7 +99,7 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
 
 
 def _paid(verification: dict) -> list[tuple[str, int | None]]:
-    """The file as it is paid for elsewhere than on a disk; None where an earlier version did not tell."""
+    """The file's size by other measures than disk space; None if an earlier version did not record it."""
     return [
         ("size deflated, as in a download", verification["file"].get("deflated_bytes")),
         ("kernels alone, at their bit widths", verification.get("weights", {}).get("true_width_bytes")),

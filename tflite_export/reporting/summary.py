@@ -1,4 +1,4 @@
-"""What a person asks of a report first: is it what I trained, how accurate, how large, how fast, does it fit."""
+"""What a reader asks first: is it what I trained, how accurate, how large, how fast, does it fit."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from tflite_export.proof.room import flash_bytes
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A question, its answer in a few words, and a sentence more.
+    """A question, its answer in a few words, and one more sentence.
 
     Attributes:
       bad: whether it is shown as a bad answer.
@@ -21,10 +21,10 @@ class Answer:
 
 
 def answers(results: dict, verification: dict) -> list[Answer]:
-    """The questions that can be answered, in the order in which they are asked.
+    """The questions that can be answered, in order.
 
     Args:
-      results, verification: results.json and verification.json; of a file that was never made the latter has no "file".
+      results, verification: results.json and verification.json; without a "file" if none was written.
     """
     found = [_proven(verification)]
     if "file" not in verification:
@@ -74,7 +74,7 @@ def _readable(num_bytes: int) -> str:
 
 
 def _fits(results: dict, verification: dict) -> list[Answer]:
-    """Against the limits that the run was given; nothing where it was given none."""
+    """Compares with the limits that the run was given; empty if there are none."""
     limits = results["experiment"].get("target") or {}
     arenas = [row["arena_bytes"] for row in verification["runtimes"].values() if "arena_bytes" in row]
     had = {"flash": flash_bytes(verification), "RAM": arenas[0] if arenas else None}
