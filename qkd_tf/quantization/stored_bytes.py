@@ -49,11 +49,9 @@ class Beside:
 
 def stored_kernels(model: tf_keras.Model, plan: QuantizationPlan) -> dict[str, Kernel]:
     """Layer -> what decides how its kernel is stored, for a model in standard form."""
-    normalized = {parents(layer)[0].name for layer in model.layers if isinstance(layer, _layers.BatchNormalization)}
-    return {
-        name: _stored_kernel(model.get_layer(name), grid, name in normalized)
-        for name, grid in plan.weight_grids.items()
-    }
+    layers = {layer.name: layer for layer in model.layers}
+    normalized = {parents(layer)[0].name for layer in layers.values() if isinstance(layer, _layers.BatchNormalization)}
+    return {name: _stored_kernel(layers[name], grid, name in normalized) for name, grid in plan.weight_grids.items()}
 
 
 def kernel_bytes(num_weights: int, kernel: Kernel, target: TargetSpec) -> int:
@@ -84,7 +82,7 @@ class StoredWidths:
         has_tables: bool = False,
     ):
         self._kernels, self._target, self._narrow_range = stored_kernels(model, plan), target, spec.narrow_range
-        self._sizes = {name: kernel_size(model.get_layer(name)) for name in self._kernels}
+        self._sizes = {layer.name: kernel_size(layer) for layer in model.layers if layer.name in self._kernels}
         self.has_tables = has_tables
         self.widest = {name: grid.num_bits for name, grid in plan.weight_grids.items()}
         self.narrower = {
