@@ -245,7 +245,8 @@ def run(
         differing = differing_flags(found[-1]["flags"], what_matters(command))
         require(
             not differing,
-            f"{path} is of another experiment, which differs in {', '.join(differing)}; give another --results_dir",
+            f"{path} belongs to another experiment, which differs in {', '.join(differing)}; "
+            "give another --results_dir",
         )
     return found
 

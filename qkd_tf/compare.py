@@ -106,7 +106,7 @@ def notes(runs: Sequence[Run]) -> list[str]:
     if len(groups(runs)) > 1:
         lines.append("The runs were tested on different images: compare accuracies only within a table.")
     if any(len({run.data for run in group}) > 1 for group in groups(runs)):
-        lines.append("Sets with = between them have the same test images and labels; what was trained on may differ.")
+        lines.append("Data sets joined by = have the same test images and labels; their training images may differ.")
     if len({run.runtime for run in runs}) > 1:
         judged: dict[str, list[str]] = {}
         for run in runs:

@@ -87,7 +87,9 @@ def _load(folder: pathlib.Path) -> Handoff:
     integers, integer_logits = (load_npz(folder / name) for name in ("weights.npz", "integer_logits.npz"))
     integer_codes = open_npz(folder / "integer_codes.npz").rows()
     if not (integer_logits.keys() == integer_codes.keys() and integer_codes.keys() | LATER == set(ARITHMETICS)):
-        raise ExportError(f"{folder} is of another version; run python -m qkd_tf.train again, which writes it again")
+        raise ExportError(
+            f"{folder} was written by another version; run python -m qkd_tf.train again, which writes it again"
+        )
     labels, logits = (np.lib.format.open_memmap(folder / name, mode="r") for name in ARRAYS)
     images = pixels(folder)
     student = load_model(folder / "student.keras")

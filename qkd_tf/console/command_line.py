@@ -118,7 +118,7 @@ def _mistake(error: Exception) -> str:
     """What is wrong with a command line, in one line."""
     if isinstance(error, flags.CantOpenFlagFileError):  # whose own text is that of the system's error
         cause = error.__context__
-        return f"--flagfile={cause.filename} cannot be read: {cause.strerror}; paths are seen from {os.getcwd()}"
+        return f"--flagfile={cause.filename} cannot be read: {cause.strerror}; paths are relative to {os.getcwd()}"
     if isinstance(error, flags.UnrecognizedFlagError):  # whose own text may list many
         near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=NUM_NEAR)
         return f"Unknown command line flag '{error.flagname}'" + (f". Did you mean: {', '.join(near)}?" if near else "")

@@ -75,7 +75,7 @@ class Experiment:
         )
         require(
             not self.quantization.finds_bits or all(phase.bits is None for phase in self.training.phases),
-            "--bits=auto and --phase_bits cannot be combined: widths that are found are those of all phases; leave one "
+            "--bits=auto and --phase_bits cannot be combined: the widths that it finds apply to all phases; leave one "
             "of them out",
         )
         require(

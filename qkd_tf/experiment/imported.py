@@ -29,7 +29,7 @@ def imported(name: str) -> Any:
     except (Exception, SystemExit) as error:  # of a user's own code
         remedy = "give package.module:function; Python looks in the folder where it was started, and in its packages"
         if place(error):
-            remedy = f"mend that; python -c 'import {module_name}' shows the whole traceback"
+            remedy = f"fix that; python -c 'import {module_name}' shows the whole traceback"
         elif near := _nearest(name, found, error):
             remedy = f"did you mean {near}?"
         elif module_name.endswith(".py"):

@@ -45,7 +45,7 @@ def _require_no_path(name: str, flag: str) -> None:
     files = beside(path, _is_model)
     if SUFFIX.search(name) or nearest(name, (*files, *ZOO)) in files:
         near = nearest(name, files)
-        hint = f"give package.module:builder, or a saved model; paths are seen from {pathlib.Path.cwd()}"
+        hint = f"give package.module:builder, or a saved model; paths are relative to {pathlib.Path.cwd()}"
         hint = f"did you mean {files[near]}?" if near else hint
         raise ExperimentError(f"{flag}={name}: there is no such file; {hint}")
 
@@ -96,7 +96,7 @@ def _hint(name: str, path: pathlib.Path) -> str:
     there = beside(path, fits)
     if near := nearest(path.name, there):
         return f"; did you mean {name.partition(':')[0]}:{there[near]}?"
-    return "" if path.is_absolute() else f"; paths are seen from {pathlib.Path.cwd()}"
+    return "" if path.is_absolute() else f"; paths are relative to {pathlib.Path.cwd()}"
 
 
 def set_path(name: str) -> pathlib.Path:

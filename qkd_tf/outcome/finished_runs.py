@@ -85,8 +85,8 @@ def _load(path: pathlib.Path, label: str) -> Run:
         return _run(label, results, verification, _tested_on(path / "handoff") or _named(results["data"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise ExperimentError(
-            f"{path} has no {error} in results.json or verification.json: its file was not run, or it is of another "
-            f"version; run python -m tflite_export --run_dir={path} again"
+            f"{path} has no {error} in results.json or verification.json: its file was not run, or another version "
+            f"wrote it; run python -m tflite_export --run_dir={path} again"
         ) from None
 
 

@@ -61,7 +61,7 @@ class Checkpoints:
                 durable.check(path)
                 progress = durable.read_json(path / "progress.json")
                 if progress.pop("experiment") != self._experiment:
-                    raise durable.DamageError(f"{path} is of another experiment")
+                    raise durable.DamageError(f"{path} belongs to another experiment")
             except durable.DamageError as damage:
                 reasons.append(str(damage))
                 continue

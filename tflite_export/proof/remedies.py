@@ -10,8 +10,7 @@ RETRAIN = "train for more epochs, or with more bits, those of activations first,
 REMEDIES = (
     (
         "and did not:",
-        "the runtime that judges has to run the file: mend the reason that its line gives, or export for another "
-        "--target",
+        "the runtime that judges has to run the file: fix the reason in its line, or export for another --target",
     ),
     (
         " of the integers that ",

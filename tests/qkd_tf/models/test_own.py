@@ -87,10 +87,10 @@ def test_what_is_no_network_is_told_in_one_line(package, name, message):
 @pytest.mark.parametrize(
     "source, message",
     [
-        ("import os\ndef build(input_shape, num_classes)\n    pass", "line 2: SyntaxError: expected ':'; mend"),
-        ("import no_such_package", "line 1: ModuleNotFoundError: No module named 'no_such_package'; mend"),
-        ("kernels = {}['stem']", "line 1: KeyError: 'stem'; mend"),
-        ("import sys\nsys.exit('give me a file')", "line 2: SystemExit: give me a file; mend"),
+        ("import os\ndef build(input_shape, num_classes)\n    pass", "line 2: SyntaxError: expected ':'; fix"),
+        ("import no_such_package", "line 1: ModuleNotFoundError: No module named 'no_such_package'; fix"),
+        ("kernels = {}['stem']", "line 1: KeyError: 'stem'; fix"),
+        ("import sys\nsys.exit('give me a file')", "line 2: SystemExit: give me a file; fix"),
     ],
 )
 def test_module_that_fails_is_told_by_its_line(package, tmp_path, source, message):
@@ -331,9 +331,9 @@ def test_what_is_not_taken_over_of_keras_3_is_one_line(tmp_path, of_keras_3):
     [
         (4, 4, None),
         (1, 2, None),
-        (3, 4, "x.keras has 3 classes, the data set has 4; give a model of as many, or leave the other classes out"),
+        (3, 4, "x.keras has 3 classes, the data set has 4; give a model with as many, or leave the other classes out"),
         (1, 3, "x.keras has 1 class, the data set has 3; give a model"),
-        (1000, 4, "x.keras has 1000 classes, the data set has 4; give a model of as many, or name the classes"),
+        (1000, 4, "x.keras has 1000 classes, the data set has 4; give a model with as many, or name the classes"),
     ],
 )
 def test_remedy_for_other_classes_depends_on_which_are_more(num_outputs, num_classes, told):

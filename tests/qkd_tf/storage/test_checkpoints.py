@@ -81,7 +81,7 @@ def test_where_all_are_damaged_training_does_not_begin_anew_in_silence(folder):
 
 
 def test_one_of_another_experiment_is_not_taken(folder):
-    with pytest.raises(ExperimentError, match="is of another experiment"):
+    with pytest.raises(ExperimentError, match="belongs to another experiment"):
         Checkpoints(folder, "another").newest()
 
 
