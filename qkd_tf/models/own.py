@@ -76,7 +76,7 @@ def require_classes(name: str, num_outputs: int, num_classes: int) -> None:
     remedy = more_names if num_outputs > num_classes else "leave the other classes out"
     require(
         num_outputs == num_classes or (num_outputs, num_classes) == (1, 2),
-        f"{name} has {num_outputs} class{'es' * (num_outputs != 1)}, the data set has {num_classes}; give a model of "
+        f"{name} has {num_outputs} class{'es' * (num_outputs != 1)}, the data set has {num_classes}; give a model with "
         f"as many, or {remedy}",
     )
 
