@@ -84,7 +84,7 @@ def pixels(folder: pathlib.Path) -> np.ndarray | Reread:
 
     Raises:
       UnreadableError: there is no copy, and the data set cannot be opened or has another number or size of pictures.
-      durable.DamageError, ValueError, TypeError: the file that tells of it was changed.
+      durable.DamageError, ValueError, TypeError: the file that describes it was changed.
     """
     if file_of(folder) == COPY:
         return np.lib.format.open_memmap(folder / COPY, mode="r")
@@ -105,7 +105,7 @@ def prove(folder: pathlib.Path, images: Reread) -> None:
 
     Raises:
       UnreadableError: a pixel, a label or the order differs, or a picture cannot be read.
-      durable.DamageError: the file that tells of it was changed.
+      durable.DamageError: the file that describes it was changed.
     """
     record = durable.read_json(folder / RECORD)
     same = _content_sha256(images) == record["content_sha256"]
