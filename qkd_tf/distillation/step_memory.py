@@ -43,9 +43,9 @@ def notes(
     takes = f"note: a training step takes about {_gb(at_once * of_image)} of memory for {at_once} images at a time"
     fitting = [part for part in range(1, at_once) if batch_size % part == 0 and part * of_image <= ROOM * free]
     if not fitting:
-        return [f"{takes}, and {_gb(free)} are free: the training may be killed; give a smaller --image_size"]
+        return [f"{takes}, but only {_gb(free)} is free: the training may be killed; give a smaller --image_size"]
     return [
-        f"{takes}, and {_gb(free)} are free: the training may be killed; --gradient_accumulation_steps="
+        f"{takes}, but only {_gb(free)} is free: the training may be killed; --gradient_accumulation_steps="
         f"{batch_size // fitting[-1]} takes about {_gb(fitting[-1] * of_image)}, and a smaller --batch_size less, too"
     ]
 

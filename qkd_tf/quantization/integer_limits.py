@@ -34,12 +34,12 @@ def require_within_limits(student: IntegerStudent) -> None:
         lost = np.flatnonzero(kernel.bias_is_lost).tolist() if kernel else []
         require(
             not lost,
-            f"no file holds the student: layer {name}: the bias of channels {lost} does not fit int32 steps of input "
-            f"scale * weight scale; {REMEDY}",
+            f"no file can hold the student: layer {name}: the bias of channels {lost} does not fit int32 steps of "
+            f"input scale * weight scale; {REMEDY}",
         )
         kind, ratios = of_operator(student, operator)
         problem = ratio_limits.beyond(kind, ratios)
-        require(not problem, f"no file holds the student: layer {operator.end.name}: {problem}; {REMEDY}")
+        require(not problem, f"no file can hold the student: layer {operator.end.name}: {problem}; {REMEDY}")
 
 
 def of_operator(student: IntegerStudent, operator: Operator) -> tuple[str, list[float]]:

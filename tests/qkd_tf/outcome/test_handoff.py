@@ -259,7 +259,9 @@ def test_student_that_no_file_holds_is_told_before_anything_is_predicted_or_writ
     student.outputs["linear_bn"].interval.assign(1e-12)
     folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
     folder.claim()
-    with pytest.raises(ExperimentError, match="^no file holds the student: layer linear_bn: one step of its inputs is"):
+    with pytest.raises(
+        ExperimentError, match="^no file can hold the student: layer linear_bn: one step of its inputs is"
+    ):
         handoff.write(student, make_splits(), folder)
     assert not folder.handoff.exists()
 

@@ -1,4 +1,4 @@
-"""Students that no file holds; that the limits are those of the file is shown in test_ratios.py of the exporter."""
+"""Students that no file can hold; that the limits are those of the file is shown in test_ratios.py of the exporter."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_student_that_no_file_holds_is_refused_by_its_layer(student, gamma, beta
         return
     with pytest.raises(ExperimentError) as caught:
         require_within_limits(made)
-    assert str(caught.value).startswith(f"no file holds the student: {complaint}")
+    assert str(caught.value).startswith(f"no file can hold the student: {complaint}")
     assert "train longer or at a lower rate" in str(caught.value) and "\n" not in str(caught.value)
 
 
