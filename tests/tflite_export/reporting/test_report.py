@@ -327,7 +327,7 @@ def test_words_that_the_tables_use_are_explained_where_they_are_used(folder, exa
     results |= {"as_given": {"student": None}, "start_top1": {"student": 91.5}}
     (folder / "results.json").write_text(json.dumps(results))
     words = written(folder, *examined).words
-    assert "NAME_requantize is the output of layer NAME a second time" in words
+    assert "NAME_requantize is the output of layer NAME once more" in words
     assert "Delegated: the operators that LiteRT gives to XNNPACK" in words
     assert "outputs that are added, pooled or concatenated 8" in words
     assert "one of qkd_tf's own networks" not in words
