@@ -1,10 +1,10 @@
 """Half precision for training alone: TensorFlow's graph rewrite, and the loss scale that float16 needs.
 
 The rewrite puts convolutions and matrix products into half precision, and what follows them up to the next quantizer or
-  loss: BatchNormalization, additions, a teacher's logits and their log-softmax. It leaves in float32 the variables, the
-  learned intervals, the rounding to their grids, the student's logits (they pass a quantizer) and cross-entropy. For
-  this, quantizers round with Rint, which the rewrite leaves alone. It does rewrite Round, which took kernels just above
-  a half for halves and rounded them down. Evaluation and handoff run outside of the rewrite.
+loss: BatchNormalization, additions, a teacher's logits and their log-softmax. It leaves in float32 the variables, the
+learned intervals, the rounding to their grids, the student's logits (they pass a quantizer) and cross-entropy. For
+this, quantizers round with Rint, which the rewrite leaves alone. It does rewrite Round, which took kernels just above
+a half for halves and rounded them down. Evaluation and handoff run outside of the rewrite.
 """
 
 import contextlib

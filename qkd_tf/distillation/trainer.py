@@ -137,9 +137,9 @@ class Trainer:
 
         Returns:
           One dict per phase: label, bit widths if they are named, epochs, best epoch, losses by epoch, test top-1 of
-            student and teacher in percent, seconds. For quantized phases also the number of batches from which
-            BatchNorm was estimated, the intervals at the start and by epoch, in the order of
-            `QuantizedStudent.intervals`, and if weights are frozen, their percentage by epoch.
+          student and teacher in percent, seconds. For quantized phases also the number of batches from which
+          BatchNorm was estimated, the intervals at the start and by epoch, in the order of
+          `QuantizedStudent.intervals`, and if weights are frozen, their percentage by epoch.
 
         Raises:
           ExperimentError: a loss diverged; or there are checkpoints, and none is sound.

@@ -151,7 +151,7 @@ def measure(
 
     Returns:
       A row for each kernel and activation, in the order of the model: `layer`, `tensor`, and for each reference, by its
-        name, `TensorError.row`.
+      name, `TensorError.row`.
     """
     plain, names = student.float_copy(), list(student.outputs)
     errors = {(name, key): TensorError(student.outputs[name].params()) for name in names for key in references}

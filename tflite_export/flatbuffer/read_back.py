@@ -38,8 +38,8 @@ def read_back(content: bytes) -> IntegerGraph:
     """The graph in a .tflite of one subgraph.
 
     Whatever an operator has beyond our own options appears among its options under its flatbuffer name, so that a
-      comparison finds it: a field that we never set, or another version or type of options than its builtin has. A kind
-      or type that we never write appears under its flatbuffer name, too. A custom operator has the kind "CUSTOM".
+    comparison finds it: a field that we never set, or another version or type of options than its builtin has. A kind
+    or type that we never write appears under its flatbuffer name, too. A custom operator has the kind "CUSTOM".
 
     Raises:
       ValueError: not a .tflite, not exactly one subgraph with one input and one output, or something that an

@@ -20,9 +20,9 @@ def confusion(labels: np.ndarray, classes: np.ndarray, names: list[str]) -> dict
 
     Returns:
       `names` of the classes in the matrix: all, or, if there are more than MAX_CLASSES, those of the most frequent
-        confusions; `rows`, a dict per class: `name`, `counts` and `shares` (0..1) by answer, `right` in percent, None
-        for a class without images; `others`, the number of classes left out; and the most frequent `pairs` of (class,
-        answer, count).
+      confusions; `rows`, a dict per class: `name`, `counts` and `shares` (0..1) by answer, `right` in percent, None
+      for a class without images; `others`, the number of classes left out; and the most frequent `pairs` of (class,
+      answer, count).
     """
     counts = np.bincount(labels * len(names) + classes, minlength=len(names) ** 2).reshape(len(names), len(names))
     wrong = counts * (1 - np.eye(len(names), dtype=counts.dtype))
