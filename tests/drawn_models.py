@@ -405,6 +405,16 @@ def _twice(d: Drawer, x):
     return layer(d.layer(L.Conv2D, x.shape[-1], 1)(layer(x)))
 
 
+def _pre_activated(d: Drawer, x):
+    """A BatchNormalization that an activation or two read, and often the end of the block as well."""
+    x = _batch_norm(d)(d.layer(L.Conv2D, _filters(d), 3, padding="same", use_bias=d.sometimes(0.5))(x))
+    ends = [x] if d.sometimes(0.5) else []
+    while len(ends) < 2:
+        y = _relu(d)(x) if d.sometimes(0.7) else L.Activation(d.activation())(x)
+        ends.append(d.layer(L.Conv2D, x.shape[-1], d.one((1, 3)), padding="same")(y))
+    return d.layer(d.one((L.Add, L.Concatenate)))(ends)
+
+
 # Layers over one axis: what is made of a series.
 SERIES_LAYERS: Mapping[str, Callable] = {
     "convolution": lambda d: d.layer(L.Conv1D, _filters(d), **_one_axis(d, ("same", "valid", "causal"))),
@@ -462,6 +472,7 @@ WIRES: Mapping[str, Callable] = {
     "inner model": _inner,
     "inner sequential": _inner_sequential,
     "used twice": _twice,
+    "pre-activation": _pre_activated,
     "hard swish": _hard_swish,
     "series": _series,
     "tf.nn.relu": lambda d, x: tf.nn.relu(x),

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import gc
 import math
 import pathlib
 import platform
@@ -298,7 +297,6 @@ def _logits(
     for logits in IntegerGraph(student, ARITHMETICS[row], num_images).logits(parts):
         found.append(logits)
         bar.update(len(logits))
-    gc.collect()  # a graph has the kernels once more, and refers to itself
     return found
 
 

@@ -49,14 +49,16 @@ class IntegerGraph:
     def __init__(self, student: IntegerStudent, arithmetic: Arithmetic, num_images: int):
         self._student, self._num_images = student, num_images
         with on_cpu():
-            self._builds = [self._build(operator, arithmetic) for operator in student.operators]
+            builds = [self._build(operator, arithmetic) for operator in student.operators]
         shape = student.image_shape
         of_image = np.dtype(np.float32).itemsize * student.largest_tensor
         self._batch = max(1, min(num_images, portions.num_images(BATCH_BYTES, of_image)))
         spec = tf.TensorSpec((self._batch, *shape), tf.uint8)
-        self._tensors = tf.function(self._stored, input_signature=[spec], autograph=False)
+        # Without a reference to the graph itself: what it holds, the kernels once more, goes with the last name for it.
+        stored = functools.partial(_stored, student, builds)
+        self._tensors = tf.function(stored, input_signature=[spec], autograph=False)
         self._logits = tf.function(
-            lambda pixels: self._stored(pixels)[student.output], input_signature=[spec], autograph=False
+            lambda pixels: stored(pixels)[student.output], input_signature=[spec], autograph=False
         )
 
     def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -88,15 +90,6 @@ class IntegerGraph:
         for batch in portions.regrouped(parts, self._batch):
             missing = self._batch - len(batch)
             yield tf.constant(np.pad(batch, ((0, missing), *[(0, 0)] * (batch.ndim - 1)))), len(batch)
-
-    def _stored(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        """int8 [B, ...] by name."""
-        student = self._student
-        with on_cpu():
-            steps = {student.pixels: tf.cast(pixels, tf.float32) + student.params[student.pixels].grid.qmin}
-            for operator, build in zip(student.operators, self._builds, strict=True):
-                steps[operator.end.name] = build(*(steps[parent.name] for parent in parents(operator.root)))
-            return {name: tf.cast(x + student.params[name].zero_point, tf.int8) for name, x in steps.items()}
 
     def _build(self, operator: Operator, arithmetic: Arithmetic) -> Callable:
         """What makes the steps of an operator's output, float32, of those of its inputs."""
@@ -228,6 +221,15 @@ BUILDS: Mapping[Callable, Callable] = {
     IntegerStudent.prelu: IntegerGraph._prelu,
     IntegerStudent.move: IntegerGraph._move,
 }
+
+
+def _stored(student: IntegerStudent, builds: list[Callable], pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+    """int8 [B, ...] by name."""
+    with on_cpu():
+        steps = {student.pixels: tf.cast(pixels, tf.float32) + student.params[student.pixels].grid.qmin}
+        for operator, build in zip(student.operators, builds, strict=True):
+            steps[operator.end.name] = build(*(steps[parent.name] for parent in parents(operator.root)))
+        return {name: tf.cast(x + student.params[name].zero_point, tf.int8) for name, x in steps.items()}
 
 
 def _kept(number: np.ndarray) -> tf.Variable:

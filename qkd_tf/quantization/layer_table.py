@@ -111,15 +111,16 @@ def _shape(layer) -> tuple[int | None, ...]:
 
 def peak_activation_bytes(model: tf_keras.Model) -> int:
     """Largest sum of int8 tensors that must be there at once, layers in their order: a lower bound of the arena."""
-    last_use = {p.name: index for index, layer in enumerate(model.layers) for p in parents(layer)}
+    layers = model.layers  # Keras collects them at each call
+    last_use = {p.name: index for index, layer in enumerate(layers) for p in parents(layer)}
     live, peak = {}, 0
-    for index, layer in enumerate(model.layers):
+    for index, layer in enumerate(layers):
         if role(layer) in ("fold", "pass"):  # writes where its input lies, or is a part of the operator before it
             before = parents(layer)[0].name
             live.pop(before, None) if last_use[before] == index else None
         live[layer.name] = math.prod(_shape(layer))
         peak = max(peak, sum(live.values()))
-        for name in [name for name in live if last_use.get(name, len(model.layers)) <= index]:
+        for name in [name for name in live if last_use.get(name, len(layers)) <= index]:
             del live[name]
     return peak
 

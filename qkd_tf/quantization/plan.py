@@ -225,11 +225,14 @@ def make_plan(model: tf_keras.Model, spec: QuantizationSpec) -> QuantizationPlan
 def _batch_norms(
     graph: LayerGraph, tensors: Iterable[str], requantized: Mapping[tuple[str, str], str]
 ) -> dict[str, str]:
-    """Tensors that compute layers alone read, at their full width -> the BatchNormalization that makes each."""
+    """Tensors that compute layers alone read, at their full width -> the BatchNormalization that makes each.
+
+    A ReLU that is an operator of its own makes its tensor itself: something else reads that BatchNormalization, too.
+    """
     found = {}
     for name in tensors:
         consumers = graph.consumers.get(name)
-        if consumers and all(graph.only_computes(c) and (name, c) not in requantized for c in consumers):
+        if consumers and not graph.clips_alone(name) and all(graph.only_computes(c) and (name, c) not in requantized for c in consumers):
             made_by = graph.by_name[graph.parents[name][0] if graph.only_clips(name) else name]
             if isinstance(made_by, _layers.BatchNormalization) and made_by.scale:
                 found[name] = made_by.name

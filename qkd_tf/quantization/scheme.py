@@ -301,8 +301,9 @@ def insert_requantize_layers(model: tf_keras.Model, plan: QuantizationPlan) -> t
     copy = tf_keras.Model(
         [tensors[name] for name in model.input_names], [tensors[name] for name in model.output_names], name=model.name
     )
-    for name, layer in copies.items():
-        layer.set_weights(model.get_layer(name).get_weights())
+    for layer in model.layers:
+        if layer.name in copies:
+            copies[layer.name].set_weights(layer.get_weights())
     return copy
 
 
@@ -341,10 +342,10 @@ def quantize_student(
         student = quantize_apply(annotated, scheme=LearnedIntervalScheme(registry))
 
     weights, twins = {}, []
+    layers = {layer.name: layer for layer in student.layers}
     for layer in plain.layers:
         config = registry.configs.get(layer.name)
-        twin = student.get_layer(f"{QUANTIZED}{layer.name}" if config else layer.name)
-        latent = _by_role(twin.variables)
+        latent = _by_role(layers[f"{QUANTIZED}{layer.name}" if config else layer.name].variables)
         twins += [(variable, latent[_role(variable)]) for variable in layer.variables]
         if layer.name in registry.weights:
             weights[layer.name] = QuantizedTensor(registry.weights[layer.name], latent[config.kernel])

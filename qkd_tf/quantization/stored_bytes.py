@@ -49,8 +49,9 @@ class Beside:
 
 def stored_kernels(model: tf_keras.Model, grids: Mapping[str, IntegerGrid]) -> dict[str, Kernel]:
     """What decides how each kernel of a model in standard form is stored, by layer, as are the kernels' grids."""
-    normalized = {parents(layer)[0].name for layer in model.layers if isinstance(layer, _layers.BatchNormalization)}
-    return {name: _stored_kernel(model.get_layer(name), grid, name in normalized) for name, grid in grids.items()}
+    layers = {layer.name: layer for layer in model.layers}
+    normalized = {parents(layer)[0].name for layer in layers.values() if isinstance(layer, _layers.BatchNormalization)}
+    return {name: _stored_kernel(layers[name], grid, name in normalized) for name, grid in grids.items()}
 
 
 def kernel_bytes(num_weights: int, kernel: Kernel, target: TargetSpec) -> int:
@@ -80,12 +81,9 @@ class StoredWidths:
         spec: QuantizationSpec,
         has_tables: bool = False,
     ):
-        self._kernels, self._target, self._narrow_range = (
-            stored_kernels(model, plan.weight_grids),
-            target,
-            spec.narrow_range,
-        )
-        self._sizes = {name: kernel_size(model.get_layer(name)) for name in self._kernels}
+        self._kernels, self._target = stored_kernels(model, plan.weight_grids), target
+        self._narrow_range = spec.narrow_range
+        self._sizes = {layer.name: kernel_size(layer) for layer in model.layers if layer.name in self._kernels}
         self.has_tables = has_tables
         self.widest = {name: grid.num_bits for name, grid in plan.weight_grids.items()}
         self.narrower = {

@@ -1,5 +1,8 @@
 """The student in integers as a graph: every tensor as the definition in NumPy has it, in every arithmetic."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -183,3 +186,20 @@ def test_batches_change_no_bit(monkeypatch, make_student):
         parts = list(IntegerGraph(student, ARITHMETICS["tflm"], 7).logits([images]))
         assert [len(part) for part in parts] == sizes
         np.testing.assert_array_equal(np.concatenate(parts), expected)
+
+
+@pytest.mark.parametrize("body", [kernels, joined])
+def test_what_a_graph_holds_goes_with_it_and_needs_no_collector(monkeypatch, make_student, body):
+    student, kept, exact = make_student(body, LOW), [], integer_graph._kept
+
+    def kept_too(number):
+        kept.append(weakref.ref(variable := exact(number)))
+        return variable
+
+    monkeypatch.setattr(integer_graph, "_kept", kept_too)
+    gc.disable()
+    try:
+        list(IntegerGraph(student, ARITHMETICS["tflm"], 3).logits([pictures(3)]))
+        assert kept and not any(variable() for variable in kept)
+    finally:
+        gc.enable()

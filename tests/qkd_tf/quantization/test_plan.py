@@ -622,6 +622,17 @@ def test_batch_norms_are_those_whose_tensor_kernels_alone_read(chain, body, batc
     assert {name: bn for name, bn in found.items() if bn in ("bn",)} == batch_norms
 
 
+@pytest.mark.parametrize("other", [[layers.ReLU(), conv("branch")], [layers.ReLU(6.0), conv("branch")], []])
+def test_relu_of_a_batch_norm_that_others_read_makes_its_own_tensor(other):
+    """A block of pre-activation; NASNet has such ReLUs, two of one BatchNormalization."""
+    inputs = tf_keras.Input((8, 8, 3))
+    x = y = layers.BatchNormalization()(conv("first")(inputs))
+    for layer in other:
+        y = layer(y)
+    y = layers.Add()([conv("second")(layers.ReLU()(x)), y])
+    assert make_plan(tf_keras.Model(inputs, dense()(layers.Flatten()(y))), SPEC).batch_norms == {}
+
+
 def _gated(other):
     """A model that multiplies its map by something of it."""
     inputs = tf_keras.Input((8, 8, 3), name="pixels")

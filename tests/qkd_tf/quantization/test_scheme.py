@@ -361,11 +361,25 @@ def make_first_blocks_of_mobilenet():
     return tf_keras.Model(whole.inputs, x)
 
 
-@pytest.fixture(params=["residual", "resnet8", "mobilenet_v2"])
+def make_pre_activation():
+    """A BatchNormalization that two ReLUs and an addition read."""
+    inputs = tf_keras.Input((8, 8, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3, use_bias=False)(inputs))
+    branches = [layers.Conv2D(4, 3, padding="same")(relu(x)) for relu in (layers.ReLU(), layers.ReLU(6.0))]
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(6, 6)(layers.Add()([x, layers.Add()(branches)])))
+    return tf_keras.Model(inputs, layers.Dense(5)(x))
+
+
+NETWORKS = {
+    "resnet8": lambda: make_zoo_network("resnet8"),
+    "mobilenet_v2": make_first_blocks_of_mobilenet,
+    "pre-activation": make_pre_activation,
+}
+
+
+@pytest.fixture(params=["residual", *NETWORKS])
 def network(request, make_residual_student, randomize):
-    if request.param == "residual":
-        return make_residual_student()
-    return randomize(make_zoo_network("resnet8") if request.param == "resnet8" else make_first_blocks_of_mobilenet())
+    return make_residual_student() if request.param == "residual" else randomize(NETWORKS[request.param]())
 
 
 def test_fast_forms_give_every_gradient_of_the_definition(network, images):
