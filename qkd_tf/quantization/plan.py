@@ -232,7 +232,11 @@ def _batch_norms(
     found = {}
     for name in tensors:
         consumers = graph.consumers.get(name)
-        if consumers and not graph.clips_alone(name) and all(graph.only_computes(c) and (name, c) not in requantized for c in consumers):
+        if (
+            consumers
+            and not graph.clips_alone(name)
+            and all(graph.only_computes(c) and (name, c) not in requantized for c in consumers)
+        ):
             made_by = graph.by_name[graph.parents[name][0] if graph.only_clips(name) else name]
             if isinstance(made_by, _layers.BatchNormalization) and made_by.scale:
                 found[name] = made_by.name
