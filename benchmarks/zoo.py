@@ -41,9 +41,9 @@ CARD = """\
 | --- | --- | --- |
 {rows}
 
-Full precision, which it began with, has {full_precision:.2f} %. Top-1 is that of the file on the runtime that judges
-it. Every integer of both files is as predicted on every runtime that ran them (`*.verification.json`). Latency is on
-one thread of an x86-64 processor: it compares the files of this folder, not devices.
+The float network that training began with has {full_precision:.2f} %. Top-1 is that of the file on its judge, the
+runtime that decides whether it is accepted. Every integer of both files is as predicted on every runtime that ran them
+(`*.verification.json`). Latency is on one thread of an x86-64 processor: it compares these files, not devices.
 
 Input: {input}; uint8 for the phone, int8 (pixel − 128) for the microcontroller. Output: int8 logits of
 {num_classes} classes in the order of `labels.txt`.
@@ -54,7 +54,7 @@ Made by
     python -m tflite_export --run_dir=runs/{name} --target=phone
     python -m tflite_export --run_dir=runs/{name} --target=microcontroller
 
-Start weights: {weights}. Licence: {licence}.
+Initial weights: {weights}. Licence: {licence}.
 """
 
 

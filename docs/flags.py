@@ -27,37 +27,41 @@ PAGE = ROOT / "docs" / "flags.md"
 TABLES = {
     "Training": (
         "qkd_tf.flags",
-        "`python -m qkd_tf.train` takes these, `python -m qkd_tf.preflight`, `python -m qkd_tf.sensitivity` and\n"
-        "`python -m qkd_tf.ablation` beside their own.",
+        "`python -m qkd_tf.train` takes these. `python -m qkd_tf.preflight`, `python -m qkd_tf.sensitivity` and\n"
+        "`python -m qkd_tf.ablation` take them too, in addition to their own.",
     ),
-    "A flag file of your own": (
+    "Writing a flag file": (
         "qkd_tf.new",
-        "`python -m qkd_tf.new --student=MODEL --dataset=folder:PICTURES --output=NAME.flags`, and the flags of the\n"
-        "training, which stay as they are given.",
+        "`python -m qkd_tf.new --student=MODEL --dataset=folder:PICTURES --output=NAME.flags`. It also takes the\n"
+        "training flags, and writes them into the file unchanged.",
     ),
-    "Pre-flight": ("qkd_tf.preflight", "`python -m qkd_tf.preflight --flagfile=FILE`, and the flags of the training."),
+    "Pre-flight": (
+        "qkd_tf.preflight",
+        "`python -m qkd_tf.preflight --flagfile=FILE`. It also takes the training flags.",
+    ),
     "Export": ("tflite_export", "`python -m tflite_export --run_dir=RUN`"),
     "Verification": ("tflite_export.verify", "`python -m tflite_export.verify --tflite=FILE --handoff=RUN/handoff`"),
     "Comparison": ("qkd_tf.compare", "`python -m qkd_tf.compare RUN RUN …`"),
     "Sensitivity": (
         "qkd_tf.sensitivity",
-        "`python -m qkd_tf.sensitivity --run_dir=RUN`; a flag of the training overrides that of the run.",
+        "`python -m qkd_tf.sensitivity --run_dir=RUN`. It also takes the training flags, which override those of the\n"
+        "run.",
     ),
-    "Ablation": ("qkd_tf.ablation", "`python -m qkd_tf.ablation --flagfile=FILE`, and the flags of the training."),
+    "Ablation": ("qkd_tf.ablation", "`python -m qkd_tf.ablation --flagfile=FILE`. It also takes the training flags."),
     "Doctor": ("qkd_tf.doctor", "`python -m qkd_tf.doctor`"),
     "Preparing a data set": ("qkd_tf.data.prepare", "`python -m qkd_tf.data.prepare NAME`"),
 }
 
 INTRODUCTION = """# Every flag
 
-Made from the code by `make docs`; do not edit. [settings.md](settings.md) groups them by what they choose;
-[method.md](method.md) says what those of the method do to the equations.
+Generated from the code by `make docs`; do not edit. [Settings](settings.md) groups the main flags by purpose.
+[Method](method.md) says how the flags of the method enter its equations.
 
-`--help` of a command shows the flags that are needed first, `--helpfull` all of them. A flag is given as
-`--weight_bits=2`, a truth value as `--horizontal_flip` or `--nohorizontal_flip`, a list with commas. A flag without a
-default is empty, or is decided as its meaning says. `--flagfile=FILE` reads flags from a file, one per line (the
-doctor and the preparation of data have none). The last value of a flag counts, so flags after the file override it.
-[troubleshooting.md](troubleshooting.md#flags) has what is said of wrong values.
+Each command's `--help` shows the most common flags, `--helpfull` all of them. Write a flag as `--weight_bits=2`, a
+boolean as `--horizontal_flip` or `--nohorizontal_flip`, a list with commas. A flag without a default is empty, or its
+meaning says how it is decided. `--flagfile=FILE` reads flags from a file, one per line (not in `qkd_tf.doctor` and
+`qkd_tf.data.prepare`). The last value of a flag counts, so flags after the file override it.
+[Troubleshooting](troubleshooting.md#flags) explains the messages about wrong values.
 """
 
 
@@ -131,7 +135,7 @@ KINDS = {
     "comma separated list of strings": "list",
     "int": "whole number",
     "float": "number",
-    "bool": "truth value",
+    "bool": "boolean",
     "size": "pixels",
 }
 

@@ -49,7 +49,7 @@ FLAGS.DEFINE_list(
 )
 FLAGS.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to run, whole numbers.")
 FLAGS.DEFINE_string(
-    "results_dir", "", "Folder of the small result files; empty: results/NAME, where NAME is that of --run_dir."
+    "results_dir", "", "Folder for the result files; empty: results/NAME, where NAME is that of --run_dir."
 )
 
 

@@ -89,8 +89,8 @@ def _define_networks() -> None:
     FLAGS.DEFINE_bool(
         "trust_model_code",
         False,
-        "Run the code that a saved model brings (Lambda layers, classes that are not part of tf_keras); default: "
-        "refuse it.",
+        "Run the code inside a saved model (Lambda layers, classes that are not part of tf_keras); default: refuse the "
+        "model.",
     )
     FLAGS.DEFINE_list(
         "student_pixel_mean",
@@ -101,8 +101,8 @@ def _define_networks() -> None:
     FLAGS.DEFINE_list(
         "student_pixel_std",
         [],
-        "Difference of pixels that the student reads as 1.0, one number; empty: --student_weights_std with that mean, "
-        "otherwise 64.",
+        "Difference of pixels that the student reads as 1.0, one number; empty: --student_weights_std if its mean is "
+        "used, otherwise 64.",
     )
     FLAGS.DEFINE_list("student_weights_mean", [], "Mean, in pixels 0..255, that --student_weights were trained with.")
     FLAGS.DEFINE_list(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # it needs TensorFlow
 
 FLAGS = flags.FLAGS.extended()  # those of the training, and its own
 FLAGS.DEFINE_string("output", None, "Flag file to write, NAME.flags; it trains into runs/NAME, or into --run_dir.")
-FLAGS.DEFINE_bool("overwrite", False, "Write --output anew where it is there already; a run folder is left alone.")
+FLAGS.DEFINE_bool("overwrite", False, "Replace --output if it exists; a run folder is left alone.")
 RUNS = pathlib.Path("runs")
 NEEDED = {
     "student": "your saved model, such as model.keras, package.module:builder, or a network's name, such as "

@@ -31,7 +31,7 @@ FLAGS.DEFINE_enum(
     "target",
     None,
     list(TARGETS),
-    "Device that the file is for. It decides how weights are stored, the input type and the runtime that judges. "
+    "Device that the file is for. It decides how weights are stored, the input type and which runtime is the judge. "
     "Default: the --target of the training.",
 )
 FLAGS.DEFINE_enum(
@@ -46,19 +46,20 @@ FLAGS.DEFINE_enum(
     "input_type",
     None,
     INPUT_TYPES,
-    "uint8 takes pixels as a camera gives them, int8 takes pixel - 128. Default: uint8 for phone, otherwise int8.",
+    "Type of the input. uint8 takes pixels as a camera gives them, int8 takes pixel - 128. Default: uint8 for phone, "
+    "otherwise int8.",
 )
 FLAGS.DEFINE_list("runtimes", list(RUNTIMES), RUNTIMES_HELP)
 FLAGS.DEFINE_float(
     "max_top1_difference",
     Gate.max_top1_difference,
-    "Gate: a file passes if its top-1 is at most this many points below the student's in floating point.",
+    "A file passes if its top-1 is at most this many points below the student's in floating point.",
 )
 FLAGS.DEFINE_float(
     "min_accuracy_p",
     Gate.min_accuracy_p,
-    "Gate: a file that is further below is refused if the probability that this is chance is smaller than this value; "
-    "0: refuse no file for its accuracy.",
+    "A file that is further below is refused if the probability that this is chance is smaller than this value; 0: "
+    "refuse no file for its accuracy.",
 )
 FLAGS.DEFINE_float("min_top1_agreement", None, "Removed.")
 FLAGS.hide("min_top1_agreement")  # whoever has it in a script is told what took its place

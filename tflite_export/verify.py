@@ -27,8 +27,8 @@ FLAGS.DEFINE_enum(
     "target",
     None,
     list(TARGETS),
-    "Device that the file is for, which decides the runtime that judges. Default: the target in verification.json "
-    "beside the file, or phone.",
+    "Device that the file is for, which decides which runtime is the judge. Default: the target in "
+    "verification.json beside the file, or phone.",
 )
 FLAGS.DEFINE_list("runtimes", list(RUNTIMES), RUNTIMES_HELP)
 

@@ -58,8 +58,8 @@ class DataSpec:
     )
     resize: str = option(
         "crop",
-        "How images are resized to --image_size: crop covers it and takes the centre, squash scales both sides, as "
-        "Keras does.",
+        "How images are resized to --image_size: crop scales them to cover it and cuts out the centre, squash scales "
+        "both sides to fit, as Keras does.",
         choices=RESIZES,
     )
     image_channels: int = option(0, "Channels of the input: 1 for grey, 3 for RGB, 0 for those of the data set.")
@@ -74,8 +74,8 @@ class DataSpec:
     )
     input_zero_point: int | None = option(
         None,
-        "For signals: step, 0..254, that means 0.0 (an int8 input has this minus 128); default: computed from the "
-        "training set.",
+        "For signals: the step, 0..254, that stands for 0.0 (an int8 input has this minus 128); default: computed from "
+        "the training set.",
     )
     crop_padding: int | None = option(
         None,
@@ -83,7 +83,7 @@ class DataSpec:
         "(QKD, CIFAR: 4), and 0 for arrays, signals and digits.",
     )
     horizontal_flip: bool | None = option(
-        None, "Mirror half of the training images; default: yes, except arrays, signals and digits."
+        None, "Mirror half of the training images; default: yes, except for arrays, signals and digits."
     )
     augment: str = option(
         "",

@@ -73,31 +73,32 @@ class QuantizationSpec:
     )
     interval_init: str = option(
         "mse",
-        "How first intervals are chosen: minmax from the extremes, lsq from LSQ's mean, mse by the least squared "
-        "error.",
+        "How the first intervals (quantization step sizes) are chosen: minmax from the extremes, lsq from LSQ's mean, "
+        "mse by the least squared error.",
         choices=INTERVAL_INITS,
     )
     equalize_channels: str = option(
         "auto",
-        "Scale the channels of a kernel to equal largest weights before intervals are chosen; BatchNorm undoes it. "
-        f"auto: without phases, or if a kernel's largest channel is more than {UNEVEN_CHANNELS:g} times its median "
-        "one.",
+        "Scale the channels of a kernel so that all have the same largest weight, before intervals are chosen; "
+        "BatchNorm undoes the scaling. auto: without phases, or if a kernel's largest channel is more than "
+        f"{UNEVEN_CHANNELS:g} times its median one.",
         choices=EQUALIZATIONS,
     )
     interval_gradient_scale: str = option(
         "lsq",
-        "Factor of the gradient of intervals: none for 1, lsq for LSQ's 1/sqrt(N*qmax).",
+        "Factor on the gradient of intervals: none for 1, lsq for LSQ's 1/sqrt(N*qmax).",
         choices=INTERVAL_GRADIENT_SCALES,
     )
     interval_gradient_share: float = option(
         0.125,
-        "Share of a batch's examples, in (0, 1], that gives the gradient of activation intervals; 1 is exact, less is "
-        "faster. It applies to residual tensors and what is requantized from them, and with --mixed_precision to all.",
+        "Share of a batch's examples, in (0, 1], from which the gradient of activation intervals is estimated; 1 is "
+        "exact, less is faster. It applies to residual tensors and tensors requantized from them; with "
+        "--mixed_precision, to all.",
     )
     narrow_range: bool = option(
         True,
-        "Kernels of b bits hold 2^b - 1 integers, symmetric about 0 (QKD: 2 bits are ternary); otherwise, below 8 "
-        "bits, one more, -2^(b-1) (LSQ), and no kernel is stored as INT4.",
+        "Kernels of b bits hold 2^b - 1 integers, symmetric about 0 (QKD: 2 bits are ternary). Otherwise kernels below "
+        "8 bits have one more, -2^(b-1) (LSQ), and none is stored as INT4.",
     )
     mask_weight_gradient: bool = option(
         True, "Set a weight's gradient to 0 outside its range (LSQ); QKD's authors do not."

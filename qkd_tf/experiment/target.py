@@ -15,7 +15,7 @@ class TargetSpec:
         "phone", "Device that the file is for; the pre-flight checks its limits.", choices=list(TARGETS)
     )
     max_flash_bytes: int = option(
-        0, "Limit of the file on the target, in bytes, with the code that only this file needs; 0: no limit."
+        0, "Limit of the file on the target, in bytes, with the code that reads its lookup tables, if any; 0: no limit."
     )
     max_ram_bytes: int = option(0, "Limit of the activations on the target, in bytes; 0: no limit.")
     weight_storage: str = option(

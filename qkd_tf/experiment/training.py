@@ -68,9 +68,9 @@ class TrainingSpec:
     phases: tuple[PhaseSpec, ...]  # in order; none for intervals from calibration alone, without training
     keep_epoch: str = option(
         "best",
-        "Epoch whose student a phase hands on: the best on validation, or the last. The last is better with a small "
-        "validation split, where the best of many epochs is a matter of chance. With best, a student that came with "
-        f"weights and trains on fewer than {FEW_PICTURES:,} images is handed on as it was before the phase, unless an "
+        "Epoch whose student a phase passes on: the best on validation, or the last. The last is better with a small "
+        "validation split, where the best of many epochs is a matter of chance. With best, a student with pretrained "
+        f"weights on fewer than {FEW_PICTURES:,} training images is passed on as it was before the phase, unless an "
         "epoch is better.",
         choices=KEPT_EPOCHS,
     )
@@ -90,7 +90,7 @@ class TrainingSpec:
         1.0, "Learning rate of activation intervals, as a multiple of the phase's (QKD: 1)."
     )
     interval_max_change: float = option(
-        0.02, "Largest change of an interval in one step, as a share of it, in [0, 1); 0: no limit (QKD)."
+        0.02, "Largest change of an interval in one training step, as a share of it, in [0, 1); 0: no limit (QKD)."
     )
     teacher_lr_ratio: float = dataclasses.field(
         default=1.0,
@@ -142,13 +142,13 @@ class TrainingSpec:
     )
     steps_per_execution: int = option(
         1,
-        "Training steps in one call of TensorFlow; more save overhead, losses are checked after each call.",
+        "Training steps per call of TensorFlow. More save overhead, but losses are checked only after each call.",
         section="Accelerators",
     )
     strategy: str = option(
         "default",
-        "Devices that share each batch: default one, mirrored all GPUs of this machine, multi_worker all machines in "
-        "TF_CONFIG, tpu a TPU.",
+        "Devices that share each batch. default: one; mirrored: all GPUs of this machine; multi_worker: all machines "
+        "in TF_CONFIG; tpu: a TPU.",
         choices=STRATEGIES,
         section="Accelerators",
     )
@@ -160,9 +160,9 @@ class TrainingSpec:
     )
     batch_norm_statistics: str = option(
         "auto",
-        "batches: use the statistics of --batch_norm_batches. shift: use full precision's own statistics, moved by "
-        "what quantization changes in these batches. auto: shift for a student with pretrained weights after "
-        f"calibration, and in training on fewer than {FEW_PICTURES:,} images; otherwise batches.",
+        "BatchNorm statistics of a quantized student. batches: those of --batch_norm_batches. shift: those of full "
+        "precision, shifted by what quantization changes in these batches. auto: shift for a student with pretrained "
+        f"weights after calibration, and in training on fewer than {FEW_PICTURES:,} images; otherwise batches.",
         choices=BATCH_NORM_STATISTICS,
         section="Low-bit networks",
     )
@@ -174,8 +174,8 @@ class TrainingSpec:
     )
     freeze_threshold_start: float = option(
         0.0,
-        "A weight is frozen if its integer changes direction more often than this, in changes per step in [0, 1]; the "
-        "threshold at the first quantized step; 0: never freeze (Nagel et al. 2022: 0.1).",
+        "Freeze a weight whose integer changes direction more often than this, in changes per step, in [0, 1]. This is "
+        "the threshold at the first quantized step; 0: never freeze (Nagel et al. 2022: 0.1).",
         section="Low-bit networks",
     )
     freeze_threshold_end: float = option(
@@ -186,12 +186,13 @@ class TrainingSpec:
     weights_ema: float = option(
         0.0,
         "Decay, in [0, 1), of a moving average of a quantized student's weights and intervals over the steps of a "
-        "phase. The average is validated and handed on instead of them; 0: none, 0.99 averages about 100 steps.",
+        "phase. The average is validated and passed on instead of them; 0: none, 0.99 averages about 100 steps.",
         section="Low-bit networks",
     )
     deterministic: bool | None = option(
         None,
-        "Equal flags give equal bits, also after a run was killed; default: only on a CPU, since it costs time.",
+        "Make equal flags give bit-identical results, also after a run was killed; default: only on a CPU, since it "
+        "costs time.",
         section="Run",
     )
     checkpoint_every_steps: int = option(

@@ -118,6 +118,17 @@ class Look:
             ]
         return []
 
+    def notes_on_no_training(self) -> list[str]:
+        """What a user should know of a student without trained weights that no phase trains, after calibration."""
+        top1 = self.found["quantized"]
+        if top1 > by_chance(self._most_frequent(), len(self._labels)):
+            return []
+        return [
+            f"note: nothing has trained the student: it is right on {top1:.2f} % of validation images, hardly more than "
+            "if it always gave the same class; give a trained model or --student_weights, or put full_precision first "
+            "in --phases"
+        ]
+
     @functools.cached_property
     def _labels(self) -> np.ndarray:
         """Of the images that are looked at: to read them again would decode every picture again."""

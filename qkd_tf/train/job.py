@@ -131,7 +131,11 @@ def run(
         place = Place(folder, stop, devices)
         events = Events(init_intervals, calibrate_at=init_intervals_of, after_phase=after_phase)
         phases = _trainer(experiment, experiment.training, prepared, place, given, events).run()
-        for note in look.notes_on_end(phases[-1]["best_validation_top1"]) if phases else ():
+        if phases:
+            notes = look.notes_on_end(phases[-1]["best_validation_top1"])
+        else:
+            notes = [] if "student" in experiment.pretrained else look.notes_on_no_training()
+        for note in notes:
             print(note)
         if devices.is_chief:
             reference = diagnosis.Reference(student, experiment.full_precision_origin)

@@ -50,7 +50,7 @@ def test_card_tells_what_the_verifications_say(entry):
     text = (entry / "README.md").read_text()
     for label, cells in zoo.facts(entry).items():
         assert f"| {label} | {' | '.join(cells)} |" in text
-    assert re.search(r"^Start weights: .+\. Licence: .+\.$", text, re.M)
+    assert re.search(r"^Initial weights: .+\. Licence: .+\.$", text, re.M)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=named)

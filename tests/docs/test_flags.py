@@ -43,7 +43,7 @@ def test_absl_flags_have_sections_values_and_defaults(module):
     assert flags.rows(module(SOURCE)) == [
         ("Bits", "`--width`", "`2` \\| `8`", "`8`", "Bits, not\\|more"),
         ("Bits", "`--rule`", "text, repeatable", "", "A rule"),
-        ("Run", "`--fast`", "truth value", "", "Hurry"),
+        ("Run", "`--fast`", "boolean", "", "Hurry"),
         ("Run", "`--seeds`", "list", "`0,1`", "Seeds of 2\\*N runs"),
     ]
 
