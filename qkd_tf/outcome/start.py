@@ -125,8 +125,8 @@ class Look:
             return []
         return [
             f"note: nothing has trained the student: it is right on {top1:.2f} % of validation images, hardly more "
-            "than if it always gave the same class; give a trained model or --student_weights, or put full_precision first "
-            "in --phases"
+            "than if it always gave the same class; give a trained model or --student_weights, or put full_precision "
+            "first in --phases"
         ]
 
     @functools.cached_property
