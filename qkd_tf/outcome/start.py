@@ -124,9 +124,9 @@ class Look:
         if top1 > by_chance(self._most_frequent(), len(self._labels)):
             return []
         return [
-            f"note: nothing has trained the student: it is right on {top1:.2f} % of validation images, hardly more than "
-            "if it always gave the same class; give a trained model or --student_weights, or put full_precision first "
-            "in --phases"
+            f"note: nothing has trained the student: it is right on {top1:.2f} % of validation images, hardly more "
+            "than if it always gave the same class; give a trained model or --student_weights, or put full_precision "
+            "first in --phases"
         ]
 
     @functools.cached_property

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from qkd_tf.contract.chance import paired
+from qkd_tf.contract.runtime_arithmetic import row_of
 from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
@@ -93,17 +94,10 @@ def accuracy_of(logits: np.ndarray, predicted: np.ndarray, handoff: Handoff) -> 
 
 
 def arithmetic_of(name: str, found: IntegerGraph) -> str:
-    """The row of ARITHMETICS that a runtime computes the file in: INT4 convolutions are not XNNPACK's, and LiteRT's
-    reference kernels round a convolution of single pixels as the Dense layer that it is written as.
-    """
+    """As `row_of`, of the kernels that the file has."""
     convolutions = any(k.dtype == "int4" for operator, k in found.kernels() if operator.kind != "FULLY_CONNECTED")
     pointwise = any(operator.options.get("keep_num_dims") for operator in found.operators)
-    special = {
-        "litert": (convolutions, RUNTIMES[name].row),
-        "litert_reference": (pointwise, "litert_reference_pointwise"),
-    }
-    applies, row = special.get(name, (False, name))
-    return row if applies else name
+    return row_of(name, RUNTIMES[name].row, convolutions, pointwise)
 
 
 def agreement(logits: np.ndarray, expected: np.ndarray, labels: np.ndarray) -> dict:

@@ -238,7 +238,9 @@ def test_training_that_took_more_than_it_gave_is_told(look, quantized, end, told
     assert notes == [] if told is None else len(notes) == 1 and told in notes[0]
 
 
-@pytest.mark.parametrize("num_right, told", [(49, "nothing has trained the student: it is right on 49.00 %"), (50, None)])
+@pytest.mark.parametrize(
+    "num_right, told", [(49, "nothing has trained the student: it is right on 49.00 %"), (50, None)]
+)
 def test_student_that_nothing_has_trained_is_told(look, num_right, told):
     found = look()
     found.at("quantized", Scripted(num_right))
