@@ -5,7 +5,8 @@
 Each row of OPTIONS is a training with one thing changed, judged by its top-1 on the validation split: the test split
 has no say in what a default is. A round trains all that is left, for its epochs and seeds; the better half goes on to
 the next one, and with it the base. A cell (option, bits, epochs, seed) becomes a small file in --results_dir as soon as
-it is done, and one that has a file is not run again.
+it is done, and one that has a file is not run again. Of those in results/NAME, `python -m docs.results` makes the
+table at <!-- halving NAME --> in docs/results.md.
 """
 
 import itertools
@@ -25,7 +26,7 @@ from typing import NamedTuple
 from absl import app
 from absl import flags as absl_flags
 
-from qkd_tf.experiment import ExperimentError, bit_widths, require
+from qkd_tf.experiment import ExperimentError, bit_widths, require, require_known
 from qkd_tf.storage.durable import write_whole
 from qkd_tf.storage.run_folder import what_matters
 
@@ -72,7 +73,9 @@ FLAGS = absl_flags.FLAGS
 absl_flags.DEFINE_list("options", list(OPTIONS), f"Rows of OPTIONS to begin with; {BASE} is added.")
 absl_flags.DEFINE_list("bits", ["w2a2"], "Bit widths of weights and activations, as w2a2; each is halved by itself.")
 absl_flags.DEFINE_list("rounds", ["4", "8", "20x3"], "Epochs of each round, EPOCHS or EPOCHSxSEEDS.")
-absl_flags.DEFINE_string("results_dir", "results/options", "Folder of the small result files.")
+absl_flags.DEFINE_string(
+    "results_dir", "runs/defaults", "Folder of the small result files: results/NAME for a table in docs."
+)
 absl_flags.DEFINE_string("base", "benchmarks/defaults/resnet8.flags", "Flag file of all cells.")
 absl_flags.DEFINE_string("more", "", "Further flags of all cells, behind those of the flag file, with spaces between.")
 absl_flags.DEFINE_integer("jobs", 1, "Trainings at a time, each on one core if there are several.", lower_bound=1)
@@ -194,8 +197,22 @@ def halve(bits: str, pool: ThreadPoolExecutor) -> None:
         options = better_half(means)
 
 
+def require_flags() -> None:
+    """Raises ExperimentError for a flag that would stop the search only when its turn comes."""
+    for option in FLAGS.options:
+        require_known(option, OPTIONS, "option in --options")
+    for bits in FLAGS.bits:
+        bit_widths(bits, "--bits")
+    for text in FLAGS.rounds:
+        round_of(text)
+
+
 def main(argv: list[str]) -> None:
     del argv
+    try:
+        require_flags()
+    except ExperimentError as error:
+        sys.exit(f"error: {error}")
     pathlib.Path(FLAGS.results_dir).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(FLAGS.jobs) as pool:
         for bits in FLAGS.bits:

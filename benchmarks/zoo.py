@@ -33,6 +33,7 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "microcontroller": ("litert_reference", "tflm"),
 }
 NUM_PICTURES = 4
+COLOURS = {1: "grey", 3: "RGB"}  # by channels of the input
 CARD = """\
 # {title}
 
@@ -44,7 +45,7 @@ The float network that training began with has {full_precision:.2f} %. Top-1 is 
 runtime that decides whether it is accepted. Every integer of both files is as predicted on every runtime that ran them
 (`*.verification.json`). Latency is on one thread of an x86-64 processor: it compares these files, not devices.
 
-Input: {shape} pixels, RGB; uint8 for the phone, int8 (pixel − 128) for the microcontroller. Output: int8 logits of
+Input: {input}; uint8 for the phone, int8 (pixel − 128) for the microcontroller. Output: int8 logits of
 {num_classes} classes in the order of `labels.txt`.
 
 Made by
@@ -106,13 +107,14 @@ def facts(entry: pathlib.Path) -> dict[str, tuple[str, str]]:
 
 def card(entry: pathlib.Path, full_precision: float, weights: str, licence: str) -> str:
     graph = read_back(file_of(entry, "phone").read_bytes())
+    shape = graph.tensors[graph.input].shape[1:]
     given = [line.partition("=")[0] for line in (entry / FLAGS_FILE).read_text().splitlines() if "_weights=" in line]
     return CARD.format(
         title=entry.name,
         name=entry.name,
         rows="\n".join(f"| {label} | {' | '.join(cells)} |" for label, cells in facts(entry).items()),
         full_precision=full_precision,
-        shape=" x ".join(map(str, graph.tensors[graph.input].shape[1:])),
+        input=f"{' x '.join(map(str, shape))} pixels, {COLOURS[shape[-1]]}",
         num_classes=math.prod(graph.tensors[graph.output].shape),
         weights=weights,
         weights_flags="".join(f" \\\n        {flag}=FILE" for flag in given),

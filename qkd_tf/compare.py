@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
 from qkd_tf.console.page import COLOURS, axes, in_style, render, svg
-from qkd_tf.experiment import ExperimentError, require
+from qkd_tf.experiment import ExperimentError, require, require_known
 from qkd_tf.outcome.finished_runs import Run, groups, load, title
 from qkd_tf.storage.durable import write_whole
 
@@ -244,8 +244,8 @@ def main(argv: list[str]) -> None:
             not FLAGS.output or pathlib.Path(FLAGS.output).suffix in FORMATS,
             f"--output={FLAGS.output} ends in neither .html nor .md; give a file with one of these endings",
         )
-        unknown = [word for word in FLAGS.costs if word not in COSTS]
-        require(not unknown, f"--costs has {', '.join(unknown)}; choose from {', '.join(COSTS)}")
+        for word in FLAGS.costs:
+            require_known(word, COSTS, "cost in --costs")
         runs = load(argv[1:])
         if not FLAGS.output:
             print((terminal if sys.stdout.isatty() else markdown)(runs, FLAGS.costs), end="")

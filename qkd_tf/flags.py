@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import difflib
 import functools
 import os
 import pathlib
@@ -12,6 +11,7 @@ from absl import flags
 
 from qkd_tf import experiment as ex
 from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.console.nearest import meant
 from qkd_tf.contract.pictures import Size
 from qkd_tf.storage.run_folder import FLAGS_FILE
 
@@ -364,9 +364,8 @@ def flags_of(options: Mapping[str, object]) -> flags.FlagValues:
     for name in values:  # absl's `unparse_flags` logs, and with it makes a handler for the whole process
         values[name].unparse()
     for name, value in options.items():
-        near = ", ".join(difflib.get_close_matches(name, values, n=3))
-        meant = f"did you mean {near}?" if near else "docs/flags.md has them"
-        ex.require(name in values, f"there is no option {name}; options are the flags of qkd_tf.train, {meant}")
+        hint = meant(name, values, "docs/flags.md has them")
+        ex.require(name in values, f"there is no option {name}; options are the flags of qkd_tf.train, {hint}")
         try:
             values[name].parse(_argument(values[name], value))
         except flags.IllegalFlagValueError as error:

@@ -188,6 +188,7 @@ onload = () => {{
   document.getElementById("found").textContent = JSON.stringify({{
     width: page.documentElement.clientWidth,
     scroll_width: page.documentElement.scrollWidth,
+    scrolled_tables: [...page.querySelectorAll(".wide")].filter(part => part.scrollWidth > part.clientWidth).length,
     background: frame.getComputedStyle(page.body).backgroundColor,
     requests: frame.performance.getEntriesByType("resource").map(entry => entry.name),
     pictures: page.querySelectorAll("img, svg").length,

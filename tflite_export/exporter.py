@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qkd_tf import __version__
+from qkd_tf.console.nearest import meant
 from qkd_tf.contract.course import Course
 from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import TARGETS
@@ -80,7 +81,7 @@ def export(
     trained_for = results["experiment"]["target"]
     name = target or trained_for["target"]
     if name not in TARGETS:
-        raise ExportError(f"unknown target {name!r}; known are {', '.join(TARGETS)}")
+        raise ExportError(f"unknown target {name!r}; {meant(name, TARGETS)}")
     if weight_storage is None:  # earlier versions had no such flag
         weight_storage = trained_for.get("weight_storage", "auto") if name == trained_for["target"] else "auto"
     check_names(runtimes)

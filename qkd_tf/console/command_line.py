@@ -5,7 +5,6 @@ A command's module has `FLAGS = CommandFlags()` and defines flags by `FLAGS.DEFI
 """
 
 import copy
-import difflib
 import functools
 import os
 import shutil
@@ -16,9 +15,19 @@ from typing import Any
 from absl import app, flags
 
 from qkd_tf.console import help_page
+from qkd_tf.console.nearest import meant
 
-NUM_NEAR = 3  # flags that are named where one is misspelt
 flags.disclaim_key_flags()  # flags are those of the module that defines them here
+
+
+class _Choice(flags.EnumParser):
+    """One of a table's names."""
+
+    def parse(self, argument: str) -> str:
+        try:
+            return super().parse(argument)
+        except ValueError as error:
+            raise ValueError(meant(argument, self.enum_values, str(error))) from None
 
 
 class CommandFlags(flags.FlagValues):
@@ -73,7 +82,10 @@ class CommandFlags(flags.FlagValues):
         """Defines a flag by one of absl's functions, or one like them that takes `flag_values`."""
         self.__dict__["sections"][name] = self.__dict__["section"]
         self.__dict__["inherited"].pop(name, None)  # a command's own flag may take the place of an inherited one
-        return define(name, *args, flag_values=self, **kwargs)
+        defined = define(name, *args, flag_values=self, **kwargs)
+        if isinstance(self[name].parser, flags.EnumParser):  # absl's own lists all names, whatever was meant
+            self[name].parser = _Choice(self[name].parser.enum_values)
+        return defined
 
 
 def run(main: Callable[[list[str]], None], values: CommandFlags, argv: Sequence[str] | None = None) -> None:
@@ -120,8 +132,8 @@ def _mistake(error: Exception) -> str:
         cause = error.__context__
         return f"--flagfile={cause.filename} cannot be read: {cause.strerror}; paths are relative to {os.getcwd()}"
     if isinstance(error, flags.UnrecognizedFlagError):  # whose own text may list many
-        near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=NUM_NEAR)
-        return f"Unknown command line flag '{error.flagname}'" + (f". Did you mean: {', '.join(near)}?" if near else "")
+        hint = meant(error.flagname, flags.FLAGS, "")
+        return f"Unknown command line flag '{error.flagname}'{hint and '; '}{hint}"
     if isinstance(error, UnicodeDecodeError):
         return "a flag file is not text in UTF-8, one flag a line"
     return " ".join(str(error).split())

@@ -341,3 +341,27 @@ ARITHMETICS: Mapping[str, Arithmetic] = {
     "tflm": TFLM,
 }
 LATER = frozenset({"litert_int4_arm64", "litert_reference_pointwise"})  # what no prediction of an earlier version has
+
+
+def int4_row(is_arm64: bool) -> str:
+    """The row in which LiteRT's default kernels compute a file with INT4 convolutions on a processor."""
+    return "litert_int4_arm64" if is_arm64 else "litert_int4"
+
+
+def row_of(runtime: str, of_int4: str, int4_convolutions: bool, pointwise_dense: bool) -> str:
+    """The row of ARITHMETICS in which a runtime computes a file: one rule for running it and for predicting it.
+
+    XNNPACK does not run INT4 convolutions, and LiteRT's reference kernels round a 1x1 convolution that is written as a
+    Dense layer like one.
+
+    Args:
+      of_int4: `int4_row` of the runtime's processor.
+      int4_convolutions: whether kernels of convolutions, including depthwise ones, are stored as INT4.
+      pointwise_dense: whether a 1x1 convolution is written as FULLY_CONNECTED.
+    """
+    special = {
+        "litert": (int4_convolutions, of_int4),
+        "litert_reference": (pointwise_dense, "litert_reference_pointwise"),
+    }
+    applies, row = special.get(runtime, (False, runtime))
+    return row if applies else runtime

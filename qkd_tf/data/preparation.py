@@ -3,6 +3,7 @@
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from qkd_tf.data.tfds_set import unknown
 from qkd_tf.experiment import ExperimentError
 
 
@@ -20,7 +21,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> str:
         builder = tfds.builder(name, data_dir=data_dir or None)
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir or None))
     except tfds.core.DatasetNotFoundError as error:
-        raise ExperimentError(f"unknown data set {name!r}; known are the names of tfds.list_builders()") from error
+        raise unknown(name) from error
     except (AssertionError, OSError, tf.errors.OpError) as error:
         raise ExperimentError(" ".join(str(error).split())) from error
     splits = ", ".join(f"{part} {split.num_examples:,}" for part, split in builder.info.splits.items())

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import hashlib
 import io
@@ -14,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from qkd_tf.console.nearest import meant
 from qkd_tf.data.pixels import decoder, shape_notes
 from qkd_tf.data.source import Examples, Source
 from qkd_tf.experiment import DataSpec, ExperimentError, require
@@ -117,12 +117,16 @@ def _builder(spec: DataSpec) -> tfds.core.DatasetBuilder:
             not knows(spec),
             f"--dataset={spec.name}: TFDS has {_base(spec.name)}, but not this version or variant: {_line(error)}",
         )
-        near = difflib.get_close_matches(spec.name.lower(), ["digits", *_names()], n=1)
-        raise ExperimentError(
-            f"unknown data set {spec.name!r}; known are digits, folder:/path/to/images, npz:/file.npz and the names of "
-            "tfds.list_builders(), such as cifar10 and imagenet2012"
-            + "".join(f"; did you mean {name}?" for name in near)
-        ) from None
+        raise unknown(spec.name) from None
+
+
+def unknown(name: str) -> ExperimentError:
+    """The error of a name that no set has."""
+    known = (
+        "known are digits, folder:/path/to/images, npz:/file.npz and the names of tfds.list_builders(), such as "
+        "cifar10 and imagenet2012"
+    )
+    return ExperimentError(f"unknown data set {name!r}; {meant(name, ['digits', *_names()], known)}")
 
 
 def _base(name: str) -> str:

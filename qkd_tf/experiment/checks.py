@@ -4,6 +4,8 @@ import math
 import re
 from collections.abc import Iterable
 
+from qkd_tf.console.nearest import meant
+
 
 class ExperimentError(ValueError):
     """A user's mistake, in one line: what was given, what was expected, how to fix it."""
@@ -25,7 +27,8 @@ def printable(name: str) -> str:
 
 
 def require_known(value: str, known: Iterable[str], what: str) -> None:
-    require(value in known, f"unknown {what} {value!r}; known are {', '.join(known)}")
+    """Raises ExperimentError for a name that is not in a table, with the name that was probably meant."""
+    require(value in known, f"unknown {what} {value!r}; {meant(value, known)}")
 
 
 def require_count(value: int, flag: str, lowest: int = 0, highest: int = 1_000_000, why: str = "") -> None:

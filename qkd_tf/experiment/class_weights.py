@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
+from qkd_tf.console.nearest import meant
 from qkd_tf.experiment.checks import ExperimentError, require
 
 BALANCED = "balanced"
@@ -63,7 +64,8 @@ def _label(name: str, label_names: Sequence[str]) -> int:
     label = numbers.get(name, by_name)
     if label is None:
         known = ", ".join(label_names[:10]) + (" …" if len(label_names) > 10 else "")
-        raise ExperimentError(f"--class_weights has the class {name!r}, which is not one of {known}")
+        hint = meant(name, label_names, f"known are {known}")
+        raise ExperimentError(f"--class_weights has the unknown class {name!r}; {hint}")
     require(
         by_name in (None, label),
         f"--class_weights={name}:… may mean the class {name} or class number {name}, {label_names[label]}; "

@@ -2,13 +2,15 @@
 
 import importlib
 import pathlib
+import pkgutil
+import sys
 import sysconfig
 import textwrap
 import traceback
 from typing import Any
 
+from qkd_tf.console.nearest import nearest
 from qkd_tf.experiment.checks import ExperimentError
-from qkd_tf.experiment.nearest import nearest
 
 INSTALLED = {"site-packages", "dist-packages"}  # folders of packages
 WIDTH = 300  # characters of an exception's message: Keras' own may be pages
@@ -39,10 +41,20 @@ def imported(name: str) -> Any:
 
 
 def _nearest(name: str, found: Any, error: BaseException) -> str:
-    """The name with the most similar attribute of `found` instead of the missing one; "" if none is similar."""
+    """The name with the most similar module or attribute of `found` instead of the missing one; "" for none."""
+    if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
+        parent, dot, absent = error.name.rpartition(".")
+        near = nearest(absent, _modules(parent))
+        return near and parent + dot + near + name.removeprefix(error.name)
     missing = error.name if isinstance(error, AttributeError) and found is not None else None
     near = nearest(missing, dir(found)) if missing and name.endswith(missing) else ""
     return near and name.removesuffix(missing or "") + near
+
+
+def _modules(package: str) -> list[str]:
+    """What can be imported from a package that is imported, or by its name alone where it is ""."""
+    path = getattr(sys.modules[package], "__path__", []) if package else None
+    return [module.name for module in pkgutil.iter_modules(path)]
 
 
 def failure(error: BaseException) -> str:

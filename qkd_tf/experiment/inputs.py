@@ -1,18 +1,19 @@
 """Checks that the networks, files and folders that an experiment names exist. No file is read."""
 
+import importlib.util
 import pathlib
 import re
 
+from qkd_tf.console.nearest import beside, nearest
 from qkd_tf.contract.origin import SAVED
 from qkd_tf.experiment.checks import ExperimentError, require, require_known
 from qkd_tf.experiment.class_folders import PREFIX, require_classes
 from qkd_tf.experiment.data import DataSpec
 from qkd_tf.experiment.experiment import Experiment
-from qkd_tf.experiment.nearest import beside, nearest
 from qkd_tf.experiment.network import NetworkSpec
 from qkd_tf.experiment.zoo import ZOO
 
-SUFFIX = re.compile(r"\.[A-Za-z]\w*$")  # of a file; names of the zoo end in numbers, such as 0.25
+SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]+$")  # of a file; names of the zoo end in numbers: 1.O is meant as 1.0
 FOLDERS, FILES = ("folder:", "npy:"), ("npz:",)  # beginnings of --dataset behind which there is a path
 
 
@@ -29,11 +30,19 @@ def require_network(network: NetworkSpec, flag: str) -> None:
     """Raises ExperimentError if the zoo lacks the name, or the saved model does not exist."""
     if network.is_saved:
         require_model(network.name)
-    if not network.is_own:
+    if not network.is_own or _is_of_no_code(network.name):
         is_folder = pathlib.Path(network.name, "saved_model.pb").is_file()
         require(not is_folder, f"{flag}={network.name} is a folder; write a SavedModel as {flag}=./{network.name}")
         _require_no_path(network.name, flag)
         require_known(network.name, ZOO, flag)
+
+
+def _is_of_no_code(name: str) -> bool:
+    """Whether it is a "zoo:…" where no module zoo has code, so that a name of the zoo is meant."""
+    if not name.startswith("zoo:"):
+        return False
+    found = importlib.util.find_spec("zoo")  # a folder without code has no origin
+    return found is None or found.origin is None
 
 
 def _require_no_path(name: str, flag: str) -> None:

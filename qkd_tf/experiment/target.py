@@ -38,16 +38,6 @@ class TargetSpec:
             require_count(getattr(self, field), field, highest=1 << 62, why="0 is no limit")
 
     @property
-    def judge(self) -> str:
-        """The row of ARITHMETICS in which the student is evaluated."""
-        return TARGETS[self.target].judges[0]
-
-    @property
-    def rounds_twice(self) -> bool:
-        """`Target.rounds_twice` of the target."""
-        return TARGETS[self.target].rounds_twice
-
-    @property
     def packs_more(self) -> bool:
         """Whether another --weight_storage takes fewer bytes for kernels of few bits on this target."""
         packs = TARGETS[self.target].int4

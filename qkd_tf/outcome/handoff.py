@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import math
 import pathlib
+import platform
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 
@@ -13,11 +14,14 @@ from tqdm import tqdm
 
 from qkd_tf.contract.chance import paired
 from qkd_tf.contract.grid import dequantize, quantize, save_params
-from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, int4_row, row_of
+from qkd_tf.contract.targets import TARGETS
+from qkd_tf.contract.weight_storage import form
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import IntegerTop1, StudentAccuracy, predict, top1_of
-from qkd_tf.experiment import ExperimentError, require
+from qkd_tf.experiment import ExperimentError, TargetSpec, require
 from qkd_tf.outcome import handed_split
+from qkd_tf.process.cpu import ARM64
 from qkd_tf.process.portions import num_images, portions, values_of_image
 from qkd_tf.quantization.integer_graph import IntegerGraph
 from qkd_tf.quantization.integer_limits import require_within_limits
@@ -25,6 +29,7 @@ from qkd_tf.quantization.integer_steps import put_on_integer_steps
 from qkd_tf.quantization.integer_student import IntegerStudent, stored_layers
 from qkd_tf.quantization.roles import producer
 from qkd_tf.quantization.scheme import QuantizedStudent
+from qkd_tf.quantization.stored_bytes import stored_kernels
 from qkd_tf.storage import archive, disk_errors, durable
 from qkd_tf.storage.run_folder import RunFolder
 
@@ -59,8 +64,7 @@ def write(
     student: QuantizedStudent,
     splits: Splits,
     folder: RunFolder,
-    judge: str = "litert",
-    rounds_twice: bool = False,
+    device: TargetSpec | None = None,
     onlooker: Callable[[tf.Tensor, tf.Tensor], None] = lambda images, labels: None,
 ) -> HandedOver:
     """Puts the student on integer steps and writes `folder.handoff`, whole or not at all:
@@ -82,21 +86,22 @@ def write(
     The test split is read once and never kept in memory; `onlooker` sees it as it passes.
 
     Args:
-      judge: row of ARITHMETICS in which the file will be judged.
-      rounds_twice: as `Target.rounds_twice` of its device.
+      device: the device that the file is for, which decides the row of ARITHMETICS in which it is judged; None for a
+        phone.
       onlooker: called with each batch of the test split, pixels [n, H, W, C] and labels [n].
 
     Raises:
       OSError: it cannot be written; an earlier handoff is kept.
       ExperimentError: no file can hold the student, or TensorFlow does not sum whole numbers exactly on this machine.
     """
-    put_on_integer_steps(student, rounds_twice)
+    device = device or TargetSpec()
+    put_on_integer_steps(student, TARGETS[device.target].rounds_twice)
     with durable.whole_folder(folder.handoff) as target:
-        return HandedOver(student, _write(student, splits, target, judge, onlooker))
+        return HandedOver(student, _write(student, splits, target, device, onlooker))
 
 
 def _write(
-    student: QuantizedStudent, splits: Splits, target: pathlib.Path, judge: str, onlooker: Callable
+    student: QuantizedStudent, splits: Splits, target: pathlib.Path, device: TargetSpec, onlooker: Callable
 ) -> StudentAccuracy:
     integer_student = IntegerStudent(student)
     require_within_limits(integer_student)
@@ -119,6 +124,7 @@ def _write(
     (target / "labels.txt").write_text("\n".join(splits.label_names) + "\n")
 
     look = _Look(student, handed_split.passing(splits, target), splits.fingerprint["num_test"], onlooker)
+    judge = judging_row(student, integer_student, device)
     predicted = _write_predictions(student, integer_student, look, target, judge)
     logits, labels = np.concatenate(look.logits), np.concatenate(look.labels)
     np.save(target / "test_labels.npy", labels)
@@ -128,6 +134,23 @@ def _write(
     integers = {row: IntegerTop1(top1_of(found, labels), len(found)) for row, found in predicted.items()}
     both = (np.argmax(found, axis=-1) for found in (predicted[judge], stored))
     return StudentAccuracy(judge, top1_of(logits, labels), integers, paired(*both, labels))
+
+
+def judging_row(student: QuantizedStudent, integers: IntegerStudent, device: TargetSpec) -> str:
+    """The row of ARITHMETICS in which the target's judge computes the file on such a processor as this one.
+
+    Args:
+      integers: of the student, which tell the kernels that fit INT4.
+    """
+    target, convolutions, pointwise = TARGETS[device.target], False, False
+    if device.storage != "int8":
+        grids = {name: quantized.params().grid for name, quantized in student.weights.items()}
+        for name, kernel in stored_kernels(student.plain, grids).items():
+            largest = int(np.abs(integers.kernels[name].codes).max())
+            stored = form(dataclasses.replace(kernel, largest=largest), device.storage, target)
+            convolutions |= stored.is_int4 and stored.operator != "FULLY_CONNECTED"
+            pointwise |= stored.operator != kernel.operator
+    return row_of(target.judges[0], int4_row(platform.machine().lower() in ARM64), convolutions, pointwise)
 
 
 class _Look:

@@ -5,6 +5,8 @@ small ones would all become 0. But before a BatchNormalization a channel may hav
 the same integers as one scale per channel (Krishnamoorthi 2018, arXiv 1806.08342).
 """
 
+import collections
+
 import numpy as np
 import tf_keras
 
@@ -27,17 +29,21 @@ def equalize_channels(model: tf_keras.Model, spread: float = 1.0) -> bool:
     Returns:
       Whether anything was scaled.
     """
-    found = [(layer, reader) for layer in model.layers if (reader := _batch_norm_behind(model, layer))]
+    found = _normalized(model)
     is_uneven = any(_spread(_sizes(layer, batch_norm)) > spread for layer, batch_norm in found)
     for layer, batch_norm in found if is_uneven else ():
         _equalize(layer, batch_norm)
     return is_uneven
 
 
-def _batch_norm_behind(model: tf_keras.Model, layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer | None:
-    """The BatchNormalization with gamma that is the only reader of a kernel's output; None if there is none."""
-    readers = [reader for reader in model.layers if layer in parents(reader)]
-    return readers[0] if has_kernel(layer) and len(readers) == 1 and _has_gamma(readers[0]) else None
+def _normalized(model: tf_keras.Model) -> list[tuple[tf_keras.layers.Layer, tf_keras.layers.BatchNormalization]]:
+    """Layers with a kernel, each with the BatchNormalization with gamma that is the only reader of its output."""
+    readers = collections.defaultdict(list)
+    for layer in model.layers:
+        for parent in parents(layer):
+            readers[parent.name].append(layer)
+    kernels = [layer for layer in model.layers if has_kernel(layer) and len(readers[layer.name]) == 1]
+    return [(layer, readers[layer.name][0]) for layer in kernels if _has_gamma(readers[layer.name][0])]
 
 
 def _has_gamma(layer: tf_keras.layers.Layer) -> bool:

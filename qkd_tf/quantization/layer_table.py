@@ -62,7 +62,7 @@ def refused_rows(model: tf_keras.Model, refusals: Mapping[str, str]) -> list[Lay
 
 def rows(model: tf_keras.Model, plan: QuantizationPlan) -> list[LayerRow]:
     """The layers of a model in standard form, with their bit widths under the plan."""
-    bits, stored = _bits_handed_on(model, plan), stored_kernels(model, plan)
+    bits, stored = _bits_handed_on(model, plan), stored_kernels(model, plan.weight_grids)
     found = []
     for layer in model.layers:
         (before, *_) = [*parents(layer), None]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import tf_keras
 
+from qkd_tf.console.nearest import meant
 from qkd_tf.contract.grid import (
     MAX_BITS,
     IntegerGrid,
@@ -64,7 +65,8 @@ def _rules_by_layer(spec: QuantizationSpec, computes: list[str]) -> dict[str, di
     for rule in spec.rules:
         layers = [name for name in computes if re.fullmatch(rule.pattern, name)]
         if not layers:
-            raise ExperimentError(f"--bits_rule={rule} matches no layer with a kernel; there are {', '.join(computes)}")
+            hint = meant(rule.pattern, computes, f"there are {', '.join(computes)}")
+            raise ExperimentError(f"--bits_rule={rule} matches no layer with a kernel; {hint}")
         for name in layers:
             for what in found[name]:
                 if getattr(rule, what) is not None:

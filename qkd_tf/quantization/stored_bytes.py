@@ -47,11 +47,11 @@ class Beside:
     constants: tuple[int, ...] = ()
 
 
-def stored_kernels(model: tf_keras.Model, plan: QuantizationPlan) -> dict[str, Kernel]:
-    """Layer -> what decides how its kernel is stored, for a model in standard form."""
+def stored_kernels(model: tf_keras.Model, grids: Mapping[str, IntegerGrid]) -> dict[str, Kernel]:
+    """Layer -> what decides how its kernel is stored, in a model in standard form; `grids` has the kernels' grids."""
     layers = {layer.name: layer for layer in model.layers}
     normalized = {parents(layer)[0].name for layer in layers.values() if isinstance(layer, _layers.BatchNormalization)}
-    return {name: _stored_kernel(layers[name], grid, name in normalized) for name, grid in plan.weight_grids.items()}
+    return {name: _stored_kernel(layers[name], grid, name in normalized) for name, grid in grids.items()}
 
 
 def kernel_bytes(num_weights: int, kernel: Kernel, target: TargetSpec) -> int:
@@ -81,7 +81,8 @@ class StoredWidths:
         spec: QuantizationSpec,
         has_tables: bool = False,
     ):
-        self._kernels, self._target, self._narrow_range = stored_kernels(model, plan), target, spec.narrow_range
+        self._kernels, self._target = stored_kernels(model, plan.weight_grids), target
+        self._narrow_range = spec.narrow_range
         self._sizes = {layer.name: kernel_size(layer) for layer in model.layers if layer.name in self._kernels}
         self.has_tables = has_tables
         self.widest = {name: grid.num_bits for name, grid in plan.weight_grids.items()}
@@ -138,7 +139,7 @@ def bytes_beside_kernels(model: tf_keras.Model, plan: QuantizationPlan, target: 
         total -= OPERATOR_BYTES  # the first tensor, of those below, is the input itself
     else:
         total += _tensor("pixels/uint8")
-    for name, kernel in stored_kernels(model, plan).items():
+    for name, kernel in stored_kernels(model, plan.weight_grids).items():
         scales = kernel.num_channels if kernel.per_channel else 1
         tensors = (_tensor(f"{name}/{what}", scales) for what in ("kernel", "bias"))
         total += sum(tensors) + 2 * CONSTANT_BYTES + _aligned(BIAS_BYTES * kernel.num_channels)

@@ -22,6 +22,7 @@ from qkd_tf.quantization.roles import ACTIVATIONS, LAYERS
 
 _layers = tf_keras.layers
 _AUGMENTATION = "leave it out: pictures are cropped and mirrored by --crop_padding and --horizontal_flip"
+_AUGMENTING = "give --horizontal_flip, --crop_padding or --augment=package.module:function"
 _OPERATIONS = "write it with Keras layers (Rescaling on pixels, ReLU, Add, Multiply, Concatenate, Reshape)"
 REMEDIES: Mapping[str, str] = {
     **dict.fromkeys(("Lambda", "TFOpLambda", "SlicingOpLambda", "ClassMethod"), _OPERATIONS),
@@ -35,6 +36,21 @@ REMEDIES: Mapping[str, str] = {
     "Resizing": "leave it out: --image_size resizes pictures",
     "Subtract": "use Add, with the sign in the weights",
 }
+
+
+def _notes(unused: Mapping[str, str]) -> list[str]:
+    """What becomes of layers, name -> class, that Keras applies in training and this training does not."""
+    named = {name: f"{name} ({kind})" for name, kind in unused.items()}
+    augmenting = [named.pop(name) for name, kind in unused.items() if kind.startswith("Random")]
+    rows = (
+        ("augmentation layers are", augmenting, f"to augment the training pictures, {_AUGMENTING}"),
+        ("layers for training alone are", list(named.values()), "of such layers only Dropout is used in training"),
+    )
+    return [
+        f"note: the student's {what} used neither in training nor in the file: {', '.join(layers)}; {remedy}"
+        for what, layers, remedy in rows
+        if layers
+    ]
 
 
 def unsupported(model: tf_keras.Model) -> dict[str, str]:
@@ -76,7 +92,9 @@ class StudentReading(Reading):
                 f"layer {again[0]} is used several times and has weights; give each use its own layer"
             )
         self._over_maps: list = []  # layers that calls refer to by their id
+        self._unused: dict[str, str] = {}  # name -> class, of layers that Keras applies in training
         super().__init__(model, input_shape, num_classes)
+        self.notes += _notes(self._unused)
 
     def shape_read(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The input shape, in which a series (T, C) is a map of one row."""
@@ -84,8 +102,8 @@ class StudentReading(Reading):
 
     def call(self, call: Call):
         if is_nothing(call.layer) and not (type(call.layer) is _layers.Dropout and not call.in_inference):
-            if isinstance(call.layer, TRAINING_ONLY):
-                self.notes.append(f"note: layer {call.layer.name}, a {type(call.layer).__name__}, is left out")
+            if isinstance(call.layer, TRAINING_ONLY) and not call.in_inference:
+                self._unused[call.layer.name] = type(call.layer).__name__
             return call.inputs[0]
         call = self.over_maps(call)
         return self.depthwise(call) if _is_depthwise(call.layer) else super().call(call)

@@ -139,8 +139,7 @@ def run(
             print(note)
         if devices.is_chief:
             reference = diagnosis.Reference(student, experiment.full_precision_origin)
-            device = experiment.target
-            handed_over = handoff.write(student, splits, folder, device.judge, device.rounds_twice, reference.look)
+            handed_over = handoff.write(student, splits, folder, experiment.target, reference.look)
             print(f"test top-1 as the file computes it: {handed_over.accuracy}")
             if note := handed_over.accuracy.note(phases[-1]["student_test_top1"] if phases else None):
                 print(note)

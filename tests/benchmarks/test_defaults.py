@@ -1,5 +1,8 @@
 """The search for defaults: how epochs are shared out, and which options go on."""
 
+import re
+import types
+
 import pytest
 from absl import flags as absl_flags
 
@@ -50,6 +53,21 @@ def test_rounds_are_epochs_and_seeds(text, expected):
 def test_a_round_that_is_none_is_refused(text):
     with pytest.raises(ExperimentError, match="expected EPOCHS or EPOCHSxSEEDS"):
         defaults.round_of(text)
+
+
+@pytest.mark.parametrize(
+    "flag, value, told",
+    [
+        ("options", "weights_ema_0.9", "unknown option in --options 'weights_ema_0.9'; did you mean weights_ema_0.99"),
+        ("rounds", "4x", "--rounds has '4x'"),
+        ("bits", "w9a9", "--bits=w9a9 is out of range"),
+    ],
+)
+def test_a_mistake_in_a_flag_is_told_before_anything_trains(monkeypatch, flag, value, told):
+    values = {name: defaults.FLAGS[name].default for name in ("options", "rounds", "bits")} | {flag: [value]}
+    monkeypatch.setattr(defaults, "FLAGS", types.SimpleNamespace(**values))
+    with pytest.raises(SystemExit, match=f"^error: {re.escape(told)}"):
+        defaults.main([])
 
 
 def test_a_cell_that_has_its_file_is_not_trained_again_and_one_that_fails_ends_its_option(monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """The files of zoo/ are proven, compute what they did, and are told as they are."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks import zoo
 from qkd_tf.experiment import ExperimentError
+from tflite_export.flatbuffer.read_back import read_back
 
 ENTRIES = sorted(path for path in zoo.ZOO.iterdir() if path.is_dir())
 MOST_BYTES = 5_000_000
@@ -66,6 +68,24 @@ def test_pictures_are_the_same_everywhere():
     pictures = zoo.pictures((32, 32, 3))
     assert pictures.shape == (zoo.NUM_PICTURES, 32, 32, 3)
     assert hashlib.sha256(pictures.tobytes()).hexdigest()[:16] == "3afb5bc3ef6d05f2"
+
+
+@pytest.mark.parametrize(
+    "channels, told", [(1, "Input: 32 x 32 x 1 pixels, grey;"), (3, "Input: 32 x 32 x 3 pixels, RGB;")]
+)
+def test_card_tells_the_colours_of_the_input(monkeypatch, channels, told):
+    """As `read_back` finds them: of one channel no entry is here."""
+
+    def read(content):
+        graph = read_back(content)
+        pixels = graph.tensors[graph.input]
+        shape = (*pixels.shape[:3], channels)
+        return dataclasses.replace(
+            graph, tensors=graph.tensors | {graph.input: dataclasses.replace(pixels, shape=shape)}
+        )
+
+    monkeypatch.setattr(zoo, "read_back", read)
+    assert told in zoo.card(ENTRIES[0], 90.0, "none", "none")
 
 
 def test_a_run_without_both_exports_is_refused(tmp_path):

@@ -82,5 +82,5 @@ def test_every_error_is_on_the_page():
 def test_the_errors_are_found():
     messages = [message for _, message in errors()]
     assert "--run_dir=…: … is a file; give a folder" in messages  # an f-string in parts
-    assert "unknown … …; known are …" in messages  # by require
+    assert "--…=… must be 0 or a positive, finite number…" in messages  # by require
     assert len(messages) > 130

@@ -158,7 +158,7 @@ def test_command_prints_writes_and_refuses(tmp_path, make_finished_run, capsys):
         ([*runs, "--output=runs.pdf"], "give a file with one of these"),
         (
             [*runs, "--costs=bytes,weight"],
-            "--costs has weight; choose from bytes, deflated, true_width, flash, latency, arena",
+            "unknown cost in --costs 'weight'; known are bytes, deflated, true_width, flash, latency, arena",
         ),
         ([*runs, f"--output={tmp_path}/gone/runs.md"], "No such file"),
         ([str(tmp_path / "gone")], "is not a folder"),
@@ -168,14 +168,17 @@ def test_command_prints_writes_and_refuses(tmp_path, make_finished_run, capsys):
         assert caught.value.code.startswith("error: ")
 
 
-@pytest.mark.parametrize("width, dark", [(1100, True), (360, False)])
-def test_browser_shows_the_page(tmp_path, browse, width, dark):
+@pytest.mark.parametrize("width, dark, scrolled", [(1180, True, 0), (360, False, 1)])
+def test_browser_shows_the_page_and_on_a_window_of_1200_pixels_the_whole_table(tmp_path, browse, width, dark, scrolled):
     names = ("a", "a_run_of_a_rather_long_name", "c", "d")
-    runs = [run(label=name, num_bytes=20_000 + 9_000 * k, top1=90.0 + k) for k, name in enumerate(names)]
+    sizes = dict.fromkeys(("deflated", "true_width", "flash", "arena"), 3_456_789)
+    kept = {"student": "mobilenet_v2_0.35_cifar", "passed": False, **sizes}
+    runs = [run(label=name, num_bytes=2_000_000 + 9_000 * k, top1=90.0 + k) for k, name in enumerate(names)]
+    runs.append(run(label="e", **kept))
     (tmp_path / "page.html").write_text(html(runs), encoding="utf-8")
     found = browse(tmp_path / "page.html", width, dark)
     assert found["console"] == [] and [url for url in found["requests"] if not url.startswith("data:")] == []
-    assert found["width"] == found["scroll_width"] == width
+    assert found["width"] == found["scroll_width"] == width and found["scrolled_tables"] == scrolled
     assert (found["pictures"], found["without_text"], found["invisible"]) == (3, 0, 0)
 
 

@@ -186,7 +186,7 @@ def no_training(monkeypatch):
 @pytest.mark.parametrize(
     "arguments, part",
     [
-        ([*ONE_PHASE, "--student=resnet19"], "resnet20"),
+        ([*ONE_PHASE, "--student=resnet19"], "did you mean resnet18?"),
         ([*ONE_PHASE, "--teacher=nobody"], "--teacher 'nobody'"),
         ([*ONE_PHASE, "--weight_bits=1"], "--weight_bits=1"),
         ([*ONE_PHASE, "--activation_bits=9"], "--activation_bits=9"),

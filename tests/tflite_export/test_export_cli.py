@@ -136,7 +136,7 @@ def test_input_type_is_what_was_asked_for(honest, ends, folders):
         ("other_handoff", "results.json and handoff/ are from different trainings; run"),
         ("retired", "--min_top1_agreement was removed; leave it out: top-1 agreement is reported and refuses no file"),
         ("int4", "an Ethos-U NPU does not run it"),
-        ("typo", "--runtimes has tfml; choose from litert, litert_reference, tflm"),
+        ("typo", "unknown runtime in --runtimes 'tfml'; did you mean tflm?"),
     ],
 )
 def test_mistake_is_one_line_and_a_failing_exit(ends, call, words):
@@ -148,7 +148,7 @@ def test_mistake_is_one_line_and_a_failing_exit(ends, call, words):
 
 
 def test_in_python_a_mistake_names_the_argument(folders):
-    with pytest.raises(ExportError, match="^runtimes has tfml; choose from"):
+    with pytest.raises(ExportError, match="^unknown runtime in runtimes 'tfml'; did you mean tflm[?]$"):
         tflite_export.export(folders["typo"], runtimes=["tfml"])
 
 

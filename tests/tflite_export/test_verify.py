@@ -93,7 +93,7 @@ def test_damaged_file_is_refused_with_a_failing_exit(ends, files, name, failure)
         ("no_file", "none.tflite is not a file; give a file such as"),
         ("no_folder", "lacks student.keras"),
         ("tables", "tables.tflite has lookup tables; its export compared it with model.tflite"),
-        ("typo", "--runtimes has tfml; choose from litert, litert_reference, tflm"),
+        ("typo", "unknown runtime in --runtimes 'tfml'; did you mean tflm?"),
         ("no_place", ": there is no folder "),
     ],
 )

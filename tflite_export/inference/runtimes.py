@@ -17,7 +17,8 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tqdm import tqdm
 
 from qkd_tf.console.chatter import quiet
-from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, Arithmetic
+from qkd_tf.console.nearest import meant
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, Arithmetic, int4_row
 from qkd_tf.process.cpu import ARM64
 from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.convert import convert
@@ -158,10 +159,9 @@ def litert(interpreter: NewLiteRT, machine: str) -> dict[str, Runtime]:
     def session(resolver: OpResolverType) -> OpenSession:
         return lambda graph, content, every_tensor: LiteRTSession(graph, content, every_tensor, resolver, interpreter)
 
-    row = "litert_int4_arm64" if machine.lower() in ARM64 else "litert_int4"
     default, reference = session(OpResolverType.AUTO), session(OpResolverType.BUILTIN_REF)
     return {
-        "litert": Runtime("LiteRT, default kernels (XNNPACK)", row, default),
+        "litert": Runtime("LiteRT, default kernels (XNNPACK)", int4_row(machine.lower() in ARM64), default),
         "litert_reference": Runtime("LiteRT, reference kernels", "litert_reference", reference),
     }
 
@@ -218,8 +218,9 @@ def check_names(names: Sequence[str]) -> Sequence[str]:
     Raises:
       ExportError: no runtime has such a name.
     """
-    if unknown := [name for name in names if name not in RUNTIMES]:
-        raise ExportError(f"--runtimes has {', '.join(unknown)}; choose from {', '.join(RUNTIMES)}")
+    for name in names:
+        if name not in RUNTIMES:
+            raise ExportError(f"unknown runtime in --runtimes {name!r}; {meant(name, RUNTIMES)}")
     return names
 
 

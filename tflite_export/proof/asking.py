@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from qkd_tf.contract.chance import paired
+from qkd_tf.contract.runtime_arithmetic import row_of
 from tflite_export.export_error import ExportError
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph
@@ -94,17 +95,10 @@ def accuracy_of(logits: np.ndarray, predicted: np.ndarray, handoff: Handoff) -> 
 
 
 def arithmetic_of(name: str, found: IntegerGraph) -> str:
-    """The row of ARITHMETICS in which a runtime computes the file: XNNPACK does not run INT4 convolutions, and LiteRT's
-    reference kernels round a 1x1 convolution that is written as a Dense layer like one.
-    """
+    """`row_of` for the kernels in the file."""
     convolutions = any(k.dtype == "int4" for operator, k in found.kernels() if operator.kind != "FULLY_CONNECTED")
     pointwise = any(operator.options.get("keep_num_dims") for operator in found.operators)
-    special = {
-        "litert": (convolutions, RUNTIMES[name].row),
-        "litert_reference": (pointwise, "litert_reference_pointwise"),
-    }
-    applies, row = special.get(name, (False, name))
-    return row if applies else name
+    return row_of(name, RUNTIMES[name].row, convolutions, pointwise)
 
 
 def agreement(logits: np.ndarray, expected: np.ndarray, labels: np.ndarray) -> dict:

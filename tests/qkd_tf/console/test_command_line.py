@@ -55,6 +55,7 @@ from qkd_tf.console import command_line
 FLAGS = command_line.CommandFlags()
 FLAGS.DEFINE_bool("fast", True, "Hurry.")
 FLAGS.DEFINE_multi_string("rule", [], "A rule.")
+FLAGS.DEFINE_enum("kind", "round", ["round", "square"], "Which.")
 
 def main(argv):
     print(FLAGS.fast, FLAGS.rule, argv[1:], flags.FLAGS.verbosity)
@@ -148,8 +149,10 @@ def test_reader_that_closes_the_pipe_ends_it_without_a_word(told, arguments):
 @pytest.mark.parametrize(
     "argument, message",
     [
-        ("--rules=a", "error: Unknown command line flag 'rules'. Did you mean: rule?; --help and --helpfull show"),
+        ("--rules=a", "error: Unknown command line flag 'rules'; did you mean rule?; --help and --helpfull show"),
         ("--fast=x", "error: flag --fast=x: "),
+        ("--kind=Rown", "error: flag --kind=Rown: did you mean round?; --help"),
+        ("--kind=x", "error: flag --kind=x: value should be one of <round|square>; --help"),
         ("--rule", "error: Missing value for flag --rule; "),
         ("--flagfile=gone.flags", "error: --flagfile=gone.flags cannot be read: No such file or directory; paths"),
         (

@@ -44,8 +44,9 @@ def test_name_may_have_a_colon_or_be_the_classs_own_number():
     "told, names, message",
     [
         (("1", "2"), NAMES, "--class_weights has 2 numbers and there are 3 classes"),
-        (("dog:1",), NAMES, "--class_weights has the class 'dog', which is not one of ant, bee, cat"),
-        (("3:1",), NAMES, "--class_weights has the class '3', which is not one of"),
+        (("dog:1",), NAMES, "--class_weights has the unknown class 'dog'; known are ant, bee, cat"),
+        (("3:1",), NAMES, "--class_weights has the unknown class '3'; known are"),
+        (("bees:1",), NAMES, "--class_weights has the unknown class 'bees'; did you mean bee[?]"),
         (("cat:1", "2:3"), NAMES, "--class_weights has the class cat twice"),
         (("1:2",), ["1", "2"], "may mean the class 1 or class number 1, 2"),
     ],

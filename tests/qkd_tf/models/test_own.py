@@ -68,6 +68,8 @@ def test_builder_of_keras_applications_gets_them_by_its_own_names():
         ("mine:absent", "mine:absent cannot be imported"),
         ("mine.py:build", "give mine:build"),
         ("math:sqr", "has no attribute 'sqr'; did you mean math:sqrt?"),
+        ("tf_kera.applications:VGG16", "No module named 'tf_kera'; did you mean tf_keras.applications:VGG16?"),
+        ("tf_keras.application:VGG16", "did you mean tf_keras.applications:VGG16?"),
         (":", "cannot be imported"),
         ("..:build", "cannot be imported"),
         ("mine:tf_keras", "mine:tf_keras cannot be called as builder(input_shape, num_classes)"),

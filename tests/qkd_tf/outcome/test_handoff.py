@@ -1,4 +1,5 @@
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -12,16 +13,23 @@ from hypothesis import strategies as st
 from tf_keras import layers
 
 from qkd_tf.contract.grid import dequantize, load_params, quantize
-from qkd_tf.contract.runtime_arithmetic import ARITHMETICS
-from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec
+from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, int4_row
+from qkd_tf.contract.targets import TARGETS
+from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization, QuantizationSpec, TargetSpec
 from qkd_tf.models import zoo
 from qkd_tf.outcome import handoff
+from qkd_tf.process.cpu import ARM64
 from qkd_tf.quantization.integer_steps import put_on_integer_steps
 from qkd_tf.quantization.integer_student import IntegerStudent
 from qkd_tf.quantization.scheme import quantize_student
 from qkd_tf.storage import archive, durable
 from qkd_tf.storage.run_folder import RunFolder
+from tflite_export.flatbuffer.weight_storage import store
+from tflite_export.load import load_handoff
+from tflite_export.proof.asking import arithmetic_of
+from tflite_export.rebuilding.rebuild import rebuild
 
+INT4_ROW = int4_row(platform.machine().lower() in ARM64)
 FRESH_PROCESS = """
 import os, sys
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
@@ -203,16 +211,20 @@ def test_top1_that_is_reported_is_that_of_the_codes(written):
         assert {row: found.top1 for row, found in accuracy.integers.items()} == {r: top1(logits[r]) for r in logits}
 
 
-@pytest.mark.parametrize("judge", ["litert", "tflm"])
+@pytest.mark.parametrize("storage, judge", [("int8", "litert"), ("int4", "litert"), ("int4_all", INT4_ROW)])
 def test_judge_gets_the_whole_test_split_and_others_their_pixels(
-    tmp_path, monkeypatch, written, make_quantized_student, make_splits, judge, capsys
+    tmp_path, monkeypatch, written, make_quantized_student, make_splits, storage, judge, capsys
 ):
     """Beyond the first images by the graph, which is held against the definition there, and under one bar."""
     monkeypatch.setattr(handoff, "NUM_CODE_IMAGES", 3)
     monkeypatch.setattr(handoff, "INTEGER_PIXELS", 5 * 8 * 8)
     folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
     folder.claim()
-    accuracy = handoff.write(make_quantized_student(), make_splits(), folder, judge).accuracy
+    accuracy = handoff.write(
+        make_quantized_student(), make_splits(), folder, TargetSpec(weight_storage=storage)
+    ).accuracy
+    exported = store(rebuild(load_handoff(folder.handoff), "uint8"), storage, TARGETS["phone"])
+    assert accuracy.judge == judge == arithmetic_of("litert", exported)
     with np.load(folder.handoff / "integer_logits.npz") as found, np.load(written[0] / "integer_logits.npz") as all_:
         assert {row: len(found[row]) for row in found} == {row: 12 if row == judge else 5 for row in ARITHMETICS}
         for row in found:
@@ -232,8 +244,10 @@ def test_a_device_that_rounds_twice_has_lower_biases_and_equal_kernels(tmp_path,
     weights = {}
     for rounds_twice, folder in folders.items():
         folder.claim()
-        student = handoff.write(make_quantized_student(), make_splits(), folder, "tflm", bool(rounds_twice)).student
-        weights[rounds_twice] = {variable.name: variable.numpy() for variable in student.plain.variables}
+        device = TargetSpec(target="microcontroller" if rounds_twice else "phone")
+        handed_over = handoff.write(make_quantized_student(), make_splits(), folder, device)
+        assert handed_over.accuracy.judge == ("tflm" if rounds_twice else "litert")
+        weights[rounds_twice] = {variable.name: variable.numpy() for variable in handed_over.student.plain.variables}
     other = {name for name in weights[0] if not np.array_equal(weights[0][name], weights[1][name])}
     assert other and all("beta" in name or "bias" in name for name in other)
     assert all(np.all(weights[1][name] <= weights[0][name]) for name in other)

@@ -717,9 +717,17 @@ def test_later_rules_go_before_earlier_ones_and_before_first_and_last():
     assert plan.output_grids["stem"] == unsigned(4)
 
 
-@pytest.mark.parametrize("rule", ["add=w4", "block_.*=w4", "ste=w4"])
-def test_rule_that_fits_no_layer_with_a_kernel_is_an_error_that_names_those_there_are(rule):
-    with pytest.raises(ExperimentError, match=f"--bits_rule={re.escape(rule)} matches no layer.*stem, a, b, logits"):
+@pytest.mark.parametrize(
+    "rule, told",
+    [
+        ("add=w4", "there are stem, a, b, logits"),
+        ("block_.*=w4", "there are stem, a, b, logits"),
+        ("ste=w4", "did you mean stem?"),
+    ],
+)
+def test_rule_that_fits_no_layer_with_a_kernel_is_an_error_that_names_those_there_are(rule, told):
+    told = re.escape(f"--bits_rule={rule} matches no layer with a kernel; {told}")
+    with pytest.raises(ExperimentError, match=told):
         make_plan(_fork("a", "b"), rules(rule))
 
 

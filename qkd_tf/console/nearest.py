@@ -1,0 +1,42 @@
+"""What a user may have meant by an unknown name."""
+
+import contextlib
+import difflib
+import pathlib
+from collections.abc import Callable, Iterable
+
+NUM_NEAR = 3  # names that are told where several are equally near
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The most similar known name; "" if none is similar."""
+    return next(iter(_alike(name, known)), "")
+
+
+def meant(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """The end of a message that refuses a name: the nearest known names, as a question.
+
+    Args:
+      otherwise: what to say if no known name is near; None lists all known names.
+    """
+    known = list(known)
+    *others, last = _alike(name, known) or [""]
+    if last:
+        return f"did you mean {', '.join(others)}{' or ' * bool(others)}{last}?"
+    return f"known are {', '.join(known)}" if otherwise is None else otherwise
+
+
+def _alike(name: str, known: Iterable[str]) -> list[str]:
+    """The most similar known names, all equally similar, in their order; case does not matter."""
+    folded = {entry: entry.casefold() for entry in known}
+    near = difflib.get_close_matches(name.casefold(), folded.values(), n=NUM_NEAR)
+    ratios = {entry: difflib.SequenceMatcher(None, entry, name.casefold()).ratio() for entry in near}
+    return [entry for entry, text in folded.items() if text in ratios and ratios[text] == max(ratios.values())]
+
+
+def beside(path: pathlib.Path, fits: Callable[[pathlib.Path], bool]) -> dict[str, pathlib.Path]:
+    """Files and folders beside `path` that fit, by name with and without ending."""
+    with contextlib.suppress(OSError):
+        entries = [entry for entry in path.parent.iterdir() if fits(entry)]
+        return {entry.stem: entry for entry in entries} | {entry.name: entry for entry in entries}
+    return {}
