@@ -90,14 +90,14 @@ def test_value_out_of_range_is_told_by_flag_and_value(kind, field, wrong, edges)
 @pytest.mark.parametrize(
     "make, value, known",
     [
-        (lambda: QuantizationSpec(interval_init="max"), "'max'", "minmax, lsq, mse"),
+        (lambda: QuantizationSpec(interval_init="x"), "'x'", "minmax, lsq, mse"),
         (lambda: QuantizationSpec(interval_gradient_scale="x"), "'x'", "none, lsq"),
         (lambda: QuantizationSpec(equalize_channels="x"), "'x'", "auto, on, off"),
         (lambda: TrainingSpec((SELF_STUDYING,), optimizer="lion"), "'lion'", "sgd, adam"),
         (lambda: TrainingSpec((SELF_STUDYING,), keep_epoch="first"), "'first'", "best, last"),
         (lambda: TrainingSpec((SELF_STUDYING,), batch_norm_statistics="all"), "'all'", "auto, batches, shift"),
         (lambda: TrainingSpec((SELF_STUDYING,), mixed_precision="fp8"), "'fp8'", "float32, bfloat16, float16"),
-        (lambda: PhaseSpec("costudying", 1, 0.1), "'costudying'", "self_studying, co_studying, tutoring"),
+        (lambda: PhaseSpec("x", 1, 0.1), "'x'", "self_studying, co_studying, tutoring"),
     ],
 )
 def test_unknown_word_is_answered_with_the_known_ones(make, value, known):
