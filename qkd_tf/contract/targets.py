@@ -27,7 +27,6 @@ class Target:
         MAXIMUM; Vela estimates more cycles with QUANTIZE than with MAXIMUM (4 to 7 % for MobileNetV2 at 4 bits).
       rounds_twice: whether its kernels round twice when they rescale sums. TFLM's and CMSIS-NN's do, unless they are
         built with TFLITE_SINGLE_ROUNDING, and so does Ethos-U.
-      cmsis_nn: whether Arm's CMSIS-NN may run its files; then kernels that it computes wrongly in INT4 stay int8.
       compressed: whether a second file stores weights at their true width, in lookup tables.
     """
 
@@ -40,7 +39,6 @@ class Target:
     slower: tuple[str, ...] = ()
     clip: str = "MAXIMUM"
     rounds_twice: bool = False
-    cmsis_nn: bool = False
     compressed: bool = False
 
     def storage(self, asked: str) -> str:
@@ -72,7 +70,6 @@ TARGETS: Mapping[str, Target] = {
         auto="int4",
         reason="microcontrollers are short of flash; TFLM unpacks INT4 weights in its arena",
         rounds_twice=True,
-        cmsis_nn=True,
         compressed=True,
     ),
     "ethos_u": Target(

@@ -50,6 +50,7 @@ class Form:
 
 # What CMSIS-NN of August 2026 computes wrongly in INT4, found on emulated boards (`make micro TFLM=DIR`):
 # such depthwise convolutions by up to 155 steps; with groups it reads the kernel as if each output read all inputs.
+# No target stores these kernels as INT4: a run is exported for each of them, with one prediction for each runtime.
 WRONG_IN_CMSIS_NN: Mapping[str, Callable[[Kernel], bool]] = {
     "dilation or a multiplier, and an odd number of input channels": lambda kernel: (
         kernel.operator == "DEPTHWISE_CONV_2D"
@@ -58,6 +59,14 @@ WRONG_IN_CMSIS_NN: Mapping[str, Callable[[Kernel], bool]] = {
     ),
     "groups": lambda kernel: kernel.is_grouped,
 }
+
+
+def never_int4(kernel: Kernel) -> str | None:
+    """Why a kernel is stored as int8 whatever the target and the storage; None where it may be INT4."""
+    if kernel.largest > INT4_MAX:
+        return f"integers beyond {INT4_MAX}"
+    wrong = [what for what, has in WRONG_IN_CMSIS_NN.items() if has(kernel)]
+    return f"{wrong[0]}, which CMSIS-NN computes wrongly in INT4" if wrong else None
 
 
 def form(kernel: Kernel, storage: str, target: Target) -> Form:
@@ -87,16 +96,14 @@ def _obstacle(kernel: Kernel, written: str, per_channel: bool | None, target: Ta
       written: the operator that would read it in the file.
       per_channel: whether the storage packs kernels with a scale per channel, too; None if it packs none.
     """
-    if kernel.largest > INT4_MAX:
-        return f"integers beyond {INT4_MAX}"
+    if why := never_int4(kernel):
+        return why
     if written == "FULLY_CONNECTED" and kernel.num_inputs % 2:
         return "an odd number of inputs"  # LiteRT leaves these to kernels that round in another way
     if per_channel is None:
         others = [storage for storage, packs in target.int4.items() if written in packs]
         more = f"; --weight_storage={others[0]} packs it anyway" if others else ""
         return f"INT4 {written} is slower there{more}" if others else f"no INT4 {written} there"
-    if target.cmsis_nn and (wrong := [what for what, has in WRONG_IN_CMSIS_NN.items() if has(kernel)]):
-        return f"{wrong[0]}, which CMSIS-NN computes wrongly in INT4"
     if kernel.per_channel and not per_channel:
         return f"no INT4 {written} with a scale for each channel there"
     return None

@@ -29,7 +29,6 @@ from qkd_tf.quantization.integer_steps import put_on_integer_steps
 from qkd_tf.quantization.integer_student import IntegerStudent, stored_layers
 from qkd_tf.quantization.roles import producer
 from qkd_tf.quantization.scheme import QuantizedStudent
-from qkd_tf.quantization.stored_bytes import stored_kernels
 from qkd_tf.storage import archive, disk_errors, durable
 from qkd_tf.storage.run_folder import RunFolder
 
@@ -124,7 +123,7 @@ def _write(
     (target / "labels.txt").write_text("\n".join(splits.label_names) + "\n")
 
     look = _Look(student, handed_split.passing(splits, target), splits.fingerprint["num_test"], onlooker)
-    judge = judging_row(student, integer_student, device)
+    judge = judging_row(integer_student, device)
     predicted = _write_predictions(student, integer_student, look, target, judge)
     logits, labels = np.concatenate(look.logits), np.concatenate(look.labels)
     np.save(target / "test_labels.npy", labels)
@@ -136,20 +135,14 @@ def _write(
     return StudentAccuracy(judge, top1_of(logits, labels), integers, paired(*both, labels))
 
 
-def judging_row(student: QuantizedStudent, integers: IntegerStudent, device: TargetSpec) -> str:
-    """The row of ARITHMETICS in which the target's judge computes the file on such a processor as this one.
-
-    Args:
-      integers: of the student, which tell the kernels that fit INT4.
-    """
+def judging_row(integers: IntegerStudent, device: TargetSpec) -> str:
+    """The row of ARITHMETICS in which the target's judge computes the file on such a processor as this one."""
     target, convolutions, pointwise = TARGETS[device.target], False, False
     if device.storage != "int8":
-        grids = {name: quantized.params().grid for name, quantized in student.weights.items()}
-        for name, kernel in stored_kernels(student.plain, grids).items():
-            largest = int(np.abs(integers.kernels[name].codes).max())
-            stored = form(dataclasses.replace(kernel, largest=largest), device.storage, target)
+        for kernel in integers.kernels.values():
+            stored = form(kernel.stored, device.storage, target)
             convolutions |= stored.is_int4 and stored.operator != "FULLY_CONNECTED"
-            pointwise |= stored.operator != kernel.operator
+            pointwise |= stored.operator != kernel.stored.operator
     return row_of(target.judges[0], int4_row(platform.machine().lower() in ARM64), convolutions, pointwise)
 
 

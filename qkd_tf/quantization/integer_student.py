@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from qkd_tf.contract.grid import AVERAGE_CODE, INT4_MAX, TensorQuantParams, quantize, slope_params
+from qkd_tf.contract import weight_storage
+from qkd_tf.contract.grid import AVERAGE_CODE, TensorQuantParams, quantize, slope_params
 from qkd_tf.contract.kinds import GROUPED_CONVOLUTION, POINTWISE_CONVOLUTION
 from qkd_tf.contract.runtime_arithmetic import Arithmetic, average_of_stored
 from qkd_tf.models.activations import activation_name, is_relu
@@ -20,6 +21,7 @@ from qkd_tf.process.accelerators import on_cpu
 from qkd_tf.process.portions import values_of_image
 from qkd_tf.quantization.roles import LAYERS, averages_what_is_there, batch_norm_of, is_sigmoid, parents, role
 from qkd_tf.quantization.scheme import QuantizedStudent
+from qkd_tf.quantization.stored_bytes import stored_kernels
 
 INT32_MAX = 2**31 - 1
 FLOAT32_EXACT = 2**24  # whole numbers up to here are exact in float32
@@ -47,8 +49,9 @@ class IntegerStudent:
             Operator.ending_in(layer, self.params) for layer in stored_layers(student) if layer.name != self.pixels
         ]
         self.largest_tensor = max(values_of_image([operator.end]) for operator in self.operators)
+        stored = stored_kernels(student.plain, {name: q.params().grid for name, q in student.weights.items()})
         self.kernels = {
-            operator.root.name: self._kernel(operator, student.weights[operator.root.name])
+            operator.root.name: self._kernel(operator, student.weights[operator.root.name], stored[operator.root.name])
             for operator in self.operators
             if operator.root.name in student.weights
         }
@@ -101,7 +104,7 @@ class IntegerStudent:
 
     def arithmetic_of(self, layer, arithmetic: Arithmetic) -> Arithmetic:
         kernel = self.kernels.get(layer.name)
-        return arithmetic.of(_kind(layer), kernel.fits_int4) if kernel else arithmetic
+        return arithmetic.of(_kind(layer), weight_storage.never_int4(kernel.stored) is None) if kernel else arithmetic
 
     def _scale(self, layer) -> np.float32:
         return np.float32(self.params[layer.name].scale)
@@ -110,7 +113,7 @@ class IntegerStudent:
         """Scales of the inputs, then that of the output."""
         return [self._scale(layer) for layer in (*parents(operator.root), operator.end)]
 
-    def _kernel(self, operator: "Operator", quantized) -> "Kernel":
+    def _kernel(self, operator: "Operator", quantized, stored: weight_storage.Kernel) -> "Kernel":
         layer, params = operator.root, quantized.params()
         (parent,) = parents(layer)
         unit = 2**params.grid.weight_shift
@@ -133,7 +136,7 @@ class IntegerStudent:
             bias_fits=fits,
             bias_is_lost=~fits & (reach >= output_scale),
             constant=np.round(np.clip(bias / np.float64(output_scale), -INT32_MAX, INT32_MAX)).astype(np.int64),
-            fits_int4=bool(np.abs(codes).max() <= INT4_MAX),
+            stored=dataclasses.replace(stored, largest=int(np.abs(codes).max())),
         )
 
     def compute(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
@@ -238,7 +241,7 @@ class Kernel:
       bias_fits: bool [C], whether the bias fits int32 in such steps. If not, BatchNorm left nothing but the bias.
       bias_is_lost: bool [C], whether it does not fit although the kernel matters, so that no file can hold it.
       constant: the bias in steps of the output, int64 [C].
-      fits_int4: whether the codes can be stored as INT4.
+      stored: decides how the codes are stored.
     """
 
     codes: np.ndarray
@@ -247,7 +250,7 @@ class Kernel:
     bias_fits: np.ndarray
     bias_is_lost: np.ndarray
     constant: np.ndarray
-    fits_int4: bool
+    stored: weight_storage.Kernel
 
 
 @dataclasses.dataclass(frozen=True)

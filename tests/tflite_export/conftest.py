@@ -302,9 +302,10 @@ CASES = {
         dataclasses.replace(LOW, last_layer_bits=3),
     ),
     "groups": Case(
-        "CONV_2D CONV_2D CONV_2D CONV_2D",
+        "CONV_2D CONV_2D CONV_2D CONV_2D CONV_2D",
         _through(
             layers.Conv2D(6, 3, activation="relu"),
+            layers.Conv2D(6, 2, activation="relu"),
             layers.Conv2D(9, (3, 2), (2, 1), "same", groups=3),
             layers.ReLU(6.0, name="relu6"),
             layers.Conv2D(6, 1, groups=3, use_bias=False),

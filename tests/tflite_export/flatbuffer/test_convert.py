@@ -121,7 +121,7 @@ NUM_INT4 |= {
     "pointwise": 4,
     "relu6_then_relu": 1,
     "depth_multiplier": 2,
-    "groups": 3,
+    "groups": 1,  # those in groups are never INT4
     "relu6_half_a_step_narrow": 3,
     "bits_rule": 1,
     "swish_low_bit": 1,

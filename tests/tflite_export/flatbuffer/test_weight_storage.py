@@ -144,7 +144,6 @@ def test_single_pixels_become_a_dense_layer_of_int4_on_phones_alone():
         ({"stride_w": 2}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it anyway"),
         ({"dilation_h": 2}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it anyway"),
         ({"shape": (2, 1, 2, 4)}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it anyway"),
-        ({"shape": (2, 1, 1, 2)}, "INT4 CONV_2D is slower there; --weight_storage=int4_all packs it anyway"),
         ({"shape": (2, 1, 1, 3), "channels": 3}, "an odd number of inputs"),
         (
             {"kind": "DEPTHWISE_CONV_2D", "shape": (1, 1, 1, 4), "axis": 3},
@@ -168,11 +167,12 @@ def test_other_convolutions_stay_int8_on_phones_unless_all_are_asked_for(changed
         (3, 2, 1, "microcontroller", "int8"),
         (3, 3, 1, "microcontroller", "int8"),
         (4, 3, 2, "microcontroller", "int4"),
-        (3, 1, 2, "phone", "int4"),
-        (3, 2, 1, "phone", "int4"),
+        (3, 1, 2, "phone", "int8"),
+        (3, 2, 1, "phone", "int8"),
+        (3, 1, 1, "phone", "int4"),
     ],
 )
-def test_depthwise_kernels_that_cmsis_nn_computes_wrongly_stay_int8_for_it(
+def test_depthwise_kernels_that_cmsis_nn_computes_wrongly_stay_int8_on_every_target(
     channels, multiplier, dilation, target, dtype
 ):
     shape, options = (1, 3, 3, multiplier * channels), {"dilation_w": dilation}
@@ -183,10 +183,12 @@ def test_depthwise_kernels_that_cmsis_nn_computes_wrongly_stay_int8_for_it(
 
 
 @pytest.mark.parametrize(
-    "inputs, target, dtype", [(2, "microcontroller", "int8"), (4, "microcontroller", "int4"), (2, "phone", "int4")]
+    "inputs, target, dtype",
+    [(2, "microcontroller", "int8"), (4, "microcontroller", "int4"), (2, "phone", "int8"), (4, "phone", "int4")],
 )
-def test_kernels_in_groups_stay_int8_for_cmsis_nn(inputs, target, dtype):
-    stored = store(convolution(shape=(2, 3, 3, inputs)), "int4_all", TARGETS[target])
+@pytest.mark.parametrize("size", [1, 3])
+def test_kernels_in_groups_stay_int8_on_every_target(inputs, target, dtype, size):
+    stored = store(convolution(shape=(2, size, size, inputs)), "int4_all", TARGETS[target])
     assert types(stored)["k"] == dtype
     assert ("groups, which CMSIS-NN" in stored.storage["k"]) == (dtype == "int8")
 

@@ -599,6 +599,16 @@ def test_int4_file_holds_the_same_integers(monkeypatch, residual, target, absent
     assert types["stem/kernel"] == "int8"
 
 
+def test_file_for_a_microcontroller_has_every_predicted_integer_on_every_runtime(exported):
+    """Kernels in INT4 beside such as are never stored so: LiteRT computes each in its own arithmetic."""
+    graph = store(rebuild(exported.handoff, "int8", "MAXIMUM"), "auto", TARGETS["microcontroller"])
+    runtimes = tuple(name for name in RUNTIMES if absence(name) is None)
+    found = verify(convert(graph, ""), graph, exported.handoff, GATE, TARGETS["microcontroller"], runtimes)
+    assert [failure for failure in found["failures"] if "integers" in failure] == []
+    for row in (row for row in found["runtimes"].values() if "not_run" not in row):
+        assert row["codes"]["equal_codes"] == row["integer_student"]["equal_logits"] == 100
+
+
 def test_int4_convolutions_of_litert_have_an_arithmetic_of_their_own(residual):
     verification = check(residual, convert(store(residual.graph, "int4_all", PHONE), ""))
     assert verification["failures"] == []
