@@ -602,6 +602,8 @@ def test_int4_file_holds_the_same_integers(monkeypatch, residual, target, absent
 def test_file_for_a_microcontroller_has_every_predicted_integer_on_every_runtime(exported):
     """Kernels in INT4 beside such as are never stored so: LiteRT computes each in its own arithmetic."""
     graph = store(rebuild(exported.handoff, "int8", "MAXIMUM"), "auto", TARGETS["microcontroller"])
+    if all(tensor.dtype != "int4" for tensor in graph.tensors.values()):
+        pytest.skip("nothing in it is INT4")
     runtimes = tuple(name for name in RUNTIMES if absence(name) is None)
     found = verify(convert(graph, ""), graph, exported.handoff, GATE, TARGETS["microcontroller"], runtimes)
     assert [failure for failure in found["failures"] if "integers" in failure] == []
