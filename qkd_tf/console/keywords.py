@@ -2,10 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
 import re
-import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+
+from qkd_tf.console.translation import translated
 
 # A command for a terminal, which stays; or a flag, and whether a value, or none, follows its "=".
 SPOKEN = re.compile(r"python -m [\w.]+(?: [\w:/.]+)?(?: --[^\s;]+)+|(?<![\w-])--(\w+)(?:(=)(?=[^\s;,)])|(=))?")
@@ -53,24 +54,8 @@ def speaking_python(keywords: Mapping[str, Keyword], errors: tuple[type[Exceptio
     Texts of a user's own code are translated, too, if they name flags of `keywords`.
     """
     try:
-        with (
-            contextlib.redirect_stdout(_InKeywords(sys.stdout, keywords)),
-            contextlib.redirect_stderr(_InKeywords(sys.stderr, keywords)),
-        ):
+        with translated(functools.partial(in_keywords, keywords=keywords)):
             yield
     except errors as error:
         error.args = (in_keywords(str(error), keywords),)
         raise
-
-
-class _InKeywords:
-    """A stream whose text is put `in_keywords`; all else is passed to the stream itself."""
-
-    def __init__(self, stream: TextIO, keywords: Mapping[str, Keyword]):
-        self._stream, self._keywords = stream, keywords
-
-    def write(self, text: str) -> int:
-        return self._stream.write(in_keywords(text, self._keywords))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)

@@ -142,7 +142,8 @@ def _listed(split: pathlib.Path, root: pathlib.Path, label_names: list[str], str
         require(
             given or len(files) > before,
             f"class folder {folder.path} contains no image ({', '.join(SUFFIXES)})"
-            + (f", but {others[0]}" if others else ""),
+            + (f", but {others[0]}" if others else "")
+            + "; put pictures into it, or remove it",
         )
     require(len(files) > 0, f"{split} has no class folder with an image; one folder of images per class is expected")
     return files

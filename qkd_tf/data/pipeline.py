@@ -198,7 +198,7 @@ def require_enough(source: Source, spec: DataSpec) -> None:
     require(
         num_train >= spec.batch_size,
         f"--batch_size={spec.batch_size} is more than the {num_train} training images of {spec.name}; "
-        "give a smaller batch",
+        f"give a smaller one, such as --batch_size={spec.fitting_batch(max(1, num_train))}",
     )
 
 

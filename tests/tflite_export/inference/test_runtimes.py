@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
 
+from qkd_tf.contract.targets import TARGETS
 from tflite_export.export_error import ExportError
+from tflite_export.flatbuffer.convert import convert
+from tflite_export.flatbuffer.read_back import read_back
+from tflite_export.flatbuffer.weight_storage import store
 from tflite_export.inference import runtimes
 from tflite_export.inference.runtimes import RUNTIMES, absence, check_names, every_tensor, infer, input_codes, litert
 
@@ -19,6 +23,16 @@ def test_litert_that_does_not_take_the_file_is_told_in_one_line(residual, name):
         with pytest.raises(ExportError, match=f"{name} does not take the file") as caught:
             infer(name, residual.graph, content, residual.handoff.test_images)
         assert "\n" not in str(caught.value)
+
+
+def test_tflm_that_does_not_take_the_file_prints_nothing_of_its_own(residual, capfd):
+    if reason := absence("tflm"):
+        pytest.skip(reason)
+    graph = store(residual.graph, "int4_all", TARGETS["phone"])
+    content = convert(graph, "")
+    with pytest.raises(ExportError, match="^tflm does not take the file: .+$"):
+        infer("tflm", read_back(content), content, residual.handoff.test_images)
+    assert "kTfLite" not in "".join(capfd.readouterr())
 
 
 def test_images_run_one_by_one_in_order(residual, runtime):
