@@ -436,7 +436,7 @@ def test_pictures_without_a_decoder_are_told_apart(root):
     )
     for path in (root / "train" / "bee").iterdir():
         path.rename(path.with_suffix(".tiff"))
-    assert complaint(root).endswith("but 100.tiff")
+    assert "but 100.tiff; put pictures into it, or remove it" in complaint(root)
 
 
 @pytest.mark.parametrize("name", ["__MACOSX", "@eaDir", ".ipynb_checkpoints", "lost+found"])
