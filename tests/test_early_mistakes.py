@@ -32,7 +32,7 @@ MISTAKES = {
         "--dataset=folder:tests/docs",
         "--output=RUN.flags",
     ): "no class folder",
-    ("qkd_tf.train", "--run_dir=RUN", "--dataset=folder:tests"): "tests has no folder train",
+    ("qkd_tf.train", "--run_dir=RUN", "--dataset=folder:tests"): "tests has no folder test",
     ("tflite_export", "--target=watch"): "value should be one of <phone|",
     ("tflite_export", "--run_dir=gone"): "gone has no results.json",
     ("tflite_export", "--run_dir=gone", "--min_top1_agreement=1"): "--min_top1_agreement was removed",
