@@ -7,8 +7,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
-# A command for a terminal, which stays; or a flag, and whether a value, or none, follows its "=".
-SPOKEN = re.compile(r"python -m [\w.]+(?: [\w:/.]+)?(?: --[^\s;]+)+|(?<![\w-])--(\w+)(?:(=)(?=[^\s;,)])|(=))?")
+# A command for a terminal, which stays; or a flag, and whether its "=" is followed by a word, another value or none. A
+# word is text to Python, as in image_size="72x96".
+SPOKEN = re.compile(
+    r"python -m [\w.]+(?: [\w:/.]+)?(?: --[^\s;]+)+"
+    r"|(?<![\w-])--(\w+)(?:=(\d+x\d+|(?!(?:nan|inf)\b)[A-Za-z_]\w*)(?=[.:]?(?:[\s;)]|,\s|$))|(=)(?=[^\s;,)])|(=))?"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +28,9 @@ class Keyword:
 
 
 def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
-    """A text with keyword arguments instead of flags: --seed=1 is seed=1, --phases= is phases=[], --nojit is jit=False.
+    """A text with keyword arguments instead of flags.
 
+    --seed=1 is seed=1, --phases= is phases=[], --nojit is jit=False, and --image_size=72x96 is image_size="72x96".
     Other flags stay as they are, and so do commands, "python -m …".
 
     Args:
@@ -33,14 +38,24 @@ def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
     """
 
     def keyword(found: re.Match[str]) -> str:
-        name, has_value, is_empty = found.groups()
+        name, word, has_value, is_empty = found.groups()
         if name is None:
             return found[0]
         is_off = name not in keywords and name.startswith("no")
         told = keywords.get(name.removeprefix("no") if is_off else name)
         if told is None or (is_off and not told.is_boolean):
             return found[0]
-        value = "=False" if is_off else "=" if has_value else "=[]" if is_empty else "=True" * told.is_boolean
+        if word and not told.is_boolean:
+            return f'{told.name}="{word}"'
+        value = (
+            "=False"
+            if is_off
+            else "=" + (word or "")
+            if word or has_value
+            else "=[]"
+            if is_empty
+            else "=True" * told.is_boolean
+        )
         return told.name + value
 
     return SPOKEN.sub(keyword, text)
