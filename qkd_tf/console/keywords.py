@@ -45,17 +45,9 @@ def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
         told = keywords.get(name.removeprefix("no") if is_off else name)
         if told is None or (is_off and not told.is_boolean):
             return found[0]
-        if word and not told.is_boolean:
-            return f'{told.name}="{word}"'
-        value = (
-            "=False"
-            if is_off
-            else "=" + (word or "")
-            if word or has_value
-            else "=[]"
-            if is_empty
-            else "=True" * told.is_boolean
-        )
+        if word:
+            return f"{told.name}={word}" if told.is_boolean else f'{told.name}="{word}"'
+        value = "=False" if is_off else "=" if has_value else "=[]" if is_empty else "=True" * told.is_boolean
         return told.name + value
 
     return SPOKEN.sub(keyword, text)

@@ -20,12 +20,12 @@ from qkd_tf.data.sources import lasting, open_source
 from qkd_tf.experiment import DataSpec, ExperimentError, require
 
 CACHE_BYTES = 4 << 30  # of decoded images that are kept in memory; what does not fit is streamed
-# Split -> what its images are called, what follows if they lack a class, and from how many images per class on this is
-# told: a few that are taken from training for validation lack one by chance.
+# Split -> what is told if its images lack a class, what follows, and from how many images per class on it is told:
+# a few that are taken from training for validation lack one by chance.
 WITHOUT_A_CLASS = {
-    "train": ("training", "", 0),
-    "validation": ("validation", ", and the best epoch is chosen by these", 10),
-    "test": ("test", ", and the test result is of these alone", 0),
+    "train": ("no training image of class", "", 0),
+    "validation": ("no validation image of class", "; the best epoch is chosen by these alone", 10),
+    "test": ("no test image of class", "; the test result is of these alone", 0),
 }
 DIGESTED = 1_000  # examples that stand in the fingerprint for a split that is streamed, or known by its files
 SAMPLE_SEED = 0
@@ -406,7 +406,7 @@ def _class_notes(labels: Mapping[str, np.ndarray], source: Source, spec: DataSpe
     """
     seen = {split: set(found.tolist()) for split, found in labels.items()}
     notes = []
-    for split, (kind, effect, per_class) in WITHOUT_A_CLASS.items():
+    for split, (told, effect, per_class) in WITHOUT_A_CLASS.items():
         expected = range(len(source.label_names)) if split == "train" else set.union(*seen.values())
         missing = [source.label_names[label] for label in sorted(set(expected) - seen[split])]
         number = len(labels[split])
@@ -414,8 +414,8 @@ def _class_notes(labels: Mapping[str, np.ndarray], source: Source, spec: DataSpe
         if missing and is_whole and number >= per_class * len(source.label_names):
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             notes.append(
-                f"note: no {kind} image of class {', '.join(missing[:3])}{more} in {spec.name}: "
-                f"{len(seen[split])} of {len(source.label_names)} classes have one{effect}"
+                f"note: {told} {', '.join(missing[:3])}{more} in {spec.name}, only of {len(seen[split])} of "
+                f"{len(source.label_names)} classes{effect}"
             )
     return tuple(notes)
 

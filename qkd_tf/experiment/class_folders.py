@@ -68,7 +68,9 @@ def splits_of(spec: DataSpec, root: pathlib.Path) -> dict[str, pathlib.Path]:
             f"The class folders for training may also lie in {root} itself, beside {test_name}. Give --test_split for "
             "another name, or --test_fraction=0.2 to take the test images from the training images",
         )
-    return splits | {name: root / name for name in ("validation",) if (root / name).is_dir()}
+    if (root / "validation").is_dir():
+        splits["validation"] = root / "validation"
+    return splits
 
 
 def _has_classes(spec: DataSpec, root: pathlib.Path) -> bool:
