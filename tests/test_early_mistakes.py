@@ -37,7 +37,7 @@ MISTAKES = {
         "--dataset=folder:tests/docs",
         "--output=RUN.flags",
     ): "no class folder",
-    ("qkd_tf.train", "--run_dir=RUN", "--dataset=folder:tests"): "tests has no folder train",
+    ("qkd_tf.train", "--run_dir=RUN", "--dataset=folder:tests"): "tests has no folder test",
     ("tflite_export", "--target=watch"): "value should be one of <phone|",
     ("tflite_export", "--run_dir=gone"): "there is no folder gone; give that of a finished run",
     ("tflite_export", "--run_dir=OLDER"): "/oldER; did you mean ",

@@ -8,8 +8,12 @@ from collections.abc import Iterator, Mapping
 
 from qkd_tf.console.translation import translated
 
-# A command for a terminal, which stays; or a flag, and whether a value, or none, follows its "=".
-SPOKEN = re.compile(r"python -m [\w.]+(?: [\w:/.]+)?(?: --[^\s;]+)+|(?<![\w-])--(\w+)(?:(=)(?=[^\s;,)])|(=))?")
+# A command for a terminal, which stays; or a flag, and whether its "=" is followed by a word, another value or none. A
+# word is text to Python, as in image_size="72x96".
+SPOKEN = re.compile(
+    r"python -m [\w.]+(?: [\w:/.]+)?(?: --[^\s;]+)+"
+    r"|(?<![\w-])--(\w+)(?:=(\d+x\d+|(?!(?:nan|inf)\b)[A-Za-z_]\w*)(?=[.:]?(?:[\s;)]|,\s|$))|(=)(?=[^\s;,)])|(=))?"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +29,9 @@ class Keyword:
 
 
 def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
-    """A text with keyword arguments instead of flags: --seed=1 is seed=1, --phases= is phases=[], --nojit is jit=False.
+    """A text with keyword arguments instead of flags.
 
+    --seed=1 is seed=1, --phases= is phases=[], --nojit is jit=False, and --image_size=72x96 is image_size="72x96".
     Other flags stay as they are, and so do commands, "python -m …".
 
     Args:
@@ -34,13 +39,15 @@ def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
     """
 
     def keyword(found: re.Match[str]) -> str:
-        name, has_value, is_empty = found.groups()
+        name, word, has_value, is_empty = found.groups()
         if name is None:
             return found[0]
         is_off = name not in keywords and name.startswith("no")
         told = keywords.get(name.removeprefix("no") if is_off else name)
         if told is None or (is_off and not told.is_boolean):
             return found[0]
+        if word:
+            return f"{told.name}={word}" if told.is_boolean else f'{told.name}="{word}"'
         value = "=False" if is_off else "=" if has_value else "=[]" if is_empty else "=True" * told.is_boolean
         return told.name + value
 
