@@ -159,7 +159,9 @@ def _listed(
             f"class folder {folder.path} contains no image ({', '.join(SUFFIXES)})"
             + (f", but {others[0]}" if others else "")
             + "; put pictures into it, or remove it"
-            + (f"; if it is no class, move the class folders into {split / 'train'}" if split / "test" in apart else ""),
+            + (
+                f"; if it is no class, move the class folders into {split / 'train'}" if split / "test" in apart else ""
+            ),
         )
     require(len(files) > 0, f"{split} has no class folder with an image; one folder of images per class is expected")
     return files
