@@ -13,6 +13,7 @@ from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import Target
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
+from tflite_export.flatbuffer.parts import parts
 from tflite_export.flatbuffer.read_back import description, read_back
 from tflite_export.flatbuffer.weight_storage import stored_as
 from tflite_export.inference.runtimes import RUNTIMES, absence, infer, invalid
@@ -92,7 +93,8 @@ def examine(
         "num_images": len(handoff.test_labels),
         "student": {"top1": percent(np.argmax(handoff.student_logits, axis=-1) == handoff.test_labels)},
         "runtimes": rows,
-        "file": _file(content),
+        "file": {**_file(content), "parts": parts(found, len(content))},
+        "multiply_adds": found.multiply_adds,
         "operators": dict(collections.Counter(operator.kind for operator in found.operators)),
         "weights": {"true_width_bytes": true_width_bytes(handoff)},
         "kernels": kernels,

@@ -81,7 +81,7 @@ def test_notes_say_what_stays_int8_and_why():
     stored = store(graph(narrow=(NARROW, 1), channels=(NARROW, 2), wide=(WIDE, 1)), "auto", TARGETS["microcontroller"])
     assert stored.notes[1].startswith("1 kernel is stored as INT4, two integers per byte: microcontrollers are")
     reason = "no INT4 FULLY_CONNECTED with a scale for each channel there"
-    assert stored.notes[2] == f"stored as int8: channels ({reason}), wide (integers beyond 7)"
+    assert stored.notes[2] == f"stored as int8: channels ({reason}), wide (integers beyond 7, as in layers of more than 4 bits)"
 
 
 def test_int8_is_explained_kernel_by_kernel_and_a_smaller_storage_named_only_where_it_packs():
