@@ -65,16 +65,24 @@ class Course:
             more += ", or take a larger student"
         if not flags:
             return more
-        return f"train {' and '.join(reasons)}: {self._again(flags)}; if that is not enough, {more}"
+        names = [f"w{self.weight_bits}a{flags.get('activation_bits', self.activation_bits)}"]
+        names += [str(flags["target"])] if "target" in flags else []
+        return f"train {' and '.join(reasons)}: {self._again(flags, *names)}; if that is not enough, {more}"
 
-    def _again(self, flags: Mapping[str, str | int]) -> str:
-        """The run once more with other flags: as a command if `is_command`, else as a call."""
+    def with_last_epoch(self) -> str:
+        """How to hand on the last epoch, whatever its validation."""
+        return f"to get that of the last epoch, {self._again({'keep_epoch': 'last'}, 'last')}"
+
+    def _again(self, flags: Mapping[str, str | int], *names: str) -> str:
+        """The run once more with other flags: as a command if `is_command`, else as a call.
+
+        Args:
+          names: that tell its folder from this run's.
+        """
         if not self.is_command:
             return f"qkd_tf.fit({', '.join(f'{name}={value!r}' for name, value in flags.items())}, run_dir=…)"
         run_dir = self.run_dir.rstrip("/")
-        bits = f"w{self.weight_bits}a{flags.get('activation_bits', self.activation_bits)}"
-        other = "_".join([run_dir, bits, *([str(flags["target"])] if "target" in flags else [])])
-        given = {"flagfile": f"{run_dir}/flags.txt", **flags, "run_dir": other}
+        given = {"flagfile": f"{run_dir}/flags.txt", **flags, "run_dir": "_".join([run_dir, *names])}
         return " ".join(
             ["python -m qkd_tf.train", *(f"--{name}={shlex.quote(str(value))}" for name, value in given.items())]
         )

@@ -77,8 +77,7 @@ class Look:
         Args:
           keeps_start: whether an epoch must be better than the calibrated student (`TrainingSpec.may_keep_start`).
         """
-        num_images = len(self._labels)
-        num_wrong = round(num_images * (1 - self.found["quantized"] / 100))
+        num_images, num_wrong = len(self._labels), self._num_wrong
         if num_wrong > FEW_WRONG:
             return []
         kept = "the last of equals is kept"
@@ -86,8 +85,9 @@ class Look:
             kept = "the calibrated student is kept" + (" unless one is better" if num_wrong else ": none can be better")
         return [
             f"note: before training the student is right on {num_images - num_wrong:,} of {num_images:,} validation "
-            f"images, so epochs can hardly be told apart; {kept}. --phases= makes that file now, without training; "
-            "--keep_epoch=last hands on the last epoch; more validation images (--validation_fraction) tell more"
+            f"images, so epochs can hardly be told apart; {kept}. --phases= makes a calibrated file now, without "
+            "training; --keep_epoch=last hands on the last epoch; more validation images (--validation_fraction) tell "
+            "more"
         ]
 
     def notes_on_phase(self, phase: str, teacher_top1: float) -> list[str]:
@@ -101,6 +101,20 @@ class Look:
             f"before training, {teacher_top1:.2f} % now, and the student learns from it; leave {phase} out "
             "(--phases=self_studying,tutoring), or lower --teacher_lr_ratio to a tenth"
         ]
+
+    def notes_on_discarded_training(self, advice: str) -> list[str]:
+        """What a user should know if no epoch of the last phase was better than the calibrated student.
+
+        Args:
+          advice: how to train so that the last epoch is handed on.
+        """
+        told = f"note: no epoch was kept, so the file will be that of the calibrated student: {advice}"
+        return [told] if self._num_wrong <= FEW_WRONG else []
+
+    @property
+    def _num_wrong(self) -> int:
+        """On how many validation images the calibrated student is wrong."""
+        return round(len(self._labels) * (1 - self.found["quantized"] / 100))
 
     def notes_on_end(self, top1: float) -> list[str]:
         """Notes on a student that is right on `top1` % of the validation images after its last phase."""

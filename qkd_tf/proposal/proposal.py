@@ -75,7 +75,7 @@ def propose(draft: Draft) -> Proposal:
             source = dataclasses.replace(source, notes=tuple(note for note in source.notes if "--resize=" not in note))
         examples = data.sample(source, draft.experiment.data, NUM_ANSWERS)
     findings = [choose_pixels(draft, look, *examples) for look in looks.values()]
-    notes = choose_schedule(draft, looks, source)
+    notes = choose_schedule(draft, looks, source, examples)
     seen = [line for finding in findings for line in finding.lines]
     return Proposal(
         found=[survey.line(), *source.notes, *on_bits, *resizing, *seen, *notes],

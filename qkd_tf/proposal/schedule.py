@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from qkd_tf import data
 from qkd_tf.experiment import EPOCHS, LEARNING_RATE, DataSpec, default_phases, require
+from qkd_tf.outcome.start import FEW_WRONG
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import NetworkLook
 
@@ -14,6 +17,7 @@ ROOM = 4 << 30  # bytes of what a step keeps for its gradients
 COPIES = 3  # of each tensor: in float, on its grid, and its gradient
 FLOAT_BYTES = 4
 FEW_VALIDATION = 100  # pictures, of which the best of many epochs is largely chance
+FEW_BITS = 4  # up to which training brings most students more than calibration, even on few pictures
 PHASES = {
     "full_precision": "full_precision trains in float what is not trained yet",
     "self_studying": "self_studying trains the student at few bits",
@@ -22,11 +26,14 @@ PHASES = {
 }
 
 
-def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data.Source) -> list[str]:
+def choose_schedule(
+    draft: Draft, looks: Mapping[str, NetworkLook], source: data.Source, examples: tuple[np.ndarray, np.ndarray]
+) -> list[str]:
     """Chooses batch size, phases and epochs.
 
     Args:
       looks: role -> look at its network.
+      examples: some of the training pictures, and their labels.
 
     Returns:
       Notes on the networks, one per line.
@@ -63,6 +70,13 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
     if source.validation.num_examples < FEW_VALIDATION and not student.is_trained:  # which has to get better
         why = f"{source.validation.num_examples} validation examples are too few to choose the best epoch."
         draft.choose("keep_epoch", "last", why)
+    elif student.is_trained and min(draft.experiment.quantization.bits) <= FEW_BITS:
+        share = float(student.right(*examples).mean())
+        if is_saturated(share, source.validation.num_examples):
+            why = (
+                f"{student.name} is right on {100 * share:.1f} % of such pictures: validation cannot tell epochs apart."
+            )
+            draft.choose("keep_epoch", "last", why)
     return notes
 
 
@@ -88,6 +102,11 @@ def _choose_first_training(draft: Draft, student: NetworkLook) -> list[str]:
         f"note: {student.name} is not trained yet, so it trains at few bits from scratch; training in float first is "
         "usually better: put full_precision first in --phases"
     ]
+
+
+def is_saturated(share: float, num_validation: int) -> bool:
+    """Whether a student that is right on a share of pictures leaves validation too few mistakes to rank epochs."""
+    return round((1 - share) * num_validation) <= FEW_WRONG
 
 
 def batch_size(num_train: int, num_values: int) -> int:

@@ -45,5 +45,5 @@ def notes(model: tf_keras.Model, plan: QuantizationPlan, target: TargetSpec, spe
     return [
         f"note: --target={target.target} stores weights of {num_bits} bits in as many bytes as weights of {widest} "
         f"bits (the file takes about {own:,}), and activations of any width in a byte each; give "
-        f"{spec.flag_of((widest, spec.activation_bits))}, which loses less accuracy{others}"
+        f"{spec.flag_of((widest, MAX_BITS))}, which loses less accuracy{others}"
     ]

@@ -133,6 +133,9 @@ def run(
         phases = _trainer(experiment, experiment.training, prepared, place, given, events).run()
         if phases:
             notes = look.notes_on_end(phases[-1]["best_validation_top1"])
+            if not any(phase["best_epoch"] for phase in phases):
+                course = Course.of(dataclasses.asdict(experiment), str(experiment.run_dir))
+                notes += look.notes_on_discarded_training(course.with_last_epoch())
         else:
             notes = [] if "student" in experiment.pretrained else look.notes_on_no_training()
         for note in notes:

@@ -44,6 +44,10 @@ def test_first_comes_what_costs_no_bytes(changes, target, command):
     assert "more epochs (--epochs), or with more --weight_bits" in told
 
 
+def test_last_epoch_is_asked_for_in_a_folder_of_its_own():
+    assert COURSE.with_last_epoch().endswith(f", {AGAIN} --keep_epoch=last --run_dir=runs/a_last")
+
+
 def test_where_nothing_is_free_more_training_is_all_there_is():
     told = dataclasses.replace(COURSE, weight_bits=8, activation_bits=8).more_accurate("microcontroller")
     assert told == "train for more epochs (--epochs), or take a larger student"

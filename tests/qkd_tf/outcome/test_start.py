@@ -189,7 +189,7 @@ def test_weights_that_do_not_know_these_labels_are_told_before_training(look, la
             True,
             "of 48 validation images, so epochs can hardly be told apart; the calibrated student is kept: none",
         ),
-        (48, False, "the last of equals is kept. --phases= makes that file now"),
+        (48, False, "the last of equals is kept. --phases= makes a calibrated file now"),
         (
             46,
             True,
@@ -245,4 +245,12 @@ def test_student_that_nothing_has_trained_is_told(look, num_right, told):
     found = look()
     found.at("quantized", Scripted(num_right))
     notes = found.notes_on_no_training()
+    assert notes == [] if told is None else len(notes) == 1 and told in notes[0]
+
+
+@pytest.mark.parametrize("num_right, told", [(98, "file will be that of the calibrated student: do that"), (97, None)])
+def test_training_that_was_discarded_though_epochs_could_not_be_told_apart_is_told(look, num_right, told):
+    found = look(np.arange(100) % 4)
+    found.at("quantized", Scripted(num_right))
+    notes = found.notes_on_discarded_training("do that")
     assert notes == [] if told is None else len(notes) == 1 and told in notes[0]

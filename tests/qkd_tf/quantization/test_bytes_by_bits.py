@@ -32,7 +32,7 @@ def test_more_bits_in_as_many_bytes_are_offered(make_residual_student, target, n
     found = notes(make_residual_student(), target, num_bits, storage)
     assert len(found) == (widest is not None)
     assert all(f"weights of {num_bits} bits in as many bytes as weights of {widest} bits" in note for note in found)
-    assert all(f"give --weight_bits={widest}" in note for note in found)
+    assert all(f"give --weight_bits={widest} --activation_bits=8, which" in note for note in found)
     packs = storage in ("auto", "int8") and num_bits <= 4 and (target, storage) != ("microcontroller", "auto")
     assert all((", or --weight_storage=int4" in note) == packs for note in found)
     assert all(("int4_all" in note) == (note.endswith(", slower on a phone")) for note in found)
@@ -40,7 +40,7 @@ def test_more_bits_in_as_many_bytes_are_offered(make_residual_student, target, n
 
 def test_the_flag_that_a_note_names_is_the_one_that_was_given(make_residual_student):
     model = make_residual_student()
-    for bits, told in (((4, 4), "--bits=w8a4"), ((4, 8), "--bits=8")):
+    for bits, told in (((4, 4), "--bits=8"), ((4, 8), "--bits=8")):
         spec = QuantizationSpec(*bits, told_by_bits=True)
         (note,) = bytes_by_bits.notes(model, make_plan(model, spec), TargetSpec("phone"), spec)
         assert f"; give {told}, which loses less accuracy" in note
