@@ -74,7 +74,7 @@ def fit(
         `max_flash_bytes`: the widths of kernels are found for that budget. None: "w4a4", or the options `weight_bits`
         and `activation_bits`.
       phases: epochs by phase, in order, such as {"self_studying": 30, "co_studying": 100, "tutoring": 70}; or names of
-        phases, with the option `epochs`, a number for each or one for all; a name may occur more than once. {}
+        phases, with the option `epochs`, a number for each or one for all; a name may occur more than once. []
         or "": calibration without training. None: self_studying, then with a teacher co_studying and tutoring.
       teacher: like `student`; co_studying and tutoring need one. A teacher that does not begin with a Rescaling reads
         (pixel - teacher_pixel_mean) / teacher_pixel_std.

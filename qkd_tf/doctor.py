@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from qkd_tf.console.chatter import quiet, raise_threshold
+from qkd_tf.console.invocation import spelled_as_called
 from qkd_tf.console.parser import Parser
 from qkd_tf.process import cpu
 
@@ -250,4 +251,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with spelled_as_called():
+        main()

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from qkd_tf.commands import COMMANDS
+from qkd_tf.storage.folder_lock import locked
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -19,6 +20,10 @@ MISTAKES = {
     ("qkd_tf.train", "--run_dir=RUN", "--student=resnet9"): "unknown --student 'resnet9'",
     ("qkd_tf.train", "--run_dir=RUN", "--student=gone.keras"): "no model at gone.keras",
     ("qkd_tf.train", "--run_dir=RUN", "--student=gone.keras", "--student_weights=x.h5"): "no model at gone.keras",
+    ("qkd_tf.train", "--run_dir=RUN", "--student=net.tflite"): "--student=net.tflite is a finished file",
+    ("qkd_tf.train", "--run_dir=RUN", "--teacher=RUN/net.tflite"): "net.tflite is a finished file, which cannot be",
+    ("qkd_tf.new", "--student=./net.tflite", "--dataset=digits", "--output=RUN.flags"): "net.tflite is a finished file",
+    ("qkd_tf.train", "--run_dir=BUSY", "--dataset=digits"): "/busy is in use by process ",
     ("qkd_tf.train", "--run_dir=RUN", "--dataset=folder:/nowhere"): "/nowhere is not a folder",
     ("qkd_tf.train", "--run_dir=RUN", "--dataset=npz:gone.npz"): "gone.npz is not a file",
     ("qkd_tf.train", f"--run_dir={__file__}"): "is a file; give a folder",
@@ -32,9 +37,12 @@ MISTAKES = {
         "--dataset=folder:tests/docs",
         "--output=RUN.flags",
     ): "no class folder",
-    ("qkd_tf.train", "--run_dir=RUN", "--dataset=folder:tests"): "tests has no folder train",
+    ("qkd_tf.train", "--run_dir=RUN", "--dataset=folder:tests"): "tests has no folder test",
     ("tflite_export", "--target=watch"): "value should be one of <phone|",
-    ("tflite_export", "--run_dir=gone"): "gone has no results.json",
+    ("tflite_export", "--run_dir=gone"): "there is no folder gone; give that of a finished run",
+    ("tflite_export", "--run_dir=OLDER"): "/oldER; did you mean ",
+    ("tflite_export", "--run_dir=OLD"): "has no results.json",
+    ("tflite_export", "--run_dir=OLD/handoff/export"): "/handoff/export is a part of the run ",
     ("tflite_export", "--run_dir=gone", "--min_top1_agreement=1"): "--min_top1_agreement was removed",
     ("tflite_export.verify", "--tflite=gone.tflite", "--handoff=gone"): "--tflite=gone.tflite is not a file",
     ("qkd_tf.sensitivity",): "--run_dir is missing",
@@ -68,13 +76,15 @@ for module, *arguments in json.loads(sys.argv[1]):
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory):
     folder = tmp_path_factory.mktemp("early")
-    (folder / "old").mkdir()
+    (folder / "old" / "handoff").mkdir(parents=True)
+    (folder / "old" / "handoff" / "results.json").touch()
     (folder / "old" / "flags.txt").write_text("--dataset=digits\n--student=resnet8\n--run_dir=old")
-    paths = {"RUN": str(folder / "run"), "OLD": str(folder / "old")}
+    paths = {"RUN": str(folder / "run"), "OLD": str(folder / "old"), "BUSY": str(folder / "busy")}
     commands = [[_with(paths, part) for part in command] for command in MISTAKES]
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(commands)], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    with locked(folder / "busy"):
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, json.dumps(commands)], cwd=ROOT, capture_output=True, text=True, check=True
+        )
     ends = [json.loads(line[len("ended: ") :]) for line in done.stdout.splitlines() if line.startswith("ended: ")]
     return dict(zip(MISTAKES, ends, strict=True))
 

@@ -4,6 +4,7 @@ import json
 import pathlib
 from typing import Any
 
+from qkd_tf.console.nearest import beside, nearest
 from qkd_tf.storage import durable
 from tflite_export.export_error import ExportError
 
@@ -14,9 +15,16 @@ def results_of(run_dir: pathlib.Path) -> dict[str, Any]:
     """The contents of results.json.
 
     Raises:
-      ExportError: it is missing, or was changed.
+      ExportError: there is no such folder, it is a part of a run, or the file is missing or was changed.
     """
-    if not (run_dir / "results.json").exists():
+    is_run = (run_dir / "results.json").exists()
+    if not is_run and (run_dir.parent / "results.json").exists():
+        raise ExportError(f"{run_dir} is a part of the run {run_dir.parent}; give {run_dir.parent}")
+    if not run_dir.is_dir():
+        near = nearest(run_dir.name, beside(run_dir, pathlib.Path.is_dir))
+        hint = f"did you mean {run_dir.with_name(near)}?" if near else "give that of a finished run, such as runs/demo"
+        raise ExportError(f"there is no folder {run_dir}; {hint}")
+    if not is_run:
         raise ExportError(f"{run_dir} has no results.json; run python -m qkd_tf.train to its end first")
     try:
         return durable.read_json(run_dir / "results.json")

@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import app, flags
 
-from qkd_tf.console import help_page
+from qkd_tf.console import help_page, invocation
 from qkd_tf.console.nearest import meant
 
 flags.disclaim_key_flags()  # flags are those of the module that defines them here
@@ -118,7 +118,8 @@ def run(main: Callable[[list[str]], None], values: CommandFlags, argv: Sequence[
                     print(values.help(doc, full=arguments is help_page.FULL), end="")
                     sys.exit(0)
             _register(values)
-            app.run(main, argv=argv, flags_parser=parse)
+            with invocation.spelled_as_called():
+                app.run(main, argv=argv, flags_parser=parse)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:

@@ -2,13 +2,18 @@
 
 import contextlib
 import dataclasses
+import functools
 import re
-import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
 
-# A command for a terminal, which stays; or a flag, and whether a value, or none, follows its "=".
-SPOKEN = re.compile(r"python -m [\w.]+(?: [\w:/.]+)?(?: --[^\s;]+)+|(?<![\w-])--(\w+)(?:(=)(?=[^\s;,)])|(=))?")
+from qkd_tf.console.translation import translated
+
+# A command for a terminal, which stays; or a flag, and whether its "=" is followed by a word, another value or none. A
+# word is text to Python, as in image_size="72x96".
+SPOKEN = re.compile(
+    r"python -m [\w.]+(?: [\w:/.]+)?(?: --[^\s;]+)+"
+    r"|(?<![\w-])--(\w+)(?:=(\d+x\d+|(?!(?:nan|inf)\b)[A-Za-z_]\w*)(?=[.:]?(?:[\s;)]|,\s|$))|(=)(?=[^\s;,)])|(=))?"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +29,9 @@ class Keyword:
 
 
 def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
-    """A text with keyword arguments instead of flags: --seed=1 is seed=1, --phases= is phases=[], --nojit is jit=False.
+    """A text with keyword arguments instead of flags.
 
+    --seed=1 is seed=1, --phases= is phases=[], --nojit is jit=False, and --image_size=72x96 is image_size="72x96".
     Other flags stay as they are, and so do commands, "python -m …".
 
     Args:
@@ -33,13 +39,15 @@ def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
     """
 
     def keyword(found: re.Match[str]) -> str:
-        name, has_value, is_empty = found.groups()
+        name, word, has_value, is_empty = found.groups()
         if name is None:
             return found[0]
         is_off = name not in keywords and name.startswith("no")
         told = keywords.get(name.removeprefix("no") if is_off else name)
         if told is None or (is_off and not told.is_boolean):
             return found[0]
+        if word:
+            return f"{told.name}={word}" if told.is_boolean else f'{told.name}="{word}"'
         value = "=False" if is_off else "=" if has_value else "=[]" if is_empty else "=True" * told.is_boolean
         return told.name + value
 
@@ -53,24 +61,8 @@ def speaking_python(keywords: Mapping[str, Keyword], errors: tuple[type[Exceptio
     Texts of a user's own code are translated, too, if they name flags of `keywords`.
     """
     try:
-        with (
-            contextlib.redirect_stdout(_InKeywords(sys.stdout, keywords)),
-            contextlib.redirect_stderr(_InKeywords(sys.stderr, keywords)),
-        ):
+        with translated(functools.partial(in_keywords, keywords=keywords)):
             yield
     except errors as error:
         error.args = (in_keywords(str(error), keywords),)
         raise
-
-
-class _InKeywords:
-    """A stream whose text is put `in_keywords`; all else is passed to the stream itself."""
-
-    def __init__(self, stream: TextIO, keywords: Mapping[str, Keyword]):
-        self._stream, self._keywords = stream, keywords
-
-    def write(self, text: str) -> int:
-        return self._stream.write(in_keywords(text, self._keywords))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)

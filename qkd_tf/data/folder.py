@@ -1,6 +1,7 @@
 """The user's own pictures: ROOT/train, ROOT/validation and ROOT/test, each with one folder per class.
 
-With --test_fraction the test split is a part of ROOT/train, or of ROOT itself, which then has the class folders.
+The class folders for training may also lie in ROOT itself, without `train`. With --test_fraction the test split is a
+part of the training pictures.
 Classes are those of train, sorted by name, or the lines of ROOT/labels.txt, in the order of the logits. A split's file
 names are sorted, then shuffled with a fixed seed, so the order is the same in every run.
 """
@@ -22,7 +23,7 @@ from qkd_tf.data.looks import SHA256_BYTES, look, size_of, within
 from qkd_tf.data.pixels import SUFFIXES, decoder, shape_notes
 from qkd_tf.data.source import Examples, Source, require_label_names
 from qkd_tf.experiment import DataSpec, ExperimentError, printable, require, require_set, set_path
-from qkd_tf.experiment.class_folders import LABELS, PREFIX, class_names, entries, is_class, splits_of
+from qkd_tf.experiment.class_folders import LABELS, PREFIX, class_names, entries, is_class, splits_beside, splits_of
 
 NUM_NAMED = 5  # files that a message names; the others are counted
 NUM_LOOKED_AT = 32  # pictures that tell of the others' shapes before all are looked at
@@ -40,15 +41,23 @@ def open_source(spec: DataSpec) -> Source:
     splits = splits_of(spec, root)
     train = splits["train"]
     given = given_labels(root / LABELS) if (root / LABELS).is_file() else None
-    known = {root / LABELS} if given is not None else set()
-    beside = [] if train == root else entries(root)  # of which listing the split tells otherwise
-    strange = [entry.path for entry in beside if pathlib.Path(entry.path) not in {*splits.values(), *known}]
-    label_names = given or class_names(train)
+    known = {*splits.values(), *([root / LABELS] if given is not None else [])}
+    strange = [] if train == root else [entry.path for entry in entries(root)]  # of ROOT, listing the split tells it
+    apart = splits_beside(spec, root, train)
+    label_names = given or class_names(train, apart)
     for name in label_names:
         told = printable(str(train / name))
         require(printable(name) == name, f"class folder {told} is not valid UTF-8, which labels.txt needs; rename it")
     require_label_names(label_names)
-    files = {name: _listed(folder, root, label_names, strange, given is not None) for name, folder in splits.items()}
+    listed = functools.partial(
+        _listed,
+        apart={root / name for name in apart},
+        label_names=label_names,
+        named_in=train if given is None else root / LABELS,
+        strange=strange,
+        given=given is not None,
+    )
+    files = {name: listed(folder) for name, folder in splits.items()}
     strange = [path for path in strange if pathlib.Path(path) not in known]
     known_by = [within(path, root) for name in sorted(splits) for path, _ in files[name]]
     listing = "\n".join([*known_by, *(f"{LABELS}: {name}" for name in given or ())])
@@ -58,7 +67,7 @@ def open_source(spec: DataSpec) -> Source:
     train, validation = (train, validation) if validation else _cut(train, spec.validation_fraction)
     files = {"train": train, "validation": validation[spec.eval_images], "test": test[spec.eval_images]}
     channels = spec.image_channels or 3
-    size = spec.size or _first_size(train, root)
+    size = spec.size or _first_size(train, splits["train"])
     unread = [path for path in strange if path.lower().endswith(UNREAD)]
     strange = [path for path in strange if path not in set(unread)]
     return Source(
@@ -80,11 +89,9 @@ def describe(spec: DataSpec) -> tuple[tuple[int, int, int], list[str]]:
 
 
 def other_tests(spec: DataSpec) -> list[str]:
-    """Values for --test_split in a folder without `test`: folders beside `train` with none but its classes."""
+    """Values for --test_split in a folder without `test`: folders with none but the classes of training."""
     root = pathlib.Path(spec.name.removeprefix(PREFIX)).expanduser()
-    if not (root / "train").is_dir():
-        return []
-    classes = set(class_names(root / "train"))
+    classes = set(class_names(root / "train" if (root / "train").is_dir() else root))
     others = [name for name in class_names(root) if name not in ("train", "validation")]
     return [name for name in others if class_names(root / name) and set(class_names(root / name)) <= classes]
 
@@ -114,23 +121,31 @@ def given_labels(path: pathlib.Path) -> list[str]:
     return names
 
 
-def _listed(split: pathlib.Path, root: pathlib.Path, label_names: list[str], strange: list[str], given: bool) -> Files:
+def _listed(
+    split: pathlib.Path,
+    *,
+    apart: set[pathlib.Path],
+    label_names: list[str],
+    named_in: pathlib.Path,
+    strange: list[str],
+    given: bool,
+) -> Files:
     """Pictures of a split in the order of their names; other files are added to `strange`.
 
     Args:
-      root: the data set's folder.
+      apart: folders that are splits, not classes.
+      named_in: what names the classes: the folder of training, or labels.txt.
       given: whether the names come from labels.txt; a class may then have no picture.
     """
     labels = {name: label for label, name in enumerate(label_names)}
     files = []
     for folder in entries(split):
-        if not is_class(folder):
+        if not is_class(folder) or pathlib.Path(folder.path) in apart:
             strange.append(folder.path)
             continue
         require(
             folder.name in labels,
-            f"{folder.path} is a class that {root / (LABELS if given else 'train')} does not have; "
-            "add it there, or remove it",
+            f"{folder.path} is a class that {named_in} does not have; add it there, or remove it",
         )
         before, others = len(files), []
         for entry in entries(folder.path):
@@ -142,7 +157,11 @@ def _listed(split: pathlib.Path, root: pathlib.Path, label_names: list[str], str
         require(
             given or len(files) > before,
             f"class folder {folder.path} contains no image ({', '.join(SUFFIXES)})"
-            + (f", but {others[0]}" if others else ""),
+            + (f", but {others[0]}" if others else "")
+            + "; put pictures into it, or remove it"
+            + (
+                f"; if it is no class, move the class folders into {split / 'train'}" if split / "test" in apart else ""
+            ),
         )
     require(len(files) > 0, f"{split} has no class folder with an image; one folder of images per class is expected")
     return files
@@ -176,10 +195,10 @@ def _examples(files: Files, decode: Callable[[tf.Tensor], tf.Tensor]) -> Example
     return Examples(len(files), read, lambda path: decode(tf.io.read_file(path)))
 
 
-def _first_size(files: Files, root: pathlib.Path) -> tuple[int, int]:
+def _first_size(files: Files, folder: pathlib.Path) -> tuple[int, int]:
     """Size of the first picture that can be decoded; the scan finds out whether the others have it."""
     size = next((size for size in (size_of(path) for path, _ in files) if size), None)
-    require(size is not None, f"no image in {root / 'train'} can be decoded")
+    require(size is not None, f"no image in {folder} can be decoded")
     return size
 
 

@@ -302,8 +302,9 @@ def _arrays(given: tuple[np.ndarray, np.ndarray], name: str, spec: DataSpec) -> 
 _IMAGES = "(images [N, H, W, C] uint8, labels [N]) or a tf.data set is expected"
 _ENDLESS = ": the set repeats forever; leave .repeat() out, training repeats it itself"
 _OTHER_ORDER = (
-    ": the set changes its order each time; leave its shuffle out (shuffle=False in "
-    "image_dataset_from_directory), training shuffles it itself"
+    ": the set changes its order each time; training shuffles it itself, and needs one order. Give the folder itself, "
+    '"folder:PICTURES", or arrays, or keep the first order: image_dataset_from_directory(…, seed=1).cache() or '
+    ".shuffle(…, reshuffle_each_iteration=False). (With validation_split, shuffle=False would split by class)"
 )
 
 

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +20,13 @@ from qkd_tf.data.sources import lasting, open_source
 from qkd_tf.experiment import DataSpec, ExperimentError, require
 
 CACHE_BYTES = 4 << 30  # of decoded images that are kept in memory; what does not fit is streamed
+# Split -> what is told if its images lack a class, what follows, and from how many images per class on it is told:
+# a few that are taken from training for validation lack one by chance.
+WITHOUT_A_CLASS = {
+    "train": ("no training image of class", "", 0),
+    "validation": ("no validation image of class", "; the best epoch is chosen by these alone", 10),
+    "test": ("no test image of class", "; the test result is of these alone", 0),
+}
 DIGESTED = 1_000  # examples that stand in the fingerprint for a split that is streamed, or known by its files
 SAMPLE_SEED = 0
 WHOLE = (0, 1)  # the share of a batch that is all of it
@@ -111,7 +118,9 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
         _require_classes(labels[name], name, source, spec)
     if "train" not in kept:
         _require_mixed(source.train, spec)
-    notes = _class_notes(labels["train"], source, spec) if "train" in kept else ()
+    if "train" in kept:
+        _require_two_classes(labels["train"], source, spec)
+    notes = _class_notes(labels, source, spec)
     notes += augmentation.notes if augmentation else ()
 
     def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -198,7 +207,7 @@ def require_enough(source: Source, spec: DataSpec) -> None:
     require(
         num_train >= spec.batch_size,
         f"--batch_size={spec.batch_size} is more than the {num_train} training images of {spec.name}; "
-        "give a smaller batch",
+        f"give a smaller one, such as --batch_size={spec.fitting_batch(max(1, num_train))}",
     )
 
 
@@ -381,20 +390,34 @@ def _require_mixed(examples: Examples, spec: DataSpec) -> None:
     )
 
 
-def _class_notes(labels: np.ndarray, source: Source, spec: DataSpec) -> tuple[str, ...]:
-    """Notes on classes of which nothing can be learned.
-
-    Raises:
-      ExperimentError: there is only one class.
-    """
-    seen = set(labels.tolist())
+def _require_two_classes(labels: np.ndarray, source: Source, spec: DataSpec) -> None:
+    """Raises ExperimentError if there is only one class to learn."""
     require(
-        len(seen) > 1,
+        len(set(labels.tolist())) > 1,
         f"all training images of {spec.name} are of class {source.label_names[labels[0]]}; two classes are needed",
     )
-    unseen = [name for label, name in enumerate(source.label_names) if label not in seen]
-    more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
-    return (f"note: no training image of class {', '.join(unseen[:3])}{more} in {spec.name}",) if unseen else ()
+
+
+def _class_notes(labels: Mapping[str, np.ndarray], source: Source, spec: DataSpec) -> tuple[str, ...]:
+    """Notes on splits without images of some classes. A class of no split is told once, of training.
+
+    Args:
+      labels: split -> its labels, or the first of them: then nothing is told of that split.
+    """
+    seen = {split: set(found.tolist()) for split, found in labels.items()}
+    notes = []
+    for split, (told, effect, per_class) in WITHOUT_A_CLASS.items():
+        expected = range(len(source.label_names)) if split == "train" else set.union(*seen.values())
+        missing = [source.label_names[label] for label in sorted(set(expected) - seen[split])]
+        number = len(labels[split])
+        is_whole = number == getattr(source, split).num_examples
+        if missing and is_whole and number >= per_class * len(source.label_names):
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            notes.append(
+                f"note: {told} {', '.join(missing[:3])}{more} in {spec.name}, only of {len(seen[split])} of "
+                f"{len(source.label_names)} classes{effect}"
+            )
+    return tuple(notes)
 
 
 def _input(source: Source) -> dict:

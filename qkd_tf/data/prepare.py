@@ -11,6 +11,7 @@ if __name__ == "__main__":
 import pathlib
 import sys
 
+from qkd_tf.console.invocation import spelled_as_called
 from qkd_tf.console.parser import Parser
 from qkd_tf.experiment import ExperimentError
 
@@ -36,4 +37,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with spelled_as_called():
+        main()

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Collection
 
 from qkd_tf.experiment.checks import printable, require
 from qkd_tf.experiment.data import DataSpec
@@ -22,9 +23,18 @@ def is_class(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir() and not entry.name.startswith(".") and entry.name not in LEFT_BEHIND
 
 
-def class_names(split: pathlib.Path) -> list[str]:
-    """Names of the folders of a split that may be classes, sorted."""
-    return [entry.name for entry in entries(split) if is_class(entry)]
+def class_names(split: pathlib.Path, apart: Collection[str] = ()) -> list[str]:
+    """Names of the folders of a split that may be classes, sorted.
+
+    Args:
+      apart: names of folders that are no classes: `splits_beside`, if the classes lie beside the other splits.
+    """
+    return [entry.name for entry in entries(split) if is_class(entry) and entry.name not in apart]
+
+
+def splits_beside(spec: DataSpec, root: pathlib.Path, train: pathlib.Path) -> frozenset[str]:
+    """Names of the folders in `train` that are no classes but other splits; none if `train` is not ROOT itself."""
+    return frozenset({"validation", "test", spec.test_split or "test"} if train == root else ())
 
 
 def has_test(spec: DataSpec) -> bool:
@@ -42,48 +52,65 @@ def splits_of(spec: DataSpec, root: pathlib.Path) -> dict[str, pathlib.Path]:
       ExperimentError: a required split is missing, or --test_fraction is given although there is a test split.
     """
     test_name = spec.test_split or "test"
-    names = ["train"] if spec.test_fraction else ["train", test_name]
     if spec.test_fraction:
         require(
             not spec.test_split and not (root / "test").is_dir(),
             f"--test_fraction={spec.test_fraction}: {root} has a test split, {root / test_name}; leave the flag out, "
             "or where a flag file has it give --test_fraction=0 behind --flagfile",
         )
-        if not any((root / name).exists() for name in ("train", "validation")):
-            return {"train": root}
-    for name in names:
+    splits = {"train": root if _has_classes(spec, root) else root / "train"}
+    if not spec.test_fraction:
+        splits[test_name] = root / test_name
+    for name, folder in splits.items():
         require(
-            (root / name).is_dir(),
+            folder.is_dir(),
             f"{root} has no folder {name}; train and {test_name} are needed, each with one folder of images per class. "
-            "Give --test_split for another name, or --test_fraction=0.2 to take the test images from train",
+            f"The class folders for training may also lie in {root} itself, beside {test_name}. Give --test_split for "
+            "another name, or --test_fraction=0.2 to take the test images from the training images",
         )
     if (root / "validation").is_dir():
-        names.append("validation")
-    return {name: root / name for name in dict.fromkeys(names)}
+        splits["validation"] = root / "validation"
+    return splits
+
+
+def _has_classes(spec: DataSpec, root: pathlib.Path) -> bool:
+    """Whether the class folders for training lie in ROOT itself, without `train`."""
+    if (root / "train").exists():
+        return False
+    names = class_names(root, splits_beside(spec, root, root))
+    if spec.test_fraction:
+        return bool(names) or not (root / "validation").exists()
+    return any(
+        entry.is_file() and not entry.name.startswith(".") for name in names for entry in os.scandir(root / name)
+    )
 
 
 def require_classes(spec: DataSpec, root: pathlib.Path) -> None:
     """Raises ExperimentError if the folders cannot be splits and classes, whatever is in them."""
-    train = splits_of(spec, root)["train"]
+    splits = splits_of(spec, root)
+    train, has_others = splits["train"], len(splits) > 1
+    apart = splits_beside(spec, root, train)
     if (root / LABELS).is_file():  # which names the classes
         return
-    names = [printable(name) for name in class_names(train)]
+    names = [printable(name) for name in class_names(train, apart)]
     files = [entry.name for entry in entries(train) if entry.is_file() and not entry.name.startswith(".")]
     found = f"{train} has no class folder"
     if names:
         found = f"{train} has 1 class folder, {names[0]}"
     elif files:
         found += f", and {printable(files[0])} lies in {train} itself; put the pictures of each class into its folder"
-    deeper = _classes_below(train) if len(names) == 1 else None
+    deeper = _classes_below(train, apart) if len(names) == 1 else None
     if deeper is not None:
-        remedy = f"give --dataset={PREFIX}{deeper}" if train == root else f"move its folders into {train}"
+        remedy = f"give --dataset={PREFIX}{deeper}"
+        if train != root or has_others:
+            remedy = f"move its folders into {root / 'train'}"
         found += f", and the classes seem to be deeper, in {printable(str(deeper))}; {remedy}"
     require(len(names) > 1, f"{found}; two or more class folders are needed")
 
 
-def _classes_below(folder: pathlib.Path) -> pathlib.Path | None:
+def _classes_below(folder: pathlib.Path, apart: Collection[str]) -> pathlib.Path | None:
     """The first folder with several subfolders, down a chain of only subfolders; None if there is none."""
-    names = class_names(folder)
+    names = class_names(folder, apart)
     while len(names) == 1:
         folder = folder / names[0]
         names = class_names(folder)

@@ -14,6 +14,7 @@ from qkd_tf.experiment.network import NetworkSpec
 from qkd_tf.experiment.zoo import ZOO
 
 SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]+$")  # of a file; names of the zoo end in numbers: 1.O is meant as 1.0
+FINISHED = ".tflite"  # ending of what a network was converted to
 FOLDERS, FILES = ("folder:", "npy:"), ("npz:",)  # beginnings of --dataset behind which there is a path
 
 
@@ -27,7 +28,12 @@ def require_networks(experiment: Experiment) -> None:
 
 
 def require_network(network: NetworkSpec, flag: str) -> None:
-    """Raises ExperimentError if the zoo lacks the name, or the saved model does not exist."""
+    """Raises ExperimentError if the zoo lacks the name, or the saved model does not exist, or is a .tflite."""
+    require(
+        not network.name.endswith(FINISHED),
+        f"{flag}={network.name} is a finished file, which cannot be trained; give the Keras model that it was made "
+        "from, a .keras or .h5 file",
+    )
     if network.is_saved:
         require_model(network.name)
     if not network.is_own or _is_of_no_code(network.name):

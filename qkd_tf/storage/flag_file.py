@@ -3,6 +3,7 @@
 import pathlib
 
 from qkd_tf.experiment import require
+from qkd_tf.storage.writable import require_writable
 
 
 def run_of(output: pathlib.Path, run_dir: pathlib.Path) -> pathlib.Path:
@@ -26,6 +27,7 @@ def require_new(output: pathlib.Path, run_dir: pathlib.Path, overwrite: bool | N
         output.suffix == ".flags", f"--output={output} does not end in .flags; name the new run, such as small.flags"
     )
     require(output.parent.is_dir(), f"--output={output}: there is no folder {output.parent}; make it first")
+    require_writable(output.parent, f"--output={output}")
     another = "give another name, or move it away"
     remedies = {output: another if overwrite is None else "give another name, or --overwrite", run_dir: another}
     for path, remedy in remedies.items():

@@ -30,17 +30,39 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
       OSError: the folder cannot be written, or its file system has no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 40).decode(errors="replace").strip() or "another process"
-            raise FolderInUseError(
-                f"{folder} is in use by {holder}; wait until it has ended, or give another --run_dir"
-            ) from None
+    with _opened(folder, os.O_RDWR | os.O_CREAT) as descriptor:
+        _lock(folder, descriptor)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()}\n".encode())
         yield
+
+
+def require_unlocked(folder: pathlib.Path) -> None:
+    """Looks whether `folder` is in use now, and writes nothing. It may be when it is `locked` later.
+
+    Raises:
+      FolderInUseError: another process holds it.
+      OSError: its file `lock` cannot be read.
+    """
+    if (folder / LOCK).exists():
+        with _opened(folder, os.O_RDONLY) as descriptor:
+            _lock(folder, descriptor)
+
+
+@contextlib.contextmanager
+def _opened(folder: pathlib.Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(folder / LOCK, flags, 0o644)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock(folder: pathlib.Path, descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 40).decode(errors="replace").strip() or "another process"
+        raise FolderInUseError(
+            f"{folder} is in use by {holder}; wait until it has ended, or give another --run_dir"
+        ) from None

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.storage.durable import PART, DamageError, read_json, write_json, write_whole
-from qkd_tf.storage.folder_lock import LOCK
+from qkd_tf.storage.folder_lock import LOCK, require_unlocked
+from qkd_tf.storage.writable import require_writable
 
 # Flags that may differ between two starts of the same experiment: they say where and how safely, not what.
 PLACE_FLAGS = ("run_dir", "data_dir", "checkpoint_every_steps", "allow_weak_teacher")
@@ -51,6 +52,21 @@ class RunFolder:
             if ancestor.exists() and not ancestor.is_dir():
                 raise ExperimentError(f"--run_dir={path}: {ancestor} is a file; give a folder")
         self._require_own()
+
+    def require_free(self) -> None:
+        """Looks, before slow work, whether a run can be written here.
+
+        Raises:
+          ExperimentError: the folder, or the one in which it is to be made, cannot be written.
+          FolderInUseError: another process uses it.
+        """
+        there = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
+        require_writable(there, f"--run_dir={self.path}")
+        require_unlocked(self.path)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        return self.checkpoints.is_dir() and any(not entry.name.endswith(PART) for entry in self.checkpoints.iterdir())
 
     def claim(self, contents: Mapping[str, str] = {}, words: Mapping[str, str] = {}) -> None:
         """Creates the folder and writes flags.txt and identity.json, unless an earlier call did.

@@ -22,13 +22,15 @@ from qkd_tf.storage.run_folder import RunFolder
 
 def main(argv: list[str]) -> None:
     require_flags_only(argv, flags.FLAGS, ("student", "dataset", "run_dir"))
+    folder = None
     try:
         flags.adopt_begun()
         experiment = flags.experiment_from_flags()
         require_networks(experiment)
         require_set(experiment.data)
         experiment.require_measurable()
-        RunFolder(experiment.run_dir, flags.flag_lines())
+        folder = RunFolder(experiment.run_dir, flags.flag_lines())
+        folder.require_free()
         for note in flags.notes():
             print(note)
         # Behind what flags and files tell: TensorFlow takes seconds to import.
@@ -40,7 +42,8 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
     except OSError as error:
         reason = " ".join(str(error).split())
-        sys.exit(f"error: {reason}; fix that, and the same command resumes from the last checkpoint")
+        goes_on = "resumes from the last checkpoint" if folder and folder.has_checkpoint else "starts again"
+        sys.exit(f"error: {reason}; fix that, and the same command {goes_on}")
     except Stopped as stopped:
         print(f"stopped by {stopped}; the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(stopped.exit_code)

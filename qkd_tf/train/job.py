@@ -326,6 +326,7 @@ def train(experiment: Experiment, flag_lines: list[str], given: InMemory = InMem
     check_device(experiment.training.mixed_precision)
     experiment.require_measurable()
     folder = RunFolder(experiment.run_dir, flag_lines)
+    folder.require_free()
     devices = strategies.start(experiment.training.strategy)
     devices.require_divides(experiment.data.batch_size)
     process = functools.partial(borrowed_process.borrowed, experiment.seed, experiment.training.deterministic)

@@ -185,7 +185,7 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
     [
         ({"bits": 4.5}, "bits=4.5 is not understood; write w4a8, or 4 for weights and activations alike"),
         ({"phases": [1]}, "phases=.*: give epochs by phase"),
-        ({"phases": "", "bits": "auto"}, "bits=auto needs a budget"),  # as {}: nothing of phases is wrong
+        ({"phases": "", "bits": "auto"}, 'bits="auto" needs a budget'),  # as {}: nothing of phases is wrong
         ({"phases": 5}, "phases=5: give epochs by phase"),
         ({"epochs": 5}, "epochs is set by the argument phases; leave the option out"),
         ({"augment": 5}, "augment is of type int; give a function of .images, seed."),
@@ -199,11 +199,11 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
             {"student": tf_keras.Sequential([layers.Dense(10)])},
             "is a Sequential whose layers cannot be read; .* begins with tf_keras.Input",
         ),
-        ({"bits": "w4"}, "bits=w4 is not understood; write w4a8, or 4 for weights and activations alike"),
+        ({"bits": "w4"}, 'bits="w4" is not understood; write w4a8, or 4 for weights and activations alike'),
         ({"phases": {"studying": 3}}, "unknown phase in phases 'studying'; did you mean co_studying[?]"),
         ({"phases": {"tutoring": 1}}, "phase tutoring in phases needs a teacher"),
         ({"learning_rate": 0.1}, "there is no option learning_rate; .* did you mean learning_rates?"),
-        ({"batch_size": "many"}, "flag batch_size=many: invalid literal"),
+        ({"batch_size": "many"}, 'flag batch_size="many": invalid literal'),
         ({"optimizer": "lion"}, "flag optimizer=lion: value should be one of <sgd|adam>"),
         ({"student": network(rescaling=False)}, "normalis"),
         ({"sets": (SETS[0],)}, "test_set is missing"),

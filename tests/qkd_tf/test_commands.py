@@ -6,6 +6,7 @@ import sys
 import tomllib
 
 from qkd_tf import commands
+from qkd_tf.console import scripts
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -34,6 +35,6 @@ def test_script_runs_its_module_with_the_current_folder_in_the_path(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", ["/usr/bin/qkd-train", "--seed=3"])
-    monkeypatch.setitem(commands.COMMANDS, "qkd-train", commands.Command("somewhere", ""))
+    monkeypatch.setitem(commands.COMMANDS, "qkd-train", scripts.Command("somewhere", ""))
     commands.main()
     assert capsys.readouterr().out == f"['--seed=3'] {tmp_path}\n"

@@ -202,7 +202,7 @@ def test_signals_have_no_flags_of_pictures():
         (["--student=modl.keras"], "error: no model at modl.keras; did you mean model.keras?"),
         (["--student=model.kras"], "error: --student=model.kras: there is no such file; did you mean model.keras?"),
         (["--student=thre"], "error: --student=thre: there is no such file; did you mean three.keras?"),
-        (["--student=net.tflite"], "error: --student=net.tflite: there is no such file; give package.module:b"),
+        (["--student=net.tflite"], "error: --student=net.tflite is a finished file, which cannot be trained; give"),
         (["--student=resnet81"], "error: unknown --student 'resnet81'; did you mean resnet8?"),
         (["--student=vgg"], "error: unknown --student 'vgg'; known are convnet_small, "),
         (["--student=mobilenet_v2_1.O"], "error: unknown --student 'mobilenet_v2_1.O'; did you mean mobilenet_v2_1.0"),

@@ -58,7 +58,8 @@ def test_a_batch_larger_than_the_set_is_refused_behind_what_the_network_is(capsy
     with pytest.raises(SystemExit) as end:
         start("qkd_tf.preflight", arguments)
     assert end.value.code == (
-        "error: --batch_size=2000 is more than the 1293 training images of digits; give a smaller batch"
+        "error: --batch_size=2000 is more than the 1293 training images of digits; "
+        "give a smaller one, such as --batch_size=64"
     )
     assert "convnet_small: 16,698 parameters" in capsys.readouterr().out
 

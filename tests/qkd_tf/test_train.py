@@ -337,7 +337,7 @@ def test_a_disk_that_refuses_is_one_line(tmp_path, monkeypatch, error, told):
 
     monkeypatch.setattr(job, "run", refuse)
     message = complaint(*SMALL, f"--run_dir={tmp_path / 'run'}")
-    assert told in message and message.endswith("; fix that, and the same command resumes from the last checkpoint")
+    assert told in message and message.endswith("; fix that, and the same command starts again")
 
 
 def test_command_exits_with_one_line_and_without_traceback(tmp_path):

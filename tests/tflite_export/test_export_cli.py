@@ -128,7 +128,7 @@ def test_input_type_is_what_was_asked_for(honest, ends, folders):
     "call, words",
     [
         ("no_flag", "--run_dir is missing; give the folder of a finished run"),
-        ("absent", "has no results.json"),
+        ("absent", "there is no folder "),
         ("empty", "has no results.json"),
         ("no_handoff", "lacks student.keras"),
         ("no_results", "has no results.json"),

@@ -92,11 +92,15 @@ class TFLMSession:
         runtime = importlib.import_module(TFLM_MODULE)
         config = runtime.InterpreterConfig
         self._graph, self._records = graph, not every_tensor
-        self._interpreter = runtime.Interpreter.from_bytes(
-            content,
-            arena_size=_room(graph, content),
-            intrepreter_config=config.kPreserveAllTensors if every_tensor else config.kAllocationRecording,
-        )
+
+        def open_file() -> None:
+            self._interpreter = runtime.Interpreter.from_bytes(
+                content,
+                arena_size=_room(graph, content),
+                intrepreter_config=config.kPreserveAllTensors if every_tensor else config.kAllocationRecording,
+            )
+
+        _printed(open_file)  # what it prints of a file that it does not take; the exception is told
         self._index = {name: index for index, name in enumerate(graph.tensors)}
 
     def set_input(self, codes: np.ndarray) -> None:

@@ -13,7 +13,10 @@ from qkd_tf.console.keywords import in_keywords, speaking_python
     [
         ("lower --learning_rates to a tenth", "lower learning_rates to a tenth"),
         ("--momentum=1.0 is not in [0, 1)", "momentum=1.0 is not in [0, 1)"),
-        ("(--equalize_channels=off, --epochs)", "(equalize_channels=off, epochs)"),
+        ("(--equalize_channels=off, --epochs)", '(equalize_channels="off", epochs)'),
+        ("give --image_size=72x96", 'give image_size="72x96"'),
+        ("--image_size=72x96; --keep_epoch=last.", 'image_size="72x96"; keep_epoch="last".'),
+        ("--image_size=96, --momentum=nan and --phases=a,b", "image_size=96, momentum=nan and phases=a,b"),
         ("(--phases=); --phases= makes it", "(phases=[]); phases=[] makes it"),
         ("give --nohorizontal_flip or --signals", "give horizontal_flip=False or signals=True"),
         ("--dataset=folder:a: a is not a folder", "train_set=folder:a: a is not a folder"),

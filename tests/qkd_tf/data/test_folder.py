@@ -116,12 +116,38 @@ def test_a_test_split_is_cut_off_where_there_is_none(root):
     assert direct.label_names == splits.label_names == ["ant", "bee"]
     assert values_of(direct.test) == values_of(splits.test)
     assert not set(values_of(direct.test)) & {*values_of(direct.train(0)), *values_of(direct.validation)}
-    assert "train and test are needed" in complaint(root)
+    assert "has no folder test; train and test are needed" in complaint(root)
     (root / "labels.txt").write_text("bee\nant\n")
     (root / "validation.txt").write_text("")
     told = load(root, test_fraction=0.25)
     assert told.label_names == ["bee", "ant"] and "validation.txt" in " ".join(told.notes)
     assert "labels.txt" not in " ".join(told.notes)
+
+
+@pytest.mark.parametrize("test_name", ["test", "exam"])
+def test_class_folders_may_lie_beside_the_other_splits(root, test_name):
+    """And are read as the same folders in `train` are."""
+    write(root / "validation" / "ant" / "1.png", value=50)
+    (root / "validation.txt").write_text("")
+    (root / "test").rename(root / test_name)
+    changes = {"test_split": test_name} if test_name != "test" else {}
+
+    def read():
+        splits = load(root, **changes)
+        parts = [values_of(part) for part in (splits.calibration, splits.validation, splits.test)]
+        return parts, splits.label_names, splits.notes
+
+    expected = read()
+    for folder in list((root / "train").iterdir()):
+        folder.rename(root / folder.name)
+    (root / "train").rmdir()
+    assert read() == expected
+    (root / "labels.txt").write_text("bee\nant\n")
+    assert load(root, **changes).label_names == ["bee", "ant"]
+    (root / "labels.txt").unlink()
+    write(root / "other" / "ant" / "1.png")
+    told = complaint(root, **changes)
+    assert f"class folder {root}/other contains no image" in told and told.endswith(f"into {root}/train")
 
 
 def test_a_fraction_for_the_test_is_refused_where_it_has_no_place(root):
@@ -436,7 +462,7 @@ def test_pictures_without_a_decoder_are_told_apart(root):
     )
     for path in (root / "train" / "bee").iterdir():
         path.rename(path.with_suffix(".tiff"))
-    assert complaint(root).endswith("but 100.tiff")
+    assert "but 100.tiff; put pictures into it, or remove it" in complaint(root)
 
 
 @pytest.mark.parametrize("name", ["__MACOSX", "@eaDir", ".ipynb_checkpoints", "lost+found"])

@@ -272,7 +272,7 @@ def test_labels_from_1_are_told_what_to_do(door, label_names):
         (tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).repeat(), "train: the set repeats forever"),
         (
             tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).shuffle(20),
-            "train: the set changes its order each time; leave its shuffle out",
+            "train: the set changes its order each time; training shuffles it itself",
         ),
     ],
 )
@@ -280,6 +280,23 @@ def test_what_cannot_be_read_is_told_in_one_line(given, message):
     with pytest.raises(ExperimentError, match=message) as caught:
         source_of(given, arrays(8), None, SPEC, None)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("held", [0, 1 << 30], ids=["streamed", "held"])
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda given: given.shuffle(20, seed=1).batch(4).cache(),  # as image_dataset_from_directory(…, seed=1) is made
+        lambda given: given.shuffle(20, seed=1, reshuffle_each_iteration=False),
+    ],
+    ids=["cache", "shuffled once"],
+)
+def test_a_shuffled_set_that_keeps_its_order_is_taken(monkeypatch, keep, held):
+    monkeypatch.setattr("qkd_tf.data.memory_set.HELD_BYTES", held)
+    source = source_of(keep(tf.data.Dataset.from_tensor_slices((IMAGES, LABELS))), arrays(8), None, SPEC, None)
+    expected = source_of((IMAGES, LABELS), arrays(8), None, SPEC, None)
+    found, whole = (read(given.train) + read(given.validation) for given in (source, expected))
+    assert sorted(map(repr, found)) == sorted(map(repr, whole)) and read(source.train) == read(source.train)
 
 
 def test_splits_of_several_shapes_are_told():

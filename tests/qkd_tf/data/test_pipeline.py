@@ -195,7 +195,21 @@ def test_classes_without_a_training_image_are_told(labels, missing):
         data.open_source(DIGITS), train=data.in_memory(np.zeros((70, 8, 8, 1), np.uint8), labels)
     )
     notes = data.pipelines(source, DIGITS).notes
-    assert notes == ((f"note: no training image of class {missing} in digits",) if missing else ())
+    told = f"note: no training image of class {missing} in digits, only of {len(set(labels))} of 10 classes"
+    assert notes == ((told,) if missing else ())
+
+
+@pytest.mark.parametrize(
+    "split, effect",
+    [("validation", "the best epoch is chosen by these alone"), ("test", "the test result is of these alone")],
+)
+def test_classes_that_only_other_splits_have_are_told(split, effect):
+    source = data.open_source(DIGITS)
+    sorted_out = dataclasses.replace(
+        source, **{split: data.in_memory(np.zeros((100, 8, 8, 1), np.uint8), np.full(100, 4))}
+    )
+    (note,) = data.pipelines(sorted_out, DIGITS).notes
+    assert note == (f"note: no {split} image of class 0, 1, 2 and 6 more in digits, only of 1 of 10 classes; {effect}")
 
 
 def test_a_class_that_would_be_two_lines_of_labels_txt_is_refused():

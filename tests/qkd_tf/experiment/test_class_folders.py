@@ -27,6 +27,12 @@ LAYOUTS = [
         "ROOT/train has 1 class folder, all, and the classes seem to be deeper, in ROOT/train/all; move its folders in",
     ),
     (("ant/", "bee/"), {}, "ROOT has no folder train; train and test are needed"),
+    (("ant/1.jpg", "bee/"), {}, "ROOT has no folder test; train and test are needed"),
+    (("ant/1.jpg", "bee/", "validation/", "test/ant/"), {}, None),
+    (("ant/1.jpg", "bee/", "exam/"), {"test_split": "exam"}, None),
+    (("ant/", "bee/", "validation/"), {"test_fraction": 0.2}, None),
+    (("photos/1.jpg", "test/"), {}, "ROOT has 1 class folder, photos; two or more class folders are needed"),
+    (("Train/ant/", "val/", "test/"), {}, "ROOT has no folder train"),
     (SPLITS, {"test_split": "exam"}, "ROOT has no folder exam"),
     (
         SPLITS,

@@ -179,7 +179,7 @@ def test_random_numbers_go_on_behind_a_fit(tmp_path):
     expected = [draw() for _ in range(2)]
     tf_keras.utils.set_random_seed(5)
     first = draw()
-    fit(tmp_path / "run", models, phases={})
+    fit(tmp_path / "run", models, phases=[])
     assert [first, draw()] == expected
 
 
@@ -198,7 +198,7 @@ def test_process_is_put_back_behind_an_error(tmp_path, monkeypatch, error):
 
     monkeypatch.setattr(job.handoff, "write", fail)
     with pytest.raises(type(error)):
-        fit(tmp_path / "run", phases={})
+        fit(tmp_path / "run", phases=[])
     with unchanged(), pytest.raises(ValueError, match="no results.json"):
         export(tmp_path / "run")
 

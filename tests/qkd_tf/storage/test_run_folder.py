@@ -28,6 +28,26 @@ def test_looking_makes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("made", [False, True])
+def test_a_folder_that_cannot_be_written_is_told_before_slow_work(tmp_path, monkeypatch, made):
+    path = tmp_path / "a" / "run"
+    (path if made else tmp_path).mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(str(path), LINES)
+    folder.require_free()
+    sealed = path if made else tmp_path  # root writes whatever modes say
+    monkeypatch.setattr(os, "access", lambda place, mode: os.fspath(place) != str(sealed))
+    with pytest.raises(ExperimentError) as caught:
+        folder.require_free()
+    assert str(caught.value).startswith(f"--run_dir={path}: the folder {sealed} cannot be written; give")
+
+
+def test_checkpoints_are_promised_where_there_is_one(tmp_path):
+    folder = claimed(tmp_path)
+    for name, promised in (("phase0_epoch1_step0.part", False), ("phase0_epoch1_step0", True)):
+        (folder.checkpoints / name).mkdir()
+        assert folder.has_checkpoint == promised
+
+
 def test_claimed_folder_holds_its_flags_and_is_open_to_the_same_experiment(tmp_path):
     for _ in range(2):
         claimed(tmp_path / "a" / "run")

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.export_error import ExportError
 from tflite_export.inference import runtimes
@@ -19,6 +20,19 @@ def test_litert_that_does_not_take_the_file_is_told_in_one_line(residual, name):
         with pytest.raises(ExportError, match=f"{name} does not take the file") as caught:
             infer(name, residual.graph, content, residual.handoff.test_images)
         assert "\n" not in str(caught.value)
+
+
+def test_tflm_that_does_not_take_the_file_prints_nothing_of_its_own(residual, edit, capfd):
+    if reason := absence("tflm"):
+        pytest.skip(reason)
+
+    def mix_types(model):  # an operator's input that is no longer of its kernel's type
+        graph = model.subgraphs[0]
+        graph.tensors[graph.operators[-1].inputs[0]].type = schema.TensorType.INT32
+
+    with pytest.raises(ExportError, match="^tflm does not take the file: .+$"):
+        infer("tflm", residual.graph, edit(residual.content, mix_types), residual.handoff.test_images)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_images_run_one_by_one_in_order(residual, runtime):
