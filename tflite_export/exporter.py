@@ -30,6 +30,7 @@ from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.flatbuffer.weight_storage import store, unpacked
 from tflite_export.inference.runtimes import RUNTIMES, absence, check_names
 from tflite_export.load import Handoff, load_handoff
+from tflite_export.proof import room
 from tflite_export.proof.cautions import cautions
 from tflite_export.proof.verdict import print_verdict
 from tflite_export.proof.verification import examine, verify_compressed
@@ -139,7 +140,8 @@ def _export(
         files |= {"model.compressed.tflite": compressed} if compressed else {}
     if target.compressed:
         verification["flash_bytes"] = min(flash_bytes(file) for file in files.values())
-    verification["max_flash_bytes"] = results["experiment"]["target"].get("max_flash_bytes", 0)
+    for limit in ("max_flash_bytes", "max_ram_bytes"):
+        verification[limit] = results["experiment"]["target"].get(limit, 0)
     if target_name in BUNDLES and verification["passed"]:
         trained = results["experiment"]["data"]
         squashes = trained.get("resize") == "squash"  # earlier versions had no such flag
@@ -154,6 +156,7 @@ def _export(
                 squashes,
                 vela or Vela(),
                 is_signal="input" in results["data"],
+                limits=tuple(room.lines(verification)),
             )
         )
     folder = place.path

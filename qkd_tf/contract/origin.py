@@ -20,6 +20,20 @@ def has_weights(name: str, weights: str) -> bool:
     return bool(weights) or is_saved(name) or name.startswith(TRAINED_IN_MEMORY)
 
 
+def described(name: str) -> str:
+    """A set's or network's name, in words where Python handed it over.
+
+    Args:
+      name: as recorded, such as "in_memory:DIGEST" for a set or "in_memory:trained:NAME" for a network.
+    """
+    for beginning, how in ((TRAINED_IN_MEMORY, "with weights"), (UNTRAINED_IN_MEMORY, "without weights")):
+        if name.startswith(beginning):
+            return f"the model {name.removeprefix(beginning)}, in memory, {how}"
+    if name.startswith(IN_MEMORY):
+        return f"a set in memory ({name.removeprefix(IN_MEMORY)[:8]})"
+    return name
+
+
 def leak(dataset: str, test_fraction: float, student: str, weights: str) -> str:
     """A warning if the student's weights may have seen the pictures that it is tested on; else "".
 

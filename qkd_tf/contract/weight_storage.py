@@ -64,7 +64,7 @@ WRONG_IN_CMSIS_NN: Mapping[str, Callable[[Kernel], bool]] = {
 def never_int4(kernel: Kernel) -> str | None:
     """Why a kernel is stored as int8 whatever the target and the storage; None where it may be INT4."""
     if kernel.largest > INT4_MAX:
-        return f"integers beyond {INT4_MAX}"
+        return f"integers beyond {INT4_MAX}, as in layers of more than 4 bits"
     wrong = [what for what, has in WRONG_IN_CMSIS_NN.items() if has(kernel)]
     return f"{wrong[0]}, which CMSIS-NN computes wrongly in INT4" if wrong else None
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from qkd_tf import __version__
 from qkd_tf.contract.pictures import Size, room
+from tflite_export.bundles.about import rows
 from tflite_export.bundles.vela import Vela
 from tflite_export.flatbuffer.graph import IntegerGraph, Tensor
 from tflite_export.flatbuffer.read_back import read_back
@@ -32,6 +33,7 @@ class Delivery:
       squashes: whether images were squashed to that size, instead of covering it and being cropped.
       vela: how to compile a file for an Ethos-U NPU.
       is_signal: whether the input is not an image but features on the input's steps.
+      limits: a line for each limit of the run, and whether the file meets it.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Delivery:
     squashes: bool = False
     vela: Vela = Vela()
     is_signal: bool = False
+    limits: tuple[str, ...] = ()
 
     @property
     def graph(self) -> IntegerGraph:
@@ -62,6 +65,8 @@ class Delivery:
             "output": graph.tensors[graph.output],
             "pixel_offset": pixel_offset(entry),
             "lowest": -pixel_offset(entry),
+            "about": rows(self.verification),
+            "limits": self.limits,
             "cautions": self.verification.get("cautions", []),
             "labels": self.handoff.label_names,
             "image_size": self.image_size,

@@ -50,7 +50,12 @@ def files(delivery: Delivery) -> dict[str, bytes]:
         "arena": arena(measured),
         "cmsis_nn": _cmsis_nn(graph, images[:1]),
         "golden": [
-            {"input": codes[0], "logits": row, "label": int(label.flat[0])}
+            {
+                "input": codes[0],
+                "logits": row,
+                "label": int(label.flat[0]),
+                "answer": int(np.argmax(row.ravel()[: len(delivery.handoff.label_names)])),  # as Largest() finds it
+            }
             for codes, row, label in zip(
                 input_codes(graph, images), logits, np.asarray(delivery.handoff.test_labels), strict=False
             )
@@ -58,6 +63,7 @@ def files(delivery: Delivery) -> dict[str, bytes]:
         "compressed": _compressed(delivery),
         "decode_code": DECODE_CODE_BYTES,
         "tolerance": firmware.TOLERANCE,
+        "sources": firmware.SOURCES,
     }
     values["firmware"] = delivery.verification["firmware"] = _firmware(values)
     names = SOURCES + (("model_compressed.cc",) if delivery.compressed else ())

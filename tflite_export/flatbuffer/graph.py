@@ -1,6 +1,7 @@
 """An integer graph as values: what a .tflite holds, without the flatbuffer around it."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,12 @@ class IntegerGraph:
     def kernels(self) -> list[tuple[Operator, Tensor]]:
         """Each operator that has a kernel, with that kernel."""
         return [(o, self.tensors[o.inputs[1]]) for o in self.operators if o.kind in KERNEL_KINDS]
+
+    @property
+    def multiply_adds(self) -> int:
+        """Products that one inference adds up in operators with a kernel, those with padding among them."""
+        outputs = [(self.tensors[operator.output].shape, kernel) for operator, kernel in self.kernels()]
+        return sum(math.prod(shape) * (kernel.integers.size // shape[-1]) for shape, kernel in outputs)
 
 
 def constant(

@@ -130,11 +130,13 @@ class Runtime:
 
     Attributes:
       title: for people.
+      package: the Python package that has it.
       row: its row of ARITHMETICS.
       session: (graph of the file, content, whether every tensor will be read) -> session.
     """
 
     title: str
+    package: str
     row: str
     session: OpenSession
 
@@ -164,15 +166,16 @@ def litert(interpreter: NewLiteRT, machine: str) -> dict[str, Runtime]:
         return lambda graph, content, every_tensor: LiteRTSession(graph, content, every_tensor, resolver, interpreter)
 
     default, reference = session(OpResolverType.AUTO), session(OpResolverType.BUILTIN_REF)
+    row = int4_row(machine.lower() in ARM64)
     return {
-        "litert": Runtime("LiteRT, default kernels (XNNPACK)", int4_row(machine.lower() in ARM64), default),
-        "litert_reference": Runtime("LiteRT, reference kernels", "litert_reference", reference),
+        "litert": Runtime("LiteRT, default kernels (XNNPACK)", "ai-edge-litert", row, default),
+        "litert_reference": Runtime("LiteRT, reference kernels", "ai-edge-litert", "litert_reference", reference),
     }
 
 
 RUNTIMES: Mapping[str, Runtime] = {
     **litert(Interpreter, platform.machine()),
-    "tflm": Runtime("TensorFlow Lite for Microcontrollers", "tflm", TFLMSession),
+    "tflm": Runtime("TensorFlow Lite for Microcontrollers", "tflite-micro", "tflm", TFLMSession),
 }
 
 RUNTIMES_HELP = (

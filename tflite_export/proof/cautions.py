@@ -73,5 +73,6 @@ def _other_runtimes(verification: dict, classes: Mapping[str, np.ndarray], label
         return ""
     return (
         f"the file is less accurate on other runtimes than on {rows[judge]['title']}, which judged it: "
-        f"{'; '.join(worse)}; train with the --target of the device that will run the file"
+        f"{'; '.join(worse)}; ignore this if it only runs on {verification['target']}, and for a device with another "
+        "runtime train with its --target"
     )

@@ -47,8 +47,8 @@ def print_verdict(verification: dict, path: pathlib.Path, full_precision: float 
         print(f", full precision {full_precision:.2f} %" if full_precision is not None else "", end="")
         doubt = Gate(**verification["gate"]).doubt(verification["runtimes"][verification["judge"]]["accuracy"])
         print(f"; {doubt}" if doubt else "")
-        if told := room.line(verification):
-            print(told)
+        for line in filter(None, (*room.lines(verification), room.in_all(verification))):
+            print(line)
     return verification["passed"]
 
 

@@ -13,6 +13,7 @@ from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import Target
 from tflite_export.flatbuffer.convert import convert
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
+from tflite_export.flatbuffer.parts import parts
 from tflite_export.flatbuffer.read_back import description, read_back
 from tflite_export.flatbuffer.weight_storage import stored_as
 from tflite_export.inference.runtimes import RUNTIMES, absence, infer, invalid
@@ -69,9 +70,10 @@ def examine(
     classes: dict[str, np.ndarray] = {}
     seen: dict[str, np.ndarray] = {}
     notes = list(expected.notes)
-    kernels: list[dict] = []
+    file, kernels, multiply_adds = _file(content), list[dict](), None
     if not failures:  # a file that is another network is not worth an hour of inference
         kernels = [_kernel(*pair, expected) for pair in found.kernels()]
+        file["parts"], multiply_adds = parts(found, len(content)), found.multiply_adds
         for name in RUNTIMES:
             if name == judge or name in runtimes:
                 rows[name], integers, logits = ask(name, content, found, handoff)
@@ -92,7 +94,8 @@ def examine(
         "num_images": len(handoff.test_labels),
         "student": {"top1": percent(np.argmax(handoff.student_logits, axis=-1) == handoff.test_labels)},
         "runtimes": rows,
-        "file": _file(content),
+        "file": file,
+        "multiply_adds": multiply_adds,
         "operators": dict(collections.Counter(operator.kind for operator in found.operators)),
         "weights": {"true_width_bytes": true_width_bytes(handoff)},
         "kernels": kernels,

@@ -10,11 +10,13 @@ from qkd_tf.console import page
 from qkd_tf.contract.gate import is_only_less_accurate
 from qkd_tf.contract.grid import TensorQuantParams, load_params
 from qkd_tf.contract.kinds import REQUANTIZED
+from qkd_tf.contract.origin import described
 from qkd_tf.storage import durable
 from tflite_export import split
 from tflite_export.finished_run import diagnosis_of
 from tflite_export.proof.remedies import remedies
 from tflite_export.reporting import figures, misclassified, requirements, summary
+from tflite_export.reporting.kept import untrained
 from tflite_export.reporting.requirements import OLDER
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
@@ -40,6 +42,8 @@ def write(
         integers = {name: weights[name] for name in weights.files}
     params = load_params(handoff / "tensor_params.json")
     judge = verification.get("runtimes", {}).get(verification.get("judge"), {})
+    experiment = results["experiment"]
+    networks = [experiment[name]["name"] for name in ("student", "teacher") if experiment[name]]
     html = page.render(
         TEMPLATE,
         name=run_dir.name,
@@ -49,6 +53,8 @@ def write(
         is_only_less_accurate=is_only_less_accurate(verification),
         flags=(run_dir / "flags.txt").read_text(errors="replace").splitlines(),
         answers=summary.answers(results, verification),
+        untrained=untrained(results),
+        subjects={name: described(name) for name in (results["data"]["name"], *networks)},
         demands=requirements.rows(results, verification, integers),
         mistakes=_mistakes(handoff, verification, classes or {}, diagnosis, "input" in results["data"]),
         beginnings=_beginnings(results),

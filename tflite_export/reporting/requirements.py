@@ -4,7 +4,7 @@ import numpy as np
 
 from qkd_tf.contract.gate import Gate
 from tflite_export.bundles import ethos_u_bundle
-from tflite_export.proof.room import flash_bytes
+from tflite_export.proof.room import arena_bytes, flash_bytes
 
 ORIGINS = {
     "trained": "trained in this run",
@@ -83,10 +83,9 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
             size = verification["compressed"]["file"]["bytes"]
             found.append(_demand("size with lookup tables", _limit(limit), f"{size:,} bytes"))
         found += [_demand(what, "", f"{size:,} bytes") for what, size in _paid(verification) if size is not None]
-        arenas = [row["arena_bytes"] for row in runtimes.values() if "arena_bytes" in row]
-        limit = target.get("max_ram_bytes")
-        met = arenas[0] <= limit if arenas and limit else None
-        came = f"{arenas[0]:,} bytes on TensorFlow Lite for Microcontrollers" if arenas else _no_arena(verification)
+        arena, limit = arena_bytes(verification), target.get("max_ram_bytes")
+        met = arena <= limit if arena is not None and limit else None
+        came = _no_arena(verification) if arena is None else f"{arena:,} bytes on TensorFlow Lite for Microcontrollers"
         found.append(_demand("RAM for activations (arena)", _limit(limit), came, met))
     if vela := verification.get("vela"):
         for what, ours, at_8_bits in ethos_u_bundle.rows(vela):

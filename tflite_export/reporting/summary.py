@@ -3,7 +3,8 @@
 import dataclasses
 
 from qkd_tf.contract.gate import is_only_less_accurate
-from tflite_export.proof.room import flash_bytes
+from tflite_export.proof.room import arena_bytes, flash_bytes
+from tflite_export.reporting.kept import untrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ def answers(results: dict, verification: dict) -> list[Answer]:
     Args:
       results, verification: results.json and verification.json; without a "file" if none was written.
     """
-    found = [_proven(verification)]
+    found = [_proven(results, verification)]
     if "file" not in verification:
         return found
     judged = verification["runtimes"].get(verification["judge"], {})
@@ -40,7 +41,7 @@ def answers(results: dict, verification: dict) -> list[Answer]:
     return found + _fits(results, verification)
 
 
-def _proven(verification: dict) -> Answer:
+def _proven(results: dict, verification: dict) -> Answer:
     question = "Is it what I trained?"
     if is_only_less_accurate(verification):
         title = verification["runtimes"][verification["judge"]]["title"]
@@ -52,7 +53,10 @@ def _proven(verification: dict) -> Answer:
     images = max(row["num_code_images"] for row in ran)
     logits = max(row["integer_student"]["num_images"] for row in ran)
     more = f"every integer of {images:,} images and the logits of {logits:,} are as predicted, on {len(ran)} "
-    return Answer(question, "Yes", more + ("runtimes" if len(ran) > 1 else "runtime"))
+    more += "runtimes" if len(ran) > 1 else "runtime"
+    if why := untrained(results):
+        return Answer(question, "Calibrated only", f"{why}. Of the calibrated student {more}")
+    return Answer(question, "Yes", more)
 
 
 def _accurate(results: dict, accuracy: dict) -> Answer:
@@ -76,8 +80,7 @@ def _readable(num_bytes: int) -> str:
 def _fits(results: dict, verification: dict) -> list[Answer]:
     """Compares with the limits that the run was given; empty if there are none."""
     limits = results["experiment"].get("target") or {}
-    arenas = [row["arena_bytes"] for row in verification["runtimes"].values() if "arena_bytes" in row]
-    had = {"flash": flash_bytes(verification), "RAM": arenas[0] if arenas else None}
+    had = {"flash": flash_bytes(verification), "RAM": arena_bytes(verification)}
     allowed = {"flash": limits.get("max_flash_bytes"), "RAM": limits.get("max_ram_bytes")}
     found = {name: (had[name], limit) for name, limit in allowed.items() if limit}
     if not found:

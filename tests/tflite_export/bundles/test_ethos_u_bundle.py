@@ -1,11 +1,13 @@
 """export/ethos_u/: what Vela makes of a file, its estimates, and the 8-bit twin that they are compared with."""
 
+import copy
 import dataclasses
 
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from tests.tflite_export.bundles.verifications import VERIFICATION
 from tflite_export.bundles import ethos_u_bundle, vela
 from tflite_export.bundles.bundle import Delivery
 from tflite_export.bundles.ethos_u_bundle import at_8_bits
@@ -26,7 +28,7 @@ def content(residual) -> bytes:
 @pytest.fixture(scope="module")
 def delivered(residual, content):
     """A bundle and the verification beside it."""
-    verification = {"file": {"sha256": "5" * 64}, "notes": []}
+    verification = copy.deepcopy(VERIFICATION)
     files = ethos_u_bundle.files(Delivery("run", content, None, residual.handoff, verification, 0))
     return files, verification
 
@@ -67,7 +69,7 @@ def test_configuration_that_vela_does_not_know_is_refused_in_one_line(content):
 
 def test_without_vela_a_note_says_how_to_have_it(residual, content, monkeypatch):
     monkeypatch.setattr(vela, "absence", lambda: "ethos-u-vela is not installed")
-    verification = {"file": {"sha256": "5" * 64}, "notes": []}
+    verification = copy.deepcopy(VERIFICATION)
     assert ethos_u_bundle.files(Delivery("run", content, None, residual.handoff, verification, 0)) == {}
     assert verification["notes"] == ["ethos_u/ was not written: ethos-u-vela is not installed"]
 

@@ -4,7 +4,9 @@ TFLM's headers and library come from a package that `make micro` puts into build
 is compiled, and the rest is skipped.
 """
 
+import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -55,8 +57,12 @@ def run_main(folder: pathlib.Path) -> subprocess.CompletedProcess:
 
 
 def test_bundle_is_sources_and_instructions(bundle):
-    names = sorted(path.name for path in (bundle / "export" / "micro").iterdir())
+    folder = bundle / "export" / "micro"
+    names = sorted(path.name for path in folder.iterdir())
     assert names == sorted([*micro_bundle.SOURCES, "model_compressed.cc"])
+    text = (folder / "README.md").read_text()
+    top1 = json.loads((bundle / "export" / "verification.json").read_text())["runtimes"]["tflm"]["accuracy"]["top1"]
+    assert f"| top-1 | {top1:.2f} % of " in text and "tflite-micro 0." in text and "bytes in use\n    image 0: " in text
 
 
 DUMP = """
@@ -107,6 +113,29 @@ def test_compiled_arrays_are_the_files_and_what_tflm_gave(bundle, tmp_path, arra
     assert [np.float32(text) for text in scales.split()] == [
         *(entry.scales[0], entry.zero_point, output.scales[0], output.zero_point)
     ]
+
+
+# In place of classifier.cc: a TFLM that computes as the export did.
+AS_EXPORTED = """
+#include "classifier.h"
+#include "golden.h"
+namespace classifier {
+bool SetUp() { return true; }
+Input* Pixels() { static Input input[kInputSize]; return input; }
+const int8_t* Run() { static int image = 0; return kGoldenLogits[image++]; }
+int Largest(const int8_t* logits) { return static_cast<int>(std::max_element(logits, logits + kNumClasses) - logits); }
+size_t ArenaUsed() { return kMeasuredArenaBytes; }
+}  // namespace classifier
+"""
+
+
+@needs_compiler
+def test_readme_shows_what_the_check_prints(bundle, tmp_path):
+    folder = shutil.copytree(bundle / "export" / "micro", tmp_path / "micro")
+    (folder / "classifier.cc").write_text("#include <algorithm>" + AS_EXPORTED)
+    done = compile_and_run(folder, *APPLICATION)
+    told = re.findall("^    (.*)$", (folder / "README.md").read_text(), re.MULTILINE)
+    assert told[-6:] == done.stdout.splitlines()
 
 
 @needs_headers

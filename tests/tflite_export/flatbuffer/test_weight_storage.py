@@ -81,7 +81,10 @@ def test_notes_say_what_stays_int8_and_why():
     stored = store(graph(narrow=(NARROW, 1), channels=(NARROW, 2), wide=(WIDE, 1)), "auto", TARGETS["microcontroller"])
     assert stored.notes[1].startswith("1 kernel is stored as INT4, two integers per byte: microcontrollers are")
     reason = "no INT4 FULLY_CONNECTED with a scale for each channel there"
-    assert stored.notes[2] == f"stored as int8: channels ({reason}), wide (integers beyond 7)"
+    assert (
+        stored.notes[2]
+        == f"stored as int8: channels ({reason}), wide (integers beyond 7, as in layers of more than 4 bits)"
+    )
 
 
 def test_int8_is_explained_kernel_by_kernel_and_a_smaller_storage_named_only_where_it_packs():
@@ -91,7 +94,11 @@ def test_int8_is_explained_kernel_by_kernel_and_a_smaller_storage_named_only_whe
     stored = store(plain, "auto", phone)
     assert set(types(stored).values()) == {"int8"}
     halves = f"{phone.reason}; --weight_storage=int4 halves its bytes"
-    assert stored.storage == {"narrow": halves, "channels": halves, "wide": "integers beyond 7"}
+    assert stored.storage == {
+        "narrow": halves,
+        "channels": halves,
+        "wide": "integers beyond 7, as in layers of more than 4 bits",
+    }
     num_bytes = 2 * plain.tensors["narrow"].num_bytes
     assert stored.notes[1] == (
         f"weights are stored as int8: {phone.reason}; --weight_storage=int4 stores 2 of 3 kernels in {num_bytes // 2} "
@@ -216,4 +223,6 @@ def test_kernels_are_those_of_convolutions_and_dense_layers(residual):
 def test_many_kernels_that_are_kept_are_counted():
     wide = graph(**{name: (WIDE, 1) for name in "abcde"})
     stored = store(wide, "auto", TARGETS["microcontroller"])
-    assert stored.notes[1:] == ["stored as int8: a, b, c and 2 more (integers beyond 7)"]
+    assert stored.notes[1:] == [
+        "stored as int8: a, b, c and 2 more (integers beyond 7, as in layers of more than 4 bits)"
+    ]

@@ -692,6 +692,7 @@ def test_verification_survives_json_and_has_its_keys(residual):
         "student",
         "runtimes",
         "file",
+        "multiply_adds",
         "weights",
         "operators",
         "kernels",
@@ -701,7 +702,7 @@ def test_verification_survives_json_and_has_its_keys(residual):
     assert verification["format"] == 3
     assert verification["gate"] == dataclasses.asdict(GATE)
     assert verification["num_images"] == len(residual.handoff.test_images)
-    assert verification["file"]["bytes"] == len(residual.content)
+    assert verification["file"]["bytes"] == len(residual.content) == sum(verification["file"]["parts"].values())
     assert verification["operators"] == dict(Counter(o.kind for o in residual.graph.operators))
 
 

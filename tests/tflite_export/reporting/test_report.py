@@ -363,6 +363,8 @@ def test_calibration_alone_has_a_report(folder, examined, diagnose):
     words = written(folder, *examined).words
     assert "Nothing was trained: the intervals were chosen by calibration" in words
     assert "the student with its pretrained weights" in words
+    assert "The integer .tflite is the calibrated student; it was only calibrated, not trained" in words
+    assert "The calibrated student has" in words and "what was trained" not in words
 
 
 def test_random_start_has_nothing_to_be_compared_with(folder, examined, diagnose):

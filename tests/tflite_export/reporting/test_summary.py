@@ -7,6 +7,7 @@ from tflite_export.reporting.summary import answers
 RESULTS = {
     "full_precision": {"test_top1": 90.0},
     "experiment": {"target": {"max_flash_bytes": 0, "max_ram_bytes": 0}},
+    "phases": [{"phase": "self_studying", "best_epoch": 1, "epochs": 2}],
 }
 VERIFICATION = {
     "passed": True,
@@ -69,6 +70,14 @@ def test_refused_file_is_not_what_was_trained():
     assert found["Is it what I trained?"].answer == "No" and found["Is it what I trained?"].bad
     assert list(found) == ["Is it what I trained?", "How large?"]
     assert [row.answer for row in answers(RESULTS, {"passed": False, "failures": ["x"]})] == ["No"]
+
+
+def test_student_of_which_no_epoch_was_kept_is_calibrated_only():
+    row = told({**RESULTS, "phases": []})["Is it what I trained?"]
+    assert (row.answer, row.bad) == ("Calibrated only", False)
+    assert row.more.startswith(
+        "it was only calibrated, not trained (--phases). Of the calibrated student every integer"
+    )
 
 
 @pytest.mark.parametrize("failures, answer", [(["worse"], "Yes, but refused"), (["worse", "an integer"], "No")])

@@ -1,0 +1,24 @@
+"""The limits that a run was given, and what came."""
+
+from tflite_export.bundles import firmware
+from tflite_export.proof import room
+
+TFLM = {"file": {"bytes": 72_640}, "runtimes": {"litert": {}, "tflm": {"arena_bytes": 5_000}}}
+
+
+def test_limit_is_met_missed_or_not_known():
+    assert room.lines({**TFLM, "max_flash_bytes": 150_000, "max_ram_bytes": 4_999}) == [
+        "within --max_flash_bytes=150,000: the file takes 72,640 bytes",
+        "NOT within --max_ram_bytes=4,999: TFLM's arena takes 5,000 bytes, 1 too many",
+    ]
+    without = {**TFLM, "runtimes": {}, "max_flash_bytes": 0, "max_ram_bytes": 4_999}
+    assert room.lines(without) == ["--max_ram_bytes=4,999 was not checked: TFLM did not run the file"]
+    assert room.lines(TFLM) == []
+
+
+def test_whole_firmware_is_told_where_it_is_known_and_limits_were_given():
+    rows = firmware.rows("model.tflite", ["CONV_2D"], 1_000, [10, 20, 30, 40])
+    told = room.in_all({**TFLM, "max_flash_bytes": 150_000, "firmware": rows})
+    assert "on a Cortex-M4 model.tflite and TFLM take" in told and "Cortex-M55" not in told
+    assert f"{rows[1]['flash_bytes']:,} bytes of flash and {rows[1]['ram_bytes']:,} of RAM with CMSIS-NN" in told
+    assert room.in_all({**TFLM, "firmware": rows}) == "" == room.in_all({**TFLM, "max_flash_bytes": 150_000})

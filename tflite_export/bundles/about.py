@@ -1,0 +1,39 @@
+"""What a bundle's README says of the file in numbers."""
+
+import collections
+import importlib.metadata
+
+from qkd_tf import __version__
+from tflite_export.inference.runtimes import RUNTIMES
+
+KERNEL = "/kernel"  # end of a kernel's name
+
+
+def rows(verification: dict) -> list[tuple[str, str]]:
+    """(What, its value) as text.
+
+    Args:
+      verification: as in verification.json, of a file that passed.
+    """
+    judge = verification["runtimes"][verification["judge"]]
+    accuracy = judge["accuracy"]
+    ran = {RUNTIMES[name].package: None for name, row in verification["runtimes"].items() if "not_run" not in row}
+    versions = [f"{package} {importlib.metadata.version(package)}" for package in ran]
+    return [
+        ("top-1", f"{accuracy['top1']:.2f} % of {accuracy['num_images']:,} test images, on {judge['title']}"),
+        ("bits of kernels", _bits(verification, is_kernel=True)),
+        ("bits of activations", _bits(verification, is_kernel=False)),
+        ("multiply-adds", f"{verification['multiply_adds']:,} per inference"),
+        ("exported by", f"qkd_tf {__version__}"),
+        ("tested with", ", ".join(versions)),
+    ]
+
+
+def _bits(verification: dict, is_kernel: bool) -> str:
+    """How many tensors have each bit width, such as "19 of 4 bits, 5 of 8 bits"."""
+    widths = collections.Counter(
+        row["num_bits"]
+        for row in verification["tensors"]
+        if "num_bits" in row and row["name"].endswith(KERNEL) == is_kernel
+    )
+    return ", ".join(f"{count} of {bits} bits" for bits, count in sorted(widths.items()))
