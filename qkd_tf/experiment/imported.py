@@ -32,10 +32,10 @@ def imported(name: str) -> Any:
         remedy = "give package.module:function; Python looks in the folder where it was started, and in its packages"
         if place(error):
             remedy = f"fix that; python -c 'import {module_name}' shows the whole traceback"
-        elif near := _nearest(name, found, error):
-            remedy = f"did you mean {near}?"
         elif module_name.endswith(".py"):
             remedy = f"give {module_name.removesuffix('.py').replace('/', '.')}:{function}"
+        elif near := _nearest(name, found, error):
+            remedy = f"did you mean {near}?"
         raise ExperimentError(f"{name} cannot be imported: {failure(error)}; {remedy}") from error
     return found
 

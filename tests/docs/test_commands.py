@@ -112,7 +112,7 @@ OTHERS = {
     "make fuzz": "a test; a sample of it in make test",
     "make models": "a test; a sample of it in make test",
     "make applications": "tests; a sample of them in make test",
-    "pytest tests/test_drawn_models.py --drawn_models=500": "make models",
+    "pytest tests/test_drawn_models.py --drawn_models=500 --drawn_seed=N": "make models",
     "make lint": ".ci/run",
     ".ci/run": "the project's check",
     "make docs": "tests/docs hold its pages against the code",

@@ -129,10 +129,12 @@ def test_a_network_knows_the_size_of_pictures_that_it_was_made_for(name, side):
     assert zoo.usual_side(name) == side
 
 
-def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ExperimentError) as error:
+def test_unknown_name_gets_the_nearest_one_or_all_that_are_known():
+    with pytest.raises(ExperimentError, match="--student 'resnet21'; did you mean resnet20"):
         require_network(NetworkSpec("resnet21", NORMALIZATION), "--student")
-    assert "--student 'resnet21'" in str(error.value)
+    with pytest.raises(ExperimentError) as error:
+        require_network(NetworkSpec("vgg16", NORMALIZATION), "--student")
+    assert "--student 'vgg16'" in str(error.value)
     for name in zoo.BUILDERS:
         assert name in str(error.value)
     require_network(NetworkSpec("resnet20", NORMALIZATION), "--student")
