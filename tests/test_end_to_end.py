@@ -94,6 +94,7 @@ def test_results_name_phases_versions_seed_and_data(demo):
     assert any((demo / "logs").iterdir())
 
 
+@pytest.mark.slow
 def test_finished_run_started_again_from_its_flags_trains_nothing_and_gives_the_same_file(demo):
     """By the ablation's own hand, whose cells are ordinary runs."""
     before = (demo / "export" / "model.tflite").read_bytes()
