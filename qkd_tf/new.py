@@ -1,8 +1,8 @@
 """Writes a flag file for your own model and data: python -m qkd_tf.new --student=MODEL --dataset=SET --output=my.flags.
 
 It opens both and chooses what fits: size and channels of pictures, batch size, phases, epochs. Flags that you give are
-  kept. A comment above each flag in the file says why it is there. The file is written once the pre-flight has accepted
-  it.
+kept. A comment above each flag in the file says why it is there. The file is written once the pre-flight has accepted
+it.
 """
 
 if __name__ == "__main__":

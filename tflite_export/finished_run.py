@@ -21,8 +21,9 @@ def results_of(run_dir: pathlib.Path) -> dict[str, Any]:
     if not is_run and (run_dir.parent / "results.json").exists():
         raise ExportError(f"{run_dir} is a part of the run {run_dir.parent}; give {run_dir.parent}")
     if not run_dir.is_dir():
-        near = nearest(run_dir.name, beside(run_dir, pathlib.Path.is_dir))
-        hint = f"did you mean {run_dir.with_name(near)}?" if near else "give that of a finished run, such as runs/demo"
+        folders = beside(run_dir, pathlib.Path.is_dir)
+        near = nearest(run_dir.name, folders)
+        hint = f"did you mean {folders[near]}?" if near else "give that of a finished run, such as runs/demo"
         raise ExportError(f"there is no folder {run_dir}; {hint}")
     if not is_run:
         raise ExportError(f"{run_dir} has no results.json; run python -m qkd_tf.train to its end first")

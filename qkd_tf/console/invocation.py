@@ -42,13 +42,14 @@ class Invocation:
           which: finds a command on PATH.
         """
         found = which("python")
-        python = "python" if found and _is_same(found, executable) else words[0]
+        python = "python" if found and _is_same(found, executable) else (words or [executable])[0]
         script = pathlib.Path(words[1]) if len(words) > 1 else None
         if script is None or script.name not in COMMANDS:
             return cls(python)
         found = which(script.name)
         is_on_path = found is not None and _is_same(found, str(script))
-        return cls(python, pathlib.Path(script.name) if is_on_path else script)
+        path = script if script.parent.name else script.absolute()  # of the current folder: a name alone is not found
+        return cls(python, pathlib.Path(script.name) if is_on_path else path)
 
     def spelled(self, text: str) -> str:
         """A text with this interpreter, or a console script, in the place of each "python -m"."""

@@ -80,9 +80,7 @@ def _has_classes(spec: DataSpec, root: pathlib.Path) -> bool:
     names = class_names(root, splits_beside(spec, root, root))
     if spec.test_fraction:
         return bool(names) or not (root / "validation").exists()
-    return any(
-        entry.is_file() and not entry.name.startswith(".") for name in names for entry in os.scandir(root / name)
-    )
+    return any(entry.is_file() and not entry.name.startswith(".") for name in names for entry in entries(root / name))
 
 
 def require_classes(spec: DataSpec, root: pathlib.Path) -> None:

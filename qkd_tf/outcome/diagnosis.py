@@ -117,7 +117,7 @@ def write(handed_over: HandedOver, reference: Reference, folder: RunFolder) -> d
     """Writes `folder.diagnosis`.
 
     On the first images of the test split, each kernel and activation is compared twice: with the same weights without
-      rounding, and with the full precision from which quantization began.
+    rounding, and with the full precision from which quantization began.
 
     Args:
       reference: one that has seen the whole test split.

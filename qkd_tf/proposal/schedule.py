@@ -27,13 +27,13 @@ PHASES = {
 
 
 def choose_schedule(
-    draft: Draft, looks: Mapping[str, NetworkLook], source: data.Source, examples: tuple[np.ndarray, np.ndarray]
+    draft: Draft, looks: Mapping[str, NetworkLook], source: data.Source, judges: tuple[np.ndarray, np.ndarray]
 ) -> list[str]:
     """Chooses batch size, phases and epochs.
 
     Args:
       looks: role -> look at its network.
-      examples: some of the training pictures, and their labels.
+      judges: some of the validation pictures, and their labels.
 
     Returns:
       Notes on the networks, one per line.
@@ -71,10 +71,10 @@ def choose_schedule(
         why = f"{source.validation.num_examples} validation examples are too few to choose the best epoch."
         draft.choose("keep_epoch", "last", why)
     elif student.is_trained and min(draft.experiment.quantization.bits) <= FEW_BITS:
-        share = float(student.right(*examples).mean())
+        share = float(student.right(*judges).mean())
         if is_saturated(share, source.validation.num_examples):
             why = (
-                f"{student.name} is right on {100 * share:.1f} % of such pictures: validation cannot tell epochs apart."
+                f"{student.name} is right on {100 * share:.1f} % of validation pictures, which then cannot rank epochs."
             )
             draft.choose("keep_epoch", "last", why)
     return notes

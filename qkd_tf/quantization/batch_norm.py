@@ -28,7 +28,7 @@ class BatchNormEstimator:
     """Replaces a model's moving statistics by those of batches; nothing else changes, nor any random state.
 
     They are what Keras averages in training: the variance over maps divides by n - 1, that after a Dense layer by n.
-      Batches run in training mode, but with Dropout off, as in evaluation.
+    Batches run in training mode, but with Dropout off, as in evaluation.
 
     Args:
       model: from pixels [N, H, W, C] to anything; a BatchNormalization may be inside a wrapper.

@@ -31,7 +31,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _opened(folder, os.O_RDWR | os.O_CREAT) as descriptor:
-        _lock(folder, descriptor)
+        _lock(folder, descriptor, fcntl.LOCK_EX)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()}\n".encode())
         yield
@@ -46,7 +46,7 @@ def require_unlocked(folder: pathlib.Path) -> None:
     """
     if (folder / LOCK).exists():
         with _opened(folder, os.O_RDONLY) as descriptor:
-            _lock(folder, descriptor)
+            _lock(folder, descriptor, fcntl.LOCK_SH)  # looks of several workers do not exclude each other
 
 
 @contextlib.contextmanager
@@ -58,9 +58,9 @@ def _opened(folder: pathlib.Path, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _lock(folder: pathlib.Path, descriptor: int) -> None:
+def _lock(folder: pathlib.Path, descriptor: int, kind: int) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.read(descriptor, 40).decode(errors="replace").strip() or "another process"
         raise FolderInUseError(

@@ -133,7 +133,7 @@ def run(
         phases = _trainer(experiment, experiment.training, prepared, place, given, events).run()
         if phases:
             notes = look.notes_on_end(phases[-1]["best_validation_top1"])
-            if not any(phase["best_epoch"] for phase in phases):
+            if not any(phase["best_epoch"] for phase in phases if phase["phase"] != "full_precision"):
                 course = Course.of(dataclasses.asdict(experiment), str(experiment.run_dir))
                 notes += look.notes_on_discarded_training(course.with_last_epoch())
         else:

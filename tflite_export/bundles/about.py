@@ -18,7 +18,7 @@ def rows(verification: dict) -> list[tuple[str, str]]:
     judge = verification["runtimes"][verification["judge"]]
     accuracy = judge["accuracy"]
     ran = {RUNTIMES[name].package: None for name, row in verification["runtimes"].items() if "not_run" not in row}
-    versions = [f"{package} {importlib.metadata.version(package)}" for package in ran]
+    versions = [" ".join([package, *_version(package)]) for package in ran]
     return [
         ("top-1", f"{accuracy['top1']:.2f} % of {accuracy['num_images']:,} test images, on {judge['title']}"),
         ("bits of kernels", _bits(verification, is_kernel=True)),
@@ -27,6 +27,14 @@ def rows(verification: dict) -> list[tuple[str, str]]:
         ("exported by", f"qkd_tf {__version__}"),
         ("tested with", ", ".join(versions)),
     ]
+
+
+def _version(package: str) -> list[str]:
+    """Empty for one that was installed under another name."""
+    try:
+        return [importlib.metadata.version(package)]
+    except importlib.metadata.PackageNotFoundError:
+        return []
 
 
 def _bits(verification: dict, is_kernel: bool) -> str:

@@ -608,6 +608,7 @@ def test_file_for_a_microcontroller_has_every_predicted_integer_on_every_runtime
     runtimes = tuple(name for name in RUNTIMES if absence(name) is None)
     found = verify(convert(graph, ""), graph, exported.handoff, GATE, TARGETS["microcontroller"], runtimes)
     assert [failure for failure in found["failures"] if "integers" in failure] == []
+    assert "not_run" not in found["runtimes"]["litert"]
     for row in (row for row in found["runtimes"].values() if "not_run" not in row):
         assert row["codes"]["equal_codes"] == row["integer_student"]["equal_logits"] == 100
 
