@@ -107,6 +107,7 @@ def test_ladder_has_a_layer_of_every_width():
     assert {"stem", *(f"conv{width}" for width in range(2, 9)), "logits"} <= names
 
 
+@pytest.mark.slow
 def test_ordinary_commands_calibrate_and_export_a_layer_of_every_width(monkeypatch):
     monkeypatch.setattr(cpu, "told", lambda: "ARM64 with dot product (Raspberry Pi 5)")
     told, found = [], []
