@@ -2,13 +2,23 @@
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qkd_tf.contract.origin import IN_MEMORY
 
 BYTE_BITS = 8  # of an activation in a file, whatever its width
 WIDTHS_FLAG = "in all layers or in those that python -m qkd_tf.sensitivity finds weak (--bits_rule)"
+
+
+def discarded_epochs(phases: Iterable[Mapping[str, Any]]) -> int:
+    """How many epochs the quantized phases had if none was kept, so that the student is only calibrated; else 0.
+
+    Args:
+      phases: as in results.json.
+    """
+    quantized = [phase for phase in phases if phase["phase"] != "full_precision"]
+    return 0 if any(phase["best_epoch"] for phase in quantized) else sum(phase["epochs"] for phase in quantized)
 
 
 @dataclasses.dataclass(frozen=True)

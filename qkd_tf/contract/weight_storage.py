@@ -7,6 +7,8 @@ from qkd_tf.contract.grid import INT4_MAX
 from qkd_tf.contract.kinds import POINTWISE_CONVOLUTION
 from qkd_tf.contract.targets import Target
 
+SCALE_BYTES = 4 + 8  # of a tensor's scale in a file: a float32, and its zero point of 64 bits
+
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:

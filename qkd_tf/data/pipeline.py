@@ -24,7 +24,7 @@ CACHE_BYTES = 4 << 30  # of decoded images that are kept in memory; what does no
 # a few that are taken from training for validation lack one by chance.
 WITHOUT_A_CLASS = {
     "train": ("no training image of class", "", 0),
-    "validation": ("no validation image of class", "; the best epoch is chosen by these alone", 10),
+    "validation": ("no validation image of class", "; epochs are judged by these alone", 10),
     "test": ("no test image of class", "; the test result is of these alone", 0),
 }
 DIGESTED = 1_000  # examples that stand in the fingerprint for a split that is streamed, or known by its files

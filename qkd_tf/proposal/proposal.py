@@ -74,9 +74,8 @@ def propose(draft: Draft) -> Proposal:
         if resizing:  # which says more of the same
             source = dataclasses.replace(source, notes=tuple(note for note in source.notes if "--resize=" not in note))
         examples = data.sample(source, draft.experiment.data, NUM_ANSWERS)
-        judges = data.sample(dataclasses.replace(source, train=source.validation), draft.experiment.data, NUM_ANSWERS)
     findings = [choose_pixels(draft, look, *examples) for look in looks.values()]
-    notes = choose_schedule(draft, looks, source, judges)
+    notes = choose_schedule(draft, looks, source)
     seen = [line for finding in findings for line in finding.lines]
     return Proposal(
         found=[survey.line(), *source.notes, *on_bits, *resizing, *seen, *notes],

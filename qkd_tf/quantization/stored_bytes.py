@@ -21,7 +21,6 @@ from qkd_tf.quantization.plan import QuantizationPlan
 from qkd_tf.quantization.roles import LAYERS, averages_what_is_there, kernel_size, parents
 
 BIAS_BYTES = 4
-SCALE_BYTES = 12  # a float32, and its zero point of 64 bits
 # Of a file that `tflite_export` writes, at most: tests/tflite_export/flatbuffer/test_convert.py holds them against all
 # kinds of files.
 FILE_BYTES = 456  # header, signature, and the layout of tables
@@ -186,7 +185,7 @@ def _aligned(num_bytes: int) -> int:
 
 
 def _tensor(name: str, num_scales: int = 1) -> int:
-    return TENSOR_BYTES + len(name.encode()) + SCALE_BYTES * num_scales
+    return TENSOR_BYTES + len(name.encode()) + weight_storage.SCALE_BYTES * num_scales
 
 
 def _beside(name: str, what: Beside, already: int = 0) -> int:

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf import data, networks
-from qkd_tf.contract.course import Course
+from qkd_tf.contract.course import Course, discarded_epochs
 from qkd_tf.contract.gate import Gate, counts
 from qkd_tf.distillation import step_memory, strategies
 from qkd_tf.distillation.distribution import ONE_DEVICE, Distribution
@@ -133,7 +133,7 @@ def run(
         phases = _trainer(experiment, experiment.training, prepared, place, given, events).run()
         if phases:
             notes = look.notes_on_end(phases[-1]["best_validation_top1"])
-            if not any(phase["best_epoch"] for phase in phases if phase["phase"] != "full_precision"):
+            if discarded_epochs(phases):
                 course = Course.of(dataclasses.asdict(experiment), str(experiment.run_dir))
                 notes += look.notes_on_discarded_training(course.with_last_epoch())
         else:

@@ -1,8 +1,7 @@
 """What the bytes of a file are spent on."""
 
+from qkd_tf.contract.weight_storage import SCALE_BYTES
 from tflite_export.flatbuffer.graph import IntegerGraph
-
-SCALE_BYTES = 4 + 8  # a float32 scale and its int64 zero point
 
 
 def parts(graph: IntegerGraph, num_bytes: int) -> dict[str, int]:

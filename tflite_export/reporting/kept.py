@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from qkd_tf.contract.course import discarded_epochs
+
 
 def untrained(results: Mapping[str, Any]) -> str:
     """Why the quantized student is as calibration left it; "" if an epoch of its training was kept.
@@ -10,10 +12,8 @@ def untrained(results: Mapping[str, Any]) -> str:
     Args:
       results: as in results.json.
     """
-    phases = [phase for phase in results["phases"] if phase["phase"] != "full_precision"]
-    if not phases:
+    phases = results["phases"]
+    if all(phase["phase"] == "full_precision" for phase in phases):
         return "it was only calibrated, not trained (--phases)"
-    if any(phase["best_epoch"] for phase in phases):
-        return ""
-    num_epochs = sum(phase["epochs"] for phase in phases)
-    return f"no epoch was kept: none of {num_epochs} was better than calibration alone"
+    number = discarded_epochs(phases)
+    return f"no epoch was kept: none of {number} was better than calibration alone" if number else ""

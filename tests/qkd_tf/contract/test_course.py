@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from qkd_tf.contract.course import Course
+from qkd_tf.contract.course import Course, discarded_epochs
 from qkd_tf.experiment import (
     DataSpec,
     Experiment,
@@ -42,6 +42,13 @@ def test_first_comes_what_costs_no_bytes(changes, target, command):
     told = dataclasses.replace(COURSE, **changes).more_accurate(target)
     assert command in told.partition("; if that is not enough, ")[0]
     assert "more epochs (--epochs), or with more --weight_bits" in told
+
+
+@pytest.mark.parametrize("best, number", [([5, 0, 0], 20), ([5, 0, 3], 0), ([5], 0), ([0, 1, 0], 0)])
+def test_epochs_are_discarded_where_no_quantized_one_was_kept(best, number):
+    names = ("full_precision", "self_studying", "tutoring")
+    phases = [{"phase": name, "best_epoch": epoch, "epochs": 10} for name, epoch in zip(names, best, strict=False)]
+    assert discarded_epochs(phases) == number
 
 
 def test_last_epoch_is_asked_for_in_a_folder_of_its_own():

@@ -201,7 +201,7 @@ def test_classes_without_a_training_image_are_told(labels, missing):
 
 @pytest.mark.parametrize(
     "split, effect",
-    [("validation", "the best epoch is chosen by these alone"), ("test", "the test result is of these alone")],
+    [("validation", "epochs are judged by these alone"), ("test", "the test result is of these alone")],
 )
 def test_classes_that_only_other_splits_have_are_told(split, effect):
     source = data.open_source(DIGITS)
