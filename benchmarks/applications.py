@@ -5,9 +5,10 @@
     python -m benchmarks.applications --only='.*MobileNetV3.*' --train
 
 A row says whether the pre-flight takes the network, or in which line it refuses it; with --train also what its files
-are at W8A8 and W4A4 after a few steps on the digits. Weights are random and pictures noise: what is shown is which
-layers have a place in an integer file, not what they learn. It ends with 1 if a network is refused that is not of
-REFUSED.
+are at W8A8 and W4A4 after a few steps. Weights are random and pictures noise: what is shown is which layers have a
+place in an integer file, not what they learn. Rows are kept in benchmarks/applications, a file each; what one says
+already is not run again. In the end the table of all rows is printed. The command ends with 1 if a network is refused
+that is not of REFUSED, or a file.
 """
 
 if __name__ == "__main__":
@@ -28,6 +29,8 @@ import tempfile
 
 import tf_keras
 
+from benchmarks import kept_results
+from benchmarks.applications_table import HEADER, RESULTS, TAKEN, WIDTHS, cells, is_fine
 from benchmarks.file_digests import FEW_STEPS
 from qkd_tf import flags
 from qkd_tf.experiment import ExperimentError
@@ -41,13 +44,7 @@ SMALLEST = (
     "MobileNetV2 MobileNetV3Large MobileNetV3Small NASNetMobile RegNetX002 RegNetY002 ResNet50 ResNet50V2 ResNetRS50 "
     "VGG16 Xception"
 ).split()
-# Those that are to be refused -> a pattern of what of them is.
-REFUSED = {"ConvNeXt": "LayerNormalization|LayerScale"}
-BITS = (8, 4)
 CLASSES = 10
-HEADER = """\
-| network | pre-flight | W8A8 | W4A4 |
-| --- | --- | --- | --- |"""
 
 
 def names(library: str) -> list[str]:
@@ -66,11 +63,16 @@ def look(network: str, image_size: int) -> str:
             preflight.look(flags.experiment_from_flags(values, trains=False), CLASSES)
     except ExperimentError as error:
         return str(error)
-    return "taken"
+    return TAKEN
 
 
-def train(network: str, image_size: int, bits: int) -> str:
-    """The verdict on a file after a few steps: its bytes, and its least share of predicted integers on any runtime."""
+def train(network: str, image_size: int, bits: int) -> dict:
+    """Trains a few steps and exports.
+
+    Returns:
+      Of the verified file "passed", "bytes", "runtimes" (how many ran it) and "equal": the least share of integers and
+      logits as predicted, in %, on any of them; or "error", the line with which a command ended.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary) / "run"
         widths = (f"--weight_bits={bits}", f"--activation_bits={bits}", f"--image_size={image_size}")
@@ -78,27 +80,29 @@ def train(network: str, image_size: int, bits: int) -> str:
             command = [sys.executable, "-m", module, *options, f"--run_dir={folder}"]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
-                return (done.stderr.strip().splitlines() or ["ended without a line"])[-1]
+                return {"error": (done.stderr.strip().splitlines() or ["ended without a line"])[-1]}
         verification = json.loads((folder / "export" / "verification.json").read_text())
     rows = [row for row in verification["runtimes"].values() if "not_run" not in row]
-    equal = min(
-        share for row in rows for share in (row["codes"]["equal_codes"], row["integer_student"]["equal_logits"])
-    )
-    verdict = "passed" if verification["passed"] else "REFUSED"
-    return f"{verdict}, {verification['file']['bytes']:,} bytes, {equal:.2f} % on {len(rows)} runtimes"
+    equal = (share for row in rows for share in (row["codes"]["equal_codes"], row["integer_student"]["equal_logits"]))
+    return {
+        "passed": verification["passed"],
+        "bytes": verification["file"]["bytes"],
+        "equal": min(equal),
+        "runtimes": len(rows),
+    }
 
 
-def is_expected(network: str, verdict: str) -> bool:
-    """Whether a verdict of the pre-flight is what REFUSED says."""
-    reason = next((reason for family, reason in REFUSED.items() if f":{family}" in network), None)
-    return verdict == "taken" if reason is None else re.search(reason, verdict) is not None
+def row(network: str, image_size: int, trains: bool, kept: dict) -> dict:
+    """What becomes of a network: "network", "preflight", and of a file at each width what `train` says of it.
 
-
-def line(network: str, verdict: str, files: list[str]) -> str:
-    """A row of the Markdown table; of a refusal the first layer and how many more there are."""
-    first, *others = re.sub(r"^\S+ cannot become an integer \.tflite: ", "", verdict).split("; layer ")
-    told = first + (f" (and {len(others)} more layers)" if others else "")
-    return f"| {network} | {told} | " + " | ".join(files or ["", ""]) + " |"
+    Args:
+      kept: such a row, or a part of one, that is there already.
+    """
+    found = dict(kept) or {"network": network, "preflight": look(network, image_size)}
+    for width, bits in WIDTHS.items():
+        if trains and found["preflight"] == TAKEN and width not in found:
+            found[width] = train(network, image_size, bits)
+    return found
 
 
 def main(argv: list[str]) -> int:
@@ -110,20 +114,18 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--train", action="store_true", help="also a few steps at W8A8 and W4A4, to verified files")
     options = parser.parse_args(argv)
-    print(HEADER, flush=True)
     found = [f"{library}.applications:{name}" for library in LIBRARIES for name in names(library)]
-    unexpected = 0
     for network in found:
         if options.smallest and network.partition(":")[2] not in SMALLEST or not re.fullmatch(options.only, network):
             continue
-        verdict = look(network, options.image_size)
-        trains = options.train and verdict == "taken"
-        files = [train(network, options.image_size, bits) for bits in BITS] if trains else []
-        unexpected += not is_expected(network, verdict) or any(not file.startswith("passed") for file in files)
-        print(line(network, verdict, files), flush=True)
+        file = RESULTS / f"{network.replace(':', '.')}.json"
+        kept = json.loads(file.read_text()) if file.exists() else {}
+        kept_results.keep(file, row(network, options.image_size, options.train, kept))
+        print(network, flush=True)
         tf_keras.backend.clear_session()  # the next one needs the memory
         gc.collect()
-    return int(unexpected > 0)
+    kept_results.print_table(RESULTS, HEADER, lambda row: [cells(row)])
+    return int(not all(map(is_fine, kept_results.of_folder(RESULTS))))
 
 
 if __name__ == "__main__":

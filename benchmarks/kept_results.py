@@ -10,14 +10,19 @@ def keep(path: pathlib.Path, numbers: dict) -> None:
     path.write_text(json.dumps(numbers, indent=1) + "\n")
 
 
+def of_folder(folder: pathlib.Path) -> list[dict]:
+    """All that is kept in a folder, in the order of the files' names."""
+    return [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+
+
 def print_table(folder: pathlib.Path, header: Sequence[str], rows: Callable[[dict], Iterable[Sequence[str]]]) -> None:
     """Prints what lies there.
 
     Args:
       rows: the cells of the lines of one file.
     """
-    kept = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
-    for cells in (header, ("---",) * len(header), *(cells for numbers in kept for cells in rows(numbers))):
+    lines = (cells for numbers in of_folder(folder) for cells in rows(numbers))
+    for cells in (header, ("---",) * len(header), *lines):
         print(f"| {' | '.join(cells)} |")
 
 

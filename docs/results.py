@@ -1,4 +1,4 @@
-"""Puts tables of files in results/ in their places, in docs/results.md and README.md: python -m docs.results."""
+"""Puts tables of results that are kept in their places, in docs/results.md and the READMEs: python -m docs.results."""
 
 import math
 import pathlib
@@ -6,12 +6,12 @@ import re
 import statistics
 from collections.abc import Callable, Mapping
 
-from benchmarks import zoo
+from benchmarks import applications_table, kept_results, zoo
 from qkd_tf import ablation
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
-PAGES = PAGE, ROOT / "README.md", ROOT / "zoo" / "README.md"
+PAGES = PAGE, ROOT / "README.md", ROOT / "zoo" / "README.md", ROOT / "benchmarks" / "README.md"
 RESULTS = ROOT / "results"
 # Row of the ablation -> its name for people.
 NAMES = {
@@ -138,7 +138,13 @@ def zoo_files(folder: str) -> list[tuple[str, ...]]:
     return zoo.rows(ROOT / folder)
 
 
-# A place in a page is <!-- TABLE FOLDER … -->, of a table below and folders of results/.
+def classifiers_of_keras() -> list[tuple[str, ...]]:
+    """A line for each network of Keras that was tried."""
+    rows = kept_results.of_folder(applications_table.RESULTS)
+    return [applications_table.HEADER, *map(applications_table.cells, rows)]
+
+
+# A place in a page is <!-- TABLE FOLDER … -->, of a table below and folders of results/, if it has any.
 TABLES: Mapping[str, Callable[..., list[tuple[str, ...]]]] = {
     "means": means,
     "teachers": teachers,
@@ -147,8 +153,9 @@ TABLES: Mapping[str, Callable[..., list[tuple[str, ...]]]] = {
     "options": options,
     "halving": halving,
     "zoo_files": zoo_files,
+    "classifiers_of_keras": classifiers_of_keras,
 }
-PLACE = re.compile(r"<!-- (\w+) (\w+(?: \w+)*) -->\n")
+PLACE = re.compile(r"<!-- (\w+)((?: \w+)*) -->\n")
 
 
 def page(text: str) -> str:
@@ -162,7 +169,7 @@ def page(text: str) -> str:
         table, folders = PLACE.match(place[0]).groups()
         head, *lines = TABLES[table](*folders.split())
         rows = "\n".join(f"| {' | '.join(line)} |" for line in (head, ("---",) * len(head), *lines))
-        return f"<!-- {table} {folders} -->\n{rows}\n<!-- end -->"
+        return f"<!-- {table}{folders} -->\n{rows}\n<!-- end -->"
 
     return re.sub(PLACE.pattern + r".*?<!-- end -->", filled, text, flags=re.S)
 

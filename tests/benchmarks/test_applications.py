@@ -1,10 +1,8 @@
-"""The table of keras.applications: which there are, what a verdict is, and what is expected."""
+"""The classifiers of Keras: which there are, what a verdict is, and what is run."""
 
 import pytest
 
-from benchmarks import applications
-
-REFUSAL = "net cannot become an integer .tflite: layer a is a Lambda; write it; layer b is a Lambda; write it"
+from benchmarks import applications, applications_table
 
 
 def test_names_are_builders_of_both_libraries():
@@ -20,26 +18,19 @@ def test_a_network_is_taken_or_refused_in_a_line():
     assert applications.look("tf_keras.applications:MobileNet", 32) == "taken"
     verdict = applications.look("tf_keras.applications:ConvNeXtTiny", 32)
     assert "is a LayerNormalization" in verdict and "\n" not in verdict
-    assert applications.is_expected("tf_keras.applications:ConvNeXtTiny", verdict)
+    assert applications_table.is_expected("tf_keras.applications:ConvNeXtTiny", verdict)
 
 
-def test_a_row_names_the_first_layer_and_counts_the_others():
-    files = ["passed, 1,000 bytes, 100.00 % on 3 runtimes", "error: no room"]
-    assert applications.line("lib:Net", "taken", files) == f"| lib:Net | taken | {files[0]} | {files[1]} |"
-    assert applications.line("lib:Net", REFUSAL, []) == (
-        "| lib:Net | layer a is a Lambda; write it (and 1 more layers) |  |  |"
-    )
+def test_what_a_row_says_already_is_not_run_again(monkeypatch):
+    monkeypatch.setattr(applications, "look", lambda network, image_size: "taken")
+    monkeypatch.setattr(applications, "train", lambda network, image_size, bits: {"passed": True, "bits": bits})
+    looked_at = applications.row("lib:Net", 75, False, {})
+    assert looked_at == {"network": "lib:Net", "preflight": "taken"}
+    partly = looked_at | {"W8A8": {"error": "no room"}}
+    assert applications.row("lib:Net", 75, True, partly) == partly | {"W4A4": {"passed": True, "bits": 4}}
+    assert applications.row("lib:Net", 75, False, partly) == partly
 
 
-@pytest.mark.parametrize(
-    "network, verdict, expected",
-    [
-        ("keras.applications:VGG16", "taken", True),
-        ("keras.applications:VGG16", REFUSAL, False),
-        ("keras.applications:ConvNeXtBase", "taken", False),
-        ("keras.applications:ConvNeXtBase", "its layer a, a LayerScale, is not converted", True),
-        ("keras.applications:ConvNeXtBase", REFUSAL, False),
-    ],
-)
-def test_a_refusal_is_expected_for_its_reason_alone(network, verdict, expected):
-    assert applications.is_expected(network, verdict) == expected
+def test_a_network_that_is_refused_is_not_trained(monkeypatch):
+    monkeypatch.setattr(applications, "look", lambda network, image_size: "layer a is a Lambda")
+    assert set(applications.row("lib:Net", 75, True, {})) == {"network", "preflight"}

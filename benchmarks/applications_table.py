@@ -1,0 +1,38 @@
+"""The table of `benchmarks.applications`: a line for each network that was tried."""
+
+import pathlib
+import re
+
+RESULTS = pathlib.Path(__file__).with_name("applications")
+WIDTHS = {"W8A8": 8, "W4A4": 4}
+TAKEN = "taken"
+# Those that are to be refused -> a pattern of what of them is.
+REFUSED = {"ConvNeXt": "LayerNormalization|LayerScale"}
+HEADER = ("network", "pre-flight", *WIDTHS)
+
+
+def is_expected(network: str, verdict: str) -> bool:
+    """Whether a verdict of the pre-flight is what REFUSED says."""
+    reason = next((reason for family, reason in REFUSED.items() if f":{family}" in network), None)
+    return verdict == TAKEN if reason is None else re.search(reason, verdict) is not None
+
+
+def is_fine(row: dict) -> bool:
+    """Whether a row is as it is expected to be, and so are its files."""
+    files = [row[width] for width in WIDTHS if width in row]
+    return is_expected(row["network"], row["preflight"]) and all(file.get("passed") for file in files)
+
+
+def cells(row: dict) -> tuple[str, ...]:
+    """A line of the table; of a refusal the first layer and how many more there are."""
+    first, *others = re.sub(r"^\S+ cannot become an integer \.tflite: ", "", row["preflight"]).split("; layer ")
+    refusal = first + (f" (and {len(others)} more layers)" if others else "")
+    return row["network"], refusal, *(told(row.get(width, {})) for width in WIDTHS)
+
+
+def told(file: dict) -> str:
+    """What `train` found, in words; of no file nothing."""
+    if "passed" not in file:
+        return file.get("error", "")
+    verdict = "passed" if file["passed"] else "REFUSED"
+    return f"{verdict}, {file['bytes']:,} bytes, {file['equal']:.2f} % on {file['runtimes']} runtimes"
