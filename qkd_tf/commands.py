@@ -17,7 +17,9 @@ def main() -> None:
 
 def overview() -> str:
     """All commands, one per line."""
-    rows = [f"  {name:<17} python -m {row.module:<21} {row.what}" for name, row in COMMANDS.items()]
-    return "\n".join(
-        ["qkd_tf: low-bit students for Keras, proven as integer .tflite. Commands (each has --help):", *rows]
+    rows = [f"  {name:<17} {row.module:<21} {row.what}" for name, row in COMMANDS.items()]
+    lines = (
+        "qkd_tf: low-bit students for Keras, proven as integer .tflite",
+        "Commands and their modules; run a module as python -m qkd_tf.doctor. Each has --help.",
     )
+    return "\n".join([*lines, "", *rows])

@@ -113,12 +113,12 @@ def run(main: Callable[[list[str]], None], values: CommandFlags, argv: Sequence[
     asked = set(sys.argv if argv is None else argv)
     try:
         try:
-            for arguments in (help_page.SHORT, help_page.FULL):
-                if asked & set(arguments):
-                    print(values.help(doc, full=arguments is help_page.FULL), end="")
-                    sys.exit(0)
-            _register(values)
             with invocation.spelled_as_called():
+                for arguments in (help_page.SHORT, help_page.FULL):
+                    if asked & set(arguments):
+                        print(values.help(doc, full=arguments is help_page.FULL), end="")
+                        sys.exit(0)
+                _register(values)
                 app.run(main, argv=argv, flags_parser=parse)
         finally:
             sys.stdout.flush()

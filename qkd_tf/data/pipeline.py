@@ -49,6 +49,7 @@ class Splits:
         test split (all, or 1,000 if the split does not fit in memory), and `content_sha256`, that of every picture and
         label of all splits as stored; for signals also `input`, scale and zero point in 0..255.
       notes: what a user should know, one per line.
+      on_classes: those of the notes on splits without images of some classes; a result says nothing of these.
       max_steps: number of batches after which an epoch ends early; 0 for whole epochs.
       spec: reads them again, in another process too; None if nothing can.
       num_by_class: counts the training images of each class without decoding any.
@@ -65,6 +66,7 @@ class Splits:
     label_names: list[str]
     fingerprint: dict
     notes: tuple[str, ...] = ()
+    on_classes: tuple[str, ...] = ()
     max_steps: int = 0
     spec: DataSpec | None = None
     num_by_class: Callable[[], list[int]] = list
@@ -120,8 +122,8 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
         _require_mixed(source.train, spec)
     if "train" in kept:
         _require_two_classes(labels["train"], source, spec)
-    notes = _class_notes(labels, source, spec)
-    notes += augmentation.notes if augmentation else ()
+    on_classes = _class_notes(labels, source, spec)
+    notes = on_classes + (augmentation.notes if augmentation else ())
 
     def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return dataset.batch(spec.batch_size).prefetch(PARALLEL_CALLS)
@@ -179,6 +181,7 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
             **_input(source),
         },
         notes=source.notes + notes + _streaming_notes(spec.name, [name for name in shapes if name not in kept]),
+        on_classes=on_classes,
         max_steps=spec.max_steps,
         spec=lasting(spec),
         num_by_class=num_by_class,

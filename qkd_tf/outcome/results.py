@@ -45,6 +45,7 @@ def write(
         "experiment": dataclasses.asdict(experiment, dict_factory=_told),
         "seed": experiment.seed,
         "data": splits.fingerprint,
+        "on_classes": splits.on_classes,
         "coverage": [
             {"layer": layer, "tensor": tensor, "num_bits": num_bits, "interval": interval}
             for layer, tensor, num_bits, interval in handed_over.student.coverage()

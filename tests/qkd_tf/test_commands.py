@@ -23,8 +23,9 @@ def test_scripts_of_the_package_are_the_rows_of_the_table():
 
 def test_overview_is_a_line_a_command():
     done = subprocess.run([sys.executable, "-m", "qkd_tf"], cwd=ROOT, capture_output=True, text=True, check=True)
-    _, *lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == list(commands.COMMANDS)
+    _, how, _, *lines = done.stdout.splitlines()
+    assert "-m qkd_tf.doctor" in how
+    assert [line.split()[:2] for line in lines] == [[name, row.module] for name, row in commands.COMMANDS.items()]
     assert max(map(len, lines)) <= 120
 
 

@@ -37,7 +37,8 @@ def cautions(
         below = _far_below(answers, full_precision, top1, labels[: len(answers)])
         if below and verification["passed"]:  # otherwise the refusal says what to do
             below += f": {verification['more_accurate']}"
-    return [line for line in (below, leaks, _other_runtimes(verification, classes, labels)) if line]
+    on_classes = [note.removeprefix("note: ") for note in results.get("on_classes", ())]  # new in results.json
+    return [line for line in (below, leaks, *on_classes, _other_runtimes(verification, classes, labels)) if line]
 
 
 def _far_below(answers: np.ndarray, reference: np.ndarray | None, top1: float | None, labels: np.ndarray) -> str:

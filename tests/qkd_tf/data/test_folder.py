@@ -266,6 +266,7 @@ def test_labels_txt_names_the_classes_in_the_order_of_the_logits(root, content):
     training = values_of(splits.calibration) | values_of(splits.validation)
     assert training == {value: 1 if value >= 100 else 3 for value in [*range(8), *range(100, 104)]}
     assert [note.split(" in folder:")[0] for note in splits.notes] == ["note: no training image of class wasp, cow"]
+    assert splits.on_classes == splits.notes
 
 
 def test_with_labels_txt_a_class_may_be_in_the_test_alone(root):

@@ -63,3 +63,9 @@ def test_test_pictures_that_the_weights_may_know_are_told():
     experiment = {**RESULTS["experiment"], "data": {"name": "folder:my/pictures", "test_fraction": 0.2}}
     (line,) = told({"litert": right(198)}, results={**RESULTS, "experiment": experiment})
     assert "if my.keras was trained on these pictures, the test result is too good" in line
+
+
+def test_classes_without_images_are_told_with_the_file():
+    note = "note: no test image of class ant in folder:my/pictures, only of 3 of 4 classes; the test result is of these"
+    (line,) = told({"litert": right(198)}, results={**RESULTS, "on_classes": [note]})
+    assert line == note.removeprefix("note: ")
