@@ -66,6 +66,24 @@ def memories(cache):
     return [path for path in cache.rglob("*") if path.is_file()]
 
 
+def test_a_look_that_is_stopped_is_gone_on_with(root, decoded, monkeypatch):
+    paths, look = sorted(map(str, (root / "train").rglob("*.png"))), looks._look
+
+    def stopped(path):
+        if path == paths[5]:
+            raise KeyboardInterrupt
+        return look(path)
+
+    monkeypatch.setattr(looks, "_look", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        looks.look(root, paths)
+    monkeypatch.setattr(looks, "_look", look)
+    decoded.clear()
+    rows, problems = looks.look(root, paths)
+    assert set(decoded) == {os.path.basename(path) for path in paths[5:]} and not problems
+    assert rows["size"].all()
+
+
 def test_second_start_reads_no_picture_and_tells_the_same(root, decoded):
     first = scanned(root)
     assert len(decoded) == 16
