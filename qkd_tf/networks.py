@@ -11,6 +11,7 @@ from qkd_tf import data
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.experiment import DataSpec, Experiment, NetworkSpec, QuantizationSpec, TargetSpec, require
 from qkd_tf.models import likeness, own, weights, zoo
+from qkd_tf.models.augmenting import Augmenting
 from qkd_tf.models.copier import leaves, valid_name
 from qkd_tf.models.layers import Logarithm, scale_and_offset
 from qkd_tf.models.likeness import Subject
@@ -36,11 +37,13 @@ class Network:
       model: from pixels [N, H, W, C], 0..255, to logits [N, K].
       notes: what a user should know, one per line.
       subject: the user's network, to which this one is compared; None for a zoo teacher, which trains as it is.
+      augmenting: a student's own augmentation layers; None if it has none, and for a teacher.
     """
 
     model: tf_keras.Model
     notes: list[str]
     subject: Subject | None = None
+    augmenting: Augmenting | None = None
 
     def __iter__(self) -> Iterator:
         """Unpacks as (model, notes)."""
@@ -85,7 +88,10 @@ def build_student(
         )
     notes += _regularizers(model, "student") + _frozen(model, "student")
     twin = form.twin() if form.has_borders else form.model
-    return Network(form.model, notes, Subject("student", model, form.feed, form.reading, twin, form.model))
+    feed = form.feed or Affine.identity(input_shape[-1])
+    steps = [(layer, feed.then(reads.scale, reads.offset)) for layer, reads in form.reading.augmenting]
+    subject = Subject("student", model, form.feed, form.reading, twin, form.model)
+    return Network(form.model, notes, subject, Augmenting(steps) if steps else None)
 
 
 def build_teacher(

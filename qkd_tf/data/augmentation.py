@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import random
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -16,16 +17,28 @@ SEEDS = ((0, 1), (2, 3))  # under which it is looked at
 OWN = 1  # folded into a batch's seed: what is drawn here is drawn nowhere else
 
 
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """`augment(images, seed)` as a graph.
+class OfStudent(Protocol):
+    """The augmentation layers of a student, as a function.
 
     Attributes:
-      sha256: digest of its result on some pictures, which tells one function from another.
+      told: the layers in words.
+    """
+
+    told: str
+
+    def __call__(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Functions augment(images, seed), one after the other, as graphs.
+
+    Attributes:
+      sha256: digest of the results on some pictures, which tells one function from another.
       notes: what a user should know, one per line.
     """
 
-    graph: Function
+    graphs: tuple[Function, ...]
     sha256: str
     notes: tuple[str, ...] = ()
 
@@ -36,48 +49,76 @@ class Augmentation:
           seed: [2], of the batch.
           share: (index, number) of the equal part of the batch that they are; each part has a seed of its own.
         """
-        for number in (OWN, share[0]):
-            seed = tf.random.experimental.stateless_fold_in(seed, tf.constant(number, tf.int32))
-        return tf.ensure_shape(self.graph(images, seed), images.shape)
+        for own, graph in enumerate(self.graphs, start=OWN):
+            of_graph = seed
+            for number in (own, share[0]):
+                of_graph = tf.random.experimental.stateless_fold_in(of_graph, tf.constant(number, tf.int32))
+            images = tf.ensure_shape(graph(images, of_graph), images.shape)
+        return images
 
 
 def open_augmentation(
-    spec: DataSpec, shape: tuple[int, int, int], given: Function | None = None
+    spec: DataSpec, shape: tuple[int, int, int], given: Function | None = None, of_student: OfStudent | None = None
 ) -> Augmentation | None:
-    """The function that `DataSpec.augment` names, checked on noise; None if it names none.
+    """The function that `DataSpec.augment` names, then the student's layers; None if there is neither.
 
-    It is called as augment(images, seed). images are [N, H, W, C] uint8, 0 to 255, already cropped and mirrored; or
-    signals in the steps of their input, also [N, T, C]. seed is [2] int32, as tf.random.stateless_uniform takes it. It
-    returns images of the same shape and type, computed by TensorFlow operations from these two arguments only.
+    The function is checked on noise. It is called as augment(images, seed). images are [N, H, W, C] uint8, 0 to 255,
+    already cropped and mirrored; or signals in the steps of their input, also [N, T, C]. seed is [2] int32, as
+    tf.random.stateless_uniform takes it. It returns images of the same shape and type, computed by TensorFlow
+    operations from these two arguments only.
 
     Args:
       shape: [H, W, C] of a picture, or that of a signal.
       given: the function itself, if Python passes it.
+      of_student: the layers, unless `DataSpec.student_augmentation` leaves them out.
 
     Raises:
       ExperimentError: there is no such function, or it does not work as described above.
     """
-    name = spec.augment
-    if not name:
+    parts = []
+    if name := spec.augment:
+        require(
+            given is not None or not name.startswith(IN_MEMORY),
+            f"--augment={name} was given in Python and is not saved; call qkd_tf.fit, or give package.module:function",
+        )
+        parts.append(_checked(imported(name) if given is None else given, f"--augment={name}", spec, shape))
+    if of_student is not None and spec.student_augmentation:
+        part = _checked(of_student, f"the student's {of_student.told}", spec, shape)
+        told = (
+            f"note: training pictures are augmented by the student's own layers, as in Keras: {of_student.told}; these "
+            "are not in the file, and --nostudent_augmentation leaves them out"
+        )
+        parts.append(dataclasses.replace(part, notes=(told,)))
+    if not parts:
         return None
-    require(
-        given is not None or not name.startswith(IN_MEMORY),
-        f"--augment={name} was given in Python and is not saved; call qkd_tf.fit, or give package.module:function",
-    )
-    function = imported(name) if given is None else given
+    sha256 = parts[0].sha256
+    for part in parts[1:]:
+        sha256 = hashlib.sha256((sha256 + part.sha256).encode()).hexdigest()
+    return Augmentation(sum((part.graphs for part in parts), ()), sha256, sum((part.notes for part in parts), ()))
+
+
+def _checked(function: Function, name: str, spec: DataSpec, shape: tuple[int, int, int]) -> Augmentation:
+    """A function alone, tried on a batch of noise.
+
+    Args:
+      name: what messages call it.
+
+    Raises:
+      ExperimentError: as `open_augmentation`.
+    """
     images = np.random.default_rng(0).integers(0, 256, (spec.batch_size, *shape)).astype(np.uint8)
     graph, chance = tf.function(function), _state_of_chance()
     found = [_made(graph, name, images, seed) for seed in SEEDS]
     again = [_made(other, name, images, SEEDS[0]) for other in (graph, tf.function(function))]
     require(
         chance == _state_of_chance() and all(np.array_equal(found[0], other) for other in again),
-        f"--augment={name} draws random numbers that do not depend on its seed, so no run could be resumed exactly; "
+        f"{name} draws random numbers that do not depend on its seed, so no run could be resumed exactly; "
         "use tf.random.stateless_uniform(shape, seed) and the like, not random, numpy.random or tf.random.uniform",
     )
     seeded = not np.array_equal(*found)
-    told = f"note: --augment={name} ignores its seed: a picture is changed in the same way every time"
+    told = f"note: {name} ignores its seed: a picture is changed in the same way every time"
     notes = () if seeded else (told,)
-    return Augmentation(graph, hashlib.sha256(np.stack(found).tobytes()).hexdigest(), notes)
+    return Augmentation((graph,), hashlib.sha256(np.stack(found).tobytes()).hexdigest(), notes)
 
 
 def _made(graph: Function, name: str, images: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
@@ -87,12 +128,12 @@ def _made(graph: Function, name: str, images: np.ndarray, seed: tuple[int, int])
             made = graph(tf.constant(images), tf.constant(seed, tf.int32))
     except Exception as error:  # of a user's own code
         raise ExperimentError(
-            f"--augment={name} fails as augment(images, seed) in a TensorFlow graph: {_reason(error)}; use only "
+            f"{name} fails as augment(images, seed) in a TensorFlow graph: {_reason(error)}; use only "
             "TensorFlow operations, neither NumPy nor .numpy()"
         ) from error
     require(
         isinstance(made, tf.Tensor),
-        f"--augment={name} returns {type(made).__name__}; one tensor of images is expected",
+        f"{name} returns {type(made).__name__}; one tensor of images is expected",
     )
     values = made.numpy()
     described = f"{values.dtype} {values.shape}"
@@ -100,7 +141,7 @@ def _made(graph: Function, name: str, images: np.ndarray, seed: tuple[int, int])
         described += f" from {values.min():g} to {values.max():g}"
     require(
         values.dtype == np.uint8 and values.shape == images.shape,
-        f"--augment={name} turns uint8 {images.shape} into {described}; the same shape and uint8, 0 to 255, are "
+        f"{name} turns uint8 {images.shape} into {described}; the same shape and uint8, 0 to 255, are "
         "expected: end it with tf.saturate_cast(tf.round(images), tf.uint8)",
     )
     return values

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from qkd_tf.contract.pictures import room
 from qkd_tf.data import pixels
-from qkd_tf.data.augmentation import Augmentation, Function, open_augmentation
+from qkd_tf.data.augmentation import Augmentation, Function, OfStudent, open_augmentation
 from qkd_tf.data.mixing import is_mixed
 from qkd_tf.data.source import Examples, Source
 from qkd_tf.data.sources import lasting, open_source
@@ -53,7 +53,7 @@ class Splits:
       max_steps: number of batches after which an epoch ends early; 0 for whole epochs.
       spec: reads them again, in another process too; None if nothing can.
       num_by_class: counts the training images of each class without decoding any.
-      augmentation: the user's own, applied last to training batches; None if there is none.
+      augmentation: the user's own and the student's, applied last to training batches; None if there is none.
     """
 
     train: Callable[[int, int, tuple[int, int]], tf.data.Dataset]
@@ -83,11 +83,14 @@ def load(spec: DataSpec) -> Splits:
     return pipelines(open_source(spec), spec)
 
 
-def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -> Splits:
+def pipelines(
+    source: Source, spec: DataSpec, augment: Function | None = None, of_student: OfStudent | None = None
+) -> Splits:
     """Batches of a source's examples. Splits that fit `CACHE_BYTES` are decoded once and kept, the others streamed.
 
     Args:
       augment: the function that `DataSpec.augment` names, if Python passes it.
+      of_student: the student's augmentation layers.
 
     Raises:
       ExperimentError: images that cannot be decoded or differ in size, too few images, labels that are not classes, or
@@ -97,7 +100,7 @@ def pipelines(source: Source, spec: DataSpec, augment: Function | None = None) -
         source = source.scan(source)
     require_enough(source, spec)
     shape = source.image_shape
-    augmentation = open_augmentation(spec, shape, augment)
+    augmentation = open_augmentation(spec, shape, augment, of_student)
     shapes = {"test": shape, "validation": shape, "train": shape}  # memory is given out in this order
     if spec.crops_larger:
         shapes["train"] = (*room(spec.size), *shape[2:])  # for the random crop

@@ -90,6 +90,11 @@ class DataSpec:
         "Your own augmentation after crop and mirroring, as package.module:function. It is called as augment(images, "
         "seed); it takes and returns images [N, H, W, C] of uint8.",
     )
+    student_augmentation: bool = option(
+        True,
+        "Apply the augmentation layers at the student's beginning, such as RandomFlip, to training images, as Keras "
+        "does.",
+    )
     batch_size: int = option(128, "Images per training step, over all devices together (QKD: 128).")
     seed: int = 0
     scales_jpegs: bool = True  # decode large ones at a part of their size; handoffs from before that have none

@@ -51,7 +51,7 @@ def look(experiment: Experiment, num_classes: int = 0, source: data.Source | Non
     for note in step_memory.notes(student.model, teacher, experiment.training, experiment.data.batch_size):
         print(note)
     handoff.require_readable(quantized)
-    augmentation = data.open_augmentation(experiment.data, shape)
+    augmentation = data.open_augmentation(experiment.data, shape, of_student=student.augmenting)
     for note in augmentation.notes if augmentation else ():
         print(note)
     if source is not None:

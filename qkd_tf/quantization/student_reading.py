@@ -5,7 +5,7 @@ It adds rows to `models.reading` for SeparableConv2D, swish and others that equa
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tf_keras
@@ -13,6 +13,7 @@ from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.models.activations import activation_name, is_relu, slope, upper_end, word
+from qkd_tf.models.augmenting import at_front
 from qkd_tf.models.copier import Call, Copier, called_in_training, calls, has_constants, maker
 from qkd_tf.models.normalization import TRAINING_ONLY, is_nothing
 from qkd_tf.models.operations import as_layer
@@ -38,10 +39,10 @@ REMEDIES: Mapping[str, str] = {
 }
 
 
-def _notes(unused: Mapping[str, str]) -> list[str]:
-    """What becomes of layers, name -> class, that Keras applies in training and this training does not."""
-    named = {name: f"{name} ({kind})" for name, kind in unused.items()}
-    augmenting = [named.pop(name) for name, kind in unused.items() if kind.startswith("Random")]
+def _notes(unused: Sequence) -> list[str]:
+    """What becomes of layers that Keras applies in training and this training does not."""
+    named = {layer.name: f"{layer.name} ({type(layer).__name__})" for layer in unused}
+    augmenting = [named.pop(layer.name) for layer in unused if type(layer).__name__.startswith("Random")]
     rows = (
         ("augmentation layers are", augmenting, f"to augment the training pictures, {_AUGMENTING}"),
         ("layers for training alone are", list(named.values()), "of such layers only Dropout is used in training"),
@@ -81,7 +82,11 @@ def _refusal(node) -> str:
 
 
 class StudentReading(Reading):
-    """The first reading of a student: rewrites layers as others, and drops those that do nothing at inference."""
+    """The first reading of a student: rewrites layers as others, and drops those that do nothing at inference.
+
+    Attributes:
+      augmenting: augmentation layers at the beginning, each with the map from the model's input to what it reads.
+    """
 
     fused = ACTIVATIONS  # what an integer convolution applies itself
 
@@ -92,9 +97,11 @@ class StudentReading(Reading):
                 f"layer {again[0]} is used several times and has weights; give each use its own layer"
             )
         self._over_maps: list = []  # layers that calls refer to by their id
-        self._unused: dict[str, str] = {}  # name -> class, of layers that Keras applies in training
+        self._unused: list[tuple] = []  # layers that Keras applies in training, and the tensors that they read
         super().__init__(model, input_shape, num_classes)
-        self.notes += _notes(self._unused)
+        found = [(layer, at_front(layer, tensor)) for layer, tensor in self._unused]
+        self.augmenting = [(layer, reads) for layer, reads in found if reads is not None]
+        self.notes += _notes([layer for layer, reads in found if reads is None])
 
     def shape_read(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The input shape, in which a series (T, C) is a map of one row."""
@@ -103,7 +110,7 @@ class StudentReading(Reading):
     def call(self, call: Call):
         if is_nothing(call.layer) and not (type(call.layer) is _layers.Dropout and not call.in_inference):
             if isinstance(call.layer, TRAINING_ONLY) and not call.in_inference:
-                self._unused[call.layer.name] = type(call.layer).__name__
+                self._unused.append((call.layer, call.inputs[0]))
             return call.inputs[0]
         call = self.over_maps(call)
         return self.depthwise(call) if _is_depthwise(call.layer) else super().call(call)

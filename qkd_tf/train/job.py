@@ -264,7 +264,7 @@ def _prepare(
             found["teacher"] = networks.checked_teacher(experiment, shape, num_classes, given.teacher)
     pictures = networks.proof_images(experiment.data, source)
     proof = {role: network.prove(pictures) for role, network in found.items()}
-    splits = data.pipelines(source, experiment.data, given.augment)
+    splits = data.pipelines(source, experiment.data, given.augment, network.augmenting)
     weights = class_weights(experiment.training.class_weights, splits.label_names, splits.num_by_class)
     handoff.require_readable(at_bits[own], splits.fingerprint["num_test"])
     devices.require_same(splits.fingerprint, "their images")

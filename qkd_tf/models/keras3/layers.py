@@ -73,8 +73,9 @@ def _row(name: str, **options) -> LayerRow:
 
 LAYERS: Mapping[str, LayerRow] = {
     **{name: _row(name) for name in _SAME},
-    # What they do to pictures in training is chance, and at inference they do nothing.
+    # At inference they do nothing.
     **{name: _row(name, ignored=("data_format", "value_range")) for name in _RANDOM},
+    "RandomBrightness": _row("RandomBrightness", ignored=("data_format",)),
     "LeakyReLU": _row("LeakyReLU", renamed={"negative_slope": "alpha"}),
 }
 # Those that another layer may have for its activation: they have no arrays.

@@ -29,6 +29,32 @@ def test_no_function_is_none():
     assert look(None, dataclasses.replace(SPEC, augment="")) is None
 
 
+class Layers:
+    """As the augmentation layers of a student."""
+
+    told = "flip (RandomFlip)"
+
+    def __call__(self, images, seed):
+        return tf.image.stateless_random_flip_left_right(images, seed)
+
+
+def test_layers_of_the_student_follow_the_users_function():
+    both, one = (look(brighter).graphs, augmentation.open_augmentation(SPEC, SHAPE, brighter, Layers()))
+    assert len(one.graphs) == len(both) + 1 and one.sha256 != look(brighter).sha256
+    (note,) = one.notes
+    assert note.startswith("note: training pictures are augmented by the student's own layers, as in Keras: flip (R")
+    alone = augmentation.open_augmentation(dataclasses.replace(SPEC, augment=""), SHAPE, None, Layers())
+    images = np.random.default_rng(1).integers(0, 256, (8, *SHAPE)).astype(np.uint8)
+    seed, share = tf.constant([5, 6]), (0, 1)
+    assert np.array_equal(np.sort(alone(images, seed, share).numpy(), axis=2), np.sort(images, axis=2))
+    assert not np.array_equal(one(images, seed, share).numpy(), look(brighter)(images, seed, share).numpy())
+
+
+def test_layers_of_the_student_can_be_left_out():
+    spec = dataclasses.replace(SPEC, augment="", student_augmentation=False)
+    assert augmentation.open_augmentation(spec, SHAPE, None, Layers()) is None
+
+
 def test_function_gets_whole_batches_of_bytes_and_a_seed_of_two():
     seen = []
 

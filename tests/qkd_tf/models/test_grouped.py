@@ -1,5 +1,10 @@
 """Grouped convolutions without XLA: found wherever they are, and the sums of each group alone."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +14,8 @@ from tf_keras import layers
 from qkd_tf.experiment import QuantizationSpec
 from qkd_tf.models.grouped import without_xla
 from qkd_tf.quantization.scheme import quantize_student
+
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -65,3 +72,31 @@ def test_a_model_is_saved_as_it_was(nested, tmp_path):
     loaded = tf_keras.models.load_model(tmp_path / "model.keras")
     x = np.ones((1, 6, 6, 4), np.float32)
     np.testing.assert_allclose(loaded(x), nested(x), rtol=1e-5)
+
+
+TRAINED = """
+import numpy as np, tensorflow as tf, tf_keras
+from tf_keras import layers
+from qkd_tf.models.grouped import without_xla
+tf_keras.utils.set_random_seed(0)
+body = [layers.Conv2D(6, 3, groups=2), layers.BatchNormalization(), layers.ReLU()]
+body += [layers.Conv2D(6, 3, groups=3, activation="relu"), layers.GlobalAveragePooling2D()]
+model = without_xla(tf_keras.Sequential([layers.Input((8, 8, 4)), *body]))
+x = np.random.default_rng(0).normal(size=(4, 8, 8, 4)).astype("float32")
+model.compile("sgd", "mse")
+model.fit(x, np.ones((4, 6)), verbose=0)
+print(*model.predict_on_batch(x).ravel().tolist())
+"""
+
+
+def test_results_do_not_depend_on_whether_tensorflow_has_a_kernel():
+    """By default that depends on the processor."""
+    found = []
+    for has_one in "01":
+        environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": has_one}
+        command = [sys.executable, "-c", TRAINED]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        found.append([float(number) for number in done.stdout.split()])
+    assert len(found[0]) == 24
+    np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-5)

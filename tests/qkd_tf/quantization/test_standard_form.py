@@ -256,16 +256,18 @@ def test_what_becomes_of_layers_for_training_alone_is_told():
     def body(x):
         x = layers.RandomFlip(name="flip")(layers.RandomRotation(0.1, name="turn")(x))
         x = layers.SpatialDropout2D(0.1, name="drop")(layers.Conv2D(4, 3)(x))
+        x = layers.RandomTranslation(0.1, 0.1, name="move")(layers.RandomContrast(0.1, name="contrast")(x))
         return layers.RandomZoom(0.1, name="idle")(layers.Dropout(0.1, name="kept")(x), training=False)
 
     form = standard_form(functional(body), SHAPE, None, RAW)
     assert [note for note in form.notes if "used neither" in note] == [
-        "note: the student's augmentation layers are used neither in training nor in the file: turn (RandomRotation), "
-        "flip (RandomFlip); to augment the training pictures, give --horizontal_flip, --crop_padding or "
-        "--augment=package.module:function",
+        "note: the student's augmentation layers are used neither in training nor in the file: contrast "
+        "(RandomContrast), move (RandomTranslation); to augment the training pictures, give --horizontal_flip, "
+        "--crop_padding or --augment=package.module:function",
         "note: the student's layers for training alone are used neither in training nor in the file: drop "
         "(SpatialDropout2D); of such layers only Dropout is used in training",
     ]
+    assert [layer.name for layer, _ in form.reading.augmenting] == ["turn", "flip"]
 
 
 def test_normalization_for_each_channel_moves_into_the_first_kernel(randomize):
