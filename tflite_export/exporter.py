@@ -129,6 +129,12 @@ def _export(
     content = convert(graph, description=f"qkd_tf {__version__}")
     verification, classes = examine(content, graph, handoff, gate or Gate(), target, runtimes)
     course = Course.of(results["experiment"], str(run_dir))
+    trained_for = results["experiment"]["target"]["target"]
+    if target.judges != TARGETS[trained_for].judges:
+        verification["notes"].append(
+            f"the student was trained for a {trained_for}, whose rounding is another; train with --target={target_name} "
+            "if accuracy is lost"
+        )
     if classes:
         answers = ((diagnosis_of(run_dir) or {}).get("full_precision") or {}).get("classes")
         full_precision = None if answers is None else np.array(answers)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import random
 from collections.abc import Callable
 from typing import Protocol
@@ -107,6 +108,14 @@ def _checked(function: Function, name: str, spec: DataSpec, shape: tuple[int, in
       ExperimentError: as `open_augmentation`.
     """
     images = np.random.default_rng(0).integers(0, 256, (spec.batch_size, *shape)).astype(np.uint8)
+    try:
+        inspect.signature(function).bind(images, SEEDS[0])
+    except TypeError as error:
+        raise ExperimentError(
+            f"{name} is called as augment(images, seed), and {error}; give a function of these two arguments"
+        ) from None
+    except ValueError:  # Python does not know its arguments
+        pass
     graph, chance = tf.function(function), _state_of_chance()
     found = [_made(graph, name, images, seed) for seed in SEEDS]
     again = [_made(other, name, images, SEEDS[0]) for other in (graph, tf.function(function))]

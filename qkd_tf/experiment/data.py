@@ -80,7 +80,7 @@ class DataSpec:
     crop_padding: int | None = option(
         None,
         "Black pixels added around a training image before the random crop; default: an eighth of its side, at most 4 "
-        "(QKD, CIFAR: 4), and 0 for arrays, signals and digits.",
+        "(QKD, CIFAR: 4), and 0 for arrays, signals, digits and a trained model of your own.",
     )
     horizontal_flip: bool | None = option(
         None, "Mirror half of the training images; default: yes, except for arrays, signals and digits."
@@ -173,12 +173,20 @@ class DataSpec:
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes on what is done to training pictures by default, one per line."""
-        if self.horizontal_flip is not None or not self.mirrors:
-            return ()
-        return (
-            "note: half of the training pictures are mirrored; if left and right matter, as in letters and signs, give "
-            "--nohorizontal_flip",
+        shifts = not (self.is_arrays or self.crops_larger) and self.crop_padding is None
+        rows = (
+            (
+                self.horizontal_flip is None and self.mirrors,
+                "half of the training pictures are mirrored; if left and right matter, as in letters and signs, give "
+                "--nohorizontal_flip",
+            ),
+            (
+                shifts,
+                f"training pictures are shifted by up to {CROP_PADDING} pixels, and black fills what that uncovers; "
+                "--crop_padding=0 leaves them where they are",
+            ),
         )
+        return tuple(f"note: {note}" for is_so, note in rows if is_so)
 
     @property
     def crops_larger(self) -> bool:

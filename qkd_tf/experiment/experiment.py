@@ -139,7 +139,11 @@ class Experiment:
         return by_chance + of_distillation
 
     def on_images(self, num_train: int) -> "Experiment":
-        """The same experiment, with learning rates that were not given chosen for `num_train` training images."""
+        """The same experiment, with what was not given chosen for its student and `num_train` training images.
+
+        These are learning rates, and crop_padding: a model of the user's own that comes trained has not seen pictures
+        with black borders.
+        """
         training = self.training
         phases, ratio = training.phases, training.teacher_lr_ratio
         if self._has_few("student", num_train):
@@ -151,7 +155,11 @@ class Experiment:
             )
         if self._has_few("teacher", num_train) and training.teacher_ratio_is_default:
             ratio = RATIO_OF_FEW
-        return dataclasses.replace(self, training=dataclasses.replace(training, phases=phases, teacher_lr_ratio=ratio))
+        training = dataclasses.replace(training, phases=phases, teacher_lr_ratio=ratio)
+        data = self.data
+        if data.crop_padding is None and self.student.is_own and "student" in self.with_weights:
+            data = dataclasses.replace(data, crop_padding=0)
+        return dataclasses.replace(self, training=training, data=data)
 
     def notes_on(self, num_train: int) -> list[str]:
         """Notes on what is rarely intended with so many training images, one per line."""

@@ -141,7 +141,7 @@ def _call(name: str, input_shape, num_classes: int):
         keywords = [f"{key}={value!r}" for key, value in call.kwargs.items()]
         arguments = ", ".join([*map(repr, call.args), *keywords])
         raise ExperimentError(
-            f"{name} fails as builder({arguments}): {failure(error)}; fix that, or give other pictures; "
+            f"{name} fails as builder({arguments}): {failure(error)}; fix that; "
             f"python -c 'import {module}; {module}.{function}({arguments})' shows the whole traceback"
         ) from error
 

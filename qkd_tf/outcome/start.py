@@ -127,8 +127,9 @@ class Look:
         if top1 < start - POINTS_LOST:
             return [
                 f"note: training lost accuracy: {start:.2f} % of validation images after calibration, {top1:.2f} % "
-                "now; lower --learning_rates to a tenth, check what --crop_padding, --horizontal_flip and --augment "
-                "do to training pictures, or use calibration without training (--phases=)"
+                "now; use calibration without training (--phases=), check what --crop_padding, --horizontal_flip, "
+                "--augment and augmentation layers of the student do to training pictures, or lower --learning_rates "
+                "to a tenth"
             ]
         return []
 

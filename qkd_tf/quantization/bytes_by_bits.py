@@ -12,15 +12,20 @@ from qkd_tf.quantization.stored_bytes import StoredWidths, stored_files
 
 
 def notes(model: tf_keras.Model, plan: QuantizationPlan, target: TargetSpec, spec: QuantizationSpec) -> list[str]:
-    """A line if more bits take no more bytes, with what to choose instead; none if fewer bits save bytes.
+    """A line if no kernel has the bits that were asked for, or if more bits take no more bytes; else none.
 
     Args:
       model: in standard form.
     """
+    num_bits = spec.weight_bits
+    if not spec.is_open and all(grid.num_bits > num_bits for grid in plan.weight_grids.values()):
+        return [
+            f"note: no kernel has the {num_bits} bits that were asked for: --first_layer_bits and --last_layer_bits "
+            f"give all of {model.name} more"
+        ]
     storages = TARGETS[target.target].int4  # none on a target whose own compiler compresses what is stored
     if spec.is_open or not storages:
         return []
-    num_bits = spec.weight_bits
     uniform = [name for name, grid in plan.weight_grids.items() if grid.num_bits == num_bits]
 
     def file_bytes(files: list[StoredWidths], wider: int) -> int:
@@ -41,7 +46,8 @@ def notes(model: tf_keras.Model, plan: QuantizationPlan, target: TargetSpec, spe
         if packed[name] < least:
             least = packed[name]
             slower = f", slower on a {target.target}" * (name in TARGETS[target.target].slower)
-            others += f", or --weight_storage={name}, with about {least:,}{slower}"
+            widths = "" if spec.activation_bits == MAX_BITS else f"{spec.flag_of((num_bits, MAX_BITS))} "
+            others += f", or {widths}--weight_storage={name}, with about {least:,}{slower}"
     return [
         f"note: --target={target.target} stores weights of {num_bits} bits in as many bytes as weights of {widest} "
         f"bits (the file takes about {own:,}), and activations of any width in a byte each; give "

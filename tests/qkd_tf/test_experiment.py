@@ -442,7 +442,42 @@ def test_student_may_know_the_test_pictures_that_are_cut_off(weights, fraction, 
 def test_mirrored_pictures_are_told_where_something_trains():
     data = DataSpec("folder:pictures")
     told = [dataclasses.replace(experiment(phases), data=data).notes_on(50_000) for phases in ((SELF_STUDYING,), ())]
-    assert [len(notes) for notes in told] == [1, 0] and "pictures are mirrored" in told[0][0]
+    assert [len(notes) for notes in told] == [2, 0] and "pictures are mirrored" in told[0][0]
+
+
+@pytest.mark.parametrize(
+    "data, told",
+    [
+        ({"name": "folder:pictures"}, True),
+        ({"name": "folder:pictures", "crop_padding": 0}, False),
+        ({"name": "folder:pictures", "crop_padding": 4}, False),
+        ({"name": "folder:pictures", "image_size": 96}, False),  # a crop of a larger picture
+        ({"name": "folder:pictures", "image_size": 96, "resize": "squash"}, True),
+        ({"name": "digits"}, False),
+    ],
+)
+def test_black_borders_that_nobody_asked_for_are_told(data, told):
+    assert any("black fills" in note for note in DataSpec(**data).notes) == told
+
+
+@pytest.mark.parametrize(
+    "student, weights, given, found",
+    [
+        ("model.keras", "", None, 0),
+        ("in_memory:trained:x", "", None, 0),
+        ("nets:build", "w.h5", None, 0),
+        ("nets:build", "", None, None),
+        ("resnet20", "w.h5", None, None),
+        ("model.keras", "", 4, 4),
+    ],
+)
+def test_a_trained_model_of_the_users_own_sees_no_black_borders(student, weights, given, found):
+    made = dataclasses.replace(
+        experiment(),
+        student=NetworkSpec(student, PIXELS, weights),
+        data=DataSpec("folder:pictures", crop_padding=given),
+    )
+    assert made.on_images(50_000).data.crop_padding == found
 
 
 @pytest.mark.parametrize(

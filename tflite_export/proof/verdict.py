@@ -30,7 +30,7 @@ def print_verdict(verification: dict, path: pathlib.Path, full_precision: float 
     if verification["passed"]:
         for name, row in verification["runtimes"].items():
             if "not_run" not in row:
-                print(f"{name}: {runtime_line(row)}")
+                print(f"{name}: {runtime_line(row, name == verification['judge'])}")
     if compressed := verification.get("compressed"):
         print(
             f"{path.with_suffix('.compressed.tflite')}: {compressed['file']['bytes']:,} bytes, "
@@ -72,12 +72,17 @@ def equal_share(row: dict) -> float:
     return min(*codes, row["integer_student"]["equal_logits"])
 
 
-def runtime_line(row: dict) -> str:
-    """A runtime's row of the verification, in one line."""
-    num_logits = row["integer_student"]["num_images"]
+def runtime_line(row: dict, is_judge: bool = True) -> str:
+    """A runtime's row of the verification, in one line.
+
+    Args:
+      is_judge: whether its classes are compared, too. On other runtimes they differ from the student's in floating
+        point because these round differently, not because of a fault.
+    """
+    agreement = row["student"]["top1_agreement"]
+    same = f"same class as the student in floating point on {agreement:.2f} % of {row['num_images']:,} images; "
     return (
         f"{equal_share(row):.2f} % of the integers are as predicted (all tensors of {row['num_code_images']:,} images, "
-        f"the logits of {num_logits:,}); same class as the student in floating point on "
-        f"{row['student']['top1_agreement']:.2f} % of {row['num_images']:,} images; "
+        f"the logits of {row['integer_student']['num_images']:,}); {same if is_judge else ''}"
         f"{1000 * row['median_seconds']:.3g} ms per image on this computer"
     )

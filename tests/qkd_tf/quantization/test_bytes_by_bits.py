@@ -34,7 +34,8 @@ def test_more_bits_in_as_many_bytes_are_offered(make_residual_student, target, n
     assert all(f"weights of {num_bits} bits in as many bytes as weights of {widest} bits" in note for note in found)
     assert all(f"give --weight_bits={widest} --activation_bits=8, which" in note for note in found)
     packs = storage in ("auto", "int8") and num_bits <= 4 and (target, storage) != ("microcontroller", "auto")
-    assert all((", or --weight_storage=int4" in note) == packs for note in found)
+    packed = ", or --activation_bits=8 --weight_storage=int4"  # activations of fewer bits save nothing
+    assert all((packed in note) == packs for note in found)
     assert all(("int4_all" in note) == (note.endswith(", slower on a phone")) for note in found)
 
 
@@ -44,6 +45,14 @@ def test_the_flag_that_a_note_names_is_the_one_that_was_given(make_residual_stud
         spec = QuantizationSpec(*bits, told_by_bits=True)
         (note,) = bytes_by_bits.notes(model, make_plan(model, spec), TargetSpec("phone"), spec)
         assert f"; give {told}, which loses less accuracy" in note
+
+
+def test_bits_that_no_kernel_has_are_told(chain):
+    small = chain(layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dense(4))
+    for target in ("phone", "microcontroller", "ethos_u"):
+        (note,) = notes(small, target, 4)
+        assert "no kernel has the 4 bits that were asked for: --first_layer_bits" in note
+        assert "asked for" not in " ".join(notes(small, target, 8))
 
 
 def test_lookup_tables_that_pay_make_two_bits_fewer_bytes(chain):

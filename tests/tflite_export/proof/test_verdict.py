@@ -32,6 +32,10 @@ def test_row_of_a_runtime_is_one_line():
         "100.00 % of the integers are as predicted (all tensors of 32 images, the logits of 204); same class as the "
         "student in floating point on 69.06 % of 204 images; 1.23 ms per image on this computer"
     )
+    assert runtime_line(ROW, is_judge=False) == (
+        "100.00 % of the integers are as predicted (all tensors of 32 images, the logits of 204); "
+        "1.23 ms per image on this computer"
+    )
 
 
 @pytest.mark.parametrize("key", ["operators", "codes", "integer_student"])
