@@ -132,8 +132,8 @@ def _export(
     trained_for = results["experiment"]["target"]["target"]
     if target.judges != TARGETS[trained_for].judges:
         verification["notes"].append(
-            f"the student was trained for a {trained_for}, whose rounding is another; train with --target={target_name} "
-            "if accuracy is lost"
+            f"the student was trained for a {trained_for}, whose rounding is another; train with "
+            f"--target={target_name} if accuracy is lost"
         )
     if classes:
         answers = ((diagnosis_of(run_dir) or {}).get("full_precision") or {}).get("classes")
