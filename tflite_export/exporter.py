@@ -132,7 +132,7 @@ def _export(
     trained_for = results["experiment"]["target"]["target"]
     if target.judges != TARGETS[trained_for].judges:
         verification["notes"].append(
-            f"the student was trained for a {trained_for}, whose rounding is another; train with "
+            f"the student was trained with --target={trained_for}, whose rounding is another; train with "
             f"--target={target_name} if accuracy is lost"
         )
     if classes:

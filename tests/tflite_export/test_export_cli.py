@@ -203,7 +203,7 @@ def test_mistake_leaves_nothing_behind(ends, folders):
 def test_microcontrollers_get_packed_weights_and_are_judged_by_tflm(ends, folders):
     assert ends["micro"]["code"] in (0, None), ends["micro"]
     verification = json.loads((folders["micro"] / "export" / "verification.json").read_text())
-    assert any(note.startswith("the student was trained for a phone") for note in verification["notes"])
+    assert any(note.startswith("the student was trained with --target=phone") for note in verification["notes"])
     assert verification["judge"] == ("tflm" if absence("tflm") is None else "litert_reference")
     types = {row["name"]: row["type"] for row in verification["tensors"]}
     assert types["normalization"] == "int8"
