@@ -175,7 +175,8 @@ def fit(
 
 def _fresh_folder(student: str, bits: str) -> pathlib.Path:
     """A folder that does not exist yet, named by student, bits and time: runs/mobilenet_w4a4_20261129-084512."""
-    words = re.sub(r"[^\w.-]+", "_", student.rpartition(":")[2].rpartition("/")[2])
+    words = re.sub(r"\.(keras|h5)$", "", student.rpartition(":")[2].rpartition("/")[2])
+    words = re.sub(r"[^\w.-]+", "_", words)
     path = RUNS / f"{words}_{bits}_{time.strftime('%Y%m%d-%H%M%S')}"
     number = 1
     while path.exists():

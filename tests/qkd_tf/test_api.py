@@ -572,3 +572,17 @@ def test_one_unit_for_two_classes_is_trained_exported_and_verified(tmp_path):
     assert made.results["as_given"]["student"]["head"] == "one sigmoid"
     assert (made.path / "handoff" / "labels.txt").read_text().split() == ["0", "1"]
     assert tflite_export.export(made, runtimes=())["passed"]
+
+
+@pytest.mark.parametrize(
+    "student, name",
+    [
+        ("models/mine.keras", "mine"),
+        ("mine.h5", "mine"),
+        ("nets:build", "build"),
+        ("mobilenet_v2_1.0", "mobilenet_v2_1.0"),
+        ("in_memory:trained:my net", "my_net"),
+    ],
+)
+def test_a_run_folder_is_named_by_its_student(student, name):
+    assert api._fresh_folder(student, "w4a4").name.startswith(f"{name}_w4a4_2")
