@@ -53,7 +53,7 @@ def test_every_flag_reaches_the_experiment(parse):
     changed = {
         "dataset": "mnist", "test_fraction": 0.25, "data_dir": "d", "test_split": "validation", "image_size": 24,
         "resize": "squash", "image_channels": 1, "input_scale": 0.5, "input_zero_point": 3,
-        "validation_fraction": 0.3, "crop_padding": 2,
+        "validation_fraction": 0.3, "crop_padding": 2, "student_augmentation": False,
         "batch_size": 7, "student": "resnet8", "teacher": "resnet20", "student_weights": "s.h5",
         "teacher_weights": "t.h5", "student_pixel_mean": 3, "student_pixel_std": 5, "student_weights_mean": 6,
         "teacher_pixel_mean": 8, "teacher_pixel_std": 9, "weight_bits": 3, "activation_bits": 5,

@@ -152,13 +152,13 @@ def test_test_split_is_decoded_once_for_all_networks_that_look_at_it(tmp_path, m
     monkeypatch.setattr(pipeline, "CACHE_BYTES", cache_bytes)
     pipelines, decoded = data.pipelines, []
 
-    def counting(source, spec, augment):
+    def counting(source, spec, *augmentation):
         def decode(stored):
             tf.numpy_function(lambda: decoded.append(1), [], [])
             return source.test.decode(stored)
 
         return pipelines(
-            dataclasses.replace(source, test=dataclasses.replace(source.test, decode=decode)), spec, augment
+            dataclasses.replace(source, test=dataclasses.replace(source.test, decode=decode)), spec, *augmentation
         )
 
     monkeypatch.setattr(data, "pipelines", counting)
