@@ -69,7 +69,7 @@ def test_a_batch_larger_than_the_set_is_refused_behind_what_the_network_is(capsy
     [
         (
             "--augment=math:floor",
-            "error: --augment=math:floor fails as augment(images, seed) in a TensorFlow graph: ",
+            "error: --augment=math:floor is called as augment(images, seed), and too many positional arguments; ",
         ),
         ("--class_weights=1,2", "error: --class_weights has 2 numbers and there are 10 classes; "),
     ],
