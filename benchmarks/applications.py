@@ -110,7 +110,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--smallest", action="store_true", help="the least of each family alone")
     parser.add_argument("--only", default=".*", help="a pattern of the whole name, such as 'keras.applications:Res.*'")
     parser.add_argument(
-        "--image_size", type=int, default=96, help="pixels of a side; some builders want 75 at the least"
+        "--image_size", type=int, default=96, help="pixels of a side, for rows not yet kept; some builders want 75"
     )
     parser.add_argument("--train", action="store_true", help="also a few steps at W8A8 and W4A4, to verified files")
     options = parser.parse_args(argv)

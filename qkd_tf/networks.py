@@ -11,7 +11,7 @@ from qkd_tf import data
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.experiment import DataSpec, Experiment, NetworkSpec, QuantizationSpec, TargetSpec, require
 from qkd_tf.models import likeness, own, weights, zoo
-from qkd_tf.models.augmenting import Augmenting
+from qkd_tf.models.augmenting import Augmenting, fits
 from qkd_tf.models.copier import leaves, valid_name
 from qkd_tf.models.layers import Logarithm, scale_and_offset
 from qkd_tf.models.likeness import Subject
@@ -23,6 +23,7 @@ from qkd_tf.quantization.plan import QuantizationPlan, make_plan
 from qkd_tf.quantization.refusals import UnsupportedLayers
 from qkd_tf.quantization.standard_form import standard_form
 from qkd_tf.quantization.stored_bytes import stored_files
+from qkd_tf.quantization.student_reading import notes_on_unused
 
 NUM_PROOF_IMAGES = 32
 NUM_NOISE = 8  # pictures of noise on which probabilities are told from logits
@@ -89,7 +90,9 @@ def build_student(
     notes += _regularizers(model, "student") + _frozen(model, "student")
     twin = form.twin() if form.has_borders else form.model
     feed = form.feed or Affine.identity(input_shape[-1])
-    steps = [(layer, feed.then(reads.scale, reads.offset)) for layer, reads in form.reading.augmenting]
+    found = [(layer, feed.then(reads.scale, reads.offset)) for layer, reads in form.reading.augmenting]
+    steps = [step for step in found if fits(*step)]
+    notes += notes_on_unused([layer for layer, reads in found if not fits(layer, reads)])
     subject = Subject("student", model, form.feed, form.reading, twin, form.model)
     return Network(form.model, notes, subject, Augmenting(steps) if steps else None)
 

@@ -50,14 +50,19 @@ def at_front(layer: layers.Layer, tensor) -> Affine | None:
     Args:
       tensor: what the layer reads, [N, H, W, C]. Between the model's input and this, layers may only normalise.
     """
-    reads = _normalization(tensor)
-    if reads is None or not isinstance(layer, MOVING + OF_PIXELS):
-        return None
-    if isinstance(layer, OF_PIXELS):
-        value_range = tuple(layer.get_config().get("value_range", PIXEL_RANGE))
-        if value_range != PIXEL_RANGE or not reads.is_as(Affine.identity(len(reads.scale))):
-            return None
-    return reads
+    return _normalization(tensor) if isinstance(layer, MOVING + OF_PIXELS) else None
+
+
+def fits(layer: layers.Layer, reads: Affine) -> bool:
+    """Whether an augmentation layer does what it says on what it reads.
+
+    Args:
+      reads: the map from pixels to that.
+    """
+    if not isinstance(layer, OF_PIXELS):
+        return True
+    value_range = tuple(layer.get_config().get("value_range", PIXEL_RANGE))
+    return value_range == PIXEL_RANGE and reads.is_as(Affine.identity(len(reads.scale)))
 
 
 def _normalization(tensor) -> Affine | None:

@@ -39,7 +39,7 @@ REMEDIES: Mapping[str, str] = {
 }
 
 
-def _notes(unused: Sequence) -> list[str]:
+def notes_on_unused(unused: Sequence) -> list[str]:
     """What becomes of layers that Keras applies in training and this training does not."""
     named = {layer.name: f"{layer.name} ({type(layer).__name__})" for layer in unused}
     augmenting = [named.pop(layer.name) for layer in unused if type(layer).__name__.startswith("Random")]
@@ -101,7 +101,7 @@ class StudentReading(Reading):
         super().__init__(model, input_shape, num_classes)
         found = [(layer, at_front(layer, tensor)) for layer, tensor in self._unused]
         self.augmenting = [(layer, reads) for layer, reads in found if reads is not None]
-        self.notes += _notes([layer for layer, reads in found if reads is None])
+        self.notes += notes_on_unused([layer for layer, reads in found if reads is None])
 
     def shape_read(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The input shape, in which a series (T, C) is a map of one row."""

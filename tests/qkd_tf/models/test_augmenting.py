@@ -84,6 +84,16 @@ def test_pixels_that_are_normalised_outside_of_the_model_are_normalised_for_its_
     assert reads.is_as(Affine(np.full(3, 1 / 128), np.full(3, -127 / 128)))
 
 
+def test_layers_that_only_know_pixels_are_told_and_not_applied_where_the_model_reads_other_numbers():
+    model = tf_keras.Sequential([layers.Input(SHAPE), layers.RandomContrast(0.1, name="contrast"), layers.Flatten()])
+    model.add(layers.Dense(2))
+    for mean, std, is_applied in ((0.0, 1.0, True), (127.0, 128.0, False)):
+        spec = NetworkSpec("in_memory:mine", PixelNormalization((mean,), (std,)))
+        network = networks.build_student(spec, SHAPE, 2, model)
+        assert (network.augmenting is not None) == is_applied
+        assert any("neither in training nor in the file: contrast" in note for note in network.notes) != is_applied
+
+
 @pytest.mark.parametrize(
     "front",
     [
