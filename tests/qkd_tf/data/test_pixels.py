@@ -28,24 +28,25 @@ def test_another_epoch_has_other_crops_too():
 
 
 @pytest.mark.parametrize(
-    "spec, side, padding, mirrors",
+    "spec, side, padding, mirrors, noted",
     [
-        ({"name": "cifar10"}, 32, 4, True),
-        ({"name": "mnist"}, 8, 1, True),
-        ({"name": "folder:x"}, 96, 4, True),
-        ({"name": "folder:x", "image_size": 96}, 96, 0, True),
-        ({"name": "folder:x", "image_size": 96, "resize": "squash"}, 96, 4, True),
-        *(({"name": name}, 32, 0, False) for name in ("in_memory:x", "npz:x", "npy:x", "digits")),
-        ({"name": "in_memory:x", "crop_padding": 2, "horizontal_flip": True}, 32, 2, True),
-        ({"name": "cifar10", "crop_padding": 0, "horizontal_flip": False}, 32, 0, False),
+        ({"name": "cifar10"}, 32, 4, True, ["mirrored", "shifted"]),
+        ({"name": "mnist"}, 8, 1, True, ["mirrored", "shifted"]),
+        ({"name": "folder:x"}, 96, 4, True, ["mirrored", "shifted"]),
+        ({"name": "folder:x", "image_size": 96}, 96, 0, True, ["mirrored"]),
+        ({"name": "folder:x", "image_size": 96, "resize": "squash"}, 96, 4, True, ["mirrored", "shifted"]),
+        *(({"name": name}, 32, 0, False, []) for name in ("in_memory:x", "npz:x", "npy:x", "digits")),
+        ({"name": "in_memory:x", "crop_padding": 2, "horizontal_flip": True}, 32, 2, True, []),
+        ({"name": "cifar10", "crop_padding": 0, "horizontal_flip": False}, 32, 0, False, []),
     ],
 )
-def test_arrays_are_trained_on_as_they_are_and_others_cropped_by_their_size(spec, side, padding, mirrors):
+def test_arrays_are_trained_on_as_they_are_and_others_cropped_by_their_size(spec, side, padding, mirrors, noted):
+    """What is done by default is noted, and what was asked for is not."""
     spec = DataSpec(**spec)
     assert (spec.padding(side, 2 * side), spec.mirrors) == (padding, mirrors)
-    assert [note.startswith("note: half of the training pictures are mirrored") for note in spec.notes] == (
-        [True] if mirrors and spec.horizontal_flip is None else []
-    )
+    assert len(spec.notes) == len(noted)
+    for note, done in zip(spec.notes, noted, strict=True):
+        assert note.startswith("note: ") and f"training pictures are {done}" in note
 
 
 def crops(padded, height, width):
