@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pathlib
+import platform
 import random
 import re
 import signal
@@ -266,9 +267,21 @@ print(json.dumps({name: value for name, value in os.environ.items() if environme
 """
 
 
-def test_importing_changes_only_which_keras_tensorflow_shows():
+def test_importing_changes_only_which_keras_and_kernels_tensorflow_uses():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     command = [sys.executable, "-c", IMPORTS]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {"TF_USE_LEGACY_KERAS": "1"}
+    kernels = {"TF_ENABLE_ONEDNN_OPTS": "1"} if platform.machine() == "x86_64" else {}
+    assert json.loads(done.stdout.splitlines()[-1]) == {"TF_USE_LEGACY_KERAS": "1"} | kernels
+
+
+def test_kernels_that_the_environment_chose_stay():
+    done = subprocess.run(
+        [sys.executable, "-c", "import os, qkd_tf; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"},
+    )
+    assert done.stdout.split() == ["0"], done.stderr
