@@ -22,7 +22,7 @@ from qkd_tf.distillation.progress import BetweenSteps, DivergenceGuard, PhasePro
 from qkd_tf.distillation.summaries import Summaries
 from qkd_tf.distillation.weights_average import WeightsAverage
 from qkd_tf.evaluate import predict_each, top1_of
-from qkd_tf.experiment import ExperimentError, TrainingSpec
+from qkd_tf.experiment import FEW_WRONG, ExperimentError, TrainingSpec
 from qkd_tf.process import random_state
 from qkd_tf.process.stop_signals import StopSignals
 from qkd_tf.quantization.batch_norm import BatchNormEstimator, BatchNormShift
@@ -265,7 +265,7 @@ class Trainer:
                 row["intervals"] = self._student.intervals()
                 shown.tell(self._collapse_notes(progress, row["intervals"], logits["student"]))
             best = progress["best"] if self._spec.keep_epoch == "best" else None
-            if _is_better(row["validation_top1"], best):
+            if _is_better(row["validation_top1"], best, self._room_below_start(len(labels))):
                 best = self._keep(epoch + 1, row["validation_top1"])
         history = progress["history"] + [row]
         progress = {**progress, "epoch": epoch + 1, "step": 0, "seconds": 0.0, "best": best, "history": history}
@@ -276,6 +276,10 @@ class Trainer:
         self._events.after_epoch(label, epoch, scalars)
         self._place.stop.check()
         return progress
+
+    def _room_below_start(self, num_images: int) -> float:
+        """Points below the phase's start from which on an epoch is worse; 0 if it has to be better."""
+        return 100 * (FEW_WRONG + 0.5) / num_images if self._student.needs_training else 0.0
 
     def _keep(self, epoch: int, top1: float) -> dict:
         """Keeps the present student as the phase's best so far; `epoch` counts in the phase, and 0 is its start."""
@@ -424,11 +428,11 @@ BATCH_NORM_BATCHES = 20  # where the flag leaves it open
 VALIDATED = {"student": "validation_top1", "teacher": "teacher_validation_top1"}
 
 
-def _is_better(top1: float, best: dict | None) -> bool:
-    """Whether an epoch replaces the best so far: equal later epochs do, but one must beat what the phase began with."""
+def _is_better(top1: float, best: dict | None, room: float) -> bool:
+    """Whether an epoch replaces the best so far: equal later ones do, and one within `room` of the phase's start."""
     if best is None:
         return True
-    return top1 >= best["validation_top1"] if best["epoch"] else top1 > best["validation_top1"]
+    return top1 >= best["validation_top1"] if best["epoch"] else top1 > best["validation_top1"] - room
 
 
 def _top1_each(models: dict[str, tf_keras.Model], batches: tf.data.Dataset) -> dict[str, float]:

@@ -42,8 +42,10 @@ from qkd_tf.experiment.quantization import (
 from qkd_tf.experiment.target import TargetSpec
 from qkd_tf.experiment.training import (
     BATCH_NORM_STATISTICS,
+    BITS_TO_TRAIN,
     EPOCHS,
     FEW_PICTURES,
+    FEW_WRONG,
     FLOAT_BITS,
     KEPT_EPOCHS,
     OPTIMIZERS,
@@ -60,9 +62,11 @@ from qkd_tf.experiment.zoo import ZOO
 __all__ = [
     "AUTO_BITS",
     "BATCH_NORM_STATISTICS",
+    "BITS_TO_TRAIN",
     "EPOCHS",
     "EQUALIZATIONS",
     "FEW_PICTURES",
+    "FEW_WRONG",
     "FLOAT_BITS",
     "INTERVAL_GRADIENT_SCALES",
     "INTERVAL_INITS",

@@ -61,6 +61,10 @@ class PhaseSpec:
             require_bits(num_bits, "phase_bits")
 
 
+FEW_WRONG = 2  # validation images, by which two students differ by chance
+BITS_TO_TRAIN = 4  # up to which training brings most students more than calibration, even on few pictures
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingSpec:
     """What all phases share: optimizer and loss settings."""
@@ -71,7 +75,7 @@ class TrainingSpec:
         "Epoch whose student a phase passes on: the best on validation, or the last. The last is better with a small "
         "validation split, where the best of many epochs is a matter of chance. With best, a student with pretrained "
         f"weights on fewer than {FEW_PICTURES:,} training images is passed on as it was before the phase, unless an "
-        "epoch is better.",
+        f"epoch is better; at up to {BITS_TO_TRAIN} bits, unless an epoch has at most {FEW_WRONG} mistakes more.",
         choices=KEPT_EPOCHS,
     )
     one_cosine: bool = option(

@@ -12,13 +12,12 @@ import tf_keras
 
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import predict_logits
-from qkd_tf.experiment import ExperimentError, require
+from qkd_tf.experiment import FEW_WRONG, ExperimentError, require
 from qkd_tf.storage import durable
 
 MAX_IMAGES = 2_000  # of validation, the first: a look, no measurement
 POINTS_BELOW = 10.0  # that a teacher may be below its student
 POINTS_LOST = 2.0  # of validation that training may lose without a word
-FEW_WRONG = 2  # images, by which two epochs differ by chance
 
 
 class Look:
@@ -71,17 +70,20 @@ class Look:
             "Labels, their order (the names of folders, or labels.txt) and pixels have to be those of its training"
         ]
 
-    def notes_on_calibration(self, keeps_start: bool) -> list[str]:
+    def notes_on_calibration(self, keeps_start: bool, needs_training: bool) -> list[str]:
         """Notes before a calibrated student trains, if its best epoch will be handed on.
 
         Args:
-          keeps_start: whether an epoch must be better than the calibrated student (`TrainingSpec.may_keep_start`).
+          keeps_start: whether it may be handed on itself (`TrainingSpec.may_keep_start`).
+          needs_training: whether an epoch may then be worse than it by chance (`QuantizedStudent.needs_training`).
         """
         num_images, num_wrong = len(self._labels), self._num_wrong
         if num_wrong > FEW_WRONG:
             return []
         kept = "the last of equals is kept"
-        if keeps_start:
+        if keeps_start and needs_training:
+            kept = f"the calibrated student is kept only if every epoch has more than {FEW_WRONG} mistakes more"
+        elif keeps_start:
             kept = "the calibrated student is kept" + (" unless one is better" if num_wrong else ": none can be better")
         return [
             f"note: before training the student is right on {num_images - num_wrong:,} of {num_images:,} validation "

@@ -1,13 +1,11 @@
 """Chooses batch size, phases and their epochs for a first training run, by the number of examples."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 from qkd_tf import data
 from qkd_tf.experiment import EPOCHS, LEARNING_RATE, DataSpec, default_phases, require
-from qkd_tf.outcome.start import FEW_WRONG
 from qkd_tf.proposal.draft import Draft
-from qkd_tf.proposal.network_look import NUM_ANSWERS, NetworkLook
+from qkd_tf.proposal.network_look import NetworkLook
 
 # Steps of an epoch up to which the default epochs are taken. With more of them a phase takes as many steps in fewer
 # epochs, down to a tenth: what configs/ have on CIFAR-10, for which the defaults are.
@@ -16,7 +14,6 @@ ROOM = 4 << 30  # bytes of what a step keeps for its gradients
 COPIES = 3  # of each tensor: in float, on its grid, and its gradient
 FLOAT_BYTES = 4
 FEW_VALIDATION = 100  # pictures, of which the best of many epochs is largely chance
-BITS_TO_TRAIN = 4  # up to which training brings most students more than calibration, even on few pictures
 PHASES = {
     "full_precision": "full_precision trains in float what is not trained yet",
     "self_studying": "self_studying trains the student at few bits",
@@ -66,13 +63,6 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
     if source.validation.num_examples < FEW_VALIDATION and not student.is_trained:  # which has to get better
         why = f"{source.validation.num_examples} validation examples are too few to choose the best epoch."
         draft.choose("keep_epoch", "last", why)
-    elif student.is_trained and min(draft.experiment.quantization.bits) <= BITS_TO_TRAIN:
-        share = _share_right(student, source, draft.experiment.data)
-        if is_saturated(share, source.validation.num_examples):
-            why = (
-                f"{student.name} is right on {100 * share:.1f} % of validation pictures, which then cannot rank epochs."
-            )
-            draft.choose("keep_epoch", "last", why)
     return notes
 
 
@@ -98,18 +88,6 @@ def _choose_first_training(draft: Draft, student: NetworkLook) -> list[str]:
         f"note: {student.name} is not trained yet, so it trains at few bits from scratch; training in float first is "
         "usually better: put full_precision first in --phases"
     ]
-
-
-def _share_right(student: NetworkLook, source: data.Source, spec: DataSpec) -> float:
-    """Of validation pictures."""
-    with data.reading(spec):
-        pictures = data.sample(dataclasses.replace(source, train=source.validation), spec, NUM_ANSWERS)
-    return float(student.right(*pictures).mean())
-
-
-def is_saturated(share: float, num_validation: int) -> bool:
-    """Whether a student that is right on a share of pictures leaves validation too few mistakes to rank epochs."""
-    return round((1 - share) * num_validation) <= FEW_WRONG
 
 
 def batch_size(num_train: int, num_values: int) -> int:

@@ -14,7 +14,7 @@ from tensorflow_model_optimization.python.core.quantization.keras import (
 from tensorflow_model_optimization.quantization.keras import quantize_annotate_layer, quantize_apply, quantize_scope
 
 from qkd_tf.contract.grid import IntegerGrid, TensorQuantParams, activation_params, weight_params
-from qkd_tf.experiment import QuantizationSpec, TrainingSpec
+from qkd_tf.experiment import BITS_TO_TRAIN, QuantizationSpec, TrainingSpec
 from qkd_tf.models.activations import activation_name, upper_end
 from qkd_tf.models.copier import QUANTIZED
 from qkd_tf.models.grouped import without_xla
@@ -270,6 +270,11 @@ class QuantizedStudent(PlannedStudent):
                     params = tensors[layer.name].params()
                     rows.append((layer.name, what, params.grid.num_bits, params.scale))
         return rows
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether some tensor has so few bits that training usually brings more than calibration."""
+        return min(num_bits for *_, num_bits, _ in self.coverage()) <= BITS_TO_TRAIN
 
     def summary(self) -> str:
         """What is quantized to how many bits, in one line."""

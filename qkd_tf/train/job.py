@@ -114,7 +114,7 @@ def run(
         training = experiment.training
         if training.phases and training.keep_epoch == "best":
             keeps_start = training.may_keep_start(experiment.pretrained, splits.num_train)
-            for note in look.notes_on_calibration(keeps_start):
+            for note in look.notes_on_calibration(keeps_start, student.needs_training):
                 print(note)
 
     def after_phase(phase: str, top1: Mapping[str, float]) -> None:

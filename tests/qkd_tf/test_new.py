@@ -74,7 +74,6 @@ def test_file_for_a_saved_model_trains(capsys):
         "--phases=self_studying",
         "--epochs=30",
         "--learning_rates=0.001",
-        "--keep_epoch=last",  # of two validation pictures, which it knows
         "--target=phone",
     ]
     assert "# --nohorizontal_flip\n" in text

@@ -182,26 +182,37 @@ def test_weights_that_do_not_know_these_labels_are_told_before_training(look, la
 
 
 @pytest.mark.parametrize(
-    "num_right, keeps_start, told",
+    "num_right, keeps_start, needs_training, told",
     [
         (
             48,
             True,
+            False,
             "of 48 validation images, so epochs can hardly be told apart; the calibrated student is kept: none",
         ),
-        (48, False, "the last of equals is kept. --phases= makes a calibrated file now"),
+        (
+            48,
+            True,
+            True,
+            "the calibrated student is kept only if every epoch has more than 2 mistakes more. --phases= ",
+        ),
+        (48, False, True, "the last of equals is kept. --phases= makes a calibrated file now"),
         (
             46,
             True,
+            False,
             "46 of 48 validation images, so epochs can hardly be told apart; the calibrated student is kept u",
         ),
-        (45, True, None),
+        (45, True, False, None),
+        (45, True, True, None),
     ],
 )
-def test_epochs_that_validation_cannot_tell_apart_are_told_before_they_are_trained(look, num_right, keeps_start, told):
+def test_epochs_that_validation_cannot_tell_apart_are_told_before_they_are_trained(
+    look, num_right, keeps_start, needs_training, told
+):
     found = look(np.arange(48) % 4)
     found.at("quantized", Scripted(num_right))
-    notes = found.notes_on_calibration(keeps_start)
+    notes = found.notes_on_calibration(keeps_start, needs_training)
     assert notes == [] if told is None else len(notes) == 1 and told in notes[0]
 
 

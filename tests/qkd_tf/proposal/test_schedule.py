@@ -28,13 +28,6 @@ def test_epochs_get_fewer_as_they_get_longer(num_steps, expected):
     assert schedule.epochs(["self_studying", "co_studying"], num_steps) == expected
 
 
-@pytest.mark.parametrize(
-    "share, num_validation, saturated", [(1.0, 5_000, True), (0.98, 99, True), (0.97, 99, False), (0.992, 500, False)]
-)
-def test_validation_of_two_mistakes_ranks_no_epochs(share, num_validation, saturated):
-    assert schedule.is_saturated(share, num_validation) is saturated
-
-
 def test_every_phase_and_target_has_its_words():
     assert tuple(schedule.PHASES) == experiment.PHASES
     assert tuple(BITS) == tuple(TARGETS)

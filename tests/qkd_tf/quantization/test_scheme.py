@@ -317,6 +317,16 @@ def test_coverage_lists_each_tensor_in_order_with_width_and_interval(student):
         assert interval == (1 / 64 if what == "input" else float(tensors[what][name].interval.numpy()))
 
 
+@pytest.mark.parametrize(
+    "weight_bits, activation_bits, needs", [(8, 8, False), (5, 5, False), (8, 4, True), (4, 8, True)]
+)
+def test_a_student_needs_training_if_any_tensor_has_few_bits(
+    make_residual_student, weight_bits, activation_bits, needs
+):
+    spec = QuantizationSpec(weight_bits=weight_bits, activation_bits=activation_bits)
+    assert quantize_student(make_residual_student(), spec).needs_training == needs
+
+
 def test_weights_file_brings_back_the_quantized_model_to_the_bit(student, make_residual_student, images, tmp_path):
     path = tmp_path / "student.weights.h5"
     student.model.save_weights(path)
