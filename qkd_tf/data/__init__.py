@@ -15,6 +15,7 @@ DOOR = {
     "describe": "sources",
     "in_memory": "source",
     "load": "pipeline",
+    "notes_on_classes": "pipeline",
     "open_augmentation": "augmentation",
     "open_source": "sources",
     "pipelines": "pipeline",

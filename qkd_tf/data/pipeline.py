@@ -28,6 +28,7 @@ WITHOUT_A_CLASS = {
     "test": ("no test image of class", "; the test result is of these alone", 0),
 }
 DIGESTED = 1_000  # examples that stand in the fingerprint for a split that is streamed, or known by its files
+FEW_LABELS = 10_000  # for which a pre-flight does not wait
 SAMPLE_SEED = 0
 WHOLE = (0, 1)  # the share of a batch that is all of it
 RESIZES = {"crop": pixels.resize, "squash": pixels.squash}
@@ -217,6 +218,13 @@ def require_enough(source: Source, spec: DataSpec) -> None:
     )
 
 
+def notes_on_classes(source: Source, spec: DataSpec) -> tuple[str, ...]:
+    """The notes of `Splits.on_classes` without decoding an image; of splits whose labels are read in no time."""
+    parts = {name: getattr(source, name) for name in WITHOUT_A_CLASS}
+    labels = {name: _labels(part.read(None).take(FEW_LABELS)) for name, part in parts.items()}
+    return _class_notes(labels, source, spec)
+
+
 def sample(source: Source, spec: DataSpec, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Some training pictures as validation would read them, always the same, without reading the others.
 
@@ -318,11 +326,8 @@ class Pictures:
     def labels(self, every: bool = False) -> np.ndarray:
         """Labels [N] int64: all if the split is kept; the first DIGESTED if it is streamed, unless `every`."""
         if self._kept is not None:
-            stored = self._examples.read(None) if self._is_sound else self._kept
-        else:
-            stored = self._examples.read(None).take(-1 if every else DIGESTED)
-        labels = stored.map(lambda _, label: label).batch(DIGESTED)
-        return np.concatenate([np.zeros(0, np.int64), *labels.as_numpy_iterator()])
+            return _labels(self._examples.read(None) if self._is_sound else self._kept)
+        return _labels(self._examples.read(None).take(-1 if every else DIGESTED))
 
     def _shuffled(self, dataset: tf.data.Dataset, buffer: int, seed: int) -> tf.data.Dataset:
         return dataset.shuffle(min(self._examples.num_examples, buffer), seed, reshuffle_each_iteration=False)
@@ -333,6 +338,12 @@ class Pictures:
             num_parallel_calls=DECODE_CALLS,
             deterministic=True,
         ).with_options(_options())
+
+
+def _labels(examples: tf.data.Dataset) -> np.ndarray:
+    """[N] int64."""
+    batches = examples.map(lambda _, label: label).batch(DIGESTED)
+    return np.concatenate([np.zeros(0, np.int64), *batches.as_numpy_iterator()])
 
 
 def _rows(batch_size: int, share: tuple[int, int]) -> Callable[[tf.data.Dataset], tf.data.Dataset]:

@@ -2,13 +2,11 @@
 
 import dataclasses
 import os
-import pathlib
-import re
 import types
 
 from qkd_tf.data import array_files, digits, folder, memory_set, tfds_set
 from qkd_tf.data.source import Source
-from qkd_tf.experiment import IN_MEMORY, DataSpec, require
+from qkd_tf.experiment import IN_MEMORY, DataSpec, require, require_no_path
 
 # Beginning of --dataset -> who knows it. Every other name is that of a TFDS set.
 KINDS = {
@@ -67,15 +65,5 @@ def _kind(spec: DataSpec) -> types.ModuleType:
             f"{flags}: only for signals, and --dataset={name} has pictures; leave it out",
         )
         return kind or tfds_set
-    path = re.sub(r"^(file://|\w+[:=])(?=[/~.](?!/))", "", name)  # file:///pictures, Folder:/pictures
-    is_path = re.search(r"^(?!\w+://\w)(.*[/\\]|[~.])", path) or (name and pathlib.Path(name).is_dir())
-    is_file = path.endswith(".npz")
-    require(
-        not is_file, f"--dataset={name} is not the name of a data set; if it is a file of arrays: --dataset=npz:{path}"
-    )
-    require(
-        not is_path,
-        f"--dataset={name} is not the name of a data set; if it is a folder of your own pictures: "
-        f"--dataset=folder:{path}",
-    )
+    require_no_path(name)
     return tfds_set

@@ -15,6 +15,7 @@ from qkd_tf.experiment.zoo import ZOO
 
 SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]+$")  # of a file; names of the zoo end in numbers: 1.O is meant as 1.0
 FINISHED = ".tflite"  # ending of what a network was converted to
+NO_NAME = re.compile(r"[A-Z~./\\]|\w+:[~./\\]")  # beginnings of paths, which no data set's name has
 FOLDERS, FILES = ("folder:", "npy:"), ("npz:",)  # beginnings of --dataset behind which there is a path
 
 
@@ -93,6 +94,8 @@ def require_set(spec: DataSpec) -> None:
     folders of a picture data set cannot be splits and classes.
     """
     path = set_path(spec.name)
+    if NO_NAME.match(spec.name) and not spec.name.startswith((*FOLDERS, *FILES)):
+        require_no_path(spec.name)
     require(
         not spec.data_dir or not spec.name.startswith((*FOLDERS, *FILES)),
         f"--data_dir={spec.data_dir} is only for TFDS data sets; leave it out, --dataset={spec.name} has its own path",
@@ -103,6 +106,21 @@ def require_set(spec: DataSpec) -> None:
     require(not is_file or path.is_file(), f"--dataset={spec.name}: {path} is not a file{_hint(spec.name, path)}")
     if spec.name.startswith(PREFIX):
         require_classes(spec, path)
+
+
+def require_no_path(name: str) -> None:
+    """Raises ExperimentError for a path that stands where a data set's name is expected."""
+    path = re.sub(r"^(file://|\w+[:=])(?=[/~.](?!/))", "", name)  # file:///pictures, Folder:/pictures
+    is_path = re.search(r"^(?!\w+://\w)(.*[/\\]|[~.])", path) or (name and pathlib.Path(name).is_dir())
+    is_file = path.endswith(".npz")
+    require(
+        not is_file, f"--dataset={name} is not the name of a data set; if it is a file of arrays: --dataset=npz:{path}"
+    )
+    require(
+        not is_path,
+        f"--dataset={name} is not the name of a data set; if it is a folder of your own pictures: "
+        f"--dataset=folder:{path}",
+    )
 
 
 def _hint(name: str, path: pathlib.Path) -> str:

@@ -57,7 +57,7 @@ def look(experiment: Experiment, num_classes: int = 0, source: data.Source | Non
     if source is not None:
         data.require_enough(source, experiment.data)
         class_weights(experiment.training.class_weights, source.label_names, lambda: [1] * len(source.label_names))
-        notes = (*source.notes, *source.early_notes())
+        notes = (*source.notes, *source.early_notes(), *data.notes_on_classes(source, experiment.data))
         for note in (*notes, *experiment.notes_on(source.train.num_examples)):
             print(note)
     model, target = student.model, experiment.target

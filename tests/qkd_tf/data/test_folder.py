@@ -269,6 +269,15 @@ def test_labels_txt_names_the_classes_in_the_order_of_the_logits(root, content):
     assert splits.on_classes == splits.notes
 
 
+@pytest.mark.parametrize("labels, told", [(b"wasp\nbee\nant", True), (b"bee\nant", False)])
+def test_classes_without_pictures_are_told_before_any_is_decoded(root, labels, told):
+    (root / "labels.txt").write_bytes(labels)
+    spec = spec_of(root)
+    notes = data.notes_on_classes(data.open_source(spec), spec)
+    assert notes == load(root).on_classes
+    assert [note.split(" in folder:")[0] for note in notes] == ["note: no training image of class wasp"] * told
+
+
 def test_with_labels_txt_a_class_may_be_in_the_test_alone(root):
     (root / "labels.txt").write_text("ant\nbee\nwasp")
     write(root / "test" / "wasp" / "1.png", value=90)
