@@ -1,20 +1,23 @@
 """The table of data sets: `--dataset` -> `Source`."""
 
 import dataclasses
+import importlib
 import os
 import types
 
-from qkd_tf.data import array_files, digits, folder, memory_set, tfds_set
+from qkd_tf.data import array_files, folder
 from qkd_tf.data.source import Source
 from qkd_tf.experiment import IN_MEMORY, DataSpec, require, require_no_path
 
-# Beginning of --dataset -> who knows it. Every other name is that of a TFDS set.
+# Beginning of --dataset -> the module that knows it, imported when it is asked for: importing TFDS takes a second.
 KINDS = {
-    "digits": digits,
-    "folder": folder,
-    "in_memory": memory_set,
-    **dict.fromkeys(("npz", "npy"), array_files),
+    "digits": "digits",
+    "folder": "folder",
+    "in_memory": "memory_set",
+    **dict.fromkeys(("npz", "npy"), "array_files"),
 }
+OTHERS = "tfds_set"  # every other name is that of a TFDS set
+OF_SIGNALS = ("array_files", "memory_set")
 PATHS = (folder.PREFIX, array_files.FILE, array_files.FOLDER)  # beginnings behind which there is a path
 
 
@@ -57,13 +60,14 @@ def _absolute(path: str) -> str:
 
 def _kind(spec: DataSpec) -> types.ModuleType:
     name = spec.name
-    kind = KINDS.get(name.partition(":")[0])
-    if kind or tfds_set.knows(spec):
+    known = KINDS.get(name.partition(":")[0])
+    kind = importlib.import_module(f"qkd_tf.data.{known or OTHERS}")
+    if known or kind.knows(spec):
         flags = ", ".join(f"--{flag}" for flag in spec.of_signals)
         require(
-            not flags or kind in (array_files, memory_set),
+            not flags or known in OF_SIGNALS,
             f"{flags}: only for signals, and --dataset={name} has pictures; leave it out",
         )
-        return kind or tfds_set
-    require_no_path(name)
-    return tfds_set
+    else:
+        require_no_path(name)
+    return kind
