@@ -38,11 +38,14 @@ def choose_test(draft: Draft) -> None:
         draft.choose("test_fraction", TEST_FRACTION, why)
 
 
-def choose_pictures(draft: Draft, survey: Survey, shapes: Mapping[str, Shape]) -> None:
+def choose_pictures(draft: Draft, survey: Survey, shapes: Mapping[str, Shape]) -> list[str]:
     """Chooses size, channels and mirroring.
 
     Args:
       shapes: role -> input shape of its saved network, without the batch.
+
+    Returns:
+      Notes on the size, one per line.
 
     Raises:
       ExperimentError: two networks read pictures of different sizes.
@@ -55,14 +58,16 @@ def choose_pictures(draft: Draft, survey: Survey, shapes: Mapping[str, Shape]) -
         " and ".join(f"--{role}={names[role]} reads {told(size)}" for role, size in sized.items())
         + " pixels, height x width; both networks read the same pictures: give a teacher of the student's size",
     )
+    notes = []
     if sized:
         role, size = next(iter(sized.items()))
         if survey.sizes != (size,):
             draft.choose("image_size", image_size_of(size), f"{names[role]} reads pictures of {told(size)} pixels.")
     else:
-        _choose_free_size(draft, survey)
+        notes = _choose_free_size(draft, survey)
     _choose_channels(draft, survey, {names[role]: shape[-1] for role, shape in shapes.items()})
     _choose_mirror(draft, survey)
+    return notes
 
 
 def choose_resize(draft: Draft, look: NetworkLook, source: data.Source) -> list[str]:
@@ -101,16 +106,17 @@ def _right(look: NetworkLook, source: data.Source, spec: DataSpec) -> np.ndarray
     return look.right(*data.sample(source, spec, NUM_ANSWERS))
 
 
-def _choose_free_size(draft: Draft, survey: Survey) -> None:
+def _choose_free_size(draft: Draft, survey: Survey) -> list[str]:
     """For networks that read any size: the pictures' own size if they share a small one, else a usual one."""
     student, target = draft.experiment.student, draft.experiment.target.target
     usual = LARGEST_SIDE if student.is_own else zoo.usual_side(student.name)
     largest = min(usual, LARGEST_OF_TARGET.get(target, usual))
-    if len(survey.sizes) == 1 and max(survey.sizes[0]) <= largest:
-        return
-    fitting = max(STEP_OF_SIDES, survey.shorter_side // STEP_OF_SIDES * STEP_OF_SIDES)
-    why = f"{student.name} reads pictures of any size: more pixels bring accuracy, and cost time and memory."
-    draft.choose("image_size", min(fitting, largest), why)
+    if draft.has("image_size") or (len(survey.sizes) == 1 and max(survey.sizes[0]) <= largest):
+        return []
+    side = min(largest, max(STEP_OF_SIDES, survey.shorter_side // STEP_OF_SIDES * STEP_OF_SIDES))
+    why = f"{student.name} reads pictures of any size: more pixels bring accuracy, and cost time and memory"
+    draft.choose("image_size", side, f"{why}.")
+    return [f"note: the flags resize pictures to {told((side, side))} pixels; {why} (--image_size)"]
 
 
 def _choose_channels(draft: Draft, survey: Survey, read: Mapping[str, int | None]) -> None:

@@ -48,9 +48,10 @@ def choose_pixels(draft: Draft, look: NetworkLook, images: np.ndarray, labels: n
     top1 = look.top1(images, labels)
     lines = [f"{line}; it classifies {top1:.1f} % of {len(labels)} training examples correctly"]
     if top1 <= by_chance(100.0 * np.bincount(labels).max() / len(labels), len(labels)):
+        is_grey = images.shape[-1] > 1 and np.all(images == images[..., :1])
         lines.append(
             f"note: that is hardly more than chance: was {look.name} trained for these classes, in the order of their "
-            "names? A labels.txt gives another order"
+            f"names? A labels.txt gives another order{'. And on grey pictures, as these are?' if is_grey else ''}"
         )
     return PixelFinding(lines)
 

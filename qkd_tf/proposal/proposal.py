@@ -63,8 +63,7 @@ def propose(draft: Draft) -> Proposal:
     # Before all pictures are looked at: a model of other classes is told at once.
     shapes = {role: _saved_shape(spec, num_classes) for role, spec in specs.items() if spec.is_saved}
     survey = surveyed(experiment.data, source)
-    if survey.has_pictures:
-        choose_pictures(draft, survey, shapes)
+    on_size = choose_pictures(draft, survey, shapes) if survey.has_pictures else []
     source = opened(draft.experiment.data)
     experiment = networks.on_source(draft.experiment, source)
     looks = {role: looked_at(getattr(experiment, role), role, source.image_shape, num_classes) for role in specs}
@@ -78,7 +77,7 @@ def propose(draft: Draft) -> Proposal:
     notes = choose_schedule(draft, looks, source)
     seen = [line for finding in findings for line in finding.lines]
     return Proposal(
-        found=[survey.line(), *source.notes, *on_bits, *resizing, *seen, *notes],
+        found=[survey.line(), *on_size, *source.notes, *on_bits, *resizing, *seen, *notes],
         undecided=[finding.undecided for finding in findings if finding.undecided],
         assumed=[flag for finding in findings for flag in finding.assumed],
         source=source,

@@ -54,7 +54,8 @@ class Survey:
         text += f"validation, {numbers[2]} for the test"
         if self.has_pictures:
             smallest, *others = sorted(self.sizes, key=lambda size: (size[0] * size[1], size))
-            text += f"; {told(smallest)}" + (f" to {told(others[-1])}" if others else "") + " pixels, "
+            text += f"; {told(smallest)}" + (f" to {told(others[-1])}" if others else "") + " pixels"
+            text += ", " if all(height == width for height, width in self.sizes) else " (height x width), "
             text += "grey" if self.is_grey else "in colour"
         return text
 

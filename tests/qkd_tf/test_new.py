@@ -104,10 +104,13 @@ def test_grey_model_and_pictures_of_other_sizes(capsys):
     assert "--weight_bits=" not in text
 
 
-def test_network_by_name_without_a_test_folder():
+def test_network_by_name_without_a_test_folder(capsys):
     """Grey pictures of several sizes, digits among the classes."""
     write_pictures("train", size=(40, 70), spread=9, classes=("1", "7"), grey=True)
     lines, _ = write(student="convnet_small")
+    told = capsys.readouterr().out
+    assert "; 40x70 to 49x79 pixels (height x width), grey\n" in told
+    assert "note: the flags resize pictures to 32x32 pixels; convnet_small reads pictures of any size: " in told
     assert {"--test_fraction=0.2", "--image_size=32", "--image_channels=1", "--nohorizontal_flip"} <= set(lines)
     assert {"--phases=full_precision,self_studying", "--epochs=160,30"} <= set(lines)
 
@@ -171,11 +174,14 @@ def test_saved_model_without_a_training_or_a_phase_for_it_learns_at_few_bits(cap
     assert "note: model.keras is not trained yet" in capsys.readouterr().out
 
 
-def test_model_of_other_classes_is_told_of(capsys):
-    write_pictures(classes=("bee", "ant"))
+@pytest.mark.parametrize("grey", [False, True])
+def test_model_of_other_classes_is_told_of(capsys, grey):
+    write_pictures(classes=("bee", "ant"), grey=grey)
     write_model(front=[layers.Rescaling(1 / 255)])
     write()
-    assert "note: that is hardly more than chance: was model.keras trained for these classes" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "note: that is hardly more than chance: was model.keras trained for these classes" in told
+    assert ("gives another order. And on grey pictures, as these are?\n" in told) == grey
 
 
 def test_signals_have_no_flags_of_pictures():
