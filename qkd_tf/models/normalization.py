@@ -9,17 +9,9 @@ from tf_keras import layers
 
 from qkd_tf.experiment import ExperimentError, PixelNormalization, require
 from qkd_tf.models.copier import readers
+from qkd_tf.models.training_only import TRAINING_ONLY, StandIn
 
 WHOLE_PIXEL_DIGITS = 4  # -offset / scale of a whole pixel is one to rounding
-# Layers that are nothing at inference as long as they keep the shape.
-TRAINING_ONLY = tuple(
-    getattr(layers, name)
-    for name in (
-        "ActivityRegularization AlphaDropout Dropout GaussianDropout GaussianNoise RandomBrightness RandomContrast "
-        "RandomCrop RandomFlip RandomHeight RandomRotation RandomTranslation RandomWidth RandomZoom SpatialDropout1D "
-        "SpatialDropout2D"
-    ).split()
-)
 NORMALIZING = (layers.Rescaling, layers.Normalization)
 
 
@@ -121,8 +113,11 @@ def normalizes(model: tf_keras.Model) -> bool:
     def meets(layer) -> bool:
         if isinstance(layer, NORMALIZING):
             return True
-        of_keras = type(layer).__module__.startswith("tf_keras.") and "Lambda" not in type(layer).__name__
-        passes = of_keras and (not layer.weights or isinstance(layer, TRAINING_ONLY))
+        kind = type(layer)
+        is_known = (
+            isinstance(layer, StandIn) or kind.__module__.startswith("tf_keras.") and "Lambda" not in kind.__name__
+        )
+        passes = is_known and (not layer.weights or isinstance(layer, TRAINING_ONLY))
         return passes and bool(read_by(layer)) and all(map(meets, read_by(layer)))
 
     first = read_by(pixels(model))

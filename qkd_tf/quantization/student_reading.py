@@ -15,9 +15,10 @@ from qkd_tf.experiment import ExperimentError
 from qkd_tf.models.activations import activation_name, is_relu, slope, upper_end, word
 from qkd_tf.models.augmenting import at_front
 from qkd_tf.models.copier import Call, Copier, called_in_training, calls, has_constants, maker
-from qkd_tf.models.normalization import TRAINING_ONLY, is_nothing
+from qkd_tf.models.normalization import is_nothing
 from qkd_tf.models.operations import as_layer
 from qkd_tf.models.reading import Reading
+from qkd_tf.models.training_only import AUGMENTING, TRAINING_ONLY
 from qkd_tf.quantization import one_axis
 from qkd_tf.quantization.roles import ACTIVATIONS, LAYERS
 
@@ -42,7 +43,7 @@ REMEDIES: Mapping[str, str] = {
 def notes_on_unused(unused: Sequence) -> list[str]:
     """What becomes of layers that Keras applies in training and this training does not."""
     named = {layer.name: f"{layer.name} ({type(layer).__name__})" for layer in unused}
-    augmenting = [named.pop(layer.name) for layer in unused if type(layer).__name__.startswith("Random")]
+    augmenting = [named.pop(layer.name) for layer in unused if isinstance(layer, AUGMENTING)]
     rows = (
         ("augmentation layers are", augmenting, f"to augment the training pictures, {_AUGMENTING}"),
         ("layers for training alone are", list(named.values()), "of such layers only Dropout is used in training"),

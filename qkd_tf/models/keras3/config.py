@@ -114,7 +114,7 @@ def _layer(config: Mapping, where: Part, row: LayerRow) -> dict:
             continue
         if key in row.arguments:
             found[key] = _value(key, value, where)
-        elif key not in UNUSED and value not in NEUTRAL.get(key, ()):
+        elif not row.is_stand_in and key not in UNUSED and value not in NEUTRAL.get(key, ()):
             raise where.refusal(f"its {key} is {str(value)[:40]}")
     return found
 

@@ -1,10 +1,12 @@
-"""The layers of Keras 3 that tf_keras has too, and which arguments have other names there."""
+"""The layers of Keras 3 that tf_keras has too, or can do without, and which arguments have other names there."""
 
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 
 from tf_keras import layers
+
+from qkd_tf.models.training_only import STAND_INS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,12 +18,14 @@ class LayerRow:
       arguments: Keras 3 arguments that tf_keras takes.
       renamed: argument in Keras 3 -> in tf_keras.
       ignored: arguments for training only, which tf_keras lacks.
+      is_stand_in: whether all others are, too.
     """
 
     make: Callable[..., layers.Layer]
     arguments: frozenset[str]
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    is_stand_in: bool = False
 
 
 # Arguments that are not taken over -> the values under which they change nothing.
@@ -76,6 +80,10 @@ LAYERS: Mapping[str, LayerRow] = {
     # At inference they do nothing.
     **{name: _row(name, ignored=("data_format", "value_range")) for name in _RANDOM},
     "RandomBrightness": _row("RandomBrightness", ignored=("data_format",)),
+    **{
+        name: LayerRow(kind, frozenset({"name", "dtype", "trainable"}), is_stand_in=True)
+        for name, kind in STAND_INS.items()
+    },
     "LeakyReLU": _row("LeakyReLU", renamed={"negative_slope": "alpha"}),
 }
 # Those that another layer may have for its activation: they have no arrays.
