@@ -14,6 +14,8 @@ SPOKEN = re.compile(
     r"python -m [\w.]+(?: [\w:/.]+)?(?: --[^\s;]+)+"
     r"|(?<![\w-])--(\w+)(?:=(\d+x\d+|(?!(?:nan|inf)\b)[A-Za-z_]\w*)(?=[.:]?(?:[\s;)]|,\s|$))|(=)(?=[^\s;,)])|(=))?"
 )
+FLAG_BEFORE = re.compile(r"(?<![\w-])--\w+(?:=[^\s;,)]*)? $")  # from which Python needs a comma
+COMMA = "\0"  # in its place, until the space before it is known to go
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,7 @@ def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
     """A text with keyword arguments instead of flags.
 
     --seed=1 is seed=1, --phases= is phases=[], --nojit is jit=False, and --image_size=72x96 is image_size="72x96".
+    "--seed=1 --jit" is "seed=1, jit=True".
     Other flags stay as they are, and so do commands, "python -m …".
 
     Args:
@@ -46,12 +49,13 @@ def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
         told = keywords.get(name.removeprefix("no") if is_off else name)
         if told is None or (is_off and not told.is_boolean):
             return found[0]
+        name = COMMA * bool(FLAG_BEFORE.search(text, 0, found.start())) + told.name
         if word:
-            return f"{told.name}={word}" if told.is_boolean else f'{told.name}="{word}"'
+            return f"{name}={word}" if told.is_boolean else f'{name}="{word}"'
         value = "=False" if is_off else "=" if has_value else "=[]" if is_empty else "=True" * told.is_boolean
-        return told.name + value
+        return name + value
 
-    return SPOKEN.sub(keyword, text)
+    return SPOKEN.sub(keyword, text).replace(f" {COMMA}", ", ")
 
 
 @contextlib.contextmanager
