@@ -78,7 +78,8 @@ def fit(
         or "": calibration without training. None: self_studying, then with a teacher co_studying and tutoring.
       teacher: like `student`; co_studying and tutoring need one. A teacher that does not begin with a Rescaling reads
         (pixel - teacher_pixel_mean) / teacher_pixel_std.
-      label_names: one name per class. None: those of an image_dataset_from_directory, otherwise numbers.
+      label_names: one name per class. None: the `class_names` of a set, as image_dataset_from_directory has them,
+        otherwise numbers.
       pretrained: which of "student" and "teacher" are already trained. The phase full_precision trains only the others,
         from the weights that they have. Without that phase both count as trained. If the student is a path, that phase
         always trains it further.
@@ -144,11 +145,13 @@ def fit(
     else:
         require(test_set is not None, "test_set is missing; give (images, labels), on which the file is measured")
         spec = flags.experiment_from_flags(flags.flags_of(options)).data
-        label_names = label_names or getattr(train_set, "class_names", None)  # of image_dataset_from_directory
+        named = [getattr(part, "class_names", None) for part in (train_set, test_set, validation_set)]
+        label_names = label_names or next(filter(None, named), None)  # of image_dataset_from_directory
         outputs = getattr(student, "outputs", None)  # a model that is not built yet has none
         if label_names is None and outputs:
             num_outputs = outputs[0].shape[-1]  # one sigmoid is two classes; what is none, the pre-flight tells
             label_names = num_outputs and [str(label) for label in range(max(2, num_outputs))]
+            print("note: labels.txt will call the classes by their numbers; label_names=[…] gives them names")
         given["source"] = source_of(train_set, test_set, validation_set, spec, label_names)
         options["dataset"] = IN_MEMORY + given["source"].version
     values = flags.flags_of(options)

@@ -13,7 +13,7 @@ from qkd_tf import experiment as ex
 from qkd_tf.console.command_line import CommandFlags
 from qkd_tf.console.nearest import meant
 from qkd_tf.contract.pictures import Size
-from qkd_tf.storage.run_folder import FLAGS_FILE
+from qkd_tf.contract.resuming import FLAGS_FILE
 
 FLAGS = CommandFlags()
 

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from qkd_tf.console.nearest import beside, nearest
+from qkd_tf.contract.resuming import to_its_end
 from qkd_tf.storage import durable
 from tflite_export.export_error import ExportError
 
@@ -26,7 +27,7 @@ def results_of(run_dir: pathlib.Path) -> dict[str, Any]:
         hint = f"did you mean {folders[near]}?" if near else "give that of a finished run, such as runs/demo"
         raise ExportError(f"there is no folder {run_dir}; {hint}")
     if not is_run:
-        raise ExportError(f"{run_dir} has no results.json; run python -m qkd_tf.train to its end first")
+        raise ExportError(f"{run_dir} has no results.json; {to_its_end(run_dir)}")
     try:
         return durable.read_json(run_dir / "results.json")
     except durable.DamageError as damage:

@@ -8,6 +8,7 @@ import numpy as np
 import tf_keras
 
 from qkd_tf.contract.grid import TensorQuantParams, dequantize, load_params
+from qkd_tf.contract.resuming import to_its_end
 from qkd_tf.contract.runtime_arithmetic import ARITHMETICS, LATER
 from qkd_tf.storage import durable
 from qkd_tf.storage.archive import first_line, load_npz, non_finite, open_npz
@@ -63,7 +64,7 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
         raise ExportError(
-            f"{folder} lacks {', '.join(missing)}; run python -m qkd_tf.train to its end first, which writes them"
+            f"{folder} lacks {', '.join(missing)}, which the end of training writes; {to_its_end(folder.parent)}"
         )
     for path in (folder / name for name in names):
         if not (path.is_file() and path.resolve().is_relative_to(folder.resolve())):  # a pipe would never end

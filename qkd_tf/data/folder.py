@@ -18,6 +18,7 @@ from typing import NoReturn
 import numpy as np
 import tensorflow as tf
 
+from qkd_tf.console.nearest import nearest
 from qkd_tf.data.holding_out import foremost
 from qkd_tf.data.looks import SHA256_BYTES, look, size_of, within
 from qkd_tf.data.pixels import SUFFIXES, decoder, shape_notes
@@ -145,7 +146,9 @@ def _listed(
             continue
         require(
             folder.name in labels,
-            f"{folder.path} is a class that {named_in} does not have; add it there, or remove it",
+            f"{folder.path} is a class that {named_in} does not have; "
+            + (f"did you mean {near}? Otherwise " if (near := nearest(folder.name, labels)) else "")
+            + "add it there, or remove it",
         )
         before, others = len(files), []
         for entry in entries(folder.path):

@@ -269,6 +269,11 @@ def _read(given: GivenSet, name: str, spec: DataSpec) -> _Arrays | _Stream:
 def _pair(given: tuple[np.ndarray, np.ndarray], name: str, expected: str) -> tuple[np.ndarray, np.ndarray]:
     """The pair as arrays."""
     require(isinstance(given, tuple | list) and len(given) == 2, f"{name} is a {type(given).__name__}; {expected}")
+    require(
+        not isinstance(given[0], tf.data.Dataset),
+        f"{name} is a pair of tf.data sets; give one set of (images, labels) to each argument: train_set, "
+        "validation_set, test_set",
+    )
     try:
         images, labels = (np.asarray(part) for part in given)
     except ValueError as error:  # a list of pictures of several sizes
@@ -469,5 +474,9 @@ def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | Non
             f"{name} has labels from 1 to {found.max()}; classes are counted from 0: give labels - 1, or a name for 0",
         )
         strange = found[(found < 0) | (found >= num_classes)]
-        require(not len(strange), f"{name} has the label {[*strange, 0][0]}, its classes are 0..{num_classes - 1}")
+        require(
+            not len(strange),
+            f"{name} has the label {[*strange, 0][0]}, its classes are 0..{num_classes - 1}"
+            + f"; label_names has {num_classes} names, one per class is expected" * (label_names is not None),
+        )
     return [str(name) for name in (range(num_classes) if label_names is None else label_names)]

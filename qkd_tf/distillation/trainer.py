@@ -264,6 +264,7 @@ class Trainer:
             if phase.quantized:
                 row["intervals"] = self._student.intervals()
                 shown.tell(self._collapse_notes(progress, row["intervals"], logits["student"]))
+                shown.tell(self._loss_notes(progress, row["validation_top1"], len(labels)))
             best = progress["best"] if self._spec.keep_epoch == "best" else None
             if _is_better(row["validation_top1"], best, self._room_below_start(len(labels))):
                 best = self._keep(epoch + 1, row["validation_top1"])
@@ -292,6 +293,19 @@ class Trainer:
         first = progress["first_intervals"]
         before = progress["history"][-1]["intervals"] if progress["history"] else first
         return collapse.notes(tensors, first, before, intervals, logits)
+
+    def _loss_notes(self, progress: dict, top1: float, num_images: int) -> list[str]:
+        """Notes on a first epoch that a student from few pictures should not have: far below where the phase began."""
+        start = progress["best"]
+        if progress["epoch"] or not start or start["epoch"]:
+            return []
+        lost = start["validation_top1"] - top1
+        if lost <= POINTS_LOST or lost * num_images / 100 <= MANY_WRONG:
+            return []
+        return [
+            f"note: the first epoch cost the student {lost:.2f} points of validation, {start['validation_top1']:.2f} % "
+            f"before it, {top1:.2f} % now; if later epochs do not bring them back, lower --learning_rates to a tenth"
+        ]
 
     @contextlib.contextmanager
     def _averaged(self, phase: Phase) -> Iterator[None]:
@@ -425,6 +439,7 @@ START = {"phase": 0, "epoch": 0, "step": 0, "seconds": 0.0, "results": [], "hist
 BATCH_NORM_BATCHES = 20  # where the flag leaves it open
 
 # Network -> its name in a row of the history.
+POINTS_LOST, MANY_WRONG = 10.0, 5  # of validation, in percent and images, that a first epoch may lose without a word
 VALIDATED = {"student": "validation_top1", "teacher": "teacher_validation_top1"}
 
 

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from qkd_tf.contract.gate import is_only_less_accurate
+from qkd_tf.contract.resuming import to_its_end
 from qkd_tf.experiment import ExperimentError, require
 
 LABELS, COPY, RECORD = "test_labels.npy", "test_images.npy", "test_split.json"  # of a handoff, as it names them
@@ -78,7 +79,7 @@ def _labels(paths: list[pathlib.Path]) -> list[str]:
 
 def _load(path: pathlib.Path, label: str) -> Run:
     require(path.is_dir(), f"{path} is not a folder; give folders of finished runs, such as runs/demo")
-    results = _json(path / "results.json", f"{path} is not a finished run; run python -m qkd_tf.train to its end first")
+    results = _json(path / "results.json", f"{path} is not a finished run; {to_its_end(path)}")
     again = f"{path} is not exported; run python -m tflite_export --run_dir={path} first"
     verification = _json(path / "export" / "verification.json", again)
     try:

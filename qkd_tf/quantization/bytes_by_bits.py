@@ -46,9 +46,9 @@ def notes(model: tf_keras.Model, plan: QuantizationPlan, target: TargetSpec, spe
             least = packed[name]
             slower = f", slower on a {target.target}" * (name in TARGETS[target.target].slower)
             widths = "" if spec.activation_bits == MAX_BITS else f"{spec.flag_of((num_bits, MAX_BITS))} "
-            others += f", or {widths}--weight_storage={name}, with about {least:,}{slower}"
+            others += f", or {widths}--weight_storage={name}, with about {least:,} bytes{slower}"
     return [
         f"note: --target={target.target} stores weights of {num_bits} bits in as many bytes as weights of {widest} "
-        f"bits (the file takes about {own:,}), and activations of any width in a byte each; give "
+        f"bits (the file takes about {own:,} bytes), and activations of any width in a byte each; give "
         f"{spec.flag_of((widest, MAX_BITS))}, which loses less accuracy{others}"
     ]

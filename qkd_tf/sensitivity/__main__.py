@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from qkd_tf import flags
 from qkd_tf.console import command_line
 from qkd_tf.console.words import require_flags_only
+from qkd_tf.contract.resuming import to_its_end
 from qkd_tf.experiment import Experiment, ExperimentError, require, require_bits, require_set
 from qkd_tf.storage import durable
 from qkd_tf.storage.flag_file import run_of
@@ -63,7 +64,7 @@ def require_finished(run_dir: str) -> None:
     try:
         durable.check(pathlib.Path(run_dir) / "handoff")
     except durable.DamageError as damage:
-        raise ExperimentError(f"{damage}; run python -m qkd_tf.train to its end first") from damage
+        raise ExperimentError(f"{damage}; {to_its_end(run_dir)}") from damage
 
 
 def tried_widths() -> list[int]:

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 from collections.abc import Mapping
 
+from qkd_tf.contract.resuming import FLAGS_FILE
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.storage.durable import PART, DamageError, read_json, write_json, write_whole
 from qkd_tf.storage.folder_lock import LOCK, require_unlocked
@@ -12,7 +13,6 @@ from qkd_tf.storage.writable import require_writable
 
 # Flags that may differ between two starts of the same experiment: they say where and how safely, not what.
 PLACE_FLAGS = ("run_dir", "data_dir", "checkpoint_every_steps", "allow_weak_teacher")
-FLAGS_FILE = "flags.txt"
 IDENTITY_FILE = "identity.json"
 
 
@@ -68,6 +68,11 @@ class RunFolder:
     def has_checkpoint(self) -> bool:
         return self.checkpoints.is_dir() and any(not entry.name.endswith(PART) for entry in self.checkpoints.iterdir())
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether training wrote all that an export reads; checkpoints may then be deleted."""
+        return self.results.is_file() and (self.handoff / "manifest.json").is_file()
+
     def claim(self, contents: Mapping[str, str] = {}, words: Mapping[str, str] = {}) -> None:
         """Creates the folder and writes flags.txt and identity.json, unless an earlier call did.
 
@@ -114,8 +119,8 @@ class RunFolder:
         remedy = "give another --run_dir, or move that folder away"
         if not self._identity.exists():
             raise ExperimentError(
-                f"--run_dir={self.path} was begun by an earlier version of qkd_tf, which did not record its networks, "
-                f"weights and pictures; {remedy}"
+                f"--run_dir={self.path} has no {IDENTITY_FILE}: it was deleted, or an earlier version of qkd_tf began "
+                f"this run; without it nobody knows its networks, weights and pictures; {remedy}"
             )
         try:
             begun = read_json(self._identity)["contents"]

@@ -127,6 +127,13 @@ def run(
 
     with locked(folder.path):
         folder.claim(prepared.contents, identity.WORDS)
+        is_to_resume = devices.is_alone and experiment.training.phases and folder.is_finished
+        if is_to_resume and not folder.has_checkpoint:
+            print(
+                f"note: {folder.path} is finished, and its checkpoints are gone, so nothing is trained; to train it "
+                "again, give another --run_dir"
+            )
+            return
         look.keep()
         place = Place(folder, stop, devices)
         events = Events(init_intervals, calibrate_at=init_intervals_of, after_phase=after_phase)

@@ -1,5 +1,6 @@
 """`qkd_tf.fit`: the same job as the command's, on what is in memory."""
 
+import functools
 import importlib
 import json
 import os
@@ -165,6 +166,17 @@ def test_phases_at_widths_of_their_own_are_told_apart_from_callback_to_report(tm
         train([4, "w2a4"])
     assert tflite_export.export(made, runtimes=())["passed"]
     assert "2 self-studying-2, W2A4" in (made.path / "report.html").read_text()
+
+
+def test_names_of_classes_are_those_of_any_set_that_has_them_or_a_note_asks_for_them(tmp_path, cut, capsys):
+    train, test = (tf.data.Dataset.from_tensor_slices(part).batch(50) for part in SETS)
+    fit_again = functools.partial(fit, sets=(train, test))
+    cut(lambda: fit_again(tmp_path / "numbers"))
+    note = "note: labels.txt will call the classes by their numbers; label_names=[…] gives them names"
+    assert note in capsys.readouterr().out
+    test.class_names = [f"digit {number}" for number in range(10)]
+    cut(lambda: fit_again(tmp_path / "names"))
+    assert note not in capsys.readouterr().out
 
 
 def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,18 @@ def test_flags_txt_starts_the_finished_run_again_without_training(run_dir, capsy
     start(f"--flagfile={run_dir / 'flags.txt'}")
     assert f"python -m tflite_export --run_dir={run_dir}" in capsys.readouterr().out
     assert (run_dir / "handoff" / "student_logits.npy").read_bytes() == logits
+
+
+def test_finished_run_whose_checkpoints_were_deleted_is_not_trained_again(run_dir, tmp_path, capsys, monkeypatch):
+    copied = tmp_path / "run"
+    shutil.copytree(run_dir, copied, ignore=shutil.ignore_patterns("checkpoints", "logs"))
+    before = {file: file.stat().st_mtime_ns for file in (copied / "handoff").rglob("*")}
+    monkeypatch.setattr(job.Trainer, "run", None)
+    start(f"--flagfile={run_dir / 'flags.txt'}", f"--run_dir={copied}")
+    told = capsys.readouterr().out
+    assert f"note: {copied} is finished, and its checkpoints are gone, so nothing is trained; " in told
+    assert f"python -m tflite_export --run_dir={copied}" in told
+    assert {file: file.stat().st_mtime_ns for file in (copied / "handoff").rglob("*")} == before
 
 
 def test_another_experiment_in_the_same_folder_is_refused(run_dir):

@@ -39,7 +39,10 @@ def test_missing_file_is_named_with_the_command_that_writes_it(folder, name):
     (folder / name).unlink()
     with pytest.raises(ExportError) as caught:
         load_handoff(folder)
-    assert str(caught.value) == f"{folder} lacks {name}; run python -m qkd_tf.train to its end first, which writes them"
+    assert (
+        str(caught.value)
+        == f"{folder} lacks {name}, which the end of training writes; run python -m qkd_tf.train to its end first"
+    )
 
 
 def test_all_missing_files_are_listed_at_once(tmp_path):

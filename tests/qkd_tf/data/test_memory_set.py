@@ -248,6 +248,10 @@ def test_labels_from_1_are_told_what_to_do(door, label_names):
         ((IMAGES, LABELS / 2), r"train has the label 0.5; whole numbers are expected"),
         ((IMAGES, LABELS * np.nan), r"train has the label nan; whole numbers are expected"),
         ((IMAGES, LABELS.astype(str)), r"train has labels of <U21; .* np.unique\(labels, return_inverse=True\)"),
+        (
+            (tf.data.Dataset.from_tensor_slices(IMAGES), tf.data.Dataset.from_tensor_slices(LABELS)),
+            "train is a pair of tf.data sets; give one set of",
+        ),
         ((IMAGES, LABELS - 1), r"train has the label -1, its classes are 0..3"),
         ((IMAGES[..., 0], LABELS), r"images of shape \(20, 6, 6\).*for grey pictures: images\[..., np.newaxis\]"),
         (([IMAGES[0], IMAGES[1][:3]], [0, 1]), "train is not a pair of arrays"),

@@ -96,7 +96,21 @@ def test_few_pictures_have_to_make_a_pretrained_student_better(
     assert (result["best_epoch"], result["best_validation_top1"]) == (best, last if best else 80.0)
     assert_same_bits(values(trainer._student.model), seen[best])
     told = "none of 2 epochs was better than the student before the phase (validation 80.00 %), which is kept"
-    assert (told in capsys.readouterr().out) == (best == 0)
+    printed = capsys.readouterr().out
+    assert (told in printed) == (best == 0)
+    note = "note: the first epoch cost the student 50.00 points of validation, 80.00 % before it, 30.00 % now; "
+    assert printed.count(note) == printed.count("note: the first epoch") == 1
+
+
+@pytest.mark.parametrize("lost, told", [(10.0, False), (10.1, True)])
+def test_a_first_epoch_far_below_the_start_is_told(tmp_path, make_run, lost, told):
+    trainer = make_run(tmp_path / "run", (("self_studying", 2),), pretrained=("student",))
+    progress = {"epoch": 0, "best": {"epoch": 0, "validation_top1": 80.0}}
+    notes = trainer._loss_notes(progress, 80.0 - lost, 1_000)
+    assert len(notes) == told and all(f"cost the student {lost:.2f} points" in note for note in notes)
+    assert trainer._loss_notes(progress, 30.0, 10) == []  # five images
+    assert trainer._loss_notes({**progress, "epoch": 1}, 30.0, 1_000) == []
+    assert trainer._loss_notes({"epoch": 0, "best": None}, 30.0, 1_000) == []
 
 
 def test_student_of_the_last_epoch_goes_on_where_that_is_asked_for(tmp_path, monkeypatch, make_run, make_splits):

@@ -229,7 +229,7 @@ def test_folder_of_an_earlier_version_is_refused_with_a_word_of_why(tmp_path):
     begun(tmp_path / "run")
     (tmp_path / "run" / "identity.json").unlink()
     before = contents(tmp_path / "run")
-    with pytest.raises(ExperimentError, match="was begun by an earlier version of qkd_tf, which did not record"):
+    with pytest.raises(ExperimentError, match="has no identity.json: it was deleted, or an earlier version"):
         begun(tmp_path / "run")
     assert contents(tmp_path / "run") == before
 

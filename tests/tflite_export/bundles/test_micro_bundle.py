@@ -257,6 +257,20 @@ def test_arena_is_reserved_by_what_is_linked(residual, tmp_path, flags, core):
     assert int(compile_and_run(folder, *flags, "show.cc").stdout) == expected
 
 
+@pytest.mark.parametrize(
+    "labels, number, chosen",
+    [
+        ([2, 2, 0, 2, 1, 0], 2, [0, 2]),
+        ([2, 2, 0, 2, 1, 0], 4, [0, 1, 2, 4]),
+        ([[1], [1], [1]], 2, [0, 1]),
+        ([1], 4, [0]),
+        ([0] * micro_bundle.NUM_LOOKED_AT + [1], 2, [0, 1]),
+    ],
+)
+def test_golden_images_are_of_different_classes(labels, number, chosen):
+    assert micro_bundle.golden(np.array(labels), number) == chosen
+
+
 @pytest.mark.parametrize("shape, number", [((1, 8, 8, 1), 4), ((1, 96, 96, 3), 2), ((1, 224, 224, 3), 1)])
 def test_golden_images_are_few_where_they_are_large(shape, number):
     assert micro_bundle.num_golden(shape) == number
