@@ -76,6 +76,12 @@ class NetworkLook:
         return self.spec.is_own and self.is_trained and not told and self.is_fed
 
     @property
+    def has_frozen_statistics(self) -> bool:
+        """Whether it has BatchNormalization, and all of it is frozen."""
+        found = [layer for layer in self.model.layers if isinstance(layer, layers.BatchNormalization)]
+        return bool(found) and not any(layer.trainable for layer in found)
+
+    @property
     def num_values(self) -> int:
         """Number of values that a student's layers output for one example."""
         return sum(math.prod(layer.output.shape[1:]) for layer in self.model.layers)

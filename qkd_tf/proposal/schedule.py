@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from qkd_tf import data
-from qkd_tf.experiment import EPOCHS, LEARNING_RATE, DataSpec, default_phases, require
+from qkd_tf.experiment import EPOCHS, LEARNING_RATE, RATE_OF_FEW, DataSpec, default_phases, require
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import NetworkLook
 
@@ -13,6 +13,9 @@ FULL_STEPS, SMALLEST_SHARE = 33, 0.1
 ROOM = 4 << 30  # bytes of what a step keeps for its gradients
 COPIES = 3  # of each tensor: in float, on its grid, and its gradient
 FLOAT_BYTES = 4
+RATE_OF_FROZEN = (
+    1e-4  # a nested MobileNetV2 0.35 on 216 pictures lost half of its accuracy in an epoch at ten times that
+)
 FEW_VALIDATION = 100  # pictures, of which the best of many epochs is largely chance
 PHASES = {
     "full_precision": "full_precision trains in float what is not trained yet",
@@ -59,21 +62,27 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
         notes = _choose_first_training(draft, student)
     why = f"Epochs of each phase, {steps:,} steps each: more usually bring accuracy, fewer give a first file sooner."
     draft.choose("epochs", [str(number[name]) for name in names], why)
-    _choose_rates(draft, num_train)
+    _choose_rates(draft, student, num_train)
     if source.validation.num_examples < FEW_VALIDATION and not student.is_trained:  # which has to get better
         why = f"{source.validation.num_examples} validation examples are too few to choose the best epoch."
         draft.choose("keep_epoch", "last", why)
     return notes
 
 
-def _choose_rates(draft: Draft, num_train: int) -> None:
-    """Writes into the file the rates that training would choose for networks with weights on few examples."""
+def _choose_rates(draft: Draft, student: NetworkLook, num_train: int) -> None:
+    """Writes into the file the rates that training would choose for networks with weights on few examples.
+
+    If all BatchNormalization is frozen, a student needs lower ones: nothing rescales what a step changes.
+    """
     asked, settled = draft.experiment.training, draft.experiment.on_images(num_train).training
     few = f"{num_train:,} training examples are few for a trained"
     if settled.phases != asked.phases:
-        rates = [f"{phase.learning_rate:g}" for phase in settled.phases]
-        why = f"{few} student: higher rates can cost it accuracy."
-        draft.choose("learning_rates", rates if len(set(rates)) > 1 else rates[:1], why)
+        rates, of_what = [phase.learning_rate for phase in settled.phases], ""
+        if student.has_frozen_statistics:
+            rates = [RATE_OF_FROZEN if rate == RATE_OF_FEW else rate for rate in rates]
+            of_what = " whose BatchNormalization is frozen"
+        why = f"{few} student{of_what}: higher rates can cost it accuracy."
+        draft.choose("learning_rates", [f"{rate:g}" for rate in (rates if len(set(rates)) > 1 else rates[:1])], why)
     if settled.teacher_lr_ratio != asked.teacher_lr_ratio and "co_studying" in asked.phase_names:
         why = f"{few} teacher: at the student's full rate it can forget what it teaches."
         draft.choose("teacher_lr_ratio", settled.teacher_lr_ratio, why)

@@ -93,6 +93,15 @@ def test_file_for_a_saved_model_trains(capsys):
     assert pathlib.Path("runs/my/handoff/manifest.json").is_file()
 
 
+@pytest.mark.parametrize("frozen, rate", [(True, "0.0001"), (False, "0.001")])
+def test_student_whose_batch_normalization_is_frozen_gets_a_lower_rate(frozen, rate):
+    write_pictures()
+    write_model(front=[layers.Rescaling(1 / 255), layers.BatchNormalization(trainable=not frozen)])
+    lines, text = write()
+    assert f"--learning_rates={rate}" in lines
+    assert ("for a trained student whose BatchNormalization is frozen: higher rates" in text) == frozen
+
+
 def test_grey_model_and_pictures_of_other_sizes(capsys):
     write_pictures(size=(20, 31), spread=3)
     write_model(channels=1, front=[layers.Rescaling(1 / 255)])
