@@ -82,7 +82,8 @@ def test_a_file_or_a_handoff_that_was_changed_is_named(run, tmp_path):
         measure(subject, [("stem", 2)], path, {})
     copy = shutil.copytree(experiment.run_dir, tmp_path / "run")
     (copy / "handoff" / "labels.txt").write_text("other")
-    with pytest.raises(ExperimentError, match="labels.txt was changed after it was written.*qkd_tf.train to its end"):
+    remedy = "qkd_tf.train --flagfile=.*flags.txt to its end"
+    with pytest.raises(ExperimentError, match=f"labels.txt was changed after it was written.*{remedy}"):
         command.require_finished(str(copy))
 
 
