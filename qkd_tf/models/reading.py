@@ -43,7 +43,7 @@ HEADS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "one sigmoid": lambda logits: _sigmoid(_difference(logits)),
 }
 HEAD_NOTES: Mapping[str, str] = {
-    "softmax": "the softmax at the end is left out; the file gives logits",
+    "softmax": "the softmax at the end is left out: training and file work on the logits before it",
     "sigmoid": "the sigmoids at the end are left out; training uses the softmax of their logits, one class per picture",
     "one logit": "its one logit z becomes the logits 0 and z of two classes",
     "one sigmoid": "the sigmoid at the end is left out; its one logit z becomes the logits 0 and z of two classes",

@@ -1,5 +1,7 @@
 """What was requested of a run, and what it achieved."""
 
+import collections
+
 import numpy as np
 
 from qkd_tf.contract.gate import Gate
@@ -32,9 +34,13 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
         f", {r}" for r in asked.get("bits_rule", ())
     )
     widths = {row["layer"]: row["num_bits"] for row in results["coverage"] if row["tensor"] == "kernel"}
-    kernels = list(widths.values())
-    counts = [f"{kernels.count(n)} kernels at {n} bits" for n in sorted(set(kernels))]
-    found = [_demand("bit widths", bits, ", ".join(counts))]
+    counts = collections.Counter((row["tensor"], row["num_bits"]) for row in results["coverage"])
+    achieved = [
+        f"{counts[tensor, n]} {tensor}{'s' * (counts[tensor, n] > 1)} at {n} bits"
+        for tensor, n in sorted(counts)
+        if tensor in ("kernel", "output")
+    ]
+    found = [_demand("bit widths", bits, ", ".join(achieved))]
     if is_found:
         came = ", ".join(f"{layer} {num_bits}" for layer, num_bits in widths.items())
         found.append(_demand("widths that were found", _limit(target["max_flash_bytes"]), came))

@@ -10,7 +10,7 @@ from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import TARGETS
 from tflite_export.bundles import firmware
 from tflite_export.proof.verification import examine, verify
-from tflite_export.reporting import figures, report
+from tflite_export.reporting import figures, report, requirements
 
 
 class Page(html.parser.HTMLParser):
@@ -292,6 +292,15 @@ def test_what_was_asked_is_beside_what_came(folder, examined, diagnose):
     assert f"size at most {size - 1:,} bytes {size:,} bytes (the kernels in float32: " in words
     assert words.count("not met") == 1
     assert "RAM for activations (arena) at most 1,000,000,000 bytes" in words
+
+
+def test_bit_widths_are_told_of_kernels_and_outputs(folder, verification):
+    results = json.loads((folder / "results.json").read_text())
+    (row,) = (row for row in requirements.rows(results, verification, {}) if row["what"] == "bit widths")
+    told = [part.split(" at ") for part in row["came"].split(", ")]
+    for tensor in ("kernel", "output"):
+        numbers = [int(what.split()[0]) for what, _ in told if tensor in what]
+        assert sum(numbers) == sum(found["tensor"] == tensor for found in results["coverage"]) > 0
 
 
 def test_flash_and_ram_of_a_microcontroller_are_told_where_they_are_known(folder, examined):
