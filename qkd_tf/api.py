@@ -147,11 +147,11 @@ def fit(
         spec = flags.experiment_from_flags(flags.flags_of(options)).data
         named = [getattr(part, "class_names", None) for part in (train_set, test_set, validation_set)]
         label_names = label_names or next(filter(None, named), None)  # of image_dataset_from_directory
-        outputs = getattr(student, "outputs", None)  # a model that is not built yet has none
-        if label_names is None and outputs:
-            num_outputs = outputs[0].shape[-1]  # one sigmoid is two classes; what is none, the pre-flight tells
-            label_names = num_outputs and [str(label) for label in range(max(2, num_outputs))]
+        if label_names is None:
             print("note: labels.txt will call the classes by their numbers; label_names=[…] gives them names")
+            if outputs := getattr(student, "outputs", None):  # a path, and a model that is not built yet, have none
+                num_outputs = outputs[0].shape[-1]  # one sigmoid is two classes; what is none, the pre-flight tells
+                label_names = num_outputs and [str(label) for label in range(max(2, num_outputs))]
         given["source"] = source_of(train_set, test_set, validation_set, spec, label_names)
         options["dataset"] = IN_MEMORY + given["source"].version
     values = flags.flags_of(options)

@@ -219,9 +219,12 @@ def require_enough(source: Source, spec: DataSpec) -> None:
 
 
 def notes_on_classes(source: Source, spec: DataSpec) -> tuple[str, ...]:
-    """The notes of `Splits.on_classes` without decoding an image; of splits whose labels are read in no time."""
+    """The notes of `Splits.on_classes` without decoding an image. Larger splits than FEW_LABELS are not read."""
     parts = {name: getattr(source, name) for name in WITHOUT_A_CLASS}
-    labels = {name: _labels(part.read(None).take(FEW_LABELS)) for name, part in parts.items()}
+    labels = {
+        name: _labels(part.read(None).take(part.num_examples if part.num_examples <= FEW_LABELS else 0))
+        for name, part in parts.items()
+    }
     return _class_notes(labels, source, spec)
 
 

@@ -127,8 +127,8 @@ def run(
 
     with locked(folder.path):
         folder.claim(prepared.contents, identity.WORDS)
-        is_to_resume = devices.is_alone and experiment.training.phases and folder.is_finished
-        if is_to_resume and not folder.has_checkpoint:
+        has_only_its_end = devices.is_alone and folder.is_finished and not folder.has_checkpoint
+        if has_only_its_end and experiment.training.phases:
             print(
                 f"note: {folder.path} is finished, and its checkpoints are gone, so nothing is trained; to train it "
                 "again, give another --run_dir"

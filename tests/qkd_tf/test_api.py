@@ -174,6 +174,8 @@ def test_names_of_classes_are_those_of_any_set_that_has_them_or_a_note_asks_for_
     cut(lambda: fit_again(tmp_path / "numbers"))
     note = "note: labels.txt will call the classes by their numbers; label_names=[…] gives them names"
     assert note in capsys.readouterr().out
+    cut(lambda: fit_again(tmp_path / "by_name", "resnet8"))
+    assert note in capsys.readouterr().out
     test.class_names = [f"digit {number}" for number in range(10)]
     cut(lambda: fit_again(tmp_path / "names"))
     assert note not in capsys.readouterr().out
