@@ -1,5 +1,8 @@
 """Why a model in standard form cannot become an integer .tflite, and what to do about it."""
 
+import collections
+import re
+
 import tf_keras
 
 from qkd_tf.experiment import ExperimentError
@@ -24,10 +27,19 @@ class UnsupportedLayers(ExperimentError):
     """
 
     def __init__(self, model: tf_keras.Model, lines: list[str]):
-        super().__init__(f"{model.name} cannot become an integer .tflite: {'; '.join(lines)}")
+        super().__init__(f"{model.name} cannot become an integer .tflite: {'; '.join(_each_once(lines))}")
         self.model = model
         names = (layer.name for layer in leaves(model))
         self.refusals = {name: line for name in names for line in lines if line.startswith(f"layer {name} ")}
+
+
+def _each_once(lines: list[str]) -> list[str]:
+    """Of lines that differ in the layer's name alone, the first and how many more there are."""
+    alike = collections.defaultdict(list)
+    for line in lines:
+        alike[re.sub(r"^layer \S+ ", "", line)].append(line)
+    counts = ((first, len(others)) for first, *others in alike.values())
+    return [first + (f" (and {more} more layer{'s' * (more > 1)} like it)" if more else "") for first, more in counts]
 
 
 def problems(model: tf_keras.Model) -> list[str]:
