@@ -195,7 +195,10 @@ FLAGS.show_first(
 
 
 WIDTHS = ("weight_bits", "activation_bits")  # flags that --bits sets
-EARLIER_DEFAULTS = {"teacher_lr_ratio": "1.0"}  # of flags that may be open now, as runs of earlier versions have them
+EARLIER_DEFAULTS = {
+    "teacher_lr_ratio": "1.0",
+    "batch_size": "128",
+}  # of flags that may be open now, as runs of earlier versions have them
 
 
 def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True) -> ex.Experiment:
@@ -250,7 +253,7 @@ def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True)
     return ex.Experiment(
         run_dir=run_dir,
         seed=values.seed,
-        data=_spec(values, ex.DataSpec, seed=values.seed),
+        data=_spec(values, ex.DataSpec, seed=values.seed, batch_is_default=values.batch_size is None),
         student=student,
         teacher=teacher,
         quantization=_spec(

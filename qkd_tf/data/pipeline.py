@@ -55,6 +55,7 @@ class Splits:
       spec: reads them again, in another process too; None if nothing can.
       num_by_class: counts the training images of each class without decoding any.
       augmentation: the user's own and the student's, applied last to training batches; None if there is none.
+      read_at_once: examples in a batch of calibration, validation and test; 0: batch_size.
     """
 
     train: Callable[[int, int, tuple[int, int]], tf.data.Dataset]
@@ -72,6 +73,7 @@ class Splits:
     spec: DataSpec | None = None
     num_by_class: Callable[[], list[int]] = list
     augmentation: Augmentation | None = None
+    read_at_once: int = 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -81,7 +83,8 @@ class Splits:
 
 def load(spec: DataSpec) -> Splits:
     """`open_source` and `pipelines` in one."""
-    return pipelines(open_source(spec), spec)
+    source = open_source(spec)
+    return pipelines(source, spec.on_images(source.train.num_examples))
 
 
 def pipelines(
@@ -129,8 +132,10 @@ def pipelines(
     on_classes = _class_notes(labels, source, spec)
     notes = on_classes + (augmentation.notes if augmentation else ())
 
+    read_at_once = spec.reading_batch or spec.batch_size
+
     def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
-        return dataset.batch(spec.batch_size).prefetch(PARALLEL_CALLS)
+        return dataset.batch(read_at_once).prefetch(PARALLEL_CALLS)
 
     def augmented(images: tf.Tensor, step: tf.Tensor, seed: int, share: tuple[int, int]) -> tf.Tensor:
         if source.input_params is None:
@@ -180,7 +185,7 @@ def pipelines(
             "version": source.version,
             "num_train": source.train.num_examples,
             "num_test": source.test.num_examples,
-            **_digest(pictures["test"], spec.batch_size),
+            **_digest(pictures["test"], read_at_once),
             "content_sha256": source.content_sha256,
             **_input(source),
         },
@@ -190,6 +195,7 @@ def pipelines(
         spec=lasting(spec),
         num_by_class=num_by_class,
         augmentation=augmentation,
+        read_at_once=read_at_once,
     )
 
 

@@ -8,9 +8,11 @@ from qkd_tf.contract.pictures import Size, sides
 from qkd_tf.experiment.checks import printable, require, require_count, require_known
 from qkd_tf.experiment.option import as_flag, option
 
+BATCH_SIZE = 128  # QKD
 MAX_SIDE = 8_192  # pixels
 RESIZES = ("crop", "squash")
 CROP_PADDING, SIDES_OF_PADDING = 4, 8  # most pixels, and sides of a picture in them at least (QKD, CIFAR: 4 of 32)
+FEW_STEPS = 10  # of an epoch: with fewer of them the default epochs train little
 FEWEST_STEPS = 16  # that an epoch should have
 SMALLEST_BATCH = 8  # BatchNorm statistics of fewer are largely chance
 ARRAYS = (IN_MEMORY, "npz:", "npy:", "digits")  # sets that are trained on as they are, as Keras' fit does
@@ -95,7 +97,16 @@ class DataSpec:
         "Apply the augmentation layers at the student's beginning, such as RandomFlip, to training images, as Keras "
         "does.",
     )
-    batch_size: int = option(128, "Images per training step, over all devices together (QKD: 128).")
+    batch_size: int = dataclasses.field(
+        default=BATCH_SIZE,
+        metadata=as_flag(
+            None,
+            f"Images per training step, over all devices together; default: {BATCH_SIZE} (QKD), or fewer if an epoch "
+            f"would have less than {FEW_STEPS} steps.",
+        ),
+    )
+    batch_is_default: bool = False  # none was given, so that it may depend on the number of images
+    reading_batch: int = 0  # images that calibration, validation and test read at once; 0: batch_size
     seed: int = 0
     scales_jpegs: bool = True  # decode large ones at a part of their size; handoffs from before that have none
     skip_broken_images: bool = option(
@@ -146,11 +157,24 @@ class DataSpec:
         """Height and width to which pictures are resized; None if they keep theirs."""
         return sides(self.image_size) if self.image_size else None
 
-    @classmethod
-    def fitting_batch(cls, num_train: int) -> int:
+    @staticmethod
+    def fitting_batch(num_train: int) -> int:
         """A power of two that leaves an epoch enough steps, at most the default."""
         wanted = max(SMALLEST_BATCH, num_train // FEWEST_STEPS)
-        return 1 << (min(cls.batch_size, wanted, num_train).bit_length() - 1)
+        return 1 << (min(BATCH_SIZE, wanted, num_train).bit_length() - 1)
+
+    def on_images(self, num_train: int, least: int = 1) -> "DataSpec":
+        """The same set, if batch_size was left open, in batches of which an epoch has enough.
+
+        Calibration, validation and test are still read in batches of the default's size.
+
+        Args:
+          least: examples that a batch has to have, a power of two.
+        """
+        fitting = max(least, self.fitting_batch(max(1, num_train)))
+        if not self.batch_is_default or num_train // self.batch_size >= FEW_STEPS or fitting >= self.batch_size:
+            return self
+        return dataclasses.replace(self, batch_size=fitting, reading_batch=self.batch_size)
 
     @property
     def is_arrays(self) -> bool:

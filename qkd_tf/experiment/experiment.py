@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from qkd_tf.contract.origin import leak
 from qkd_tf.experiment.checks import require, require_count
-from qkd_tf.experiment.data import DataSpec
+from qkd_tf.experiment.data import FEW_STEPS, DataSpec
 from qkd_tf.experiment.network import NetworkSpec, PixelNormalization
 from qkd_tf.experiment.option import as_flag
 from qkd_tf.experiment.quantization import UNEVEN_CHANNELS, QuantizationSpec
@@ -15,7 +15,6 @@ from qkd_tf.experiment.training import FEW_PICTURES, RATIO_OF_FEW, TEACHER_PHASE
 
 LEARNING_RATE = 0.01  # QKD
 RATE_OF_FEW = 0.001  # MobileNetV2 at 4 bits lost by higher ones on few pictures (benchmarks/README.md)
-FEW_STEPS = 10  # of an epoch: with fewer of them the default epochs train little
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +140,8 @@ class Experiment:
     def on_images(self, num_train: int) -> "Experiment":
         """The same experiment, with what was not given chosen for its student and `num_train` training images.
 
-        These are learning rates, and crop_padding: a model of the user's own that comes trained has not seen pictures
-        with black borders.
+        These are batch size, learning rates, and crop_padding: a model of the user's own that comes trained has not
+        seen pictures with black borders.
         """
         training = self.training
         phases, ratio = training.phases, training.teacher_lr_ratio
@@ -156,7 +155,7 @@ class Experiment:
         if self._has_few("teacher", num_train) and training.teacher_ratio_is_default:
             ratio = RATIO_OF_FEW
         training = dataclasses.replace(training, phases=phases, teacher_lr_ratio=ratio)
-        data = self.data
+        data = self.data.on_images(num_train, training.gradient_accumulation_steps)
         if data.crop_padding is None and self.student.is_own and "student" in self.with_weights:
             data = dataclasses.replace(data, crop_padding=0)
         return dataclasses.replace(self, training=training, data=data)
@@ -177,11 +176,17 @@ class Experiment:
         return [f"note: {found}"] if found else []
 
     def _notes_on_steps(self, num_train: int) -> list[str]:
-        steps, fitting = num_train // self.data.batch_size, self.data.fitting_batch(num_train)
-        if not self.training.phases or self.data.max_steps or steps >= FEW_STEPS or fitting >= self.data.batch_size:
+        size = self.data.batch_size
+        steps, fitting = num_train // size, self.data.fitting_batch(num_train)
+        if self.data.reading_batch and self.training.phases:
+            return [
+                f"note: {num_train:,} training images are few for batches of {self.data.reading_batch}: --batch_size is "
+                f"{size} unless it is given, so that an epoch has {steps} step{'s' * (steps != 1)}"
+            ]
+        if not self.training.phases or self.data.max_steps or steps >= FEW_STEPS or fitting >= size:
             return []
         return [
-            f"note: an epoch has only {steps} step{'s' * (steps != 1)}, of {self.data.batch_size} images: with "
+            f"note: an epoch has only {steps} step{'s' * (steps != 1)}, of {size} images: with "
             f"--batch_size={fitting} the {num_train:,} training images make {num_train // fitting}, and the student "
             "learns more in as many epochs"
         ]

@@ -34,7 +34,7 @@ class Look:
     """
 
     def __init__(self, splits: Splits, path: pathlib.Path):
-        self._batches = splits.validation.take(math.ceil(MAX_IMAGES / splits.batch_size))
+        self._batches = splits.validation.take(math.ceil(MAX_IMAGES / (splits.read_at_once or splits.batch_size)))
         self._path = path
         try:
             self.found: dict[str, float] = durable.read_json(path)["top1"] if path.exists() else {}

@@ -206,6 +206,7 @@ def _begin(
     """The experiment for its images, its networks, and their accuracy before training."""
     source = given.source or data.open_source(experiment.data)
     experiment = networks.on_source(experiment, source)
+    devices.require_divides(experiment.data.batch_size)
     prepared = _prepare(experiment, devices, given, source, is_told)
     look = start.Look(prepared.splits, folder.start)
     look.at("student", prepared.student.plain, experiment.student.starts_by_chance)
@@ -335,7 +336,6 @@ def train(experiment: Experiment, flag_lines: list[str], given: InMemory = InMem
     folder = RunFolder(experiment.run_dir, flag_lines)
     folder.require_free()
     devices = strategies.start(experiment.training.strategy)
-    devices.require_divides(experiment.data.batch_size)
     process = functools.partial(borrowed_process.borrowed, experiment.seed, experiment.training.deterministic)
     with StopSignals() as stop, process(), data.reading(experiment.data), devices.naming_lost_workers():
         with own_folder(folder, devices) as own:

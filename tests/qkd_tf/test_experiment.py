@@ -498,6 +498,32 @@ def test_epochs_of_few_steps_are_told_with_a_batch_that_fits(num_train, batch_si
     assert dataclasses.replace(experiment(()), data=data).notes_on(num_train) == []
 
 
+@pytest.mark.parametrize(
+    "given, parts, num_train, found, steps",
+    [
+        ([], 1, 1_280, 128, 10),
+        ([], 1, 1_279, 64, 19),
+        ([], 1, 200, 8, 25),
+        ([], 1, 9, 8, 1),
+        ([], 1, 3, 2, 1),
+        ([], 16, 200, 16, 12),  # a batch is run in equal parts
+        ([128], 1, 200, 128, 1),
+        ([32], 1, 200, 32, 6),
+    ],
+)
+def test_batch_that_is_left_open_gives_an_epoch_enough_steps(given, parts, num_train, found, steps):
+    sizes = [f"--batch_size={size}" for size in given]
+    with saved_flags():
+        flags.FLAGS(["train", "--run_dir=runs/x", f"--gradient_accumulation_steps={parts}", *sizes])
+        made = flags.experiment_from_flags().on_images(num_train)
+    assert (made.data.batch_size, num_train // found) == (found, steps)
+    chosen = not given and found < 128
+    assert made.data.reading_batch == (128 if chosen else 0)  # calibration and tests are as with the default
+    assert made.on_images(num_train) == made
+    told = f"--batch_size is {found} unless it is given, so that an epoch has {steps} step{'s' * (steps > 1)}"
+    assert any(told in note for note in made.notes_on(num_train)) == chosen
+
+
 @pytest.mark.parametrize("bits, widths", [("w4a8", (4, 8)), ("3", (3, 3)), ("w2a2", (2, 2))])
 def test_bit_widths_are_two_or_one_for_both(bits, widths):
     assert bit_widths(bits, "bits") == widths

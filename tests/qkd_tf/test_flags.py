@@ -503,10 +503,19 @@ def test_repeated_rules_reach_the_experiment_in_their_order_and_the_flag_file(pa
     assert [line for line in lines if line.startswith("--bits_rule")] == ["--bits_rule=a.*=w4a8", "--bits_rule=b=w2"]
 
 
-@pytest.mark.parametrize("begun, given, found", [("1.0", [], 1.0), ("0.5", [], None), ("1.0", ["0.2"], 0.2)])
-def test_run_of_an_earlier_version_goes_on_with_the_teachers_rate_that_it_began_with(tmp_path, begun, given, found):
-    (tmp_path / "flags.txt").write_text(f"--seed=0\n--teacher_lr_ratio={begun}\n")
+@pytest.mark.parametrize(
+    "name, begun, given, found",
+    [
+        ("teacher_lr_ratio", "1.0", [], 1.0),
+        ("teacher_lr_ratio", "0.5", [], None),
+        ("teacher_lr_ratio", "1.0", ["0.2"], 0.2),
+        ("batch_size", "128", [], 128),
+        ("batch_size", "128", ["32"], 32),
+    ],
+)
+def test_run_of_an_earlier_version_goes_on_with_the_default_that_it_began_with(tmp_path, name, begun, given, found):
+    (tmp_path / "flags.txt").write_text(f"--seed=0\n--{name}={begun}\n")
     with saved_flags():
-        flags.FLAGS(["train", f"--run_dir={tmp_path}", *(f"--teacher_lr_ratio={ratio}" for ratio in given)])
+        flags.FLAGS(["train", f"--run_dir={tmp_path}", *(f"--{name}={number}" for number in given)])
         flags.adopt_begun()
-        assert flags.FLAGS.teacher_lr_ratio == found
+        assert flags.FLAGS[name].value == found
