@@ -372,7 +372,7 @@ def flags_of(options: Mapping[str, object]) -> flags.FlagValues:
         try:
             values[name].parse(_argument(values[name], value))
         except flags.IllegalFlagValueError as error:
-            raise ex.ExperimentError(str(error)) from None
+            raise ex.ExperimentError(str(error).removeprefix("flag ")) from None
     values.mark_as_parsed()
     return values
 

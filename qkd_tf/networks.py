@@ -74,7 +74,7 @@ def build_student(
     Raises:
       ExperimentError: weights do not fit, or a layer has no integer form in a .tflite.
     """
-    model, notes = _build(network, input_shape, num_classes, given)
+    model, notes = _build(network, input_shape, num_classes, given, "student")
     trained = network.weights_normalization or (None if network.has_weights else network.normalization)
     signals = network.reads_signals and network.is_own
     form = standard_form(model, input_shape, trained, network.normalization, not network.is_own, num_classes, signals)
@@ -104,7 +104,7 @@ def build_teacher(
     given: tf_keras.Model | None = None,
 ) -> Network:
     """A float network of any layers; otherwise as `build_student`."""
-    model, notes = _build(network, input_shape, num_classes, given)
+    model, notes = _build(network, input_shape, num_classes, given, "teacher")
     if not network.is_own:
         return Network(model, notes)
     reading = Reading(model, input_shape, num_classes)
@@ -311,9 +311,9 @@ def _frozen(model: tf_keras.Model, role: str) -> list[str]:
     ]
 
 
-def _build(network: NetworkSpec, input_shape, num_classes: int, given) -> tuple[tf_keras.Model, list[str]]:
+def _build(network: NetworkSpec, input_shape, num_classes: int, given, role: str) -> tuple[tf_keras.Model, list[str]]:
     if network.is_own:
-        return own.build(network, input_shape, num_classes, given)
+        return own.build(network, input_shape, num_classes, given, role)
     if network.weights_normalization:  # the reading takes a student from this one to its own
         network = dataclasses.replace(network, normalization=network.weights_normalization)
     require(

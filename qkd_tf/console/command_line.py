@@ -4,12 +4,13 @@ A command's module has `FLAGS = CommandFlags()` and defines flags by `FLAGS.DEFI
 `flags.DEFINE_integer(...)` would define them for every program that imports the module.
 """
 
+import contextlib
 import copy
 import functools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import app, flags
@@ -28,6 +29,50 @@ class _Choice(flags.EnumParser):
             return super().parse(argument)
         except ValueError as error:
             raise ValueError(meant(argument, self.enum_values, str(error))) from None
+
+
+class _WholeNumber(flags.IntegerParser):
+    """As absl's, whose own texts are those of Python's int()."""
+
+    def convert(self, argument: str | int) -> int:
+        with _expecting("a whole number"):
+            return super().convert(argument)
+
+
+class _Number(flags.FloatParser):
+    """As absl's, whose own texts are those of Python's float()."""
+
+    def convert(self, argument: str | float) -> float:
+        with _expecting("a number"):
+            return super().convert(argument)
+
+
+class _TruthValue(flags.BooleanParser):
+    """As absl's, whose own text is a tuple."""
+
+    def parse(self, argument: str | int | bool) -> bool:
+        with _expecting("true or false"):
+            return super().parse(argument)
+
+
+@contextlib.contextmanager
+def _expecting(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} is expected") from None
+
+
+def _plain(parser: flags.ArgumentParser) -> flags.ArgumentParser:
+    """A parser that takes what absl's takes, and refuses in plain words."""
+    if isinstance(parser, flags.EnumParser):  # absl's own lists all names, whatever was meant
+        return _Choice(parser.enum_values)
+    if isinstance(parser, flags.BooleanParser):
+        return _TruthValue()
+    for plain in (_WholeNumber, _Number):
+        if isinstance(parser, plain.__base__):
+            return plain(parser.lower_bound, parser.upper_bound)
+    return parser
 
 
 class CommandFlags(flags.FlagValues):
@@ -83,8 +128,7 @@ class CommandFlags(flags.FlagValues):
         self.__dict__["sections"][name] = self.__dict__["section"]
         self.__dict__["inherited"].pop(name, None)  # a command's own flag may take the place of an inherited one
         defined = define(name, *args, flag_values=self, **kwargs)
-        if isinstance(self[name].parser, flags.EnumParser):  # absl's own lists all names, whatever was meant
-            self[name].parser = _Choice(self[name].parser.enum_values)
+        self[name].parser = _plain(self[name].parser)
         return defined
 
 

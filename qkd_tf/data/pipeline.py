@@ -118,7 +118,7 @@ def pipelines(
             transforms[name],
             name in kept,
             source.is_sound,
-            functools.partial(_checked, f"the {name} split of {spec.name} has the label", len(source.label_names)),
+            functools.partial(_checked, f"the {name} split of {spec.called} has the label", len(source.label_names)),
         )
         for name in shapes
     }
@@ -210,16 +210,17 @@ def require_enough(source: Source, spec: DataSpec) -> None:
     num_train = source.train.num_examples
     require(
         len(source.label_names) > 1,
-        f"{spec.name} has {len(source.label_names)} class; two or more are needed",
+        f"{spec.called} has {len(source.label_names)} class; two or more are needed",
     )
-    require(source.test.num_examples > 0, f"the test split of {spec.name} has no image")
+    require(source.test.num_examples > 0, f"the test split of {spec.called} has no image")
     require(
         source.validation.num_examples > 0,
-        f"--validation_fraction={spec.validation_fraction} of {spec.name} is less than one image; give a larger share",
+        f"--validation_fraction={spec.validation_fraction} of {spec.called} is less than one image; "
+        "give a larger share",
     )
     require(
         num_train >= spec.batch_size,
-        f"--batch_size={spec.batch_size} is more than the {num_train} training images of {spec.name}; "
+        f"--batch_size={spec.batch_size} is more than the {num_train} training images of {spec.called}; "
         f"give a smaller one, such as --batch_size={spec.fitting_batch(max(1, num_train))}",
     )
 
@@ -256,7 +257,7 @@ def sample(source: Source, spec: DataSpec, number: int) -> tuple[np.ndarray, np.
             labels.append(label.numpy())
         if len(images) == number:
             break
-    require(len(images) > 0, f"no training image of {spec.name} can be read")
+    require(len(images) > 0, f"no training image of {spec.called} can be read")
     return np.stack(images), np.array(labels, np.int64)
 
 
@@ -393,7 +394,7 @@ def _require_classes(labels: np.ndarray, split: str, source: Source, spec: DataS
     strange = labels[(labels < 0) | (labels >= num_classes)]
     if len(strange):
         raise ExperimentError(
-            f"the {split} split of {spec.name} has the label {strange[0]}, its classes are 0..{num_classes - 1}; "
+            f"the {split} split of {spec.called} has the label {strange[0]}, its classes are 0..{num_classes - 1}; "
             "if the test split has no labels, choose another one, such as --test_split=validation"
         )
 
@@ -410,7 +411,7 @@ def _require_mixed(examples: Examples, spec: DataSpec) -> None:
     labels = examples.labels_as_read()
     require(
         is_mixed(labels, examples.buffer),
-        f"the {len(labels):,} training images of {spec.name} are sorted by class, and a shuffle buffer of "
+        f"the {len(labels):,} training images of {spec.called} are sorted by class, and a shuffle buffer of "
         f"{examples.buffer:,} sees only some classes at a time; shuffle the set once where it is made, for example its "
         "list of files, with a fixed seed",
     )
@@ -420,7 +421,7 @@ def _require_two_classes(labels: np.ndarray, source: Source, spec: DataSpec) -> 
     """Raises ExperimentError if there is only one class to learn."""
     require(
         len(set(labels.tolist())) > 1,
-        f"all training images of {spec.name} are of class {source.label_names[labels[0]]}; two classes are needed",
+        f"all training images of {spec.called} are of class {source.label_names[labels[0]]}; two classes are needed",
     )
 
 
@@ -440,7 +441,7 @@ def _class_notes(labels: Mapping[str, np.ndarray], source: Source, spec: DataSpe
         if missing and is_whole and number >= per_class * len(source.label_names):
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             notes.append(
-                f"note: {told} {', '.join(missing[:3])}{more} in {spec.name}, only of {len(seen[split])} of "
+                f"note: {told} {', '.join(missing[:3])}{more} in {spec.called}, only of {len(seen[split])} of "
                 f"{len(source.label_names)} classes{effect}"
             )
     return tuple(notes)

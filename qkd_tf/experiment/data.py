@@ -177,6 +177,11 @@ class DataSpec:
         return dataclasses.replace(self, batch_size=fitting, reading_batch=self.batch_size)
 
     @property
+    def called(self) -> str:
+        """The set's name in messages."""
+        return "the given data" if self.name.startswith(IN_MEMORY) else self.name
+
+    @property
     def is_arrays(self) -> bool:
         """Whether examples are arrays, all of one shape."""
         return self.name.startswith(ARRAYS)

@@ -180,8 +180,8 @@ class Experiment:
         steps, fitting = num_train // size, self.data.fitting_batch(num_train)
         if self.data.reading_batch and self.training.phases:
             return [
-                f"note: {num_train:,} training images are few for batches of {self.data.reading_batch}: --batch_size is "
-                f"{size} unless it is given, so that an epoch has {steps} step{'s' * (steps != 1)}"
+                f"note: {num_train:,} training images are few for batches of {self.data.reading_batch}: "
+                f"--batch_size is {size} unless it is given, so that an epoch has {steps} step{'s' * (steps != 1)}"
             ]
         if not self.training.phases or self.data.max_steps or steps >= FEW_STEPS or fitting >= size:
             return []

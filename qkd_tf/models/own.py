@@ -25,11 +25,15 @@ from qkd_tf.storage.saved_model import load_model
 
 
 def build(
-    spec: NetworkSpec, input_shape: tuple[int, ...], num_classes: int, given: tf_keras.Model | None = None
+    spec: NetworkSpec,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    given: tf_keras.Model | None = None,
+    role: str = "model",
 ) -> tuple[tf_keras.Model, list[str]]:
     """The user's model as it is, with the weights of `spec.weights` if there are any; `given` is then copied.
 
-    A Keras 3 model is rebuilt in tf_keras.
+    A Keras 3 model is rebuilt in tf_keras. Messages call `given` by its role, "student" or "teacher".
 
     A builder is called as builder(input_shape, num_classes), or, if it has the parameters `weights` and `classes` as
     those of tf_keras.applications do, as builder(input_shape=..., classes=..., weights=None).
@@ -39,7 +43,7 @@ def build(
         has another shape of pixels or number of classes; weights do not fit or have NaN; a saved model has code of its
         own, unless `spec.trust_code`.
     """
-    name, model = spec.name if given is None else f"the model {given.name}", given
+    name, model = spec.name if given is None else f"the {role} {given.name}", given
     if model is None:
         model = _call(name, input_shape, num_classes) if spec.is_builder else _load(name, spec.trust_code)
     notes, is_filled = [], not spec.weights
@@ -72,7 +76,9 @@ def saved_shapes(spec: NetworkSpec) -> tuple[tuple[int | None, ...], int]:
 
 def require_classes(name: str, num_outputs: int, num_classes: int) -> None:
     """Raises ExperimentError if the model has another number of classes than the data set; one output means two."""
-    more_names = "name the classes without pictures, too, in a labels.txt in the folder of pictures"
+    more_names = (
+        "name the classes without examples, too: by label_names in Python, in a labels.txt beside train otherwise"
+    )
     remedy = more_names if num_outputs > num_classes else "leave the other classes out"
     require(
         num_outputs == num_classes or (num_outputs, num_classes) == (1, 2),

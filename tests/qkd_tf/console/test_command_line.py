@@ -150,7 +150,7 @@ def test_reader_that_closes_the_pipe_ends_it_without_a_word(told, arguments):
     "argument, message",
     [
         ("--rules=a", "error: Unknown command line flag 'rules'; did you mean rule?; --help and --helpfull show"),
-        ("--fast=x", "error: flag --fast=x: "),
+        ("--fast=x", "error: flag --fast=x: true or false is expected; --help"),
         ("--kind=Rown", "error: flag --kind=Rown: did you mean round?; --help"),
         ("--kind=x", "error: flag --kind=x: value should be one of <round|square>; --help"),
         ("--rule", "error: Missing value for flag --rule; "),
