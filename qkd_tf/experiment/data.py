@@ -82,10 +82,13 @@ class DataSpec:
     crop_padding: int | None = option(
         None,
         "Black pixels added around a training image before the random crop; default: an eighth of its side, at most 4 "
-        "(QKD, CIFAR: 4), and 0 for arrays, signals, digits and a trained model of your own.",
+        "(QKD, CIFAR: 4), and 0 for arrays, signals, digits, a trained model of your own, and a student with "
+        "augmentation layers.",
     )
     horizontal_flip: bool | None = option(
-        None, "Mirror half of the training images; default: yes, except for arrays, signals and digits."
+        None,
+        "Mirror half of the training images; default: yes, except for arrays, signals, digits and a student with "
+        "augmentation layers.",
     )
     augment: str = option(
         "",
@@ -175,6 +178,13 @@ class DataSpec:
         if not self.batch_is_default or num_train // self.batch_size >= FEW_STEPS or fitting >= self.batch_size:
             return self
         return dataclasses.replace(self, batch_size=fitting, reading_batch=self.batch_size)
+
+    def beside_layers(self) -> "DataSpec":
+        """The same set for a student with augmentation layers of its own: mirroring and borders only as asked for."""
+        if not self.student_augmentation:
+            return self
+        asked = {"horizontal_flip": bool(self.horizontal_flip), "crop_padding": self.crop_padding or 0}
+        return dataclasses.replace(self, **asked)
 
     @property
     def called(self) -> str:

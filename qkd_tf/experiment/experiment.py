@@ -160,6 +160,10 @@ class Experiment:
             data = dataclasses.replace(data, crop_padding=0)
         return dataclasses.replace(self, training=training, data=data)
 
+    def for_student(self, augments: bool) -> "Experiment":
+        """The same experiment for a student that has augmentation layers of its own, or has none."""
+        return dataclasses.replace(self, data=self.data.beside_layers()) if augments else self
+
     def notes_on(self, num_train: int) -> list[str]:
         """Notes on what is rarely intended with so many training images, one per line."""
         of_training = self.data.notes if self.training.phases else ()

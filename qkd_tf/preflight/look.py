@@ -36,6 +36,7 @@ def look(experiment: Experiment, num_classes: int = 0, source: data.Source | Non
     shape, num_classes, images, source = _pictures(experiment.data, num_classes, source)
     experiment = networks.on_source(experiment, source) if source else experiment
     student, plan = networks.checked_student(experiment, shape, num_classes, every_layer=True)
+    experiment = experiment.for_student(student.augmenting is not None)
     found = [student]
     if experiment.teacher:
         found.append(networks.checked_teacher(experiment, shape, num_classes))

@@ -39,6 +39,7 @@ class NetworkLook:
       subject: the model as given, and how it is fed; None for a zoo teacher.
       model: the one that would train.
       is_trained: whether its weights seem to be trained.
+      augments: whether it is a student with augmentation layers, which training applies.
     """
 
     spec: NetworkSpec
@@ -46,6 +47,7 @@ class NetworkLook:
     subject: Subject | None
     model: tf_keras.Model
     is_trained: bool
+    augments: bool = False
 
     @property
     def name(self) -> str:
@@ -120,7 +122,7 @@ def looked_at(spec: NetworkSpec, role: str, shape: tuple[int, ...], num_classes:
     else:
         network = BUILDS[role](spec, shape, num_classes)
     is_trained = seems_trained(network.subject.given) if spec.is_own else spec.has_weights
-    return NetworkLook(spec, role, network.subject, network.model, is_trained)
+    return NetworkLook(spec, role, network.subject, network.model, is_trained, network.augmenting is not None)
 
 
 def clear_range(top1: Mapping[str, float]) -> str | None:

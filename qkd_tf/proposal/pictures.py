@@ -39,7 +39,7 @@ def choose_test(draft: Draft) -> None:
 
 
 def choose_pictures(draft: Draft, survey: Survey, shapes: Mapping[str, Shape]) -> list[str]:
-    """Chooses size, channels and mirroring.
+    """Chooses size and channels.
 
     Args:
       shapes: role -> input shape of its saved network, without the batch.
@@ -66,7 +66,6 @@ def choose_pictures(draft: Draft, survey: Survey, shapes: Mapping[str, Shape]) -
     else:
         notes = _choose_free_size(draft, survey)
     _choose_channels(draft, survey, {names[role]: shape[-1] for role, shape in shapes.items()})
-    _choose_mirror(draft, survey)
     return notes
 
 
@@ -135,8 +134,13 @@ def _choose_channels(draft: Draft, survey: Survey, read: Mapping[str, int | None
         draft.choose("image_channels", 1, "The pictures are grey, and a network of 1 channel is smaller.")
 
 
-def _choose_mirror(draft: Draft, survey: Survey) -> None:
-    spec = draft.experiment.data
+def choose_mirror(draft: Draft, survey: Survey, look: NetworkLook) -> None:
+    """Chooses whether training pictures are mirrored.
+
+    Args:
+      look: the look at the student.
+    """
+    spec = draft.experiment.for_student(look.augments).data
     if not spec.mirrors:
         return
     one_sided = [name for name in survey.source.label_names if ONE_SIDED.fullmatch(name)]

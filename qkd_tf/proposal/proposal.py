@@ -8,7 +8,7 @@ from qkd_tf.experiment import WIDEST_BITS, NetworkSpec, QuantizationSpec, requir
 from qkd_tf.models import own
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import NUM_ANSWERS, looked_at
-from qkd_tf.proposal.pictures import Shape, choose_pictures, choose_resize, choose_test
+from qkd_tf.proposal.pictures import Shape, choose_mirror, choose_pictures, choose_resize, choose_test
 from qkd_tf.proposal.pixels import choose_pixels
 from qkd_tf.proposal.schedule import choose_schedule
 from qkd_tf.proposal.survey import opened, surveyed, unseen
@@ -67,6 +67,8 @@ def propose(draft: Draft) -> Proposal:
     source = opened(draft.experiment.data)
     experiment = networks.on_source(draft.experiment, source)
     looks = {role: looked_at(getattr(experiment, role), role, source.image_shape, num_classes) for role in specs}
+    if survey.has_pictures:
+        choose_mirror(draft, survey, looks["student"])
     with data.reading(experiment.data):
         resizing = choose_resize(draft, looks["student"], source)
         source = opened(draft.experiment.data)

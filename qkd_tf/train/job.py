@@ -257,6 +257,7 @@ def _prepare(
     """Networks, checked and proven, and images; prints notes on them, unless they were printed before."""
     shape, num_classes = source.image_shape, len(source.label_names)
     network, plan = networks.checked_student(experiment, shape, num_classes, given.student)
+    experiment = experiment.for_student(network.augmenting is not None)
     if given.student is None and given.source is None:
         print("each layer with its bits and bytes: python -m qkd_tf.preflight with the same flags")
     found = {"student": network}

@@ -481,6 +481,22 @@ def test_a_trained_model_of_the_users_own_sees_no_black_borders(student, weights
 
 
 @pytest.mark.parametrize(
+    "options, mirrors, padding",
+    [
+        ({}, False, 0),
+        ({"horizontal_flip": True, "crop_padding": 2}, True, 2),
+        ({"student_augmentation": False}, True, 4),  # the student's layers are left out
+    ],
+)
+def test_beside_a_students_own_augmentation_pictures_change_only_as_asked(options, mirrors, padding):
+    made = dataclasses.replace(experiment(), data=DataSpec("folder:pictures", **options))
+    found = made.for_student(True).data
+    assert (found.mirrors, found.padding(32, 32)) == (mirrors, padding)
+    assert bool(found.notes) == ("student_augmentation" in options)
+    assert made.for_student(False) == made
+
+
+@pytest.mark.parametrize(
     "num_train, batch_size, options, told",
     [
         (432, 128, {}, "only 3 steps, of 128 images: with --batch_size=16 the 432 training images make 27"),

@@ -93,6 +93,15 @@ def test_file_for_a_saved_model_trains(capsys):
     assert pathlib.Path("runs/my/handoff/manifest.json").is_file()
 
 
+def test_beside_a_students_own_augmentation_no_mirroring_is_proposed_or_done(capsys):
+    write_pictures()
+    write_model(front=[layers.RandomFlip("horizontal"), layers.Rescaling(1 / 255)])
+    _, text = write()
+    start("qkd_tf.train", ["--flagfile=my.flags", "--epochs=1", "--max_steps=1", "--batch_norm_batches=0"])
+    assert "horizontal_flip" not in text and "mirrored" not in (told := capsys.readouterr().out)
+    assert told.count("note: training pictures are augmented by the student's own layers, as in Keras: ") == 2
+
+
 @pytest.mark.parametrize("frozen, rate", [(True, "0.0001"), (False, "0.001")])
 def test_student_whose_batch_normalization_is_frozen_gets_a_lower_rate(frozen, rate):
     write_pictures()
