@@ -61,6 +61,7 @@ class PhaseSpec:
             require_bits(num_bits, "phase_bits")
 
 
+FEW_VALIDATION = 100  # images, of which the best of many epochs is largely chance
 FEW_WRONG = 2  # validation images, by which two students differ by chance
 BITS_TO_TRAIN = 4  # up to which training brings most students more than calibration, even on few pictures
 

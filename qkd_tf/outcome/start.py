@@ -12,7 +12,7 @@ import tf_keras
 
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import predict_logits
-from qkd_tf.experiment import FEW_WRONG, ExperimentError, require
+from qkd_tf.experiment import FEW_VALIDATION, FEW_WRONG, ExperimentError, require
 from qkd_tf.storage import durable
 
 MAX_IMAGES = 2_000  # of validation, the first: a look, no measurement
@@ -79,7 +79,13 @@ class Look:
         """
         num_images, num_wrong = len(self._labels), self._num_wrong
         if num_wrong > FEW_WRONG:
-            return []
+            share = self.found["quantized"] / 100
+            deviation = 100 * math.sqrt(share * (1 - share) / num_images)
+            return [
+                f"note: on {num_images:,} validation images the accuracy of an epoch has a standard error of about "
+                f"{deviation:.0f} points, so the best of many is largely chance; --keep_epoch=last hands on the last "
+                "epoch; more validation images (--validation_fraction) tell more"
+            ] * (num_images < FEW_VALIDATION)
         kept = "the last of equals is kept"
         if keeps_start and needs_training:
             kept = f"the calibrated student is kept only if every epoch has more than {FEW_WRONG} mistakes more"

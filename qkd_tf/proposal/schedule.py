@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from qkd_tf import data
-from qkd_tf.experiment import EPOCHS, LEARNING_RATE, RATE_OF_FEW, DataSpec, default_phases, require
+from qkd_tf.experiment import EPOCHS, FEW_VALIDATION, LEARNING_RATE, RATE_OF_FEW, DataSpec, default_phases, require
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import NetworkLook
 
@@ -15,7 +15,6 @@ COPIES = 3  # of each tensor: in float, on its grid, and its gradient
 FLOAT_BYTES = 4
 # A nested MobileNetV2 0.35 with frozen BatchNormalization lost half of its accuracy in an epoch at RATE_OF_FEW.
 RATE_OF_FROZEN = 1e-4
-FEW_VALIDATION = 100  # pictures, of which the best of many epochs is largely chance
 PHASES = {
     "full_precision": "full_precision trains in float what is not trained yet",
     "self_studying": "self_studying trains the student at few bits",
