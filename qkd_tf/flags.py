@@ -195,10 +195,8 @@ FLAGS.show_first(
 
 
 WIDTHS = ("weight_bits", "activation_bits")  # flags that --bits sets
-EARLIER_DEFAULTS = {
-    "teacher_lr_ratio": "1.0",
-    "batch_size": "128",
-}  # of flags that may be open now, as runs of earlier versions have them
+# Of flags that may be open now, as runs of earlier versions have them.
+EARLIER_DEFAULTS = {"teacher_lr_ratio": "1.0", "batch_size": "128"}
 
 
 def experiment_from_flags(values: flags.FlagValues = FLAGS, trains: bool = True) -> ex.Experiment:
