@@ -50,6 +50,15 @@ OPTIONS: Mapping[str, tuple[Schedule, tuple[str, ...]]] = {
     "weight_decay_2.5e-5": (ALONE, ("--weight_decay=0.000025",)),  # LSQ's at 2 bits
     "weight_decay_5e-4": (ALONE, ("--weight_decay=0.0005",)),
     "interval_rate_0.1": (ALONE, ("--weight_interval_lr_ratio=0.1", "--activation_interval_lr_ratio=0.1")),
+    "relative_adam": (ALONE, ("--interval_optimizer=relative_adam",)),
+    "relative_adam_0.1": (
+        ALONE,
+        (
+            "--interval_optimizer=relative_adam",
+            "--weight_interval_lr_ratio=0.1",
+            "--activation_interval_lr_ratio=0.1",
+        ),
+    ),
     "interval_unbounded": (ALONE, ("--interval_max_change=0",)),
     "unmasked": (ALONE, ("--mask_weight_gradient=false",)),
     "all_examples": (ALONE, ("--interval_gradient_share=1",)),

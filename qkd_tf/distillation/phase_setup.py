@@ -11,6 +11,7 @@ from qkd_tf.distillation.distiller import Distiller, ParameterGroup
 from qkd_tf.distillation.learning_rates import CosineDecayFrom
 from qkd_tf.distillation.losses import cross_entropy
 from qkd_tf.distillation.phases import PHASES
+from qkd_tf.distillation.relative_adam import RelativeAdam
 from qkd_tf.distillation.weights_average import WeightsAverage
 from qkd_tf.experiment import PhaseSpec, TrainingSpec
 from qkd_tf.quantization.oscillation import Freezing, cosine, dampening_loss
@@ -78,17 +79,21 @@ class PhaseSetup:
         if spec.one_cosine and phase.quantized:
             steps_before, steps = self._quantized_steps(index)
 
-        def group(variables, ratio: float = 1.0, max_change: float = 0.0) -> ParameterGroup:
+        def group(variables, ratio: float = 1.0, optimizer: str = spec.optimizer, bound: float = 0.0) -> ParameterGroup:
             schedule = CosineDecayFrom(phase_spec.learning_rate * ratio, steps, steps_before)
-            optimizer = OPTIMIZERS[spec.optimizer](schedule, spec)
-            optimizer.build(variables)
-            return ParameterGroup(optimizer, variables, max_change)
+            made = OPTIMIZERS[optimizer](schedule, spec)
+            made.build(variables)
+            return ParameterGroup(made, variables, bound)
+
+        of_intervals = functools.partial(
+            group, optimizer=spec.interval_optimizer or spec.optimizer, bound=spec.interval_max_change
+        )
 
         if phase.quantized:  # nothing but intervals moves in a student whose layers are frozen
             student_groups = [
                 group(student.trained_weights),
-                group(student.weight_intervals, spec.weight_interval_lr_ratio, spec.interval_max_change),
-                group(student.activation_intervals, spec.activation_interval_lr_ratio, spec.interval_max_change),
+                of_intervals(student.weight_intervals, spec.weight_interval_lr_ratio),
+                of_intervals(student.activation_intervals, spec.activation_interval_lr_ratio),
             ]
             student_groups = [group for group in student_groups if group.variables]
         else:
@@ -159,4 +164,5 @@ class PhaseSetup:
 OPTIMIZERS = {
     "sgd": lambda schedule, spec: tf_keras.optimizers.SGD(schedule, momentum=spec.momentum),
     "adam": lambda schedule, spec: tf_keras.optimizers.Adam(schedule),
+    "relative_adam": lambda schedule, spec: RelativeAdam(schedule),
 }

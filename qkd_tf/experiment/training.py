@@ -13,6 +13,7 @@ PHASES = tuple(EPOCHS)
 TEACHER_PHASES = ("co_studying", "tutoring")
 FLOAT_BITS = "32"  # entry of --phase_bits for full_precision
 OPTIMIZERS = ("sgd", "adam")
+OF_INTERVALS = (*OPTIMIZERS, "relative_adam")
 KEPT_EPOCHS = ("best", "last")
 PRECISIONS = ("float32", "bfloat16", "float16")
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
@@ -85,6 +86,12 @@ class TrainingSpec:
         "along one cosine per phase.",
     )
     optimizer: str = option("sgd", "Optimizer of both networks (QKD: sgd).", choices=OPTIMIZERS)
+    interval_optimizer: str | None = option(
+        None,
+        "Optimizer of the student's intervals. relative_adam: Adam whose steps are shares of the interval, so that a "
+        "learning rate of 0.01 changes it by about 1 % in a step; default: that of --optimizer (QKD).",
+        choices=OF_INTERVALS,
+    )
     momentum: float = option(0.9, "Momentum of sgd (QKD: 0.9).")
     weight_decay: float = option(0.0001, "L2 factor on kernels, never on intervals (QKD: 1e-4).")
     weight_interval_lr_ratio: float = option(
@@ -263,6 +270,7 @@ class TrainingSpec:
 
     def __post_init__(self) -> None:
         require_known(self.optimizer, OPTIMIZERS, "--optimizer")
+        require_known(self.interval_optimizer or self.optimizer, OF_INTERVALS, "--interval_optimizer")
         require_known(self.keep_epoch, KEPT_EPOCHS, "--keep_epoch")
         require_known(self.batch_norm_statistics, BATCH_NORM_STATISTICS, "--batch_norm_statistics")
         require(0 < self.temperature < math.inf, f"--temperature={self.temperature} is not positive and finite")

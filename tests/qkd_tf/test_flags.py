@@ -60,6 +60,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "first_layer_bits": 6, "last_layer_bits": 7, "residual_bits": 5, "interval_init": "lsq",
         "interval_gradient_scale": "none", "calibration_batches": 3, "interval_gradient_share": 0.5,
         "phases": "tutoring", "epochs": 2, "learning_rates": 0.5, "optimizer": "adam", "keep_epoch": "last",
+        "interval_optimizer": "adam",
         "phase_bits": 4,
         "momentum": 0.5, "one_cosine": False, "weight_decay": 0.2, "weight_interval_lr_ratio": 0.3,
         "activation_interval_lr_ratio": 0.4, "interval_max_change": 0.25, "teacher_lr_ratio": 0.6,

@@ -6,11 +6,13 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 from tf_keras import layers
 
 from qkd_tf.distillation import trainer as trainer_module
 from qkd_tf.distillation.phase_setup import Networks
 from qkd_tf.distillation.progress import PhaseProgress
+from qkd_tf.distillation.relative_adam import RelativeAdam
 from qkd_tf.distillation.trainer import Events, Place, Trainer
 from qkd_tf.experiment import ExperimentError, PhaseSpec, QuantizationSpec, TrainingSpec
 from qkd_tf.quantization.batch_norm import BatchNormEstimator
@@ -261,6 +263,18 @@ def test_one_cosine_goes_over_all_quantized_phases_and_leaves_float_ones_their_o
     np.testing.assert_allclose([rates[3](0), rates[3](3)], whole[3:], atol=1e-8)
     of_teacher = trainer._setup.distiller(2).teacher_groups[0].optimizer._learning_rate
     np.testing.assert_allclose([of_teacher(0), of_teacher(6)], [whole[1] / 2, whole[3] / 2], atol=1e-8)
+
+
+def test_intervals_may_have_an_optimizer_of_their_own_whose_steps_are_shares(tmp_path, make_run):
+    trainer = make_run(tmp_path / "run", (("self_studying", 1),), interval_optimizer="relative_adam")
+    weights, *intervals = trainer._setup.distiller(0).student_groups
+    assert type(weights.optimizer) is tf_keras.optimizers.SGD
+    assert [type(group.optimizer) for group in intervals] == [RelativeAdam] * 2
+    trainer.run()
+    (calibrated,) = trainer.calibrations
+    got = [float(variable) for variable in trainer._student.weight_intervals + trainer._student.activation_intervals]
+    moved = np.abs(np.array(got) / calibrated - 1)
+    assert 0.001 < moved.max() < 0.06  # three steps, each bounded by 0.02
 
 
 @pytest.mark.parametrize(
