@@ -55,7 +55,7 @@ def _of_two(kind: type) -> Callable:
 
 def _activation(name: str) -> Callable:
     def make(node) -> layers.Layer | None:
-        axis = node.call_kwargs.get("axis", node.call_args[1] if len(node.call_args) > 1 else None)
+        axis = _argument(node, "axis", 1)
         last = axis in (None, -1, len(node.keras_inputs[0].shape) - 1) or name != "softmax"
         return layers.Activation(tf.nn.relu6 if name == "relu6" else name) if last else None
 
@@ -63,23 +63,84 @@ def _activation(name: str) -> Callable:
 
 
 def _leaky_relu(node) -> layers.Layer | None:
-    alpha = node.call_kwargs.get("alpha", node.call_args[1] if len(node.call_args) > 1 else SLOPE_OF_TENSORFLOW)
+    alpha = _argument(node, "alpha", 1, SLOPE_OF_TENSORFLOW)
     return layers.LeakyReLU(float(alpha)) if np.isscalar(alpha) else None
 
 
+def _argument(node, name: str, place: int, default=None):
+    """An argument of a call, by its name or its place behind the first one, which is 0."""
+    return node.call_kwargs.get(name, node.call_args[place] if len(node.call_args) > place else default)
+
+
+def _pooling(kind: type) -> Callable:
+    """A pooling over the whole map, if that is what is reduced."""
+
+    def make(node) -> layers.Layer | None:
+        axes, rank = _argument(node, "axis", 1), len(node.keras_inputs[0].shape)
+        if rank != MAP_RANK or axes is None or sorted(int(axis) % rank for axis in np.atleast_1d(axes)) != [1, 2]:
+            return None
+        return kind(keepdims=bool(_argument(node, "keepdims", 2, False)))
+
+    return make
+
+
+def _reshape(node) -> layers.Layer | None:
+    """A Reshape of each example, between maps and vectors."""
+    given, made = (tuple(tensor.shape[1:]) for tensor in (node.keras_inputs[0], node.outputs))
+    alike = None not in given + made and np.prod(given) == np.prod(made)
+    return layers.Reshape(made) if alike and {len(given), len(made)} <= {1, MAP_RANK - 1} else None
+
+
+def _padding(node) -> layers.Layer | None:
+    """A padding of maps by zeros."""
+    sides = np.asarray(_argument(node, "paddings", 1)).tolist()
+    mode, value = _argument(node, "mode", 2, "CONSTANT"), _argument(node, "constant_values", 4, 0)
+    if mode.upper() != "CONSTANT" or value != 0 or len(sides) != MAP_RANK or sides[0] != [0, 0] or sides[-1] != [0, 0]:
+        return None
+    return layers.ZeroPadding2D(sides[1:-1])
+
+
+def _clipped(node) -> layers.Layer | None:
+    """A ReLU, with an end or without."""
+    low, high = _argument(node, "clip_value_min", 1), _argument(node, "clip_value_max", 2)
+    return layers.ReLU(float(high)) if np.ndim(low) == np.ndim(high) == 0 and low == 0 < high else None
+
+
+def _maximum(node) -> layers.Layer | None:
+    """A ReLU, if the other operand is 0."""
+    if len(node.keras_inputs) != 1:
+        return None
+    positional, named = arguments(node, [tf.constant([-1.0, 1.0], node.keras_inputs[0].dtype)])
+    return layers.ReLU() if np.array_equal(node.layer(*positional, **named), [0.0, 1.0]) else None
+
+
+def _concatenate(node) -> layers.Layer | None:
+    values, axis = _argument(node, "values", 0), _argument(node, "axis", 1)
+    return layers.Concatenate(int(axis)) if len(node.keras_inputs) == len(values) else None
+
+
 def _cast(node) -> layers.Layer | None:
-    to = tf.as_dtype(node.call_kwargs.get("dtype", node.call_args[1] if len(node.call_args) > 1 else tf.float32))
+    to = tf.as_dtype(_argument(node, "dtype", 1, tf.float32))
     return layers.Activation("linear") if to.is_floating else None
 
 
+MAP_RANK = 4  # of maps [N, H, W, C]
 # TensorFlow's one name for an operation, whatever a user wrote: tf.divide(x, y) and x / y are math.truediv.
 ROWS: Mapping[str, Callable] = {
-    **dict.fromkeys(("math.truediv", "math.subtract", "math.negative"), _affine),
+    **dict.fromkeys(("math.truediv", "math.negative"), _affine),
     **dict.fromkeys(
         ("nn.bias_add", "compat.v1.math.scalar_mul"), _affine
     ),  # of tf_keras.applications' preprocess_input
     **dict.fromkeys(("math.add", "__operators__.add"), _of_two(layers.Add)),
     "math.multiply": _of_two(layers.Multiply),
+    "math.subtract": _of_two(layers.Subtract),
+    "math.reduce_mean": _pooling(layers.GlobalAveragePooling2D),
+    "math.reduce_max": _pooling(layers.GlobalMaxPooling2D),
+    **dict.fromkeys(("reshape", "compat.v1.squeeze", "expand_dims"), _reshape),
+    "compat.v1.pad": _padding,
+    "clip_by_value": _clipped,
+    "math.maximum": _maximum,
+    "concat": _concatenate,
     "nn.relu": _activation("relu"),
     "nn.relu6": _activation("relu6"),
     "nn.softmax": _activation("softmax"),

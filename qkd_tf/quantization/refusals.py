@@ -69,7 +69,7 @@ def _layer_problems(graph: LayerGraph, layer) -> list[str]:
     bounded = isinstance(layer, _layers.ReLU) and is_relu(activation)
     sloped = isinstance(layer, _layers.LeakyReLU)
     if activation not in ACTIVATIONS and not bounded and not sloped and not is_sigmoid(layer):
-        found.append(f"has activation {activation}; {HINTS.get(activation, 'use relu or relu6')}")
+        found.append(f"has activation {activation}; {HINTS.get(activation, 'use relu, relu6, swish or leaky_relu')}")
     if getattr(layer, "data_format", "channels_last") != "channels_last" and not isinstance(
         layer,
         _layers.ZeroPadding2D,  # padding of channels is written that way

@@ -25,7 +25,7 @@ from qkd_tf.quantization.roles import ACTIVATIONS, LAYERS
 _layers = tf_keras.layers
 _AUGMENTATION = "leave it out: pictures are cropped and mirrored by --crop_padding and --horizontal_flip"
 _AUGMENTING = "give --horizontal_flip, --crop_padding or --augment=package.module:function"
-_OPERATIONS = "write it with Keras layers (Rescaling on pixels, ReLU, Add, Multiply, Concatenate, Reshape)"
+_OPERATIONS = "write it with Keras layers (Rescaling on pixels, ReLU, Add, Multiply, Concatenate, Reshape, pooling)"
 REMEDIES: Mapping[str, str] = {
     **dict.fromkeys(("Lambda", "TFOpLambda", "SlicingOpLambda", "ClassMethod"), _OPERATIONS),
     **dict.fromkeys(("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM2D"), "use convolutions and pooling"),
@@ -36,7 +36,6 @@ REMEDIES: Mapping[str, str] = {
     ),
     **dict.fromkeys(("RandomCrop", "RandomHeight", "RandomWidth", "CenterCrop"), _AUGMENTATION),
     "Resizing": "leave it out: --image_size resizes pictures",
-    "Subtract": "use Add, with the sign in the weights",
 }
 
 
@@ -68,6 +67,8 @@ def _refusal(node) -> str:
         return ""
     if kind not in LAYERS and kind not in StudentReading.rewrites:
         own = "" if kind.__module__.startswith("tf_keras.") else "custom layer "
+        if kind.__name__ == "TFOpLambda":
+            return f"is TensorFlow's {layer.get_config()['function']}; {_OPERATIONS}"
         known = ", ".join(sorted(known.__name__ for known in LAYERS.keys() | StudentReading.rewrites.keys()))
         return f"is a {own}{kind.__name__}; {REMEDIES.get(kind.__name__, f'use one of {known}')}"
     if told := one_axis.problem(node):
@@ -130,6 +131,8 @@ class StudentReading(Reading):
     def operation(self, call: Call, layer: tf_keras.layers.Layer):
         if isinstance(layer, _layers.Activation | _layers.LeakyReLU):
             return self.activation(activation_name(layer), call.name, call.inputs)
+        if isinstance(layer, _layers.Subtract | _layers.GlobalMaxPooling2D):
+            return self.rewrites[type(layer)](self, dataclasses.replace(call, layer=layer))
         found = self._rescaled(call, layer) if isinstance(layer, _layers.Rescaling) else None
         return super().operation(call, layer) if found is None else found
 
@@ -256,6 +259,17 @@ class StudentReading(Reading):
         shape = (1, *shape) if one_axis.makes_series(call.node) else shape
         return self.add(_layers.Reshape(shape, name=call.name), call.inputs)
 
+    def average(self, call: Call):
+        """A sum, then its share."""
+        total = self.add(_layers.Add(name=self.free_name(f"{call.name}_sum")), call.inputs)
+        return self.add(_layers.Rescaling(1 / len(call.inputs), name=call.name), [total])
+
+    def difference(self, call: Call):
+        """x + (-1) * y."""
+        x, y = call.inputs
+        negative = self.add(_layers.Rescaling(-1.0, name=self.free_name(f"{call.name}_negative")), [y])
+        return self.add(_layers.Add(name=call.name), [x, negative])
+
     def scaled_sum(self, call: Call):
         """x + scale * y, as in tf_keras.applications' InceptionResNetV2."""
         x, y = call.inputs
@@ -279,6 +293,7 @@ class StudentReading(Reading):
         CustomScaleLayer: scaled_sum,
         **dict.fromkeys((_layers.Add, _layers.Concatenate, _layers.Multiply), joined),
         _layers.Activation: activation_layer,
+        _layers.Average: average,
         _layers.AveragePooling2D: average_pool,
         _layers.BatchNormalization: batch_norm,
         _layers.GlobalMaxPooling2D: global_max_pool,
@@ -289,6 +304,7 @@ class StudentReading(Reading):
         _layers.Reshape: reshape,
         _layers.SeparableConv2D: separable,
         _layers.Softmax: softmax,
+        _layers.Subtract: difference,
         **dict.fromkeys(one_axis.ONE_AXIS, Copier.same),  # of which `over_maps` leaves none
     }
 

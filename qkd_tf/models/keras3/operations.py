@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import tensorflow as tf
 from tf_keras import layers
 
@@ -54,6 +55,13 @@ def _scaled_sum(config: Mapping, name: str, inputs: list):
     return layers.Add(name=name)([x, operation(tf.math.multiply, f"{name}_scaled")(y, float(config["scale"]))])
 
 
+def _pad(config: Mapping, name: str, inputs: list):
+    """A padding; keras.ops.pad writes one number for all sides, and one pair for all axes, as such."""
+    (x,) = inputs
+    sides = np.broadcast_to(config["pad_width"], (len(x.shape), 2)).tolist()
+    return operation(tf.compat.v1.pad, name)(x, sides, config["mode"].upper())
+
+
 def _item(config: Mapping, name: str, inputs: list):
     tensor, key = inputs
     return tensor[tuple(key) if isinstance(key, list) else key]
@@ -84,7 +92,8 @@ _NUMPY: Mapping[str, Make] = {
     "Reshape": _function(tf.reshape, shape="newshape"),
     "Transpose": _function(tf.transpose, perm="axes"),
     "ExpandDims": _function(tf.expand_dims, axis="axis"),
-    "Squeeze": _function(tf.squeeze, axis="axis"),
+    "Squeeze": _function(tf.compat.v1.squeeze, axis="axis"),
+    "Pad": _pad,
     "Concatenate": _layer(layers.Concatenate, axis="axis"),
     "GetItem": _item,
 }

@@ -70,7 +70,6 @@ def test_scale_and_offset_are_rescaling(name):
     [
         lambda x: 1.0 / x,
         lambda x: x / x,
-        lambda x: x - x,
         lambda x: tf.pow(x, 2.0),
         lambda x: x * np.random.default_rng(0).normal(size=SHAPE).astype(np.float32),
         lambda x: x + np.arange(4, dtype=np.float32).reshape(4, 1, 1),
@@ -83,7 +82,7 @@ def test_scale_and_offset_are_rescaling(name):
         lambda x: tf.abs(x),
         lambda x: tf.math.divide_no_nan(1.0, x),
     ],
-    ids="inverse,ratio,difference,square,per_pixel,per_row,infinite,nan,wider,mean,transpose,square,abs,no_nan".split(","),
+    ids="inverse,ratio,square,per_pixel,per_row,infinite,nan,wider,mean,transpose,square,abs,no_nan".split(","),
 )  # fmt: skip
 def test_what_is_no_scale_and_offset_of_channels_is_no_layer(body):
     assert layer_of(body) is None
@@ -97,11 +96,13 @@ def test_what_is_no_scale_and_offset_of_channels_is_no_layer(body):
         (lambda x: x * tf.nn.relu(x), layers.Multiply),
         (lambda x: x * layers.GlobalAveragePooling2D(keepdims=True)(x), layers.Multiply),
         (lambda x: x + layers.GlobalAveragePooling2D(keepdims=True)(x), None),  # Keras' Add would do it, a file not
-        (lambda x: x - tf.nn.relu(x), None),
+        (lambda x: x - tf.nn.relu(x), layers.Subtract),
         (lambda x: x / tf.nn.relu(x), None),
         (lambda x: x + x, layers.Add),
+        (lambda x: tf.concat([x, tf.nn.relu(x)], -1), layers.Concatenate),
+        (lambda x: tf.concat([x, tf.ones((1, *SHAPE))], axis=3), None),
     ],
-    ids=["add", "tf.add", "multiply", "gate", "broadcast", "subtract", "divide", "twice"],
+    ids="add,tf.add,multiply,gate,broadcast,subtract,divide,twice,concat,concat_constant".split(","),
 )
 def test_two_tensors_are_added_and_multiplied_alone(body, kind):
     model = graph(body)
@@ -167,9 +168,64 @@ def test_softmax_of_rows_and_rounding_casts_are_no_layers(body):
     assert layer_of(body) is None
 
 
+MOVED = {
+    "mean of the map": (lambda x: tf.reduce_mean(x, axis=[1, 2]), layers.GlobalAveragePooling2D),
+    "its mean as a map": (lambda x: tf.reduce_mean(x, (2, -3), keepdims=True), layers.GlobalAveragePooling2D),
+    "largest of the map": (lambda x: tf.reduce_max(x, [1, 2]), layers.GlobalMaxPooling2D),
+    "reshape": (lambda x: tf.reshape(x, [-1, 60]), layers.Reshape),
+    "reshape to a map": (lambda x: tf.reshape(x, (-1, 5, 4, 3)), layers.Reshape),
+    "squeeze": (lambda x: tf.squeeze(layers.AveragePooling2D((4, 5))(x), [1, 2]), layers.Reshape),
+    "pad": (lambda x: tf.pad(x, [[0, 0], [1, 2], [0, 1], [0, 0]]), layers.ZeroPadding2D),
+    "clip": (lambda x: tf.clip_by_value(x, 0.0, 0.5), layers.ReLU),
+    "maximum": (lambda x: tf.maximum(x, 0.0), layers.ReLU),
+    "maximum of a constant": (lambda x: tf.maximum(0.0, x), layers.ReLU),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_what_pools_moves_or_clips_is_the_layer_that_does_so(name):
+    body, kind = MOVED[name]
+    model = graph(body)
+    last = nodes(model)[-1]
+    layer = operations.as_layer(last)
+    assert type(layer) is kind
+    given = tf_keras.Model(model.input, last.keras_inputs[0])(PIXELS[np.newaxis])
+    again = kind.from_config(layer.get_config())  # as a model with it is saved
+    np.testing.assert_allclose(again(given), model(PIXELS[np.newaxis]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: tf.reduce_mean(x),
+        lambda x: tf.reduce_mean(x, 1),
+        lambda x: tf.reduce_max(x, [1, 2, 3]),
+        lambda x: tf.reduce_mean(tf.reshape(x, (-1, 20, 3)), 1),
+        lambda x: tf.reshape(x, (-1, 20, 3)),
+        lambda x: tf.reshape(x, (-1, 30)),  # joins and splits pictures
+        lambda x: tf.expand_dims(x, 1),
+        lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="REFLECT"),
+        lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=1.0),
+        lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 1]]),
+        lambda x: tf.clip_by_value(x, -1.0, 1.0),
+        lambda x: tf.clip_by_value(x, 0.0, CHANNELS + 3),
+        lambda x: tf.maximum(x, 1.0),
+        lambda x: tf.maximum(x, tf.nn.relu(-x)),
+    ],
+    ids=(
+        "all,rows,channels,of_a_series,series,other_pictures,rank_5,reflect,ones,channel,signed,by_channel,above,two"
+    ).split(","),
+)
+def test_what_no_layer_does_is_no_layer(body):
+    assert layer_of(body) is None
+
+
 def test_every_row_of_the_table_is_what_tensorflow_writes():
     """By the names that this version of TensorFlow gives to calls: a row that nothing meets would be dead."""
-    bodies = [row[0] for name, row in {**AFFINE, **ACTIVATIONS, **SLOPED}.items() if name != "in half precision"]
+    bodies = [
+        row[0] for name, row in {**AFFINE, **ACTIVATIONS, **SLOPED, **MOVED}.items() if name != "in half precision"
+    ]
+    bodies += [lambda x: tf.expand_dims(x, 1), lambda x: tf.concat([x, x], -1)]
     bodies += [lambda x: x + x, tf.nn.swish, lambda x: tf.math.subtract(x, 1.0), lambda x: tf.negative(x), tf.sigmoid]
     written = {nodes(graph(body))[-1].layer.get_config()["function"] for body in bodies}
     assert written == operations.ROWS.keys()

@@ -136,6 +136,17 @@ MODELS = {
     "average of windows that need no padding": through(
         layers.Conv2D(4, 3, padding="same"), layers.AveragePooling2D(2, padding="same")
     ),
+    "average of three": lambda: functional(lambda x: layers.Average()([layers.Conv2D(4, 3)(x) for _ in range(3)])),
+    "difference": lambda: functional(lambda x: layers.Subtract()([layers.Conv2D(4, 3)(x), layers.Conv2D(4, 3)(x)])),
+    "TensorFlow's difference": lambda: functional(lambda x: layers.Conv2D(4, 3)(x) - layers.Conv2D(4, 3)(x)),
+    "TensorFlow's mean and largest": through(
+        layers.Conv2D(4, 3),
+        lambda x: tf.concat([tf.reduce_mean(x, [1, 2]), tf.reduce_max(x, [1, 2])], -1),
+        lambda x: tf.reshape(x, (-1, 2, 2, 2)),
+    ),
+    "TensorFlow's padding and clipping": through(
+        layers.Conv2D(4, 3), lambda x: tf.pad(tf.clip_by_value(x, 0.0, 0.5), [[0, 0], [1, 1], [2, 0], [0, 0]])
+    ),
     "largest of the map": through(layers.Conv2D(4, 3), layers.GlobalMaxPooling2D(keepdims=True)),
     "largest of the map, flat": through(
         layers.Conv2D(4, 3), layers.GlobalMaxPooling2D(), layers.Dense(5), layers.Reshape((1, 1, 5))
