@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
 from qkd_tf.console.page import COLOURS, axes, in_style, render, svg
+from qkd_tf.console.words import in_a_line
 from qkd_tf.experiment import ExperimentError, require, require_known
 from qkd_tf.outcome.finished_runs import Run, groups, load, title
 from qkd_tf.storage.durable import write_whole
@@ -253,7 +254,7 @@ def main(argv: list[str]) -> None:
         output = pathlib.Path(FLAGS.output)
         write_whole(output, (html if output.suffix == ".html" else markdown)(runs, FLAGS.costs))
     except (ExperimentError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {in_a_line(error)}")
     print(f"comparison of {len(runs)} runs: {output}")
 
 

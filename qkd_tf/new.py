@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from qkd_tf import flags
 from qkd_tf.console import command_line
-from qkd_tf.console.words import require_flags_only
+from qkd_tf.console.words import in_a_line, require_flags_only
 from qkd_tf.experiment import ExperimentError, has_test, require, require_networks, require_set
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.storage import durable
@@ -130,7 +130,7 @@ def main(argv: list[str]) -> None:
     try:
         write(FLAGS)
     except (ExperimentError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {in_a_line(error)}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
-from qkd_tf.console.words import require_flags_only
+from qkd_tf.console.words import in_a_line, require_flags_only
 from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.targets import INPUT_TYPES, TARGETS, WEIGHT_STORAGES
 from tflite_export.bundles.vela import ACCELERATORS, Vela
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
             FLAGS.run_dir, FLAGS.target, FLAGS.weight_storage, FLAGS.input_type, gate, FLAGS.runtimes, vela
         )
     except (ExportError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {in_a_line(error)}")
     if not verification["passed"]:
         place = ExportFolder.of(pathlib.Path(FLAGS.run_dir), target_titled(verification["target"]))
         sys.exit(f"error: {place.path}/model.tflite was refused; {place.report} has the reasons and what to do")

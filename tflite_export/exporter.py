@@ -77,6 +77,8 @@ def export(
       ExportError: there is no finished run, or the student cannot become integer.
       OSError: the run folder is in use, or cannot be written.
     """
+    if not isinstance(run_dir, str | os.PathLike):
+        raise ExportError(f"run_dir is of type {type(run_dir).__name__}; give what fit returned, or a run's folder")
     run_dir = pathlib.Path(run_dir)
     results = results_of(run_dir)
     trained_for = results["experiment"]["target"]
@@ -139,7 +141,9 @@ def _export(
         answers = ((diagnosis_of(run_dir) or {}).get("full_precision") or {}).get("classes")
         full_precision = None if answers is None else np.array(answers)
         verification["more_accurate"] = course.more_accurate(target_name)
-        verification["cautions"] = cautions(results, verification, handoff.test_labels, classes, full_precision)
+        verification["cautions"] = cautions(
+            results, verification, handoff.test_labels, classes, full_precision, handoff.label_names
+        )
     files = {"model.tflite": content}
     if target.compressed and verification["passed"]:
         compressed = _compress(graph, content, handoff, verification)

@@ -11,7 +11,7 @@ import sys
 
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
-from qkd_tf.console.words import require_flags_only
+from qkd_tf.console.words import in_a_line, require_flags_only
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.storage import durable
 from tflite_export.export_error import ExportError
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
         if FLAGS.json:
             durable.write_whole(pathlib.Path(FLAGS.json), json.dumps(verification, indent=1) + "\n")
     except (ExportError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {in_a_line(error)}")
     if not print_verdict(verification, path):
         sys.exit(f"error: {path} was refused")
 

@@ -1,4 +1,4 @@
-"""Words on a command line that are not flags: one line for commands that take only flags."""
+"""Lines with which a command ends: on words that are not flags, and on errors of the system."""
 
 import re
 import sys
@@ -15,6 +15,13 @@ LOOKS = (
     (r"runs/.*", "run_dir"),
 )
 PART_OF_A_LIST = re.compile(r"[\d.,=]+|,.*|.*,")  # --epochs=1, 2
+
+
+def in_a_line(error: Exception) -> str:
+    """An error as a command tells it; one of the system as the file and the reason."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
 
 
 def require_flags_only(argv: Sequence[str], values: CommandFlags, usual: Sequence[str]) -> None:

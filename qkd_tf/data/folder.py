@@ -254,7 +254,7 @@ def _raise_sizes(root: pathlib.Path, examples: list[str], sizes: np.ndarray) -> 
     ]
     raise ExperimentError(
         f"images of {root} differ in size: {', '.join(told)} (height x width); "
-        "give --image_size, for instance --image_size=224"
+        "give --image_size, the size that the network reads, such as --image_size=224 or 48x64 (height x width)"
     )
 
 

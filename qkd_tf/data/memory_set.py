@@ -1,5 +1,6 @@
 """Images or signals given in Python: arrays, or tf.data sets of pixels or features and labels."""
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -60,6 +61,13 @@ def source_of(
     notes += sum((part.notes for part in given.values()), ())
     labels = {name: part.labels for name, part in given.items()}
     label_names = _label_names(labels, label_names)
+    for name, part in sets.items():
+        width = _one_hot_width(part)
+        require(
+            width in (0, len(label_names)),
+            f"{name} has one-hot labels of {width} classes; there are {len(label_names)} classes, of the student or of "
+            "label_names",
+        )
     parts = [part.sha256 for part in given.values()] + [repr(params)] * (params is not None)
     content = hashlib.sha256("\n".join(parts + label_names).encode()).hexdigest()
     if validation is None:
@@ -287,12 +295,12 @@ def _pair(given: tuple[np.ndarray, np.ndarray], name: str, expected: str) -> tup
 
 def _arrays(given: tuple[np.ndarray, np.ndarray], name: str, spec: DataSpec) -> _Arrays:
     images, labels = _pair(given, name, _IMAGES)
+    _require_numbers(images.dtype, name)
     require(
         images.ndim == 4,
         f"{name} has images of shape {images.shape} and labels of shape {labels.shape}; {_IMAGES} "
         "(for grey pictures: images[..., np.newaxis]; for signals: signals=True)",
     )
-    _require_numbers(images.dtype, name)
     numbers = _class_numbers(labels, name)
     scale, digest = _Scale(images.dtype), PictureDigest()
     for start in range(0, len(images), BATCH):
@@ -463,8 +471,26 @@ def _class_numbers(labels: np.ndarray, name: str) -> np.ndarray:
     return labels.astype(np.int64)
 
 
+def _one_hot_width(given: GivenSet) -> int:
+    """Number of columns of one-hot labels; 0 for labels that are numbers."""
+    if isinstance(given, tf.data.Dataset):
+        shape = given.element_spec[1].shape
+        width = shape[-1] if shape.rank == 1 + _is_batched(given) else 1
+    else:
+        shape = np.shape(given[1])
+        width = shape[1] if len(shape) == 2 else 1
+    return width if width and width > 1 else 0
+
+
 def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | None) -> list[str]:
-    """Names by label. Raises ExperimentError for labels without a name."""
+    """Names by label. Raises ExperimentError for labels without a name, and for one name of two classes."""
+    if label_names is not None:
+        require(
+            not isinstance(label_names, str),
+            f"label_names={label_names!r} is one text; give a list, a name per class",
+        )
+        twice = [name for name, number in collections.Counter(label_names).items() if number > 1]
+        require(not twice, f"label_names has {[*twice, ''][0]!r} twice; give each class a name of its own")
     high = max(int(found.max()) for found in labels.values())
     num_classes = high + 1 if label_names is None else len(label_names)
     never_0 = label_names is None and all(found.min() > 0 for found in labels.values())

@@ -226,12 +226,18 @@ def require_enough(source: Source, spec: DataSpec) -> None:
 
 
 def notes_on_classes(source: Source, spec: DataSpec) -> tuple[str, ...]:
-    """The notes of `Splits.on_classes` without decoding an image. Larger splits than FEW_LABELS are not read."""
+    """The notes of `Splits.on_classes` without decoding an image. Larger splits than FEW_LABELS are not read.
+
+    Raises:
+      ExperimentError: all training images are of one class.
+    """
     parts = {name: getattr(source, name) for name in WITHOUT_A_CLASS}
     labels = {
         name: _labels(part.read(None).take(part.num_examples if part.num_examples <= FEW_LABELS else 0))
         for name, part in parts.items()
     }
+    if len(labels["train"]):
+        _require_two_classes(labels["train"], source, spec)
     return _class_notes(labels, source, spec)
 
 

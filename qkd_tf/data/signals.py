@@ -18,6 +18,7 @@ BATCH_BYTES = 16 << 20  # of features that are looked at together
 TAIL = 0.001  # share of the numbers, at each end, that does not count as the bulk
 FEW_STEPS = 32  # of 256, that the bulk of all numbers should take at the least
 FEW_STEPS_OF_CHANNEL = 8
+FAR_CLIPPED = 0.05  # share of a split's numbers that other recordings in the same units rarely have beyond training's
 
 
 def are_signals(shape: tuple[int | None, ...], dtype: np.dtype, spec: DataSpec) -> bool:
@@ -114,6 +115,15 @@ class InputGrid:
         ]
         if self.is_given:
             return tuple(notes)
+        far = [
+            name for name, share in clipped.items() if name != "train" and share > max(FAR_CLIPPED, clipped["train"])
+        ]
+        if far:
+            shares = " and ".join(f"{100 * clipped[name]:.3g} % of {name}" for name in far)
+            notes.append(
+                f"note: {shares} lie outside the range of the training set and are clipped to it; are they in the same "
+                "units?"
+            )
         taken, by_channel = _steps_taken(train), [_steps_taken(part) for part in np.moveaxis(train, -1, 0)]
         if taken < FEW_STEPS:
             notes.append(

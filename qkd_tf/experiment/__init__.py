@@ -40,7 +40,7 @@ from qkd_tf.experiment.quantization import (
     BitsRule,
     QuantizationSpec,
 )
-from qkd_tf.experiment.target import TargetSpec
+from qkd_tf.experiment.target import ROUNDS_TWICE, TargetSpec
 from qkd_tf.experiment.training import (
     BATCH_NORM_STATISTICS,
     BITS_TO_TRAIN,
@@ -84,6 +84,7 @@ __all__ = [
     "PRECISIONS",
     "RATE_OF_FEW",
     "RESIZES",
+    "ROUNDS_TWICE",
     "STRATEGIES",
     "TEACHER_PHASES",
     "TRAINED_IN_MEMORY",

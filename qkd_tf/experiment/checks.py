@@ -54,7 +54,7 @@ def bit_widths(text: str, name: str) -> tuple[int, int]:
     Raises:
       ExperimentError: another form, or impossible bit widths.
     """
-    found = re.fullmatch(r"w(\d{1,4})a(\d{1,4})|(\d{1,4})", text)
+    found = re.fullmatch(r"w(\d{1,4})a(\d{1,4})|(\d{1,4})", text.lower())
     if found is None:
         raise ExperimentError(f"{name}={text} is not understood; write w4a8, or 4 for weights and activations alike")
     weights, activations, both = found.groups()

@@ -5,12 +5,13 @@ import itertools
 from collections.abc import Iterable
 
 from qkd_tf.contract.origin import leak
+from qkd_tf.contract.targets import TARGETS
 from qkd_tf.experiment.checks import require, require_count
 from qkd_tf.experiment.data import FEW_STEPS, DataSpec
 from qkd_tf.experiment.network import NetworkSpec, PixelNormalization
 from qkd_tf.experiment.option import as_flag
-from qkd_tf.experiment.quantization import UNEVEN_CHANNELS, QuantizationSpec
-from qkd_tf.experiment.target import TargetSpec
+from qkd_tf.experiment.quantization import UNEVEN_CHANNELS, WIDEST_BITS, QuantizationSpec
+from qkd_tf.experiment.target import FEW_BITS, ROUNDS_TWICE, TargetSpec
 from qkd_tf.experiment.training import FEW_PICTURES, RATIO_OF_FEW, TEACHER_PHASES, TrainingSpec
 
 LEARNING_RATE = 0.01  # QKD
@@ -168,12 +169,21 @@ class Experiment:
         """Notes on what is rarely intended with so many training images, one per line."""
         of_training = self.data.notes if self.training.phases else ()
         return [
+            *self._notes_on_bits(),
             *of_training,
             *self._notes_on_test(),
             *self._notes_on_steps(num_train),
             *self._notes_on_rates(num_train),
             *self._notes_on_teacher(num_train),
         ]
+
+    def _notes_on_bits(self) -> list[str]:
+        """A note on activations of few bits where they save no bytes and cost more than on a phone."""
+        chosen, target = self.quantization, self.target.target
+        if not TARGETS[target].rounds_twice or chosen.activation_bits > FEW_BITS:
+            return []
+        better = chosen.flag_of((chosen.weight_bits, WIDEST_BITS))
+        return [f"note: --target={target}: {ROUNDS_TWICE}; give {better}, which usually loses less in as many bytes"]
 
     def _notes_on_test(self) -> list[str]:
         found = leak(self.data.name, self.data.test_fraction, self.student.name, self.student.weights)

@@ -6,6 +6,11 @@ from qkd_tf.contract.targets import TARGETS, WEIGHT_STORAGES
 from qkd_tf.experiment.checks import require, require_count, require_known
 from qkd_tf.experiment.option import option
 
+ROUNDS_TWICE = (
+    "activations of any width take a byte each, and the target's kernels round twice, which costs accuracy at few bits"
+)
+FEW_BITS = 4  # of activations
+
 
 @dataclasses.dataclass(frozen=True)
 class TargetSpec:

@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import math
 import pathlib
 from collections.abc import Iterator
 
@@ -115,10 +114,8 @@ def _require_shape(name: str, shape: tuple[int | None, ...], input_shape: tuple[
     if len(shape) == len(input_shape) and all(a in (None, b) for a, b in zip(shape, input_shape, strict=True)):
         return
     if reads_signals:
-        same_size = None not in shape and math.prod(shape) == math.prod(input_shape)
-        remedy = f"features.reshape(-1, {', '.join(map(str, shape))}) has" if same_size else "give a network that reads"
         raise ExperimentError(
-            f"{name} reads signals of shape {shape}, the data set has {input_shape}; {remedy} that shape"
+            f"{name} reads signals of shape {shape}, the data set has {input_shape}; {_reshaping(shape, input_shape)}"
         )
     require(len(shape) == 3, f"{name} reads inputs of shape {shape}; pictures are expected: height, width, channels")
     flag = "another --dataset, or a network of its channels"
@@ -129,6 +126,20 @@ def _require_shape(name: str, shape: tuple[int | None, ...], input_shape: tuple[
     raise ExperimentError(
         f"{name} reads pictures of {shape} (height, width, channels), the data set has {input_shape}; give {flag}"
     )
+
+
+def _reshaping(shape: tuple[int | None, ...], given: tuple[int, ...]) -> str:
+    """How features of shape `given` become ones of `shape`.
+
+    A reshape is right only where axes of length one come or go: it would mix steps with channels that are in another
+    order.
+    """
+    if [side for side in shape if side != 1] == [side for side in given if side != 1]:
+        return f"features.reshape(-1, {', '.join(map(str, shape))}) has that shape"
+    if shape == given[::-1]:
+        axes = ", ".join(str(len(given) - axis) for axis in range(len(given)))
+        return f"if only the order of axes differs, features.transpose(0, {axes}) has that shape"
+    return "give a network that reads that shape"
 
 
 def _call(name: str, input_shape, num_classes: int):

@@ -31,13 +31,16 @@ class Look:
 
     Attributes:
       found: row of TITLES -> top-1 in percent.
+      balanced: the same of the mean over classes, which is near 100 / classes if the answer is always the same class.
     """
 
     def __init__(self, splits: Splits, path: pathlib.Path):
         self._batches = splits.validation.take(math.ceil(MAX_IMAGES / (splits.read_at_once or splits.batch_size)))
         self._path = path
         try:
-            self.found: dict[str, float] = durable.read_json(path)["top1"] if path.exists() else {}
+            kept = durable.read_json(path) if path.exists() else {"top1": {}}
+            self.found: dict[str, float] = kept["top1"]
+            self.balanced: dict[str, float] = kept.get("balanced", {})
         except durable.DamageError as damage:
             raise ExperimentError(f"{damage}; remove that file, and its numbers are measured again") from damage
 
@@ -51,13 +54,16 @@ class Look:
         if what in self.found:
             return
         logits, labels = predict_logits(model, self._batches)
-        self.found[what] = 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))
+        is_right = np.argmax(logits, axis=-1) == labels
+        self.found[what] = 100.0 * float(np.mean(is_right))
+        of_classes = [np.mean(is_right[labels == label]) for label in np.unique(labels)]
+        self.balanced[what] = 100.0 * float(np.mean(of_classes))
         chance = " (random weights)" if by_chance else ""
         print(f"top-1 on {len(labels):,} validation images: {TITLES[what]}{chance}: {self.found[what]:.2f} %")
 
     def keep(self) -> None:
         """Writes the results; the folder must belong to this run."""
-        durable.write_json(self._path, {"top1": self.found})
+        durable.write_json(self._path, {"top1": self.found, "balanced": self.balanced})
 
     def notes_on_weights(self) -> list[str]:
         """Notes on a student that came with weights, once it is measured."""
@@ -92,10 +98,10 @@ class Look:
         elif keeps_start:
             kept = "the calibrated student is kept" + (" unless one is better" if num_wrong else ": none can be better")
         return [
-            f"note: before training the student is right on {num_images - num_wrong:,} of {num_images:,} validation "
-            f"images, so epochs can hardly be told apart; {kept}. --phases= makes a calibrated file now, without "
-            "training; --keep_epoch=last hands on the last epoch; more validation images (--validation_fraction) tell "
-            "more"
+            f"note: the calibrated student is right on {num_images - num_wrong:,} of {num_images:,} validation images, "
+            f"so epochs can hardly be told apart; {kept}. --phases= makes a calibrated file now, without "
+            "training; --keep_epoch=last hands on the last epoch; validation images that the model has not "
+            "learned from, or more of them (--validation_fraction), tell more"
         ]
 
     def notes_on_phase(self, phase: str, teacher_top1: float) -> list[str]:
@@ -173,8 +179,10 @@ class Look:
             "check its weights, its pixels (--teacher_pixel_mean, --teacher_pixel_std) and the order of its classes, "
             "or accept it with --allow_weak_teacher"
         )
+        # Few images of uneven classes: a teacher that knows the rare ones may be right no more often than one class is.
+        by_class = self.balanced.get("teacher", 0.0)
         require(
-            top1 > near_chance(most_frequent),
+            top1 > near_chance(most_frequent) or by_class > balanced_by_chance(np.bincount(self._labels)),
             f"{seen}, while always giving the same class is right on {most_frequent:.2f} %; {remedy}",
         )
         require(top1 >= student - POINTS_BELOW, f"{seen}, the student before training on {student:.2f} %; {remedy}")
@@ -196,6 +204,18 @@ def by_chance(most_frequent: float, num_images: int) -> float:
     """
     deviation = math.sqrt(most_frequent * (100 - most_frequent) / num_images)
     return max(near_chance(most_frequent), min(most_frequent + 2 * deviation, (most_frequent + 100) / 2))
+
+
+def balanced_by_chance(class_sizes: np.ndarray) -> float:
+    """The mean over classes of right answers, in percent, that guessing rarely exceeds: by two standard deviations.
+
+    Args:
+      class_sizes: number of images of each class; classes without any do not count.
+    """
+    sizes = class_sizes[class_sizes > 0]
+    share = 1 / len(sizes)
+    deviation = math.sqrt(share * (1 - share) * np.sum(1 / sizes)) / len(sizes)
+    return max(near_chance(100 * share), 100 * (share + 2 * deviation))
 
 
 TITLES = {

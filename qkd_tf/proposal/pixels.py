@@ -21,11 +21,13 @@ class PixelFinding:
       lines: what to print, one per line.
       undecided: what the user has to decide before training; "" for nothing.
       assumed: flags, as typed, with which the pre-flight can check the rest meanwhile.
+      top1: share of training examples that a trained network classifies correctly, in %; None if not known.
     """
 
     lines: list[str]
     undecided: str = ""
     assumed: tuple[str, ...] = ()
+    top1: float | None = None
 
 
 def choose_pixels(draft: Draft, look: NetworkLook, images: np.ndarray, labels: np.ndarray) -> PixelFinding:
@@ -53,7 +55,17 @@ def choose_pixels(draft: Draft, look: NetworkLook, images: np.ndarray, labels: n
             f"note: that is hardly more than chance: was {look.name} trained for these classes, in the order of their "
             f"names? A labels.txt gives another order{'. And on grey pictures, as these are?' if is_grey else ''}"
         )
-    return PixelFinding(lines)
+    return PixelFinding(lines, top1=top1)
+
+
+def note_on_teacher(student: PixelFinding, teacher: PixelFinding) -> list[str]:
+    """A note on a teacher that knows less than its student."""
+    if student.top1 is None or teacher.top1 is None or teacher.top1 >= student.top1:
+        return []
+    return [
+        f"note: of training examples the teacher classifies {teacher.top1:.1f} % correctly, the student "
+        f"{student.top1:.1f} %: such a teacher rarely helps; train without one, or give a better one"
+    ]
 
 
 def _by_answers(draft: Draft, look: NetworkLook, line: str, images: np.ndarray, labels: np.ndarray) -> PixelFinding:
@@ -64,7 +76,7 @@ def _by_answers(draft: Draft, look: NetworkLook, line: str, images: np.ndarray, 
     seen += f"classifies correctly {answers}"
     if clear := clear_range(found):
         _choose(draft, flag, RANGES[clear], f"{seen}.")
-        return PixelFinding([line, f"note: {seen}; the flags say {clear}"])
+        return PixelFinding([line, f"note: {seen}; the flags say {clear}"], top1=found[clear])
     for title in found:
         for name, value in _as_flags(flag, RANGES[title]):
             draft.offer(name, value, f"Uncomment these two if {look.name} reads {title}.")

@@ -4,12 +4,12 @@ import dataclasses
 
 from qkd_tf import data, networks
 from qkd_tf.contract.targets import TARGETS
-from qkd_tf.experiment import WIDEST_BITS, NetworkSpec, QuantizationSpec, require_network
+from qkd_tf.experiment import ROUNDS_TWICE, WIDEST_BITS, NetworkSpec, QuantizationSpec, require_network
 from qkd_tf.models import own
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import NUM_ANSWERS, looked_at
 from qkd_tf.proposal.pictures import Shape, choose_mirror, choose_pictures, choose_resize, choose_test
-from qkd_tf.proposal.pixels import choose_pixels
+from qkd_tf.proposal.pixels import choose_pixels, note_on_teacher
 from qkd_tf.proposal.schedule import choose_schedule
 from qkd_tf.proposal.survey import opened, surveyed, unseen
 
@@ -20,10 +20,6 @@ BITS = {
     "ethos_u": "Arm's compiler compresses weights of fewer bits better",
 }
 # Of targets whose kernels do: why activations have 8 bits there (ResNet-8: W4A8 1.00 points above W4A4).
-ROUNDS_TWICE = (
-    "activations of any width take a byte each, and the target's kernels round twice, which costs accuracy at few bits"
-)
-FEW_BITS = 4  # of activations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +48,7 @@ def propose(draft: Draft) -> Proposal:
     Raises:
       ExperimentError: a data set or network cannot be used, or networks and data do not fit together.
     """
-    on_bits = _choose_bits(draft)
+    _choose_bits(draft)
     choose_test(draft)
     experiment = draft.experiment
     specs = {"student": experiment.student} | ({"teacher": experiment.teacher} if experiment.teacher else {})
@@ -78,36 +74,28 @@ def propose(draft: Draft) -> Proposal:
     findings = [choose_pixels(draft, look, *examples) for look in looks.values()]
     notes = choose_schedule(draft, looks, source)
     seen = [line for finding in findings for line in finding.lines]
+    if len(findings) > 1:
+        seen += note_on_teacher(*findings)
     return Proposal(
-        found=[survey.line(), *on_size, *source.notes, *on_bits, *resizing, *seen, *notes],
+        found=[survey.line(), *on_size, *source.notes, *resizing, *seen, *notes],
         undecided=[finding.undecided for finding in findings if finding.undecided],
         assumed=[flag for finding in findings for flag in finding.assumed],
         source=source,
     )
 
 
-def _choose_bits(draft: Draft) -> list[str]:
-    """Chooses target and bit widths; activations get 8 bits where fewer save no bytes and cost more than on a phone.
-
-    Returns:
-      Notes on bit widths that the user gave, one per line.
-    """
+def _choose_bits(draft: Draft) -> None:
+    """Chooses target and bit widths; activations get 8 bits where fewer save no bytes and cost more than on a phone."""
     target = draft.experiment.target.target
     draft.choose("target", target, f"What the file is for: {', '.join(BITS)} (docs/targets.md).")
-    rounds_twice = TARGETS[target].rounds_twice
     if not draft.has("bits"):
         weights, activations = QuantizationSpec.weight_bits, QuantizationSpec.activation_bits
-        if rounds_twice:
+        if TARGETS[target].rounds_twice:
             draft.choose("weight_bits", weights, f"2 to 8 bits of weights; {BITS[target]}.")
             draft.choose("activation_bits", WIDEST_BITS, f"2 to 8 bits of activations; {ROUNDS_TWICE}.")
         else:
             for name, width in (("weight_bits", weights), ("activation_bits", activations)):
                 draft.choose(name, width, f"2 to 8 bits of weights and of activations; {BITS[target]}.")
-    chosen = draft.experiment.quantization
-    if not rounds_twice or chosen.activation_bits > FEW_BITS:
-        return []
-    better = chosen.flag_of((chosen.weight_bits, WIDEST_BITS))
-    return [f"note: --target={target}: {ROUNDS_TWICE}; give {better}, which usually loses less in as many bytes"]
 
 
 def _saved_shape(spec: NetworkSpec, num_classes: int) -> Shape:

@@ -13,7 +13,7 @@ import sys
 
 from qkd_tf import flags
 from qkd_tf.console import command_line
-from qkd_tf.console.words import require_flags_only
+from qkd_tf.console.words import in_a_line, require_flags_only
 from qkd_tf.experiment import ExperimentError, require_networks, require_set
 from qkd_tf.process.stop_signals import Stopped
 from qkd_tf.storage.folder_lock import FolderInUseError
@@ -41,9 +41,8 @@ def main(argv: list[str]) -> None:
     except (ExperimentError, FolderInUseError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        reason = " ".join(str(error).split())
         goes_on = "resumes from the last checkpoint" if folder and folder.has_checkpoint else "starts again"
-        sys.exit(f"error: {reason}; fix that, and the same command {goes_on}")
+        sys.exit(f"error: {in_a_line(error)}; fix that, and the same command {goes_on}")
     except Stopped as stopped:
         print(f"stopped by {stopped}; the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(stopped.exit_code)

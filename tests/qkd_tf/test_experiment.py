@@ -540,7 +540,7 @@ def test_batch_that_is_left_open_gives_an_epoch_enough_steps(given, parts, num_t
     assert any(told in note for note in made.notes_on(num_train)) == chosen
 
 
-@pytest.mark.parametrize("bits, widths", [("w4a8", (4, 8)), ("3", (3, 3)), ("w2a2", (2, 2))])
+@pytest.mark.parametrize("bits, widths", [("w4a8", (4, 8)), ("W4A8", (4, 8)), ("3", (3, 3)), ("w2a2", (2, 2))])
 def test_bit_widths_are_two_or_one_for_both(bits, widths):
     assert bit_widths(bits, "bits") == widths
 

@@ -548,6 +548,12 @@ def test_networks_that_cannot_read_signals_are_told():
     assert model.input_shape == (None, 12, 6, 1)
     with pytest.raises(ExperimentError, match=r"of shape \(12, 3, 1\), .*; features.reshape\(-1, 12, 3, 1\) has that"):
         networks.build_student(on_signals("in_memory:trained:user"), (12, 3), 5, hearing((12, 3, 1)))
+    with pytest.raises(
+        ExperimentError, match=r"only the order of axes differs, features.transpose\(0, 2, 1\) has that"
+    ):
+        networks.build_student(on_signals("in_memory:trained:user"), (3, 12), 5, hearing((12, 3)))
+    with pytest.raises(ExperimentError, match=r"\(12, 3\), the data set has \(9, 4\); give a network that reads"):
+        networks.build_student(on_signals("in_memory:trained:user"), (9, 4), 5, hearing((12, 3)))
     with pytest.raises(ExperimentError, match=r"\(11, 3\), the data set has \(12, 3\); give a network that reads"):
         networks.build_student(on_signals("in_memory:trained:user"), (12, 3), 5, hearing((11, 3)))
     for told, flag in (({"is_told": True}, "student_pixel"), ({"weights_normalization": OTHERS}, "student_weights")):

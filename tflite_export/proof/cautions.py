@@ -1,6 +1,6 @@
 """What a user should know about a file's accuracy, whether or not it passed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.origin import leak
 
 FAR_BELOW = 5.0  # points below full precision, beyond which a file is said to be that
+FAR_BELOW_OF_CLASS, P_OF_CLASS = 20.0, 0.05  # points below full precision in a class, and how rarely by chance
+NUM_TOLD = 3
 GATE = Gate()  # the default one: what a user accepts changes nothing of what is said
 
 
@@ -18,6 +20,7 @@ def cautions(
     labels: np.ndarray,
     classes: Mapping[str, np.ndarray],
     full_precision: np.ndarray | None,
+    label_names: Sequence[str],
 ) -> list[str]:
     """A line for each caution; see docs/verification.md.
 
@@ -26,19 +29,23 @@ def cautions(
       labels: labels of the test images, [N, ...].
       classes: by runtime, as `verification.examine` returns them.
       full_precision: the class that full precision gives each test image; None if not known by image.
+      label_names: one per class.
     """
     data, student = results["experiment"]["data"], results["experiment"]["student"]
     fraction = data.get("test_fraction", 0)  # earlier versions had no such flag
     leaks = leak(data["name"], fraction, student["name"], student["weights"])
-    judge, below = verification["judge"], ""
+    judge, below, fallen = verification["judge"], "", ""
     if judge in classes:
         answers = classes[judge]
         top1 = (results.get("full_precision") or {}).get("test_top1")
         below = _far_below(answers, full_precision, top1, labels[: len(answers)])
         if below and verification["passed"]:  # otherwise the refusal says what to do
             below += f": {verification['more_accurate']}"
+        if not below:
+            fallen = _fallen_classes(answers, full_precision, labels[: len(answers)], label_names)
     on_classes = [note.removeprefix("note: ") for note in results.get("on_classes", ())]  # new in results.json
-    return [line for line in (below, leaks, *on_classes, _other_runtimes(verification, classes, labels)) if line]
+    others = _other_runtimes(verification, classes, labels)
+    return [line for line in (below, fallen, leaks, *on_classes, others) if line]
 
 
 def _far_below(answers: np.ndarray, reference: np.ndarray | None, top1: float | None, labels: np.ndarray) -> str:
@@ -56,6 +63,22 @@ def _far_below(answers: np.ndarray, reference: np.ndarray | None, top1: float | 
         return ""
     both = f"{found['top1']:.2f} % and {found['student_top1']:.2f} % of {len(labels):,} test images"
     return f"the file is {drop:.1f} points below full precision ({both})"
+
+
+def _fallen_classes(answers: np.ndarray, reference: np.ndarray | None, labels: np.ndarray, names: Sequence[str]) -> str:
+    """The classes of which the file knows far less than full precision, beyond chance, which the whole may hide."""
+    if reference is None or reference.ndim != answers.ndim or labels.ndim != 1:
+        return ""
+    told = []
+    for label in np.unique(labels):
+        of_class = labels == label
+        found = paired(answers[of_class], reference[: len(answers)][of_class], labels[of_class])
+        if found["student_top1"] - found["top1"] > FAR_BELOW_OF_CLASS and found["p"] < P_OF_CLASS:
+            number = np.count_nonzero(of_class)
+            right, before = (round(number * found[name] / 100) for name in ("top1", "student_top1"))
+            told.append(f"{names[label] if label < len(names) else label} ({right} of {number} right, {before} before)")
+    more = f" and {len(told) - NUM_TOLD} more" if len(told) > NUM_TOLD else ""
+    return f"the file knows less of class {', '.join(told[:NUM_TOLD])}{more} than full precision" if told else ""
 
 
 def _other_runtimes(verification: dict, classes: Mapping[str, np.ndarray], labels: np.ndarray) -> str:

@@ -30,5 +30,5 @@ class Part:
         told = first_line(reason, WIDTH) if isinstance(reason, Exception) else reason
         return RefusalError(
             f"and its layer {self.name}, a {self.class_name}, is not converted: {told}; write that layer with others "
-            "of Keras, or build the model with tf_keras"
+            "of Keras; a teacher may be built with tf_keras instead"
         )

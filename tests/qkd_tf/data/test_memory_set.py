@@ -240,6 +240,22 @@ def test_labels_from_1_are_told_what_to_do(door, label_names):
 
 
 @pytest.mark.parametrize(
+    "labels, label_names, message",
+    [
+        (LABELS, ["a", "b", "a", "c"], "label_names has 'a' twice"),
+        (LABELS, "abcd", "label_names='abcd' is one text; give a list"),
+        (np.eye(5)[LABELS], None, "train has one-hot labels of 5 classes; there are 4 classes"),
+        (np.eye(5)[LABELS], list("abcd"), "train has one-hot labels of 5 classes; there are 4 classes"),
+    ],
+)
+@DOORS
+def test_names_and_one_hot_labels_fit_the_classes(door, labels, label_names, message):
+    with pytest.raises(ExperimentError, match=message):
+        source_of(door(IMAGES, labels), arrays(8), None, SPEC, label_names)
+    source_of(door(IMAGES, np.eye(4)[LABELS]), arrays(8), None, SPEC, list("abcd"))
+
+
+@pytest.mark.parametrize(
     "given, message",
     [
         ((IMAGES, np.eye(4)[LABELS] / 2), r"train has labels of shape \(20, 4\) that are not one-hot"),
@@ -255,6 +271,7 @@ def test_labels_from_1_are_told_what_to_do(door, label_names):
         ((IMAGES, LABELS - 1), r"train has the label -1, its classes are 0..3"),
         ((IMAGES[..., 0], LABELS), r"images of shape \(20, 6, 6\).*for grey pictures: images\[..., np.newaxis\]"),
         (([IMAGES[0], IMAGES[1][:3]], [0, 1]), "train is not a pair of arrays"),
+        ((IMAGES[..., 0].astype(str), LABELS), "train has pixels of <U3; numbers of 0 to 255"),
         ((IMAGES > 3, LABELS), "train has pixels of bool; numbers of 0 to 255"),
         ((IMAGES.astype(str), LABELS), "train has pixels of <U3; numbers of 0 to 255"),
         ([IMAGES], "train is a list; "),

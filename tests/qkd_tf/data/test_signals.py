@@ -94,7 +94,11 @@ def test_features_of_any_type_come_within_half_a_step(dtype):
 
 
 def test_what_was_chosen_and_what_is_clipped_is_told():
-    (note,) = load(SERIES, test=np.concatenate([SERIES[:10], 100 + SERIES[10:]])).notes
+    note, far = load(SERIES, test=np.concatenate([SERIES[:10], 100 + SERIES[10:]])).notes
+    assert far == (
+        "note: 50 % of test lie outside the range of the training set and are clipped to it; are they in the same "
+        "units?"
+    )
     assert note.startswith("note: examples of shape (12, 3), float32, are read as signals: the input has scale")
     assert note.endswith("clipped: train 0 %, test 50 %")
     (note,) = load(np.full((20, 12, 3), 2, np.uint8) * LABELS[:, None, None].astype(np.uint8)).notes
@@ -126,7 +130,7 @@ def test_steps_that_few_numbers_take_are_told():
         (SERIES[:, :, :, None, None], {"signals": True}, r"features of shape \(12, 3, 1, 1\); \[steps, channels\]"),
         (SERIES[:, :0], {"signals": True}, r"features of shape \(0, 3\)"),
         (SERIES[:0], {}, r"images of shape \(0, 12, 3\) and labels of shape \(20,\)"),
-        (SERIES.astype(complex), {"signals": True}, "images of shape|features of complex"),
+        (SERIES.astype(complex), {"signals": True}, "pixels of complex"),
         (SERIES, {"crop_padding": 4}, r"--crop_padding: only for pictures, and train has signals of shape \(12, 3\)"),
         (SERIES, {"horizontal_flip": True}, "--horizontal_flip: only for pictures"),
         (SERIES, {"image_size": (8, 3), "resize": "squash"}, "--image_size, --resize: only for pictures"),

@@ -27,6 +27,16 @@ class Scripted:
         return tf.one_hot(tf.cast(named, tf.int32), 4)
 
 
+class Answering:
+    """A network that gives these classes to the images, which are their own numbers."""
+
+    def __init__(self, answers):
+        self._answers, self.num_looks = np.array(answers), 0
+
+    def __call__(self, images):
+        return tf.one_hot(self._answers[images[:, 0].numpy().astype(int)], 4)
+
+
 @pytest.fixture
 def look(make_splits, tmp_path, monkeypatch):
     """look(labels): a `Look` of that many validation images; networks are `Scripted`."""
@@ -97,6 +107,33 @@ def test_teacher_that_teaches_is_above_chance_and_near_its_student(look, teacher
     message = str(caught.value)
     assert message.startswith(f"the teacher is right on {teacher:.2f} % of 100 validation images, ")
     assert refused in message and "--allow_weak_teacher" in message and "--teacher_pixel_mean" in message
+
+
+@pytest.mark.parametrize("answers, refused", [([0] * 14 + [1] * 8 + [2] * 2, False), ([0] * 24, True)])
+def test_teacher_that_knows_the_rare_classes_is_no_guesser(look, answers, refused):
+    """24 images, 19, 3 and 2 of a class: both teachers are right on 19."""
+    labels = np.repeat([0, 1, 2], [19, 3, 2])
+    found = look(labels)
+    found.at("teacher", Answering(answers))
+    found.at("student", Scripted(0))
+    assert found.found["teacher"] == pytest.approx(100 * 19 / 24)
+    if refused:
+        assert found.balanced["teacher"] == pytest.approx(100 / 3)
+        with pytest.raises(ExperimentError, match="always giving the same class"):
+            found.require_strong_teacher()
+    else:
+        assert found.balanced["teacher"] == pytest.approx(100 * (14 / 19 + 2) / 3)
+        found.require_strong_teacher()
+
+
+@pytest.mark.parametrize("sizes", [(19, 3, 2), (50, 50), (8,) * 10])
+def test_guessers_are_seldom_above_chance_in_the_mean_over_classes(sizes):
+    """Two standard deviations: about one in 40."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    right = rng.integers(0, len(sizes), (4_000, len(labels))) == labels
+    balanced = 100 * np.mean([right[:, labels == label].mean(1) for label in range(len(sizes))], axis=0)
+    assert np.mean(balanced > start.balanced_by_chance(np.array(sizes))) < 0.06
 
 
 def test_each_network_is_looked_at_once_and_told(look, capsys):

@@ -24,9 +24,10 @@ def test_activations_have_8_bits_where_fewer_bring_no_byte_and_kernels_round_twi
     with saved_flags():
         flags.FLAGS(["new", "--run_dir=runs/a", *given.split()])
         draft = Draft(flags.FLAGS)
-    notes = proposal._choose_bits(draft)
+    proposal._choose_bits(draft)
+    notes = [note for note in draft.experiment.notes_on(10_000) if note.startswith("note: --target=")]
     text = draft.text([])
     lines = [f"--{kind}_bits={bits}" for kind, bits in zip(("weight", "activation"), widths[1::2], strict=False)]
     assert sorted(line for line in text.splitlines() if "_bits=" in line) == sorted(lines)
-    assert len(notes) == bool(told) and all(told in note and note.startswith("note: --target=") for note in notes)
+    assert len(notes) == bool(told) and all(told in note for note in notes)
     assert ("kernels round twice, which" in text.replace("\n# ", " ")) == widths.endswith("8")
