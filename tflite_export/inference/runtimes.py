@@ -255,9 +255,16 @@ def infer(name: str, graph: IntegerGraph, content: bytes, images: Images) -> tup
 
 
 def every_tensor(name: str, graph: IntegerGraph, content: bytes, images: Images) -> dict[str, np.ndarray]:
-    """The integers of every operator's output, [N, ...], by tensor name; otherwise as `infer`."""
+    """The integers of every operator's output, [N, ...], by tensor name; otherwise as `infer`.
+
+    Of a file that the runtime takes, but not with all tensors kept apart, those of the last output alone: TFLM then
+    plans for at most 1,024 tensors.
+    """
     outputs = [graph.tensors[operator.output] for operator in graph.operators]
-    session = _open(name, graph, content, every_tensor=True)
+    try:
+        session = _open(name, graph, content, every_tensor=True)
+    except ExportError:
+        session, outputs = _open(name, graph, content, every_tensor=False), [graph.tensors[graph.output]]
     seen = {tensor.name: np.empty((len(images), *tensor.shape[1:]), tensor.dtype) for tensor in outputs}
     for index, _ in enumerate(_invocations(name, session, input_codes(graph, images), [])):
         for tensor, values in seen.items():

@@ -62,14 +62,17 @@ def _ask(
     except ExportError as error:
         return {**row, "not_run": str(error)}, {}, None
     codes[found.input] = np.concatenate(list(input_codes(found, handoff.test_images[:num_images])))
-    ours = ((o.output, run_operator(found, o, codes, RUNTIMES[name].arithmetic)) for o in found.operators)
+    shown = [tensor for tensor in handoff.tensor_params if tensor in codes]
+    known = codes.keys() | {tensor for tensor, values in found.tensors.items() if values.data is not None}
+    operators = [o for o in found.operators if known.issuperset((o.output, *o.inputs))]
+    ours = ((o.output, run_operator(found, o, codes, RUNTIMES[name].arithmetic)) for o in operators)
     row |= {
         "num_images": asked,
         "top1": percent(np.argmax(logits, axis=-1) == labels),
         "student": agreement(logits, handoff.student_logits[:asked], labels),
         "integer_student": integer_agreement(logits, integer_logits, labels),
         "accuracy": accuracy_of(logits, integer_logits, handoff),
-        "codes": equal_codes((tensor, codes[tensor], predicted[tensor]) for tensor in handoff.tensor_params),
+        "codes": equal_codes((tensor, codes[tensor], predicted[tensor]) for tensor in shown),
         "operators": equal_codes((tensor, codes[tensor], expected) for tensor, expected in ours),
         "num_code_images": num_images,
         **facts,
@@ -143,7 +146,7 @@ def equal_codes(compared: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> dict:
         num_integers += error.size
     return {
         "num_tensors": num_tensors,
-        "equal_codes": 100.0 * num_equal / num_integers,
+        "equal_codes": 100.0 * num_equal / num_integers if num_integers else 100.0,
         "max_step_error": max((row["max_step_error"] for row in differ.values()), default=0),
         "first_different": next(iter(differ), None),
         "different": differ,

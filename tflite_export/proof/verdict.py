@@ -81,8 +81,11 @@ def runtime_line(row: dict, is_judge: bool = True) -> str:
     """
     agreement = row["student"]["top1_agreement"]
     same = f"same class as the student in floating point on {agreement:.2f} % of {row['num_images']:,} images; "
+    logits = f"the logits of {row['integer_student']['num_images']:,}"
+    compared = f"all tensors of {row['num_code_images']:,} images, {logits}"
+    if not row["operators"]["num_tensors"]:
+        compared = f"{logits} images; it cannot keep so many tensors apart"
     return (
-        f"{equal_share(row):.2f} % of the integers are as predicted (all tensors of {row['num_code_images']:,} images, "
-        f"the logits of {row['integer_student']['num_images']:,}); {same if is_judge else ''}"
+        f"{equal_share(row):.2f} % of the integers are as predicted ({compared}); {same if is_judge else ''}"
         f"{1000 * row['median_seconds']:.3g} ms per image on this computer"
     )

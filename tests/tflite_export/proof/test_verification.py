@@ -25,6 +25,7 @@ from tflite_export.inference.runtimes import RUNTIMES, absence
 from tflite_export.proof import asking, gate
 from tflite_export.proof import verification as verification_module
 from tflite_export.proof.asking import agreement, equal_codes
+from tflite_export.proof.verdict import print_verdict
 from tflite_export.proof.verification import verify
 from tflite_export.rebuilding.rebuild import rebuild
 
@@ -562,6 +563,33 @@ def test_file_that_the_flatbuffer_verifier_rejects_is_refused_whoever_judges(res
             refused += 1
             assert check(residual, bytes(content), target=TARGETS["microcontroller"])["passed"] is False
     assert refused > 3
+
+
+def test_runtime_that_cannot_keep_so_many_tensors_apart_is_asked_for_the_logits(monkeypatch, residual, capsys):
+    """As TFLM beyond 1,024 tensors. Files that it does not take at all are still refused."""
+    genuine = RUNTIMES["litert_reference"]
+
+    def session(graph, content, every_tensor):
+        if every_tensor:
+            raise RuntimeError("failed to allocate tensors")
+        return genuine.session(graph, content, every_tensor)
+
+    monkeypatch.setitem(RUNTIMES, "litert_reference", dataclasses.replace(genuine, session=session))
+    verification = check(residual, runtimes=("litert", "litert_reference"))
+    row = verification["runtimes"]["litert_reference"]
+    assert verification["passed"] and row["codes"]["num_tensors"] == 2 and row["operators"]["num_tensors"] == 0
+    assert row["integer_student"]["equal_logits"] == row["codes"]["equal_codes"] == 100
+    print_verdict(verification, pathlib.Path("model.tflite"))
+    told = capsys.readouterr().out
+    assert (
+        "litert_reference: 100.00 % of the integers are as predicted (the logits of 32 images; it cannot keep so"
+        in told
+    )
+    other = {name: logits + 1 for name, logits in residual.handoff.integer_logits.items()}
+    refused = check(
+        residual, handoff=dataclasses.replace(residual.handoff, integer_logits=other), runtimes=("litert_reference",)
+    )
+    assert any("tensor of the logits has" in failure for failure in refused["failures"])
 
 
 def test_judge_that_does_not_take_the_file_fails_it(monkeypatch, residual):
