@@ -243,13 +243,17 @@ def _require_compilable(experiment: Experiment, model: tf_keras.Model) -> None:
     )
 
 
-def on_source(experiment: Experiment, source: data.Source) -> Experiment:
-    """The experiment with networks that read what the source's 8 bits mean, and rates for its number of images.
+def on_source(experiment: Experiment, source: data.Source, num_replicas: int = 1) -> Experiment:
+    """The experiment with networks that read what the source's 8 bits mean, and batches and rates for its images.
+
+    Args:
+      num_replicas: those that share each batch.
 
     Raises:
       ExperimentError: a normalisation of pixels was given for signals.
     """
-    experiment, params = experiment.on_images(source.train.num_examples), source.input_params
+    experiment = experiment.on_images(source.train.num_examples, num_replicas)
+    params = source.input_params
     return experiment if params is None else experiment.on_signals(params.scale, -params.grid.qmin)
 
 

@@ -89,7 +89,9 @@ def open_augmentation(
             f"note: training pictures are augmented by the student's own layers, as in Keras: {of_student.told}; these "
             "are not in the file, and --nostudent_augmentation leaves them out"
         )
-        parts.append(dataclasses.replace(part, notes=(told,)))
+        # Runs from before mirrored and padded beside these layers: they are other experiments.
+        beside = hashlib.sha256(f"{part.sha256} {spec.mirrors} {spec.crop_padding}".encode()).hexdigest()
+        parts.append(dataclasses.replace(part, notes=(told,), sha256=beside))
     if not parts:
         return None
     sha256 = parts[0].sha256

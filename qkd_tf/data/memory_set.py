@@ -60,9 +60,9 @@ def source_of(
             )
     notes += sum((part.notes for part in given.values()), ())
     labels = {name: part.labels for name, part in given.items()}
-    label_names = _label_names(labels, label_names)
-    for name, part in sets.items():
-        width = _one_hot_width(part)
+    widths = {name: _one_hot_width(part) for name, part in sets.items()}
+    label_names = _label_names(labels, label_names, max(widths.values()))
+    for name, width in widths.items():
         require(
             width in (0, len(label_names)),
             f"{name} has one-hot labels of {width} classes; there are {len(label_names)} classes, of the student or of "
@@ -482,7 +482,7 @@ def _one_hot_width(given: GivenSet) -> int:
     return width if width and width > 1 else 0
 
 
-def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | None) -> list[str]:
+def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | None, width: int) -> list[str]:
     """Names by label. Raises ExperimentError for labels without a name, and for one name of two classes."""
     if label_names is not None:
         require(
@@ -492,7 +492,7 @@ def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | Non
         twice = [name for name, number in collections.Counter(label_names).items() if number > 1]
         require(not twice, f"label_names has {[*twice, ''][0]!r} twice; give each class a name of its own")
     high = max(int(found.max()) for found in labels.values())
-    num_classes = high + 1 if label_names is None else len(label_names)
+    num_classes = max(high + 1, width) if label_names is None else len(label_names)
     never_0 = label_names is None and all(found.min() > 0 for found in labels.values())
     for name, found in labels.items():
         require(

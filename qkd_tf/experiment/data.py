@@ -172,10 +172,15 @@ class DataSpec:
         Calibration, validation and test are still read in batches of the default's size.
 
         Args:
-          least: examples that a batch has to have, a power of two.
+          least: the number of parts into which a batch is divided.
         """
         fitting = max(least, self.fitting_batch(max(1, num_train)))
-        if not self.batch_is_default or num_train // self.batch_size >= FEW_STEPS or fitting >= self.batch_size:
+        if (
+            fitting % least
+            or not self.batch_is_default
+            or num_train // self.batch_size >= FEW_STEPS
+            or fitting >= self.batch_size
+        ):
             return self
         return dataclasses.replace(self, batch_size=fitting, reading_batch=self.batch_size)
 
@@ -183,8 +188,8 @@ class DataSpec:
         """The same set for a student with augmentation layers of its own: mirroring and borders only as asked for."""
         if not self.student_augmentation:
             return self
-        asked = {"horizontal_flip": bool(self.horizontal_flip), "crop_padding": self.crop_padding or 0}
-        return dataclasses.replace(self, **asked)
+        mirrors, padding = bool(self.horizontal_flip), self.crop_padding or 0
+        return dataclasses.replace(self, horizontal_flip=mirrors, crop_padding=padding)
 
     @property
     def called(self) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable
 
 from qkd_tf.contract.origin import leak
@@ -138,7 +139,7 @@ class Experiment:
         ]
         return by_chance + of_distillation
 
-    def on_images(self, num_train: int) -> "Experiment":
+    def on_images(self, num_train: int, num_replicas: int = 1) -> "Experiment":
         """The same experiment, with what was not given chosen for its student and `num_train` training images.
 
         These are batch size, learning rates, and crop_padding: a model of the user's own that comes trained has not
@@ -156,7 +157,7 @@ class Experiment:
         if self._has_few("teacher", num_train) and training.teacher_ratio_is_default:
             ratio = RATIO_OF_FEW
         training = dataclasses.replace(training, phases=phases, teacher_lr_ratio=ratio)
-        data = self.data.on_images(num_train, training.gradient_accumulation_steps)
+        data = self.data.on_images(num_train, math.lcm(training.gradient_accumulation_steps, num_replicas))
         if data.crop_padding is None and self.student.is_own and "student" in self.with_weights:
             data = dataclasses.replace(data, crop_padding=0)
         return dataclasses.replace(self, training=training, data=data)

@@ -72,6 +72,16 @@ def _argument(node, name: str, place: int, default=None):
     return node.call_kwargs.get(name, node.call_args[place] if len(node.call_args) > place else default)
 
 
+def _of_one(make: Callable) -> Callable:
+    """A row for calls that read one tensor of the graph, of known rank: their other arguments may be tensors, too."""
+
+    def made(node) -> layers.Layer | None:
+        is_known = all(tensor.shape.rank is not None for tensor in (*node.keras_inputs, node.outputs))
+        return make(node) if len(node.keras_inputs) == 1 and is_known else None
+
+    return made
+
+
 def _pooling(kind: type) -> Callable:
     """A pooling over the whole map, if that is what is reduced."""
 
@@ -108,15 +118,17 @@ def _clipped(node) -> layers.Layer | None:
 
 def _maximum(node) -> layers.Layer | None:
     """A ReLU, if the other operand is 0."""
-    if len(node.keras_inputs) != 1:
-        return None
-    positional, named = arguments(node, [tf.constant([-1.0, 1.0], node.keras_inputs[0].dtype)])
-    return layers.ReLU() if np.array_equal(node.layer(*positional, **named), [0.0, 1.0]) else None
+    constants = [value for value in (*node.call_args, *node.call_kwargs.values()) if isinstance(value, CONSTANTS)]
+    is_zero = len(constants) == 1 and np.ndim(constants[0]) == 0 and constants[0] == 0
+    return layers.ReLU() if is_zero and len(node.keras_inputs) == 1 else None
 
 
 def _concatenate(node) -> layers.Layer | None:
     values, axis = _argument(node, "values", 0), _argument(node, "axis", 1)
-    return layers.Concatenate(int(axis)) if len(node.keras_inputs) == len(values) else None
+    rank = len(node.keras_inputs[0].shape)
+    axis = -1 if int(axis) == rank - 1 else int(axis)
+    fits = len(node.keras_inputs) == len(values) and (axis == -1 or rank == MAP_RANK)  # a series is read as a map
+    return layers.Concatenate(axis) if fits else None
 
 
 def _cast(node) -> layers.Layer | None:
@@ -124,6 +136,7 @@ def _cast(node) -> layers.Layer | None:
     return layers.Activation("linear") if to.is_floating else None
 
 
+CONSTANTS = (int, float, np.ndarray, np.generic, tf.Tensor)
 MAP_RANK = 4  # of maps [N, H, W, C]
 # TensorFlow's one name for an operation, whatever a user wrote: tf.divide(x, y) and x / y are math.truediv.
 ROWS: Mapping[str, Callable] = {
@@ -134,11 +147,11 @@ ROWS: Mapping[str, Callable] = {
     **dict.fromkeys(("math.add", "__operators__.add"), _of_two(layers.Add)),
     "math.multiply": _of_two(layers.Multiply),
     "math.subtract": _of_two(layers.Subtract),
-    "math.reduce_mean": _pooling(layers.GlobalAveragePooling2D),
-    "math.reduce_max": _pooling(layers.GlobalMaxPooling2D),
-    **dict.fromkeys(("reshape", "compat.v1.squeeze", "expand_dims"), _reshape),
-    "compat.v1.pad": _padding,
-    "clip_by_value": _clipped,
+    "math.reduce_mean": _of_one(_pooling(layers.GlobalAveragePooling2D)),
+    "math.reduce_max": _of_one(_pooling(layers.GlobalMaxPooling2D)),
+    **dict.fromkeys(("reshape", "compat.v1.squeeze"), _of_one(_reshape)),
+    "compat.v1.pad": _of_one(_padding),
+    "clip_by_value": _of_one(_clipped),
     "math.maximum": _maximum,
     "concat": _concatenate,
     "nn.relu": _activation("relu"),

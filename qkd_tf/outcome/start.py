@@ -85,7 +85,7 @@ class Look:
         """
         num_images, num_wrong = len(self._labels), self._num_wrong
         if num_wrong > FEW_WRONG:
-            share = self.found["quantized"] / 100
+            share = (num_images - num_wrong + 1) / (num_images + 2)  # which is 0 or 1 for no number of images
             deviation = 100 * math.sqrt(share * (1 - share) / num_images)
             return [
                 f"note: on {num_images:,} validation images the accuracy of an epoch has a standard error of about "
@@ -180,7 +180,7 @@ class Look:
             "or accept it with --allow_weak_teacher"
         )
         # Few images of uneven classes: a teacher that knows the rare ones may be right no more often than one class is.
-        by_class = self.balanced.get("teacher", 0.0)
+        by_class = self.balanced.get("teacher", 0.0) if len(self._labels) < FEW_VALIDATION else 0.0
         require(
             top1 > near_chance(most_frequent) or by_class > balanced_by_chance(np.bincount(self._labels)),
             f"{seen}, while always giving the same class is right on {most_frequent:.2f} %; {remedy}",

@@ -19,7 +19,6 @@ BITS = {
     "microcontroller": "up to 4 bits two weights share a byte of flash",
     "ethos_u": "Arm's compiler compresses weights of fewer bits better",
 }
-# Of targets whose kernels do: why activations have 8 bits there (ResNet-8: W4A8 1.00 points above W4A4).
 
 
 @dataclasses.dataclass(frozen=True)

@@ -205,7 +205,7 @@ def _begin(
 ) -> tuple[Experiment, Prepared, start.Look]:
     """The experiment for its images, its networks, and their accuracy before training."""
     source = given.source or data.open_source(experiment.data)
-    experiment = networks.on_source(experiment, source)
+    experiment = networks.on_source(experiment, source, devices.num_replicas)
     devices.require_divides(experiment.data.batch_size)
     prepared = _prepare(experiment, devices, given, source, is_told)
     look = start.Look(prepared.splits, folder.start)

@@ -540,6 +540,14 @@ def test_batch_that_is_left_open_gives_an_epoch_enough_steps(given, parts, num_t
     assert any(told in note for note in made.notes_on(num_train)) == chosen
 
 
+@pytest.mark.parametrize("num_replicas, found", [(1, 8), (4, 8), (16, 16), (3, 128)])  # 3 is refused, as ever
+def test_batch_that_is_left_open_can_be_divided_among_replicas(num_replicas, found):
+    with saved_flags():
+        flags.FLAGS(["train", "--run_dir=runs/x"])
+        made = flags.experiment_from_flags().on_images(200, num_replicas)
+    assert made.data.batch_size == found
+
+
 @pytest.mark.parametrize("bits, widths", [("w4a8", (4, 8)), ("W4A8", (4, 8)), ("3", (3, 3)), ("w2a2", (2, 2))])
 def test_bit_widths_are_two_or_one_for_both(bits, widths):
     assert bit_widths(bits, "bits") == widths

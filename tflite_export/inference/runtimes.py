@@ -133,12 +133,15 @@ class Runtime:
       package: the Python package that has it.
       row: its row of ARITHMETICS.
       session: (graph of the file, content, whether every tensor will be read) -> session.
+      max_apart: how many buffers, of activations and of what kernels need beside them, it can keep apart so that every
+        tensor can be read; None for any number.
     """
 
     title: str
     package: str
     row: str
     session: OpenSession
+    max_apart: int | None = None
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -175,7 +178,7 @@ def litert(interpreter: NewLiteRT, machine: str) -> dict[str, Runtime]:
 
 RUNTIMES: Mapping[str, Runtime] = {
     **litert(Interpreter, platform.machine()),
-    "tflm": Runtime("TensorFlow Lite for Microcontrollers", "tflite-micro", "tflm", TFLMSession),
+    "tflm": Runtime("TensorFlow Lite for Microcontrollers", "tflite-micro", "tflm", TFLMSession, 1_024),
 }
 
 RUNTIMES_HELP = (
@@ -257,12 +260,15 @@ def infer(name: str, graph: IntegerGraph, content: bytes, images: Images) -> tup
 def every_tensor(name: str, graph: IntegerGraph, content: bytes, images: Images) -> dict[str, np.ndarray]:
     """The integers of every operator's output, [N, ...], by tensor name; otherwise as `infer`.
 
-    Of a file that the runtime takes, but not with all tensors kept apart, those of the last output alone: TFLM then
-    plans for at most 1,024 tensors.
+    Of a file with more tensors than the runtime can keep apart, those of the last output alone.
     """
+    activations = sum(tensor.data is None for tensor in graph.tensors.values())
+    most = activations + len(graph.operators)  # an operator may need a buffer of its own
     try:
         session = _open(name, graph, content, every_tensor=True)
     except ExportError:
+        if most <= (RUNTIMES[name].max_apart or most):
+            raise
         session = _open(name, graph, content, every_tensor=False)
         found = [session.output()[0].copy() for _ in _invocations(name, session, input_codes(graph, images), [])]
         return {graph.output: np.stack(found)}

@@ -10,6 +10,7 @@ from qkd_tf.contract.origin import leak
 
 FAR_BELOW = 5.0  # points below full precision, beyond which a file is said to be that
 FAR_BELOW_OF_CLASS, P_OF_CLASS = 20.0, 0.05  # points below full precision in a class, and how rarely by chance
+FALSE_ALARMS = 0.5  # classes that chance may name in a file as good as full precision, at most
 NUM_TOLD = 3
 GATE = Gate()  # the default one: what a user accepts changes nothing of what is said
 
@@ -66,14 +67,15 @@ def _far_below(answers: np.ndarray, reference: np.ndarray | None, top1: float | 
 
 
 def _fallen_classes(answers: np.ndarray, reference: np.ndarray | None, labels: np.ndarray, names: Sequence[str]) -> str:
-    """The classes of which the file knows far less than full precision, beyond chance, which the whole may hide."""
+    """The classes of which the file knows far less than full precision, hardly by chance, which the whole may hide."""
     if reference is None or reference.ndim != answers.ndim or labels.ndim != 1:
         return ""
-    told = []
-    for label in np.unique(labels):
+    told, known = [], np.unique(labels)
+    usual = min(P_OF_CLASS, FALSE_ALARMS / len(known))
+    for label in known:
         of_class = labels == label
         found = paired(answers[of_class], reference[: len(answers)][of_class], labels[of_class])
-        if found["student_top1"] - found["top1"] > FAR_BELOW_OF_CLASS and found["p"] < P_OF_CLASS:
+        if found["student_top1"] - found["top1"] > FAR_BELOW_OF_CLASS and found["p"] < usual:
             number = np.count_nonzero(of_class)
             right, before = (round(number * found[name] / 100) for name in ("top1", "student_top1"))
             told.append(f"{names[label] if label < len(names) else label} ({right} of {number} right, {before} before)")

@@ -84,7 +84,7 @@ def runtime_line(row: dict, is_judge: bool = True) -> str:
     logits = f"the logits of {row['integer_student']['num_images']:,}"
     compared = f"all tensors of {row['num_code_images']:,} images, {logits}"
     if not row["operators"]["num_tensors"]:
-        compared = f"{logits} images; it cannot keep so many tensors apart"
+        compared = f"{logits} images"
     return (
         f"{equal_share(row):.2f} % of the integers are as predicted ({compared}); {same if is_judge else ''}"
         f"{1000 * row['median_seconds']:.3g} ms per image on this computer"

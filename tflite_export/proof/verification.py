@@ -136,6 +136,8 @@ def remarks(rows: dict, judge: str, target: Target, num_images: int, gate: Gate)
     for name, row in rows.items():
         if "not_run" in row:
             lines.append(f"{name} did not run the file: {row['not_run']}")
+        elif not row["operators"]["num_tensors"]:
+            lines.append(f"{name} cannot keep so many tensors apart, so of these its logits alone were compared")
         elif "unpacked" in row:
             lines.append(f"{name} has no INT4 kernels for this file, so it ran the same integers as int8")
         if row.get("num_images", num_images) < num_images:

@@ -50,10 +50,11 @@ def _proven(results: dict, verification: dict) -> Answer:
     if not verification["passed"]:
         return Answer(question, "No", "the reasons are above", bad=True)
     ran = [row for row in verification["runtimes"].values() if "not_run" not in row]
-    images = max(row["num_code_images"] for row in ran)
+    whole = [row for row in ran if row["operators"]["num_tensors"]]  # others showed their logits alone
     logits = max(row["integer_student"]["num_images"] for row in ran)
-    more = f"every integer of {images:,} images and the logits of {logits:,} are as predicted, on {len(ran)} "
-    more += "runtimes" if len(ran) > 1 else "runtime"
+    integers = f"every integer of {max(row['num_code_images'] for row in whole):,} images and " if whole else ""
+    more = f"{integers}the logits of {logits:,}{'' if whole else ' images'} are as predicted, on {len(whole or ran)} "
+    more += "runtimes" if len(whole or ran) > 1 else "runtime"
     if why := untrained(results):
         return Answer(question, "Calibrated only", f"{why}. Of the calibrated student {more}")
     return Answer(question, "Yes", more)

@@ -244,7 +244,7 @@ def test_labels_from_1_are_told_what_to_do(door, label_names):
     [
         (LABELS, ["a", "b", "a", "c"], "label_names has 'a' twice"),
         (LABELS, "abcd", "label_names='abcd' is one text; give a list"),
-        (np.eye(5)[LABELS], None, "train has one-hot labels of 5 classes; there are 4 classes"),
+        (np.eye(3)[LABELS % 3], list("abcd"), "train has one-hot labels of 3 classes; there are 4 classes"),
         (np.eye(5)[LABELS], list("abcd"), "train has one-hot labels of 5 classes; there are 4 classes"),
     ],
 )
@@ -253,6 +253,8 @@ def test_names_and_one_hot_labels_fit_the_classes(door, labels, label_names, mes
     with pytest.raises(ExperimentError, match=message):
         source_of(door(IMAGES, labels), arrays(8), None, SPEC, label_names)
     source_of(door(IMAGES, np.eye(4)[LABELS]), arrays(8), None, SPEC, list("abcd"))
+    last_is_absent = source_of(door(IMAGES, np.eye(5)[LABELS]), arrays(8), None, SPEC, None)
+    assert last_is_absent.label_names == list("01234")
 
 
 @pytest.mark.parametrize(

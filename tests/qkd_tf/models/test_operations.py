@@ -211,9 +211,15 @@ def test_what_pools_moves_or_clips_is_the_layer_that_does_so(name):
         lambda x: tf.clip_by_value(x, 0.0, CHANNELS + 3),
         lambda x: tf.maximum(x, 1.0),
         lambda x: tf.maximum(x, tf.nn.relu(-x)),
+        lambda x: tf.maximum(x, np.zeros(3, np.float32)),
+        lambda x: tf.maximum(x[..., :2], np.array([0, 0.5], np.float32)),
+        lambda x: tf.clip_by_value(x, 0.0, tf.reduce_max(x)),
+        lambda x: tf.reshape(x, [tf.shape(x)[0], 60]),
+        lambda x: tf.concat([a := tf.reshape(x, (-1, 20, 3)), a], 1),
     ],
     ids=(
-        "all,rows,channels,of_a_series,series,other_pictures,rank_5,reflect,ones,channel,signed,by_channel,above,two"
+        "all,rows,channels,of_a_series,series,other_pictures,rank_5,reflect,ones,channel,signed,by_channel,above,two,"
+        "zeros,ends,end_of_the_graph,shape_of_the_graph,series"
     ).split(","),
 )
 def test_what_no_layer_does_is_no_layer(body):
@@ -225,7 +231,7 @@ def test_every_row_of_the_table_is_what_tensorflow_writes():
     bodies = [
         row[0] for name, row in {**AFFINE, **ACTIVATIONS, **SLOPED, **MOVED}.items() if name != "in half precision"
     ]
-    bodies += [lambda x: tf.expand_dims(x, 1), lambda x: tf.concat([x, x], -1)]
+    bodies += [lambda x: tf.concat([x, x], -1)]
     bodies += [lambda x: x + x, tf.nn.swish, lambda x: tf.math.subtract(x, 1.0), lambda x: tf.negative(x), tf.sigmoid]
     written = {nodes(graph(body))[-1].layer.get_config()["function"] for body in bodies}
     assert written == operations.ROWS.keys()

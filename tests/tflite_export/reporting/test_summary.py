@@ -19,6 +19,7 @@ VERIFICATION = {
         "tflm": {
             "title": "TFLM",
             "num_code_images": 32,
+            "operators": {"num_tensors": 9},
             "integer_student": {"num_images": 204},
             "accuracy": {"top1": 89.5, "num_images": 10_000},
             "median_seconds": 0.00123,
@@ -43,6 +44,18 @@ def test_questions_are_answered_in_the_order_in_which_they_are_asked():
     assert "every integer of 32 images and the logits of 204 are as predicted, on 1 runtime" in str(found)
     assert found["How accurate?"].more.endswith("full precision has 90.00 %, a difference of -0.50 points")
     assert not any(row.bad for row in found.values())
+
+
+def test_of_a_runtime_that_showed_its_logits_alone_no_other_integer_is_claimed():
+    runtimes = copy.deepcopy(VERIFICATION["runtimes"])
+    runtimes["tflm"]["operators"] = {"num_tensors": 0}
+    assert (
+        told(runtimes=runtimes)["Is it what I trained?"].more
+        == "the logits of 204 images are as predicted, on 1 runtime"
+    )
+    runtimes["litert"] = copy.deepcopy(VERIFICATION["runtimes"]["tflm"])
+    more = told(runtimes=runtimes)["Is it what I trained?"].more
+    assert more == "every integer of 32 images and the logits of 204 are as predicted, on 1 runtime"
 
 
 @pytest.mark.parametrize(
