@@ -85,5 +85,5 @@ def test_a_model_that_is_not_built_is_told_in_one_line(networks, tmp_path):
 
     sets = [(IMAGES[:300], DIGITS.target[:300]), (IMAGES[300:400], DIGITS.target[300:400])]
     model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)], name="bare")
-    with pytest.raises(ValueError, match="the model bare cannot be used: .* does not know its input; begin it with"):
+    with pytest.raises(ValueError, match="the student bare cannot be used: .* does not know its input; begin it with"):
         qkd_tf.fit(model, *sets, run_dir=tmp_path / "run", phases={"self_studying": 1}, **SHORT)

@@ -449,7 +449,7 @@ def test_python_of_the_readme_runs(sandbox):
     images = np.stack([picture(rng, label, 32, 32) for label in labels])
     simple_network().save("my_model.keras")
     scope = {"images": images, "labels": labels, "test_images": images[:30], "test_labels": labels[:30]}
-    short = source.replace('bits="w4a4"', 'bits="w4a4", epochs=1')
+    short = source.replace('bits="w4a8"', 'bits="w4a8", epochs=1')
     assert short != source
     exec(textwrap.dedent(short).replace("import keras ", "import tf_keras as keras "), scope)
     verification = json.loads((scope["run"].path / "export/verification.json").read_text())

@@ -165,7 +165,7 @@ def test_flags_of_the_command_line_go_before_those_of_the_run(tmp_path):
         command.flags_of_run()
         values = command.FLAGS.flag_values_dict()
     expected = {"run_dir": str(tmp_path), "seed": 4, "bits_rule": ["a=w4", "b=w2", "c=w3"], "try_bits": ["2"]}
-    expected |= {"dataset": "digits", "phases": [], "horizontal_flip": False, "batch_size": 128}
+    expected |= {"dataset": "digits", "phases": [], "horizontal_flip": False, "batch_size": None}
     assert {name: values[name] for name in expected} == expected
 
 

@@ -341,7 +341,7 @@ def test_signal_ends_in_one_line_that_says_how_to_go_on(tmp_path, monkeypatch, c
             OSError("x/checkpoints/a cannot be written: No space\n left"),
             "x/checkpoints/a cannot be written: No space left;",
         ),
-        (OSError(30, "Read-only file system", "x/flags.txt.part"), "Read-only file system: 'x/flags.txt.part';"),
+        (OSError(30, "Read-only file system", "x/flags.txt.part"), "x/flags.txt.part: Read-only file system;"),
     ],
 )
 def test_a_disk_that_refuses_is_one_line(tmp_path, monkeypatch, error, told):

@@ -29,6 +29,7 @@ EXPRESSIONS = {
     "sum": lambda ops, x, y: ops.sum(x, axis=1),
     "max": lambda ops, x, y: ops.max(x, axis=(1, 2), keepdims=True),
     "min": lambda ops, x, y: ops.min(x, axis=-1),
+    "pad": lambda ops, x, y: ops.pad(x, [[0, 0], [1, 2], [0, 1], [0, 0]]),
     "reshape": lambda ops, x, y: ops.reshape(x, (-1, 48)),
     "transpose": lambda ops, x, y: ops.transpose(x, (0, 2, 1, 3)),
     "expand, squeeze": lambda ops, x, y: ops.squeeze(ops.expand_dims(x, 1) + 1, axis=1),
