@@ -55,7 +55,7 @@ class Splits:
       spec: reads them again, in another process too; None if nothing can.
       num_by_class: counts the training images of each class without decoding any.
       augmentation: the user's own and the student's, applied last to training batches; None if there is none.
-      read_at_once: examples in a batch of calibration, validation and test; 0: batch_size.
+      reading_batch: examples in a batch of calibration, validation and test; 0: batch_size.
     """
 
     train: Callable[[int, int, tuple[int, int]], tf.data.Dataset]
@@ -73,7 +73,7 @@ class Splits:
     spec: DataSpec | None = None
     num_by_class: Callable[[], list[int]] = list
     augmentation: Augmentation | None = None
-    read_at_once: int = 0
+    reading_batch: int = 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -132,10 +132,10 @@ def pipelines(
     on_classes = _class_notes(labels, source, spec)
     notes = on_classes + (augmentation.notes if augmentation else ())
 
-    read_at_once = spec.reading_batch or spec.batch_size
+    reading_batch = spec.reading_batch or spec.batch_size
 
     def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
-        return dataset.batch(read_at_once).prefetch(PARALLEL_CALLS)
+        return dataset.batch(reading_batch).prefetch(PARALLEL_CALLS)
 
     def augmented(images: tf.Tensor, step: tf.Tensor, seed: int, share: tuple[int, int]) -> tf.Tensor:
         if source.input_params is None:
@@ -185,7 +185,7 @@ def pipelines(
             "version": source.version,
             "num_train": source.train.num_examples,
             "num_test": source.test.num_examples,
-            **_digest(pictures["test"], read_at_once),
+            **_digest(pictures["test"], reading_batch),
             "content_sha256": source.content_sha256,
             **_input(source),
         },
@@ -195,7 +195,7 @@ def pipelines(
         spec=lasting(spec),
         num_by_class=num_by_class,
         augmentation=augmentation,
-        read_at_once=read_at_once,
+        reading_batch=reading_batch,
     )
 
 

@@ -35,7 +35,7 @@ class Look:
     """
 
     def __init__(self, splits: Splits, path: pathlib.Path):
-        self._batches = splits.validation.take(math.ceil(MAX_IMAGES / (splits.read_at_once or splits.batch_size)))
+        self._batches = splits.validation.take(math.ceil(MAX_IMAGES / (splits.reading_batch or splits.batch_size)))
         self._path = path
         try:
             kept = durable.read_json(path) if path.exists() else {"top1": {}}

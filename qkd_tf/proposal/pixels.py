@@ -10,7 +10,7 @@ from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import RANGES, NetworkLook, clear_range
 
 FLAGS = {"student": "student_weights", "teacher": "teacher_pixel"}  # beginning of two flags, by role
-POINTS_BELOW = 3.0  # of training examples, from which a teacher is said to know less than its student
+NOTABLE_POINTS = 3.0  # of training examples, from which a teacher is said to know less than its student
 SUITED = PixelNormalization((128.0,), (64.0,))  # to 8 bits: what networks of this package read
 
 
@@ -61,7 +61,7 @@ def choose_pixels(draft: Draft, look: NetworkLook, images: np.ndarray, labels: n
 
 def note_on_teacher(student: PixelFinding, teacher: PixelFinding) -> list[str]:
     """A note on a teacher that knows less than its student."""
-    if student.top1 is None or teacher.top1 is None or teacher.top1 > student.top1 - POINTS_BELOW:
+    if student.top1 is None or teacher.top1 is None or teacher.top1 > student.top1 - NOTABLE_POINTS:
         return []
     return [
         f"note: of training examples the teacher classifies {teacher.top1:.1f} % correctly, the student "
