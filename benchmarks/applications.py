@@ -26,6 +26,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 
 import tf_keras
 
@@ -92,17 +93,20 @@ def train(network: str, image_size: int, bits: int) -> dict:
     }
 
 
-def row(network: str, image_size: int, trains: bool, kept: dict) -> dict:
+def rows(network: str, image_size: int, trains: bool, kept: dict) -> Iterator[dict]:
     """What becomes of a network: "network", "preflight", and of a file at each width what `train` says of it.
+
+    The row is given each time something is added to it: a width of a large network takes an hour.
 
     Args:
       kept: such a row, or a part of one, that is there already.
     """
     found = dict(kept) or {"network": network, "preflight": look(network, image_size)}
+    yield found
     for width, bits in WIDTHS.items():
         if trains and found["preflight"] == TAKEN and width not in found:
-            found[width] = train(network, image_size, bits)
-    return found
+            found = {**found, width: train(network, image_size, bits)}
+            yield found
 
 
 def main(argv: list[str]) -> int:
@@ -120,7 +124,8 @@ def main(argv: list[str]) -> int:
             continue
         file = RESULTS / f"{network.replace(':', '.')}.json"
         kept = json.loads(file.read_text()) if file.exists() else {}
-        kept_results.keep(file, row(network, options.image_size, options.train, kept))
+        for row in rows(network, options.image_size, options.train, kept):
+            kept_results.keep(file, row)
         print(network, flush=True)
         tf_keras.backend.clear_session()  # the next one needs the memory
         gc.collect()

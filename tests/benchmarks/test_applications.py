@@ -24,13 +24,22 @@ def test_a_network_is_taken_or_refused_in_a_line():
 def test_what_a_row_says_already_is_not_run_again(monkeypatch):
     monkeypatch.setattr(applications, "look", lambda network, image_size: "taken")
     monkeypatch.setattr(applications, "train", lambda network, image_size, bits: {"passed": True, "bits": bits})
-    looked_at = applications.row("lib:Net", 75, False, {})
+    (looked_at,) = applications.rows("lib:Net", 75, False, {})
     assert looked_at == {"network": "lib:Net", "preflight": "taken"}
     partly = looked_at | {"W8A8": {"error": "no room"}}
-    assert applications.row("lib:Net", 75, True, partly) == partly | {"W4A4": {"passed": True, "bits": 4}}
-    assert applications.row("lib:Net", 75, False, partly) == partly
+    whole = partly | {"W4A4": {"passed": True, "bits": 4}}
+    assert list(applications.rows("lib:Net", 75, True, partly)) == [partly, whole]
+    assert list(applications.rows("lib:Net", 75, False, partly)) == [partly]
+
+
+def test_a_row_is_given_after_each_width(monkeypatch):
+    monkeypatch.setattr(applications, "look", lambda network, image_size: "taken")
+    monkeypatch.setattr(applications, "train", lambda network, image_size, bits: {"bits": bits})
+    given = [sorted(row) for row in applications.rows("lib:Net", 75, True, {})]
+    assert given == [["network", "preflight"], ["W8A8", "network", "preflight"], ["W4A4", "W8A8", "network", "preflight"]]
 
 
 def test_a_network_that_is_refused_is_not_trained(monkeypatch):
     monkeypatch.setattr(applications, "look", lambda network, image_size: "layer a is a Lambda")
-    assert set(applications.row("lib:Net", 75, True, {})) == {"network", "preflight"}
+    (row,) = applications.rows("lib:Net", 75, True, {})
+    assert set(row) == {"network", "preflight"}
