@@ -141,7 +141,7 @@ class PhaseSetup:
             return cosine(start, end, (steps_before + tf.cast(optimizer.iterations, tf.float32)) / steps)
 
         def penalty() -> tf.Tensor:
-            losses = [dampening_loss(w.kernel, w.interval, w.grid) for w in weights.values()]
+            losses = [dampening_loss(w.values(), w.interval, w.grid) for w in weights.values()]
             return annealed(0.0, spec.dampening) * tf.add_n(losses)
 
         def after_step() -> None:

@@ -44,7 +44,7 @@ class Summaries:
         for layer, weights in student.weights.items():
             params = weights.params()
             levels = params.grid.qmax - params.grid.qmin + 1
-            codes = quantize(weights.kernel.numpy(), params)
+            codes = quantize(weights.values().numpy(), params)
             tf.summary.histogram(f"weight_codes/{layer}", codes, buckets=min(levels, MAX_BUCKETS))
         tf.summary.histogram("weight_intervals", student.weight_intervals)
         tf.summary.histogram("activation_intervals", student.activation_intervals)

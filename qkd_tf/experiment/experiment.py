@@ -85,6 +85,21 @@ class Experiment:
             "cannot be combined: activations would be rounded in half precision; leave one of them out",
         )
 
+        untrained = "a student whose weights have lost their mean is another network until it is trained"
+        for flag, is_given, reason in (
+            ("--phases=", not self.training.phases, untrained),
+            ("--bits=auto", self.quantization.finds_bits, untrained),
+            (
+                "--freeze_threshold_start",
+                self.training.freeze_threshold_start > 0,
+                "a normalized weight moves with all others, so it cannot be frozen",
+            ),
+        ):
+            require(
+                self.quantization.normalize_weights == "off" or not is_given,
+                f"--normalize_weights={self.quantization.normalize_weights} and {flag} cannot be combined: {reason}; "
+                "leave one of them out",
+            )
         num_parts = self.training.gradient_accumulation_steps
         require(
             self.data.batch_size % num_parts == 0,

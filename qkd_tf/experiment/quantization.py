@@ -9,6 +9,7 @@ from qkd_tf.experiment.option import option
 INTERVAL_INITS = ("minmax", "lsq", "mse")
 INTERVAL_GRADIENT_SCALES = ("none", "lsq")
 EQUALIZATIONS = ("auto", "on", "off")
+NORMALIZATIONS = ("off", "layer", "channel")
 AUTO_BITS = "auto"  # of --bits
 WIDEST_BITS = 8  # that a kernel has where its width is to be found, and all tensors then
 # Largest channel of a network's kernels over their median one, beyond which training begins from channels of one size.
@@ -84,6 +85,13 @@ class QuantizationSpec:
         f"{UNEVEN_CHANNELS:g} times its median one.",
         choices=EQUALIZATIONS,
     )
+    normalize_weights: str = option(
+        "off",
+        "Subtract the mean of a kernel of less than 8 bits, and divide by its deviation, before it is rounded (APoT); "
+        "for kernels before a BatchNormalization. layer: one mean and deviation for the kernel; channel: one for each "
+        "output channel. The student has to be trained after it.",
+        choices=NORMALIZATIONS,
+    )
     interval_gradient_scale: str = option(
         "lsq",
         "Factor on the gradient of intervals: none for 1, lsq for LSQ's 1/sqrt(N*qmax).",
@@ -114,6 +122,7 @@ class QuantizationSpec:
 
     def __post_init__(self) -> None:
         require_known(self.equalize_channels, EQUALIZATIONS, "--equalize_channels")
+        require_known(self.normalize_weights, NORMALIZATIONS, "--normalize_weights")
         for field in ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits", "residual_bits"):
             require_bits(getattr(self, field), field)
         _ = self.rules  # a rule that cannot be read is told at once

@@ -171,8 +171,9 @@ def measure(
         for name, tensor in student.weights.items():
             params = tensor.params()
             kernels[name, key] = TensorError(params)
-            rounded = dequantize(quantize(tensor.kernel.numpy(), params), params)
-            kernels[name, key].add(rounded, plain.get_layer(name).get_weights()[0])
+            rounded = dequantize(quantize(tensor.values().numpy(), params), params)
+            exact = tensor.quantizer.before(tf.constant(plain.get_layer(name).get_weights()[0]))
+            kernels[name, key].add(rounded, np.asarray(exact))
     return [
         {"layer": layer, "tensor": tensor}
         | {key: (kernels if tensor == "kernel" else errors)[layer, key].row() for key in references}

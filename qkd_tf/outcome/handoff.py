@@ -108,7 +108,7 @@ def _write(
     integers, weight_params = {}, {}
     for name, quantized in student.weights.items():
         params = quantized.params()
-        integers[name] = quantize(quantized.kernel.numpy(), params)
+        integers[name] = quantize(quantized.values().numpy(), params)
         weight_params[name] = params
         layer = saved.get_layer(name)
         kernel, *rest = layer.get_weights()

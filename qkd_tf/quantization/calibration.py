@@ -109,7 +109,7 @@ def calibrate(
     """
     choose = INITS[init]
     kernels = {
-        name: choose(quantized.kernel.numpy(), quantized.grid)
+        name: choose(quantized.values().numpy(), quantized.grid)
         for name, quantized in student.weights.items()
         if only is None or name in only
     }

@@ -1,4 +1,4 @@
-"""Scales kernel channels to one maximum, so that one interval serves them all; BatchNormalization undoes it.
+"""Scales kernel channels to one size, so that one interval serves them all; BatchNormalization undoes it.
 
 A kernel has one interval. If its channels differ a hundredfold, as in depthwise convolutions of float networks, the
 small ones would all become 0. But before a BatchNormalization a channel may have any scale. So one interval can give
@@ -6,8 +6,10 @@ the same integers as one scale per channel (Krishnamoorthi 2018, arXiv 1806.0834
 """
 
 import collections
+from collections.abc import Callable
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 
 from qkd_tf.quantization.roles import has_kernel, parents
@@ -32,8 +34,25 @@ def equalize_channels(model: tf_keras.Model, spread: float = 1.0) -> bool:
     found = _normalized(model)
     is_uneven = any(_spread(_sizes(layer, batch_norm)) > spread for layer, batch_norm in found)
     for layer, batch_norm in found if is_uneven else ():
-        _equalize(layer, batch_norm)
+        sizes = _sizes(layer, batch_norm)
+        _scale(layer, batch_norm, np.full_like(sizes, sizes.max()), sizes)
     return is_uneven
+
+
+def equalize_deviations(model: tf_keras.Model, normalize: dict[str, Callable[[tf.Tensor], tf.Tensor]]) -> None:
+    """Scales kernels' output channels to the deviation that they have normalized. The model's function stays the same.
+
+    So a kernel that is normalized before it is rounded loses only its mean there, and BatchNorm statistics fit but for
+    that.
+
+    Args:
+      model: float, in standard form.
+      normalize: by the layer's name; layers are those of `weight_normalization.is_normalizable`.
+    """
+    for layer, batch_norm in _normalized(model):
+        if layer.name in normalize:
+            goal = normalize[layer.name](tf.constant(layer.get_weights()[0])).numpy()
+            _scale(layer, batch_norm, *(_deviations(kernel, batch_norm) for kernel in (goal, layer.get_weights()[0])))
 
 
 def _normalized(model: tf_keras.Model) -> list[tuple[tf_keras.layers.Layer, tf_keras.layers.BatchNormalization]]:
@@ -60,10 +79,20 @@ def _spread(sizes: np.ndarray) -> float:
     return sizes.max() / np.median(sizes[sizes > 0]) if np.any(sizes) else 0.0
 
 
-def _equalize(layer: tf_keras.layers.Layer, batch_norm: tf_keras.layers.BatchNormalization) -> None:
+def _deviations(kernel: np.ndarray, batch_norm: tf_keras.layers.BatchNormalization) -> np.ndarray:
+    """Standard deviation of each channel."""
+    return np.std(kernel.reshape(-1, batch_norm.gamma.shape[0]), axis=0, dtype=np.float64)
+
+
+def _scale(
+    layer: tf_keras.layers.Layer,
+    batch_norm: tf_keras.layers.BatchNormalization,
+    goals: np.ndarray,
+    sizes: np.ndarray,
+) -> None:
+    """Gives channels of `sizes` those of `goals`; of size 0 they stay as they are."""
     kernel, *bias = layer.get_weights()
-    sizes = _sizes(layer, batch_norm)
-    factors = np.minimum(np.divide(sizes.max(), sizes, out=np.ones_like(sizes), where=sizes > 0), MAX_FACTOR)
+    factors = np.minimum(np.divide(goals, sizes, out=np.ones_like(sizes), where=sizes > 0), MAX_FACTOR)
     channels = kernel.reshape(-1, len(sizes))
     layer.set_weights([(channels * factors).reshape(kernel.shape), *(b * factors for b in bias)])
     variance = batch_norm.moving_variance.numpy().astype(np.float64)

@@ -19,7 +19,15 @@ from qkd_tf.contract.runtime_arithmetic import Arithmetic, average_of_stored
 from qkd_tf.models.activations import activation_name, is_relu
 from qkd_tf.process.accelerators import on_cpu
 from qkd_tf.process.portions import values_of_image
-from qkd_tf.quantization.roles import LAYERS, averages_what_is_there, batch_norm_of, is_sigmoid, parents, role
+from qkd_tf.quantization.roles import (
+    LAYERS,
+    averages_what_is_there,
+    batch_norm_of,
+    is_sigmoid,
+    num_channel_axes,
+    parents,
+    role,
+)
 from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.quantization.stored_bytes import stored_kernels
 
@@ -119,7 +127,7 @@ class IntegerStudent:
         unit = 2**params.grid.weight_shift
         a, bias = operator.affine()
         scales = (params.scale * np.abs(a)).astype(np.float32)
-        codes = quantize(quantized.kernel.numpy(), params)
+        codes = quantize(quantized.values().numpy(), params)
         codes = codes * np.sign(a).reshape(_channel_axes(layer, codes)) * unit
         bias_step = np.float64(self._scale(parent)) * scales
         largest = _largest_sums(layer, codes)
@@ -356,5 +364,5 @@ def _largest_sums(layer, codes: np.ndarray) -> np.ndarray:
 
 
 def _channel_axes(layer, codes: np.ndarray) -> tuple[int, ...]:
-    """Shape of the last axes of a kernel, which hold its output channels: two if depthwise, else one."""
-    return codes.shape[-2:] if isinstance(layer, _layers.DepthwiseConv2D) else codes.shape[-1:]
+    """Shape of the last axes of a kernel, which hold its output channels."""
+    return codes.shape[-num_channel_axes(layer) :]

@@ -136,7 +136,7 @@ def _hold(weight: QuantizedTensor, state: Oscillation) -> None:
 
 
 def _integers(weight: QuantizedTensor) -> tf.Tensor:
-    return to_integers(weight.kernel, weight.interval, weight.grid)
+    return to_integers(weight.values(), weight.interval, weight.grid)
 
 
 def _assign(variables: list[tf.Variable], values: Oscillation) -> None:

@@ -76,6 +76,11 @@ def has_kernel(layer) -> bool:
     return type(layer) in LAYERS and bool(LAYERS[type(layer)].kernel)
 
 
+def num_channel_axes(layer) -> int:
+    """How many of a kernel's last axes are those of output channels."""
+    return 2 if isinstance(layer, _layers.DepthwiseConv2D) else 1
+
+
 def kernel_size(layer) -> int:
     """Number of weights of a compute layer's kernel."""
     return math.prod(getattr(layer, LAYERS[type(layer)].kernel).shape)

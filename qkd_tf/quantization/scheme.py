@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -22,7 +23,8 @@ from qkd_tf.quantization.fake_quant import round_average
 from qkd_tf.quantization.plan import QuantizationPlan, make_plan, pixel_params
 from qkd_tf.quantization.quantize_configs import BatchNormConfig, LearnedIntervalConfig
 from qkd_tf.quantization.quantizers import ActivationQuantizer, KernelQuantizer, LearnedIntervalQuantizer
-from qkd_tf.quantization.roles import LAYERS, averages_what_is_there, parents, producer, role
+from qkd_tf.quantization.roles import LAYERS, averages_what_is_there, num_channel_axes, parents, producer, role
+from qkd_tf.quantization.weight_normalization import is_normalizable, normalized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +108,12 @@ class PlanRegistry(quantize_registry.QuantizeRegistry):
                     ewgs_scale=spec.ewgs_scale,
                     input_quantizer=self.outputs[source] if source in batch_norms else None,
                 )
+                if spec.normalize_weights != "off" and is_normalizable(layer, plan.weight_grids[layer.name]):
+                    self.weights[layer.name].before = functools.partial(
+                        normalized,
+                        num_channel_axes=num_channel_axes(layer),
+                        by_channel=spec.normalize_weights == "channel",
+                    )
 
         self.configs: dict[str, LearnedIntervalConfig] = {
             batch_norm: BatchNormConfig(self.outputs[name]) for name, batch_norm in batch_norms.items()
@@ -149,10 +157,18 @@ class LearnedIntervalScheme(quantize_scheme.QuantizeScheme):
 
 @dataclasses.dataclass(frozen=True)
 class QuantizedTensor:
-    """One tensor under a learned interval."""
+    """One tensor under a learned interval.
+
+    Attributes:
+      kernel: the latent weights that an optimizer updates, if the tensor is a kernel.
+    """
 
     quantizer: LearnedIntervalQuantizer
     kernel: tf.Variable | None = None
+
+    def values(self) -> tf.Tensor:
+        """The kernel's values that are rounded: the latent weights, or those normalized."""
+        return self.quantizer.before(self.kernel)
 
     @property
     def grid(self) -> IntegerGrid:
@@ -213,14 +229,26 @@ class QuantizedStudent(PlannedStudent):
             if layer.weights:  # requantizations, which may be others, have none
                 self.plain.get_layer(layer.name).set_weights(layer.get_weights())
 
+    @property
+    def normalized(self) -> dict[str, Callable[[tf.Tensor], tf.Tensor]]:
+        """How kernels are normalized before they are rounded, by layer name; of those that are."""
+        quantizers = {name: weight.quantizer for name, weight in self.weights.items()}
+        return {name: quantizer.before for name, quantizer in quantizers.items() if quantizer.before is not tf.identity}
+
     def copy_weights_from_plain(self) -> None:
         for plain, latent in self._twins:
             latent.assign(plain)
 
     def copy_weights_to_plain(self) -> None:
-        """Copies latent weights and BatchNorm statistics back to the float model, unrounded."""
+        """Copies weights and BatchNorm statistics back to the float model, unrounded.
+
+        Kernels come as they are before they are rounded, since BatchNorm statistics are theirs.
+        """
         for plain, latent in self._twins:
             plain.assign(latent)
+        for name, weight in self.weights.items():
+            layer = self.plain.get_layer(name)
+            getattr(layer, LAYERS[type(layer)].kernel).assign(weight.values())
 
     def tensor(self, name: str) -> tf.Tensor:
         """The symbolic tensor of `model` that corresponds to the output of layer `name` in `plain`."""

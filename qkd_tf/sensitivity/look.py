@@ -65,6 +65,7 @@ def subject_of(experiment: Experiment, splits: data.Splits) -> Subject:
     if spec.finds_bits:
         found = tuple(of_kernel(layer, params.grid.num_bits) for layer, params in kernels.items())
         spec = dataclasses.replace(spec, finds_bits=False, bits_rule=found + spec.bits_rule)
+    spec = dataclasses.replace(spec, normalize_weights="off")  # the saved weights have been normalized and rounded
     images = [images for images, _ in splits.calibration.take(spec.calibration_batches)]
     return Subject(plain, spec, Examples(images, splits.validation), experiment.seed, kernels, tensors)
 

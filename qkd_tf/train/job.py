@@ -29,7 +29,7 @@ from qkd_tf.process.stop_signals import StopSignals
 from qkd_tf.quantization import bytes_by_bits
 from qkd_tf.quantization.batch_norm import BatchNormShift
 from qkd_tf.quantization.calibration import calibrate
-from qkd_tf.quantization.equalization import equalize_channels
+from qkd_tf.quantization.equalization import equalize_channels, equalize_deviations
 from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student, quantizer_implementation
 from qkd_tf.search import found_bits
 from qkd_tf.search.subject import Examples
@@ -297,6 +297,9 @@ def _calibrate(experiment: Experiment, student: QuantizedStudent, images: list[t
     if experiment.equalized_spread is not None:
         if equalize_channels(student.plain, experiment.equalized_spread):
             print("channels were equalized before training (--equalize_channels)")
+        student.copy_weights_from_plain()
+    if student.normalized:
+        equalize_deviations(student.plain, student.normalized)
         student.copy_weights_from_plain()
     calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
     if experiment.training.shifts_calibrated_statistics(experiment.pretrained):

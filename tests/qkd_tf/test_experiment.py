@@ -13,6 +13,7 @@ from qkd_tf.experiment import (
     PhaseSpec,
     PixelNormalization,
     QuantizationSpec,
+    TargetSpec,
     TrainingSpec,
     bit_widths,
 )
@@ -245,6 +246,23 @@ def test_note_tells_of_weights_of_distillation_where_none_is(options):
         phases = (PhaseSpec(phase, 1, 0.01),)
         made = dataclasses.replace(experiment(phases, teacher), training=TrainingSpec(phases, **options))
         assert any(told in note for note in made.notes) == (phase == "self_studying")
+
+
+@pytest.mark.parametrize(
+    "other, flag",
+    [
+        ({"training": TrainingSpec(())}, "--phases="),
+        ({"training": TrainingSpec((SELF_STUDYING,), freeze_threshold_start=0.1)}, "--freeze_threshold_start"),
+        ({"target": TargetSpec(max_flash_bytes=1000)}, "--bits=auto"),
+    ],
+)
+def test_normalized_weights_need_training_and_cannot_be_frozen(other, flag):
+    def both():
+        spec = QuantizationSpec(normalize_weights="layer", finds_bits=flag == "--bits=auto")
+        return dataclasses.replace(experiment(), quantization=spec, **other)
+
+    message = complaint(both)
+    assert f"--normalize_weights=layer and {flag} cannot be combined: " in message
 
 
 def test_ewgs_and_mixed_precision_together_are_refused():

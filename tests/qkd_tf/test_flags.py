@@ -71,6 +71,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "batch_norm_statistics": "shift",
         "dampening": 0.1, "freeze_threshold_start": 0.2, "freeze_threshold_end": 0.02, "weights_ema": 0.9,
         "max_steps": 3, "max_eval_images": 100, "bits_rule": "a.*=w4", "equalize_channels": "on",
+        "normalize_weights": "layer",
         "strategy": "mirrored",
         "target": "ethos_u", "max_flash_bytes": 1000, "max_ram_bytes": 1000, "weight_storage": "int8", "bits": "auto",
         "checkpoint_every_steps": 9, "augment": "nets:augment", "label_smoothing": 0.1, "class_weights": "balanced",

@@ -45,6 +45,7 @@ SPECS = {
     "full range": QuantizationSpec(weight_bits=2, activation_bits=2, narrow_range=False),
     "requantized": QuantizationSpec(**LOW, bits_rule=("stem=w2a8", ".*=w2a2")),
     "the definition": QuantizationSpec(**LOW, ewgs_scale=0.001),
+    "normalized": QuantizationSpec(**LOW, normalize_weights="channel"),
     "lsq": QuantizationSpec(**LOW, interval_gradient_scale="lsq"),
 }
 
