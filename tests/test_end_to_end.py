@@ -117,9 +117,6 @@ def test_a_cell_that_cannot_be_trained_tells_the_last_line(tmp_path):
         ablation.run_cell([f"--run_dir={tmp_path / 'run'}", "--phases=none"], tmp_path / "run")
 
 
-NORMALIZED = {"normalize_weights": "channel"}
-
-
 @pytest.fixture(scope="module")
 def grouped(tmp_path_factory):
     """A run of two steps, of a network with groups, depth multipliers, and pooling that standard_form writes anew.
@@ -142,7 +139,8 @@ def grouped(tmp_path_factory):
     pictures = rng.integers(0, 256, (96, 12, 12, 3)).astype(np.uint8), rng.integers(0, 4, 96)
     phases = {"full_precision": 1, "self_studying": 1}
     run_dir = tmp_path_factory.mktemp("runs") / "grouped"
-    return fit(model, pictures, pictures, run_dir=run_dir, phases=phases, bits="w3a4", batch_size=32, max_steps=2, **NORMALIZED)
+    options = {"bits": "w3a4", "normalize_weights": "channel", "batch_size": 32, "max_steps": 2}
+    return fit(model, pictures, pictures, run_dir=run_dir, phases=phases, **options)
 
 
 @pytest.mark.parametrize(
