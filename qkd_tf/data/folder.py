@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from qkd_tf.console.nearest import nearest
-from qkd_tf.data.holding_out import foremost
+from qkd_tf.data.holding_out import stratified
 from qkd_tf.data.looks import SHA256_BYTES, look, size_of, within
 from qkd_tf.data.pixels import SUFFIXES, decoder, shape_notes
 from qkd_tf.data.source import Examples, Source, require_label_names
@@ -175,8 +175,8 @@ def _shuffled(files: Files) -> Files:
 
 
 def _cut(files: Files, fraction: float) -> tuple[Files, Files]:
-    """(Training, validation): the first of the shuffled files are for validation."""
-    taken = foremost(np.array([label for _, label in files]), fraction)
+    """(What is left, what is taken): the same share of each class."""
+    taken = stratified(np.array([label for _, label in files]), fraction)
     left, kept = ([files[index] for index in np.flatnonzero(part)] for part in (~taken, taken))
     return left, kept
 

@@ -82,6 +82,15 @@ def test_validation_is_cut_from_train_by_a_fixed_seed(root):
     assert len(values_of(load(root, validation_fraction=0.5, batch_size=1).validation)) == 6
 
 
+def test_each_class_gives_the_same_share_to_validation_and_test(tmp_path):
+    for name, first, number in (("rare", 0, 20), ("usual", 100, 80)):
+        for value in range(first, first + number):
+            write(tmp_path / name / f"{value}.png", value=value)
+    splits = load(tmp_path, test_fraction=0.2, validation_fraction=0.25, batch_size=4)
+    for split, rare, usual in ((splits.test, 4, 16), (splits.validation, 4, 16), (splits.calibration, 12, 48)):
+        assert sorted(values_of(split).values()) == [0] * rare + [1] * usual
+
+
 def test_no_class_loses_its_last_picture_to_validation(root):
     write(root / "train" / "cow" / "1.png", value=250)
     for fraction in (0.3, 0.9):
