@@ -123,6 +123,7 @@ def run(
                 print(note)
 
     def init_intervals_of(at_other_bits: QuantizedStudent) -> None:
+        _equalize_deviations(at_other_bits)
         calibrate(at_other_bits, images, experiment.quantization.interval_init, experiment.seed)
 
     with locked(folder.path):
@@ -298,13 +299,18 @@ def _calibrate(experiment: Experiment, student: QuantizedStudent, images: list[t
         if equalize_channels(student.plain, experiment.equalized_spread):
             print("channels were equalized before training (--equalize_channels)")
         student.copy_weights_from_plain()
+    _equalize_deviations(student)
+    calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
+    if student.normalized or experiment.training.shifts_calibrated_statistics(experiment.pretrained):
+        BatchNormShift(student).estimate(images)
+        print("BatchNorm statistics: full precision's, shifted by what quantization changed (--batch_norm_statistics)")
+
+
+def _equalize_deviations(student: QuantizedStudent) -> None:
+    """So that kernels that will be normalized lose their mean only, and BatchNorm statistics fit but for that."""
     if student.normalized:
         equalize_deviations(student.plain, student.normalized)
         student.copy_weights_from_plain()
-    calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
-    if experiment.training.shifts_calibrated_statistics(experiment.pretrained):
-        BatchNormShift(student).estimate(images)
-        print("BatchNorm statistics: full precision's, shifted by what quantization changed (--batch_norm_statistics)")
 
 
 @contextlib.contextmanager
