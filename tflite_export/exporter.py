@@ -106,6 +106,8 @@ def export(
         print(f"report: {place.report}")
         for readme in place.path.glob("*/README.md"):  # of the target's bundle, where there is one
             print(f"next: {readme} says how to run the file on the device")
+        if note := room.too_large(verification):  # last, where nobody misses it
+            print(note)
     return exported
 
 
