@@ -36,7 +36,11 @@ def test_a_row_is_given_after_each_width(monkeypatch):
     monkeypatch.setattr(applications, "look", lambda network, image_size: "taken")
     monkeypatch.setattr(applications, "train", lambda network, image_size, bits: {"bits": bits})
     given = [sorted(row) for row in applications.rows("lib:Net", 75, True, {})]
-    assert given == [["network", "preflight"], ["W8A8", "network", "preflight"], ["W4A4", "W8A8", "network", "preflight"]]
+    assert given == [
+        ["network", "preflight"],
+        ["W8A8", "network", "preflight"],
+        ["W4A4", "W8A8", "network", "preflight"],
+    ]
 
 
 def test_a_network_that_is_refused_is_not_trained(monkeypatch):
