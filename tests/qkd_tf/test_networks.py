@@ -80,6 +80,7 @@ def test_unknown_name_and_missing_file_are_refused_and_builders_are_looked_at_la
         require_network(NetworkSpec("resnet21", PIXELS), "--student")
     with pytest.raises(ExperimentError, match="no model at ./saved"):
         require_network(NetworkSpec("./saved", PIXELS), "--student")
+    (tmp_path / "saved_model.pb").touch()
     for name in ("mine:build", str(tmp_path), "resnet20"):
         require_network(NetworkSpec(name, PIXELS), "--student")
 
