@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.console.counting import counted
 from qkd_tf.console.page import COLOURS, axes, in_style, render, svg
 from qkd_tf.console.words import in_a_line
 from qkd_tf.experiment import ExperimentError, require, require_known
@@ -224,7 +225,7 @@ def figure(runs: Sequence[Run], cost: Cost) -> markupsafe.Markup:
     drawn.set_xlabel(cost.name)
     drawn.set_ylabel("top-1, %")
     named = "; ".join(f"{run.label} {run.top1:.2f} % at {cost.of(run):,.4g}" for run in front)
-    return svg(drawn, f"Top-1 over {cost.name} of {len(runs)} runs. On the front: {named or 'none'}.")
+    return svg(drawn, f"Top-1 over {cost.name} of {counted(len(runs), 'run')}. On the front: {named or 'none'}.")
 
 
 def _labels(drawn: Axes, numbers: Mapping[tuple[float, float], list[str]]) -> dict[tuple[float, float], list[str]]:
@@ -255,7 +256,7 @@ def main(argv: list[str]) -> None:
         write_whole(output, (html if output.suffix == ".html" else markdown)(runs, FLAGS.costs))
     except (ExperimentError, OSError) as error:
         sys.exit(f"error: {in_a_line(error)}")
-    print(f"comparison of {len(runs)} runs: {output}")
+    print(f"comparison of {counted(len(runs), 'run')}: {output}")
 
 
 if __name__ == "__main__":

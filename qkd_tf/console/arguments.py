@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+from qkd_tf.console.counting import counted
 from qkd_tf.console.nearest import meant
 
 P = ParamSpec("P")
@@ -48,8 +49,8 @@ def _misfit(
             return f"{name} has no argument {key}; {meant(key, known, otherwise)}"
     if len(args) > len(by_place):
         return (
-            f"{name} takes {len(by_place)} arguments without names ({', '.join(by_place)}), and {len(args)} are given; "
-            "name the others"
+            f"{name} takes {counted(len(by_place), 'argument')} without names ({', '.join(by_place)}), "
+            f"and {len(args)} are given; name the others"
         )
     twice = [key for key in by_place[: len(args)] if key in kwargs]
     if twice:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import tf_keras
 
+from qkd_tf.console.counting import counted
 from qkd_tf.experiment import (
     ExperimentError,
     NetworkSpec,
@@ -95,7 +96,8 @@ def _shapes(name: str, model: object) -> tuple[tuple[int | None, ...], int]:
     )
     require(
         len(model.inputs) == len(model.outputs) == 1,
-        f"{name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is expected",
+        f"{name} has {counted(len(model.inputs), 'input')} and {counted(len(model.outputs), 'output')}; "
+        "one of each is expected",
     )
     require(
         not isinstance(model.input_shape, dict) and not isinstance(model.output_shape, dict),

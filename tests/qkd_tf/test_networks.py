@@ -293,8 +293,8 @@ def test_frozen_layers_stay_frozen_and_are_told(build, role, how, randomize):
         (inner if how == "nested" else model).trainable = False
     expected = {"layer": 1, "nested": 2, "model": 5}[how]
     network = build(TRAINED, SHAPE, 5, model)
-    (note,) = [note for note in network.notes if "are frozen" in note]
-    assert f"{expected} of 5 layers of the {role} user are frozen" in note
+    (note,) = [note for note in network.notes if "frozen, trainable" in note]
+    assert f"{expected} of 5 layers of the {role} user {'is' if expected == 1 else 'are'} frozen" in note
     assert ("their intervals are learned" in note) == (role == "student")
     assert len(network.model.trainable_variables) == len(model.trainable_variables)
 
@@ -403,7 +403,7 @@ def test_a_file_that_may_be_larger_than_its_room_is_told(make_residual_student, 
 
 def test_widths_of_another_network_are_refused(make_residual_student):
     found = dataclasses.replace(AUTO, found_bits=(4, 8, 8))
-    with pytest.raises(ExperimentError, match="widths of 3 kernels were found in this run, and the student has 4"):
+    with pytest.raises(ExperimentError, match="the widths of 3 kernels were found in this run, and the student has 4"):
         networks.checked_plan(make_residual_student(), found, TargetSpec())
 
 
