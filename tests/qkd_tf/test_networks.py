@@ -329,7 +329,7 @@ def test_teacher_of_one_unit_is_for_two_classes_alone(num_classes, randomize):
     x = layers.Dense(1, activation="sigmoid")(layers.Flatten()(layers.Rescaling(1 / 255)(pixels)))
     model = randomize(tf_keras.Model(pixels, x))
     if num_classes == 5:
-        with pytest.raises(ExperimentError, match="has 1 class, the data set has 5"):
+        with pytest.raises(ExperimentError, match="has 1 output, which tells 2 classes apart, the data set has 5"):
             networks.build_teacher(TRAINED, SHAPE, num_classes, model)
         return
     teacher, _ = networks.build_teacher(TRAINED, SHAPE, num_classes, model)
