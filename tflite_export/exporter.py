@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qkd_tf import __version__
+from qkd_tf.console.examples import speaking_of_examples
 from qkd_tf.console.nearest import meant
 from qkd_tf.contract.course import Course
 from qkd_tf.contract.gate import Gate
@@ -92,23 +93,26 @@ def export(
         raise ExportError(
             f"--vela_accelerator and the like are only for --target=ethos_u, and the target is {name}; leave them out"
         )
-    with locked(run_dir):
-        handoff = load_handoff(run_dir / "handoff")
-        if results.get("handoff") != durable.digest(run_dir / "handoff" / durable.MANIFEST):
-            raise ExportError(
-                f"{run_dir}: results.json and handoff/ are from different trainings; "
-                "run python -m qkd_tf.train to its end"
+    with speaking_of_examples("input" in results["data"], (ExportError,)):
+        with locked(run_dir):
+            handoff = load_handoff(run_dir / "handoff")
+            if results.get("handoff") != durable.digest(run_dir / "handoff" / durable.MANIFEST):
+                raise ExportError(
+                    f"{run_dir}: results.json and handoff/ are from different trainings; "
+                    "run python -m qkd_tf.train to its end"
+                )
+            place = ExportFolder.of(run_dir, name)
+            verification = _export(
+                run_dir, place, handoff, results, name, weight_storage, input_type, gate, runtimes, vela
             )
-        place = ExportFolder.of(run_dir, name)
-        verification = _export(run_dir, place, handoff, results, name, weight_storage, input_type, gate, runtimes, vela)
-    exported = Exported(verification, place.path / "model.tflite")
-    if print_verdict(exported, exported.tflite, (results.get("full_precision") or {}).get("test_top1")):
-        print(f"report: {place.report}")
-        for readme in place.path.glob("*/README.md"):  # of the target's bundle, where there is one
-            print(f"next: {readme} says how to run the file on the device")
-        if note := room.too_large(verification):  # last, where nobody misses it
-            print(note)
-    return exported
+        exported = Exported(verification, place.path / "model.tflite")
+        if print_verdict(exported, exported.tflite, (results.get("full_precision") or {}).get("test_top1")):
+            print(f"report: {place.report}")
+            for readme in place.path.glob("*/README.md"):  # of the target's bundle, where there is one
+                print(f"next: {readme} says how to run the file on the device")
+            if note := room.too_large(verification):  # last, where nobody misses it
+                print(note)
+        return exported
 
 
 def _check_options(
