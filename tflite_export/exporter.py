@@ -125,9 +125,9 @@ def _check_options(
     ):
         if value is not None and value not in known:
             raise ExportError(f"unknown {option} {value!r}; {meant(str(value), known)}")
-    for option, value, kind in (("gate", gate, Gate), ("vela", vela, Vela)):
-        if value is not None and not isinstance(value, kind):
-            raise ExportError(f"{option} is of type {type(value).__name__}; give a {kind.__module__}.{kind.__name__}")
+    for option, given, kind in (("gate", gate, Gate), ("vela", vela, Vela)):
+        if given is not None and not isinstance(given, kind):
+            raise ExportError(f"{option} is of type {type(given).__name__}; give a {kind.__module__}.{kind.__name__}")
     if isinstance(runtimes, str):
         raise ExportError(f"runtimes={runtimes!r} is one text; give a list, such as runtimes=[{runtimes!r}]")
     check_names(runtimes)
