@@ -29,4 +29,8 @@ DOOR = {
 def __getattr__(name: str):
     if name in DOOR:
         return getattr(importlib.import_module(DOOR[name]), name)
-    raise AttributeError(f"module {__name__} has no attribute {name}")
+    from qkd_tf.console.nearest import meant  # noqa: PLC0415  only for the message
+
+    where = "; export is a function of tflite_export" if name == "export" else ""
+    hint = meant(name, DOOR, "")
+    raise AttributeError(f"module {__name__} has no attribute {name}{where or hint and '; ' + hint}")

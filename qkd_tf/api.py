@@ -9,6 +9,7 @@ from typing import Any
 import tf_keras
 
 from qkd_tf import flags
+from qkd_tf.console.arguments import arguments_checked
 from qkd_tf.console.keywords import Keyword, speaking_python
 from qkd_tf.data import Function
 from qkd_tf.data.memory_set import GivenSet, source_of
@@ -35,6 +36,7 @@ KEYWORDS = {name: Keyword(ARGUMENTS.get(name, name), flags.FLAGS[name].boolean) 
 RUNS = pathlib.Path("runs")  # where a run without a folder gets one
 
 
+@arguments_checked(ExperimentError, list(flags.FLAGS))
 @borrowed()
 @speaking_python(KEYWORDS, (ExperimentError, FolderInUseError))
 def fit(

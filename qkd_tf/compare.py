@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 
 from qkd_tf.console import command_line
 from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.console.counting import counted
 from qkd_tf.console.page import COLOURS, axes, in_style, render, svg
 from qkd_tf.console.words import in_a_line
 from qkd_tf.experiment import ExperimentError, require, require_known
@@ -46,7 +47,7 @@ COSTS: Mapping[str, Cost] = {
     "bytes": Cost("bytes", lambda run: run.num_bytes),
     "deflated": Cost("deflated, bytes", lambda run: run.deflated),
     "true_width": Cost("true width, bytes", lambda run: run.true_width),
-    "flash": Cost("flash, bytes", lambda run: run.flash),
+    "flash": Cost("flash beside TFLM, bytes", lambda run: run.flash),
     "latency": Cost("ms per image", lambda run: run.milliseconds),
     "arena": Cost("arena, bytes", lambda run: run.arena),
 }
@@ -59,7 +60,7 @@ FLAGS.DEFINE_list(
     list(SHOWN),
     f"Costs that top-1 is compared with, each with a Pareto front and a figure: {', '.join(COSTS)}. deflated is the "
     "size of a download, true_width that of the kernels alone at their trained bits, flash what a microcontroller "
-    "needs in addition to TFLM.",
+    "needs beside TFLM: the file, and the code that reads its lookup tables, if any.",
 )
 HEADER = (
     "",
@@ -71,7 +72,7 @@ HEADER = (
     "bytes",
     "deflated",
     "true width",
-    "flash",
+    "flash beside TFLM",
     "full precision, %",
     "ms per image",
     "arena, bytes",
@@ -224,7 +225,7 @@ def figure(runs: Sequence[Run], cost: Cost) -> markupsafe.Markup:
     drawn.set_xlabel(cost.name)
     drawn.set_ylabel("top-1, %")
     named = "; ".join(f"{run.label} {run.top1:.2f} % at {cost.of(run):,.4g}" for run in front)
-    return svg(drawn, f"Top-1 over {cost.name} of {len(runs)} runs. On the front: {named or 'none'}.")
+    return svg(drawn, f"Top-1 over {cost.name} of {counted(len(runs), 'run')}. On the front: {named or 'none'}.")
 
 
 def _labels(drawn: Axes, numbers: Mapping[tuple[float, float], list[str]]) -> dict[tuple[float, float], list[str]]:
@@ -255,7 +256,7 @@ def main(argv: list[str]) -> None:
         write_whole(output, (html if output.suffix == ".html" else markdown)(runs, FLAGS.costs))
     except (ExperimentError, OSError) as error:
         sys.exit(f"error: {in_a_line(error)}")
-    print(f"comparison of {len(runs)} runs: {output}")
+    print(f"comparison of {counted(len(runs), 'run')}: {output}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from absl import flags
 
 from qkd_tf import experiment as ex
 from qkd_tf.console.command_line import CommandFlags
+from qkd_tf.console.counting import counted
 from qkd_tf.console.nearest import meant
 from qkd_tf.contract.pictures import Size
 from qkd_tf.contract.resuming import FLAGS_FILE
@@ -313,8 +314,8 @@ def _phase_bits(values: flags.FlagValues, names: list[str]) -> list[tuple[int, i
         return [None] * len(names)
     ex.require(
         len(values.phase_bits) == len(names),
-        f"--phase_bits has {len(values.phase_bits)} entries and --phases {len(names)}; give one per phase, or leave it "
-        "out for --weight_bits and --activation_bits in all of them",
+        f"--phase_bits has {counted(len(values.phase_bits), 'entry')} and --phases {len(names)}; give one per "
+        "phase, or leave it out for --weight_bits and --activation_bits in all of them",
     )
     return [
         None if (name, text) == ("full_precision", ex.FLOAT_BITS) else ex.bit_widths(text, "--phase_bits")
@@ -334,8 +335,8 @@ def _lengths(values: flags.FlagValues) -> tuple[list[str], list[str], list[str]]
     epochs, rates = (numbers * len(names) if len(numbers) == 1 else numbers for numbers in given)
     ex.require(
         len(names) == len(epochs) == len(rates),
-        f"--phases has {len(names)} entries, --epochs {len(given[0])} and --learning_rates {len(given[1])}; give one "
-        "of each per phase, or one for all",
+        f"--phases has {counted(len(names), 'entry')}, --epochs {len(given[0])} and --learning_rates {len(given[1])}; "
+        "give one of each per phase, or one for all",
     )
     return names, epochs, rates
 

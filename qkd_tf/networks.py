@@ -309,9 +309,10 @@ def _frozen(model: tf_keras.Model, role: str) -> list[str]:
     if not num_frozen:
         return []
     learned = "; their intervals are learned" if role == "student" else ""
+    verb = "is" if num_frozen == 1 else "are"
     return [
-        f"note: {num_frozen} of {len(with_weights)} layers of the {role} {model.name} are frozen, trainable = False: "
-        f"weights and BatchNorm statistics stay as they are{learned}; set trainable = True to train them too"
+        f"note: {num_frozen} of {len(with_weights)} layers of the {role} {model.name} {verb} frozen, trainable = False"
+        f": weights and BatchNorm statistics stay as they are{learned}; set trainable = True to train them too"
     ]
 
 

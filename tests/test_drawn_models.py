@@ -347,7 +347,7 @@ FOUND = {
         "has an Input of uint8, which cannot hold pixels normalised by mean 127.5 .* make it float32",
         NORMALIZED,
     ),
-    "two outputs": (lambda: _of_outputs(lambda x, y: [y, x]), "has 1 inputs and 2 outputs; one of each", {}),
+    "two outputs": (lambda: _of_outputs(lambda x, y: [y, x]), "has 1 input and 2 outputs; one of each", {}),
     "an output in a dict": (lambda: _of_outputs(lambda x, y: {"a": y}), "takes or returns a dict; give", {}),
     "one number": (
         lambda: _of_outputs(lambda x, y: tf.reduce_mean(y, -1)),

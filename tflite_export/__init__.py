@@ -20,4 +20,7 @@ DOOR = {
 def __getattr__(name: str) -> Any:
     if name in DOOR:
         return getattr(importlib.import_module(DOOR[name]), name)
-    raise AttributeError(f"module {__name__} has no attribute {name}")
+    from qkd_tf.console.nearest import meant  # noqa: PLC0415  only for the message
+
+    hint = meant(name, DOOR, "")
+    raise AttributeError(f"module {__name__} has no attribute {name}{hint and '; ' + hint}")

@@ -2,6 +2,7 @@
 
 import inspect
 
+from qkd_tf.console.arguments import arguments_checked
 from qkd_tf.console.keywords import Keyword, speaking_python
 from qkd_tf.storage.folder_lock import FolderInUseError
 from tflite_export import exporter
@@ -9,4 +10,5 @@ from tflite_export.export_error import ExportError
 
 KEYWORDS = {name: Keyword(name) for name in inspect.signature(exporter.export).parameters}
 
-export = speaking_python(KEYWORDS, (ExportError, FolderInUseError))(exporter.export)
+_export = speaking_python(KEYWORDS, (ExportError, FolderInUseError))(exporter.export)
+export = arguments_checked(ExportError)(_export)

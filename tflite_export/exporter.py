@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from qkd_tf import __version__
+from qkd_tf.console.examples import speaking_of_examples
 from qkd_tf.console.nearest import meant
 from qkd_tf.contract.course import Course
 from qkd_tf.contract.gate import Gate
-from qkd_tf.contract.targets import TARGETS
+from qkd_tf.contract.targets import INPUT_TYPES, TARGETS, WEIGHT_STORAGES
 from qkd_tf.process.borrowed_process import borrowed
 from qkd_tf.storage import durable
 from qkd_tf.storage.folder_lock import locked
@@ -87,26 +88,49 @@ def export(
         raise ExportError(f"unknown target {name!r}; {meant(name, TARGETS)}")
     if weight_storage is None:  # earlier versions had no such flag
         weight_storage = trained_for.get("weight_storage", "auto") if name == trained_for["target"] else "auto"
-    check_names(runtimes)
+    _check_options(weight_storage, input_type, gate, runtimes, vela)
     if vela is not None and name != "ethos_u":
         raise ExportError(
             f"--vela_accelerator and the like are only for --target=ethos_u, and the target is {name}; leave them out"
         )
-    with locked(run_dir):
-        handoff = load_handoff(run_dir / "handoff")
-        if results.get("handoff") != durable.digest(run_dir / "handoff" / durable.MANIFEST):
-            raise ExportError(
-                f"{run_dir}: results.json and handoff/ are from different trainings; "
-                "run python -m qkd_tf.train to its end"
+    with speaking_of_examples("input" in results["data"], (ExportError,)):
+        with locked(run_dir):
+            handoff = load_handoff(run_dir / "handoff")
+            if results.get("handoff") != durable.digest(run_dir / "handoff" / durable.MANIFEST):
+                raise ExportError(
+                    f"{run_dir}: results.json and handoff/ are from different trainings; "
+                    "run python -m qkd_tf.train to its end"
+                )
+            place = ExportFolder.of(run_dir, name)
+            verification = _export(
+                run_dir, place, handoff, results, name, weight_storage, input_type, gate, runtimes, vela
             )
-        place = ExportFolder.of(run_dir, name)
-        verification = _export(run_dir, place, handoff, results, name, weight_storage, input_type, gate, runtimes, vela)
-    exported = Exported(verification, place.path / "model.tflite")
-    if print_verdict(exported, exported.tflite, (results.get("full_precision") or {}).get("test_top1")):
-        print(f"report: {place.report}")
-        for readme in place.path.glob("*/README.md"):  # of the target's bundle, where there is one
-            print(f"next: {readme} says how to run the file on the device")
-    return exported
+        exported = Exported(verification, place.path / "model.tflite")
+        if print_verdict(exported, exported.tflite, (results.get("full_precision") or {}).get("test_top1")):
+            print(f"report: {place.report}")
+            for readme in place.path.glob("*/README.md"):  # of the target's bundle, where there is one
+                print(f"next: {readme} says how to run the file on the device")
+            if note := room.too_large(verification):  # last, where nobody misses it
+                print(note)
+        return exported
+
+
+def _check_options(
+    weight_storage: str, input_type: str | None, gate: Gate | None, runtimes: Sequence[str], vela: Vela | None
+) -> None:
+    """Refuses options of another kind, which only Python can give: the command's flags have their values checked."""
+    for option, value, known in (
+        ("weight_storage", weight_storage, WEIGHT_STORAGES),
+        ("input_type", input_type, INPUT_TYPES),
+    ):
+        if value is not None and value not in known:
+            raise ExportError(f"unknown {option} {value!r}; {meant(str(value), known)}")
+    for option, given, kind in (("gate", gate, Gate), ("vela", vela, Vela)):
+        if given is not None and not isinstance(given, kind):
+            raise ExportError(f"{option} is of type {type(given).__name__}; give a {kind.__module__}.{kind.__name__}")
+    if isinstance(runtimes, str):
+        raise ExportError(f"runtimes={runtimes!r} is one text; give a list, such as runtimes=[{runtimes!r}]")
+    check_names(runtimes)
 
 
 def _export(

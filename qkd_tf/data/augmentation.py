@@ -91,13 +91,27 @@ def open_augmentation(
         )
         # Runs from before mirrored and padded beside these layers: they are other experiments.
         beside = hashlib.sha256(f"{part.sha256} {spec.mirrors} {spec.crop_padding}".encode()).hexdigest()
-        parts.append(dataclasses.replace(part, notes=(told,), sha256=beside))
+        parts.append(dataclasses.replace(part, notes=(told, *_left_to_layers(spec)), sha256=beside))
     if not parts:
         return None
     sha256 = parts[0].sha256
     for part in parts[1:]:
         sha256 = hashlib.sha256((sha256 + part.sha256).encode()).hexdigest()
     return Augmentation(sum((part.graphs for part in parts), ()), sha256, sum((part.notes for part in parts), ()))
+
+
+def _left_to_layers(spec: DataSpec) -> list[str]:
+    """A note on what is not done to training pictures beside the student's own layers; arrays never have it."""
+    if spec.is_arrays:
+        return []
+    shifts = spec.crops_larger or spec.crop_padding != 0
+    flags = {"mirrored (--horizontal_flip)": spec.mirrors, "shifted (--crop_padding)": shifts}
+    off = [told for told, is_on in flags.items() if not is_on]
+    return (
+        [f"note: beside these layers training pictures are not {' or '.join(off)}, unless you ask for it"]
+        if off
+        else []
+    )
 
 
 def _checked(function: Function, name: str, spec: DataSpec, shape: tuple[int, int, int]) -> Augmentation:

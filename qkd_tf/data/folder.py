@@ -18,6 +18,7 @@ from typing import NoReturn
 import numpy as np
 import tensorflow as tf
 
+from qkd_tf.console.counting import counted
 from qkd_tf.console.nearest import nearest
 from qkd_tf.data.holding_out import stratified
 from qkd_tf.data.looks import SHA256_BYTES, look, size_of, within
@@ -118,7 +119,7 @@ def given_labels(path: pathlib.Path) -> list[str]:
         )
         first = names.index(name) + 1
         require(first == number, f"{where} is {name!r}, and so is line {first}; name each class once")
-    require(len(names) > 1, f"{path} names {len(list(filter(None, names)))} classes; two or more are needed")
+    require(len(names) > 1, f"{path} names {counted(len(list(filter(None, names))), 'class')}; two or more are needed")
     return names
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from qkd_tf.console.counting import counted
 from qkd_tf.contract.grid import TensorQuantParams
 from qkd_tf.data import signals
 from qkd_tf.data.holding_out import foremost, stratified
@@ -65,8 +66,8 @@ def source_of(
     for name, width in widths.items():
         require(
             width in (0, len(label_names)),
-            f"{name} has one-hot labels of {width} classes; there are {len(label_names)} classes, of the student or of "
-            "label_names",
+            f"{name} has one-hot labels of {counted(width, 'class')}; there are {len(label_names)} classes, of the "
+            "student or of label_names",
         )
     parts = [part.sha256 for part in given.values()] + [repr(params)] * (params is not None)
     content = hashlib.sha256("\n".join(parts + label_names).encode()).hexdigest()
@@ -503,6 +504,7 @@ def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | Non
         require(
             not len(strange),
             f"{name} has the label {[*strange, 0][0]}, its classes are 0..{num_classes - 1}"
-            + f"; label_names has {num_classes} names, one per class is expected" * (label_names is not None),
+            + f"; label_names has {counted(num_classes, 'name')}, one per class is expected"
+            * (label_names is not None),
         )
     return [str(name) for name in (range(num_classes) if label_names is None else label_names)]

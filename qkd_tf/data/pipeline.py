@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
+from qkd_tf.console.counting import counted
 from qkd_tf.contract.pictures import room
 from qkd_tf.data import pixels
 from qkd_tf.data.augmentation import Augmentation, Function, OfStudent, open_augmentation
@@ -210,7 +211,7 @@ def require_enough(source: Source, spec: DataSpec) -> None:
     num_train = source.train.num_examples
     require(
         len(source.label_names) > 1,
-        f"{spec.called} has {len(source.label_names)} class; two or more are needed",
+        f"{spec.called} has {counted(len(source.label_names), 'class')}; two or more are needed",
     )
     require(source.test.num_examples > 0, f"the test split of {spec.called} has no image")
     require(

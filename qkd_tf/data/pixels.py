@@ -162,7 +162,11 @@ def shape_notes(spec: DataSpec, *sizes: tuple[int | None, int | None]) -> tuple[
         )
     if not num_other:
         return ()
-    which = f"{num_other:,} of {len(sizes):,} pictures are" if len(sizes) > 1 else "pictures are"
+    which = (
+        f"{num_other:,} of {len(sizes):,} pictures {'is' if num_other == 1 else 'are'}"
+        if len(sizes) > 1
+        else "pictures are"
+    )
     what = "not square" if height == width else f"not of the aspect ratio {shape}"
     return (f"note: {which} {what}: {SHAPES[spec.resize].format(shape)}",)
 

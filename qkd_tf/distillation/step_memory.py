@@ -4,6 +4,7 @@ import psutil
 import tensorflow as tf
 import tf_keras
 
+from qkd_tf.console.counting import counted
 from qkd_tf.distillation.phases import PHASES
 from qkd_tf.experiment import TrainingSpec
 from qkd_tf.process.portions import values_of_image
@@ -40,7 +41,8 @@ def notes(
     of_image = image_bytes(student, teacher, training)
     if at_once * of_image <= free:
         return []
-    takes = f"note: a training step takes about {_gb(at_once * of_image)} of memory for {at_once} images at a time"
+    images = counted(at_once, "image")
+    takes = f"note: a training step takes about {_gb(at_once * of_image)} of memory for {images} at a time"
     fitting = [part for part in range(1, at_once) if batch_size % part == 0 and part * of_image <= ROOM * free]
     if not fitting:
         return [f"{takes}, but only {_gb(free)} is free: the training may be killed; give a smaller --image_size"]

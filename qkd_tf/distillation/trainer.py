@@ -467,6 +467,6 @@ def _line(result: dict) -> str:
     validation = f"(validation {result['best_validation_top1']:.2f} %)"
     kept = f"epoch {result['best_epoch']} of {result['epochs']} {validation} is kept"
     if not result["best_epoch"]:
-        none_better = f"none of {result['epochs']} epochs was better than the student before the phase"
-        kept = f"{none_better} {validation}, which is kept"
+        none = "its one epoch was not" if result["epochs"] == 1 else f"none of {result['epochs']} epochs was"
+        kept = f"{none} better than the student before the phase {validation}, which is kept"
     return f"{result['phase']}{widths}: {kept}; test: student {result['student_test_top1']:.2f} %{teacher}"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
+from qkd_tf.console.counting import counted
 from qkd_tf.console.nearest import meant
 from qkd_tf.experiment.checks import ExperimentError, require
 
@@ -41,8 +42,8 @@ def class_weights(
         return [by_label.get(label, 1.0) for label in range(len(label_names))]
     require(
         len(told) == len(label_names),
-        f"--class_weights has {len(told)} numbers and there are {len(label_names)} classes; give one per class, or "
-        "CLASS:NUMBER for some classes",
+        f"--class_weights has {counted(len(told), 'number')} and there are {len(label_names)} classes; give one per "
+        "class, or CLASS:NUMBER for some classes",
     )
     return [_weight(entry) for entry in told]
 

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Iterable
 
+from qkd_tf.console.counting import counted
 from qkd_tf.contract.origin import leak
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.experiment.checks import require, require_count
@@ -211,12 +212,12 @@ class Experiment:
         if self.data.reading_batch and self.training.phases:
             return [
                 f"note: {num_train:,} training images are few for batches of {self.data.reading_batch}: "
-                f"--batch_size is {size} unless it is given, so that an epoch has {steps} step{'s' * (steps != 1)}"
+                f"--batch_size is {size} unless it is given, so that an epoch has {counted(steps, 'step')}"
             ]
         if not self.training.phases or self.data.max_steps or steps >= FEW_STEPS or fitting >= size:
             return []
         return [
-            f"note: an epoch has only {steps} step{'s' * (steps != 1)}, of {size} images: with "
+            f"note: an epoch has only {counted(steps, 'step')}, of {size} images: with "
             f"--batch_size={fitting} the {num_train:,} training images make {num_train // fitting}, and the student "
             "learns more in as many epochs"
         ]

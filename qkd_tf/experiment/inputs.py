@@ -10,10 +10,12 @@ from qkd_tf.experiment.checks import ExperimentError, require, require_known
 from qkd_tf.experiment.class_folders import PREFIX, require_classes
 from qkd_tf.experiment.data import DataSpec
 from qkd_tf.experiment.experiment import Experiment
+from qkd_tf.experiment.foreign import require_no_foreign_file, require_saved_model
 from qkd_tf.experiment.network import NetworkSpec
 from qkd_tf.experiment.zoo import ZOO
 
 SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]+$")  # of a file; names of the zoo end in numbers: 1.O is meant as 1.0
+WEIGHTS = (".h5", ".keras", ".npz")  # endings of files of weights; .weights.h5 is one of .h5
 FINISHED = ".tflite"  # ending of what a network was converted to
 NO_NAME = re.compile(r"[A-Z~./\\]|\w+:[~./\\]")  # beginnings of paths, which no data set's name has
 FOLDERS, FILES = ("folder:", "npy:"), ("npz:",)  # beginnings of --dataset behind which there is a path
@@ -29,14 +31,17 @@ def require_networks(experiment: Experiment) -> None:
 
 
 def require_network(network: NetworkSpec, flag: str) -> None:
-    """Raises ExperimentError if the zoo lacks the name, or the saved model does not exist, or is a .tflite."""
+    """Raises ExperimentError if the zoo lacks the name, or the saved model does not exist, or is none of Keras."""
     require(
         not network.name.endswith(FINISHED),
         f"{flag}={network.name} is a finished file, which cannot be trained; give the Keras model that it was made "
         "from, a .keras or .h5 file",
     )
+    if not network.is_builder and not network.is_in_memory:
+        require_no_foreign_file(network.name, flag)
     if network.is_saved:
         require_model(network.name)
+        require_saved_model(network.name, flag)
     if not network.is_own or _is_of_no_code(network.name):
         is_folder = pathlib.Path(network.name, "saved_model.pb").is_file()
         require(not is_folder, f"{flag}={network.name} is a folder; write a SavedModel as {flag}=./{network.name}")
@@ -81,12 +86,13 @@ def require_model(name: str) -> None:
 
 
 def require_weights(path: str) -> None:
-    """Raises ExperimentError if there is no weights file, or a TensorFlow checkpoint instead."""
+    """Raises ExperimentError if there is no weights file of a known ending, or a TensorFlow checkpoint instead."""
     require(
         not pathlib.Path(f"{path}.index").is_file(),
         f"weights {path} are a checkpoint of TensorFlow; give the file that model.save_weights('x.h5') writes",
     )
     require(pathlib.Path(path).is_file(), f"weights file {path} does not exist")
+    require(path.endswith(WEIGHTS), f"weights {path} have an unknown ending; known are {', '.join(WEIGHTS)}")
 
 
 def require_set(spec: DataSpec) -> None:

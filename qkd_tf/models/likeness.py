@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from qkd_tf.console.counting import counted
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.models.copier import leaves, reason, run
 from qkd_tf.models.normalization import Affine
@@ -82,9 +83,9 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
     difference = _difference(got, expected, is_probability)
     if not difference <= tolerance:
         raise ExperimentError(
-            f"the {subject.role} {subject.given.name} would train as a different network: on {len(images)} pictures "
-            f"{'probabilities' if is_probability else 'logits'} differ by {difference:.3g}, rounding explains "
-            f"{tolerance:g}; "
+            f"the {subject.role} {subject.given.name} would train as a different network: on "
+            f"{counted(len(images), 'picture')} {'probabilities' if is_probability else 'logits'} differ by "
+            f"{difference:.3g}, rounding explains {tolerance:g}; "
             f"{_where_they_part(subject, images[:BATCH], tolerance)}"
         )
     row = {"num_images": len(images), "difference": difference, "tolerance": tolerance, "head": subject.reading.head}
@@ -98,8 +99,8 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
 def line(subject: Subject, row: dict) -> str:
     """What `prove` found, in one line."""
     text = (
-        f"the {subject.role} computes what {subject.given.name} computes: on {row['num_images']} pictures outputs "
-        f"differ by at most {row['difference']:.1g}"
+        f"the {subject.role} computes what {subject.given.name} computes: on {counted(row['num_images'], 'picture')} "
+        f"outputs differ by at most {row['difference']:.1g}"
     )
     if "border_difference" in row:
         text += (

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import tf_keras
 
+from qkd_tf.console.counting import counted
 from qkd_tf.experiment import (
     ExperimentError,
     NetworkSpec,
@@ -78,11 +79,11 @@ def require_classes(name: str, num_outputs: int, num_classes: int) -> None:
     more_names = (
         "name the classes without examples, too: by label_names in Python, in a labels.txt beside train otherwise"
     )
+    has = "1 output, which tells 2 classes apart" if num_outputs == 1 else counted(num_outputs, "class")
     remedy = more_names if num_outputs > num_classes else "leave the other classes out"
     require(
         num_outputs == num_classes or (num_outputs, num_classes) == (1, 2),
-        f"{name} has {num_outputs} class{'es' * (num_outputs != 1)}, the data set has {num_classes}; give a model with "
-        f"as many, or {remedy}",
+        f"{name} has {has}, the data set has {num_classes}; give a model with as many, or {remedy}",
     )
 
 
@@ -95,7 +96,8 @@ def _shapes(name: str, model: object) -> tuple[tuple[int | None, ...], int]:
     )
     require(
         len(model.inputs) == len(model.outputs) == 1,
-        f"{name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is expected",
+        f"{name} has {counted(len(model.inputs), 'input')} and {counted(len(model.outputs), 'output')}; "
+        "one of each is expected",
     )
     require(
         not isinstance(model.input_shape, dict) and not isinstance(model.output_shape, dict),

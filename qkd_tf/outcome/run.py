@@ -20,6 +20,9 @@ class Run:
 
     path: pathlib.Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", pathlib.Path(self.path))  # a text is taken as well
+
     def __fspath__(self) -> str:
         return str(self.path)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from qkd_tf import data
+from qkd_tf.console.counting import counted
 from qkd_tf.experiment import EPOCHS, FEW_VALIDATION, LEARNING_RATE, RATE_OF_FEW, DataSpec, default_phases, require
 from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import NetworkLook
@@ -43,7 +44,9 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
             "builder, package.module:builder, which full_precision trains",
         )
     size = batch_size(num_train, student.num_values)
-    draft.choose("batch_size", size, f"{num_train:,} training examples make {num_train // size:,} steps an epoch.")
+    draft.choose(
+        "batch_size", size, f"{num_train:,} training examples make {counted(num_train // size, 'step')} an epoch."
+    )
     learns_here = student.has_untrained_file or any(
         not look.is_trained and not look.spec.has_weights for look in looks.values()
     )
@@ -58,7 +61,10 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
     if student.has_untrained_file and "full_precision" not in names:
         number |= {"self_studying": epochs(["full_precision"], steps)[0]} if "self_studying" in names else {}
         notes = _choose_first_training(draft, student)
-    why = f"Epochs of each phase, {steps:,} steps each: more usually bring accuracy, fewer give a first file sooner."
+    why = (
+        f"Epochs of each phase, {counted(steps, 'step')} each: more usually bring accuracy, fewer give a first file "
+        "sooner."
+    )
     draft.choose("epochs", [str(number[name]) for name in names], why)
     _choose_rates(draft, student, num_train)
     if source.validation.num_examples < FEW_VALIDATION and not student.is_trained:  # which has to get better

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import tf_keras
 
+from qkd_tf.console.counting import counted
 from qkd_tf.console.nearest import meant
 from qkd_tf.contract.grid import (
     MAX_BITS,
@@ -115,8 +116,8 @@ class _Widths:
         found = spec.found_bits or [None] * len(self.computes)
         require(
             len(found) == len(self.computes),
-            f"widths of {len(found)} kernels were found in this run, and the student has {len(self.computes)}; give "
-            "another --run_dir",
+            f"the widths of {counted(len(found), 'kernel')} were found in this run, and the student has "
+            f"{len(self.computes)}; give another --run_dir",
         )
         self._found = dict(zip(self.computes, found, strict=True))
 

@@ -5,6 +5,7 @@ import re
 
 import tf_keras
 
+from qkd_tf.console.counting import counted
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.models.activations import activation_name, is_relu
 from qkd_tf.models.copier import leaves
@@ -39,7 +40,7 @@ def _each_once(lines: list[str]) -> list[str]:
     for line in lines:
         alike[re.sub(r"^layer \S+ ", "", line)].append(line)
     counts = ((first, len(others)) for first, *others in alike.values())
-    return [first + (f" (and {more} more layer{'s' * (more > 1)} like it)" if more else "") for first, more in counts]
+    return [first + (f" (and {counted(more, 'more layer')} like it)" if more else "") for first, more in counts]
 
 
 def problems(model: tf_keras.Model) -> list[str]:
@@ -56,7 +57,10 @@ def problems(model: tf_keras.Model) -> list[str]:
     if found:
         return found
     if len(model.outputs) != 1 or len(model.inputs) != 1:
-        return [f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is expected"]
+        return [
+            f"the model has {counted(len(model.inputs), 'input')} and {counted(len(model.outputs), 'output')}; "
+            "one of each is expected"
+        ]
     graph = LayerGraph(model)
     for layer in model.layers:
         found += [f"layer {layer.name} {problem}" for problem in _layer_problems(graph, layer)]

@@ -14,6 +14,7 @@ from tensorflow_model_optimization.python.core.quantization.keras import (
 )
 from tensorflow_model_optimization.quantization.keras import quantize_annotate_layer, quantize_apply, quantize_scope
 
+from qkd_tf.console.counting import counted
 from qkd_tf.contract.grid import IntegerGrid, TensorQuantParams, activation_params, weight_params
 from qkd_tf.experiment import BITS_TO_TRAIN, QuantizationSpec, TrainingSpec
 from qkd_tf.models.activations import activation_name, upper_end
@@ -307,7 +308,7 @@ class QuantizedStudent(PlannedStudent):
     def summary(self) -> str:
         """What is quantized to how many bits, in one line."""
         counts = collections.Counter((what, num_bits) for _, what, num_bits, _ in self.coverage())
-        parts = [f"{count} {what}{'s' * (count > 1)} at {bits} bits" for (what, bits), count in counts.items()]
+        parts = [f"{counted(count, what)} at {bits} bits" for (what, bits), count in counts.items()]
         return f"quantized tensors of {self.plain.name}: " + ", ".join(parts)
 
 

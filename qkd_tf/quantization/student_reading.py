@@ -28,7 +28,21 @@ _AUGMENTING = "give --horizontal_flip, --crop_padding or --augment=package.modul
 _OPERATIONS = "write it with Keras layers (Rescaling on pixels, ReLU, Add, Multiply, Concatenate, Reshape, pooling)"
 REMEDIES: Mapping[str, str] = {
     **dict.fromkeys(("Lambda", "TFOpLambda", "SlicingOpLambda", "ClassMethod"), _OPERATIONS),
-    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM2D"), "use convolutions and pooling"),
+    **dict.fromkeys(
+        ("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D"),
+        "use convolutions and pooling along the steps: the state of a recurrent layer is not computed in integers here",
+    ),
+    **dict.fromkeys(
+        ("MultiHeadAttention", "Attention", "AdditiveAttention"),
+        "use convolutions and pooling: products of two activations, as attention has them, are not computed in "
+        "integers here",
+    ),
+    "Embedding": "leave it out and give features, or one-hot columns: the file's input is 8-bit numbers, not an index",
+    "TimeDistributed": "use a layer that runs along the steps: Conv1D(units, 1) does what it does with Dense",
+    **dict.fromkeys(
+        ("Conv1DTranspose", "Conv2DTranspose"),
+        "use UpSampling (nearest) and a convolution: transposed convolutions are not computed in integers here",
+    ),
     **dict.fromkeys(("ELU", "ThresholdedReLU"), "use ReLU, LeakyReLU or Activation('swish')"),
     **dict.fromkeys(
         ("LayerNormalization", "GroupNormalization", "UnitNormalization"),

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf import data, networks
+from qkd_tf.console.examples import speaking_of_examples
 from qkd_tf.contract.course import Course, discarded_epochs
 from qkd_tf.contract.gate import Gate, counts
 from qkd_tf.distillation import step_memory, strategies
@@ -21,7 +22,7 @@ from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.phase_setup import Networks
 from qkd_tf.distillation.phases import PHASES
 from qkd_tf.distillation.trainer import Events, Place, Trainer
-from qkd_tf.experiment import Experiment, TrainingSpec, class_weights, require_networks
+from qkd_tf.experiment import Experiment, ExperimentError, TrainingSpec, class_weights, require_networks
 from qkd_tf.models import identity
 from qkd_tf.outcome import diagnosis, handoff, results, start
 from qkd_tf.process import borrowed_process
@@ -103,7 +104,21 @@ def run(
       Stopped: a signal came.
       tf.errors.OpError: another worker was lost.
     """
-    experiment, prepared, look = _begin(experiment, folder, devices, given, is_told)
+    source = given.source or data.open_source(experiment.data)
+    with speaking_of_examples(source.input_params is not None, (ExperimentError,)):
+        _run(experiment, source, folder, stop, devices, given, is_told)
+
+
+def _run(
+    experiment: Experiment,
+    source: data.Source,
+    folder: RunFolder,
+    stop: StopSignals,
+    devices: Distribution,
+    given: InMemory,
+    is_told: bool,
+) -> None:
+    experiment, prepared, look = _begin(experiment, source, folder, devices, given, is_told)
     student, splits = prepared.student, prepared.splits
     images = _calibration_images(experiment, splits)
 
@@ -179,7 +194,20 @@ def find_bits(
     """The part of --bits=auto before `run`, with the same arguments: trains the leading float phases, measures the
     student, and writes `folder.bits`. Training then starts again, at once or in a later process.
     """
-    experiment, prepared, look = _begin(experiment, folder, devices, given)
+    source = given.source or data.open_source(experiment.data)
+    with speaking_of_examples(source.input_params is not None, (ExperimentError,)):
+        _find_bits(experiment, source, folder, stop, devices, given)
+
+
+def _find_bits(
+    experiment: Experiment,
+    source: data.Source,
+    folder: RunFolder,
+    stop: StopSignals,
+    devices: Distribution,
+    given: InMemory,
+) -> None:
+    experiment, prepared, look = _begin(experiment, source, folder, devices, given)
     floats = itertools.takewhile(lambda phase: not PHASES[phase.name].quantized, experiment.training.phases)
     training = dataclasses.replace(experiment.training, phases=tuple(floats))
     with locked(folder.path):
@@ -202,10 +230,14 @@ def find_bits(
 
 
 def _begin(
-    experiment: Experiment, folder: RunFolder, devices: Distribution, given: InMemory, is_told: bool = False
+    experiment: Experiment,
+    source: data.Source,
+    folder: RunFolder,
+    devices: Distribution,
+    given: InMemory,
+    is_told: bool = False,
 ) -> tuple[Experiment, Prepared, start.Look]:
     """The experiment for its images, its networks, and their accuracy before training."""
-    source = given.source or data.open_source(experiment.data)
     experiment = networks.on_source(experiment, source, devices.num_replicas)
     devices.require_divides(experiment.data.batch_size)
     prepared = _prepare(experiment, devices, given, source, is_told)

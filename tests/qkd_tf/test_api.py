@@ -216,7 +216,8 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
         ({"bits": "w4"}, 'bits="w4" is not understood; write w4a8, or 4 for weights and activations alike'),
         ({"phases": {"studying": 3}}, "unknown phase in phases 'studying'; did you mean co_studying[?]"),
         ({"phases": {"tutoring": 1}}, "phase tutoring in phases needs a teacher"),
-        ({"learning_rate": 0.1}, "there is no option learning_rate; .* did you mean learning_rates?"),
+        ({"learning_rate": 0.1}, "^fit has no argument learning_rate; did you mean learning_rates[?]"),
+        ({"testset": SETS[1]}, "^fit has no argument testset; did you mean test_set[?]"),
         ({"batch_size": "many"}, '^batch_size="many": a whole number is expected'),
         ({"weight_decay": "much"}, '^weight_decay="much": a number is expected'),
         ({"horizontal_flip": 3}, "^horizontal_flip=3: true or false is expected"),
@@ -242,6 +243,26 @@ def test_run_that_is_not_there_is_told(tmp_path, what):
     with pytest.raises(ExperimentError, match=re.escape(f"{tmp_path} is not a finished run")):
         getattr(run, what)
     assert repr(run) == f"Run('{tmp_path}', not finished)"
+
+
+def test_run_may_be_given_as_text(tmp_path):
+    with pytest.raises(ExperimentError, match="is not a finished run"):
+        _ = qkd_tf.Run(str(tmp_path)).results
+
+
+@pytest.mark.parametrize(
+    "door, name, told",
+    [
+        (qkd_tf, "export", "; export is a function of tflite_export"),
+        (qkd_tf, "fitt", "; did you mean fit?"),
+        (qkd_tf, "zzz", ""),
+        (tflite_export, "exprot", "; did you mean export?"),
+    ],
+)
+def test_unknown_name_of_a_package_is_told_with_what_is_near(door, name, told):
+    with pytest.raises(AttributeError) as caught:
+        getattr(door, name)
+    assert str(caught.value) == f"module {door.__name__} has no attribute {name}{told}"
 
 
 def test_run_has_history_and_model_and_once_exported_its_file(run, capsys):

@@ -146,7 +146,8 @@ def test_one_learning_rate_serves_all_phases(parse):
 def test_lists_of_different_lengths_are_refused_with_their_lengths(parse, arguments, counts):
     phases, epochs, rates = counts
     message = complaint(parse, *SMALL, *arguments)
-    assert f"--phases has {phases} entries, --epochs {epochs} and --learning_rates {rates};" in message
+    entries = "entry" if phases == "1" else "entries"
+    assert f"--phases has {phases} {entries}, --epochs {epochs} and --learning_rates {rates};" in message
 
 
 AUTO = ("--bits=auto", "--max_flash_bytes=9000")
@@ -203,8 +204,8 @@ def test_each_phase_may_have_widths_of_its_own(parse, phases, given, bits):
     "arguments, told",
     [
         (["--phase_bits=8,4"], "--phase_bits has 2 entries and --phases 3; give one per phase"),
-        (["--phase_bits=4"], "--phase_bits has 1 entries and --phases 3; give one per phase"),
-        (["--phase_bits=4", "--phases="], "--phase_bits has 1 entries and --phases 0; give one per phase"),
+        (["--phase_bits=4"], "--phase_bits has 1 entry and --phases 3; give one per phase"),
+        (["--phase_bits=4", "--phases="], "--phase_bits has 1 entry and --phases 0; give one per phase"),
         (
             ["--phase_bits=8,4,2"],
             "--phase_bits ends in w2a2, and the file is to have w4a4 (--weight_bits, --activation",

@@ -80,6 +80,7 @@ def test_unknown_name_and_missing_file_are_refused_and_builders_are_looked_at_la
         require_network(NetworkSpec("resnet21", PIXELS), "--student")
     with pytest.raises(ExperimentError, match="no model at ./saved"):
         require_network(NetworkSpec("./saved", PIXELS), "--student")
+    (tmp_path / "saved_model.pb").touch()
     for name in ("mine:build", str(tmp_path), "resnet20"):
         require_network(NetworkSpec(name, PIXELS), "--student")
 
@@ -292,8 +293,8 @@ def test_frozen_layers_stay_frozen_and_are_told(build, role, how, randomize):
         (inner if how == "nested" else model).trainable = False
     expected = {"layer": 1, "nested": 2, "model": 5}[how]
     network = build(TRAINED, SHAPE, 5, model)
-    (note,) = [note for note in network.notes if "are frozen" in note]
-    assert f"{expected} of 5 layers of the {role} user are frozen" in note
+    (note,) = [note for note in network.notes if "frozen, trainable" in note]
+    assert f"{expected} of 5 layers of the {role} user {'is' if expected == 1 else 'are'} frozen" in note
     assert ("their intervals are learned" in note) == (role == "student")
     assert len(network.model.trainable_variables) == len(model.trainable_variables)
 
@@ -328,7 +329,7 @@ def test_teacher_of_one_unit_is_for_two_classes_alone(num_classes, randomize):
     x = layers.Dense(1, activation="sigmoid")(layers.Flatten()(layers.Rescaling(1 / 255)(pixels)))
     model = randomize(tf_keras.Model(pixels, x))
     if num_classes == 5:
-        with pytest.raises(ExperimentError, match="has 1 class, the data set has 5"):
+        with pytest.raises(ExperimentError, match="has 1 output, which tells 2 classes apart, the data set has 5"):
             networks.build_teacher(TRAINED, SHAPE, num_classes, model)
         return
     teacher, _ = networks.build_teacher(TRAINED, SHAPE, num_classes, model)
@@ -402,7 +403,7 @@ def test_a_file_that_may_be_larger_than_its_room_is_told(make_residual_student, 
 
 def test_widths_of_another_network_are_refused(make_residual_student):
     found = dataclasses.replace(AUTO, found_bits=(4, 8, 8))
-    with pytest.raises(ExperimentError, match="widths of 3 kernels were found in this run, and the student has 4"):
+    with pytest.raises(ExperimentError, match="the widths of 3 kernels were found in this run, and the student has 4"):
         networks.checked_plan(make_residual_student(), found, TargetSpec())
 
 

@@ -152,6 +152,23 @@ def test_in_python_a_mistake_names_the_argument(folders):
         tflite_export.export(folders["typo"], runtimes=["tfml"])
 
 
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        ({"weightstorage": "int4"}, "export has no argument weightstorage; did you mean weight_storage?"),
+        ({"weight_storage": "int5"}, "unknown weight_storage 'int5'; "),
+        ({"input_type": "float32"}, "unknown input_type 'float32'; "),
+        ({"gate": 3}, "gate is of type int; give a qkd_tf.contract.gate.Gate"),
+        ({"vela": "ethos-u55-128"}, "vela is of type str; give a tflite_export.bundles.vela.Vela"),
+        ({"runtimes": "tflm"}, "runtimes='tflm' is one text; give a list, such as runtimes=['tflm']"),
+    ],
+)
+def test_in_python_an_argument_that_does_not_fit_is_one_line(run_folder, options, told):
+    with pytest.raises(ExportError) as caught:
+        tflite_export.export(run_folder.path, **options)
+    assert str(caught.value).startswith(told) and "\n" not in str(caught.value)
+
+
 def test_folder_that_is_in_use_is_left_alone(run_folder, tmp_path):
     run_dir = shutil.copytree(run_folder.path, tmp_path / "run")
     with folder_lock.locked(run_dir), pytest.raises(folder_lock.FolderInUseError, match="is in use by process"):

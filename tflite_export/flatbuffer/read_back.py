@@ -9,6 +9,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import ArrayLike
 
+from qkd_tf.console.counting import counted
 from qkd_tf.storage.archive import first_line
 from tflite_export.flatbuffer.footprint import check_footprint
 from tflite_export.flatbuffer.graph import IntegerGraph, Operator, Tensor
@@ -69,7 +70,10 @@ def _graph(model: schema.ModelT) -> IntegerGraph:
     subgraph = model.subgraphs[0]
     _refuse_others("the subgraph", subgraph, "tensors inputs outputs operators name")
     if len(subgraph.inputs) != 1 or len(subgraph.outputs) != 1:
-        raise ValueError(f"{len(subgraph.inputs)} inputs and {len(subgraph.outputs)} outputs; one of each is expected")
+        raise ValueError(
+            f"{counted(len(subgraph.inputs), 'input')} and {counted(len(subgraph.outputs), 'output')}; "
+            "one of each is expected"
+        )
     graph = IntegerGraph()
     for tensor in subgraph.tensors:
         graph.add_tensor(_tensor(tensor, model.buffers[tensor.buffer]))

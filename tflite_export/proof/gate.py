@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from qkd_tf.console.counting import counted
 from qkd_tf.contract.gate import Gate, counts
 from qkd_tf.contract.grid import TensorQuantParams
 from tflite_export.inference.runtimes import absence
@@ -32,7 +33,7 @@ def shortfalls(name: str, row: dict, judge: str, gate: Gate) -> list[str]:
             share = math.floor(1000 * found["equal_codes"]) / 1000  # 100.000 is said of nothing that differs
             lines.append(
                 f"{name}: tensor {tensor} has {share:.3f} % of the integers that {by}, "
-                f"up to {found['max_step_error']} steps apart"
+                f"up to {counted(found['max_step_error'], 'step')} apart"
             )
     return lines
 

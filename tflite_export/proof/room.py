@@ -1,5 +1,11 @@
 """Whether a file fits the run's limits, --max_flash_bytes and --max_ram_bytes."""
 
+# Limit -> what is measured against it, and what takes less of it.
+LIMITS = {
+    "max_flash_bytes": ("the file", "a narrower student or fewer bits (--bits_rule)"),
+    "max_ram_bytes": ("TFLM's arena", "smaller inputs or a narrower student"),
+}
+
 
 def flash_bytes(verification: dict) -> int:
     """Bytes that a file takes of the budget, as stored for the target, with the code that reads lookup tables.
@@ -16,11 +22,21 @@ def arena_bytes(verification: dict) -> int | None:
 
 def lines(verification: dict) -> list[str]:
     """A line for each limit that was given, and whether it is met."""
-    had = {
-        "max_flash_bytes": (flash_bytes(verification), "the file"),
-        "max_ram_bytes": (arena_bytes(verification), "TFLM's arena"),
-    }
-    return [_line(name, limit, *had[name]) for name in had if (limit := verification.get(name))]
+    taken = _taken(verification)
+    return [_line(name, limit, taken[name], LIMITS[name][0]) for name in LIMITS if (limit := verification.get(name))]
+
+
+def too_large(verification: dict) -> str:
+    """One line to end with if the file is beyond a limit, which does not refuse it; else ""."""
+    over = [
+        (f"{what} takes {num_bytes:,} bytes (--{name}={limit:,})", remedy)
+        for name, (what, remedy) in LIMITS.items()
+        if (limit := verification.get(name)) and (num_bytes := _taken(verification)[name] or 0) > limit
+    ]
+    if not over:
+        return ""
+    told, remedies = zip(*over, strict=True)
+    return f"note: TOO LARGE for the limits, though verified: {', '.join(told)}; use {', and '.join(remedies)}"
 
 
 def in_all(verification: dict) -> str:
@@ -35,6 +51,10 @@ def in_all(verification: dict) -> str:
         if (row["core"], row["file"]) == (core, file)
     ]
     return f"the limits leave out TFLM itself; on a {core} {file} and TFLM take {', '.join(sums)}"
+
+
+def _taken(verification: dict) -> dict[str, int | None]:
+    return {"max_flash_bytes": flash_bytes(verification), "max_ram_bytes": arena_bytes(verification)}
 
 
 def _line(name: str, limit: int, taken: int | None, what: str) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
+from qkd_tf.console.counting import counted
 from qkd_tf.console.page import COLOURS, axes, in_style, svg
 
 MANY_EPOCHS = 40  # more have no room for a dot each
@@ -38,7 +39,8 @@ def losses(phases: list[dict]) -> markupsafe.Markup:
     if texts:
         drawn.legend(loc="upper right")
     return svg(
-        drawn, f"Training loss over {_num_epochs(phases)} epochs: {'; '.join(texts) or 'no network was trained'}."
+        drawn,
+        f"Training loss over {counted(_num_epochs(phases), 'epoch')}: {'; '.join(texts) or 'no network was trained'}.",
     )
 
 
@@ -61,7 +63,7 @@ def validation(phases: list[dict]) -> markupsafe.Markup:
     drawn.set_ylabel("validation top-1, %")
     drawn.legend(loc="lower right")
     top1 = "; ".join(f"{p['phase'].replace('_', '-')} {p['best_validation_top1']:.2f} %" for p in phases)
-    return svg(drawn, f"Validation top-1 over {_num_epochs(phases)} epochs. Best of each phase: {top1}.")
+    return svg(drawn, f"Validation top-1 over {counted(_num_epochs(phases), 'epoch')}. Best of each phase: {top1}.")
 
 
 @in_style

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from qkd_tf.console import page
+from qkd_tf.console.examples import page_in_examples
 from qkd_tf.contract.gate import is_only_less_accurate
 from qkd_tf.contract.grid import TensorQuantParams, load_params
 from qkd_tf.contract.kinds import REQUANTIZED
@@ -64,7 +65,7 @@ def write(
         weights=_weights(integers, load_params(handoff / "weight_params.json")),
         ranges=_ranges(diagnosis, params, verification.get("tensors", [])),
     )
-    durable.write_whole(path, html)
+    durable.write_whole(path, page_in_examples(html) if "input" in results["data"] else html)
 
 
 def _mistakes(

@@ -4,6 +4,7 @@ import collections
 
 import numpy as np
 
+from qkd_tf.console.counting import counted
 from qkd_tf.contract.gate import Gate
 from tflite_export.bundles import ethos_u_bundle
 from tflite_export.proof.room import arena_bytes, flash_bytes
@@ -36,7 +37,7 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
     widths = {row["layer"]: row["num_bits"] for row in results["coverage"] if row["tensor"] == "kernel"}
     counts = collections.Counter((row["tensor"], row["num_bits"]) for row in results["coverage"])
     achieved = [
-        f"{counts[tensor, n]} {tensor}{'s' * (counts[tensor, n] > 1)} at {n} bits"
+        f"{counted(counts[tensor, n], tensor)} at {n} bits"
         for tensor, n in sorted(counts)
         if tensor in ("kernel", "output")
     ]
@@ -108,7 +109,7 @@ def _paid(verification: dict) -> list[tuple[str, int | None]]:
     return [
         ("size deflated, as in a download", verification["file"].get("deflated_bytes")),
         ("kernels alone, at their bit widths", verification.get("weights", {}).get("true_width_bytes")),
-        ("flash in addition to TFLM, about", verification.get("flash_bytes")),
+        ("flash beside TFLM, about", verification.get("flash_bytes")),
     ]
 
 

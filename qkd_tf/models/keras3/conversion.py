@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
+from qkd_tf.console.counting import counted
 from qkd_tf.models.copier import valid_name
 from qkd_tf.models.keras3 import operations
 from qkd_tf.models.keras3.activations import FUSED, REBUILT
@@ -137,7 +138,7 @@ def _filled_by(arrays: Sequence[np.ndarray] | None, where: Part) -> Iterator[Non
     with tf.variable_creator_scope(create):
         yield
     if left:
-        raise where.refusal(f"there are {len(left)} arrays more than it has weights")
+        raise where.refusal(f"it has weights for fewer arrays than there are: {counted(len(left), 'array')} too many")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import h5py
 import tf_keras
 
+from qkd_tf.console.counting import counted
 from qkd_tf.models.copier import valid_name
 from qkd_tf.models.keras3 import arrays
 from qkd_tf.models.keras3.config import checked
@@ -47,7 +48,9 @@ class Keras3Model:
             model = convert(self.config, self.arrays())
             num_inputs, num_outputs = len(model.inputs), len(model.outputs)
             if (num_inputs, num_outputs) != (1, 1):
-                raise RefusalError(f"with {num_inputs} inputs and {num_outputs} outputs; one of each is expected")
+                raise RefusalError(
+                    f"with {counted(num_inputs, 'input')} and {counted(num_outputs, 'output')}; one of each is expected"
+                )
             return model
 
     def in_tf_keras(self, input_shape: tuple[int, ...] | None = None) -> tuple[tf_keras.Model, list[str]]:

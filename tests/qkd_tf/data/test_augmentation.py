@@ -50,6 +50,25 @@ def test_layers_of_the_student_follow_the_users_function():
     assert not np.array_equal(one(images, seed, share).numpy(), look(brighter)(images, seed, share).numpy())
 
 
+@pytest.mark.parametrize(
+    "changes, off",
+    [
+        ({}, "mirrored (--horizontal_flip) or shifted (--crop_padding)"),
+        ({"horizontal_flip": True}, "shifted (--crop_padding)"),
+        ({"crop_padding": 4}, "mirrored (--horizontal_flip)"),
+        ({"image_size": 8}, "mirrored (--horizontal_flip)"),
+        ({"horizontal_flip": True, "crop_padding": 4}, None),
+        ({"name": "in_memory:x"}, None),
+    ],
+)
+def test_what_is_not_done_beside_layers_of_the_student_is_told(changes, off):
+    plain = {"augment": "", "name": "folder:x", "horizontal_flip": None, "crop_padding": None}
+    spec = dataclasses.replace(SPEC, **plain | changes).beside_layers()
+    _, *notes = augmentation.open_augmentation(spec, SHAPE, None, Layers()).notes
+    told = f"note: beside these layers training pictures are not {off}, unless you ask for it"
+    assert notes == ([told] if off else [])
+
+
 def test_layers_of_the_student_can_be_left_out():
     spec = dataclasses.replace(SPEC, augment="", student_augmentation=False)
     assert augmentation.open_augmentation(spec, SHAPE, None, Layers()) is None

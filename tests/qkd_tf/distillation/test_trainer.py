@@ -432,3 +432,13 @@ def test_frozen_teacher_teaches_as_it_is(run_with):
     (result,) = trainer.run()
     assert_same_bits(values(trainer._teacher), before)
     assert "teacher_loss" not in result["history"][0]
+
+
+@pytest.mark.parametrize("epochs, told", [(1, "its one epoch was not better"), (2, "none of 2 epochs was better")])
+def test_phase_of_which_no_epoch_is_kept_is_told_by_their_number(epochs, told):
+    result = {"phase": "tutoring", "best_epoch": 0, "epochs": epochs}
+    result |= {"best_validation_top1": 80.0, "student_test_top1": 70.0}
+    line = (
+        f"tutoring: {told} than the student before the phase (validation 80.00 %), which is kept; test: student 70.00 %"
+    )
+    assert trainer_module._line(result) == line

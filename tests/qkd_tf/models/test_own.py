@@ -219,7 +219,10 @@ def test_one_unit_is_enough_for_two_classes(num_classes, fits):
     if fits:
         own.build(network(name), SHAPE, num_classes, small(classes=1))
     else:
-        with pytest.raises(ExperimentError, match="2 classes, the data set has 1|1 class, the data set has 3"):
+        with pytest.raises(
+            ExperimentError,
+            match="2 classes, the data set has 1|1 output, which tells 2 classes apart, the data set has 3",
+        ):
             own.build(network(name), SHAPE, num_classes, small(classes=1 if num_classes == 3 else 2))
 
 
@@ -334,8 +337,8 @@ def test_what_is_not_taken_over_of_keras_3_is_one_line(tmp_path, of_keras_3):
         (4, 4, None),
         (1, 2, None),
         (3, 4, "x.keras has 3 classes, the data set has 4; give a model with as many, or leave the other classes out"),
-        (1, 3, "x.keras has 1 class, the data set has 3; give a model"),
-        (1000, 4, "x.keras has 1000 classes, the data set has 4; give a model with as many, or name the classes"),
+        (1, 3, "x.keras has 1 output, which tells 2 classes apart, the data set has 3; give a model"),
+        (1000, 4, "x.keras has 1,000 classes, the data set has 4; give a model with as many, or name the classes"),
     ],
 )
 def test_remedy_for_other_classes_depends_on_which_are_more(num_outputs, num_classes, told):

@@ -159,9 +159,13 @@ def test_names_and_frozen_layers_are_kept():
 
 REFUSED = {
     "channels first": (lambda: layers.MaxPooling1D(data_format="channels_first", name="bad"), "use channels_last"),
-    "a recurrent layer": (lambda: layers.GRU(4, return_sequences=True, name="bad"), "use convolutions and pooling"),
+    "a recurrent layer": (
+        lambda: layers.GRU(4, return_sequences=True, name="bad"),
+        "use convolutions and pooling along the steps: the state of a recurrent layer is not computed in integers",
+    ),
+    "once for each step": (lambda: layers.TimeDistributed(layers.Dense(4), name="bad"), "Conv1D(units, 1) does what"),
     "permuted": (lambda: layers.Permute((2, 1), name="bad"), "store the data in that order"),
-    "transposed": (lambda: layers.Conv1DTranspose(4, 3, name="bad"), "use one of"),
+    "transposed": (lambda: layers.Conv1DTranspose(4, 3, name="bad"), "use UpSampling (nearest) and"),
     "normalised over steps": (lambda: layers.BatchNormalization(axis=1, name="bad"), "use the last axis"),
 }
 

@@ -504,7 +504,7 @@ def test_refusal_names_the_layer_and_the_reason(chain, case):
             lambda x: (lambda bad: bad(bad(x)))(conv("bad", 3)),
             "layer bad is used 2 times",
         ),
-        (lambda x: [conv("a")(x), conv("b")(x)], "1 inputs and 2 outputs"),
+        (lambda x: [conv("a")(x), conv("b")(x)], "1 input and 2 outputs"),
         (
             lambda x: layers.Add(name="bad")([conv("a")(x), conv("b")(x), conv("c")(x)]),
             "layer bad adds 3 tensors; add two at a time",

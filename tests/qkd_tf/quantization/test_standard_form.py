@@ -10,7 +10,7 @@ from qkd_tf.models.copier import leaves
 from qkd_tf.quantization.plan import make_plan
 from qkd_tf.quantization.refusals import problems
 from qkd_tf.quantization.standard_form import standard_form
-from qkd_tf.quantization.student_reading import unsupported
+from qkd_tf.quantization.student_reading import REMEDIES, unsupported
 
 RAW = PixelNormalization((0.0,), (64.0,))
 SHAPE = (8, 8, 3)
@@ -321,8 +321,16 @@ UNSUPPORTED = {
     "LayerNormalization": (lambda: layers.LayerNormalization(name="bad"), "use BatchNormalization"),
     "RandomCrop": (lambda: layers.RandomCrop(4, 4, name="bad"), "--horizontal_flip"),
     "Custom": (lambda: Custom(name="bad"), "custom layer Custom"),
-    "Conv2DTranspose": (lambda: layers.Conv2DTranspose(3, 3, name="bad"), "use one of"),
+    "Conv2DTranspose": (lambda: layers.Conv2DTranspose(3, 3, name="bad"), "use UpSampling (nearest) and"),
 }
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["LSTM", "Bidirectional", "MultiHeadAttention", "Attention", "Embedding", "TimeDistributed", "Conv1DTranspose"],
+)
+def test_layer_that_newcomers_bring_has_a_remedy_of_its_own_and_is_one_of_keras(kind):
+    assert hasattr(layers, kind) and REMEDIES[kind]
 
 
 @pytest.mark.parametrize("kind", UNSUPPORTED)

@@ -16,6 +16,19 @@ def test_limit_is_met_missed_or_not_known():
     assert room.lines(TFLM) == []
 
 
+def test_last_line_names_every_limit_that_is_exceeded_and_what_helps():
+    told = room.too_large({**TFLM, "max_flash_bytes": 72_639, "max_ram_bytes": 4_999})
+    assert told.startswith("note: TOO LARGE for the limits, though verified: the file takes 72,640 bytes (--max_")
+    assert "(--max_flash_bytes=72,639), TFLM's arena takes 5,000 bytes (--max_ram_bytes=4,999); use " in told
+    assert "the file" not in room.too_large({**TFLM, "max_flash_bytes": 72_640, "max_ram_bytes": 4_999})
+    assert "arena" not in room.too_large({**TFLM, "max_flash_bytes": 72_639, "max_ram_bytes": 0})
+
+
+def test_nothing_is_too_large_within_the_limits_or_where_the_arena_is_not_known():
+    assert room.too_large({**TFLM, "max_flash_bytes": 72_640, "max_ram_bytes": 5_000}) == "" == room.too_large(TFLM)
+    assert room.too_large({**TFLM, "runtimes": {}, "max_flash_bytes": 0, "max_ram_bytes": 4_999}) == ""
+
+
 def test_whole_firmware_is_told_where_it_is_known_and_limits_were_given():
     rows = firmware.rows("model.tflite", ["CONV_2D"], 1_000, [10, 20, 30, 40])
     told = room.in_all({**TFLM, "max_flash_bytes": 150_000, "firmware": rows})

@@ -396,7 +396,7 @@ def test_one_logit_beside_its_prediction_is_refused(monkeypatch, residual, chang
     (line,) = check(residual, handoff=handoff)["failures"]
     assert (
         line
-        == "litert: tensor of the logits has 99.990 % of the integers that the student predicts, up to 1 steps apart"
+        == "litert: tensor of the logits has 99.990 % of the integers that the student predicts, up to 1 step apart"
     )
 
 

@@ -165,7 +165,10 @@ def reads(config, place, layer, call=0, output=0):
             lambda config, given: given.update({("first",): [np.zeros((3, 5), "f")]}),
             r"there is float32 of shape \(3, 5\)",
         ),
-        (lambda config, given: given["first",].append(np.zeros(4, "f")), "there are 1 arrays more than it has weights"),
+        (
+            lambda config, given: given["first",].append(np.zeros(4, "f")),
+            "than there are: 1 array too many",
+        ),
         (lambda config, given: given["first",].__setitem__(0, np.zeros((3, 4), "S3")), "is not converted"),
         (
             lambda config, given: config["config"]["layers"][1]["config"].update(units=10**12),

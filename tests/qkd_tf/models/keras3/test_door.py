@@ -138,9 +138,9 @@ def test_models_of_several_inputs_or_outputs_are_refused(keras):
     one, other = keras.Input((4,), name="one"), keras.Input((4,), name="other")
     both = keras.layers.Add()([one, other])
     for model, told in (
-        (keras.Model([one, other], both), "2 inputs and 1 outputs"),
-        (keras.Model({"one": one, "other": other}, both), "2 inputs and 1 outputs"),
-        (keras.Model(one, [one, keras.layers.ReLU()(one)]), "1 inputs and 2 outputs"),
+        (keras.Model([one, other], both), "2 inputs and 1 output"),
+        (keras.Model({"one": one, "other": other}, both), "2 inputs and 1 output"),
+        (keras.Model(one, [one, keras.layers.ReLU()(one)]), "1 input and 2 outputs"),
     ):
         with pytest.raises(RefusalError, match=told):
             door.of_model(model).in_tf_keras()
