@@ -10,6 +10,7 @@ import tf_keras
 
 from qkd_tf import flags
 from qkd_tf.console.arguments import arguments_checked
+from qkd_tf.console.counting import with_article
 from qkd_tf.console.keywords import Keyword, speaking_python
 from qkd_tf.data import Function
 from qkd_tf.data.memory_set import GivenSet, source_of
@@ -120,7 +121,7 @@ def fit(
             )
             require(
                 is_graph(model) or door.is_model(model),
-                f"{role} {model.name} is a {type(model).__name__} whose layers cannot be read; give a functional "
+                f"{role} {model.name} is {with_article(type(model).__name__)} whose layers cannot be read; give a functional "
                 "model, or a Sequential that begins with tf_keras.Input, without its own call()",
             )
             given[role], options[role] = model, _name(model, trained)

@@ -46,6 +46,12 @@ def run(tmp_path_factory):
     return folder
 
 
+def test_the_pre_flight_speaks_of_examples(run, capsys):
+    start("qkd_tf.preflight", [f"--dataset=npz:{run / 'set.npz'}", f"--student={run / 'net.keras'}"])
+    told = capsys.readouterr().out
+    assert "training examples" in told and not re.search(r"\b(image|picture)s?\b", told)
+
+
 def results_of(run):
     return json.loads((run / "run" / "results.json").read_text())
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from qkd_tf.console.counting import counted
+from qkd_tf.console.counting import counted, with_article
 from qkd_tf.contract.grid import TensorQuantParams
 from qkd_tf.data import signals
 from qkd_tf.data.holding_out import foremost, stratified
@@ -277,7 +277,10 @@ def _read(given: GivenSet, name: str, spec: DataSpec) -> _Arrays | _Stream:
 
 def _pair(given: tuple[np.ndarray, np.ndarray], name: str, expected: str) -> tuple[np.ndarray, np.ndarray]:
     """The pair as arrays."""
-    require(isinstance(given, tuple | list) and len(given) == 2, f"{name} is a {type(given).__name__}; {expected}")
+    require(
+        isinstance(given, tuple | list) and len(given) == 2,
+        f"{name} is {with_article(type(given).__name__)}; {expected}",
+    )
     require(
         not isinstance(given[0], tf.data.Dataset),
         f"{name} is a pair of tf.data sets; give one set of (images, labels) to each argument: train_set, "

@@ -3,6 +3,7 @@
 import numpy as np
 
 from qkd_tf import data, networks
+from qkd_tf.console.examples import speaking_of_examples
 from qkd_tf.distillation import step_memory
 from qkd_tf.experiment import (
     DataSpec,
@@ -34,6 +35,17 @@ def look(experiment: Experiment, num_classes: int = 0, source: data.Source | Non
     """
     require_networks(experiment)
     shape, num_classes, images, source = _pictures(experiment.data, num_classes, source)
+    with speaking_of_examples(source is not None and source.input_params is not None, (ExperimentError,)):
+        return _look(experiment, shape, num_classes, images, source)
+
+
+def _look(
+    experiment: Experiment,
+    shape: tuple[int, int, int],
+    num_classes: int,
+    images: np.ndarray,
+    source: data.Source | None,
+) -> str:
     experiment = networks.on_source(experiment, source) if source else experiment
     student, plan = networks.checked_student(experiment, shape, num_classes, every_layer=True)
     experiment = experiment.for_student(student.augmenting is not None)

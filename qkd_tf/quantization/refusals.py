@@ -5,7 +5,7 @@ import re
 
 import tf_keras
 
-from qkd_tf.console.counting import counted
+from qkd_tf.console.counting import counted, with_article
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.models.activations import activation_name, is_relu
 from qkd_tf.models.copier import leaves
@@ -51,7 +51,7 @@ def problems(model: tf_keras.Model) -> list[str]:
     for layer in model.layers:
         if type(layer) not in LAYERS:
             known = ", ".join(kind.__name__ for kind in LAYERS)
-            found.append(f"layer {layer.name} is a {type(layer).__name__}; use one of {known}")
+            found.append(f"layer {layer.name} is {with_article(type(layer).__name__)}; use one of {known}")
         elif len(layer.inbound_nodes) > 1:
             found.append(f"layer {layer.name} is used {len(layer.inbound_nodes)} times; give each use its own layer")
     if found:

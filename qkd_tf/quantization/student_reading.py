@@ -11,6 +11,7 @@ import numpy as np
 import tf_keras
 from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
+from qkd_tf.console.counting import with_article
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.models.activations import activation_name, is_relu, slope, upper_end, word
 from qkd_tf.models.augmenting import at_front
@@ -84,7 +85,7 @@ def _refusal(node) -> str:
         if kind.__name__ == "TFOpLambda":
             return f"is TensorFlow's {layer.get_config()['function']}; {_OPERATIONS}"
         known = ", ".join(sorted(known.__name__ for known in LAYERS.keys() | StudentReading.rewrites.keys()))
-        return f"is a {own}{kind.__name__}; {REMEDIES.get(kind.__name__, f'use one of {known}')}"
+        return f"is {with_article(own + kind.__name__)}; {REMEDIES.get(kind.__name__, f'use one of {known}')}"
     if told := one_axis.problem(node):
         return told
     if kind is _layers.Permute and not _keeps_order(node):

@@ -37,7 +37,7 @@ def test_unsupported_layer_is_refused_by_the_command_within_20_seconds(tmp_path,
     )
     seconds = time.monotonic() - start
     assert done.returncode == 1
-    assert "layer memory is a LSTM; use convolutions and pooling" in done.stderr.splitlines()[-1]
+    assert "layer memory is an LSTM; use convolutions and pooling" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
     assert seconds < 20

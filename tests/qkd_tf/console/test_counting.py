@@ -1,6 +1,6 @@
 import pytest
 
-from qkd_tf.console.counting import counted
+from qkd_tf.console.counting import counted, with_article
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,9 @@ from qkd_tf.console.counting import counted
 )
 def test_noun_agrees_with_its_number(number, noun, told):
     assert counted(number, noun) == told
+
+
+def test_article_is_that_of_the_sound():
+    nouns = "Dense Embedding LSTM GRU UpSampling2D UnitNormalization MultiHeadAttention SeparableConv2D int".split()
+    told = "a Dense, an Embedding, an LSTM, a GRU, an UpSampling2D, a UnitNormalization, a MultiHeadAttention"
+    assert ", ".join(map(with_article, nouns)) == f"{told}, a SeparableConv2D, an int"

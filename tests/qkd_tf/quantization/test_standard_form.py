@@ -346,7 +346,7 @@ def test_unsupported_layer_is_named_with_its_remedy(kind):
 def test_recurrent_layer_is_refused():
     pixels = tf_keras.Input(SHAPE)
     x = layers.LSTM(4, name="memory")(layers.Reshape((64, 3))(pixels))
-    with pytest.raises(ExperimentError, match="layer memory is a LSTM; use convolutions"):
+    with pytest.raises(ExperimentError, match="layer memory is an LSTM; use convolutions"):
         standard_form(tf_keras.Model(pixels, layers.Dense(5)(x)), SHAPE, None, RAW)
 
 
