@@ -121,8 +121,8 @@ def fit(
             )
             require(
                 is_graph(model) or door.is_model(model),
-                f"{role} {model.name} is {with_article(type(model).__name__)} whose layers cannot be read; give a functional "
-                "model, or a Sequential that begins with tf_keras.Input, without its own call()",
+                f"{role} {model.name} is {with_article(type(model).__name__)} whose layers cannot be read; give a "
+                "functional model, or a Sequential that begins with tf_keras.Input, without its own call()",
             )
             given[role], options[role] = model, _name(model, trained)
     if augment is None or isinstance(augment, str):

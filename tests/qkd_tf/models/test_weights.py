@@ -4,6 +4,9 @@ import io
 import pathlib
 import pickle
 import re
+import sys
+import textwrap
+import types
 import zipfile
 
 import numpy as np
@@ -15,10 +18,12 @@ from qkd_tf.evaluate import predict_logits
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization
 from qkd_tf.models import weights, zoo
 from qkd_tf.models.copier import leaves
+from tests.docs.pages import BLOCK
 
 UNIT = PixelNormalization((0.0,), (1.0,))
 ENDINGS = (".h5", "_weights.h5", ".keras", ".weights.h5", ".npz", "_torch.npz")
-MODELS = pathlib.Path(__file__).parents[4] / "shared" / "models"
+ROOT = pathlib.Path(__file__).parents[3]
+MODELS = ROOT.parent / "shared" / "models"
 TORCH_WORDS = {
     "kernel": "weight",
     "bias": "bias",
@@ -79,6 +84,26 @@ def save(model, folder, ending):
 
 def load(model, path, **spec):
     return weights.load(model, NetworkSpec("net", spec.pop("normalization", UNIT), str(path), **spec))
+
+
+def test_what_build_md_says_of_pytorch_gives_the_same_weights(make_network, tmp_path, monkeypatch):
+    """With a stand-in for PyTorch, which has the axes of its kernels."""
+    network = make_network(1, depthwise=False)
+    axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,), 0: ()}
+    state = {
+        f"module.{name}": types.SimpleNamespace(numpy=lambda array=array: array.transpose(axes[array.ndim]))
+        for name, array in words(network, torch=True).items()
+    }
+    torch = types.ModuleType("torch")
+    torch.load = lambda path, map_location: {"state_dict": state}
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.chdir(tmp_path)
+    _, _, section = (ROOT / "BUILD.md").read_text().partition("### Weights from PyTorch\n")
+    exec(textwrap.dedent("".join(BLOCK.findall(section.partition("\n### ")[0]))), {})
+    other = make_network(2, "other_", depthwise=False)
+    load(other, tmp_path / "RESNET20.npz")
+    for expected, found in zip(values(network), values(other), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def complaint(model, path):
