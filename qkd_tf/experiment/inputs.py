@@ -15,7 +15,7 @@ from qkd_tf.experiment.network import NetworkSpec
 from qkd_tf.experiment.zoo import ZOO
 
 SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]+$")  # of a file; names of the zoo end in numbers: 1.O is meant as 1.0
-WEIGHTS = (".h5", ".keras", ".npz")  # endings of files of weights; .weights.h5 is one of .h5
+WEIGHTS = (".weights.h5", ".h5", ".keras", ".npz")  # endings of files of weights
 FINISHED = ".tflite"  # ending of what a network was converted to
 NO_NAME = re.compile(r"[A-Z~./\\]|\w+:[~./\\]")  # beginnings of paths, which no data set's name has
 FOLDERS, FILES = ("folder:", "npy:"), ("npz:",)  # beginnings of --dataset behind which there is a path

@@ -100,18 +100,17 @@ def read(path: pathlib.Path, trust_code: bool = False) -> list[LayerWeights]:
     """Layers with variables in a weights file, in the file's order.
 
     Args:
+      path: one that `require_weights` has passed.
       trust_code: read a .keras file even though its model brings code.
 
     Raises:
-      ExperimentError: an ending that is not known, or a file that cannot be read as what its ending says.
+      ExperimentError: a file that cannot be read as what its ending says.
     """
-    for ending, reader in READERS.items():
-        if path.name.endswith(ending):
-            try:
-                return reader(path, trust_code)
-            except Exception as error:  # whatever zip, HDF5 and NumPy make of a stranger's file
-                raise ExperimentError(f"{path} cannot be read as {ending}: {first_line(error)}") from error
-    raise ExperimentError(f"weights {path} have an unknown ending; known are {', '.join(READERS)}")
+    ending = next(ending for ending in READERS if path.name.endswith(ending))
+    try:
+        return READERS[ending](path, trust_code)
+    except Exception as error:  # whatever zip, HDF5 and NumPy make of a stranger's file
+        raise ExperimentError(f"{path} cannot be read as {ending}: {first_line(error)}") from error
 
 
 def _read_npz(path: pathlib.Path, trust_code: bool) -> list[LayerWeights]:

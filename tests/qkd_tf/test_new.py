@@ -98,7 +98,8 @@ def test_beside_a_students_own_augmentation_no_mirroring_is_proposed_or_done(cap
     write_model(front=[layers.RandomFlip("horizontal"), layers.Rescaling(1 / 255)])
     _, text = write()
     start("qkd_tf.train", ["--flagfile=my.flags", "--epochs=1", "--max_steps=1", "--batch_norm_batches=0"])
-    assert "horizontal_flip" not in text and "mirrored" not in (told := capsys.readouterr().out)
+    assert "horizontal_flip" not in text and "pictures are mirrored" not in (told := capsys.readouterr().out)
+    assert told.count("note: beside these layers training pictures are not mirrored (--horizontal_flip)") == 2
     assert told.count("note: training pictures are augmented by the student's own layers, as in Keras: ") == 2
 
 

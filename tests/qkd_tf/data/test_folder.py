@@ -312,7 +312,7 @@ def test_labels_are_a_part_of_what_the_set_is_known_by(root):
         (b"\nant\nbee", "line 1 of {root}/labels.txt is empty"),
         (b"", "labels.txt names 0 classes; two or more"),
         (b" \n\n", "labels.txt names 0 classes; two or more"),
-        (b"ant\n", "labels.txt names 1 classes; two or more"),
+        (b"ant\n", "labels.txt names 1 class; two or more"),
         (b"ant\nbee\n../ant", "line 3 of {root}/labels.txt is '../ant', which cannot be the name of a class folder"),
         (b"ant\nbee\n..", "is '..', which cannot be the name of a class folder"),
         (b"ant\nbee/small", "is 'bee/small', which cannot be the name of a class folder"),

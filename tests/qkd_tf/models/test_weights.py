@@ -16,6 +16,7 @@ from tf_keras import layers
 
 from qkd_tf.evaluate import predict_logits
 from qkd_tf.experiment import ExperimentError, NetworkSpec, PixelNormalization
+from qkd_tf.experiment.inputs import WEIGHTS
 from qkd_tf.models import weights, zoo
 from qkd_tf.models.copier import leaves
 from tests.docs.pages import BLOCK
@@ -174,6 +175,10 @@ def test_variables_without_a_counterpart_are_listed(chain, randomize, tmp_path):
 def test_missing_file_is_named(make_network, tmp_path):
     assert "gone.h5 does not exist" in complaint(make_network(0), tmp_path / "gone.h5")
     assert "does not exist" in complaint(make_network(0), tmp_path)
+
+
+def test_every_known_ending_has_its_reader():
+    assert list(weights.READERS) == list(WEIGHTS)
 
 
 @pytest.mark.parametrize("name", ["net.pt", "net.ckpt", "net", "net.pb", "net.npy"])

@@ -186,7 +186,10 @@ def weights():
     """Two kernels of three weights, at integers 0, 1, 2 of an interval of 0.5."""
     return {
         name: types.SimpleNamespace(
-            kernel=tf.Variable([0.05, 0.52, 1.1]), interval=tf.Variable(0.5), grid=grids.weight_grid(3)
+            kernel=(kernel := tf.Variable([0.05, 0.52, 1.1])),
+            values=kernel.read_value,
+            interval=tf.Variable(0.5),
+            grid=grids.weight_grid(3),
         )
         for name in ("block/one", "two")
     }
