@@ -331,7 +331,7 @@ FOUND = {
         {},
     ),
     "a layer that is nothing, on two sizes": (_on_two_sizes(L.GaussianNoise(0.1)), "", {}),
-    "a layer that is refused, on two sizes": (_on_two_sizes(L.ELU()), "layer elu.* is a ELU; use ReLU", {}),
+    "a layer that is refused, on two sizes": (_on_two_sizes(L.ELU()), "layer elu.* is an ELU; use ReLU", {}),
     "an empty Sequential": (lambda: _user_model(lambda x: tf_keras.Sequential()(L.Conv2D(4, 3)(x))), "", {}),
     "a Concatenate of one": (lambda: _user_model(lambda x: L.Concatenate()([L.Conv2D(4, 3)(x)])), "", {}),
     "a branch of zeros": (_with_branch_of_zeros, "", {}),
