@@ -59,7 +59,7 @@ class Network:
         if self.subject is None:
             return None
         row = likeness.prove(self.subject, images)
-        self.notes.append(likeness.line(self.subject, row))
+        self.notes.extend([likeness.line(self.subject, row), *likeness.notes_on_borders(self.subject, row)])
         return row
 
 

@@ -11,6 +11,7 @@ import tf_keras
 from ai_edge_litert.interpreter import Interpreter
 from tf_keras import layers
 
+from qkd_tf import fit
 from tests.in_process import start
 
 SHAPE = (16, 3)
@@ -127,3 +128,32 @@ def test_flags_that_do_not_fit_end_the_command_with_a_line(run, flags, message):
     given = [f"--dataset=npz:{run / 'set.npz'}", f"--student={run / 'net.keras'}", "--phases="]
     with pytest.raises(SystemExit, match=message):
         start("qkd_tf.preflight", [*given, *flags])
+
+
+def ridges(number, seed):
+    """Signals of mean -20 and deviation 8, with a ridge in one of three bands."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(number) % 3
+    features = rng.normal(-20, 8, (number, 12, 9, 1)).astype(np.float32)
+    for index, label in enumerate(labels):
+        features[index, :, 3 * label : 3 * label + 3] += 6
+    return features, labels
+
+
+def test_a_network_that_padded_the_mean_trains_as_one_that_pads_0(tmp_path, capsys):
+    """In a file padding is 0, here 2.5 deviations from the mean: BatchNorm statistics would fit no longer."""
+    tf_keras.utils.set_random_seed(0)
+    normalization = layers.Normalization(axis=None, mean=-20.0, variance=64.0)
+    body = [layers.Conv2D(8, 7, padding="same", use_bias=False), layers.BatchNormalization(), layers.ReLU()]
+    head = [layers.GlobalAveragePooling2D(), layers.Dense(3)]
+    model = tf_keras.Sequential([layers.Input((12, 9, 1)), normalization, *body, *head])
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, ["accuracy"])
+    model.fit(*ridges(600, 0), epochs=12, verbose=0)
+    own = model.evaluate(*ridges(150, 1), verbose=0)[1]
+    run = fit(model, ridges(600, 0), ridges(150, 1), run_dir=tmp_path / "run", phases={"self_studying": 4}, bits="w4a8")
+    results = json.loads((run.path / "results.json").read_text())
+    told = capsys.readouterr().out
+    assert results["as_given"]["student"]["border_top1_agreement"] < 95
+    assert "note: padding by 0 instead of the mean leaves the class of only" in told
+    assert results["student_test_top1"] > 100 * own - 8

@@ -115,7 +115,9 @@ class Trainer:
         """Switches to this one of the networks' students, and makes anew what belongs to it."""
         spec, networks = self._spec, self._networks
         self._student = student
-        self._batch_norm = BatchNormShift(student) if self._shifts else BatchNormEstimator(student.model)
+        self._batch_norm = (
+            BatchNormShift(student.plain, student.model) if self._shifts else BatchNormEstimator(student.model)
+        )
         with self._place.distribution.scope():
             self._freezing = Freezing(student.weights) if spec.freeze_threshold_start else None
             self._average = WeightsAverage(student.trained_variables, spec.weights_ema) if spec.weights_ema else None

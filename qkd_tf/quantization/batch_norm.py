@@ -16,7 +16,6 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.process.portions import num_images, portions, values_of_image
-from qkd_tf.quantization.scheme import QuantizedStudent
 
 # Of a network's largest tensor, of which a few are held at a time: where a batch has more it is measured in parts.
 TENSOR_BYTES = 1 << 28
@@ -81,24 +80,25 @@ class BatchNormEstimator:
 
 
 class BatchNormShift:
-    """Gives a quantized student its float twin's statistics, moved by what quantization and training shifted.
+    """Gives a changed network the statistics of the one it was, moved by what the change shifted.
 
-    With m and v measured on the batches in the float student, and m' and v' in the quantized one:
+    So a quantized student gets its float twin's, and a network that pads with other values its own. With m and v
+    measured on the batches in the network as it was, and m' and v' in the changed one:
 
-      mean = float mean + m' - m,   variance + eps = (float variance + eps) * (v' + eps) / (v + eps)
+      mean = old mean + m' - m,   variance + eps = (old variance + eps) * (v' + eps) / (v + eps)
 
     What is special about these pictures is in both measurements and cancels out. So a few hundred pictures suffice,
     where statistics of these pictures alone lose ten points. Bias correction does the same for means in quantization
     without training (Nagel et al. 2019, arXiv 1906.04721). Statistics of frozen layers stay unchanged.
     """
 
-    def __init__(self, student: QuantizedStudent):
-        self._plain, self._quantized = BatchNormEstimator(student.plain), BatchNormEstimator(student.model)
-        largest = max(values_of_image([layer]) for layer in student.plain.layers)
+    def __init__(self, before: tf_keras.Model, changed: tf_keras.Model):
+        self._before, self._changed = BatchNormEstimator(before), BatchNormEstimator(changed)
+        largest = max(values_of_image([layer]) for layer in before.layers)
         self._size = num_images(TENSOR_BYTES, np.dtype(np.float32).itemsize * largest)
 
     def estimate(self, batches: Iterable[tf.Tensor]) -> None:
-        """Sets the quantized student's statistics from its float twin's present ones.
+        """Sets the changed network's statistics from the other's present ones.
 
         Args:
           batches: pixels [N, H, W, C], at least one batch.
@@ -107,11 +107,11 @@ class BatchNormShift:
           ValueError: there is no batch.
         """
         parts = (part for images in batches for part in portions(images, self._size))
-        pairs = [(self._plain.measure(part), self._quantized.measure(part)) for part in parts]
-        before = dict(zip(self._plain.layers, _mean([plain for plain, _ in pairs]), strict=True))
-        after = dict(zip(self._quantized.layers, _mean([quantized for _, quantized in pairs]), strict=True))
-        for name, layer in self._quantized.layers.items():
-            plain, (mean, variance), (moved, scaled) = self._plain.layers[name], before[name], after[name]
+        pairs = [(self._before.measure(part), self._changed.measure(part)) for part in parts]
+        before = dict(zip(self._before.layers, _mean([plain for plain, _ in pairs]), strict=True))
+        after = dict(zip(self._changed.layers, _mean([quantized for _, quantized in pairs]), strict=True))
+        for name, layer in self._changed.layers.items():
+            plain, (mean, variance), (moved, scaled) = self._before.layers[name], before[name], after[name]
             factor = (scaled + plain.epsilon) / (variance + plain.epsilon)
             own = plain.moving_variance.numpy().astype(np.float64) + plain.epsilon
             layer.moving_mean.assign(plain.moving_mean.numpy() + (moved - mean))

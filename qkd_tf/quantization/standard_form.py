@@ -92,7 +92,7 @@ def standard_form(
         mine = Affine.of(own, input_shape[-1])
         told = f"signals are read as {mine}" if reads_signals else _instead(mine, inside)
         where = "the first kernel is adapted" if shaped.takes_up else "then scaled per channel"
-        borders = "; only borders differ a little, because padding is that mean" if shaped.has_borders else ""
+        borders = "; only borders differ, because padding is that mean" if shaped.has_borders else ""
         notes.append(f"{model.name}: {told}, {where}{borders}")
     return StandardForm(
         shaped.model,

@@ -23,7 +23,7 @@ from qkd_tf.distillation.phase_setup import Networks
 from qkd_tf.distillation.phases import PHASES
 from qkd_tf.distillation.trainer import Events, Place, Trainer
 from qkd_tf.experiment import Experiment, ExperimentError, TrainingSpec, class_weights, require_networks
-from qkd_tf.models import identity
+from qkd_tf.models import identity, likeness
 from qkd_tf.outcome import diagnosis, handoff, results, start
 from qkd_tf.process import borrowed_process
 from qkd_tf.process.stop_signals import StopSignals
@@ -307,6 +307,12 @@ def _prepare(
     pictures = networks.proof_images(experiment.data, source)
     proof = {role: network.prove(pictures) for role, network in found.items()}
     splits = data.pipelines(source, experiment.data, given.augment, network.augmenting)
+    if "student" in experiment.with_weights and likeness.changes_borders(proof["student"]):
+        images = _calibration_images(experiment, splits)
+        BatchNormShift(network.subject.ours, at_bits[own].plain).estimate(images)
+        for other in at_bits.values():
+            other.copy_plain_from(at_bits[own])
+            other.copy_weights_from_plain()
     weights = class_weights(experiment.training.class_weights, splits.label_names, splits.num_by_class)
     handoff.require_readable(at_bits[own], splits.fingerprint["num_test"])
     devices.require_same(splits.fingerprint, "their images")
@@ -334,7 +340,7 @@ def _calibrate(experiment: Experiment, student: QuantizedStudent, images: list[t
     _equalize_deviations(student)
     calibrate(student, images, experiment.quantization.interval_init, experiment.seed)
     if student.normalized or experiment.training.shifts_calibrated_statistics(experiment.pretrained):
-        BatchNormShift(student).estimate(images)
+        BatchNormShift(student.plain, student.model).estimate(images)
         print("BatchNorm statistics: full precision's, shifted by what quantization changed (--batch_norm_statistics)")
 
 

@@ -220,7 +220,7 @@ def test_shift_is_that_between_both_students_on_the_same_batches(make_quantized_
     own = means_and_variances(student.plain)
     BatchNormEstimator(student.model).estimate(batches)
     quantized = means_and_variances(student.model)
-    BatchNormShift(student).estimate(batches)
+    BatchNormShift(student.plain, student.model).estimate(batches)
     got = means_and_variances(student.model)
     assert means_and_variances(student.plain).keys() == own.keys()
     for name, values in means_and_variances(student.plain).items():
@@ -241,7 +241,7 @@ def test_a_student_that_quantization_leaves_alone_keeps_its_statistics_whatever_
     """Pictures that are unlike those of the training have no say: nothing moved."""
     student = make_quantized_student(bits=(8, 8))
     own = means_and_variances(student.plain)
-    BatchNormShift(student).estimate([np.full_like(batches[0], 255), batches[1] // 8])
+    BatchNormShift(student.plain, student.model).estimate([np.full_like(batches[0], 255), batches[1] // 8])
     BatchNormEstimator(student.plain).estimate([np.full_like(batches[0], 255), batches[1] // 8])
     for name, (mean, _) in means_and_variances(student.model).items():
         far = np.abs(means_and_variances(student.plain)[name][0] - own[name][0]).max()
@@ -256,11 +256,12 @@ def test_a_channel_of_zeros_and_frozen_layers_stay_sound(make_quantized_student,
     layer.set_weights([kernel, *rest])
     student.plain.get_layer("stem_bn").moving_variance.assign(tf.zeros_like(layer.get_weights()[0][0, 0, 0]))
     student.copy_weights_from_plain()
-    BatchNormShift(student).estimate(batches)
+    BatchNormShift(student.plain, student.model).estimate(batches)
     for mean, variance in means_and_variances(student.model).values():
         assert np.all(np.isfinite(mean)) and np.all(variance >= 0) and np.all(np.isfinite(variance))
 
 
 def test_shift_needs_a_batch(make_quantized_student):
+    student = make_quantized_student()
     with pytest.raises(ValueError, match="no batch"):
-        BatchNormShift(make_quantized_student()).estimate([])
+        BatchNormShift(student.plain, student.model).estimate([])

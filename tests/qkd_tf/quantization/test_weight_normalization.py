@@ -137,7 +137,7 @@ def test_a_student_begins_near_its_float_twin_but_for_means(network, by):
     other = quantize_student(student.plain, dataclasses.replace(spec, normalize_weights="off"))
     for each in (student, other):
         calibrate(each, [PICTURES], "minmax")
-        BatchNormShift(each).estimate([PICTURES])
+        BatchNormShift(each.plain, each.model).estimate([PICTURES])
     found, expected = (each.model(PICTURES, training=False).numpy() for each in (student, other))
     assert np.mean(np.isclose(found, expected, atol=1e-3)) > 0.9  # but for ties that last bits decide
     np.testing.assert_allclose(found, expected, atol=0.1 * np.std(expected))
