@@ -291,8 +291,13 @@ def _pair(given: tuple[np.ndarray, np.ndarray], name: str, expected: str) -> tup
     except ValueError as error:  # a list of pictures of several sizes
         raise ExperimentError(f"{name} is not a pair of arrays: {error}; {expected}") from None
     require(
-        labels.ndim in (1, 2) and images.ndim > 0 and len(labels) == len(images),
+        labels.ndim in (1, 2) and images.ndim > 0,
         f"{name} has images of shape {images.shape} and labels of shape {labels.shape}; {expected}",
+    )
+    require(
+        len(labels) == len(images),
+        f"{name} has {counted(len(images), 'example')} and {counted(len(labels), 'label')}; one label for each "
+        "example is expected",
     )
     return images, labels
 
@@ -303,7 +308,7 @@ def _arrays(given: tuple[np.ndarray, np.ndarray], name: str, spec: DataSpec) -> 
     require(
         images.ndim == 4,
         f"{name} has images of shape {images.shape} and labels of shape {labels.shape}; {_IMAGES} "
-        "(for grey pictures: images[..., np.newaxis]; for signals: signals=True)",
+        "(for grey pictures: images[..., np.newaxis]; for signals: --signals)",
     )
     numbers = _class_numbers(labels, name)
     scale, digest = _Scale(images.dtype), PictureDigest()
@@ -399,7 +404,7 @@ def _whole(images: np.ndarray) -> np.ndarray:
 def _require_numbers(dtype: np.dtype, name: str) -> None:
     require(
         np.dtype(dtype).kind in "iuf",
-        f"{name} has pixels of {np.dtype(dtype)}; numbers of 0 to 255 are expected, best as uint8",
+        f"{name} has values of {np.dtype(dtype)}; numbers are expected: of pictures 0 to 255, best as uint8",
     )
 
 
@@ -438,10 +443,10 @@ class _Scale:
             return (f"note: {found}; they are rounded to whole numbers, as a camera gives them",)
         undone = next((undone for lowest, undone in SCALES if lowest <= low and high <= 1 + TOLERANCE), None)
         remedy = (
-            "for signals give signals=True; for pictures undo the scaling, which networks do inside: "
+            "for signals give --signals, and no flag for pictures; for pictures undo the scaling, which networks do inside: "
             f"{cast.format(f'{rounded}({undone})')}"
             if undone
-            else "leave the scaling out, which networks do inside; for signals give signals=True"
+            else "leave the scaling out, which networks do inside; for signals give --signals, and no flag for pictures"
         )
         raise ExperimentError(f"{found}; 0 to 255 is expected; {remedy}")
 

@@ -77,7 +77,7 @@ def test_a_file_of_keras_datasets_holds_grey_pictures(tmp_path):
     [
         ({"y_train": None}, "lacks the arrays y_train; it has .*; x_train, y_train, x_test, y_test are needed"),
         ({"x_test": None, "y_test": None}, "lacks the arrays x_test, y_test"),
-        ({"x_train": SERIES[:19]}, r"train has images of shape \(19, 12, 3\) and labels of shape \(20,\)"),
+        ({"x_train": SERIES[:19]}, "train has 19 examples and 20 labels; one label for each"),
         ({"x_train": np.float32(1)}, "x_train is one number"),
         ({"x_train": SERIES.astype(object)}, "cannot be read"),
         ({"y_test": LABELS[:8] - 1}, "test has the label -1"),
