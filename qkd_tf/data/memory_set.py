@@ -443,8 +443,8 @@ class _Scale:
             return (f"note: {found}; they are rounded to whole numbers, as a camera gives them",)
         undone = next((undone for lowest, undone in SCALES if lowest <= low and high <= 1 + TOLERANCE), None)
         remedy = (
-            "for signals give --signals, and no flag for pictures; for pictures undo the scaling, which networks do inside: "
-            f"{cast.format(f'{rounded}({undone})')}"
+            "for signals give --signals, and no flag for pictures; for pictures undo the scaling, which networks do "
+            f"inside: {cast.format(f'{rounded}({undone})')}"
             if undone
             else "leave the scaling out, which networks do inside; for signals give --signals, and no flag for pictures"
         )

@@ -262,7 +262,7 @@ def test_names_and_one_hot_labels_fit_the_classes(door, labels, label_names, mes
     [
         ((IMAGES, np.eye(4)[LABELS] / 2), r"train has labels of shape \(20, 4\) that are not one-hot"),
         ((IMAGES, np.ones((20, 4))), r"train has labels of shape \(20, 4\) that are not one-hot"),
-        ((IMAGES, LABELS[:-1]), r"labels of shape \(19,\)"),
+        ((IMAGES, LABELS[:-1]), "train has 20 examples and 19 labels; one label for each"),
         ((IMAGES, LABELS / 2), r"train has the label 0.5; whole numbers are expected"),
         ((IMAGES, LABELS * np.nan), r"train has the label nan; whole numbers are expected"),
         ((IMAGES, LABELS.astype(str)), r"train has labels of <U21; .* np.unique\(labels, return_inverse=True\)"),
