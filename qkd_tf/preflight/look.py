@@ -58,7 +58,8 @@ def _look(
             print(note)
     quantized = quantize_student(student.model, experiment.quantization, plan=plan)
     print(quantized.summary())
-    for note in bytes_by_bits.notes(student.model, plan, experiment.target, experiment.quantization):
+    of_bytes = bytes_by_bits.notes(student.model, plan, experiment.target, experiment.quantization)
+    for note in (*of_bytes, *quantized.notes_on_normalization(experiment.quantization.normalize_weights)):
         print(note)
     teacher = found[-1].model if experiment.teacher else None
     for note in step_memory.notes(student.model, teacher, experiment.training, experiment.data.batch_size):

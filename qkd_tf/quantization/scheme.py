@@ -236,6 +236,16 @@ class QuantizedStudent(PlannedStudent):
         quantizers = {name: weight.quantizer for name, weight in self.weights.items()}
         return {name: quantizer.before for name, quantizer in quantizers.items() if quantizer.before is not tf.identity}
 
+    def notes_on_normalization(self, asked: str) -> list[str]:
+        """A note on how many kernels are normalized, if `--normalize_weights` asks for it."""
+        if asked == "off":
+            return []
+        kernels = counted(len(self.weights), "kernel")
+        return [
+            f"note: --normalize_weights={asked} applies to {len(self.normalized)} of {kernels}: those of less than 8 bits "
+            "before a BatchNormalization that has gamma and is not frozen"
+        ]
+
     def copy_weights_from_plain(self) -> None:
         for plain, latent in self._twins:
             latent.assign(plain)

@@ -324,6 +324,7 @@ def _prepare(
     student, teacher = at_bits[own], teacher and devices.replicated(teacher)
     notes = [note for network in found.values() for note in network.notes]
     notes += bytes_by_bits.notes(network.model, plan, experiment.target, experiment.quantization)
+    notes += student.notes_on_normalization(experiment.quantization.normalize_weights)
     notes += experiment.notes_on(splits.num_train)
     notes += step_memory.notes(network.model, teacher, experiment.training, experiment.data.batch_size)
     notes = [*experiment.notes, *splits.notes, *notes]

@@ -114,6 +114,9 @@ def test_what_is_normalized(network):
     student = quantize_student(network, QuantizationSpec(weight_bits=3, normalize_weights="channel"))
     changed = [name for name, w in student.weights.items() if not np.array_equal(w.values(), w.kernel)]
     assert changed == ["conv", "depthwise"]
+    (note,) = student.notes_on_normalization("channel")
+    assert note.startswith("note: --normalize_weights=channel applies to 2 of 6 kernels: ")
+    assert student.notes_on_normalization("off") == []
     assert is_normalizable(student.plain.get_layer("conv"), weight_grid(7))
     assert not is_normalizable(student.plain.get_layer("conv"), weight_grid(8))
 
