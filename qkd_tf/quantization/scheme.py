@@ -242,8 +242,8 @@ class QuantizedStudent(PlannedStudent):
             return []
         kernels = counted(len(self.weights), "kernel")
         return [
-            f"note: --normalize_weights={asked} applies to {len(self.normalized)} of {kernels}: those of less than 8 bits "
-            "before a BatchNormalization that has gamma and is not frozen"
+            f"note: --normalize_weights={asked} applies to {len(self.normalized)} of {kernels}: those of less than 8 "
+            "bits before a BatchNormalization that has gamma and is not frozen"
         ]
 
     def copy_weights_from_plain(self) -> None:
