@@ -36,7 +36,7 @@ MISTAKES = {
         "--student_weights=README.md",
         "--student_weights_mean=0",
         "--student_weights_std=1",
-    ): "weights README.md have an unknown ending; known are .h5, .keras, .npz",
+    ): "weights README.md have an unknown ending; known are .weights.h5, .h5, .keras, .npz",
     ("qkd_tf.train", "--run_dir=BUSY", "--dataset=digits"): "/busy is in use by process ",
     ("qkd_tf.train", "--run_dir=RUN", "--dataset=folder:/nowhere"): "/nowhere is not a folder",
     ("qkd_tf.train", "--run_dir=RUN", "--dataset=/my/pictures"): "--dataset=folder:/my/pictures",
