@@ -106,12 +106,9 @@ def _left_to_layers(spec: DataSpec) -> list[str]:
         return []
     shifts = spec.crops_larger or spec.crop_padding != 0
     flags = {"mirrored (--horizontal_flip)": spec.mirrors, "shifted (--crop_padding)": shifts}
-    off = [told for told, is_on in flags.items() if not is_on]
-    return (
-        [f"note: beside these layers training pictures are not {' or '.join(off)}, unless you ask for it"]
-        if off
-        else []
-    )
+    off = [done for done, is_on in flags.items() if not is_on]
+    told = f"note: beside these layers training pictures are not {' or '.join(off)}, unless you ask for it"
+    return [told] if off else []
 
 
 def _checked(function: Function, name: str, spec: DataSpec, shape: tuple[int, int, int]) -> Augmentation:

@@ -257,9 +257,9 @@ class QuantizedStudent(PlannedStudent):
         """
         for plain, latent in self._twins:
             plain.assign(latent)
-        for name, weight in self.weights.items():
+        for name in self.normalized:
             layer = self.plain.get_layer(name)
-            getattr(layer, LAYERS[type(layer)].kernel).assign(weight.values())
+            getattr(layer, LAYERS[type(layer)].kernel).assign(self.weights[name].values())
 
     def tensor(self, name: str) -> tf.Tensor:
         """The symbolic tensor of `model` that corresponds to the output of layer `name` in `plain`."""
