@@ -48,7 +48,7 @@ COSTS: Mapping[str, Cost] = {
     "deflated": Cost("deflated, bytes", lambda run: run.deflated),
     "true_width": Cost("true width, bytes", lambda run: run.true_width),
     "flash": Cost("flash beside TFLM, bytes", lambda run: run.flash),
-    "latency": Cost("ms per image", lambda run: run.milliseconds),
+    "latency": Cost("ms per inference", lambda run: run.milliseconds),
     "arena": Cost("arena, bytes", lambda run: run.arena),
 }
 SHOWN = ("bytes", "latency", "arena")
@@ -74,7 +74,7 @@ HEADER = (
     "true width",
     "flash beside TFLM",
     "full precision, %",
-    "ms per image",
+    "ms per inference",
     "arena, bytes",
 )
 NUMBERS = (2, *range(6, len(HEADER)))  # columns that are aligned as such
@@ -106,9 +106,9 @@ def notes(runs: Sequence[Run]) -> list[str]:
     """Why some numbers cannot be compared, one reason per line."""
     lines = []
     if len(groups(runs)) > 1:
-        lines.append("The runs were tested on different images: compare accuracies only within a table.")
+        lines.append("The runs have different test splits: compare accuracies only within a table.")
     if any(len({run.data for run in group}) > 1 for group in groups(runs)):
-        lines.append("Data sets joined by = have the same test images and labels; their training images may differ.")
+        lines.append("Data sets joined by = have the same test split; their training data may differ.")
     if len({run.runtime for run in runs}) > 1:
         judged: dict[str, list[str]] = {}
         for run in runs:

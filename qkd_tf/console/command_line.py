@@ -8,6 +8,7 @@ import contextlib
 import copy
 import functools
 import os
+import pathlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 from absl import app, flags
 
 from qkd_tf.console import help_page, invocation
-from qkd_tf.console.nearest import meant
+from qkd_tf.console.nearest import beside, meant, nearest
 
 flags.disclaim_key_flags()  # flags are those of the module that defines them here
 
@@ -175,7 +176,11 @@ def _mistake(error: Exception) -> str:
     """What is wrong with a command line, in one line."""
     if isinstance(error, flags.CantOpenFlagFileError):  # whose own text is that of the system's error
         cause = error.__context__
-        return f"--flagfile={cause.filename} cannot be read: {cause.strerror}; paths are relative to {os.getcwd()}"
+        path = pathlib.Path(cause.filename)
+        files = beside(path, pathlib.Path.is_file)
+        near = nearest(path.stem, files)  # endings alone are alike
+        hint = f"did you mean {files[near]}?" if near else f"paths are relative to {os.getcwd()}"
+        return f"--flagfile={cause.filename} cannot be read: {cause.strerror}; {hint}"
     if isinstance(error, flags.UnrecognizedFlagError):  # whose own text may list many
         hint = meant(error.flagname, flags.FLAGS, "")
         return f"Unknown command line flag '{error.flagname}'{hint and '; '}{hint}"

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterable
 
 NUM_NEAR = 3  # names that are told where several are equally near
+SHORTEST = 3  # letters of a beginning that stands for the whole
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -27,8 +28,14 @@ def meant(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
 
 
 def _alike(name: str, known: Iterable[str]) -> list[str]:
-    """The most similar known names, all equally similar, in their order; case does not matter."""
+    """The most similar known names, all equally similar, in their order; case does not matter.
+
+    A name that is the beginning of one known name alone means that one.
+    """
     folded = {entry: entry.casefold() for entry in known}
+    begun = [entry for entry, text in folded.items() if text.startswith(name.casefold())]
+    if len(name) >= SHORTEST and len(begun) == 1:
+        return begun
     near = difflib.get_close_matches(name.casefold(), folded.values(), n=NUM_NEAR)
     ratios = {entry: difflib.SequenceMatcher(None, entry, name.casefold()).ratio() for entry in near}
     return [entry for entry, text in folded.items() if text in ratios and ratios[text] == max(ratios.values())]

@@ -96,7 +96,7 @@ def source_of(
 def open_source(spec: DataSpec) -> Source:
     """Raises ExperimentError: only the name is left of images that were in memory."""
     raise ExperimentError(
-        f"--dataset={spec.name}: the images of this run were given in Python and are not saved; "
+        f"--dataset={spec.name}: the data of this run were given in Python and are not saved; "
         "call qkd_tf.fit with them, or train on a folder of pictures (--dataset=folder:PICTURES)"
     )
 
@@ -291,8 +291,12 @@ def _pair(given: tuple[np.ndarray, np.ndarray], name: str, expected: str) -> tup
     except ValueError as error:  # a list of pictures of several sizes
         raise ExperimentError(f"{name} is not a pair of arrays: {error}; {expected}") from None
     require(
+        labels.ndim <= images.ndim,
+        f"{name} is a pair of shapes {images.shape} and {labels.shape}: the labels seem to come first; {expected}",
+    )
+    require(
         labels.ndim in (1, 2) and images.ndim > 0,
-        f"{name} has images of shape {images.shape} and labels of shape {labels.shape}; {expected}",
+        f"{name} has examples of shape {images.shape} and labels of shape {labels.shape}; {expected}",
     )
     require(
         len(labels) == len(images),
@@ -467,7 +471,7 @@ def _class_numbers(labels: np.ndarray, name: str) -> np.ndarray:
         is_one_hot = np.all((labels == 0) | (labels == 1)) and np.all(labels.sum(axis=1) == 1)
         require(
             bool(is_one_hot),
-            f"{name} has labels of shape {labels.shape} that are not one-hot; one number per image is expected",
+            f"{name} has labels of shape {labels.shape} that are not one-hot; one number per example is expected",
         )
         return labels.argmax(axis=1).astype(np.int64)
     labels = labels.reshape(len(labels))

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import itertools
 import pathlib
 from collections.abc import Iterator
 
@@ -138,9 +139,10 @@ def _reshaping(shape: tuple[int | None, ...], given: tuple[int, ...]) -> str:
     """
     if [side for side in shape if side != 1] == [side for side in given if side != 1]:
         return f"features.reshape(-1, {', '.join(map(str, shape))}) has that shape"
-    if shape == given[::-1]:
-        axes = ", ".join(str(len(given) - axis) for axis in range(len(given)))
-        return f"if only the order of axes differs, features.transpose(0, {axes}) has that shape"
+    for axes in itertools.permutations(range(len(given))):
+        if shape == tuple(given[axis] for axis in axes):
+            order = ", ".join(str(1 + axis) for axis in axes)
+            return f"if only the order of axes differs, features.transpose(0, {order}) has that shape"
     return "give a network that reads that shape"
 
 

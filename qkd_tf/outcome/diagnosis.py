@@ -76,15 +76,16 @@ class Reference:
     Args:
       student: the student before it is handed over, with full precision in `student.plain`.
       origin: `Experiment.full_precision_origin`. With a random start there is nothing to compare.
+      as_given: the user's network, if `student.plain` computes something else; its classes are looked at then.
 
     Attributes:
       weights: the weights of `student.plain` at that time.
     """
 
-    def __init__(self, student: QuantizedStudent, origin: str):
+    def __init__(self, student: QuantizedStudent, origin: str, as_given: tf_keras.Model | None = None):
         self.origin = origin
         self.weights = student.plain.get_weights()
-        self._model = None if origin == "random" else student.float_copy()
+        self._model = None if origin == "random" else as_given or student.float_copy()
         self._first: list[np.ndarray] = []
         self._classes: list[np.ndarray] = []
         self._right: list[np.ndarray] = []

@@ -105,7 +105,10 @@ def _configs(path: pathlib.Path) -> Iterator:
         with h5py.File(path) as file:
             config = file.attrs.get("model_config")
             if config is None:
-                raise ValueError("it holds weights and no model")
+                raise ValueError(
+                    "it holds weights and no model; give what model.save wrote, or a function that builds the network, "
+                    "package.module:builder, and this file by --student_weights or --teacher_weights"
+                )
             yield _loaded(config)
 
 

@@ -62,6 +62,7 @@ class Prepared:
 
     Attributes:
       float_student: the float student in standard form, with its first weights.
+      as_given: the trained student with the user's padding values, where the file's make another network of it.
       contents: what the experiment is made of, as digests (`identity`).
       class_weights: factor of each class's examples; None if all are 1.
       proof: what `Network.prove` returned, by role.
@@ -70,6 +71,7 @@ class Prepared:
 
     student: QuantizedStudent
     float_student: tf_keras.Model
+    as_given: tf_keras.Model | None
     teacher: tf_keras.Model | None
     splits: data.Splits
     contents: dict[str, str]
@@ -164,7 +166,7 @@ def _run(
         for note in notes:
             print(note)
         if devices.is_chief:
-            reference = diagnosis.Reference(student, experiment.full_precision_origin)
+            reference = diagnosis.Reference(student, experiment.full_precision_origin, prepared.as_given)
             handed_over = handoff.write(student, splits, folder, experiment.target, reference.look)
             print(f"test top-1 as the file computes it: {handed_over.accuracy}")
             if note := handed_over.accuracy.note(phases[-1]["student_test_top1"] if phases else None):
@@ -307,7 +309,9 @@ def _prepare(
     pictures = networks.proof_images(experiment.data, source)
     proof = {role: network.prove(pictures) for role, network in found.items()}
     splits = data.pipelines(source, experiment.data, given.augment, network.augmenting)
+    as_given = None
     if "student" in experiment.with_weights and likeness.changes_borders(proof["student"]):
+        as_given = network.subject.ours if "student" in experiment.pretrained else None
         images = _calibration_images(experiment, splits)
         BatchNormShift(network.subject.ours, at_bits[own].plain).estimate(images)
         for other in at_bits.values():
@@ -329,7 +333,7 @@ def _prepare(
     notes += step_memory.notes(network.model, teacher, experiment.training, experiment.data.batch_size)
     notes = [*experiment.notes, *splits.notes, *notes]
     print(*([] if is_told else notes), student.summary(), sep="\n")
-    return Prepared(student, network.model, teacher, splits, contents, weights, proof, at_bits)
+    return Prepared(student, network.model, as_given, teacher, splits, contents, weights, proof, at_bits)
 
 
 def _calibrate(experiment: Experiment, student: QuantizedStudent, images: list[tf.Tensor]) -> None:

@@ -58,7 +58,7 @@ def test_terminal_has_columns_of_what_was_asked_for_and_what_is_equal_above_them
         "1  alone  90.00     bytes   resnet8  W4A4  20,000  91.00",
         "",
         compare.PARETO,
-        "note: The runs were tested on different images: compare accuracies only within a table.",
+        "note: The runs have different test splits: compare accuracies only within a table.",
     ]
     folder = str(make_finished_run("a"))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
@@ -71,8 +71,8 @@ def test_runs_on_other_images_stand_apart_and_this_is_said():
     assert groups([run(), other, run(label="c")]) == [[run(), run(label="c")], [other]]
     text = markdown([run(), other])
     assert text.count("**digits, 360 test images**") == 2
-    assert "tested on different images" in text
-    assert "tested on different images" not in markdown([run(), run(label="c")])
+    assert "have different test splits" in text
+    assert "have different test splits" not in markdown([run(), run(label="c")])
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_runs_on_other_images_stand_apart_and_this_is_said():
         ({"passed": False, "is_less_accurate": True}, "Refused for accuracy, and on no front: b"),
         ({"passed": False}, "Refused, not proven to be what was trained, and on no front: b"),
         ({"bits": "W4A4*"}, "--bits_rule"),
-        ({"data": "in_memory:1, 360 test images"}, "have the same test images and labels"),
+        ({"data": "in_memory:1, 360 test images"}, "have the same test split"),
     ],
 )
 def test_what_keeps_numbers_from_being_compared_is_noted(fields, part):

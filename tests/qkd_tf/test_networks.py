@@ -553,6 +553,8 @@ def test_networks_that_cannot_read_signals_are_told():
         ExperimentError, match=r"only the order of axes differs, features.transpose\(0, 2, 1\) has that"
     ):
         networks.build_student(on_signals("in_memory:trained:user"), (3, 12), 5, hearing((12, 3)))
+    with pytest.raises(ExperimentError, match=r"features.transpose\(0, 2, 3, 1\) has that"):  # channels came first
+        networks.build_student(on_signals("in_memory:trained:user"), (3, 12, 9), 5, hearing((12, 9, 3)))
     with pytest.raises(ExperimentError, match=r"\(12, 3\), the data set has \(9, 4\); give a network that reads"):
         networks.build_student(on_signals("in_memory:trained:user"), (9, 4), 5, hearing((12, 3)))
     with pytest.raises(ExperimentError, match=r"\(11, 3\), the data set has \(12, 3\); give a network that reads"):

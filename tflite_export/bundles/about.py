@@ -9,18 +9,19 @@ from tflite_export.inference.runtimes import RUNTIMES
 KERNEL = "/kernel"  # end of a kernel's name
 
 
-def rows(verification: dict) -> list[tuple[str, str]]:
+def rows(verification: dict, noun: str) -> list[tuple[str, str]]:
     """(What, its value) as text.
 
     Args:
       verification: as in verification.json, of a file that passed.
+      noun: what it classifies: "image" or "example".
     """
     judge = verification["runtimes"][verification["judge"]]
     accuracy = judge["accuracy"]
     ran = {RUNTIMES[name].package: None for name, row in verification["runtimes"].items() if "not_run" not in row}
     versions = [" ".join([package, *_version(package)]) for package in ran]
     return [
-        ("top-1", f"{accuracy['top1']:.2f} % of {accuracy['num_images']:,} test images, on {judge['title']}"),
+        ("top-1", f"{accuracy['top1']:.2f} % of {accuracy['num_images']:,} test {noun}s, on {judge['title']}"),
         ("bits of kernels", _bits(verification, is_kernel=True)),
         ("bits of activations", _bits(verification, is_kernel=False)),
         ("multiply-adds", f"{verification['multiply_adds']:,} per inference"),

@@ -56,7 +56,9 @@ class Delivery:
         """The variables for the templates of every bundle."""
         graph = self.graph
         entry = graph.tensors[graph.input]
+        noun = "example" if self.is_signal else "image"
         return {
+            "noun": noun,
             "title": f"model.tflite of {self.name}",
             "version": __version__,
             "sha256": self.verification["file"]["sha256"],
@@ -65,7 +67,7 @@ class Delivery:
             "output": graph.tensors[graph.output],
             "pixel_offset": pixel_offset(entry),
             "lowest": -pixel_offset(entry),
-            "about": rows(self.verification),
+            "about": rows(self.verification, noun),
             "limits": self.limits,
             "cautions": self.verification.get("cautions", []),
             "labels": self.handoff.label_names,

@@ -155,6 +155,7 @@ def test_reader_that_closes_the_pipe_ends_it_without_a_word(told, arguments):
         ("--kind=x", "error: flag --kind=x: value should be one of <round|square>; --help"),
         ("--rule", "error: Missing value for flag --rule; "),
         ("--flagfile=gone.flags", "error: --flagfile=gone.flags cannot be read: No such file or directory; paths"),
+        ("--flagfile=line.flag", "error: --flagfile=line.flag cannot be read: No such file or directory; did you mean"),
         (
             "--flagfile=nested.flags",
             "error: --flagfile=gone.flags cannot be read: No such file or directory; paths",

@@ -14,6 +14,8 @@ KNOWN = ("resnet8", "resnet18", "mobilenet_v2_1.0", "mobilenet_v2_1.4", "MobileN
         ("RESNET18", "did you mean resnet18?"),
         ("mobilnetv2", "did you mean MobileNetV2?"),
         ("mobilenet_v2_1.O", "did you mean mobilenet_v2_1.0 or mobilenet_v2_1.4?"),
+        ("mob", f"known are {', '.join(KNOWN)}"),
+        ("resnet1", "did you mean resnet18?"),
         ("vgg", f"known are {', '.join(KNOWN)}"),
         ("", f"known are {', '.join(KNOWN)}"),
     ],

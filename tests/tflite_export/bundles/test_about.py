@@ -9,7 +9,7 @@ from tflite_export.bundles.bundle import render
 
 
 def test_every_number_is_that_of_the_verification():
-    assert rows(VERIFICATION) == [
+    assert rows(VERIFICATION, "image") == [
         ("top-1", "91.25 % of 1,600 test images, on LiteRT"),
         ("bits of kernels", "1 of 3 bits, 1 of 8 bits"),
         ("bits of activations", "1 of 4 bits, 1 of 8 bits"),
