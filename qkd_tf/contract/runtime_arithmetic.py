@@ -4,12 +4,12 @@ NumPy only. Training predicts with it what the exported file will compute (`inte
 files with it (`integer_reference`). There are four kinds:
 
 * XNNPACK, LiteRT's default kernels: a sum is multiplied by a float32 and rounded once, half to even. A MEAN's
-  zero points are subtracted in float32, too. QUANTIZE and LEAKY_RELU multiply by 256ths. XNNPACK leaves PRELU
-  to the reference kernels.
+  zero points are subtracted in float32, too, and so are those of LOGISTIC's table and of a MUL of
+  a tensor with itself. QUANTIZE and LEAKY_RELU multiply by 256ths. XNNPACK leaves PRELU to the reference kernels.
 * TFLM: a sum is multiplied by a 32-bit fixed-point number, then shifted right; both operations round. At few bits
   the first rounding is coarse: a value a little below a half is rounded up.
-* LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, LOGISTIC is a table, and
-  the ratios of scales of MUL, LEAKY_RELU and PRELU are float32. A 1x1 convolution that is written as a Dense layer
+* LiteRT's reference kernels: as TFLM, but a Dense layer's sum is rounded once, half up, LOGISTIC is a table in float32,
+  and the ratios of scales of MUL, LEAKY_RELU and PRELU are float32. A 1x1 convolution that is written as a Dense layer
   is rounded like one.
 * ruy: as TFLM, but the second rounding is half up, too. XNNPACK does not run convolutions with INT4 kernels. LiteRT
   computes a CONV_2D of them as ruy does, and a DEPTHWISE_CONV_2D as ruy does in whole blocks of eight channels and as
@@ -34,7 +34,7 @@ from qkd_tf.contract.fixed_point import (
     round_half_away,
 )
 from qkd_tf.contract.kinds import GROUPED_CONVOLUTION, POINTWISE_CONVOLUTION
-from qkd_tf.contract.logistic import fixed_point_logistic, tabled_logistic
+from qkd_tf.contract.logistic import fixed_point_logistic, reference_logistic, xnnpack_logistic
 
 ADD_LEFT_SHIFT = 20
 MEAN_FRACTION_BITS = 32
@@ -42,6 +42,7 @@ BLOCK_CHANNELS = 8  # of a vector in LiteRT's own depthwise kernels
 
 Sums = Callable[[np.ndarray, Scale, Scale, Scale], np.ndarray]
 OfTwo = Callable[[np.ndarray, np.ndarray, Scale, Scale, Scale], np.ndarray]
+Square = Callable[[np.ndarray, Scale, Scale, int], np.ndarray]
 Mean = Callable[[np.ndarray, int, Scale, Scale, int, int], np.ndarray]
 Logistic = Callable[[np.ndarray, Scale], np.ndarray]
 Requantize = Callable[[np.ndarray, Scale, Scale], np.ndarray]
@@ -58,6 +59,7 @@ class Arithmetic:
       convolution, dense: (sums [..., C], input scale, kernel scales [C] or [1], output scale).
       add: (a, b, their scales, output scale).
       multiply: (a, b, their scales, output scale).
+      square: (x, its scale, output scale, the output's zero point): MUL of a tensor with itself.
       mean: (sums, number of terms, input scale, output scale, the zero points that were subtracted: input's, output's).
       logistic: (x, input scale) -> steps of 1 / LOGISTIC_STEPS, the output scale that TFLite prescribes.
       requantize: (x, input scale, output scale).
@@ -71,6 +73,7 @@ class Arithmetic:
     dense: Sums
     add: OfTwo
     multiply: OfTwo
+    square: Square
     mean: Mean
     logistic: Logistic
     requantize: Requantize
@@ -228,6 +231,17 @@ def _float_multiply(a: np.ndarray, b: np.ndarray, a_scale: Scale, b_scale: Scale
     return np.round((a.astype(np.int64) * b).astype(np.float32) * ratio).astype(np.int64)
 
 
+def _float_square(x: np.ndarray, scale: Scale, output_scale: Scale, zero_point: int) -> np.ndarray:
+    """XNNPACK squares the real number, and rounds it beside the zero point in float32."""
+    real = x.astype(np.float32) * _single(scale)
+    steps = real * real * (np.float32(1) / _single(output_scale)) + np.float32(zero_point)
+    return np.round(steps).astype(np.int64) - zero_point
+
+
+def _square_by(multiply: OfTwo) -> Square:
+    return lambda x, scale, output_scale, zero_point: multiply(x, x, scale, scale, output_scale)
+
+
 def _shifted_add(a: np.ndarray, b: np.ndarray, a_scale: Scale, b_scale: Scale, output_scale: Scale) -> np.ndarray:
     """Both ratios as integers of at most 21 bits under one shift; half up."""
     ratios = [_single(scale) / _single(output_scale) for scale in (a_scale, b_scale)]
@@ -282,8 +296,9 @@ XNNPACK = Arithmetic(
     dense=float_sums,
     add=_shifted_add,
     multiply=_float_multiply,
+    square=_float_square,
     mean=_float_mean,
-    logistic=tabled_logistic,
+    logistic=xnnpack_logistic,
     requantize=_requantize_in_256ths,
     leaky_relu=_slopes_in_256ths,
     prelu=_fixed_point_slopes_of_single,
@@ -294,6 +309,7 @@ TFLM = Arithmetic(
     dense=sums_rounded_twice,
     add=_fixed_point_add,
     multiply=_fixed_point_multiply,
+    square=_square_by(_fixed_point_multiply),
     mean=_fixed_point_mean,
     logistic=fixed_point_logistic,
     requantize=_fixed_point_requantize,
@@ -304,8 +320,9 @@ TFLM = Arithmetic(
 LITERT_REFERENCE = dataclasses.replace(
     TFLM,
     dense=sums_rounded_once,
-    logistic=tabled_logistic,
+    logistic=reference_logistic,
     multiply=_fixed_point_multiply_of_single,
+    square=_square_by(_fixed_point_multiply_of_single),
     leaky_relu=_fixed_point_slopes_of_single,
     prelu=_fixed_point_slopes_of_single,
 )

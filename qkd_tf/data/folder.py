@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from qkd_tf.console.counting import counted
 from qkd_tf.console.nearest import nearest
+from qkd_tf.data import repeats
 from qkd_tf.data.holding_out import stratified
 from qkd_tf.data.looks import SHA256_BYTES, look, size_of, within
 from qkd_tf.data.pixels import SUFFIXES, decoder, shape_notes
@@ -238,6 +239,7 @@ def _scan(spec: DataSpec, root: pathlib.Path, files: dict[str, Files], source: S
         notes=source.notes
         + _notes("left out, cannot be decoded", told)
         + _notes("used as stored, without the rotation in their EXIF data", turned)
+        + repeats.notes({name: [digests[path] for path, _ in part] for name, part in left.items()})
         + shape_notes(spec, *itertools.chain(*map(itertools.repeat, sizes.tolist(), counts.tolist()))),
         content_sha256=_content(left, digests, root, source.label_names),
         sizes=tuple(map(tuple, sizes.tolist())),

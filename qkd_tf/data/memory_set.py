@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from qkd_tf.console.counting import counted, with_article
 from qkd_tf.contract.grid import TensorQuantParams
-from qkd_tf.data import signals
+from qkd_tf.data import repeats, signals
 from qkd_tf.data.holding_out import foremost, stratified
 from qkd_tf.data.mixing import is_mixed
 from qkd_tf.data.pixels import recolour, shape_notes
@@ -60,6 +60,7 @@ def source_of(
                 "channels must be equal, and without image_size height and width too",
             )
     notes += sum((part.notes for part in given.values()), ())
+    notes += repeats.notes({name: part.digest.examples for name, part in given.items()})
     labels = {name: part.labels for name, part in given.items()}
     widths = {name: _one_hot_width(part) for name, part in sets.items()}
     label_names = _label_names(labels, label_names, max(widths.values()))
@@ -69,7 +70,7 @@ def source_of(
             f"{name} has one-hot labels of {counted(width, 'class')}; there are {len(label_names)} classes, of the "
             "student or of label_names",
         )
-    parts = [part.sha256 for part in given.values()] + [repr(params)] * (params is not None)
+    parts = [part.digest.hexdigest() for part in given.values()] + [repr(params)] * (params is not None)
     content = hashlib.sha256("\n".join(parts + label_names).encode()).hexdigest()
     if validation is None:
         chosen = given["train"].for_validation(spec.validation_fraction)
@@ -113,7 +114,7 @@ class _Arrays:
 
     images: np.ndarray
     labels: np.ndarray
-    sha256: str
+    digest: PictureDigest
     notes: tuple[str, ...]
 
     @property
@@ -144,7 +145,7 @@ class _Stream:
 
     dataset: tf.data.Dataset
     labels: np.ndarray
-    sha256: str
+    digest: PictureDigest
     notes: tuple[str, ...]
     image_bytes: int
     is_held: bool
@@ -227,7 +228,7 @@ def _signals(
     for name, (found, labels) in pairs.items():
         steps, numbers, digest = grid.steps(found), _class_numbers(labels, name), PictureDigest()
         digest.add(steps, numbers)
-        given[name] = _Arrays(steps, numbers, digest.hexdigest(), ())
+        given[name] = _Arrays(steps, numbers, digest, ())
     whole = f"examples of shape {train.shape[1:]}, {train.dtype},"
     clipped = {name: grid.clipped(found) for name, found in features.items()}
     return given, grid.params, grid.notes(given["train"].images, clipped, whole)
@@ -322,7 +323,7 @@ def _arrays(given: tuple[np.ndarray, np.ndarray], name: str, spec: DataSpec) -> 
     if images.dtype != np.uint8:
         images = np.concatenate([_whole(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])
     digest.add(images, numbers)
-    return _Arrays(images, numbers, digest.hexdigest(), notes)
+    return _Arrays(images, numbers, digest, notes)
 
 
 _IMAGES = "(images [N, H, W, C] uint8, labels [N]) or a tf.data set is expected"
@@ -380,7 +381,7 @@ def _stream(given: tf.data.Dataset, name: str, spec: DataSpec) -> _Stream:
     )
     if held:
         dataset = tf.data.Dataset.from_tensor_slices((np.concatenate(held), labels))
-    return _Stream(dataset, labels, digest.hexdigest(), notes, max(1, num_bytes // max(1, len(labels))), bool(held))
+    return _Stream(dataset, labels, digest, notes, max(1, num_bytes // max(1, len(labels))), bool(held))
 
 
 def _shown(batches: tf.data.Dataset, name: str, examples: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:

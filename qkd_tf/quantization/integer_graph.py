@@ -126,6 +126,12 @@ class IntegerGraph:
         look_up = _table(found.ravel(), limits)
         return lambda a, b: look_up((a - low) * len(seconds) + (b - low_b))
 
+    def _square(self, operator: Operator, rounding: Callable, limits: tuple[int, int]) -> Callable:
+        scale, _, output_scale = self._student.scales(operator)
+        zero_point = self._student.params[operator.end.name].written_zero_point()
+        look_up = self._unary(operator, lambda x: rounding(x, scale, output_scale, zero_point), limits)
+        return lambda x, same: look_up(x)
+
     def _logistic(self, operator: Operator, rounding: Callable, limits: tuple[int, int]) -> Callable:
         input_scale, _ = self._student.scales(operator)
         return self._unary(operator, lambda x: rounding(x, input_scale), limits)
@@ -211,6 +217,7 @@ class IntegerGraph:
 BUILDS: Mapping[Callable, Callable] = {
     IntegerStudent.compute: IntegerGraph._compute,
     IntegerStudent.combine: IntegerGraph._combine,
+    IntegerStudent.square: IntegerGraph._square,
     IntegerStudent.logistic: IntegerGraph._logistic,
     IntegerStudent.average: IntegerGraph._average,
     IntegerStudent.average_windows: IntegerGraph._average_windows,

@@ -84,6 +84,7 @@ RATIOS: Mapping[str, tuple[str, Callable[[IntegerStudent, Operator], list[float]
     "dense": ("", _of_sums),
     "add": ("ADD", _of_inputs),
     "multiply": ("MUL", _of_product),
+    "square": ("MUL", _of_product),
     "mean": ("MEAN", _of_inputs),
     "logistic": ("LOGISTIC", _of_inputs),
     "requantize": ("QUANTIZE", _of_inputs),

@@ -161,6 +161,11 @@ class IntegerStudent:
     def combine(self, operator: "Operator", rounding: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return rounding(a, b, *self.scales(operator))
 
+    def square(self, operator: "Operator", rounding: Callable, x: np.ndarray, same: np.ndarray) -> np.ndarray:
+        """A product of a tensor with itself."""
+        scale, _, output_scale = self.scales(operator)
+        return rounding(x, scale, output_scale, self.params[operator.end.name].written_zero_point())
+
     def logistic(self, operator: "Operator", rounding: Callable, x: np.ndarray) -> np.ndarray:
         input_scale, _ = self.scales(operator)
         return rounding(x, input_scale)
@@ -233,6 +238,7 @@ OPERATORS: Mapping[type, tuple[str, Callable]] = {
     _layers.PReLU: ("prelu", IntegerStudent.prelu),
 }
 SIGMOID = ("logistic", IntegerStudent.logistic)
+SQUARE = ("square", IntegerStudent.square)
 WINDOWS = ("convolution", IntegerStudent.average_windows)
 WHAT_IS_THERE = ("requantize", IntegerStudent.average_what_is_there)
 MOVE = ("limit", IntegerStudent.move)  # rounds nothing
@@ -299,6 +305,8 @@ class Operator:
             return MOVE
         if is_sigmoid(self.root):
             return SIGMOID
+        if isinstance(self.root, _layers.Multiply) and len(set(map(id, parents(self.root)))) == 1:
+            return SQUARE
         if averages_what_is_there(self.root):
             return WHAT_IS_THERE
         if isinstance(self.root, _layers.AveragePooling2D) and self.root.pool_size != self.root.input_shape[1:3]:

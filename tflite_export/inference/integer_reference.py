@@ -115,6 +115,8 @@ def _multiply(
     arithmetic: Arithmetic, operator: Operator, tensors: Tensors, inputs: Inputs, output: Tensor
 ) -> np.ndarray:
     a, b = (x.astype(np.int64) - tensor.zero_point for x, tensor in zip(inputs, tensors, strict=True))
+    if operator.inputs[0] == operator.inputs[1]:
+        return arithmetic.square(a, *_scales(tensors[0], output), output.zero_point) + output.zero_point
     return arithmetic.multiply(a, b, *_scales(*tensors, output)) + output.zero_point
 
 

@@ -231,9 +231,29 @@ def test_litert_reference_is_tflm_but_for_dense():
 @given(st.lists(st.integers(-255, 255), min_size=1, max_size=20), st.floats(2.0**-13, 4.0, width=32))
 def test_logistic_is_within_a_step_of_the_exact_one(x, scale):
     x = np.array(x)
-    exact = np.minimum(np.round(256 / (1 + np.exp(np.minimum(-x * np.float64(scale), 700.0)))), 255)
-    assert np.abs(XNNPACK.logistic(x, scale) - exact).max() == 0
+    real = 256 / (1 + np.exp(np.minimum(-x * np.float64(scale), 700.0)))
+    exact = np.minimum(np.round(real), 255)
+    is_tie = np.abs(real - np.floor(real) - 0.5) < 1e-4
+    for tabled in (XNNPACK, LITERT_REFERENCE):
+        steps = np.abs(tabled.logistic(x, scale) - exact)
+        assert steps[~is_tie].max(initial=0) == 0 and steps.max() <= 1
     assert np.abs(TFLM.logistic(x, scale) - exact).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "scale, x, exact, xnnpack, reference",  # as LiteRT gave it, with and without XNNPACK
+    [
+        (0.13497217, 22, 243.4999937, 244, 243),
+        (0.13497217, -22, 12.5000063, 13, 13),
+        (0.021377042, -81, 38.5000055, 38, 39),
+        (0.1329273, 6, 176.5000050, 176, 177),
+        (0.014871585, 103, 210.5000045, 210, 211),
+    ],
+)
+def test_tables_of_the_logistic_differ_by_a_float_beside_ties(scale, x, exact, xnnpack, reference):
+    assert 256 / (1 + np.exp(-x * np.float64(np.float32(scale)))) == pytest.approx(exact, abs=2e-5)
+    assert XNNPACK.logistic(np.array([x]), np.float32(scale)) == [xnnpack]
+    assert LITERT_REFERENCE.logistic(np.array([x]), np.float32(scale)) == [reference]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from qkd_tf.experiment import DataSpec, ExperimentError
 
 LABELS = np.arange(20) % 4
 SERIES = np.random.default_rng(0).normal(0, 1, (20, 12, 3)).astype(np.float32)
-ARRAYS = {"x_train": SERIES, "y_train": LABELS, "x_test": SERIES[:8], "y_test": LABELS[:8]}
+ARRAYS = {"x_train": SERIES, "y_train": LABELS, "x_test": SERIES[:8, ::-1], "y_test": LABELS[:8]}
 
 
 def save_npz(path, arrays):
@@ -35,7 +35,7 @@ def open_source(name, **changes):
 def test_arrays_of_files_are_those_of_python(tmp_path, save):
     name = save(tmp_path, ARRAYS)
     expected = source_of(
-        (SERIES, LABELS), (SERIES[:8], LABELS[:8]), None, DataSpec("x", validation_fraction=0.25), None
+        (SERIES, LABELS), (SERIES[:8, ::-1], LABELS[:8]), None, DataSpec("x", validation_fraction=0.25), None
     )
     source = open_source(name)
     assert source.content_sha256 == expected.content_sha256 and source.notes == expected.notes
@@ -46,7 +46,11 @@ def test_arrays_of_files_are_those_of_python(tmp_path, save):
 
 @SAVES
 def test_a_validation_set_other_splits_and_names_of_classes_are_taken(tmp_path, save):
-    arrays = ARRAYS | {"x_validation": SERIES[:6], "y_validation": LABELS[:6], "label_names": np.array(list("abcd"))}
+    arrays = ARRAYS | {
+        "x_validation": SERIES[8:14, ::-1],
+        "y_validation": LABELS[8:14],
+        "label_names": np.array(list("abcd")),
+    }
     source = open_source(save(tmp_path, arrays))
     assert source.validation.num_examples == 6 and source.train.num_examples == 20
     assert source.label_names == list("abcd") and len(source.notes) == 1
@@ -62,7 +66,7 @@ def test_a_folder_may_name_classes_as_folders_of_pictures_do(tmp_path):
 
 def test_a_file_of_keras_datasets_holds_grey_pictures(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 256, (20, 28, 28)).astype(np.uint8)
-    name = save_npz(tmp_path, ARRAYS | {"x_train": pictures, "x_test": pictures[:8]})
+    name = save_npz(tmp_path, ARRAYS | {"x_train": pictures, "x_test": 255 - pictures[:8]})
     source = open_source(name)
     assert source.image_shape == (28, 28, 1) and source.input_params is None
     assert source.notes == ("note: arrays of shape (20, 28, 28) are read as grey pictures; for signals give --signals",)

@@ -617,7 +617,7 @@ def test_pictures_that_are_not_square_are_cropped_or_squashed_and_a_note_says_wh
     padded = arrays(load(root, image_size=8, resize="squash", crop_padding=2).train(0))[0]
     assert padded.shape[1:] == (8, 8, 3) and len({image.tobytes() for image in padded}) > 1
     for path in root.rglob("*.png"):
-        write(path, (8, 8))
+        write(path, (8, 8), int(path.stem))
     (note,) = load(root, image_size=8).notes
     assert note.startswith("note: pictures already have 8x8 pixels, and are still enlarged and cropped; ")
     early = data.open_source(spec_of(root, image_size=8))
