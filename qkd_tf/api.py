@@ -1,5 +1,6 @@
 """The whole job in Python: `qkd_tf.fit` trains, on images or signals in memory too, and returns the run to export."""
 
+import os
 import pathlib
 import re
 import time
@@ -112,8 +113,8 @@ def fit(
     given = {}
     for role, model in (("student", student), ("teacher", teacher)):
         trained = role in pretrained or "full_precision" not in options.get("phases", ())
-        if isinstance(model, str):
-            options[role] = model
+        if isinstance(model, str | os.PathLike):
+            options[role] = os.fspath(model)
         elif model is not None or role == "student":
             require(
                 isinstance(model, tf_keras.Model) or door.is_model(model),

@@ -378,14 +378,12 @@ def flags_of(options: Mapping[str, object]) -> flags.FlagValues:
 
 def _argument(flag: flags.Flag, value: object) -> object:
     """What the flag's parser takes: numbers and texts as they are, lists and dicts as texts."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # an array or a number of NumPy's
     if isinstance(flag, flags.MultiFlag) or isinstance(flag.parser, flags.ListParser):
         if isinstance(value, Mapping):
             return [f"{key}:{entry}" for key, entry in value.items()]
-        value = value.tolist() if hasattr(value, "tolist") else value  # an array of NumPy's
         return [str(entry) for entry in value] if isinstance(value, list | tuple) else [str(value)]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return value.item() if hasattr(value, "item") else value  # a number of NumPy's
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def adopt_begun(values: flags.FlagValues = FLAGS) -> None:

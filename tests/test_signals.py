@@ -157,4 +157,6 @@ def test_a_network_that_padded_the_mean_trains_as_one_that_pads_0(tmp_path, caps
     assert results["as_given"]["student"]["border_top1_agreement"] < 95
     assert "note: padding by 0 instead of the mean leaves the class of only" in told
     assert results["student_test_top1"] > 100 * own - 8
-    assert results["full_precision"]["test_top1"] == pytest.approx(100 * own)  # the user's, not what training began with
+    assert results["full_precision"]["test_top1"] == pytest.approx(
+        100 * own
+    )  # the user's, not what training began with

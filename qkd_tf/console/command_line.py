@@ -29,7 +29,8 @@ class _Choice(flags.EnumParser):
         try:
             return super().parse(argument)
         except ValueError as error:
-            raise ValueError(meant(argument, self.enum_values, str(error))) from None
+            told = meant(argument, self.enum_values, str(error)) if isinstance(argument, str) else str(error)
+            raise ValueError(told) from None
 
 
 class _WholeNumber(flags.IntegerParser):
@@ -60,7 +61,7 @@ class _TruthValue(flags.BooleanParser):
 def _expecting(what: str) -> Iterator[None]:
     try:
         yield
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError):
         raise ValueError(f"{what} is expected") from None
 
 

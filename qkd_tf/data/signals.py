@@ -114,6 +114,8 @@ class InputGrid:
             f"0..255, for values from {grid.qmin * scale:.5g} to {grid.qmax * scale:.5g}; clipped: {shares}"
         ]
         if self.is_given:
+            if train.ndim == 4 and train.shape[-1] in COLOURS:
+                notes[0] += "; if they are pictures, give --nosignals"
             return tuple(notes)
         far = [
             name for name, share in clipped.items() if name != "train" and share > max(FAR_CLIPPED, clipped["train"])

@@ -54,8 +54,8 @@ def activation_name(layer: tf_keras.layers.Layer) -> str:
         if layer.negative_slope and not layer.threshold and layer.max_value is None:
             return f"{_SLOPED}{float(layer.negative_slope)})"
         if layer.negative_slope or layer.threshold:
-            end = "" if layer.max_value is None else f"max_value={float(layer.max_value):g}, "
-            return f"relu({end}negative_slope={float(layer.negative_slope):g}, threshold={float(layer.threshold):g})"
+            end = "" if layer.max_value is None else f", max_value={float(layer.max_value):g}"
+            return f"relu(negative_slope={float(layer.negative_slope):g}, threshold={float(layer.threshold):g}{end})"
         if layer.max_value is None:
             return "relu"
         return "relu6" if float(layer.max_value) == 6 else f"{_BOUNDED}{float(layer.max_value)})"

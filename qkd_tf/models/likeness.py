@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.console.counting import counted
-from qkd_tf.experiment import ExperimentError
+from qkd_tf.experiment import ExperimentError, require
 from qkd_tf.models.copier import leaves, reason, run
 from qkd_tf.models.normalization import Affine
 from qkd_tf.models.reading import HEADS, Reading
@@ -78,6 +78,13 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
         raise ExperimentError(
             f"the {subject.role} {subject.given.name} gives outputs that are not finite; "
             f"{_where_not_finite(subject, images)}"
+        )
+    if subject.reading.head == "one logit" and subject.reading.squashed_by:
+        require(
+            bool(np.any((expected < 0) | (expected > 1))),
+            f"the {subject.role} {subject.given.name} has one output, which layer {subject.reading.squashed_by} keeps "
+            "within 0 and 1: a probability that is not a sigmoid's would be taken as a logit, and cut at 0; end the "
+            "network in the logit, or in Dense(1, activation='sigmoid')",
         )
     tolerance = TOLERANCES[_precision(subject.given)]
     is_probability = subject.reading.head not in ("logits", "one logit")

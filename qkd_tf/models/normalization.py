@@ -155,7 +155,7 @@ def scale_and_offset(layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
     except ValueError:
         raise ExperimentError(
             f"layer {layer.name} normalises by values of shape {pair[0].shape}; one value, or one per channel, is "
-            "expected"
+            "expected; normalise the data by the others instead"
         ) from None
     return tuple(np.broadcast_to(v, channels) for v in one_each)
 

@@ -64,6 +64,7 @@ class Reading(Copier):
     Attributes:
       model: the flat model, from what the user's model reads to logits [N, K].
       head: row of HEADS.
+      squashed_by: of a single logit, the layer after the last kernel that is not linear; "" if there is none.
     """
 
     rewrites: Mapping[type, Callable] = {}
@@ -71,6 +72,7 @@ class Reading(Copier):
 
     def __init__(self, model: tf_keras.Model, input_shape: tuple[int, int, int], num_classes: int | None = None):
         super().__init__()
+        self.squashed_by = ""
         pixels = tf_keras.Input(self.shape_read(input_shape), name="pixels")
         self._names.add("pixels")
         (output,) = self.copy(model, [pixels])
@@ -134,6 +136,7 @@ class Reading(Copier):
         )
         if output.shape[-1] == 1 and num_classes == 2:
             head = f"one {'logit' if head == 'logits' else head}"
+            self.squashed_by = _squashing(output, made_by)
             output = self._two_logits(output)
         require(head in HEADS, f"layer {told} is a softmax of one number, which is always 1; use a sigmoid")
         if head in HEAD_NOTES:
@@ -148,6 +151,16 @@ class Reading(Copier):
             return self.add(type(last).from_config({**last.get_config(), "units": 2}), [last.input], weights)
         dense = layers.Dense(2, use_bias=False, name=self.free_name("two_logits"))
         return self.add(dense, [output], [np.array([[0.0, 1.0]], np.float32)])
+
+
+def _squashing(output, made_by: Mapping[int, str]) -> str:
+    """The user's name of the last layer before an output that is not linear, up to the last kernels; "" for none."""
+    layer = maker(output)
+    if activation_name(layer) != "linear":
+        return made_by.get(id(layer.output), layer.name)
+    if layer.weights or isinstance(layer, layers.InputLayer):
+        return ""
+    return next(filter(None, (_squashing(tensor, made_by) for tensor in tf.nest.flatten(layer.input))), "")
 
 
 def bare(function: str) -> Callable | str:

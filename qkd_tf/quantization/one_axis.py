@@ -32,7 +32,7 @@ def _later(axis: int | list[int]):
     return [_later(one) for one in axis]
 
 
-def _later_or_none(axes: list[int] | None):
+def _later_or_none(axes: int | list[int] | None):
     return axes and _later(axes)
 
 
@@ -85,6 +85,7 @@ ONE_AXIS: Mapping[type, MapRow] = {
 ANY_RANK: Mapping[type, MapRow] = {
     _layers.BatchNormalization: MapRow(_layers.BatchNormalization, {"axis": _later}, arrays=list),
     _layers.Concatenate: MapRow(_layers.Concatenate, {"axis": _later}),
+    _layers.Normalization: MapRow(_layers.Normalization, {"axis": _later_or_none}, arrays=list),
     _layers.PReLU: MapRow(
         _layers.PReLU, {"shared_axes": _later_or_none}, arrays=lambda arrays: [arrays[0][np.newaxis]]
     ),

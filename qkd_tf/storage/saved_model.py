@@ -119,12 +119,18 @@ def _loaded(text: bytes | str) -> dict:
 
 def _graph_configs(folder: pathlib.Path) -> Iterator:
     """The layer configs of a SavedModel, after a check of its operators."""
+    metadata_file = folder / "keras_metadata.pb"
+    if not metadata_file.is_file():
+        raise ValueError(
+            "it is a SavedModel without its layers, as Keras 3's model.export writes it; give what "
+            "model.save('model.keras') wrote"
+        )
     model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     for graph in (meta.graph_def for meta in model.meta_graphs):
         nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
         if found := next((node.op for node in nodes if FILE_OPERATORS.fullmatch(node.op)), None):
             raise ValueError(f"its graph has the operator {found}, which runs or reads more than the model; {REMEDY}")
-    metadata = saved_metadata_pb2.SavedMetadata.FromString((folder / "keras_metadata.pb").read_bytes())
+    metadata = saved_metadata_pb2.SavedMetadata.FromString(metadata_file.read_bytes())
     for node in metadata.nodes:
         config = _loaded(node.metadata)
         yield {"class_name": None, **config}

@@ -222,6 +222,10 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
         ({"weight_decay": "much"}, '^weight_decay="much": a number is expected'),
         ({"horizontal_flip": 3}, "^horizontal_flip=3: true or false is expected"),
         ({"optimizer": "lion"}, "^optimizer=lion: value should be one of <sgd|adam>"),
+        ({"optimizer": tf_keras.optimizers.SGD()}, "value should be one of <sgd|adam>"),
+        ({"equalize_channels": False}, "value should be one of <auto|on|off>"),
+        ({"target": None}, "value should be one of <phone|microcontroller|ethos_u>"),
+        ({"batch_size": np.array([1, 2])}, "a whole number is expected"),
         ({"student": network(rescaling=False)}, "normalis"),
         ({"sets": (SETS[0],)}, "test_set is missing"),
         ({"student": "resnet9"}, "unknown student 'resnet9'"),
@@ -541,7 +545,7 @@ def test_model_file_that_was_saved_anew_is_refused_with_what_changed(tmp_path, c
     """At 6352718 it gave the handoff of the file before."""
 
     def start():
-        return fit(tmp_path / "run", str(tmp_path / "model.keras"))
+        return fit(tmp_path / "run", tmp_path / "model.keras")
 
     network(seed=0).save(tmp_path / "model.keras")
     cut(start)

@@ -542,6 +542,27 @@ def test_a_network_trained_on_signals_is_kept_as_one_that_reads_them():
     assert networks.of_signals(pictures, NEW) is pictures
 
 
+def test_features_normalised_by_the_last_axis_in_numbers_are_taken():
+    steps = np.random.default_rng(0).integers(0, 256, (4, 12, 3)).astype(np.float32)
+    statistics = {"mean": np.arange(3) - 3.0, "variance": np.arange(3) + 0.5}
+    by_axis = [
+        networks.build_student(
+            on_signals("in_memory:trained:user"),
+            (12, 3),
+            5,
+            hearing((12, 3), layers.Normalization(axis=axis, **statistics)),
+        ).model
+        for axis in (2, -1)
+    ]
+    weights = by_axis[1].get_weights()
+    by_axis[0].set_weights(weights)
+    np.testing.assert_array_equal(*(model(steps) for model in by_axis))
+    adapted = layers.Normalization(axis=1)
+    adapted.adapt(steps)
+    with pytest.raises(ExperimentError, match=r"normalises by values of shape \(1, 1, 12, 1\); .*; normalise the data"):
+        networks.build_student(on_signals("in_memory:trained:user"), (12, 3), 5, hearing((12, 3), adapted))
+
+
 def test_networks_that_cannot_read_signals_are_told():
     with pytest.raises(ExperimentError, match=r"resnet8 reads pictures or maps .* the data set gives \(12, 3\)"):
         networks.build_student(on_signals("resnet8"), (12, 3), 5)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from qkd_tf.models.keras3 import operations
 from qkd_tf.models.keras3.activations import FUSED, REBUILT
-from qkd_tf.models.keras3.layers import ACTIVATIONS, INPUT, LAYERS, NEUTRAL, UNUSED, LayerRow
+from qkd_tf.models.keras3.layers import ACTIVATIONS, INPUT, LAYERS, NEUTRAL, REFUSED, UNUSED, LayerRow
 from qkd_tf.models.keras3.refusal import Part, RefusalError
 
 # Where the layers, regularizers and constraints of Keras 3 live, as configurations call it; an .h5 calls nothing.
@@ -15,6 +15,7 @@ POLICIES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 WHOLE_NUMBERS = ("uint8", "int32")  # of inputs, and of casts
 PLAIN = (bool, int, float, str, type(None))
 NUMBERS = ("__numpy__", "__tensor__")
+ENDS = ("input_layers", "output_layers")  # of a graph
 
 
 def checked(config: Mapping) -> dict:
@@ -30,6 +31,8 @@ def checked(config: Mapping) -> dict:
         raise RefusalError(
             f"a {config['class_name']}; a functional or Sequential model without a call() of its own is expected"
         )
+    if any(isinstance(config["config"].get(key), Mapping) for key in ENDS):
+        raise RefusalError("which takes or returns a dict; give keras.Model(model.inputs[0], model.outputs[0])")
     return _part(config)
 
 
@@ -54,7 +57,7 @@ def _part(part: Mapping) -> dict:
         whole = {"module": "keras.layers", "config": _layer(config, where, row)}
     else:
         unknown = f"its class is of {module}" if module else "tf_keras has no such class"
-        raise where.refusal("it runs code of yours" if class_name == "Lambda" else unknown)
+        raise where.refusal(REFUSED.get(class_name, unknown))
     whole |= {"class_name": class_name, "registered_name": None}
     if "inbound_nodes" in part:
         whole |= {"name": where.name, "inbound_nodes": [_call(node, where) for node in part["inbound_nodes"]]}
@@ -63,7 +66,7 @@ def _part(part: Mapping) -> dict:
 
 def _functional(config: Mapping, where: Part) -> dict:
     parts = [_part({**part, "inbound_nodes": part["inbound_nodes"]}) for part in config["layers"]]
-    ends = {key: references(config[key]) for key in ("input_layers", "output_layers")}
+    ends = {key: references(config[key]) for key in ENDS}
     ends = {key: found[0] if len(found) == 1 else found for key, found in ends.items()}
     return {"module": "keras.src.models.functional", "config": _graph(config, where, parts) | ends}
 
@@ -136,7 +139,7 @@ def _value(key: str, value, where: Part):
 
 
 def _policy(value, where: Part) -> str:
-    policy = value["config"]["name"] if isinstance(value, Mapping) else value
+    policy = value["config"].get("name", value["class_name"]) if isinstance(value, Mapping) else value
     known = (*POLICIES, *WHOLE_NUMBERS) if where.class_name in ("InputLayer", "Cast") else POLICIES
     if policy not in known:
         raise where.refusal(f"tf_keras has no numbers of {str(policy)[:40]}")

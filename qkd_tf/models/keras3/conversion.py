@@ -16,7 +16,7 @@ from qkd_tf.models.copier import valid_name
 from qkd_tf.models.keras3 import operations
 from qkd_tf.models.keras3.activations import FUSED, REBUILT
 from qkd_tf.models.keras3.arrays import Arrays, Path
-from qkd_tf.models.keras3.config import GRAPHS, references
+from qkd_tf.models.keras3.config import ENDS, GRAPHS, references
 from qkd_tf.models.keras3.layers import LAYERS
 from qkd_tf.models.keras3.refusal import Part, RefusalError
 
@@ -57,7 +57,7 @@ def _graph(part: Mapping, arrays: Arrays, path: Path, trainable: bool) -> tf_ker
         return tf_keras.Model(first, output, name=valid_name(config["name"]))
     tensors = _call_all(parts, applied)
     ends = []
-    for key in ("input_layers", "output_layers"):
+    for key in ENDS:
         found = []
         for name, call, output in references(config[key]):
             inner = parts.get(name, {}).get("class_name") == "Functional"  # of such, ends count calls from 1

@@ -56,7 +56,7 @@ _SAME = (
     "Reshape Resizing SeparableConv1D SeparableConv2D Softmax SpatialDropout1D SpatialDropout2D Subtract "
     "UnitNormalization UpSampling1D UpSampling2D ZeroPadding1D ZeroPadding2D"
 ).split()
-_RANDOM = "RandomBrightness RandomContrast RandomCrop RandomFlip RandomRotation RandomTranslation RandomZoom".split()
+_RANDOM = "RandomBrightness RandomContrast RandomFlip RandomRotation RandomTranslation RandomZoom".split()
 
 
 def _arguments(kind: type) -> frozenset[str]:
@@ -85,6 +85,11 @@ LAYERS: Mapping[str, LayerRow] = {
         for name, kind in STAND_INS.items()
     },
     "LeakyReLU": _row("LeakyReLU", renamed={"negative_slope": "alpha"}),
+}
+# Layers of Keras that are refused -> why, and what to do.
+REFUSED: Mapping[str, str] = {
+    "Lambda": "it runs code of yours",
+    "RandomCrop": "it crops at inference too; leave it out, and crop or resize the pictures (--image_size)",
 }
 # Those that another layer may have for its activation: they have no arrays.
 ACTIVATIONS = ("Activation", "ELU", "LeakyReLU", "ReLU", "Softmax")

@@ -106,6 +106,12 @@ def test_what_was_chosen_and_what_is_clipped_is_told():
     assert "scale 1 and zero point 0 of 0..255, for values from 0 to 255; clipped: train 0 %, test 0 %" in note
 
 
+def test_grey_pictures_that_are_not_square_are_told_how_to_be_pictures():
+    pictures = np.random.default_rng(0).integers(0, 256, (20, 7, 9, 1)).astype(np.uint8)
+    assert load(pictures).notes[0].endswith("; if they are pictures, give --nosignals")
+    assert "nosignals" not in "".join(load(pictures.astype(np.float32)).notes)
+
+
 def test_steps_that_few_numbers_take_are_told():
     outlier = np.repeat(SERIES, 20, axis=1)
     outlier[0, 0, 0] = 1_000

@@ -69,6 +69,26 @@ def test_equal_networks_are_proven_and_the_row_says_of_what(role, activation, he
     assert line.startswith(f"the {role} computes what user computes: on 12 pictures outputs differ by ")
 
 
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda x: 1.0 - layers.Dense(1, activation="sigmoid", name="last")(x),
+        lambda x: layers.Dense(1, activation="hard_sigmoid", name="last")(x),
+        lambda x: layers.Average()([layers.Dense(1, activation="sigmoid", name=n)(x) for n in ("last", "other")]),
+    ],
+    ids=["1 - sigmoid", "hard_sigmoid", "average"],
+)
+def test_one_probability_that_is_no_sigmoid_is_not_taken_as_a_logit(role, end, randomize):
+    """Cut at 0, where a probability never is, nearly all would be of class 1."""
+    body_of = user(*body())
+    x = body_of.get_layer("pool").output
+    build = {"student": networks.build_student, "teacher": networks.build_teacher}[role]
+    subject = build(SPEC, SHAPE, 2, randomize(tf_keras.Model(body_of.input, end(x), name="user"))).subject
+    with pytest.raises(ExperimentError, match="user has one output, which layer last.* keeps within 0 and 1: a proba"):
+        likeness.prove(subject, pictures())
+
+
 def test_difference_is_the_largest_as_a_share_of_the_largest_logit(randomize):
     subject = subject_of("student", randomize(user(*body())))
     dense = subject.ours.get_layer("logits")

@@ -394,7 +394,7 @@ def test_relu_of_a_tensor_that_is_read_elsewhere_too_is_an_operator_of_its_own()
         (layers.ReLU(negative_slope=0.5), "leaky_relu(alpha=0.5)"),
         (
             layers.ReLU(6, negative_slope=0.5, threshold=1),
-            "relu(max_value=6, negative_slope=0.5, threshold=1)",
+            "relu(negative_slope=0.5, threshold=1, max_value=6)",
         ),
         (layers.LeakyReLU(0.5), "leaky_relu(alpha=0.5)"),
         (layers.Dense(1, activation=layers.LeakyReLU(0.25)), "leaky_relu(alpha=0.25)"),

@@ -170,6 +170,14 @@ def test_graph_that_touches_files_is_refused(tmp_path):
         load_model(path)
 
 
+def test_a_graph_without_its_layers_is_refused(tmp_path):
+    """As Keras 3's model.export writes it."""
+    path = save(network(), tmp_path, "")
+    (path / "keras_metadata.pb").unlink()
+    with pytest.raises(ValueError, match="a SavedModel without its layers, .*; give what model.save"):
+        load_model(path)
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_damage_is_one_line(tmp_path, ending):
     path = save(network(), tmp_path, ending)

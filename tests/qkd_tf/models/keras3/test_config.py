@@ -86,6 +86,15 @@ def test_calls_keep_what_their_user_wrote_of_training(config):
             argument("Dense", dtype={"class_name": "QuantizedDTypePolicy", "config": {"name": "int8_from_float32"}}),
             "int8",
         ),
+        (
+            argument("Dense", dtype={"class_name": "QuantizedDTypePolicy", "config": {"mode": "int8"}}),
+            "tf_keras has no numbers of QuantizedDTypePolicy",
+        ),
+        (layer("Dropout", class_name="RandomCrop"), "a RandomCrop, is not converted: it crops at inference too; leave"),
+        (
+            lambda config: config["config"].update(output_layers={"a": config["config"]["output_layers"]}),
+            "which takes or returns a dict; give keras.Model(model.inputs[0], model.outputs[0])",
+        ),
         (argument("Dense", quantization_config={"class_name": "Int8"}), "its quantization_config is"),
         (argument("Dropout", name="base"), "whose mine has two layers called base"),
         (lambda config: config.update(class_name="Mine"), "a Mine; a functional or Sequential model without"),
