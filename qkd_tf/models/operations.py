@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 from tf_keras import layers
 
-from qkd_tf.models.activations import SLOPE_OF_TENSORFLOW
-from qkd_tf.models.copier import arguments
+from qkd_tf.models.activations import SLOPE_OF_TENSORFLOW, activation_name, is_relu
+from qkd_tf.models.copier import arguments, maker
 
 
 def as_layer(node) -> layers.Layer | None:
@@ -123,6 +123,14 @@ def _maximum(node) -> layers.Layer | None:
     return layers.ReLU() if is_zero and len(node.keras_inputs) == 1 else None
 
 
+def _minimum(node) -> layers.Layer | None:
+    """A ReLU with an end, if the operation gives one to a ReLU."""
+    constants = [value for value in (*node.call_args, *node.call_kwargs.values()) if isinstance(value, CONSTANTS)]
+    if len(node.keras_inputs) != 1 or len(constants) != 1 or np.ndim(constants[0]) != 0 or not constants[0] > 0:
+        return None
+    return layers.ReLU(float(constants[0])) if is_relu(activation_name(maker(node.keras_inputs[0]))) else None
+
+
 def _concatenate(node) -> layers.Layer | None:
     values, axis = _argument(node, "values", 0), _argument(node, "axis", 1)
     rank = len(node.keras_inputs[0].shape)
@@ -153,6 +161,7 @@ ROWS: Mapping[str, Callable] = {
     "compat.v1.pad": _of_one(_padding),
     "clip_by_value": _of_one(_clipped),
     "math.maximum": _maximum,
+    "math.minimum": _of_one(_minimum),
     "concat": _concatenate,
     "nn.relu": _activation("relu"),
     "nn.relu6": _activation("relu6"),

@@ -295,6 +295,17 @@ class StudentReading(Reading):
         """Nothing, if there is only one tensor, which is passed on."""
         return self.same(call) if len(call.inputs) > 1 else call.inputs[0]
 
+    def product(self, call: Call):
+        """A product, in which a vector beside a map has one value per channel, as Keras' Multiply reads it."""
+        if {len(x.shape) for x in call.inputs} == {2, one_axis.MAP_RANK}:
+            inputs = [self._as_map(x, call.name) if len(x.shape) == 2 else x for x in call.inputs]
+            call = dataclasses.replace(call, inputs=inputs)
+        return self.joined(call)
+
+    def _as_map(self, vector, name: str):
+        reshape = _layers.Reshape((1, 1, vector.shape[-1]), name=self.free_name(f"{name}_per_channel"))
+        return self.add(reshape, [vector])
+
     def global_max_pool(self, call: Call):
         """One window over the whole map."""
         layer = call.layer
@@ -306,7 +317,8 @@ class StudentReading(Reading):
 
     rewrites: Mapping[type, Callable] = {
         CustomScaleLayer: scaled_sum,
-        **dict.fromkeys((_layers.Add, _layers.Concatenate, _layers.Multiply), joined),
+        **dict.fromkeys((_layers.Add, _layers.Concatenate), joined),
+        _layers.Multiply: product,
         _layers.Activation: activation_layer,
         _layers.Average: average,
         _layers.AveragePooling2D: average_pool,

@@ -179,6 +179,8 @@ MOVED = {
     "clip": (lambda x: tf.clip_by_value(x, 0.0, 0.5), layers.ReLU),
     "maximum": (lambda x: tf.maximum(x, 0.0), layers.ReLU),
     "maximum of a constant": (lambda x: tf.maximum(0.0, x), layers.ReLU),
+    "minimum of a ReLU": (lambda x: tf.minimum(layers.ReLU()(x), 0.5), layers.ReLU),
+    "minimum of a constant": (lambda x: tf.minimum(0.5, layers.Dense(4, activation="relu")(x)), layers.ReLU),
 }
 
 
@@ -210,6 +212,8 @@ def test_what_pools_moves_or_clips_is_the_layer_that_does_so(name):
         lambda x: tf.clip_by_value(x, -1.0, 1.0),
         lambda x: tf.clip_by_value(x, 0.0, CHANNELS + 3),
         lambda x: tf.maximum(x, 1.0),
+        lambda x: tf.minimum(x, 1.0),
+        lambda x: tf.minimum(tf.nn.relu(x), -1.0),
         lambda x: tf.maximum(x, tf.nn.relu(-x)),
         lambda x: tf.maximum(x, np.zeros(3, np.float32)),
         lambda x: tf.maximum(x[..., :2], np.array([0, 0.5], np.float32)),
@@ -218,7 +222,8 @@ def test_what_pools_moves_or_clips_is_the_layer_that_does_so(name):
         lambda x: tf.concat([a := tf.reshape(x, (-1, 20, 3)), a], 1),
     ],
     ids=(
-        "all,rows,channels,of_a_series,series,other_pictures,rank_5,reflect,ones,channel,signed,by_channel,above,two,"
+        "all,rows,channels,of_a_series,series,other_pictures,rank_5,reflect,ones,channel,signed,by_channel,above,below,"
+        "negative,two,"
         "zeros,ends,end_of_the_graph,shape_of_the_graph,series"
     ).split(","),
 )

@@ -94,6 +94,12 @@ MODELS = {
             ),
         )
     ],
+    "a gate without steps": lambda: [
+        _Both(
+            layers.Multiply(),
+            tf_keras.Sequential([layers.GlobalAveragePooling1D(), layers.Dense(6, activation="sigmoid")]),
+        )
+    ],
     "nothing at inference": lambda: [layers.SpatialDropout1D(0.2), layers.Conv1D(4, 1), layers.Dropout(0.1)],
     "to maps and back": lambda: [
         layers.Reshape((4, 4, 6)),
