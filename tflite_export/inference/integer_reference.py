@@ -116,7 +116,8 @@ def _multiply(
 ) -> np.ndarray:
     a, b = (x.astype(np.int64) - tensor.zero_point for x, tensor in zip(inputs, tensors, strict=True))
     if operator.inputs[0] == operator.inputs[1]:
-        return arithmetic.square(a, *_scales(tensors[0], output), output.zero_point) + output.zero_point
+        scale, output_scale = _scales(tensors[0], output)
+        return arithmetic.square(a, scale, output_scale, output.zero_point) + output.zero_point
     return arithmetic.multiply(a, b, *_scales(*tensors, output)) + output.zero_point
 
 
