@@ -74,7 +74,10 @@ def test_features_by_the_bundles_words_are_those_of_the_handoff(run):
     integers = np.clip(np.rint(features / scale) + zero_point, -128, 127).astype(np.int8)
     handed_over = np.load(run / "run" / "handoff" / "test_images.npy")
     np.testing.assert_array_equal(integers, handed_over.astype(int) - 128)
-    readme = (run / "run" / "export" / "micro" / "README.md").read_text()
+    micro = run / "run" / "export" / "micro"
+    readme = (micro / "README.md").read_text()
+    for name in ("README.md", "main.cc", "golden.h", "classifier.h", "model.h"):
+        assert not re.search("image|picture", (micro / name).read_text(), re.IGNORECASE), name
     assert f"integer = round(feature / {float(scale)!r}) + {zero_point}, clipped to -128 … 127" in readme
     assert "Pixels" not in readme and "picture" not in readme
 

@@ -19,4 +19,4 @@ def with_article(noun: str) -> str:
 def _plural(noun: str) -> str:
     if noun.endswith("y"):
         return f"{noun[:-1]}ies"
-    return f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"

@@ -9,6 +9,7 @@ from qkd_tf.console.counting import counted, with_article
         (0, "class", "0 classes"),
         (1, "class", "1 class"),
         (2, "entry", "2 entries"),
+        (2, "batch", "2 batches"),
         (1, "entry", "1 entry"),
         (1_024, "kernel", "1,024 kernels"),
     ],
