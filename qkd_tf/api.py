@@ -42,14 +42,14 @@ RUNS = pathlib.Path("runs")  # where a run without a folder gets one
 @borrowed()
 @speaking_python(KEYWORDS, (ExperimentError, FolderInUseError))
 def fit(
-    student: tf_keras.Model | str,
+    student: tf_keras.Model | str | os.PathLike,
     train_set: GivenSet | str,
     test_set: GivenSet | None = None,
     *,
     run_dir: str | pathlib.Path | None = None,
     bits: str | int | None = None,
     phases: Mapping[str, int] | Sequence[str] | None = None,
-    teacher: tf_keras.Model | str | None = None,
+    teacher: tf_keras.Model | str | os.PathLike | None = None,
     validation_set: GivenSet | None = None,
     label_names: Sequence[str] | None = None,
     pretrained: Collection[str] = ("teacher",),
