@@ -4,6 +4,7 @@ import json
 import pathlib
 from typing import Any
 
+from qkd_tf.console.counting import counted
 from qkd_tf.console.nearest import beside, nearest
 from qkd_tf.contract.resuming import to_its_end
 from qkd_tf.storage import durable
@@ -26,12 +27,14 @@ def results_of(run_dir: pathlib.Path) -> dict[str, Any]:
         near = nearest(run_dir.name, folders)
         hint = f"did you mean {folders[near]}?" if near else "give that of a finished run, such as runs/demo"
         raise ExportError(f"there is no folder {run_dir}; {hint}")
+    if not is_run and (runs := sorted(run_dir.glob("*/results.json"))):
+        raise ExportError(f"{run_dir} is a folder of {counted(len(runs), 'run')}; give one, such as {runs[0].parent}")
     if not is_run:
         raise ExportError(f"{run_dir} has no results.json; {to_its_end(run_dir)}")
     try:
         return durable.read_json(run_dir / "results.json")
     except durable.DamageError as damage:
-        raise ExportError(f"{damage}; run python -m qkd_tf.train again, which writes it again") from damage
+        raise ExportError(f"{damage}; {to_its_end(run_dir)}, which writes it again") from damage
 
 
 def diagnosis_of(run_dir: pathlib.Path) -> dict[str, Any] | None:

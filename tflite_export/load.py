@@ -62,6 +62,8 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
     """
     names = (*NAMES, *PREDICTIONS, file_of(folder), *ARRAYS)
     missing = [name for name in names if not (folder / name).exists()]
+    if missing and (folder / "handoff").is_dir():
+        raise ExportError(f"{folder} is a run; give its handoff, {folder / 'handoff'}")
     if missing:
         raise ExportError(
             f"{folder} lacks {', '.join(missing)}, which the end of training writes; {to_its_end(folder.parent)}"

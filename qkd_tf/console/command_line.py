@@ -19,6 +19,8 @@ from absl import app, flags
 from qkd_tf.console import help_page, invocation
 from qkd_tf.console.nearest import beside, meant, nearest
 
+FLAG_FILES = (".flags", ".txt")  # endings: ours, and a run's flags.txt
+
 flags.disclaim_key_flags()  # flags are those of the module that defines them here
 
 
@@ -178,7 +180,7 @@ def _mistake(error: Exception) -> str:
     if isinstance(error, flags.CantOpenFlagFileError):  # whose own text is that of the system's error
         cause = error.__context__
         path = pathlib.Path(cause.filename)
-        files = beside(path, pathlib.Path.is_file)
+        files = beside(path, lambda file: file.suffix in FLAG_FILES and file.is_file())
         near = nearest(path.stem, files)  # endings alone are alike
         hint = f"did you mean {files[near]}?" if near else f"paths are relative to {os.getcwd()}"
         return f"--flagfile={cause.filename} cannot be read: {cause.strerror}; {hint}"

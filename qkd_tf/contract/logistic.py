@@ -1,7 +1,7 @@
 """TFLite's LOGISTIC as its kernels compute it: from a table, or in gemmlowp's fixed point.
 
-There are two tables. Each differs from the exactly rounded one where a float32 falls on the other side of a tie: in about
-one of a thousand tables.
+There are two tables. Each differs from the exactly rounded one where a float32 falls on the other side of a tie: in
+about one of a thousand tables.
 """
 
 import numpy as np

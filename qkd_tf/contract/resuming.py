@@ -13,4 +13,6 @@ def to_its_end(run_dir: str | pathlib.Path) -> str:
     lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
     if any(f"={IN_MEMORY}" in line for line in lines):
         return f"make the call of qkd_tf.fit with run_dir={str(run_dir)!r} again, which resumes"
-    return f"run python -m qkd_tf.train{f' --flagfile={file}' * bool(lines)} to its end first"
+    was = next((line.partition("=")[2] for line in lines if line.startswith("--run_dir=")), str(run_dir))
+    moved = f" --run_dir={run_dir}" * (pathlib.Path(was).resolve() != pathlib.Path(run_dir).resolve())
+    return f"run python -m qkd_tf.train{f' --flagfile={file}{moved}' * bool(lines)} to its end first"

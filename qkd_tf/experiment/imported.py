@@ -54,7 +54,8 @@ def _nearest(name: str, found: Any, error: BaseException) -> str:
 def _modules(package: str) -> list[str]:
     """What can be imported from a package that is imported, or by its name alone where it is ""."""
     path = getattr(sys.modules[package], "__path__", []) if package else None
-    return [module.name for module in pkgutil.iter_modules(path)]
+    names = [module.name for module in pkgutil.iter_modules(path)]
+    return names if package else [name for name in names if name not in sys.stdlib_module_names]
 
 
 def failure(error: BaseException) -> str:

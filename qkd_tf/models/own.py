@@ -124,6 +124,8 @@ def _require_shape(name: str, shape: tuple[int | None, ...], input_shape: tuple[
     flag = "another --dataset, or a network of its channels"
     if None not in shape[:2] and shape[:2] != input_shape[:2]:
         flag = f"--image_size={shape[0]}" + (f"x{shape[1]}" if shape[0] != shape[1] else "")
+        if shape[:2] == input_shape[1::-1]:
+            flag += ", or if height and width are exchanged in the data, exchange them there"
     elif shape[2] in (1, 3):
         flag = f"--image_channels={shape[2]}"
     raise ExperimentError(
@@ -143,6 +145,8 @@ def _reshaping(shape: tuple[int | None, ...], given: tuple[int, ...]) -> str:
         if shape == tuple(given[axis] for axis in axes):
             order = ", ".join(str(1 + axis) for axis in axes)
             return f"if only the order of axes differs, features.transpose(0, {order}) has that shape"
+    if shape[:-1] == given[:-1] and (shape[-1], given[-1]) in ((3, 1), (1, 3)):
+        return f"if these are pictures: --nosignals --image_channels={shape[-1]}"
     return "give a network that reads that shape"
 
 

@@ -49,10 +49,17 @@ def look(experiment: Experiment, widths: list[int], max_weight_bytes: int = 0) -
     if budget is None:
         return subject.spec.bits_rule
     chosen = suggest(rows, subject.bits, budget)
-    needed = budget.needed(subject.bits | {row.layer: row.num_bits for row in chosen})
+    widths_then = subject.bits | {row.layer: row.num_bits for row in chosen}
+    needed = budget.needed(widths_then)
     loss = sum(max(row.loss, 0.0) for row in chosen)
     print(f"rules for {budget.num_bytes:,} bytes: about {needed:,.0f} bytes, sum of losses {loss:.2f} points")
     print(*([f"--bits_rule='{row.rule}'" for row in chosen] or ["no rule is needed: the run fits as it is"]), sep="\n")
+    as_stored = ByteBudget("", 0, stored.kernel_bytes).needed(widths_then)
+    if as_stored > budget.num_bytes >= needed:
+        print(
+            f"note: as {experiment.target.target} stores them, kernels of these widths take {as_stored:,.0f} bytes, "
+            "more than the budget; --max_flash_bytes, instead of --max_weight_bytes, is a budget for what is stored"
+        )
     return (*subject.spec.bits_rule, *(row.rule for row in chosen))
 
 

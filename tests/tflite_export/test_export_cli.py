@@ -22,6 +22,7 @@ from tflite_export.exporter import export
 from tflite_export.flatbuffer import compress
 from tflite_export.flatbuffer.read_back import read_back
 from tflite_export.inference.runtimes import RUNTIMES, absence, infer
+from tflite_export.load import load_handoff
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,16 @@ def test_mistake_is_one_line_and_a_failing_exit(ends, call, words):
     assert code.startswith("error: ") and words in code
     assert "\n" not in code
     assert ends[call]["out"] == ""
+
+
+def test_a_folder_of_runs_and_a_run_for_its_handoff_are_told(folders, tmp_path):
+    run = folders["honest"]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").symlink_to(run)
+    with pytest.raises(ExportError, match="runs is a folder of 1 run; give one, such as .*runs/mine$"):
+        tflite_export.export(tmp_path / "runs")
+    with pytest.raises(ExportError, match="is a run; give its handoff, .*/handoff$"):
+        load_handoff(run)
 
 
 def test_in_python_a_mistake_names_the_argument(folders):
