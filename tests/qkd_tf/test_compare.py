@@ -35,7 +35,7 @@ def test_markdown_has_a_row_for_each_run(make_finished_run):
     text = markdown(load([str(make_finished_run("w4")), str(make_finished_run("w2", 2, 80.0, 15_000, arena=None))]))
     assert "**digits, 360 test images**" in text
     assert (
-        "| 1 | w4 | 90.00 | bytes, ms per image, arena | resnet8 | W4A4 | 20,000 |  |  |  | 91.00 | 0.5 | 5,000 |"
+        "| 1 | w4 | 90.00 | bytes, ms per inference, arena | resnet8 | W4A4 | 20,000 |  |  |  | 91.00 | 0.5 | 5,000 |"
         in text
     )
     assert "| 2 | w2 | 80.00 | bytes | resnet8 | W2A2 | 15,000 |  |  |  | 91.00 | 0.5 |  |" in text

@@ -31,7 +31,8 @@ def checked(config: Mapping) -> dict:
         raise RefusalError(
             f"a {config['class_name']}; a functional or Sequential model without a call() of its own is expected"
         )
-    if any(isinstance(config["config"].get(key), Mapping) for key in ENDS):
+    ends = [config["config"].get(key) for key in ENDS]
+    if any(isinstance(end, Mapping) and len(end) == 1 for end in ends):  # of several it is told how many there are
         raise RefusalError("which takes or returns a dict; give keras.Model(model.inputs[0], model.outputs[0])")
     return _part(config)
 

@@ -76,7 +76,7 @@ def test_the_grid_is_the_range_of_the_training_set_unless_flags_tell(numbers, ch
 @pytest.mark.parametrize("dtype, low", [(np.uint8, 0), (np.int8, -128)])
 def test_features_of_8_bits_are_the_steps_themselves(dtype, low):
     features = np.random.default_rng(0).integers(low, low + 256, (20, 49, 10, 1)).astype(dtype)
-    source = load(features)
+    source = load(features, test=features)
     assert (source.input_params.scale, -source.input_params.grid.qmin) == (1.0, -low)
     np.testing.assert_array_equal(steps_of(source.test), (features.astype(int) - low))
     meant = load(features, spec(input_scale=0.25, input_zero_point=3)).input_params
@@ -86,7 +86,7 @@ def test_features_of_8_bits_are_the_steps_themselves(dtype, low):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int16])
 def test_features_of_any_type_come_within_half_a_step(dtype):
     features = (100 * SERIES).astype(dtype)
-    source = load(features)
+    source = load(features, test=features)
     params = source.input_params
     stored = (steps_of(source.test).astype(int) - 128).astype(np.int8)
     assert source.image_shape == (12, 3)
@@ -175,7 +175,7 @@ def kinds_of_set():
 @pytest.mark.parametrize("kind", kinds_of_set())
 def test_a_tf_data_set_of_signals_is_read_like_arrays(kind):
     given = kinds_of_set()[kind]
-    source, expected = source_of(given, given, None, SPEC, None), load(SERIES)
+    source, expected = source_of(given, given, None, SPEC, None), load(SERIES, test=SERIES)
     assert source.version == expected.version and source.input_params == expected.input_params
     np.testing.assert_array_equal(steps_of(source.train), steps_of(expected.train))
 
