@@ -17,7 +17,8 @@ from qkd_tf.data import repeats, signals
 from qkd_tf.data.holding_out import foremost, stratified
 from qkd_tf.data.mixing import is_mixed
 from qkd_tf.data.pixels import recolour, shape_notes
-from qkd_tf.data.source import Examples, PictureDigest, Source, in_memory
+from qkd_tf.data.repeats import SplitDigest
+from qkd_tf.data.source import Examples, Source, in_memory
 from qkd_tf.experiment import DataSpec, ExperimentError, require
 
 BATCH = 256  # examples that are looked at together
@@ -114,7 +115,7 @@ class _Arrays:
 
     images: np.ndarray
     labels: np.ndarray
-    digest: PictureDigest
+    digest: SplitDigest
     notes: tuple[str, ...]
 
     @property
@@ -145,7 +146,7 @@ class _Stream:
 
     dataset: tf.data.Dataset
     labels: np.ndarray
-    digest: PictureDigest
+    digest: SplitDigest
     notes: tuple[str, ...]
     image_bytes: int
     is_held: bool
@@ -226,7 +227,7 @@ def _signals(
     grid = signals.input_grid(train, len(kinds) == 1 and kinds <= {np.dtype(np.uint8), np.dtype(np.int8)}, spec)
     given = {}
     for name, (found, labels) in pairs.items():
-        steps, numbers, digest = grid.steps(found), _class_numbers(labels, name), PictureDigest()
+        steps, numbers, digest = grid.steps(found), _class_numbers(labels, name), SplitDigest()
         digest.add(steps, numbers)
         given[name] = _Arrays(steps, numbers, digest, ())
     whole = f"examples of shape {train.shape[1:]}, {train.dtype},"
@@ -316,7 +317,7 @@ def _arrays(given: tuple[np.ndarray, np.ndarray], name: str, spec: DataSpec) -> 
         "(for grey pictures: images[..., np.newaxis]; for signals: --signals)",
     )
     numbers = _class_numbers(labels, name)
-    scale, digest = _Scale(images.dtype), PictureDigest()
+    scale, digest = _Scale(images.dtype), SplitDigest()
     for start in range(0, len(images), BATCH):
         scale.look(images[start : start + BATCH])
     notes = scale.notes(name, "{}.astype(np.uint8)", "np.round")
@@ -351,7 +352,7 @@ def _stream(given: tf.data.Dataset, name: str, spec: DataSpec) -> _Stream:
     is_sized = dataset.element_spec[0].shape.is_fully_defined()
     require(bool(spec.size) or is_sized, f"{name}: {_SIZES}")
     _require_numbers(pixels.dtype.as_numpy_dtype, name)
-    scale, digest, labels = _Scale(pixels.dtype.as_numpy_dtype), PictureDigest(), [np.zeros(0, np.int64)]
+    scale, digest, labels = _Scale(pixels.dtype.as_numpy_dtype), SplitDigest(), [np.zeros(0, np.int64)]
     held, first, num_bytes, is_one_hot = [], [], 0, False
     for images, found in _shown(given if batched else dataset.batch(BATCH if is_sized else 1), name, dataset):
         labels.append(_class_numbers(found, name))

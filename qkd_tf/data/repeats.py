@@ -5,8 +5,26 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from qkd_tf.data.source import PictureDigest
+
 TOLERATED = 0.01  # share of a split without a note: a few repeats hardly move its top-1
 DIGEST_BYTES = 8
+
+
+class SplitDigest(PictureDigest):
+    """Digest of a split.
+
+    Attributes:
+      examples: `digests` of its examples.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.examples: list[bytes] = []
+
+    def add(self, images: np.ndarray, labels: np.ndarray) -> None:
+        super().add(images, labels)
+        self.examples += digests(images)
 
 
 def digests(images: np.ndarray) -> list[bytes]:

@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from qkd_tf.contract.grid import TensorQuantParams
-from qkd_tf.data import repeats
 from qkd_tf.experiment import printable, require
 
 STREAM_BUFFER = 4_096  # stored examples that are shuffled at a time: half a gigabyte of ImageNet's files
@@ -104,16 +103,11 @@ def in_memory(
 
 
 class PictureDigest:
-    """Digest of pictures and labels in their order, whatever the batch size.
-
-    Attributes:
-      examples: one of each picture alone, in `repeats.digests`.
-    """
+    """Digest of pictures and labels in their order, whatever the batch size."""
 
     def __init__(self) -> None:
         self._pixels, self._labels = hashlib.sha256(), hashlib.sha256()
         self._shape: tuple[int, ...] = ()
-        self.examples: list[bytes] = []
 
     def add(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Images [N, h, w, C] uint8, labels [N] int64."""
@@ -122,7 +116,6 @@ class PictureDigest:
             self._pixels.update(repr(self._shape).encode())
         self._pixels.update(np.ascontiguousarray(images))
         self._labels.update(np.ascontiguousarray(labels))
-        self.examples += repeats.digests(images)
 
     def hexdigest(self) -> str:
         return hashlib.sha256(self._pixels.digest() + self._labels.digest()).hexdigest()

@@ -116,16 +116,20 @@ def _clipped(node) -> layers.Layer | None:
     return layers.ReLU(float(high)) if np.ndim(low) == np.ndim(high) == 0 and low == 0 < high else None
 
 
+def _constants(node) -> list:
+    return [value for value in (*node.call_args, *node.call_kwargs.values()) if isinstance(value, CONSTANTS)]
+
+
 def _maximum(node) -> layers.Layer | None:
     """A ReLU, if the other operand is 0."""
-    constants = [value for value in (*node.call_args, *node.call_kwargs.values()) if isinstance(value, CONSTANTS)]
+    constants = _constants(node)
     is_zero = len(constants) == 1 and np.ndim(constants[0]) == 0 and constants[0] == 0
     return layers.ReLU() if is_zero and len(node.keras_inputs) == 1 else None
 
 
 def _minimum(node) -> layers.Layer | None:
     """A ReLU with an end, if the operation gives one to a ReLU."""
-    constants = [value for value in (*node.call_args, *node.call_kwargs.values()) if isinstance(value, CONSTANTS)]
+    constants = _constants(node)
     if len(node.keras_inputs) != 1 or len(constants) != 1 or np.ndim(constants[0]) != 0 or not constants[0] > 0:
         return None
     return layers.ReLU(float(constants[0])) if is_relu(activation_name(maker(node.keras_inputs[0]))) else None
