@@ -6,6 +6,7 @@ if __name__ == "__main__":
 # isort: split
 
 import dataclasses
+import itertools
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from qkd_tf.storage.durable import write_whole
 FLAGS = CommandFlags()
 TEMPLATE = pathlib.Path(__file__).with_name("compare.html.j2")
 FORMATS = (".html", ".md")
+NOISE = 1.1  # ratio of two latencies that other work on the computer explains
 WIDE_RATIO = 5  # of costs, beyond which their axis is logarithmic
 
 
@@ -115,6 +117,12 @@ def notes(runs: Sequence[Run]) -> list[str]:
             judged.setdefault(run.runtime, []).append(run.label)
         by = "; ".join(f"{runtime}: {', '.join(labels)}" for runtime, labels in judged.items())
         lines.append(f"Top-1 and latency are from different runtimes, the judge of each file ({by}).")
+    latencies = [sorted(run.milliseconds for run in group) for group in groups(runs)]
+    if any(less < more < NOISE * less for of_group in latencies for less, more in itertools.pairwise(of_group)):
+        lines.append(
+            f"Latencies that differ by less than {100 * (NOISE - 1):.0f} % may do so by chance: each is a median, of "
+            "the computer that exported the run."
+        )
     if len({run.machine for run in runs}) > 1:
         lines.append(
             "The runs were trained on different machines: if they were exported there too, do not compare latencies."

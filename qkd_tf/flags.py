@@ -363,8 +363,7 @@ def flags_of(options: Mapping[str, object]) -> flags.FlagValues:
       ExperimentError: no flag of that name, or a value that it does not allow.
     """
     values = copy.deepcopy(FLAGS)
-    for name in values:  # absl's `unparse_flags` logs, and with it makes a handler for the whole process
-        values[name].unparse()
+    unparse(values)
     for name, value in options.items():
         hint = meant(name, values, "docs/flags.md has them")
         ex.require(name in values, f"there is no option {name}; options are the flags of qkd_tf.train, {hint}")
@@ -374,6 +373,12 @@ def flags_of(options: Mapping[str, object]) -> flags.FlagValues:
             raise ex.ExperimentError(str(error).removeprefix("flag ")) from None
     values.mark_as_parsed()
     return values
+
+
+def unparse(values: flags.FlagValues) -> None:
+    """Sets all flags back to their defaults: absl's own function logs, and makes a handler for the whole process."""
+    for name in values:
+        values[name].unparse()
 
 
 def _argument(flag: flags.Flag, value: object) -> object:

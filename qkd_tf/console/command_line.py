@@ -9,6 +9,7 @@ import copy
 import functools
 import os
 import pathlib
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ from qkd_tf.console import help_page, invocation
 from qkd_tf.console.nearest import beside, meant, nearest
 
 FLAG_FILES = (".flags", ".txt")  # endings: ours, and a run's flags.txt
+UNITS = ("", "k", "m")  # of 1,024 of the one before
+SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([km])i?b?(?:ytes)?", re.IGNORECASE)  # of memory, as data sheets write it
 
 flags.disclaim_key_flags()  # flags are those of the module that defines them here
 
@@ -39,7 +42,9 @@ class _WholeNumber(flags.IntegerParser):
     """As absl's, whose own texts are those of Python's int()."""
 
     def convert(self, argument: str | int) -> int:
-        with _expecting("a whole number"):
+        size = SIZE.fullmatch(argument) if isinstance(argument, str) else None
+        in_full = f"{float(size[1]) * 1024 ** UNITS.index(size[2].lower()):.0f}" if size else ""
+        with _expecting(f"a whole number, such as {in_full} for {argument}," if size else "a whole number"):
             return super().convert(argument)
 
 

@@ -45,7 +45,7 @@ def leak(dataset: str, test_fraction: float, student: str, weights: str) -> str:
         return ""
     root, name = dataset.partition(":")[2], student.rpartition(":")[2]
     return (
-        f"the test split is a part of {root} (--test_fraction={test_fraction:g}): if {name} was trained on these "
-        f"pictures, the test result is too good; put pictures that it has never seen into {root}/test, one folder a "
+        f"the test pictures are taken from {root} (--test_fraction={test_fraction:g}): if {name} was trained on them, "
+        f"the test result is too good; put pictures that it has never seen into {root}/test, in one folder for each "
         "class, and leave the flag out"
     )

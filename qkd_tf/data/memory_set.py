@@ -448,13 +448,13 @@ class _Scale:
         if -0.5 < low and DARK <= high < 255.5:
             return (f"note: {found}; they are rounded to whole numbers, as a camera gives them",)
         undone = next((undone for lowest, undone in SCALES if lowest <= low and high <= 1 + TOLERANCE), None)
-        remedy = (
-            "for signals give --signals, and no flag for pictures; for pictures undo the scaling, which networks do "
-            f"inside: {cast.format(f'{rounded}({undone})')}"
-            if undone
-            else "leave the scaling out, which networks do inside; for signals give --signals, and no flag for pictures"
+        remedy = "leave the scaling out, which networks do inside"
+        if undone:
+            remedy = f"undo the scaling, which networks do inside: {cast.format(f'{rounded}({undone})')}"
+        raise ExperimentError(
+            f"{found}; 0 to 255 is expected; if these are signals, give --signals and leave out the flags for "
+            f"pictures; if they are pictures, {remedy}"
         )
-        raise ExperimentError(f"{found}; 0 to 255 is expected; {remedy}")
 
 
 TOLERANCE = 1e-3

@@ -78,7 +78,8 @@ def saved_shapes(spec: NetworkSpec) -> tuple[tuple[int | None, ...], int]:
 def require_classes(name: str, num_outputs: int, num_classes: int) -> None:
     """Raises ExperimentError if the model has another number of classes than the data set; one output means two."""
     more_names = (
-        "name the classes without examples, too: by label_names in Python, in a labels.txt beside train otherwise"
+        "name the classes without examples, too: in a labels.txt in the folder of the data set, or by label_names in "
+        "Python"
     )
     has = "1 output, which tells 2 classes apart" if num_outputs == 1 else counted(num_outputs, "class")
     remedy = more_names if num_outputs > num_classes else "leave the other classes out"

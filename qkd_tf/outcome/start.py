@@ -92,16 +92,16 @@ class Look:
                 f"{deviation:.0f} points, so the best of many is largely chance; --keep_epoch=last hands on the last "
                 "epoch; more validation images (--validation_fraction) tell more"
             ] * (num_images < FEW_VALIDATION)
-        kept = "the last of equals is kept"
+        kept = "of equally good epochs the last is kept"
         if keeps_start and needs_training:
-            kept = f"the calibrated student is kept only if every epoch has more than {FEW_WRONG} mistakes more"
+            kept = f"an epoch is kept instead if it makes at most {FEW_WRONG} mistakes more"
         elif keeps_start:
-            kept = "the calibrated student is kept" + (" unless one is better" if num_wrong else ": none can be better")
+            kept = "it is kept " + ("unless an epoch is better" if num_wrong else "itself, since none can be better")
         return [
-            f"note: the calibrated student is right on {num_images - num_wrong:,} of {num_images:,} validation images, "
-            f"so epochs can hardly be told apart; {kept}. --phases= makes a calibrated file now, without "
-            "training; --keep_epoch=last hands on the last epoch; validation images that the model has not "
-            "learned from, or more of them (--validation_fraction), tell more"
+            f"note: before training, the calibrated student is right on {num_images - num_wrong:,} of {num_images:,} "
+            f"validation images, so epochs can hardly be told apart; {kept}. --phases= makes this student's file "
+            "without training. --keep_epoch=last keeps the last epoch. More validation images (--validation_fraction), "
+            "or ones that the model was not trained on, tell epochs apart"
         ]
 
     def notes_on_phase(self, phase: str, teacher_top1: float) -> list[str]:

@@ -19,39 +19,13 @@ from qkd_tf.models.copier import Call, Copier, called_in_training, calls, has_co
 from qkd_tf.models.normalization import is_nothing
 from qkd_tf.models.operations import as_layer
 from qkd_tf.models.reading import Reading
+from qkd_tf.models.remedies import OPERATIONS, REMEDIES
 from qkd_tf.models.training_only import AUGMENTING, TRAINING_ONLY
 from qkd_tf.quantization import one_axis
 from qkd_tf.quantization.roles import ACTIVATIONS, LAYERS
 
 _layers = tf_keras.layers
-_AUGMENTATION = "leave it out: pictures are cropped and mirrored by --crop_padding and --horizontal_flip"
 _AUGMENTING = "give --horizontal_flip, --crop_padding or --augment=package.module:function"
-_OPERATIONS = "write it with Keras layers (Rescaling on pixels, ReLU, Add, Multiply, Concatenate, Reshape, pooling)"
-REMEDIES: Mapping[str, str] = {
-    **dict.fromkeys(("Lambda", "TFOpLambda", "SlicingOpLambda", "ClassMethod"), _OPERATIONS),
-    **dict.fromkeys(
-        ("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D"),
-        "use convolutions and pooling along the steps: the state of a recurrent layer is not computed in integers here",
-    ),
-    **dict.fromkeys(
-        ("MultiHeadAttention", "Attention", "AdditiveAttention"),
-        "use convolutions and pooling: products of two activations, as attention has them, are not computed in "
-        "integers here",
-    ),
-    "Embedding": "leave it out and give features, or one-hot columns: the file's input is 8-bit numbers, not an index",
-    "TimeDistributed": "use a layer that runs along the steps: Conv1D(units, 1) does what it does with Dense",
-    **dict.fromkeys(
-        ("Conv1DTranspose", "Conv2DTranspose"),
-        "use UpSampling (nearest) and a convolution: transposed convolutions are not computed in integers here",
-    ),
-    **dict.fromkeys(("ELU", "ThresholdedReLU"), "use ReLU, LeakyReLU or Activation('swish')"),
-    **dict.fromkeys(
-        ("LayerNormalization", "GroupNormalization", "UnitNormalization"),
-        "use BatchNormalization, which becomes a part of the convolution",
-    ),
-    **dict.fromkeys(("RandomCrop", "RandomHeight", "RandomWidth", "CenterCrop"), _AUGMENTATION),
-    "Resizing": "leave it out: --image_size resizes pictures",
-}
 
 
 def notes_on_unused(unused: Sequence) -> list[str]:
@@ -83,8 +57,9 @@ def _refusal(node) -> str:
     if kind not in LAYERS and kind not in StudentReading.rewrites:
         own = "" if kind.__module__.startswith("tf_keras.") else "custom layer "
         if kind.__name__ == "TFOpLambda":
-            return f"is TensorFlow's {layer.get_config()['function']}; {_OPERATIONS}"
-        known = ", ".join(sorted(known.__name__ for known in LAYERS.keys() | StudentReading.rewrites.keys()))
+            return f"is TensorFlow's {layer.get_config()['function']}; {OPERATIONS}"
+        kinds = LAYERS.keys() | StudentReading.rewrites.keys() - {CustomScaleLayer}
+        known = ", ".join(sorted(known.__name__ for known in kinds))
         return f"is {with_article(own + kind.__name__)}; {REMEDIES.get(kind.__name__, f'use one of {known}')}"
     if told := one_axis.problem(node):
         return told

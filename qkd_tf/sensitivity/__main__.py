@@ -55,7 +55,7 @@ def flags_of_run() -> None:
     file = pathlib.Path(FLAGS.run_dir) / "flags.txt"
     require(file.is_file(), f"--run_dir={FLAGS.run_dir} is not a run: it has no flags.txt")
     given = "\n".join(FLAGS[name].serialize() for name in FLAGS if FLAGS[name].present)
-    FLAGS.unparse_flags()
+    flags.unparse(FLAGS)
     FLAGS(["sensitivity", *file.read_text().splitlines(), *given.splitlines()])
 
 

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 from collections.abc import Mapping
 
+from qkd_tf.contract.origin import IN_MEMORY
 from qkd_tf.contract.resuming import FLAGS_FILE
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.storage.durable import PART, DamageError, read_json, write_json, write_whole
@@ -151,13 +152,23 @@ def what_matters(lines: list[str]) -> list[str]:
 
 
 def differing_flags(old: list[str], new: list[str]) -> list[str]:
-    """Names of the flags, as "--name", in which two calls differ, except for those that only say where things are."""
+    """The flags in which two calls differ, except for those that only say where things are.
+
+    Each is told as "--name (2 there, 4 now)"; data and networks in memory by name alone.
+    """
     old_values, new_values = _by_flag(old), _by_flag(new)
     return [
-        name
+        _told(name, old_values.get(name), new_values.get(name))
         for name in sorted(old_values.keys() | new_values.keys())
         if old_values.get(name) != new_values.get(name) and _decides(name)
     ]
+
+
+def _told(name: str, there: list[str] | None, now: list[str] | None) -> str:
+    if any(value.startswith(IN_MEMORY) for value in (*(there or ()), *(now or ()))):
+        return name
+    told = ("not given" if values is None else ",".join(values) or "given" for values in (there, now))
+    return "{} ({} there, {} now)".format(name, *told)
 
 
 def _by_flag(lines: list[str]) -> dict[str, list[str]]:

@@ -152,6 +152,8 @@ def _run(
                 "again, give another --run_dir"
             )
             return
+        if folder.is_finished and experiment.training.phases:
+            print(f"note: {folder.path} is finished already: nothing is left to train")
         look.keep()
         place = Place(folder, stop, devices)
         events = Events(init_intervals, calibrate_at=init_intervals_of, after_phase=after_phase)

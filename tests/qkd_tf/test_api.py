@@ -102,7 +102,10 @@ def test_equal_call_goes_on_although_keras_counts_layers_on(run_of_one_phase, mo
         ({"student": network(seed=1)}, "changed since: the student's first weights;"),
         ({"student": network(5)}, "changed since: the student's layers or their wiring, the student's first weights;"),
         ({"sets": (SETS[0], SETS[0])}, "another experiment, which differs in train_set;"),
-        ({"bits": "w8a8"}, "another experiment, which differs in activation_bits, weight_bits;"),
+        (
+            {"bits": "w8a8"},
+            "another experiment, which differs in activation_bits .4 there, 8 now., weight_bits .4 there, 8 now.;",
+        ),
     ],
     ids=["weights", "layers", "images", "bits"],
 )
@@ -162,7 +165,7 @@ def test_phases_at_widths_of_their_own_are_told_apart_from_callback_to_report(tm
     (at_2,) = [line for line in lines if line.startswith("self_studying_2: quantized tensors of convnet_small")]
     assert "4 kernels at 8 bits" in at_8 and "1 kernel at 5 bits" in at_8
     assert "2 kernels at 2 bits" in at_2 and "1 kernel at 5 bits" in at_2
-    with pytest.raises(ExperimentError, match="another experiment, which differs in phase_bits;"):
+    with pytest.raises(ExperimentError, match="another experiment, which differs in phase_bits .8 there, 4,w2a4 now.;"):
         train([4, "w2a4"])
     assert tflite_export.export(made, runtimes=())["passed"]
     assert "2 self-studying-2, W2A4" in (made.path / "report.html").read_text()

@@ -80,6 +80,7 @@ def test_runs_on_other_images_stand_apart_and_this_is_said():
     [
         ({"runtime": "TFLM"}, "different runtimes, the judge of each file (LiteRT: a; TFLM: b)"),
         ({"machine": "other"}, "different machines"),
+        ({"milliseconds": 0.54}, "Latencies that differ by less than 10 % may do so by chance"),
         ({"passed": False, "is_less_accurate": True}, "Refused for accuracy, and on no front: b"),
         ({"passed": False}, "Refused, not proven to be what was trained, and on no front: b"),
         ({"bits": "W4A4*"}, "--bits_rule"),
@@ -91,8 +92,8 @@ def test_what_keeps_numbers_from_being_compared_is_noted(fields, part):
     assert part in note
 
 
-def test_runs_alike_need_no_note():
-    assert notes([run(), run(label="b")]) == []
+def test_runs_alike_need_no_note_nor_do_latencies_far_apart():
+    assert notes([run(), run(label="b"), run(label="c", milliseconds=0.6)]) == []
 
 
 def test_front_by_hand():

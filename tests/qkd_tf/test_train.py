@@ -119,7 +119,9 @@ def test_flags_txt_starts_the_finished_run_again_without_training(run_dir, capsy
     logits = (run_dir / "handoff" / "student_logits.npy").read_bytes()
     monkeypatch.setattr(job.Trainer, "_run_phase", None)
     start(f"--flagfile={run_dir / 'flags.txt'}")
-    assert f"python -m tflite_export --run_dir={run_dir}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"note: {run_dir} is finished already: nothing is left to train" in told
+    assert f"python -m tflite_export --run_dir={run_dir}" in told
     assert (run_dir / "handoff" / "student_logits.npy").read_bytes() == logits
 
 

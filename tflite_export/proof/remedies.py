@@ -40,7 +40,10 @@ REMEDIES = (
         "report it; another --target writes no such file",
     ),
 )
-OTHERWISE = "the file is not the one that this run's export writes: export it again, and change nothing in it"
+OTHERWISE = (
+    "this is not the file that the export of this run writes: give the handoff of the run that it comes from, or "
+    "export this run again and change nothing in the file"
+)
 
 
 def remedies(verification: Mapping[str, Any]) -> list[str]:

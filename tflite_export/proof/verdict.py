@@ -7,7 +7,7 @@ from qkd_tf.contract.gate import Gate
 from tflite_export.proof import room
 from tflite_export.proof.remedies import remedies
 
-MAX_LINES, MAX_WIDTH = 100, 1_000
+MAX_LINES, MAX_WIDTH = 20, 1_000
 
 
 def print_verdict(verification: dict, path: pathlib.Path, full_precision: float | None = None) -> bool:

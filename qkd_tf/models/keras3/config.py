@@ -8,6 +8,7 @@ from qkd_tf.models.keras3 import operations
 from qkd_tf.models.keras3.activations import FUSED, REBUILT
 from qkd_tf.models.keras3.layers import ACTIVATIONS, INPUT, LAYERS, NEUTRAL, REFUSED, UNUSED, LayerRow
 from qkd_tf.models.keras3.refusal import Part, RefusalError
+from qkd_tf.models.remedies import REMEDIES
 
 # Where the layers, regularizers and constraints of Keras 3 live, as configurations call it; an .h5 calls nothing.
 MODULES = re.compile(r"keras(\.src)?(\.(layers|models|regularizers|constraints)(\.\w+)*)?")
@@ -57,12 +58,21 @@ def _part(part: Mapping) -> dict:
         row = LAYERS.get(class_name, INPUT)
         whole = {"module": "keras.layers", "config": _layer(config, where, row)}
     else:
-        unknown = f"its class is of {module}" if module else "tf_keras has no such class"
-        raise where.refusal(REFUSED.get(class_name, unknown))
+        raise _refused(part, where)
     whole |= {"class_name": class_name, "registered_name": None}
     if "inbound_nodes" in part:
         whole |= {"name": where.name, "inbound_nodes": [_call(node, where) for node in part["inbound_nodes"]]}
     return whole
+
+
+def _refused(part: Mapping, where: Part) -> RefusalError:
+    """The error for a class that is not taken over."""
+    class_name, module = part["class_name"], part.get("module")
+    if class_name in REFUSED or not _is_of_keras(part):
+        return where.refusal(REFUSED.get(class_name, f"its class is of {module}"))
+    if class_name in REMEDIES:
+        return where.refusal("a file of integers cannot compute it", REMEDIES[class_name])
+    return where.refusal("it is none of the layers that are taken over")
 
 
 def _functional(config: Mapping, where: Part) -> dict:

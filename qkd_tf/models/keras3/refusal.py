@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from qkd_tf.console.counting import with_article
 from qkd_tf.storage.archive import first_line
 
 WIDTH = 160  # of what is quoted of a file, or of another library
@@ -21,14 +22,15 @@ class Part:
     name: str
     class_name: str
 
-    def refusal(self, reason: object) -> RefusalError:
+    def refusal(self, reason: object, remedy: str = "write that layer with others of Keras") -> RefusalError:
         """The error that names this part.
 
         Args:
           reason: a line, or an exception.
+          remedy: what to do if the part is a student's.
         """
         told = first_line(reason, WIDTH) if isinstance(reason, Exception) else reason
         return RefusalError(
-            f"and its layer {self.name}, a {self.class_name}, is not converted: {told}; write that layer with others "
-            "of Keras; a teacher may be built with tf_keras instead"
+            f"and its layer {self.name}, {with_article(self.class_name)}, is not converted: {told}; {remedy}; a "
+            "teacher may be built with tf_keras instead"
         )

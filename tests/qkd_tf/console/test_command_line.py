@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from absl.flags import IllegalFlagValueError
 
 from qkd_tf.console.command_line import CommandFlags
 
@@ -167,6 +168,14 @@ def test_reader_that_closes_the_pipe_ends_it_without_a_word(told, arguments):
 def test_mistake_is_a_line(told, argument, message):
     code, _, err = told(argument)
     assert code == 1 and err.startswith(message) and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("argument, in_full", [("10k", "10240"), ("64 KB", "65536"), ("1.5MiB", "1572864")])
+def test_a_size_with_a_unit_is_told_in_full(argument, in_full):
+    flags = CommandFlags()
+    flags.DEFINE_integer("size", 0, "Bytes.", lower_bound=0)
+    with pytest.raises(IllegalFlagValueError, match=f"such as {in_full} for {argument}, is expected"):
+        flags(["command", f"--size={argument}"])
 
 
 def test_flags_of_two_commands_may_have_one_name():

@@ -54,6 +54,18 @@ def test_claimed_folder_holds_its_flags_and_is_open_to_the_same_experiment(tmp_p
     assert (tmp_path / "a/run/flags.txt").read_text().splitlines() == LINES
 
 
+def test_flags_that_differ_are_told_with_both_values_but_for_what_is_in_memory():
+    old = ["--weight_bits=2", "--student=in_memory:trained:a", "--seed=1", "--data_dir=a"]
+    new = ["--weight_bits=4", "--student=in_memory:trained:b", "--bits_rule=a=w4", "--bits_rule=b=w2", "--signals"]
+    assert run_folder.differing_flags(old, new) == [
+        "--bits_rule (not given there, a=w4,b=w2 now)",
+        "--seed (1 there, not given now)",
+        "--signals (not given there, given now)",
+        "--student",
+        "--weight_bits (2 there, 4 now)",
+    ]
+
+
 def test_an_empty_folder_may_become_a_run(tmp_path):
     claimed(tmp_path)
     assert (tmp_path / "flags.txt").exists()

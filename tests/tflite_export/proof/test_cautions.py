@@ -85,7 +85,7 @@ def test_runtime_on_which_the_file_is_worse_is_named_with_its_top1():
 def test_test_pictures_that_the_weights_may_know_are_told():
     experiment = {**RESULTS["experiment"], "data": {"name": "folder:my/pictures", "test_fraction": 0.2}}
     (line,) = told({"litert": right(198)}, results={**RESULTS, "experiment": experiment})
-    assert "if my.keras was trained on these pictures, the test result is too good" in line
+    assert "if my.keras was trained on them, the test result is too good" in line
 
 
 def test_classes_without_images_are_told_with_the_file():

@@ -38,8 +38,14 @@ def test_what_a_runtime_misses_has_a_remedy(row, part):
         ("tensor y: one step of its inputs is 300 of its own steps, and LiteRT's CONV_2D supports 0 to 256", "longer"),
         ("layer x: the bias of channels [1] does not fit int32 steps of input scale * weight scale", "longer"),
         ("all tensors and operators are as expected, but the bytes are not packed as this", "with this version"),
-        ("not a .tflite: the file identifier TFL3 is missing", "export it again"),
-        ("tensor a/kernel has 1 other integers than expected", "export it again"),
+        (
+            "not a .tflite: the file identifier TFL3 is missing",
+            "give the handoff of the run that it comes from, or export this run again",
+        ),
+        (
+            "tensor a/kernel has 1 other integers than expected",
+            "give the handoff of the run that it comes from, or export this run again",
+        ),
     ],
 )
 def test_other_failures_have_one_too(failure, part):

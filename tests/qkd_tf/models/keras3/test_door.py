@@ -128,7 +128,7 @@ def test_classes_of_a_users_own_are_refused_by_name(keras):
             return x
 
     pixels = keras.Input((4, 4, 3))
-    with pytest.raises(RefusalError, match="layer own, a Own, is not converted: its class is of .*test_door"):
+    with pytest.raises(RefusalError, match="layer own, an Own, is not converted: its class is of .*test_door"):
         door.of_model(keras.Model(pixels, Own(name="own")(pixels)))
     with pytest.raises(RefusalError, match="a model of Keras 3, a Net; a functional or Sequential model without"):
         door.of_model(Net())
