@@ -94,6 +94,8 @@ def build_student(
     steps = [step for step in found if fits(*step)]
     notes += notes_on_unused([layer for layer, reads in found if not fits(layer, reads)])
     subject = Subject("student", model, form.feed, form.reading, twin, form.model)
+    if form.reading.head == "logits" and form.reading.squashed_by:
+        notes += _notes_on_probabilities(subject, _outputs_on_noise(subject))
     return Network(form.model, notes, subject, Augmenting(steps) if steps else None)
 
 
@@ -134,11 +136,8 @@ def build_teacher(
         if outputs.min() >= 0 and np.allclose(outputs.sum(-1), 1.0, atol=SUM_TOLERANCE):  # as no logits are
             notes.append(f"note: the teacher {model.name} returns probabilities; their logarithms are used as logits")
             logits, reading.head = Logarithm(name="logits_of_probabilities")(logits), "softmax"
-        elif outputs.min() >= 0 and outputs.max() <= 1:
-            notes.append(
-                f"note: all outputs of the teacher {model.name} are between 0 and 1, and are used as logits; if they "
-                "come from sigmoids, leave the sigmoids out"
-            )
+        else:
+            notes += _notes_on_probabilities(subject, outputs)
     teacher = tf_keras.Model(pixels, logits, name=valid_name(model.name))
     notes += reading.notes + _regularizers(model, "teacher") + _frozen(model, "teacher")
     return Network(teacher, notes, dataclasses.replace(subject, ours=teacher, trains=teacher))
@@ -286,6 +285,17 @@ def _outputs_on_noise(subject: Subject) -> np.ndarray:
     """Outputs of the given model on noise, [NUM_NOISE, K]."""
     shape = (NUM_NOISE, *subject.ours.input_shape[1:])
     return subject.outputs(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
+
+
+def _notes_on_probabilities(subject: Subject, outputs: np.ndarray) -> list[str]:
+    """A note on a network whose outputs look like probabilities that no softmax or sigmoid made."""
+    if outputs.min() < 0 or outputs.max() > 1:
+        return []
+    name = f"the {subject.role} {subject.given.name}"
+    return [
+        f"note: all outputs of {name} are between 0 and 1, and are used as logits, which need a wider range; if they "
+        "are probabilities, end the network in the numbers from which these are computed"
+    ]
 
 
 def _regularizers(model: tf_keras.Model, role: str) -> list[str]:

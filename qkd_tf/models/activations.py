@@ -16,11 +16,17 @@ _NAMES: Mapping[Callable, str] = {
     tf.nn.relu6: "relu6",
     tf.nn.sigmoid: "sigmoid",
     tf.nn.softmax: "softmax",
+    tf.nn.log_softmax: "log_softmax",
     tf.nn.silu: "swish",
     tf.nn.tanh: "tanh",
     tf.nn.leaky_relu: f"{_SLOPED}{SLOPE_OF_TENSORFLOW})",
     tf.identity: "linear",
 }
+
+
+def bare(function: str) -> Callable | str:
+    """The activation function of that name in a form that Keras takes."""
+    return {"relu6": tf.nn.relu6, "log_softmax": tf.nn.log_softmax}.get(function, function)
 
 
 def upper_end(function: str) -> float | None:

@@ -87,7 +87,7 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
             "network in the logit, or in Dense(1, activation='sigmoid')",
         )
     tolerance = TOLERANCES[_precision(subject.given)]
-    is_probability = subject.reading.head not in ("logits", "one logit")
+    is_probability = subject.reading.head not in ("logits", "one logit", "log_softmax")
     difference = _difference(got, expected, is_probability)
     if not difference <= tolerance:
         raise ExperimentError(

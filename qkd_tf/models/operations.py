@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tf_keras import layers
 
-from qkd_tf.models.activations import SLOPE_OF_TENSORFLOW, activation_name, is_relu
+from qkd_tf.models.activations import SLOPE_OF_TENSORFLOW, activation_name, bare, is_relu
 from qkd_tf.models.copier import arguments, maker
 
 
@@ -56,8 +56,8 @@ def _of_two(kind: type) -> Callable:
 def _activation(name: str) -> Callable:
     def make(node) -> layers.Layer | None:
         axis = _argument(node, "axis", 1)
-        last = axis in (None, -1, len(node.keras_inputs[0].shape) - 1) or name != "softmax"
-        return layers.Activation(tf.nn.relu6 if name == "relu6" else name) if last else None
+        last = axis in (None, -1, len(node.keras_inputs[0].shape) - 1) or "softmax" not in name
+        return layers.Activation(bare(name)) if last else None
 
     return make
 
@@ -170,6 +170,7 @@ ROWS: Mapping[str, Callable] = {
     "nn.relu": _activation("relu"),
     "nn.relu6": _activation("relu6"),
     "nn.softmax": _activation("softmax"),
+    "nn.log_softmax": _activation("log_softmax"),
     "math.sigmoid": _activation("sigmoid"),
     "nn.silu": _activation("swish"),
     "nn.leaky_relu": _leaky_relu,

@@ -13,12 +13,12 @@ import tf_keras
 from tf_keras import layers
 
 from qkd_tf.experiment import require
-from qkd_tf.models.activations import activation_name, word
+from qkd_tf.models.activations import activation_name, bare, word
 from qkd_tf.models.copier import Call, Copier, calls, maker
 from qkd_tf.models.normalization import is_nothing
 from qkd_tf.models.operations import as_layer
 
-PROBABILITIES = ("softmax", "sigmoid")
+PROBABILITIES = ("softmax", "log_softmax", "sigmoid")  # or their logarithms
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -38,12 +38,14 @@ def _difference(logits: np.ndarray) -> np.ndarray:
 HEADS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "logits": lambda logits: logits,
     "softmax": _softmax,
+    "log_softmax": lambda logits: np.log(_softmax(logits)),
     "sigmoid": _sigmoid,
     "one logit": _difference,
     "one sigmoid": lambda logits: _sigmoid(_difference(logits)),
 }
 HEAD_NOTES: Mapping[str, str] = {
     "softmax": "the softmax at the end is left out: training and file work on the logits before it",
+    "log_softmax": "the log_softmax at the end is left out: training and file work on the logits before it",
     "sigmoid": "the sigmoids at the end are left out; training uses the softmax of their logits, one class per picture",
     "one logit": "its one logit z becomes the logits 0 and z of two classes",
     "one sigmoid": "the sigmoid at the end is left out; its one logit z becomes the logits 0 and z of two classes",
@@ -64,7 +66,7 @@ class Reading(Copier):
     Attributes:
       model: the flat model, from what the user's model reads to logits [N, K].
       head: row of HEADS.
-      squashed_by: of a single logit, the layer after the last kernel that is not linear; "" if there is none.
+      squashed_by: of logits, the layer after the last kernel that is not linear; "" if there is none.
     """
 
     rewrites: Mapping[type, Callable] = {}
@@ -106,6 +108,8 @@ class Reading(Copier):
 
     def operation(self, call: Call, layer: layers.Layer):
         """A layer that does what TensorFlow's operation does."""
+        if isinstance(layer, layers.Activation):  # not every function can be written into a configuration
+            return self.activation(activation_name(layer), call.name, call.inputs)
         named = type(layer).from_config({**layer.get_config(), "name": call.name})
         return self.add(named, call.inputs)
 
@@ -134,11 +138,14 @@ class Reading(Copier):
             f"{name} has an output of shape {shape}; a classifier has (None, classes): "
             "end it in GlobalAveragePooling2D or Flatten, then Dense",
         )
+        self.squashed_by = _squashing(output, made_by) if head == "logits" else ""
         if output.shape[-1] == 1 and num_classes == 2:
             head = f"one {'logit' if head == 'logits' else head}"
-            self.squashed_by = _squashing(output, made_by)
             output = self._two_logits(output)
-        require(head in HEADS, f"layer {told} is a softmax of one number, which is always 1; use a sigmoid")
+        require(
+            head in HEADS,
+            f"layer {told} is a {activation_name(last)} of one number, which is always the same; use a sigmoid",
+        )
         if head in HEAD_NOTES:
             self.notes.append(f"layer {told}: {HEAD_NOTES[head]}")
         return head, output
@@ -161,11 +168,6 @@ def _squashing(output, made_by: Mapping[int, str]) -> str:
     if layer.weights or isinstance(layer, layers.InputLayer):
         return ""
     return next(filter(None, (_squashing(tensor, made_by) for tensor in tf.nest.flatten(layer.input))), "")
-
-
-def bare(function: str) -> Callable | str:
-    """The activation function of that name in a form that Keras takes."""
-    return tf.nn.relu6 if function == "relu6" else function
 
 
 def _moves_one_pixel(layer) -> bool:

@@ -248,8 +248,17 @@ def test_sigmoids_that_no_layer_tells_of_teach_as_they_are_and_that_is_noted(uni
     model = randomize(tf_keras.Model(pixels, layers.Lambda(lambda x: 1 / (1 + tf.exp(-x)))(x), name="user"))
     teacher, notes = networks.build_teacher(TRAINED, SHAPE, max(2, units), model)
     (note,) = [note for note in notes if "between 0 and 1" in note]
-    assert "if they come from sigmoids, leave the sigmoids out" in note
+    assert "if they are probabilities, end the network in the numbers from which these are computed" in note
     np.testing.assert_allclose(predict(teacher, pictures())[:, -units:], predict(model, pictures()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("end, noted", [(lambda x: 1 - layers.Activation("sigmoid")(x), True), (layers.ReLU(), False)])
+def test_probabilities_of_a_student_that_no_layer_tells_of_are_noted(end, noted, randomize):
+    model = randomize(user(layers.Rescaling(1 / 255), end=end))
+    notes = networks.build_student(TRAINED, SHAPE, 5, model).notes
+    assert (
+        any("all outputs of the student user are between 0 and 1, and are used as logits" in n for n in notes) == noted
+    )
 
 
 def test_logits_of_a_teacher_stay_what_they_are_though_they_may_be_positive(randomize):

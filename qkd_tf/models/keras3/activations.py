@@ -11,6 +11,7 @@ FUSED: Mapping[str, str | Callable] = {
     **{name: name for name in ("linear", "relu", "sigmoid", "softmax", "tanh", "elu", "selu", "gelu")},
     **{name: name for name in ("softplus", "softsign", "exponential", "mish")},
     "relu6": tf.nn.relu6,
+    "log_softmax": tf.nn.log_softmax,
     "silu": "swish",
     "swish": "swish",
 }

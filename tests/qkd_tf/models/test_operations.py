@@ -120,6 +120,7 @@ ACTIVATIONS = {
     "math.sigmoid": (tf.math.sigmoid, tf.nn.sigmoid),
     "swish": (tf.nn.silu, tf.nn.silu),
     "softmax": (tf.nn.softmax, tf.nn.softmax),
+    "log_softmax": (tf.nn.log_softmax, tf.nn.log_softmax),
     "softmax, last axis": (lambda x: tf.nn.softmax(x, axis=3), tf.nn.softmax),
     "softmax, last axis by place": (lambda x: tf.nn.softmax(x, -1), tf.nn.softmax),
     "identity": (tf.identity, tf.identity),

@@ -130,7 +130,9 @@ ENDS = {
         "softmax",
         True,
     ),
-    "log_softmax is another function": (after(tf.nn.log_softmax), "logits", False),
+    "log_softmax in Dense": (dense(activation=tf.nn.log_softmax), "log_softmax", True),
+    "tf.nn.log_softmax": (after(tf.nn.log_softmax), "log_softmax", True),
+    "log_softmax of another axis": (after(lambda x: tf.nn.log_softmax(x, axis=0)), "logits", False),
     "softmax of softmax": (after(lambda x: layers.Softmax()(layers.Softmax()(x))), "softmax", False),
     "tanh": (dense(activation="tanh"), "logits", False),
 }
@@ -202,7 +204,7 @@ def test_dense_layer_of_one_unit_becomes_one_of_two_that_trains(randomize):
 
 @READINGS
 def test_softmax_of_one_number_is_refused(read):
-    with pytest.raises(ExperimentError, match="layer logits is a softmax of one number, which is always 1"):
+    with pytest.raises(ExperimentError, match="layer logits is a softmax of one number, which is always the same"):
         read(user(dense(1, activation="softmax")), SHAPE, 2)
 
 
