@@ -2,12 +2,14 @@
 
 import pathlib
 import re
+from collections.abc import Iterable
 
 RESULTS = pathlib.Path(__file__).with_name("applications")
 WIDTHS = {"W8A8": 8, "W4A4": 4}
 TAKEN = "taken"
 # Those that are to be refused -> a pattern of what of them is.
 REFUSED = {"ConvNeXt": "LayerNormalization|LayerScale"}
+BEGINNING = r"^\S+ cannot (become an integer \.tflite|be used): (it is a model of Keras 3, and its )?"
 HEADER = ("network", "pre-flight", *WIDTHS)
 
 
@@ -25,8 +27,25 @@ def is_fine(row: dict) -> bool:
 
 def cells(row: dict) -> tuple[str, ...]:
     """A line of the table; of a refusal the first reason."""
-    first, *_ = re.sub(r"^\S+ cannot become an integer \.tflite: ", "", row["preflight"]).split("; layer ")
+    first, *_ = re.sub(BEGINNING, "", row["preflight"]).split("; ")
     return row["network"], first, *(told(row.get(width, {})) for width in WIDTHS)
+
+
+def lines(rows: Iterable[dict]) -> list[tuple[str, ...]]:
+    """The table for a page: a line for each network with a file; of each library those that were looked at share two
+    lines, the taken and the refused ones.
+    """
+    rows = list(rows)
+    found = [cells(row) for row in rows if any(width in row for width in WIDTHS)]
+    looked_at: dict[tuple[str, bool], list[tuple[str, ...]]] = {}
+    for row in rows:
+        if not any(width in row for width in WIDTHS):
+            library, _, _ = row["network"].partition(":")
+            looked_at.setdefault((library, row["preflight"] != TAKEN), []).append(cells(row))
+    for (library, _), (first, *others) in sorted(looked_at.items()):
+        names = [first[0], *(name.removeprefix(f"{library}:") for name, *_ in others)]
+        found.append((", ".join(names), *first[1:]))
+    return found
 
 
 def told(file: dict) -> str:

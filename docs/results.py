@@ -139,9 +139,9 @@ def zoo_files(folder: str) -> list[tuple[str, ...]]:
 
 
 def classifiers_of_keras() -> list[tuple[str, ...]]:
-    """A line for each network of Keras that was tried."""
+    """The networks of Keras that were tried."""
     rows = kept_results.of_folder(applications_table.RESULTS)
-    return [applications_table.HEADER, *map(applications_table.cells, rows)]
+    return [applications_table.HEADER, *applications_table.lines(rows)]
 
 
 # A place in a page is <!-- TABLE FOLDER … -->, of a table below and folders of results/, if it has any.

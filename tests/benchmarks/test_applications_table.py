@@ -17,9 +17,27 @@ def test_a_line_has_the_verdicts_on_files():
     assert table.cells(row | {"W8A8": refused})[2] == "REFUSED, 1,000 bytes, 99.50 % on 3 runtimes"
 
 
-def test_a_line_gives_the_first_reason():
-    row = {"network": "lib:Net", "preflight": REFUSAL}
-    assert table.cells(row) == ("lib:Net", "layer a is a Lambda; write it (and 1 more layer like it)", "", "")
+@pytest.mark.parametrize(
+    "refusal, told",
+    [
+        (REFUSAL, "layer a is a Lambda"),
+        ("net cannot be used: it is a model of Keras 3, and its layer a, a B, is not converted: it is new; write it",
+         "layer a, a B, is not converted: it is new"),
+    ],
+)  # fmt: skip
+def test_a_line_gives_the_first_reason(refusal, told):
+    assert table.cells({"network": "lib:Net", "preflight": refusal}) == ("lib:Net", told, "", "")
+
+
+def test_networks_without_files_share_the_lines_of_their_library():
+    verdicts = {"a:X": "taken", "b:X": "taken", "b:Y": REFUSAL, "a:Z": "taken", "b:Z": REFUSAL}
+    rows = [{"network": network, "preflight": verdict} for network, verdict in verdicts.items()]
+    assert table.lines([*rows, {"network": "b:W", "preflight": "taken", "W8A8": FILE}]) == [
+        ("b:W", "taken", "passed, 1,000 bytes, 100.00 % on 3 runtimes", ""),
+        ("a:X, Z", "taken", "", ""),
+        ("b:X", "taken", "", ""),
+        ("b:Y, Z", "layer a is a Lambda", "", ""),
+    ]
 
 
 @pytest.mark.parametrize(
