@@ -49,7 +49,7 @@ COSTS: Mapping[str, Cost] = {
     "bytes": Cost("bytes", lambda run: run.num_bytes),
     "deflated": Cost("deflated, bytes", lambda run: run.deflated),
     "true_width": Cost("true width, bytes", lambda run: run.true_width),
-    "flash": Cost("flash beside TFLM, bytes", lambda run: run.flash),
+    "flash": Cost("flash without TFLM, bytes", lambda run: run.flash),
     "latency": Cost("ms per inference", lambda run: run.milliseconds),
     "arena": Cost("arena, bytes", lambda run: run.arena),
 }
@@ -62,7 +62,7 @@ FLAGS.DEFINE_list(
     list(SHOWN),
     f"Costs that top-1 is compared with, each with a Pareto front and a figure: {', '.join(COSTS)}. deflated is the "
     "size of a download, true_width that of the kernels alone at their trained bits, flash what a microcontroller "
-    "needs beside TFLM: the file, and the code that reads its lookup tables, if any.",
+    "needs besides TFLM: the file, and the code that reads its lookup tables, if any.",
 )
 HEADER = (
     "",
@@ -74,7 +74,7 @@ HEADER = (
     "bytes",
     "deflated",
     "true width",
-    "flash beside TFLM",
+    "flash without TFLM",
     "full precision, %",
     "ms per inference",
     "arena, bytes",

@@ -168,8 +168,8 @@ def _define_phases() -> None:
     FLAGS.DEFINE_list(
         "class_weights",
         [],
-        "Factor of each class in the cross-entropy: one number per class, CLASS:NUMBER for some classes (CLASS is a "
-        "name, or a number from 0), or balanced, which gives all classes the same weight; default: 1 for each.",
+        "Factor of each class in the cross-entropy: one number per class, CLASS:NUMBER for some (CLASS is a name, or a "
+        "number from 0), or balanced, which gives all classes equal total weight; default: 1 for each.",
     )
 
 

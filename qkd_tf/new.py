@@ -90,7 +90,7 @@ def header(values: command_line.CommandFlags, run_dir: str) -> list[str]:
     return [
         f"Command:   {training(values)}",
         f"Then:      {exporting(values, run_dir)}",
-        f"Shows:     {values.student} at few bits on {values.dataset}; written by python -m qkd_tf.new",
+        f"Shows:     {values.student} at low bit widths on {values.dataset}; written by python -m qkd_tf.new",
     ]
 
 

@@ -58,7 +58,7 @@ FLAGS.DEFINE_float(
 FLAGS.DEFINE_float(
     "min_accuracy_p",
     Gate.min_accuracy_p,
-    "A file that is further below is refused if the probability that this is chance is smaller than this value; 0: "
+    "A file beyond --max_top1_difference is refused if the probability that this is chance is below this value; 0: "
     "refuse no file for its accuracy.",
 )
 FLAGS.DEFINE_float("min_top1_agreement", None, "Removed.")

@@ -64,7 +64,7 @@ class Course:
             reasons.append(f"for {target}")
         if not self.is_trained:
             flags["phases"] = "self_studying"
-            reasons.append("with a phase of training in the place of calibration alone")
+            reasons.append("with a phase of training instead of calibration alone")
         if self.activation_bits < BYTE_BITS:
             flags["activation_bits"] = BYTE_BITS
             reasons.append(f"with activations of {BYTE_BITS} bits, which cost no flash")

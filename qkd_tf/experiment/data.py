@@ -50,8 +50,8 @@ class DataSpec:
     )
     test_fraction: float = option(
         0.0,
-        "For folder:/path without a folder test: share of the pictures, in [0, 1), that becomes the test split; 0: the "
-        "folder test is the test split.",
+        "For folder:/path without a test folder: share of the pictures, in [0, 1), that becomes the test split; 0: the "
+        "test folder is the test split.",
     )
     image_size: Size = option(
         0,

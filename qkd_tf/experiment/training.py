@@ -77,7 +77,7 @@ class TrainingSpec:
         "Epoch whose student a phase passes on: the best on validation, or the last. The last is better with a small "
         "validation split, where the best of many epochs is a matter of chance. With best, a student with pretrained "
         f"weights on fewer than {FEW_PICTURES:,} training images is passed on as it was before the phase, unless an "
-        f"epoch is better; at up to {BITS_TO_TRAIN} bits, unless an epoch has at most {FEW_WRONG} mistakes more.",
+        f"epoch is better (at up to {BITS_TO_TRAIN} bits, unless one has at most {FEW_WRONG} more mistakes).",
         choices=KEPT_EPOCHS,
     )
     one_cosine: bool = option(
@@ -208,7 +208,7 @@ class TrainingSpec:
         section="Run",
     )
     checkpoint_every_steps: int = option(
-        0, "Save a checkpoint every so many steps within an epoch; 0: only at the end of each epoch.", section="Run"
+        0, "Save a checkpoint every N steps within an epoch; 0: only at the end of each epoch.", section="Run"
     )
 
     @property

@@ -92,7 +92,7 @@ def load(model: tf_keras.Model, spec: NetworkSpec) -> list[str]:
     for given, expected in pairs:
         expected.layer.set_weights([given.variables[role] for role in expected.variables])
     if any(given.name != expected.name for given, expected in pairs):
-        return [f"{path}: names differ from {spec.name}'s, layers were matched by position and shape"]
+        return [f"{path}: names differ from {spec.name}'s; layers were matched by position and shape"]
     return []
 
 

@@ -27,7 +27,7 @@ class Run:
       machine: the one on which the run was trained.
       passed: whether the file was accepted.
       deflated, true_width, flash: bytes of the file as transferred, of the kernels alone at their trained bit widths,
-        and of flash that a microcontroller needs beside TFLM; None if the export did not record them.
+        and of flash that a microcontroller needs besides TFLM; None if the export did not record them.
       is_less_accurate: whether it was refused for its accuracy alone, although it is what was trained.
     """
 

@@ -17,8 +17,8 @@ FLOAT_BYTES = 4
 # A nested MobileNetV2 0.35 with frozen BatchNormalization lost half of its accuracy in an epoch at RATE_OF_FEW.
 RATE_OF_FROZEN = 1e-4
 PHASES = {
-    "full_precision": "full_precision trains in float what is not trained yet",
-    "self_studying": "self_studying trains the student at few bits",
+    "full_precision": "full_precision trains untrained networks in float",
+    "self_studying": "self_studying trains the low-bit student",
     "co_studying": "co_studying trains student and teacher together",
     "tutoring": "tutoring trains the student with the teacher, which no longer changes",
 }
@@ -62,7 +62,7 @@ def choose_schedule(draft: Draft, looks: Mapping[str, NetworkLook], source: data
         number |= {"self_studying": epochs(["full_precision"], steps)[0]} if "self_studying" in names else {}
         notes = _choose_first_training(draft, student)
     why = (
-        f"Epochs of each phase, {counted(steps, 'step')} each: more usually bring accuracy, fewer give a first file "
+        f"Epochs of each phase, {counted(steps, 'step')} each: more usually improve accuracy, fewer give a first file "
         "sooner."
     )
     draft.choose("epochs", [str(number[name]) for name in names], why)

@@ -108,7 +108,7 @@ def _instead(mine: Affine, given: Affine) -> str:
     """A note: which normalisation replaces the model's own or that of its training, and why."""
     fits = given.is_as(Affine.of(given.nearest(), len(given.scale)))
     why = "" if fits else " (an 8-bit input has one scale, and a whole number as its mean)"
-    return f"pixels are normalised by {mine} in the place of {given}{why}"
+    return f"pixels are normalised by {mine} instead of {given}{why}"
 
 
 class _Shaped(Copier):

@@ -136,7 +136,7 @@ def test_pictures_and_fronts_are_of_the_costs_that_are_asked_for():
         ("20,000", "12,000", "6,000", "31,000"),
     ]
     fronts = [row[3] for row in compare.table([small, other], ("deflated", "true_width", "flash"))]
-    assert fronts == ["deflated", "true width, flash beside TFLM"]
+    assert fronts == ["deflated", "true width, flash without TFLM"]
     page = html([small, other], ("true_width", "flash"))
     assert page.count("<svg") == 2 and "Top-1 over true width, bytes of 2 runs." in page
 

@@ -109,7 +109,7 @@ def _paid(verification: dict) -> list[tuple[str, int | None]]:
     return [
         ("size deflated, as in a download", verification["file"].get("deflated_bytes")),
         ("kernels alone, at their bit widths", verification.get("weights", {}).get("true_width_bytes")),
-        ("flash beside TFLM, about", verification.get("flash_bytes")),
+        ("flash without TFLM, about", verification.get("flash_bytes")),
     ]
 
 

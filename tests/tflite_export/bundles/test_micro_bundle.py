@@ -145,7 +145,7 @@ def test_readme_shows_what_the_check_prints(bundle, tmp_path):
 def test_golden_images_pass_on_tflm(bundle):
     done = run_main(bundle / "export" / "micro")
     assert done.returncode == 0, done.stdout
-    assert done.stdout.endswith("PASS: 4 of 4 images have the logits of the export\n")
+    assert done.stdout.endswith("PASS: 4 of 4 images match the export's logits\n")
 
 
 @needs_headers
@@ -154,7 +154,7 @@ def test_arena_that_is_too_small_fails_in_words(bundle, tmp_path):
     text = (folder / "model.h").read_text()
     (folder / "model.h").write_text(text.replace(" kArenaBytes = ", " kArenaBytes = kMeasuredArenaBytes / 2; // "))
     done = run_main(folder)
-    assert done.returncode == 1 and done.stdout.splitlines()[-1].startswith("FAIL: TFLM does not take the model")
+    assert done.returncode == 1 and done.stdout.splitlines()[-1].startswith("FAIL: TFLM rejects the model")
 
 
 @needs_headers
@@ -165,7 +165,7 @@ def test_logit_that_is_a_step_aside_fails_and_is_counted(bundle, tmp_path):
     moved = int(first) + (-1 if int(first) > 0 else 1)
     (folder / "golden.cc").write_text(f"{before}kGoldenLogits[kNumGolden][kOutputSize] = {{{{{moved},{rest}")
     done = run_main(folder)
-    assert done.returncode == 1 and done.stdout.endswith("FAIL: 3 of 4 images have the logits of the export\n")
+    assert done.returncode == 1 and done.stdout.endswith("FAIL: 3 of 4 images match the export's logits\n")
     assert "1 of" in done.stdout and "by up to 1\n" in done.stdout
 
 

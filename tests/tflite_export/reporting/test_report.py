@@ -141,7 +141,8 @@ def test_failures_are_shown_and_the_verdict_is_not_a_pass(folder, verification):
     failed = {**verification, "passed": False, "failures": ["tensor a is float32", "top-1 differs by 9.00 points"]}
     page = written(folder, failed)
     assert (
-        "The .tflite was refused: tensor a is float32 top-1 differs by 9.00 points What to do: the file" in page.words
+        "The .tflite was refused: tensor a is float32 top-1 differs by 9.00 points What to do: this is not the file"
+        in page.words
     )
     assert "is what was trained" not in page.words
     assert 'class="verdict failed"' in (folder / "report.html").read_text()
