@@ -108,7 +108,10 @@ def notes(runs: Sequence[Run]) -> list[str]:
     """Why some numbers cannot be compared, one reason per line."""
     lines = []
     if len(groups(runs)) > 1:
-        lines.append("The runs have different test splits: compare accuracies only within a table.")
+        options = {name for run in runs for name in run.read_as}
+        differing = [f"--{name}" for name in sorted(options) if len({repr(run.read_as.get(name)) for run in runs}) > 1]
+        why = f" (they differ in {', '.join(differing)})" if differing else ""
+        lines.append(f"The runs have different test splits{why}: compare accuracies only within a table.")
     if any(len({run.data for run in group}) > 1 for group in groups(runs)):
         lines.append("Data sets joined by = have the same test split; their training data may differ.")
     if len({run.runtime for run in runs}) > 1:

@@ -196,6 +196,7 @@ FLAGS.show_first(
 
 
 WIDTHS = ("weight_bits", "activation_bits")  # flags that --bits sets
+INSTEAD = {"bits": WIDTHS, **dict.fromkeys(WIDTHS, ("bits",))}  # flag -> those that it takes the place of
 # Of flags that may be open now, as runs of earlier versions have them.
 EARLIER_DEFAULTS = {"teacher_lr_ratio": "1.0", "batch_size": "128"}
 

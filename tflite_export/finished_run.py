@@ -6,7 +6,7 @@ from typing import Any
 
 from qkd_tf.console.counting import counted
 from qkd_tf.console.nearest import beside, nearest
-from qkd_tf.contract.resuming import FLAGS_FILE, to_its_end
+from qkd_tf.contract.resuming import runs_in, to_its_end
 from qkd_tf.storage import durable
 from tflite_export.export_error import ExportError
 
@@ -27,9 +27,8 @@ def results_of(run_dir: pathlib.Path) -> dict[str, Any]:
         near = nearest(run_dir.name, folders)
         hint = f"did you mean {folders[near]}?" if near else "give that of a finished run, such as runs/demo"
         raise ExportError(f"there is no folder {run_dir}; {hint}")
-    holds_runs = not is_run and not (run_dir / FLAGS_FILE).exists()
-    if holds_runs and (runs := sorted(run_dir.glob("*/results.json"))):
-        raise ExportError(f"{run_dir} is a folder of {counted(len(runs), 'run')}; give one, such as {runs[0].parent}")
+    if runs := runs_in(run_dir):
+        raise ExportError(f"{run_dir} is a folder of {counted(len(runs), 'run')}; give one, such as {runs[0]}")
     if not is_run:
         raise ExportError(f"{run_dir} has no results.json; {to_its_end(run_dir)}")
     try:

@@ -81,9 +81,9 @@ def load_handoff(folder: pathlib.Path) -> Handoff:
     except UnreadableError as error:
         raise ExportError(str(error)) from error
     except durable.DamageError as damage:
-        raise ExportError(f"{damage}; run python -m qkd_tf.train again, which writes it again") from damage
+        raise ExportError(f"{damage}; {to_its_end(folder.parent)}, which writes it again") from damage
     except Exception as error:  # whatever zip, HDF5, JSON, NumPy and Keras make of a stranger's files
-        raise ExportError(f"{folder} cannot be read: {first_line(error)}; run python -m qkd_tf.train again") from error
+        raise ExportError(f"{folder} cannot be read: {first_line(error)}; {to_its_end(folder.parent)}") from error
 
 
 def _load(folder: pathlib.Path) -> Handoff:
@@ -91,7 +91,7 @@ def _load(folder: pathlib.Path) -> Handoff:
     integer_codes = open_npz(folder / "integer_codes.npz").rows()
     if not (integer_logits.keys() == integer_codes.keys() and integer_codes.keys() | LATER == set(ARITHMETICS)):
         raise ExportError(
-            f"{folder} was written by another version; run python -m qkd_tf.train again, which writes it again"
+            f"{folder} was written by another version; {to_its_end(folder.parent)}, which writes it again"
         )
     labels, logits = (np.lib.format.open_memmap(folder / name, mode="r") for name in ARRAYS)
     images = pixels(folder)

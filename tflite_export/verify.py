@@ -44,6 +44,8 @@ def main(argv: list[str]) -> None:
                 f"--json={FLAGS.json}: there is no folder {pathlib.Path(FLAGS.json).parent}; make it first"
             )
         path = pathlib.Path(FLAGS.tflite)
+        if path.is_dir() and pathlib.Path(FLAGS.handoff).is_file():
+            raise ExportError(f"--tflite={path} is a folder, and --handoff={FLAGS.handoff} a file; exchange them")
         if not path.is_file():
             raise ExportError(f"--tflite={path} is not a file; give a file such as runs/demo/export/model.tflite")
         check_names(FLAGS.runtimes)

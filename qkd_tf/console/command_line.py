@@ -7,6 +7,7 @@ A command's module has `FLAGS = CommandFlags()` and defines flags by `FLAGS.DEFI
 import contextlib
 import copy
 import functools
+import importlib.util
 import os
 import pathlib
 import re
@@ -19,6 +20,7 @@ from absl import app, flags
 
 from qkd_tf.console import help_page, invocation
 from qkd_tf.console.nearest import beside, meant, nearest
+from qkd_tf.console.scripts import COMMANDS
 
 FLAG_FILES = (".flags", ".txt")  # endings: ours, and a run's flags.txt
 UNITS = ("", "k", "m")  # of 1,024 of the one before
@@ -190,11 +192,25 @@ def _mistake(error: Exception) -> str:
         hint = f"did you mean {files[near]}?" if near else f"paths are relative to {os.getcwd()}"
         return f"--flagfile={cause.filename} cannot be read: {cause.strerror}; {hint}"
     if isinstance(error, flags.UnrecognizedFlagError):  # whose own text may list many
+        if others := _commands_with(error.flagname):
+            return f"--{error.flagname} is a flag of {', '.join(others)}, not of this command"
         hint = meant(error.flagname, flags.FLAGS, "")
         return f"Unknown command line flag '{error.flagname}'{hint and '; '}{hint}"
     if isinstance(error, UnicodeDecodeError):
-        return "a flag file is not text in UTF-8, one flag a line"
+        return "a flag file is not text in UTF-8, one flag a line; --flagfile takes files such as mine.flags"
     return " ".join(str(error).split())
+
+
+def _commands_with(name: str) -> list[str]:
+    """The commands that have a flag of that name, by the modules of their own flags."""
+    found = []
+    for module, _ in COMMANDS.values():
+        is_package = importlib.util.find_spec(module).submodule_search_locations
+        command = importlib.import_module(f"{module}.__main__" if is_package else module)
+        own = getattr(command, "FLAGS", None) or getattr(getattr(command, "flags", None), "FLAGS", None)
+        if isinstance(own, CommandFlags) and {name, name.removeprefix("no")} & own.sections.keys():
+            found.append(module)
+    return found
 
 
 def _register(values: CommandFlags) -> None:

@@ -9,7 +9,7 @@ from qkd_tf.console.translation import translated
 UNIT = re.compile(r"(?<![A-Za-z])image/s\b")  # of progress
 # The word alone: no part of a path, a flag, a name in code or a media type; nor where signals are told from pictures.
 WORD = re.compile(
-    r"(?<![\w/.\-=:\\])(?<!\bfor )(?:(?P<article>[Aa])n? )?(?P<word>[Ii]mage|[Pp]icture)(?P<s>s?)"
+    r"(?<![\w/.\-=:\\])(?<!\bfor )(?<!\bif they are )(?:(?P<article>[Aa])n? )?(?P<word>[Ii]mage|[Pp]icture)(?P<s>s?)"
     r"(?![\w\-=(\[\\/]|\.\w| or maps)"
 )
 TEXT = re.compile(r">[^<]+<")  # of a page, between tags

@@ -12,7 +12,7 @@ from qkd_tf.console.translation import translated
 # word is text to Python, as in image_size="72x96".
 SPOKEN = re.compile(
     r"python -m [\w.]+(?: [\w:/.]+)?(?: --[^\s;]+)+"
-    r"|(?<![\w-])--(\w+)(?:=(\d+x\d+|(?!(?:nan|inf)\b)[A-Za-z_]\w*)(?=[.:]?(?:[\s;)]|,\s|$))|(=)(?=[^\s;,)])|(=))?"
+    r"|(?<![\w-])--(\w+)(?:=(\d+x\d+|(?!(?:nan|inf|N)\b)[A-Za-z_]\w*)(?=[.:]?(?:[\s;)]|,\s|$))|(=)(?=[^\s;,)])|(=))?"
 )
 FLAG_BEFORE = re.compile(r"(?<![\w-])--\w+(?:=[^\s;,)]*)? $")  # from which Python needs a comma
 COMMA = "\0"  # in its place, until the space before it is known to go

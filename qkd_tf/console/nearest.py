@@ -9,9 +9,13 @@ NUM_NEAR = 3  # names that are told where several are equally near
 SHORTEST = 3  # letters of a beginning that stands for the whole
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The most similar known name; "" if none is similar."""
-    return next(iter(_alike(name, known)), "")
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The most similar known name; "" if none is similar.
+
+    Args:
+      cutoff: least similarity, from 0 to 1, as difflib measures it.
+    """
+    return next(iter(_alike(name, known, cutoff)), "")
 
 
 def meant(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
@@ -27,7 +31,7 @@ def meant(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
     return f"known are {', '.join(known)}" if otherwise is None else otherwise
 
 
-def _alike(name: str, known: Iterable[str]) -> list[str]:
+def _alike(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
     """The most similar known names, all equally similar, in their order; case does not matter.
 
     A name that is the beginning of one known name alone means that one.
@@ -36,7 +40,7 @@ def _alike(name: str, known: Iterable[str]) -> list[str]:
     begun = [entry for entry, text in folded.items() if text.startswith(name.casefold())]
     if len(name) >= SHORTEST and len(begun) == 1:
         return begun
-    near = difflib.get_close_matches(name.casefold(), folded.values(), n=NUM_NEAR)
+    near = difflib.get_close_matches(name.casefold(), folded.values(), n=NUM_NEAR, cutoff=cutoff)
     ratios = {entry: difflib.SequenceMatcher(None, entry, name.casefold()).ratio() for entry in near}
     return [entry for entry, text in folded.items() if text in ratios and ratios[text] == max(ratios.values())]
 

@@ -82,7 +82,11 @@ def open_augmentation(
             given is not None or not name.startswith(IN_MEMORY),
             f"--augment={name} was given in Python and is not saved; call qkd_tf.fit, or give package.module:function",
         )
-        parts.append(_checked(imported(name) if given is None else given, f"--augment={name}", spec, shape))
+        try:
+            function = imported(name) if given is None else given
+        except ExperimentError as error:
+            raise ExperimentError(f"--augment: {error}") from error
+        parts.append(_checked(function, f"--augment={name.removeprefix(IN_MEMORY)}", spec, shape))
     if of_student is not None and spec.student_augmentation:
         part = _checked(of_student, f"the student's {of_student.told}", spec, shape)
         told = (
@@ -124,9 +128,10 @@ def _checked(function: Function, name: str, spec: DataSpec, shape: tuple[int, in
     try:
         inspect.signature(function).bind(images, SEEDS[0])
     except TypeError as error:
-        raise ExperimentError(
-            f"{name} is called as augment(images, seed), and {error}; give a function of these two arguments"
-        ) from None
+        remedy = "give a function of these two arguments"
+        if hasattr(function, "get_config"):  # a layer of either Keras
+            remedy += ", or put the layer at the beginning of the student, where training alone applies it"
+        raise ExperimentError(f"{name} is called as augment(images, seed), and {error}; {remedy}") from None
     except ValueError:  # Python does not know its arguments
         pass
     graph, chance = tf.function(function), _state_of_chance()

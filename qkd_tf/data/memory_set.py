@@ -518,6 +518,6 @@ def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | Non
         require(
             not len(strange),
             f"{name} has the label {[*strange, 0][0]}, its classes are 0..{num_classes - 1}"
-            + "; that many classes the student or label_names has" * (label_names is not None),
+            + f"; label_names, or else the student's outputs, are {num_classes}" * (label_names is not None),
         )
     return [str(name) for name in (range(num_classes) if label_names is None else label_names)]

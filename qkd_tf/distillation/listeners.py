@@ -34,8 +34,11 @@ def _listener(callback: Any) -> Listener:
     try:
         inspect.signature(told).bind("self_studying", 0, {})
     except (TypeError, ValueError) as error:
+        remedy = "give a function of these three arguments"
+        if hasattr(callback, "set_model"):  # a callback of either Keras
+            remedy = "a Keras callback takes no phase, so wrap it in such a function"
         raise ExperimentError(
             f"callback {getattr(callback, '__name__', type(callback).__name__)} cannot be called as "
-            f"on_epoch_end(phase, epoch, logs): {error}; a Keras callback takes no phase, so wrap it in such a function"
+            f"on_epoch_end(phase, epoch, logs): {error}; {remedy}"
         ) from None
     return told

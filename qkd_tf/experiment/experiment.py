@@ -236,8 +236,13 @@ class Experiment:
         return [f"{about}if accuracy falls in training, lower --learning_rates={fastest:g} to {RATE_OF_FEW:g}"]
 
     def _notes_on_teacher(self, num_train: int) -> list[str]:
-        """Notes on a teacher with pretrained weights that trains on few images."""
+        """Notes on a teacher that no phase uses, and on one with pretrained weights that trains on few images."""
         training = self.training
+        if self.teacher and training.phases and {"full_precision", *TEACHER_PHASES}.isdisjoint(training.phase_names):
+            return [
+                f"note: no phase of {', '.join(training.phase_names)} uses the teacher; add "
+                f"{' or '.join(TEACHER_PHASES)} to --phases, or leave --teacher out"
+            ]
         if "co_studying" not in training.phase_names or not self._has_few("teacher", num_train):
             return []
         if not training.teacher_ratio_is_default:

@@ -13,6 +13,7 @@ from qkd_tf.console.nearest import nearest
 from qkd_tf.experiment.checks import ExperimentError
 
 INSTALLED = {"site-packages", "dist-packages"}  # folders of packages
+ALIKE = 0.8  # similarity of two names of modules that may be one, of which there are hundreds
 WIDTH = 300  # characters of an exception's message: Keras' own may be pages
 
 
@@ -23,6 +24,8 @@ def imported(name: str) -> Any:
       ExperimentError: no such module, nothing of that name in it, or the module's own code fails.
     """
     module_name, _, function = name.partition(":")
+    if module_name.endswith(".py"):
+        raise ExperimentError(f"{name} begins with a file's path; {_of_file(pathlib.PurePath(module_name), function)}")
     found: Any = None
     try:
         found = importlib.import_module(module_name)
@@ -32,19 +35,26 @@ def imported(name: str) -> Any:
         remedy = "give package.module:function; Python looks in the folder where it was started, and in its packages"
         if place(error):
             remedy = f"fix that; python -c 'import {module_name}' shows the whole traceback"
-        elif module_name.endswith(".py"):
-            remedy = f"give {module_name.removesuffix('.py').replace('/', '.')}:{function}"
         elif near := _nearest(name, found, error):
             remedy = f"did you mean {near}?"
+        elif isinstance(error, ModuleNotFoundError) and "." not in module_name:
+            remedy = f"there is no {module_name}.py in {pathlib.Path.cwd()}, and no package of that name"
         raise ExperimentError(f"{name} cannot be imported: {failure(error)}; {remedy}") from error
     return found
+
+
+def _of_file(path: pathlib.PurePath, function: str) -> str:
+    """What to give instead of a file's path: a module's name, which Python finds from where it was started."""
+    if path.is_absolute() or ".." in path.parts:
+        return f"give {path.stem}:{function}, and start in {path.parent} or put that folder into PYTHONPATH"
+    return f"give {'.'.join(path.with_suffix('').parts)}:{function}"
 
 
 def _nearest(name: str, found: Any, error: BaseException) -> str:
     """The name with the most similar module or attribute of `found` instead of the missing one; "" for none."""
     if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
         parent, dot, absent = error.name.rpartition(".")
-        near = nearest(absent, _modules(parent))
+        near = nearest(absent, _modules(parent), ALIKE)
         return near and parent + dot + near + name.removeprefix(error.name)
     missing = error.name if isinstance(error, AttributeError) and found is not None else None
     near = nearest(missing, dir(found)) if missing and name.endswith(missing) else ""

@@ -66,9 +66,17 @@ def _require_no_path(name: str, flag: str) -> None:
     files = beside(path, _is_model)
     if SUFFIX.search(name) or nearest(name, (*files, *ZOO)) in files:
         near = nearest(name, files)
+        module, _, builder = name.rpartition(".")
         hint = f"give package.module:builder, or a saved model; paths are relative to {pathlib.Path.cwd()}"
+        hint = f"did you mean {module}:{builder}?" if _is_importable(module) else hint
         hint = f"did you mean {files[near]}?" if near else hint
         raise ExperimentError(f"{flag}={name}: there is no such file; {hint}")
+
+
+def _is_importable(module: str) -> bool:
+    """Whether Python finds a module's first package; it is not imported."""
+    first = module.partition(".")[0]
+    return first.isidentifier() and importlib.util.find_spec(first) is not None
 
 
 def _is_model(path: pathlib.Path) -> bool:

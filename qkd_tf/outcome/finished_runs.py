@@ -3,12 +3,25 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from qkd_tf.console.counting import counted
 from qkd_tf.contract.gate import is_only_less_accurate
-from qkd_tf.contract.resuming import to_its_end
+from qkd_tf.contract.resuming import runs_in, to_its_end
 from qkd_tf.experiment import ExperimentError, require
 
+# Flags that decide how examples are read, and which of them are the test split.
+READING = (
+    "resize",
+    "image_size",
+    "image_channels",
+    "test_split",
+    "test_fraction",
+    "signals",
+    "max_eval_images",
+    "seed",
+)
 LABELS, COPY, RECORD = "test_labels.npy", "test_images.npy", "test_split.json"  # of a handoff, as it names them
 
 
@@ -29,6 +42,7 @@ class Run:
       deflated, true_width, flash: bytes of the file as transferred, of the kernels alone at their trained bit widths,
         and of flash that a microcontroller needs besides TFLM; None if the export did not record them.
       is_less_accurate: whether it was refused for its accuracy alone, although it is what was trained.
+      read_as: flag -> its value, of those that decide how examples are read.
     """
 
     label: str
@@ -48,6 +62,7 @@ class Run:
     true_width: int | None = None
     flash: int | None = None
     is_less_accurate: bool = False
+    read_as: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def load(folders: Sequence[str]) -> list[Run]:
@@ -79,6 +94,8 @@ def _labels(paths: list[pathlib.Path]) -> list[str]:
 
 def _load(path: pathlib.Path, label: str) -> Run:
     require(path.is_dir(), f"{path} is not a folder; give folders of finished runs, such as runs/demo")
+    held = [str(run) for run in runs_in(path)]
+    require(not held, f"{path} is a folder of {counted(len(held), 'run')}; give the runs themselves: {' '.join(held)}")
     results = _json(path / "results.json", f"{path} is not a finished run; {to_its_end(path)}")
     again = f"{path} is not exported; run python -m tflite_export --run_dir={path} first"
     verification = _json(path / "export" / "verification.json", again)
@@ -139,6 +156,7 @@ def _run(label: str, results: dict, verification: dict, fingerprint: tuple) -> R
         true_width=verification.get("weights", {}).get("true_width_bytes"),
         flash=verification.get("flash_bytes"),
         is_less_accurate=is_only_less_accurate(verification),
+        read_as={name: value for name, value in results["experiment"].get("data", {}).items() if name in READING},
     )
 
 

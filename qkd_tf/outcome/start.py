@@ -73,7 +73,8 @@ class Look:
         return [
             f"note: the student came with weights, and is right on {top1:.2f} % of {num_images:,} validation images; "
             f"always giving the same class is right on {most_frequent:.2f} %. Was it trained for these classes? "
-            "Labels, their order (the names of folders, or labels.txt) and pixels have to be those of its training"
+            "Labels, their order (the names of folders, or labels.txt) and pixels have to be those of its training. If "
+            "it was never trained, begin with a phase in float: --phases=full_precision,self_studying"
         ]
 
     def notes_on_calibration(self, keeps_start: bool, needs_training: bool) -> list[str]:

@@ -56,7 +56,7 @@ LAYERS: Mapping[type, LayerKind] = {
 }
 ACTIVATIONS = ("linear", "relu", "relu6")
 HINTS: Mapping[str, str] = {
-    "softmax": "end in logits, the loss applies the softmax",
+    "softmax": "only a softmax at the very end is left out; remove this one",
     "sigmoid": "write it as a layer of its own, Activation('sigmoid')",
     "swish": "write it as Activation('sigmoid') and Multiply",
 }

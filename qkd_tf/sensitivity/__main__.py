@@ -54,9 +54,12 @@ def flags_of_run() -> None:
     require(FLAGS.run_dir is not None, "--run_dir is missing; give the folder of a finished run, such as runs/demo")
     file = pathlib.Path(FLAGS.run_dir) / "flags.txt"
     require(file.is_file(), f"--run_dir={FLAGS.run_dir} is not a run: it has no flags.txt")
-    given = "\n".join(FLAGS[name].serialize() for name in FLAGS if FLAGS[name].present)
+    present = [name for name in FLAGS if FLAGS[name].present]
+    given = "\n".join(FLAGS[name].serialize() for name in present)
+    replaced = [f"--{other}=" for name, others in flags.INSTEAD.items() if name in present for other in others]
+    of_run = [line for line in file.read_text().splitlines() if not line.startswith(tuple(replaced))]
     flags.unparse(FLAGS)
-    FLAGS(["sensitivity", *file.read_text().splitlines(), *given.splitlines()])
+    FLAGS(["sensitivity", *of_run, *given.splitlines()])
 
 
 def require_finished(run_dir: str) -> None:
@@ -108,7 +111,9 @@ def main(argv: list[str]) -> None:
         from qkd_tf.sensitivity.look import look  # noqa: PLC0415
 
         rules = look(experiment, widths, FLAGS.max_weight_bytes)
-        if run_dir:
+        if run_dir and not rules:
+            print(f"{FLAGS.output} is not written: it would train {experiment.run_dir} again")
+        elif run_dir:
             durable.write_whole(pathlib.Path(FLAGS.output), flag_file(FLAGS, rules, run_dir))
             print(f"flags written for {run_dir}; next: python -m qkd_tf.train --flagfile={FLAGS.output}")
     except ExperimentError as error:

@@ -26,7 +26,7 @@ def look(experiment: Experiment, widths: list[int], max_weight_bytes: int = 0) -
       max_weight_bytes: budget for kernels at their bit widths; 0 for none, or the target's.
 
     Returns:
-      All bit-width rules for single layers: those of the run, then the suggested ones.
+      All bit-width rules for single layers: those of the run, then the suggested ones. None if none is suggested.
 
     Raises:
       ExperimentError: the data set cannot be opened, the file of results was changed, or the budget is too small.
@@ -36,6 +36,9 @@ def look(experiment: Experiment, widths: list[int], max_weight_bytes: int = 0) -
     stored = StoredWidths(subject.plain, subject.plan, experiment.target, subject.spec)
     identity = {"quantization": dataclasses.asdict(experiment.quantization), "data": splits.fingerprint}
     identity["max_eval_images"] = experiment.data.max_eval_images
+    budget = budget_of(subject, stored, experiment.target, max_weight_bytes)
+    if budget is not None:
+        budget.require_possible({layer: (own, *widths) for layer, own in subject.bits.items()})
     cells = list(itertools.product(subject.layers, widths))
     kept = pathlib.Path(experiment.run_dir) / "sensitivity.json"
     rows = measure(subject, cells, kept, json.loads(json.dumps(identity)))
@@ -45,9 +48,8 @@ def look(experiment: Experiment, widths: list[int], max_weight_bytes: int = 0) -
         (f"as {experiment.target.target} stores them", stored.kernel_bytes),
     ):
         print(f"kernels {words}: {ByteBudget('', 0, count).needed(subject.bits):,.0f} bytes")
-    budget = budget_of(subject, stored, experiment.target, max_weight_bytes)
     if budget is None:
-        return subject.spec.bits_rule
+        return ()
     chosen = suggest(rows, subject.bits, budget)
     widths_then = subject.bits | {row.layer: row.num_bits for row in chosen}
     needed = budget.needed(widths_then)
@@ -60,7 +62,7 @@ def look(experiment: Experiment, widths: list[int], max_weight_bytes: int = 0) -
             f"note: as {experiment.target.target} stores them, kernels of these widths take {as_stored:,.0f} bytes, "
             "more than the budget; --max_flash_bytes, instead of --max_weight_bytes, is a budget for what is stored"
         )
-    return (*subject.spec.bits_rule, *(row.rule for row in chosen))
+    return (*subject.spec.bits_rule, *(row.rule for row in chosen)) if chosen else ()
 
 
 def subject_of(experiment: Experiment, splits: data.Splits) -> Subject:

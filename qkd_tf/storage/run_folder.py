@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 
 from qkd_tf.contract.origin import IN_MEMORY
-from qkd_tf.contract.resuming import FLAGS_FILE
+from qkd_tf.contract.resuming import FLAGS_FILE, resuming
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.storage.durable import PART, DamageError, read_json, write_json, write_whole
 from qkd_tf.storage.folder_lock import LOCK, require_unlocked
@@ -15,6 +15,7 @@ from qkd_tf.storage.writable import require_writable
 # Flags that may differ between two starts of the same experiment: they say where and how safely, not what.
 PLACE_FLAGS = ("run_dir", "data_dir", "checkpoint_every_steps", "allow_weak_teacher")
 IDENTITY_FILE = "identity.json"
+NUM_TOLD = 5  # flags that a message names
 
 
 class RunFolder:
@@ -109,9 +110,11 @@ class RunFolder:
             written = self._flags.read_text(errors="replace").splitlines()
             differing = differing_flags(written, self._flag_lines)
             if differing:
+                resume = resuming(self.path)
                 raise ExperimentError(
                     f"--run_dir={self.path} contains another experiment, which differs in {', '.join(differing)}; "
-                    "give another --run_dir, or move that folder away"
+                    + f"to resume it, run {resume}; otherwise " * bool(resume)
+                    + "give another --run_dir, or move that folder away"
                 )
         elif self.path.exists() and any(entry.name not in _OF_A_CLAIM for entry in self.path.iterdir()):
             raise ExperimentError(f"--run_dir={self.path} is not empty and has no flags.txt; give a new folder")
@@ -154,21 +157,29 @@ def what_matters(lines: list[str]) -> list[str]:
 def differing_flags(old: list[str], new: list[str]) -> list[str]:
     """The flags in which two calls differ, except for those that only say where things are.
 
-    Each is told as "--name (2 there, 4 now)"; data and networks in memory by name alone.
+    Each is told as "--name (2 there, 4 now)", data and networks in memory by name alone, and of many a number.
     """
-    old_values, new_values = _by_flag(old), _by_flag(new)
-    return [
-        _told(name, old_values.get(name), new_values.get(name))
-        for name in sorted(old_values.keys() | new_values.keys())
-        if old_values.get(name) != new_values.get(name) and _decides(name)
+    there, now = _told_values(old), _told_values(new)
+    names = [name for name in sorted(there.keys() | now.keys()) if there.get(name) != now.get(name)]
+    told = [
+        name
+        if IN_MEMORY in there.get(name, "") + now.get(name, "")
+        else f"{name} ({there.get(name, 'not given')} there, {now.get(name, 'not given')} now)"
+        for name in names
+        if _decides(name)
     ]
+    return told if len(told) <= NUM_TOLD + 1 else [*told[:NUM_TOLD], f"{len(told) - NUM_TOLD} more flags"]
 
 
-def _told(name: str, there: list[str] | None, now: list[str] | None) -> str:
-    if any(value.startswith(IN_MEMORY) for value in (*(there or ()), *(now or ()))):
-        return name
-    told = ("not given" if values is None else ",".join(values) or "given" for values in (there, now))
-    return "{} ({} there, {} now)".format(name, *told)
+def _told_values(lines: list[str]) -> dict[str, str]:
+    """Flag, as "--name" -> its values as a message tells them; a truth value is true or false."""
+    told = {}
+    for name, values in _by_flag(lines).items():
+        if values == [""]:  # which is also a list without entries
+            is_off = name.startswith("--no")
+            name, values = f"--{name.removeprefix('--no')}" if is_off else name, ["false" if is_off else "given"]
+        told[name] = ",".join(values)
+    return told
 
 
 def _by_flag(lines: list[str]) -> dict[str, list[str]]:

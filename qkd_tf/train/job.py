@@ -293,6 +293,7 @@ def _prepare(
 ) -> Prepared:
     """Networks, checked and proven, and images; prints notes on them, unless they were printed before."""
     shape, num_classes = source.image_shape, len(source.label_names)
+    class_weights(experiment.training.class_weights, source.label_names, lambda: [1] * num_classes)  # a mistake is told
     network, plan = networks.checked_student(experiment, shape, num_classes, given.student)
     experiment = experiment.for_student(network.augmenting is not None)
     if given.student is None and given.source is None:

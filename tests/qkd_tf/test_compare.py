@@ -80,6 +80,7 @@ def test_runs_on_other_images_stand_apart_and_this_is_said():
     [
         ({"runtime": "TFLM"}, "different runtimes, the judge of each file (LiteRT: a; TFLM: b)"),
         ({"machine": "other"}, "different machines"),
+        ({"fingerprint": (), "read_as": {"resize": "squash"}}, "different test splits (they differ in --resize):"),
         ({"milliseconds": 0.54}, "Latencies that differ by less than 10 % may do so by chance"),
         ({"passed": False, "is_less_accurate": True}, "Refused for accuracy, and on no front: b"),
         ({"passed": False}, "Refused, not proven to be what was trained, and on no front: b"),

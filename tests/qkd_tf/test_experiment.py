@@ -601,6 +601,14 @@ def test_ratio_of_the_teachers_rate_that_is_left_open_fits_its_weights_and_the_i
     assert any("few for a teacher" in note and "0.1 times the student's" in note for note in notes) == (found == 0.1)
 
 
+@pytest.mark.parametrize("phases, noted", [("self_studying", True), ("self_studying,tutoring", False), ("", False)])
+def test_a_teacher_that_no_phase_uses_is_noted(phases, noted):
+    with saved_flags():
+        flags.FLAGS(["train", "--run_dir=runs/x", "--teacher=resnet20", f"--phases={phases}"])
+        notes = flags.experiment_from_flags().notes_on(60_000)
+    assert any("no phase of self_studying uses the teacher; add co_studying or tutoring" in n for n in notes) == noted
+
+
 def test_teacher_without_weights_is_trained_at_the_rate_of_the_paper_all_the_same():
     student = ["--student_weights=w.h5", "--student_weights_mean=0", "--student_weights_std=1"]
     phases = ["--teacher=resnet20", "--phases=full_precision,tutoring"]

@@ -225,6 +225,10 @@ def test_signals_have_no_flags_of_pictures():
         (["--student=nothing.keras"], "error: no model at nothing.keras"),
         (["--student=modl.keras"], "error: no model at modl.keras; did you mean model.keras?"),
         (["--student=model.kras"], "error: --student=model.kras: there is no such file; did you mean model.keras?"),
+        (
+            ["--student=keras.applications.VGG16"],
+            "error: --student=keras.applications.VGG16: there is no such file; did you mean keras.applications:VGG16?",
+        ),
         (["--student=thre"], "error: --student=thre: there is no such file; did you mean three.keras?"),
         (["--student=net.tflite"], "error: --student=net.tflite is a finished file, which cannot be trained; give"),
         (["--student=resnet81"], "error: unknown --student 'resnet81'; did you mean resnet8?"),

@@ -98,7 +98,7 @@ def test_predictions_of_another_version_are_refused(folder):
     with np.load(folder / "integer_logits.npz") as arrays:
         np.savez(folder / "integer_logits.npz", litert=arrays["litert"])
     durable.seal(folder)
-    with pytest.raises(ExportError, match="was written by another version; run python -m qkd_tf.train again"):
+    with pytest.raises(ExportError, match="was written by another version; run python -m qkd_tf.train to its end"):
         load_handoff(folder)
 
 

@@ -151,6 +151,9 @@ def test_reader_that_closes_the_pipe_ends_it_without_a_word(told, arguments):
     "argument, message",
     [
         ("--rules=a", "error: Unknown command line flag 'rules'; did you mean rule?; --help and --helpfull show"),
+        ("--try_bits=4", "error: --try_bits is a flag of qkd_tf.sensitivity, not of this command; "),
+        ("--nojit_compile", "error: --nojit_compile is a flag of qkd_tf.train, not of this command; "),
+        ("--overwrite", "error: --overwrite is a flag of qkd_tf.new, not of this command; "),
         ("--fast=x", "error: flag --fast=x: true or false is expected; --help"),
         ("--kind=Rown", "error: flag --kind=Rown: did you mean round?; --help"),
         ("--kind=x", "error: flag --kind=x: value should be one of <round|square>; --help"),

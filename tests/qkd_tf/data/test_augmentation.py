@@ -82,7 +82,7 @@ def test_function_gets_whole_batches_of_bytes_and_a_seed_of_two():
         return images
 
     assert look(augment).notes == (
-        "note: --augment=in_memory:mine ignores its seed: a picture is changed in the same way every time",
+        "note: --augment=mine ignores its seed: a picture is changed in the same way every time",
     )
     assert set(seen) == {("uint8", (8, *SHAPE), "int32", (2,))}
 
@@ -130,13 +130,13 @@ def test_functions_that_do_the_same_are_the_same_and_others_are_not():
 def test_function_that_would_not_do_is_refused_in_a_line(function, message):
     with pytest.raises(ExperimentError, match=message.replace("(images, seed)", r"\(images, seed\)")) as caught:
         look(function)
-    assert str(caught.value).startswith("--augment=in_memory:mine ") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith("--augment=mine ") and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("nets.py:augment", "nets.py:augment cannot be imported: .*; give nets:augment"),
+        ("nets.py:augment", "--augment: nets.py:augment begins with a file's path; give nets:augment"),
         ("math:augment", "math:augment cannot be imported: .* give package.module:function"),
         ("augment", "augment cannot be imported"),
         ("in_memory:mine", "--augment=in_memory:mine was given in Python and is not saved"),

@@ -66,7 +66,9 @@ def test_builder_of_keras_applications_gets_them_by_its_own_names():
     [
         ("no_such_package:build", "no_such_package:build cannot be imported"),
         ("mine:absent", "mine:absent cannot be imported"),
-        ("mine.py:build", "give mine:build"),
+        ("mine.py:build", "mine.py:build begins with a file's path; give mine:build"),
+        ("../nets/mine.py:build", "give mine:build, and start in ../nets or put that folder into PYTHONPATH"),
+        ("nets:build", ", and no package of that name"),
         ("math:sqr", "has no attribute 'sqr'; did you mean math:sqrt?"),
         ("tf_kera.applications:VGG16", "No module named 'tf_kera'; did you mean tf_keras.applications:VGG16?"),
         ("tf_keras.application:VGG16", "did you mean tf_keras.applications:VGG16?"),

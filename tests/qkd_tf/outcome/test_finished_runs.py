@@ -35,6 +35,14 @@ def test_what_an_older_version_did_not_write_is_not_known(make_finished_run):
     assert found.fingerprint == ("digits", 360, None, "5" * 64)
 
 
+def test_a_folder_of_runs_is_told_from_a_run(make_finished_run):
+    folders = [make_finished_run(name) for name in "ab"]
+    with pytest.raises(
+        ExperimentError, match=f"is a folder of 2 runs; give the runs themselves: {folders[0]} {folders[1]}"
+    ):
+        load([str(folders[0].parent)])
+
+
 def test_runs_on_the_same_images_are_together(make_finished_run):
     runs = load([str(make_finished_run(name, sha=sha * 64)) for name, sha in (("a", "5"), ("b", "6"), ("c", "5"))])
     assert [[run.label for run in group] for group in groups(runs)] == [["a", "c"], ["b"]]
@@ -84,7 +92,8 @@ def test_runs_of_equal_names_are_told_apart_by_their_folders(make_finished_run):
     [
         ([], "no run is named"),
         (["{folder}/gone"], "gone is not a folder"),
-        (["{folder}"], "is not a finished run; run python -m qkd_tf.train"),
+        (["{folder}/a/export"], "is not a finished run; run python -m qkd_tf.train"),
+        (["{folder}"], "is a folder of 5 runs; give the runs themselves: "),
         (["{folder}/untested"], "is not exported; run python -m tflite_export --run_dir="),
         (["{folder}/unrun"], "unrun has no 'litert' in"),
         (["{folder}/broken"], "results.json cannot be read"),

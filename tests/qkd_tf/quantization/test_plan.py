@@ -416,7 +416,7 @@ REFUSALS = {
     "subclass of a known type": ("bad", "SeparableConv2D", lambda: [layers.SeparableConv2D(2, 3, name="bad")]),
     "softmax in Dense": (
         "bad",
-        "activation softmax; end in logits",
+        "activation softmax; only a softmax at the very end is left out; remove this one",
         lambda: [layers.Flatten(), dense("bad", activation="softmax")],
     ),
     "unknown activation": (

@@ -45,6 +45,14 @@ def test_no_other_widths_within_the_budget_lose_less(losses, weights, limit):
     assert found == budget.widths(trained, rows)
 
 
+def test_fewer_bits_are_advised_only_where_there_are_fewer():
+    budget = ByteBudget("max_weight_bytes", 3, lambda layer, bits: bits)
+    with pytest.raises(ExperimentError, match="even the fewest of these bits need 4 bytes; allow more bytes"):
+        budget.require_possible({"a": (8, 2), "b": (4, 2)})
+    with pytest.raises(ExperimentError, match="need 6 bytes; allow fewer bits in --try_bits, or more bytes"):
+        budget.require_possible({"a": (8, 3), "b": (4, 3)})
+
+
 def test_where_all_widths_are_stored_alike_none_is_taken_away():
     budget = ByteBudget("max_flash_bytes", 100, lambda layer, bits: 50)
     assert budget.widths({"a": 8, "b": 3}, [row("a", 4, -1.0), row("b", 4, -1.0), row("b", 2, 0.0)]) == {"a": 8, "b": 3}
