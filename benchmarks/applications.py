@@ -16,10 +16,7 @@ if __name__ == "__main__":
 
 # isort: split
 import argparse
-import contextlib
-import gc
 import importlib
-import io
 import json
 import pathlib
 import re
@@ -28,15 +25,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-import tf_keras
-
 from benchmarks import kept_results
 from benchmarks.applications_table import HEADER, RESULTS, TAKEN, WIDTHS, cells, is_fine
 from benchmarks.file_digests import FEW_STEPS
-from qkd_tf import flags
-from qkd_tf.experiment import ExperimentError
-from qkd_tf.preflight import look as preflight
-from qkd_tf.preflight.__main__ import FLAGS
 
 LIBRARIES = ("tf_keras", "keras")
 # The least of each family; the others differ in width and depth.
@@ -55,16 +46,18 @@ def names(library: str) -> list[str]:
 
 def look(network: str, image_size: int) -> str:
     """ "taken", or the line in which the pre-flight refuses a network."""
-    arguments = [f"--student={network}", f"--num_classes={CLASSES}", f"--image_size={image_size}"]
-    values = FLAGS.extended()  # flags are the process's, and this look leaves them as they are
-    values(["preflight", *arguments])
-    told = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
-            preflight.look(flags.experiment_from_flags(values, trains=False), CLASSES)
-    except ExperimentError as error:
-        return str(error)
-    return TAKEN
+    flags = (f"--student={network}", f"--num_classes={CLASSES}", f"--image_size={image_size}")
+    done = run("qkd_tf.preflight", *flags)
+    return last_line(done).removeprefix("error: ") if done.returncode else TAKEN
+
+
+def run(module: str, *flags: str) -> subprocess.CompletedProcess:
+    """Runs a command in a process of its own: in one for all, networks pile up."""
+    return subprocess.run([sys.executable, "-m", module, *flags], capture_output=True, text=True)
+
+
+def last_line(done: subprocess.CompletedProcess) -> str:
+    return (done.stderr.strip().splitlines() or ["ended without a line"])[-1]
 
 
 def train(network: str, image_size: int, bits: int) -> dict:
@@ -78,10 +71,9 @@ def train(network: str, image_size: int, bits: int) -> dict:
         folder = pathlib.Path(temporary) / "run"
         widths = (f"--weight_bits={bits}", f"--activation_bits={bits}", f"--image_size={image_size}")
         for module, *options in (("qkd_tf.train", f"--student={network}", *widths, *FEW_STEPS), ("tflite_export",)):
-            command = [sys.executable, "-m", module, *options, f"--run_dir={folder}"]
-            done = subprocess.run(command, capture_output=True, text=True)
+            done = run(module, *options, f"--run_dir={folder}")
             if done.returncode:
-                return {"error": (done.stderr.strip().splitlines() or ["ended without a line"])[-1]}
+                return {"error": last_line(done)}
         verification = json.loads((folder / "export" / "verification.json").read_text())
     rows = [row for row in verification["runtimes"].values() if "not_run" not in row]
     equal = (share for row in rows for share in (row["codes"]["equal_codes"], row["integer_student"]["equal_logits"]))
@@ -127,8 +119,6 @@ def main(argv: list[str]) -> int:
         for row in rows(network, options.image_size, options.train, kept):
             kept_results.keep(file, row)
         print(network, flush=True)
-        tf_keras.backend.clear_session()  # the next one needs the memory
-        gc.collect()
     kept_results.print_table(RESULTS, HEADER, lambda row: [cells(row)])
     return int(not all(map(is_fine, kept_results.of_folder(RESULTS))))
 
