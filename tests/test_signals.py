@@ -108,14 +108,22 @@ def test_each_layer_is_tried_at_other_widths(run, capsys):
     assert re.search(r"^\| conv1d\w* \| 2 \|", capsys.readouterr().out, re.MULTILINE)
 
 
-def test_a_budget_becomes_a_flag_file_and_the_next_command(run, capsys):
-    start(
-        "qkd_tf.sensitivity",
-        [f"--run_dir={run / 'run'}", "--try_bits=2", "--max_weight_bytes=1000000", f"--output={run / 'small.flags'}"],
-    )
+def test_a_budget_becomes_a_flag_file_and_the_next_command_unless_the_run_is_within_it(run, capsys):
+    call = [f"--run_dir={run / 'run'}", "--try_bits=2", f"--output={run / 'small.flags'}"]
+    start("qkd_tf.sensitivity", [*call, "--max_weight_bytes=1000000"])
     assert "no rule is needed: the run fits as it is\n" in (told := capsys.readouterr().out)
+    assert told.endswith(f"small.flags is not written: it would train {run / 'run'} again\n")
+    assert not (run / "small.flags").exists()
+    size = int(re.search("kernels at their bit widths: ([0-9,]+) bytes", told)[1].replace(",", ""))
+    start("qkd_tf.sensitivity", [*call, f"--max_weight_bytes={size - 1}"])
+    assert "--bits_rule='" in (told := capsys.readouterr().out)
     assert told.endswith(f"next: python -m qkd_tf.train --flagfile={run / 'small.flags'}\n")
     assert f"--run_dir={run / 'small'}\n" in (run / "small.flags").read_text()
+
+
+def test_bits_beside_the_widths_of_a_run_take_their_place(run, capsys):
+    start("qkd_tf.sensitivity", [f"--run_dir={run / 'run'}", "--bits=w8a8", "--try_bits=4"])
+    assert "kernels at their bit widths: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

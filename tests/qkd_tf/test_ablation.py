@@ -107,7 +107,8 @@ def test_a_cell_that_is_there_is_not_run_again_and_one_of_another_experiment_is_
     assert sorted(ablation.cells_of(tmp_path), key=str) == sorted(both, key=str)
     assert both[:1] == first and calls == ["qat_w2a2_seed0", "ss_cs_tu_w2a2_seed0"]
     with pytest.raises(
-        ExperimentError, match="qat_w2a2_seed0.json belongs to another .* differs in --temperature; give"
+        ExperimentError,
+        match="qat_w2a2_seed0.json belongs to another .* differs in --temperature .not given there, 3.0 now.; give",
     ):
         ablation.run(experiment("--temperature=3"), cells, tmp_path, train)
 

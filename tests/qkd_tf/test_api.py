@@ -206,7 +206,7 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
         ({"phases": 5}, "phases=5: give epochs by phase"),
         ({"epochs": 5}, "epochs is set by the argument phases; leave the option out"),
         ({"augment": 5}, "augment is of type int; give a function of .images, seed."),
-        ({"augment": lambda images, seed: images[:1]}, "augment=in_memory:<lambda> turns uint8"),
+        ({"augment": lambda images, seed: images[:1]}, "augment=<lambda> turns uint8"),
         ({"callbacks": [tf_keras.callbacks.History()]}, "callback History cannot be called as on_epoch_end"),
         ({"class_weights": {"ten": 2}}, "class_weights has the unknown class 'ten'; known are 0, 1"),
         ({"class_weights": [1, 2]}, "class_weights has 2 numbers and there are 10 classes"),
