@@ -1,6 +1,7 @@
 """Proves that the network that trains computes what the user's model does, or names the layer that differs."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -10,6 +11,7 @@ from qkd_tf.console.counting import counted
 from qkd_tf.experiment import ExperimentError, require
 from qkd_tf.models.copier import leaves, reason, run
 from qkd_tf.models.normalization import Affine
+from qkd_tf.models.nudges import NUDGES, nudged
 from qkd_tf.models.reading import HEADS, Reading
 
 # Largest difference that rounding explains, by the precision that the user's model computes in: of logits as a share
@@ -66,8 +68,8 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
 
     Returns:
       A dict for results.json: `num_images`; `difference` of the outputs, for logits as a share of the largest one, for
-      probabilities absolute; its `tolerance`; and if a file pads pixels with another value, `border_difference` of the
-      logits and `border_top1_agreement` in percent.
+      probabilities absolute; its `tolerance`, None with `is_amplified_rounding`; and if a file pads pixels with another
+      value, `border_difference` of the logits and `border_top1_agreement` in percent.
 
     Raises:
       ExperimentError: outputs differ by more than rounding explains, or are not finite; names the first such layer.
@@ -89,7 +91,8 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
     tolerance = TOLERANCES[_precision(subject.given)]
     is_probability = subject.reading.head not in ("logits", "one logit", "log_softmax")
     difference = _difference(got, expected, is_probability)
-    if not difference <= tolerance:
+    is_amplified = not difference <= tolerance and _is_amplified_rounding(subject, images[:BATCH], tolerance)
+    if not (difference <= tolerance or is_amplified):
         raise ExperimentError(
             f"the {subject.role} {subject.given.name} would train as a different network: on "
             f"{counted(len(images), 'picture')} {'probabilities' if is_probability else 'logits'} differ by "
@@ -97,6 +100,8 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
             f"{_where_they_part(subject, images[:BATCH], tolerance)}"
         )
     row = {"num_images": len(images), "difference": difference, "tolerance": tolerance, "head": subject.reading.head}
+    if is_amplified:
+        row |= {"tolerance": None, "is_amplified_rounding": True}
     if subject.trains is not subject.ours:
         trains = _predict(subject.trains, images)
         same = np.mean(trains.argmax(-1) == logits.argmax(-1))
@@ -127,6 +132,11 @@ def line(subject: Subject, row: dict) -> str:
         f"the {subject.role} computes what {subject.given.name} computes: on {counted(row['num_images'], 'picture')} "
         f"outputs differ by at most {row['difference']:.1g}"
     )
+    if "is_amplified_rounding" in row:
+        text += (
+            ", because the network amplifies rounding, as deep ones of random weights do: no layer differs by more "
+            "than a change of the pixels' last bits makes there"
+        )
     if "border_difference" in row:
         text += (
             ". A file pads pixels with another value, which changes logits by at most "
@@ -171,18 +181,70 @@ def _where_not_finite(subject: Subject, images: np.ndarray) -> str:
 
 def _where_they_part(subject: Subject, images: np.ndarray, tolerance: float) -> str:
     """The first layer from which on outputs differ up to the end."""
-    fed, reading = subject.fed(images), subject.reading
-    originals = run(subject.given, [fed])
-    as_read = tf.reshape(fed, (-1, *reading.model.input_shape[1:]))  # a series [N, T, C] is read as a map [N, 1, T, C]
-    copies = _tensors(reading.model, [tensor for _, tensor in reading.made], as_read)
-    pairs = [(name, copy, original) for (name, original), copy in zip(originals, copies, strict=True)]
-    if (name := _parted(pairs, tolerance)) is None:
-        ours = {layer.name: layer.output for layer in subject.ours.layers}
-        shared = [layer for layer in reading.model.layers if layer.name in ours]
-        read = _tensors(reading.model, [layer.output for layer in shared], as_read)
-        final = _tensors(subject.ours, [ours[layer.name] for layer in shared], images)
-        name = _parted([(layer.name, *pair) for layer, *pair in zip(shared, final, read, strict=True)], tolerance)
+    fed = subject.fed(images)
+    name = _parted(_pairs_as_read(subject, fed), tolerance) or _parted(
+        _pairs_as_trained(subject, fed, images), tolerance
+    )
     return f"they differ from layer {name} on; write that layer in another way" if name else "no single layer differs"
+
+
+def _pairs_as_read(subject: Subject, fed: tf.Tensor) -> list[tuple[str, tf.Tensor, tf.Tensor]]:
+    """Of each layer of the given model its name, the output of its copy, and its own."""
+    originals = run(subject.given, [fed])
+    copies = _tensors(subject.reading.model, [tensor for _, tensor in subject.reading.made], _as_read(subject, fed))
+    return [(name, copy, original) for (name, original), copy in zip(originals, copies, strict=True)]
+
+
+def _pairs_as_trained(subject: Subject, fed: tf.Tensor, images: np.ndarray) -> list[tuple[str, tf.Tensor, tf.Tensor]]:
+    """Of each layer that the first reading and the network that trains share its name, and both outputs."""
+    ours = {layer.name: layer.output for layer in subject.ours.layers}
+    shared = [layer for layer in subject.reading.model.layers if layer.name in ours]
+    read = _tensors(subject.reading.model, [layer.output for layer in shared], _as_read(subject, fed))
+    final = _tensors(subject.ours, [ours[layer.name] for layer in shared], images)
+    return [(layer.name, *pair) for layer, *pair in zip(shared, final, read, strict=True)]
+
+
+def _as_read(subject: Subject, fed: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(fed, (-1, *subject.reading.model.input_shape[1:]))  # a series [N, T, C] is a map [N, 1, T, C]
+
+
+def _is_amplified_rounding(subject: Subject, images: np.ndarray, tolerance: float) -> bool:
+    """Whether the network amplifies rounding so much that this explains the difference."""
+    fed = subject.fed(images)
+    others = [tf.constant(one, fed.dtype) for one in nudged(np.asarray(tf.cast(fed, tf.float32)))]
+    originals = [_outputs(run(subject.given, [one])) for one in (fed, fed, *others)]
+    read = [_outputs(_pairs_as_trained(subject, one, images)) for one in (fed, fed, *others)]
+    return _are_explained(_pairs_as_read(subject, fed), *originals, tolerance=tolerance) and _are_explained(
+        _pairs_as_trained(subject, fed, images), *read, tolerance=tolerance
+    )
+
+
+def _are_explained(pairs: list[tuple], own: list, again: list, *moved: list, tolerance: float) -> bool:
+    """Whether behind the last equal pair each one differs by at most NUDGES times what a nudge changes there.
+
+    Args:
+      own, again, moved: the second entries of the pairs, the same once more, and those of nudged pixels.
+    """
+    if any(_difference(*twice) > tolerance for twice in zip(again, own, strict=True)):  # it is another each time
+        return False
+    differences = _differences(pairs)
+    behind = max((index for index, found in enumerate(differences) if found <= tolerance), default=-1) + 1
+    rows = list(zip(differences, own, *moved, strict=True))[behind:]
+    return all(found <= NUDGES * max(_difference(one, kept) for one in by_nudge) for found, kept, *by_nudge in rows)
+
+
+def _outputs(rows: Sequence[tuple]) -> list[np.ndarray]:
+    """The last entries, as float64."""
+    return [np.asarray(tf.cast(row[-1], tf.float64)) for row in rows]
+
+
+def _differences(pairs: list[tuple[str, tf.Tensor, tf.Tensor]]) -> list[float]:
+    found = []
+    for _, got, expected in pairs:
+        if tf.size(got) == tf.size(expected):  # that of a map and of its series
+            got = tf.reshape(got, tf.shape(expected))
+        found.append(_difference(*(np.asarray(tf.cast(v, tf.float64)) for v in (got, expected))))
+    return found
 
 
 def _tensors(model: tf_keras.Model, tensors: list, inputs) -> list:
@@ -191,9 +253,6 @@ def _tensors(model: tf_keras.Model, tensors: list, inputs) -> list:
 
 def _parted(pairs: list[tuple[str, tf.Tensor, tf.Tensor]], tolerance: float) -> str | None:
     parted = None
-    for name, got, expected in pairs:
-        if tf.size(got) == tf.size(expected):  # that of a map and of its series
-            got = tf.reshape(got, tf.shape(expected))
-        differs = _difference(*(np.asarray(tf.cast(v, tf.float64)) for v in (got, expected))) > tolerance
-        parted = (parted or name) if differs else None
+    for (name, *_), difference in zip(pairs, _differences(pairs), strict=True):
+        parted = (parted or name) if difference > tolerance else None
     return parted

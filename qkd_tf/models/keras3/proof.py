@@ -14,15 +14,13 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.models.keras3.refusal import WIDTH, RefusalError
+from qkd_tf.models.nudges import NUDGES, nudged
 from qkd_tf.storage.archive import first_line
 
 # Largest difference of outputs, as a share of the largest one: where both compute by TensorFlow's kernels, where Keras
 # 3 has another backend, whose sums have another order, and of models of fewer bits.
 TOLERANCES = {"float32": 1e-5, "backend": 1e-3, "float16": 0.02, "bfloat16": 0.15}
-# Deep networks of random weights make of rounding what they like: NUDGE of the pixels, as a share, in a few directions,
-# tells how much. Of NUDGES times the most no difference is made. On a range of pixels where that is above CHAOS nothing
-# is compared.
-NUDGE, NUM_DIRECTIONS, NUDGES, CHAOS = 2.0**-22, 4, 10, 0.1
+CHAOS = 0.1  # on a range of pixels of which a network amplifies rounding to more, nothing is compared
 RANGES = ((0, 255), (0, 1), (-1, 1))  # of pixels: what one range saturates is seen in another
 NUM_PICTURES = 2  # of each range
 PROBABILITIES = ("softmax", "sigmoid")  # names of functions
@@ -81,11 +79,13 @@ def prove(model, converted: tf_keras.Model, input_shape: tuple[int, ...] | None 
         raise RefusalError(f"which Keras 3 cannot call on pictures of {pictures.shape[1:]}: {reason}") from error
     with _open_ended(converted, tf_keras.activations.linear) as ours:
         got = np.asarray(_called(converted, pictures), np.float32)
-        nudged = [np.asarray(_called(converted, one), np.float32) for one in _nudged(pictures)]
+        by_nudge = [np.asarray(_called(converted, one), np.float32) for one in nudged(pictures)]
     tolerance = _tolerance(keras.backend.backend(), converted)
     ending = np.asarray(ours(tf.constant(expected))), array(theirs(keras.ops.convert_to_tensor(expected)))
     rows = [(_difference(*ending), tolerance)]
-    for copied, original, *moved in zip(*(np.split(one, len(RANGES)) for one in (got, expected, *nudged)), strict=True):
+    for copied, original, *moved in zip(
+        *(np.split(one, len(RANGES)) for one in (got, expected, *by_nudge)), strict=True
+    ):
         own = NUDGES * max(_difference(one, copied) for one in moved)
         if own <= CHAOS or tolerance > CHAOS:
             rows.append((_difference(copied, original), max(tolerance, own)))
@@ -128,14 +128,6 @@ def _pictures(model: tf_keras.Model, input_shape: tuple[int, ...] | None) -> np.
     pictures = np.concatenate([rng.uniform(*ends, (NUM_PICTURES, *shape)) for ends in RANGES])
     dtype = model.inputs[0].dtype
     return pictures.astype(dtype.as_numpy_dtype) if dtype.is_floating else np.abs(pictures).astype(dtype.as_numpy_dtype)
-
-
-def _nudged(pictures: np.ndarray) -> Iterator[np.ndarray]:
-    """The pictures, each pixel larger or smaller by NUDGE: all larger, then by chance."""
-    rng = np.random.default_rng(0)
-    yield (pictures * (1 + NUDGE)).astype(pictures.dtype)
-    for _ in range(NUM_DIRECTIONS - 1):
-        yield (pictures * (1 + NUDGE * rng.choice([-1, 1], pictures.shape))).astype(pictures.dtype)
 
 
 def _called(model: Callable, pictures: np.ndarray):

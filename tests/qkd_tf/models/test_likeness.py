@@ -423,3 +423,25 @@ def test_batches_of_the_proof_cover_every_picture(randomize):
     np.testing.assert_allclose(
         subject.outputs(pictures(11)), subject.given(pictures(11).astype(np.float32)), rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    "changes, explained",
+    [
+        ({}, True),
+        ({"moved": [0.0, 0.0, 1e-4, 0.05]}, False),  # layer c differs by more than ten times what a nudge changes
+        ({"again": [0.0, 0.0, 0.0, 0.02]}, False),  # the last layer is another each time
+        ({"differ": [0.0, 0.2, 0.0, 0.3]}, True),  # a layer that is part of another one until they agree again
+        ({"differ": [0.2, 0.2, 0.2, 0.3]}, False),  # nothing agrees from the first layer on
+    ],
+)
+def test_a_difference_is_explained_by_rounding_where_a_nudge_makes_a_tenth_of_it(changes, explained):
+    shifts = {"differ": [0.0, 1e-4, 0.03, 0.3], "again": [0.0] * 4, "moved": [1e-7, 1e-7, 4e-3, 0.05], **changes}
+    own = [np.linspace(-1, 1, 5)] * 4
+    other = {what: [kept + shift for kept, shift in zip(own, by, strict=True)] for what, by in shifts.items()}
+    pairs = [
+        (name, tf.constant(got), tf.constant(kept))
+        for name, got, kept in zip("abcd", other["differ"], own, strict=True)
+    ]
+    found = likeness._are_explained(pairs, own, other["again"], other["moved"], own, tolerance=1e-3)
+    assert found == explained
