@@ -32,17 +32,17 @@ def cells(row: dict) -> tuple[str, ...]:
 
 
 def lines(rows: Iterable[dict]) -> list[tuple[str, ...]]:
-    """The table for a page: a line for each network with a file; of each library those that were looked at share two
-    lines, the taken and the refused ones.
+    """The table for a page: a line for each network with a file or an unexpected verdict; of each library the others
+    share two lines, the taken and the refused ones.
     """
-    rows = list(rows)
-    found = [cells(row) for row in rows if any(width in row for width in WIDTHS)]
-    looked_at: dict[tuple[str, bool], list[tuple[str, ...]]] = {}
+    found, alike = [], dict[tuple[str, bool], list[tuple[str, ...]]]()
     for row in rows:
-        if not any(width in row for width in WIDTHS):
+        if any(width in row for width in WIDTHS) or not is_fine(row):
+            found.append(cells(row))
+        else:
             library, _, _ = row["network"].partition(":")
-            looked_at.setdefault((library, row["preflight"] != TAKEN), []).append(cells(row))
-    for (library, _), (first, *others) in sorted(looked_at.items()):
+            alike.setdefault((library, row["preflight"] != TAKEN), []).append(cells(row))
+    for (library, _), (first, *others) in sorted(alike.items()):
         names = [first[0], *(name.removeprefix(f"{library}:") for name, *_ in others)]
         found.append((", ".join(names), *first[1:]))
     return found

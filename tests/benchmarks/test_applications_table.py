@@ -30,13 +30,16 @@ def test_a_line_gives_the_first_reason(refusal, told):
 
 
 def test_networks_without_files_share_the_lines_of_their_library():
-    verdicts = {"a:X": "taken", "b:X": "taken", "b:Y": REFUSAL, "a:Z": "taken", "b:Z": REFUSAL}
+    as_expected = "net cannot be used: its layer a, a LayerScale, is not converted; write it"
+    verdicts = {"a:X": "taken", "b:X": "taken", "b:ConvNeXtS": as_expected, "a:Z": "taken", "b:ConvNeXtL": as_expected}
+    verdicts["b:V"] = REFUSAL
     rows = [{"network": network, "preflight": verdict} for network, verdict in verdicts.items()]
     assert table.lines([*rows, {"network": "b:W", "preflight": "taken", "W8A8": FILE}]) == [
+        ("b:V", "layer a is a Lambda", "", ""),
         ("b:W", "taken", "passed, 1,000 bytes, 100.00 % on 3 runtimes", ""),
         ("a:X, Z", "taken", "", ""),
         ("b:X", "taken", "", ""),
-        ("b:Y, Z", "layer a is a Lambda", "", ""),
+        ("b:ConvNeXtS, ConvNeXtL", "its layer a, a LayerScale, is not converted", "", ""),
     ]
 
 
