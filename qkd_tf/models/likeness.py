@@ -91,7 +91,10 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
     tolerance = TOLERANCES[_precision(subject.given)]
     is_probability = subject.reading.head not in ("logits", "one logit", "log_softmax")
     difference = _difference(got, expected, is_probability)
-    is_amplified = not difference <= tolerance and _is_amplified_rounding(subject, images[:BATCH], tolerance)
+    is_amplified = not difference <= tolerance and (
+        difference <= _made_by_rounding(subject, images[:BATCH], is_probability)
+        and _is_amplified_rounding(subject, images[:BATCH], tolerance)
+    )
     if not (difference <= tolerance or is_amplified):
         raise ExperimentError(
             f"the {subject.role} {subject.given.name} would train as a different network: on "
@@ -208,10 +211,21 @@ def _as_read(subject: Subject, fed: tf.Tensor) -> tf.Tensor:
     return tf.reshape(fed, (-1, *subject.reading.model.input_shape[1:]))  # a series [N, T, C] is a map [N, 1, T, C]
 
 
-def _is_amplified_rounding(subject: Subject, images: np.ndarray, tolerance: float) -> bool:
-    """Whether the network amplifies rounding so much that this explains the difference."""
+def _made_by_rounding(subject: Subject, images: np.ndarray, absolute: bool) -> float:
+    """The largest difference of outputs that rounding explains, because the network amplifies it."""
     fed = subject.fed(images)
-    others = [tf.constant(one, fed.dtype) for one in nudged(np.asarray(tf.cast(fed, tf.float32)))]
+    own, *moved = (_called(subject.given, [one]) for one in (fed, *_nudged(fed)))
+    return NUDGES * max(_difference(one, own, absolute) for one in moved)
+
+
+def _nudged(fed: tf.Tensor) -> list[tf.Tensor]:
+    return [tf.constant(one, fed.dtype) for one in nudged(np.asarray(tf.cast(fed, tf.float32)))]
+
+
+def _is_amplified_rounding(subject: Subject, images: np.ndarray, tolerance: float) -> bool:
+    """Whether every layer differs by no more than rounding that the network amplifies."""
+    fed = subject.fed(images)
+    others = _nudged(fed)
     originals = [_outputs(run(subject.given, [one])) for one in (fed, fed, *others)]
     read = [_outputs(_pairs_as_trained(subject, one, images)) for one in (fed, fed, *others)]
     return _are_explained(_pairs_as_read(subject, fed), *originals, tolerance=tolerance) and _are_explained(

@@ -445,3 +445,10 @@ def test_a_difference_is_explained_by_rounding_where_a_nudge_makes_a_tenth_of_it
     ]
     found = likeness._are_explained(pairs, own, other["again"], other["moved"], own, tolerance=1e-3)
     assert found == explained
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_another_function_behind_the_last_layer_that_both_have_is_no_rounding(role):
+    subject = subject_of(role, user(*body()))
+    other = tf_keras.Model(subject.ours.inputs, layers.Rescaling([1, 1, 1, 1, 2], name="new")(subject.ours.output))
+    refusal(dataclasses.replace(subject, ours=other, trains=other))
