@@ -92,7 +92,7 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
     is_probability = subject.reading.head not in ("logits", "one logit", "log_softmax")
     difference = _difference(got, expected, is_probability)
     is_amplified = not difference <= tolerance and (
-        difference <= _made_by_rounding(subject, images[:BATCH], is_probability)
+        difference <= _made_by_rounding(subject, images, is_probability)
         and _is_amplified_rounding(subject, images[:BATCH], tolerance)
     )
     if not (difference <= tolerance or is_amplified):
@@ -213,8 +213,9 @@ def _as_read(subject: Subject, fed: tf.Tensor) -> tf.Tensor:
 
 def _made_by_rounding(subject: Subject, images: np.ndarray, absolute: bool) -> float:
     """The largest difference of outputs that rounding explains, because the network amplifies it."""
-    fed = subject.fed(images)
-    own, *moved = (_called(subject.given, [one]) for one in (fed, *_nudged(fed)))
+    batches = [subject.fed(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+    own = _called(subject.given, batches)
+    moved = [_called(subject.given, list(one)) for one in zip(*map(_nudged, batches), strict=True)]
     return NUDGES * max(_difference(one, own, absolute) for one in moved)
 
 
