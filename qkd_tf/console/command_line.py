@@ -23,7 +23,7 @@ from qkd_tf.console.nearest import beside, meant, nearest
 from qkd_tf.console.scripts import COMMANDS
 
 FLAG_FILES = (".flags", ".txt")  # endings: ours, and a run's flags.txt
-UNITS = ("", "k", "m")  # of 1,024 of the one before
+UNITS = {"k": 1024, "m": 1024**2}
 SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([km])i?b?(?:ytes)?", re.IGNORECASE)  # of memory, as data sheets write it
 
 flags.disclaim_key_flags()  # flags are those of the module that defines them here
@@ -45,7 +45,7 @@ class _WholeNumber(flags.IntegerParser):
 
     def convert(self, argument: str | int) -> int:
         size = SIZE.fullmatch(argument) if isinstance(argument, str) else None
-        in_full = f"{float(size[1]) * 1024 ** UNITS.index(size[2].lower()):.0f}" if size else ""
+        in_full = f"{float(size[1]) * UNITS[size[2].lower()]:.0f}" if size else ""
         with _expecting(f"a whole number, such as {in_full} for {argument}," if size else "a whole number"):
             return super().convert(argument)
 

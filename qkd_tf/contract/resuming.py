@@ -16,21 +16,24 @@ def runs_in(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def resuming(run_dir: str | pathlib.Path) -> str:
     """The command that resumes a run by its flags; "" if it has none, or Python made it of what was in memory."""
-    file = pathlib.Path(run_dir, FLAGS_FILE)
-    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
+    lines = _flag_lines(run_dir)
     if not lines or _is_of_python(lines):
         return ""
     was = next((line.partition("=")[2] for line in lines if line.startswith("--run_dir=")), str(run_dir))
     moved = f" --run_dir={run_dir}" * (pathlib.Path(was).resolve() != pathlib.Path(run_dir).resolve())
-    return f"python -m qkd_tf.train --flagfile={file}{moved}"
+    return f"python -m qkd_tf.train --flagfile={pathlib.Path(run_dir, FLAGS_FILE)}{moved}"
 
 
 def to_its_end(run_dir: str | pathlib.Path) -> str:
     """What the user does so that a run is finished: an imperative."""
-    file = pathlib.Path(run_dir, FLAGS_FILE)
-    if file.is_file() and _is_of_python(file.read_text(errors="replace").splitlines()):
+    if _is_of_python(_flag_lines(run_dir)):
         return f"make the call of qkd_tf.fit with run_dir={str(run_dir)!r} again, which resumes"
     return f"run {resuming(run_dir) or 'python -m qkd_tf.train'} to its end first"
+
+
+def _flag_lines(run_dir: str | pathlib.Path) -> list[str]:
+    file = pathlib.Path(run_dir, FLAGS_FILE)
+    return file.read_text(errors="replace").splitlines() if file.is_file() else []
 
 
 def _is_of_python(lines: list[str]) -> bool:

@@ -12,7 +12,7 @@ from qkd_tf.experiment.checks import (
     require_known,
 )
 from qkd_tf.experiment.class_folders import has_test
-from qkd_tf.experiment.class_weights import class_weights
+from qkd_tf.experiment.class_weights import class_weights, require_class_weights
 from qkd_tf.experiment.data import MAX_SIDE, RESIZES, DataSpec, image_size_of
 from qkd_tf.experiment.experiment import LEARNING_RATE, RATE_OF_FEW, Experiment
 from qkd_tf.experiment.imported import failure, imported
@@ -114,6 +114,7 @@ __all__ = [
     "printable",
     "require",
     "require_bits",
+    "require_class_weights",
     "require_count",
     "require_factor",
     "require_known",

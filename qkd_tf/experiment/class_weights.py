@@ -58,6 +58,11 @@ def require_weights(told: Sequence[str]) -> None:
     require(any(named) or any(weights), "--class_weights are 0 for every class, and nothing would be learned")
 
 
+def require_class_weights(told: Sequence[str], label_names: Sequence[str]) -> None:
+    """Raises ExperimentError as `class_weights`, without looking at examples."""
+    class_weights(told, label_names, lambda: [1] * len(label_names))
+
+
 def _label(name: str, label_names: Sequence[str]) -> int:
     """The class of that name, or else of that number."""
     numbers = {str(label): label for label in range(len(label_names))}

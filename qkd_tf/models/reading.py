@@ -26,6 +26,11 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return odds / odds.sum(-1, keepdims=True)
 
 
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    below = logits - logits.max(-1, keepdims=True)
+    return below - np.log(np.exp(below).sum(-1, keepdims=True))
+
+
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return 0.5 * (1.0 + np.tanh(0.5 * logits))
 
@@ -38,7 +43,7 @@ def _difference(logits: np.ndarray) -> np.ndarray:
 HEADS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "logits": lambda logits: logits,
     "softmax": _softmax,
-    "log_softmax": lambda logits: np.log(_softmax(logits)),
+    "log_softmax": _log_softmax,
     "sigmoid": _sigmoid,
     "one logit": _difference,
     "one sigmoid": lambda logits: _sigmoid(_difference(logits)),

@@ -11,17 +11,8 @@ from qkd_tf.contract.gate import is_only_less_accurate
 from qkd_tf.contract.resuming import runs_in, to_its_end
 from qkd_tf.experiment import ExperimentError, require
 
-# Flags that decide how examples are read, and which of them are the test split.
-READING = (
-    "resize",
-    "image_size",
-    "image_channels",
-    "test_split",
-    "test_fraction",
-    "signals",
-    "max_eval_images",
-    "seed",
-)
+# Flags that decide how examples are read, and which of them are the test split: the seed does not.
+READING = ("resize", "image_size", "image_channels", "test_split", "test_fraction", "signals", "max_eval_images")
 LABELS, COPY, RECORD = "test_labels.npy", "test_images.npy", "test_split.json"  # of a handoff, as it names them
 
 

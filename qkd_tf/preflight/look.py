@@ -9,8 +9,8 @@ from qkd_tf.experiment import (
     DataSpec,
     Experiment,
     ExperimentError,
-    class_weights,
     require,
+    require_class_weights,
     require_count,
     require_networks,
 )
@@ -70,7 +70,7 @@ def _look(
         print(note)
     if source is not None:
         data.require_enough(source, experiment.data)
-        class_weights(experiment.training.class_weights, source.label_names, lambda: [1] * len(source.label_names))
+        require_class_weights(experiment.training.class_weights, source.label_names)
         notes = (*source.notes, *source.early_notes(), *data.notes_on_classes(source, experiment.data))
         for note in (*notes, *experiment.notes_on(source.train.num_examples)):
             print(note)

@@ -159,27 +159,29 @@ def differing_flags(old: list[str], new: list[str]) -> list[str]:
 
     Each is told as "--name (2 there, 4 now)", data and networks in memory by name alone, and of many a number.
     """
-    there, now = _told_values(old), _told_values(new)
-    names = [name for name in sorted(there.keys() | now.keys()) if there.get(name) != now.get(name)]
+    there, now = _readable(old), _readable(new)
     told = [
-        name
-        if IN_MEMORY in there.get(name, "") + now.get(name, "")
-        else f"{name} ({there.get(name, 'not given')} there, {now.get(name, 'not given')} now)"
-        for name in names
-        if _decides(name)
+        _told(name, there.get(name, ["not given"]), now.get(name, ["not given"]))
+        for name in sorted(there.keys() | now.keys())
+        if there.get(name) != now.get(name) and _decides(name)
     ]
     return told if len(told) <= NUM_TOLD + 1 else [*told[:NUM_TOLD], f"{len(told) - NUM_TOLD} more flags"]
 
 
-def _told_values(lines: list[str]) -> dict[str, str]:
-    """Flag, as "--name" -> its values as a message tells them; a truth value is true or false."""
-    told = {}
+def _told(name: str, there: list[str], now: list[str]) -> str:
+    if any(value.startswith(IN_MEMORY) for value in (*there, *now)):
+        return name
+    return f"{name} ({','.join(there)} there, {','.join(now)} now)"
+
+
+def _readable(lines: list[str]) -> dict[str, list[str]]:
+    """`_by_flag`, with --noNAME as NAME that is false, and another flag without a value, or with none, as given."""
+    found = {}
     for name, values in _by_flag(lines).items():
-        if values == [""]:  # which is also a list without entries
-            is_off = name.startswith("--no")
-            name, values = f"--{name.removeprefix('--no')}" if is_off else name, ["false" if is_off else "given"]
-        told[name] = ",".join(values)
-    return told
+        is_off = values == [""] and name.startswith("--no")
+        name = f"--{name.removeprefix('--no')}" if is_off else name
+        found[name] = ["false"] if is_off else ["given"] if values == [""] else values
+    return found
 
 
 def _by_flag(lines: list[str]) -> dict[str, list[str]]:

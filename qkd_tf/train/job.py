@@ -22,7 +22,14 @@ from qkd_tf.distillation.mixed_precision import check_device
 from qkd_tf.distillation.phase_setup import Networks
 from qkd_tf.distillation.phases import PHASES
 from qkd_tf.distillation.trainer import Events, Place, Trainer
-from qkd_tf.experiment import Experiment, ExperimentError, TrainingSpec, class_weights, require_networks
+from qkd_tf.experiment import (
+    Experiment,
+    ExperimentError,
+    TrainingSpec,
+    class_weights,
+    require_class_weights,
+    require_networks,
+)
 from qkd_tf.models import identity, likeness
 from qkd_tf.outcome import diagnosis, handoff, results, start
 from qkd_tf.process import borrowed_process
@@ -293,7 +300,7 @@ def _prepare(
 ) -> Prepared:
     """Networks, checked and proven, and images; prints notes on them, unless they were printed before."""
     shape, num_classes = source.image_shape, len(source.label_names)
-    class_weights(experiment.training.class_weights, source.label_names, lambda: [1] * num_classes)  # a mistake is told
+    require_class_weights(experiment.training.class_weights, source.label_names)  # before the slow work
     network, plan = networks.checked_student(experiment, shape, num_classes, given.student)
     experiment = experiment.for_student(network.augmenting is not None)
     if given.student is None and given.source is None:

@@ -443,7 +443,7 @@ def test_a_difference_is_explained_by_rounding_where_a_nudge_makes_a_tenth_of_it
         (name, tf.constant(got), tf.constant(kept))
         for name, got, kept in zip("abcd", other["differ"], own, strict=True)
     ]
-    found = likeness._are_explained(pairs, own, other["again"], other["moved"], own, tolerance=1e-3)
+    found = likeness._are_explained(pairs, other["again"], iter([other["moved"], own]), tolerance=1e-3)
     assert found == explained
 
 
