@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-NUDGE, NUM_DIRECTIONS = 2.0**-22, 4  # change of a pixel, as a share, and ways in which pixels are changed
+NUM_DIRECTIONS = 4  # ways in which pixels are changed
 NUDGES = 10  # of that many times what a nudge changes no difference is made
 
 
 def nudged(pictures: np.ndarray) -> Iterator[np.ndarray]:
-    """The pictures, each pixel larger or smaller by NUDGE: all larger, then by chance."""
+    """The pictures, each pixel larger or smaller by its last bits: all larger, then by chance."""
     rng = np.random.default_rng(0)
-    yield (pictures * (1 + NUDGE)).astype(pictures.dtype)
+    nudge = 2 * np.finfo(np.float64 if pictures.dtype == np.float64 else np.float32).eps  # a share: 2^-22 or 2^-51
+    yield (pictures * (1 + nudge)).astype(pictures.dtype)
     for _ in range(NUM_DIRECTIONS - 1):
-        yield (pictures * (1 + NUDGE * rng.choice([-1, 1], pictures.shape))).astype(pictures.dtype)
+        yield (pictures * (1 + nudge * rng.choice([-1, 1], pictures.shape))).astype(pictures.dtype)

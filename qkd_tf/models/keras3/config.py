@@ -229,3 +229,13 @@ def _argument(value, where: Part):
     if isinstance(value, list | tuple):
         return [_argument(one, where) for one in value]
     return _plain(value, where)
+
+
+def in_double(config):
+    """A checked configuration with float64 in place of float32: of layers, inputs, constants and casts."""
+    if isinstance(config, list):
+        return [in_double(one) for one in config]
+    if not isinstance(config, Mapping):
+        return config
+    doubled = {key: in_double(value) for key, value in config.items()}
+    return doubled | ({"dtype": "float64"} if config.get("dtype") == "float32" else {})

@@ -7,6 +7,7 @@ import pathlib
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 
 import h5py
 import tf_keras
@@ -14,9 +15,9 @@ import tf_keras
 from qkd_tf.console.counting import counted
 from qkd_tf.models.copier import valid_name
 from qkd_tf.models.keras3 import arrays
-from qkd_tf.models.keras3.config import checked
+from qkd_tf.models.keras3.config import checked, in_double
 from qkd_tf.models.keras3.conversion import convert
-from qkd_tf.models.keras3.proof import keras3, prove, rebuilt
+from qkd_tf.models.keras3.proof import AmplifiedError, double_of, keras3, prove, rebuilt
 from qkd_tf.models.keras3.refusal import WIDTH, RefusalError
 from qkd_tf.process.random_state import seeded
 from qkd_tf.storage.archive import check_hdf5, check_zip, first_line
@@ -68,10 +69,22 @@ class Keras3Model:
             if keras is None:
                 note = "Keras 3 cannot be imported here, so their outputs were not compared"
             else:
-                difference = prove(self.original(keras), model, input_shape)
-                note = f"outputs differ by at most {difference:.1g} of the largest one"
+                note = self._proven(keras, model, input_shape)
         notes = [f"note: {model.name} is a model of Keras 3, rebuilt in tf_keras; {note}"]
         return model, notes + _renamed(self.config)
+
+    def _proven(self, keras: ModuleType, model: tf_keras.Model, input_shape: tuple[int, ...] | None) -> str:
+        """What the proof found, in words."""
+        original, where = self.original(keras), ""
+        try:
+            difference = prove(original, model, input_shape)
+        except AmplifiedError:
+            if keras.backend.backend() != "tensorflow":  # others compute in float32 whatever they are told
+                raise
+            config, where = in_double(self.config), " in float64; in float32 the network amplifies rounding too much"
+            copies = double_of(keras, config, original), convert(config, self.arrays())
+            difference = prove(*copies, input_shape)
+        return f"outputs differ by at most {difference:.1g} of the largest one{where}"
 
     def with_weights(self, path: pathlib.Path) -> "Keras3Model":
         """The same layers with the arrays of a file that Keras 3 wrote."""

@@ -27,6 +27,10 @@ PROBABILITIES = ("softmax", "sigmoid")  # names of functions
 SIDE = 96  # of pictures of a model that takes any; the deepest of keras.applications need 75
 
 
+class AmplifiedError(RefusalError):
+    """A network makes so much of rounding that its outputs in this precision tell nothing."""
+
+
 def keras3() -> ModuleType | None:
     """Keras 3, or None if it cannot be imported."""
     try:
@@ -53,6 +57,20 @@ def rebuilt(keras: ModuleType, config: Mapping, path: pathlib.Path):
     return model
 
 
+def double_of(keras: ModuleType, config: Mapping, model):
+    """A copy of a Keras 3 model that computes in float64.
+
+    Args:
+      config: of the model, as `config.in_double` returns it.
+    """
+    copied = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)  # which changes it
+    copied.set_weights(model.get_weights())
+    for layer in copied._flatten_layers():
+        if hasattr(layer, "finalize_state"):  # a Normalization keeps what it computes of its weights
+            layer.finalize_state()
+    return copied
+
+
 def prove(model, converted: tf_keras.Model, input_shape: tuple[int, ...] | None = None) -> float:
     """The largest difference of outputs on random pixels, as a share of the largest output.
 
@@ -64,6 +82,7 @@ def prove(model, converted: tf_keras.Model, input_shape: tuple[int, ...] | None 
       input_shape: shape of a picture, if the model takes any.
 
     Raises:
+      AmplifiedError: rounding alone would explain any difference.
       RefusalError: they differ, or Keras 3 cannot call the model.
     """
     pictures, keras = _pictures(converted, input_shape), keras3()
@@ -90,7 +109,9 @@ def prove(model, converted: tf_keras.Model, input_shape: tuple[int, ...] | None 
         if own <= CHAOS or tolerance > CHAOS:
             rows.append((_difference(copied, original), max(tolerance, own)))
     if len(rows) == 1:
-        raise RefusalError("which amplifies rounding so much that outputs cannot be compared; give it trained weights")
+        raise AmplifiedError(
+            "which amplifies rounding so much that outputs cannot be compared; give it trained weights"
+        )
     for difference, allowed in rows:
         if not difference <= allowed:
             raise RefusalError(

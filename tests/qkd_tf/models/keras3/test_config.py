@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from qkd_tf.models.keras3.config import checked
+from qkd_tf.models.keras3.config import checked, in_double
 from qkd_tf.models.keras3.refusal import RefusalError
 
 
@@ -135,3 +135,12 @@ def test_batch_renormalization_is_refused(keras):
 def test_what_is_no_configuration_raises(wrong):
     with pytest.raises((LookupError, TypeError, AttributeError)):
         checked(wrong)
+
+
+def test_in_double_float32_is_float64_and_nothing_else_changes():
+    one = {"dtype": "float32", "layers": [{"dtype": "uint8"}, {"config": {"dtype": "float32", "axis": [1, 2]}}]}
+    assert in_double(one) == {
+        "dtype": "float64",
+        "layers": [{"dtype": "uint8"}, {"config": {"dtype": "float64", "axis": [1, 2]}}],
+    }
+    assert one["dtype"] == "float32"

@@ -1,10 +1,14 @@
 """The proof: a model of Keras 3 and what was made of it are one function, or it is refused."""
 
+import re
+
 import numpy as np
 import pytest
 import tf_keras
 
-from qkd_tf.models.keras3 import proof
+from qkd_tf.models.keras3 import door, proof
+from qkd_tf.models.keras3.config import in_double
+from qkd_tf.models.keras3.conversion import convert
 from qkd_tf.models.keras3.refusal import RefusalError
 
 
@@ -83,6 +87,48 @@ def test_model_that_makes_of_rounding_what_it_likes_is_refused(keras):
         assert proof.prove(*models) < 1e-3
     except RefusalError as error:
         assert "outputs cannot be compared" in str(error)
+
+
+def chaotic(keras, depth):
+    """A model of Keras 3 of which each layer makes any difference about three times as large."""
+    layers, rng = keras.layers, np.random.default_rng(0)
+    pixels = keras.Input((4, 4, 3))
+    inner = keras.Sequential([keras.Input((48,)), *(layers.Dense(48, activation="tanh") for _ in range(depth))])
+    normalization = layers.Normalization()
+    model = keras.Model(
+        pixels, layers.Dense(5)(inner(layers.Flatten()(normalization(layers.Rescaling(1 / 255)(pixels)))))
+    )
+    normalization.adapt(np.stack([np.full((4, 4, 3), value, np.float32) for value in (-0.5, 0.5)]))
+    for layer in inner.layers:
+        layer.set_weights([rng.normal(0, 1, (48, 48)), np.zeros(48)])
+    return model
+
+
+def test_outputs_that_rounding_makes_are_compared_in_float64(keras):
+    given = door.of_model(chaotic(keras, 32))
+    with pytest.raises(proof.AmplifiedError, match="outputs cannot be compared; give it trained weights"):
+        proof.prove(given.original(keras), given.converted())
+    model, (note,) = given.in_tf_keras()
+    assert re.fullmatch(r".*; outputs differ by at most \S+ of the largest one in float64; in float32 the .*", note)
+    assert model.layers[-1].compute_dtype == model.layers[-1].kernel.dtype == "float32"
+
+
+def test_copies_in_float64_differ_where_models_do(keras):
+    original = chaotic(keras, 32)
+    given = door.of_model(original)
+    config, values = in_double(given.config), given.arrays()
+    theirs = proof.double_of(keras, config, original)
+    assert {weight.dtype for weight in theirs.weights} <= {"float64", "int64"}
+    assert proof.prove(theirs, convert(config, values)) < 1e-5
+    *_, last = values
+    values[last][0][0, 0] *= 1.001
+    with pytest.raises(RefusalError, match="its copy in tf_keras computes something else"):
+        proof.prove(theirs, convert(config, values))
+
+
+def test_network_that_amplifies_rounding_in_float64_too_is_refused(keras):
+    with pytest.raises(RefusalError, match="outputs cannot be compared; give it trained weights"):
+        door.of_model(chaotic(keras, 70)).in_tf_keras()
 
 
 def test_whole_pixels_are_drawn_for_an_input_of_whole_numbers(keras):
