@@ -143,7 +143,8 @@ def fit(
     if isinstance(train_set, str):
         require(
             test_set is None and validation_set is None,
-            f"{train_set} has its own test and validation images; leave test_set and validation_set out",
+            f"train_set={train_set!r} names a whole data set, such as 'digits' or 'folder:PICTURES', which has its own "
+            "test and validation images; leave test_set and validation_set out",
         )
         options["dataset"] = train_set
     else:

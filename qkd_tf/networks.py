@@ -8,6 +8,7 @@ import tf_keras
 from tf_keras import layers
 
 from qkd_tf import data
+from qkd_tf.console.counting import in_role
 from qkd_tf.contract.targets import TARGETS
 from qkd_tf.experiment import DataSpec, Experiment, NetworkSpec, QuantizationSpec, TargetSpec, require
 from qkd_tf.models import likeness, own, weights, zoo
@@ -114,15 +115,15 @@ def build_teacher(
     if network.reads_signals or not normalizes(reading.model):
         require(
             network.weights_normalization is not None or not network.has_weights,
-            f"the teacher {model.name} does not normalise its pixels itself; give the normalization that its weights "
-            "were trained with by --teacher_pixel_mean and --teacher_pixel_std, such as 0 and 1 for raw pixels",
+            f"{in_role('teacher', model.name)} does not normalise its pixels itself; give the normalization that its "
+            "weights were trained with by --teacher_pixel_mean and --teacher_pixel_std, such as 0 and 1 for raw pixels",
         )
         feed = Affine.of(normalization, input_shape[-1])
         _require_readable(model, feed, "teacher")
         if network.weights_normalization is None:
             notes.append(
-                f"note: the teacher {model.name} does not normalise its pixels itself, so it gets them normalised by "
-                f"{feed}"
+                f"note: {in_role('teacher', model.name)} does not normalise its pixels itself, so it gets them "
+                f"normalised by {feed}"
             )
     elif network.weights_normalization is not None:
         notes.append(f"note: {model.name} normalises its pixels itself; --teacher_pixel_mean and _std are not used")
@@ -134,7 +135,9 @@ def build_teacher(
     if reading.head in ("logits", "one logit"):
         outputs = _outputs_on_noise(subject)
         if outputs.min() >= 0 and np.allclose(outputs.sum(-1), 1.0, atol=SUM_TOLERANCE):  # as no logits are
-            notes.append(f"note: the teacher {model.name} returns probabilities; their logarithms are used as logits")
+            notes.append(
+                f"note: {in_role('teacher', model.name)} returns probabilities; their logarithms are used as logits"
+            )
             logits, reading.head = Logarithm(name="logits_of_probabilities")(logits), "softmax"
         else:
             notes += _notes_on_probabilities(subject, outputs)
@@ -178,8 +181,8 @@ def checked_student(
     trains = "student" not in experiment.pretrained and "full_precision" in experiment.training.phase_names
     require(
         not trains or bool(model.trainable_variables),
-        f"the student {model.name} is frozen (trainable = False), but full_precision would train it; set trainable = "
-        "True",
+        f"{in_role('student', model.name)} is frozen (trainable = False), but full_precision would train it; set "
+        "trainable = True",
     )
     return network, plan
 
@@ -225,8 +228,8 @@ def checked_teacher(
     phases = [name for name in experiment.training.phase_names if name in trains]
     require(
         not phases or bool(network.model.trainable_variables),
-        f"the teacher {network.model.name} is frozen (trainable = False), but {' and '.join(phases)} would train it; "
-        "set teacher.trainable = True, or leave that phase out of --phases",
+        f"{in_role('teacher', network.model.name)} is frozen (trainable = False), but {' and '.join(phases)} would "
+        "train it; set teacher.trainable = True, or leave that phase out of --phases",
     )
     return network
 
@@ -276,8 +279,8 @@ def _require_readable(model: tf_keras.Model, feed: Affine | None, role: str) -> 
     dtype = model.inputs[0].dtype
     require(
         feed is None or dtype.is_floating or feed.is_as(Affine.identity(len(feed.scale))),
-        f"the {role} {model.name} has an Input of {dtype.name}, which cannot hold pixels normalised by {feed}; make it "
-        "float32, or say that it reads raw pixels by mean 0 and deviation 1",
+        f"{in_role(role, model.name)} has an Input of {dtype.name}, which cannot hold pixels normalised by {feed}; "
+        "make it float32, or say that it reads raw pixels by mean 0 and deviation 1",
     )
 
 
@@ -291,10 +294,9 @@ def _notes_on_probabilities(subject: Subject, outputs: np.ndarray) -> list[str]:
     """A note on a network whose outputs look like probabilities that no softmax or sigmoid made."""
     if outputs.min() < 0 or outputs.max() > 1:
         return []
-    name = f"the {subject.role} {subject.given.name}"
     return [
-        f"note: all outputs of {name} are between 0 and 1, and are used as logits, which need a wider range; if they "
-        "are probabilities, end the network in the numbers from which these are computed"
+        f"note: all outputs of {subject} are between 0 and 1, and are used as logits, which need a wider range; if "
+        "they are probabilities, end the network in the numbers from which these are computed"
     ]
 
 
@@ -321,8 +323,8 @@ def _frozen(model: tf_keras.Model, role: str) -> list[str]:
     learned = "; their intervals are learned" if role == "student" else ""
     verb = "is" if num_frozen == 1 else "are"
     return [
-        f"note: {num_frozen} of {len(with_weights)} layers of the {role} {model.name} {verb} frozen, trainable = False"
-        f": weights and BatchNorm statistics stay as they are{learned}; set trainable = True to train them too"
+        f"note: {num_frozen} of {len(with_weights)} layers of {in_role(role, model.name)} {verb} frozen, trainable = "
+        f"False: weights and BatchNorm statistics stay as they are{learned}; set trainable = True to train them too"
     ]
 
 

@@ -58,6 +58,16 @@ class _Number(flags.FloatParser):
             return super().convert(argument)
 
 
+class _List(flags.ListParser):
+    """As absl's, but for a comma at the end or before a space, which gives an entry without a word."""
+
+    def parse(self, argument: str | list[str] | None) -> list[str]:
+        entries = super().parse(argument)
+        if len(entries) > 1 and not all(map(str, entries)):
+            raise ValueError("an entry is empty; write the list without spaces, and without a comma at its end")
+        return entries
+
+
 class _TruthValue(flags.BooleanParser):
     """As absl's, whose own text is a tuple."""
 
@@ -80,6 +90,8 @@ def _plain(parser: flags.ArgumentParser) -> flags.ArgumentParser:
         return _Choice(parser.enum_values)
     if isinstance(parser, flags.BooleanParser):
         return _TruthValue()
+    if isinstance(parser, flags.ListParser):
+        return _List()
     for plain in (_WholeNumber, _Number):
         if isinstance(parser, plain.__base__):
             return plain(parser.lower_bound, parser.upper_bound)

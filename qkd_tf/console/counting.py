@@ -1,4 +1,4 @@
-"""Nouns beside numbers and articles."""
+"""Nouns beside numbers, articles and names."""
 
 import re
 
@@ -14,6 +14,11 @@ def counted(number: int, noun: str) -> str:
 def with_article(noun: str) -> str:
     """A noun with its article, as in "a Dense", "an Embedding", "an LSTM"."""
     return f"{'an' if VOWEL.match(noun) else 'a'} {noun}"
+
+
+def in_role(role: str, name: str) -> str:
+    """A network with what it is there for, as in "the student mobilenet", and "the student" if it is called that."""
+    return f"the {role}" if name == role else f"the {role} {name}"
 
 
 def _plural(noun: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from qkd_tf.console.counting import counted
+from qkd_tf.console.counting import counted, in_role
 from qkd_tf.experiment import ExperimentError, require
 from qkd_tf.models.copier import leaves, reason, run
 from qkd_tf.models.normalization import Affine
@@ -42,6 +42,9 @@ class Subject:
     ours: tf_keras.Model
     trains: tf_keras.Model
 
+    def __str__(self) -> str:
+        return in_role(self.role, self.given.name)
+
     def fed(self, images: np.ndarray) -> tf.Tensor:
         """Pixels [N, H, W, C], 0..255, as the user would feed them."""
         pixels = images.astype(np.float32) if self.feed is None else self.feed(images)
@@ -58,7 +61,7 @@ class Subject:
             outputs = _called(self.given, batches)
         except Exception as error:  # whatever a layer makes of itself
             raise ExperimentError(
-                f"the {self.role} {self.given.name} cannot be called on pictures of {images.shape[1:]} (height, width, "
+                f"{self} cannot be called on pictures of {images.shape[1:]} (height, width, "
                 f"channels): {reason(error)}; change the model until tf_keras can call it"
             ) from error
         return outputs.reshape(len(images), -1)
@@ -78,14 +81,11 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
     expected, logits = subject.outputs(images), _predict(subject.ours, images)
     got = HEADS[subject.reading.head](logits)
     if not (np.all(np.isfinite(expected)) and np.all(np.isfinite(logits))):
-        raise ExperimentError(
-            f"the {subject.role} {subject.given.name} gives outputs that are not finite; "
-            f"{_where_not_finite(subject, images)}"
-        )
+        raise ExperimentError(f"{subject} gives outputs that are not finite; {_where_not_finite(subject, images)}")
     if subject.reading.head == "one logit" and subject.reading.squashed_by:
         require(
             bool(np.any((expected < 0) | (expected > 1))),
-            f"the {subject.role} {subject.given.name} has one output, which layer {subject.reading.squashed_by} keeps "
+            f"{subject} has one output, which layer {subject.reading.squashed_by} keeps "
             "within 0 and 1: a probability that is not a sigmoid's would be taken as a logit, and cut at 0; end the "
             "network in the logit, or in Dense(1, activation='sigmoid')",
         )
@@ -98,7 +98,7 @@ def prove(subject: Subject, images: np.ndarray) -> dict:
     )
     if not (difference <= tolerance or is_amplified):
         raise ExperimentError(
-            f"the {subject.role} {subject.given.name} would train as a different network: on "
+            f"{subject} would train as a different network: on "
             f"{counted(len(images), 'picture')} {'probabilities' if is_probability else 'logits'} differ by "
             f"{difference:.3g}, rounding explains {tolerance:g}; "
             f"{_where_they_part(subject, images[:BATCH], tolerance)}"
@@ -132,8 +132,9 @@ def notes_on_borders(subject: Subject, row: dict) -> list[str]:
 
 def line(subject: Subject, row: dict) -> str:
     """What `prove` found, in one line."""
+    given = "the model as given" if subject.given.name == subject.role else subject.given.name
     text = (
-        f"the {subject.role} computes what {subject.given.name} computes: on {counted(row['num_images'], 'picture')} "
+        f"the {subject.role} computes what {given} computes: on {counted(row['num_images'], 'picture')} "
         f"outputs differ by at most {row['difference']:.1g}"
     )
     if "is_amplified_rounding" in row:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import tf_keras
 
-from qkd_tf.console.counting import counted
+from qkd_tf.console.counting import counted, in_role
 from qkd_tf.experiment import (
     ExperimentError,
     NetworkSpec,
@@ -44,7 +44,7 @@ def build(
         has another shape of pixels or number of classes; weights do not fit or have NaN; a saved model has code of its
         own, unless `spec.trust_code`.
     """
-    name, model = spec.name if given is None else f"the {role} {given.name}", given
+    name, model = spec.name if given is None else in_role(role, given.name), given
     if model is None:
         model = _call(name, input_shape, num_classes) if spec.is_builder else _load(name, spec.trust_code)
     notes, is_filled = [], not spec.weights

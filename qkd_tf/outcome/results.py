@@ -50,11 +50,29 @@ def write(
             {"layer": layer, "tensor": tensor, "num_bits": num_bits, "interval": interval}
             for layer, tensor, num_bits, interval in handed_over.student.coverage()
         ],
-        "versions": {"qkd_tf": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
         "handoff": durable.digest(folder.handoff / durable.MANIFEST),
-        "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()},
+        **_computed_by(),
     }
     durable.write_json(folder.results, results)
+
+
+def still_valid(folder: RunFolder) -> dict | None:
+    """The results of a finished run whose handoff is whole, and would be computed here in the same way; else None."""
+    try:
+        results = durable.read_json(folder.results)
+        durable.check(folder.handoff)
+        manifest = durable.digest(folder.handoff / durable.MANIFEST)
+    except (OSError, durable.DamageError):
+        return None
+    expected = {"handoff": manifest, **_computed_by()}
+    return results if all(results.get(key) == value for key, value in expected.items()) else None
+
+
+def _computed_by() -> dict[str, dict]:
+    return {
+        "versions": {"qkd_tf": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
+        "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()},
+    }
 
 
 def _told(fields: list[tuple[str, object]]) -> dict[str, object]:

@@ -14,6 +14,10 @@ from qkd_tf.process.borrowed_process import borrowed
 from qkd_tf.storage import durable
 
 
+class MissingResultError(ExperimentError, AttributeError):
+    """A run does not have this yet. As an AttributeError it makes hasattr(run, "tflite") False."""
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Run:
     """A finished run. `tflite_export.export`, and every function that takes a path, accepts it."""
@@ -47,12 +51,12 @@ class Run:
         """The contents of results.json.
 
         Raises:
-          ExperimentError: the run is not finished, or the file was changed.
+          MissingResultError: the run is not finished, or the file was changed.
         """
         try:
             return durable.read_json(self.path / "results.json")
         except (OSError, durable.DamageError) as error:
-            raise ExperimentError(f"{self.path} is not a finished run: {error}") from error
+            raise MissingResultError(f"{self.path} is not a finished run: {error}") from error
 
     @property
     def student_top1(self) -> float:
@@ -67,7 +71,7 @@ class Run:
         (validation_top1) and seconds; if both networks train, each has its own. The second phase of one name is NAME_2.
 
         Raises:
-          ExperimentError: as `results`.
+          MissingResultError: as `results`.
         """
         history: dict[str, dict[str, list[float]]] = {}
         for phase in self.results["phases"]:
@@ -86,26 +90,26 @@ class Run:
         float model of standard layers, with rounded kernels but without quantized tensors, load handoff/student.keras.
 
         Raises:
-          ExperimentError: the run is not finished, or its handoff was changed.
+          MissingResultError: the run is not finished, or its handoff was changed.
         """
         try:
             with borrowed():
                 return trained_student(self.path / "handoff")
         except (OSError, durable.DamageError) as error:
-            raise ExperimentError(f"{self.path} is not a finished run: {error}") from error
+            raise MissingResultError(f"{self.path} is not a finished run: {error}") from error
 
     @property
     def tflite(self) -> pathlib.Path:
         """The file that `tflite_export.export` wrote and verified; with several targets, that of the first.
 
         Raises:
-          ExperimentError: there is no file yet, or it was refused.
+          MissingResultError: there is no file yet, or it was refused.
         """
         verdict = self._verdict()
         if verdict is None:
-            raise ExperimentError(f"{self.path} is not exported; tflite_export.export(run) writes the file")
+            raise MissingResultError(f"{self.path} is not exported; tflite_export.export(run) writes the file")
         if not verdict.get("passed"):
-            raise ExperimentError(
+            raise MissingResultError(
                 f"{self.path / 'export' / 'model.tflite'} was refused; report.html beside export/ has the reasons"
             )
         return self.path / "export" / "model.tflite"

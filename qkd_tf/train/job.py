@@ -161,6 +161,9 @@ def _run(
             return
         if folder.is_finished and experiment.training.phases:
             print(f"note: {folder.path} is finished already: nothing is left to train")
+            if devices.is_alone and (found := results.still_valid(folder)):
+                print(f"test top-1 as the file computes it: {found['student_test_top1']:.2f} %")
+                return
         look.keep()
         place = Place(folder, stop, devices)
         events = Events(init_intervals, calibrate_at=init_intervals_of, after_phase=after_phase)

@@ -18,6 +18,8 @@ ERRORS = {
     "ExperimentError": 0,
     "ExportError": 0,
     "DamageError": 0,
+    "MissingResultError": 0,
+    "AmplifiedError": 0,
     "UnreadableError": 0,
     "FolderInUseError": 0,
     "OSError": 0,

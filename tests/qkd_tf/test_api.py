@@ -233,7 +233,7 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
         ({"sets": (SETS[0],)}, "test_set is missing"),
         ({"student": "resnet9"}, "unknown student 'resnet9'"),
         ({"student": object()}, "student is of type object; a Keras model is expected"),
-        ({"sets": ("digits", SETS[1])}, "digits has its own test and validation images"),
+        ({"sets": ("digits", SETS[1])}, "train_set='digits' names a whole data set"),
         ({"student": tf_keras.Sequential([layers.Input((9, 9, 1)), layers.Flatten(), layers.Dense(10)])}, "reads pict"),
     ],
 )
@@ -250,6 +250,7 @@ def test_run_that_is_not_there_is_told(tmp_path, what):
     with pytest.raises(ExperimentError, match=re.escape(f"{tmp_path} is not a finished run")):
         getattr(run, what)
     assert repr(run) == f"Run('{tmp_path}', not finished)"
+    assert not hasattr(run, "tflite") and not hasattr(run, "model")
 
 
 def test_run_may_be_given_as_text(tmp_path):

@@ -115,14 +115,27 @@ def test_calibration_alone_uses_the_whole_grid_for_every_channel(tmp_path):
     assert np.all(largest["conv1"] == 127) and not np.all(largest["logits"] == 127)
 
 
-def test_flags_txt_starts_the_finished_run_again_without_training(run_dir, capsys, monkeypatch):
-    logits = (run_dir / "handoff" / "student_logits.npy").read_bytes()
-    monkeypatch.setattr(job.Trainer, "_run_phase", None)
+def test_flags_txt_starts_the_finished_run_again_and_nothing_is_computed(run_dir, capsys, monkeypatch):
+    results = json.loads((run_dir / "results.json").read_text())
+    monkeypatch.setattr(job.Trainer, "run", None)
+    monkeypatch.setattr(job.handoff, "write", None)
     start(f"--flagfile={run_dir / 'flags.txt'}")
     told = capsys.readouterr().out
     assert f"note: {run_dir} is finished already: nothing is left to train" in told
+    assert f"test top-1 as the file computes it: {results['student_test_top1']:.2f} %" in told
     assert f"python -m tflite_export --run_dir={run_dir}" in told
-    assert (run_dir / "handoff" / "student_logits.npy").read_bytes() == logits
+
+
+def test_damaged_handoff_of_a_finished_run_is_written_again(run_dir, tmp_path, capsys, monkeypatch):
+    copied = tmp_path / "run"
+    shutil.copytree(run_dir, copied)
+    logits = copied / "handoff" / "student_logits.npy"
+    written = logits.read_bytes()
+    logits.write_bytes(written[:-1] + bytes([written[-1] ^ 1]))
+    monkeypatch.setattr(job.Trainer, "_run_phase", None)
+    start(f"--flagfile={run_dir / 'flags.txt'}", f"--run_dir={copied}")
+    assert f"note: {copied} is finished already: nothing is left to train" in capsys.readouterr().out
+    assert logits.read_bytes() == written
 
 
 def test_finished_run_whose_checkpoints_were_deleted_is_not_trained_again(run_dir, tmp_path, capsys, monkeypatch):

@@ -1,6 +1,6 @@
 import pytest
 
-from qkd_tf.console.counting import counted, with_article
+from qkd_tf.console.counting import counted, in_role, with_article
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,11 @@ def test_article_is_that_of_the_sound():
     nouns = "Dense Embedding LSTM GRU UpSampling2D UnitNormalization MultiHeadAttention SeparableConv2D int".split()
     told = "a Dense, an Embedding, an LSTM, a GRU, an UpSampling2D, a UnitNormalization, a MultiHeadAttention"
     assert ", ".join(map(with_article, nouns)) == f"{told}, a SeparableConv2D, an int"
+
+
+def test_network_that_is_called_by_its_role_is_named_once():
+    assert [in_role("student", name) for name in ("mobilenet", "student", "teacher")] == [
+        "the student mobilenet",
+        "the student",
+        "the student teacher",
+    ]

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 
+import absl.flags
 import pytest
 
 from tests.in_process import start
@@ -23,7 +24,7 @@ USUAL = "give each value as --name=value, without spaces; --help shows the flags
         ("qkd_tf.train", "my.flags", "did you mean --flagfile=my.flags?"),
         ("qkd_tf.train", "--run_dir= runs/a", "did you mean --run_dir=runs/a?"),
         ("qkd_tf.train", "seed=3 –bits=4", "did you mean --seed=3 --bits=4?"),
-        ("qkd_tf.train", "--epochs=1, 2", f"argument 2; {USUAL}"),
+        ("qkd_tf.train", "--epochs=1 ,2", f"argument ,2; {USUAL}"),
         ("qkd_tf.preflight", "resnet8", "did you mean --student=resnet8?"),
         ("qkd_tf.sensitivity", "runs/a b.flags", "did you mean --run_dir=runs/a --flagfile=b.flags?"),
         ("qkd_tf.ablation", "mine", "did you mean --flagfile=mine?"),
@@ -34,6 +35,15 @@ def test_words_are_told_in_a_line_with_what_was_meant(module, words, told):
     with pytest.raises(SystemExit) as end:
         start(module, words.split())
     assert end.value.code.startswith("error: un") and end.value.code.endswith(told)
+
+
+@pytest.mark.parametrize(
+    "words", ["--epochs=1, 2", "--phases=self_studying,", "--student_pixel_mean=1,,2", "--phase_bits=,4,4"]
+)
+def test_empty_entry_of_a_list_is_told(words):
+    told = "an entry is empty; write the list without spaces, and without a comma at its end"
+    with pytest.raises(absl.flags.IllegalFlagValueError, match=f"flag {words.split()[0]}: {told}"):
+        start("qkd_tf.train", words.split())
 
 
 # Sends SIGINT as soon as a command imports a module; whoever runs the tests may ignore it.
