@@ -24,8 +24,8 @@ widths: .venv/installed  ## every pair of bit widths, from student to file, on e
 applications: .venv/installed  ## networks of keras.applications as Keras 3 builds them, each compared with what is read: a minute
 	$(BIN)/python -m pytest -m "applications or not distributed" tests/qkd_tf/models/keras3/test_conversion.py
 
-slow: .venv/installed  ## tests that take long: the examples, two replicas, a short soak: some minutes
-	$(BIN)/python -m pytest -m slow
+slow: .venv/installed  ## tests of more than two seconds: whole trainings, kills, examples, two replicas, a short soak
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
 
 distributed: .venv/installed  ## what several replicas do when things go wrong: some minutes
 	$(BIN)/python -m pytest -m distributed -s

@@ -359,6 +359,7 @@ FOUND = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOUND)
 def test_model_that_was_at_fault_is_the_same_in_a_file_or_refused_in_a_line(name, tmp_path):
     make, refusal, options = FOUND[name]
@@ -378,6 +379,7 @@ def random_numbers_as_before():
     tf_keras.backend.clear_session()
 
 
+@pytest.mark.slow
 def test_drawn_students_train_and_are_the_same_in_a_file_or_are_refused_in_a_line(request, tmp_path, capsys):
     num_models, seed = (request.config.getoption(f"--drawn_{what}") for what in ("models", "seed"))
 
@@ -392,6 +394,7 @@ def test_drawn_students_train_and_are_the_same_in_a_file_or_are_refused_in_a_lin
         pathlib.Path(path).write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
 
 
+@pytest.mark.slow
 def test_drawn_teachers_are_proven_or_refused_in_a_line(request, capsys):
     num_models, seed = (request.config.getoption(f"--drawn_{what}") for what in ("models", "seed"))
     campaign(num_models, seed, models(ODD_TEACHERS), of_teacher, capsys, "teachers")

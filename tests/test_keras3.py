@@ -49,6 +49,7 @@ def accuracy(model):
     return 100 * model.evaluate(IMAGES[NUM_TRAIN:], DIGITS.target[NUM_TRAIN:], verbose=0)[1]
 
 
+@pytest.mark.slow
 def test_files_go_through_both_commands(networks, tmp_path, capsys):
     for role, model in networks.items():
         model.save(tmp_path / f"{role}.keras")
@@ -69,6 +70,7 @@ def test_files_go_through_both_commands(networks, tmp_path, capsys):
     assert verification["runtimes"]["litert"]["top1"] > 80
 
 
+@pytest.mark.slow
 def test_models_in_memory_go_through_fit_and_train_on(networks, tmp_path):
     student, teacher = networks.values()
     before = accuracy(student)

@@ -151,6 +151,7 @@ def ridges(number, seed):
     return features, labels
 
 
+@pytest.mark.slow
 def test_a_network_that_padded_the_mean_trains_as_one_that_pads_0(tmp_path, capsys):
     """In a file padding is 0, here 2.5 deviations from the mean: BatchNorm statistics would fit no longer."""
     tf_keras.utils.set_random_seed(0)

@@ -38,6 +38,7 @@ def small(monkeypatch, chain, tmp_path):
     return Setting("small", 4, tmp_path, None)
 
 
+@pytest.mark.slow
 def test_every_step_has_a_row_and_the_file_has_every_integer_that_was_predicted(small):
     for name in scale.STEPS:
         if absence(name):

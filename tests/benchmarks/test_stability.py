@@ -1,8 +1,11 @@
 """A sample of the stability campaign: what fell apart without a bound on intervals."""
 
+import pytest
+
 from benchmarks import stability
 
 
+@pytest.mark.slow
 def test_default_rate_leaves_trained_intervals_near_their_calibration():
     """Without a bound the first kernel's interval grew 361 times here, and every picture was given one class."""
     row = stability.measure("plain", "w8a8", rate=0.01, batch=32, seed=0, max_change=0.02)

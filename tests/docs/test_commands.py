@@ -379,11 +379,13 @@ def of_the_tables(which):
     return pytest.mark.parametrize("unit", [marked(page, unit) for page, unit in UNITS if which(unit)])
 
 
+@pytest.mark.slow
 @of_the_tables(lambda unit: runs(unit) and not prepares(unit) and OWN not in unit)
 def test_command_runs(run_unit, unit):
     run_unit(unit)
 
 
+@pytest.mark.slow
 @of_the_tables(lambda unit: runs(unit) and prepares(unit))
 def test_data_set_is_prepared_and_trained_on(sandbox, run_unit, unit, request):
     if "FOLDER_OF_THE_TWO" in title(unit):
@@ -399,6 +401,7 @@ def test_command_that_cannot_run_here_is_parsed_and_a_training_passes_its_pre_fl
         parse(found)
 
 
+@pytest.mark.slow
 def test_own_model_goes_from_a_fresh_folder_to_a_file_and_each_step_says_the_next(sandbox, capsys):
     """Nothing is changed but the number of epochs."""
     (unit,) = [unit for page, unit in UNITS if page == README and OWN in unit]
@@ -443,6 +446,7 @@ def simple_network():
     return model
 
 
+@pytest.mark.slow
 def test_python_of_the_readme_runs(sandbox):
     source = "".join(b for b in BLOCK.findall(README.read_text()) if re.search(r"import fit|= fit\(", b))
     rng, labels = np.random.default_rng(0), np.arange(150) % 3

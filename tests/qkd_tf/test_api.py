@@ -89,6 +89,7 @@ def test_run_is_exported_and_verified(run, capsys):
     assert f"{run.path}/export/model.tflite: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_equal_call_goes_on_although_keras_counts_layers_on(run_of_one_phase, monkeypatch):
     trained = kernels(run_of_one_phase)
     monkeypatch.setattr(PhaseProgress, "on_train_batch_end", None)  # nothing is left to train
@@ -171,6 +172,7 @@ def test_phases_at_widths_of_their_own_are_told_apart_from_callback_to_report(tm
     assert "2 self-studying-2, W2A4" in (made.path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_names_of_classes_are_those_of_any_set_that_has_them_or_a_note_asks_for_them(tmp_path, cut, capsys):
     train, test = (tf.data.Dataset.from_tensor_slices(part).batch(50) for part in SETS)
     fit_again = functools.partial(fit, sets=(train, test))
@@ -184,6 +186,7 @@ def test_names_of_classes_are_those_of_any_set_that_has_them_or_a_note_asks_for_
     assert note not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeypatch):
     original = PhaseProgress.on_train_batch_end
 
@@ -305,6 +308,7 @@ def noisy(images, seed):
     return images ^ tf.cast(tf.random.stateless_uniform(tf.shape(images), seed, 0, 8, tf.int32), tf.uint8)
 
 
+@pytest.mark.slow
 def test_training_habits_of_the_user_and_a_callback_that_ends_it(tmp_path, monkeypatch, capsys):
     """Without a folder, phases or epochs by phase; a call that its callback ended goes on, and ends as one in peace."""
     monkeypatch.chdir(tmp_path)
@@ -413,6 +417,7 @@ def transferred():
 ALL = (IMAGES[:1000], DIGITS.target[:1000]), (IMAGES[1000:1300], DIGITS.target[1000:1300])
 
 
+@pytest.mark.slow
 def test_frozen_base_keeps_its_accuracy_and_its_statistics(tmp_path, transferred, capsys):
     """At 6352718 W8A8 of two epochs went from 100 % to 24.5 %, and the file passed."""
     float_top1 = 100 * np.mean(transferred.predict(ALL[1][0], verbose=0).argmax(-1) == ALL[1][1])
@@ -436,6 +441,7 @@ def teach(run_dir, teacher, **options):
     return fit(run_dir, phases={"tutoring": 1}, teacher=teacher, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weak", ["chance", "far below"])
 def test_weak_teacher_stops_the_run_in_a_line_and_a_flag_lets_it_pass(tmp_path, transferred, weak, cut):
     """At 6352718 it taught, and nothing was said."""
@@ -460,6 +466,7 @@ def half_blind(model):
     return copy
 
 
+@pytest.mark.slow
 def test_strong_teacher_teaches(tmp_path, transferred, cut, capsys):
     cut(lambda: teach(tmp_path / "run", transferred, sets=ALL))
     printed = capsys.readouterr().out
@@ -467,6 +474,7 @@ def test_strong_teacher_teaches(tmp_path, transferred, cut, capsys):
     assert "top-1 on 100 validation images: student before training: " in printed
 
 
+@pytest.mark.slow
 def test_teacher_whose_pixels_have_to_be_told_is_refused(tmp_path, cut):
     """At 6352718 it read (pixel - 128) / 64 without a word."""
     teacher = network(8, rescaling=False)
@@ -528,6 +536,7 @@ def builder(tmp_path, monkeypatch):
     sys.modules.pop("edited_builder", None)
 
 
+@pytest.mark.slow
 def test_builder_that_was_edited_between_two_starts_is_refused_with_what_changed(tmp_path, builder, cut):
     """At 6352718 the second start gave exit code 0, and a network that nobody trained."""
 
@@ -545,6 +554,7 @@ def test_builder_that_was_edited_between_two_starts_is_refused_with_what_changed
         start()
 
 
+@pytest.mark.slow
 def test_model_file_that_was_saved_anew_is_refused_with_what_changed(tmp_path, cut):
     """At 6352718 it gave the handoff of the file before."""
 
@@ -560,6 +570,7 @@ def test_model_file_that_was_saved_anew_is_refused_with_what_changed(tmp_path, c
         start()
 
 
+@pytest.mark.slow
 def test_weights_file_that_was_saved_anew_is_refused_with_what_changed(tmp_path, builder, cut):
     def start():
         return fit(tmp_path / "run", "edited_builder:build", student_weights=str(tmp_path / "w.keras"))
@@ -587,6 +598,7 @@ def rewired(order):
     return tf_keras.Model(pixels, layers.Dense(10, name="logits")(layers.GlobalAveragePooling2D()(x)), name="rewired")
 
 
+@pytest.mark.slow
 def test_model_in_memory_that_was_rewired_is_refused(tmp_path, cut):
     """At 6352718 it returned the first one's run where JSON did not tell the two apart."""
 
@@ -600,6 +612,7 @@ def test_model_in_memory_that_was_rewired_is_refused(tmp_path, cut):
         start("beside")
 
 
+@pytest.mark.slow
 def test_one_unit_for_two_classes_is_trained_exported_and_verified(tmp_path):
     """At 6352718: "has 1 class … see labels.txt"."""
     tf_keras.utils.set_random_seed(0)

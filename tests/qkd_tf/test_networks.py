@@ -55,6 +55,7 @@ def softmax(logits):
     return odds / odds.sum(-1, keepdims=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet8", "resnet20", "mobilenet_v2_0.35_cifar"])
 def test_network_of_the_zoo_is_in_standard_form_already(name):
     tf_keras.utils.set_random_seed(3)
@@ -85,6 +86,7 @@ def test_unknown_name_and_missing_file_are_refused_and_builders_are_looked_at_la
         require_network(NetworkSpec(name, PIXELS), "--student")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights, own", [(IMAGENET, PIXELS), (PixelNormalization((10.0,), (50.0,)), PIXELS)])
 def test_weights_of_the_zoo_are_taken_from_their_normalization_to_the_networks_own(tmp_path, randomize, weights, own):
     """What `weights.adapt_normalization` did to the first Conv2D: exact where no padding is read, and near it at all.
@@ -109,6 +111,7 @@ def test_weights_of_the_zoo_are_taken_from_their_normalization_to_the_networks_o
     assert np.abs(got - expected)[:, 0].max() > 100 * tolerance  # the padded rim is another pixel now
 
 
+@pytest.mark.slow
 def test_weights_whose_means_are_the_networks_own_are_exact_at_the_borders_too(tmp_path, randomize):
     weights = PixelNormalization((128.0,) * 3, (50.0, 60.0, 70.0))
     trained = randomize(zoo.build(NetworkSpec("resnet8", weights), (32, 32, 3), 10))
@@ -459,6 +462,7 @@ def in_memory(*options):
     return dataclasses.replace(experiment, student=given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network, precision, told",
     [

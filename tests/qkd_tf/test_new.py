@@ -60,6 +60,7 @@ def refusal(*arguments, **changes):
     return end.value.code
 
 
+@pytest.mark.slow
 def test_file_for_a_saved_model_trains(capsys):
     write_pictures()
     write_model(front=[layers.Rescaling(1 / 255)])
@@ -93,6 +94,7 @@ def test_file_for_a_saved_model_trains(capsys):
     assert pathlib.Path("runs/my/handoff/manifest.json").is_file()
 
 
+@pytest.mark.slow
 def test_beside_a_students_own_augmentation_no_mirroring_is_proposed_or_done(capsys):
     write_pictures()
     write_model(front=[layers.RandomFlip("horizontal"), layers.Rescaling(1 / 255)])
@@ -103,6 +105,7 @@ def test_beside_a_students_own_augmentation_no_mirroring_is_proposed_or_done(cap
     assert told.count("note: training pictures are augmented by the student's own layers, as in Keras: ") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen, rate", [(True, "0.0001"), (False, "0.001")])
 def test_student_whose_batch_normalization_is_frozen_gets_a_lower_rate(frozen, rate):
     write_pictures()
@@ -112,6 +115,7 @@ def test_student_whose_batch_normalization_is_frozen_gets_a_lower_rate(frozen, r
     assert ("for a trained student whose BatchNormalization is frozen: higher rates" in text) == frozen
 
 
+@pytest.mark.slow
 def test_grey_model_and_pictures_of_other_sizes(capsys):
     write_pictures(size=(20, 31), spread=3)
     write_model(channels=1, front=[layers.Rescaling(1 / 255)])
@@ -123,6 +127,7 @@ def test_grey_model_and_pictures_of_other_sizes(capsys):
     assert "--weight_bits=" not in text
 
 
+@pytest.mark.slow
 def test_network_by_name_without_a_test_folder(capsys):
     """Grey pictures of several sizes, digits among the classes."""
     write_pictures("train", size=(40, 70), spread=9, classes=("1", "7"), grey=True)
@@ -134,6 +139,7 @@ def test_network_by_name_without_a_test_folder(capsys):
     assert {"--phases=full_precision,self_studying", "--epochs=160,30"} <= set(lines)
 
 
+@pytest.mark.slow
 def test_what_is_given_stays_and_a_new_teacher_is_trained_first():
     write_pictures("train", "val")
     arguments = ["--batch_size=4", "--learning_rates=0.02,0.01,0.01,0.01", "--run_dir=here", "--image_size=16"]
@@ -144,6 +150,7 @@ def test_what_is_given_stays_and_a_new_teacher_is_trained_first():
     assert "python -m tflite_export --run_dir=here" in text
 
 
+@pytest.mark.slow
 def test_pixels_are_those_on_which_the_model_is_right(capsys):
     write_pictures()
     write_model()
@@ -154,6 +161,7 @@ def test_pixels_are_those_on_which_the_model_is_right(capsys):
     assert re.search(answers + ".*; the flags say pixels of 0 to 1\n", told)
 
 
+@pytest.mark.slow
 def test_pixels_that_no_answer_tells_are_left_to_the_user(capsys):
     write_pictures()
     write_model(bias=0.5)
@@ -169,6 +177,7 @@ def test_pixels_that_no_answer_tells_are_left_to_the_user(capsys):
         start("qkd_tf.preflight", ["--flagfile=my.flags"])
 
 
+@pytest.mark.slow
 def test_saved_model_without_a_training_learns_as_a_new_one_and_each_flag_has_a_sentence(capsys):
     write_pictures(spread=9)
     write_model(trained=False)
@@ -193,6 +202,7 @@ def test_saved_model_without_a_training_or_a_phase_for_it_learns_at_few_bits(cap
     assert "note: model.keras is not trained yet" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grey", [False, True])
 def test_model_of_other_classes_is_told_of(capsys, grey):
     write_pictures(classes=("bee", "ant"), grey=grey)

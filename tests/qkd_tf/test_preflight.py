@@ -26,6 +26,7 @@ def build(input_shape, num_classes):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["qkd_tf.preflight", "qkd_tf.train"])
 def test_unsupported_layer_is_refused_by_the_command_within_20_seconds(tmp_path, command):
     (tmp_path / "mine.py").write_text(LSTM)
@@ -43,6 +44,7 @@ def test_unsupported_layer_is_refused_by_the_command_within_20_seconds(tmp_path,
     assert seconds < 20
 
 
+@pytest.mark.slow
 def test_command_prints_the_table_and_reads_no_picture():
     done = subprocess.run(
         [sys.executable, "-m", "qkd_tf.preflight", "--flagfile=configs/demo.flags"],
@@ -64,6 +66,7 @@ def test_a_batch_larger_than_the_set_is_refused_behind_what_the_network_is(capsy
     assert "convnet_small: 16,698 parameters" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "argument, message",
     [
@@ -80,6 +83,7 @@ def test_training_habits_that_do_not_fit_are_refused(argument, message):
     assert end.value.code.startswith(message) and "\n" not in end.value.code
 
 
+@pytest.mark.slow
 def test_pictures_that_have_the_size_already_are_told_before_the_training(tmp_path, capsys):
     for split, number in (("train", 4), ("test", 1)):
         for name, value in (("ant", 0), ("bee", 200)):

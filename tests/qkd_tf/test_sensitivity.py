@@ -45,6 +45,7 @@ def run(tmp_path_factory, make_quantized_student, make_splits):
     return experiment, splits, student
 
 
+@pytest.mark.slow
 def test_without_a_rule_it_is_the_student_that_was_trained(run):
     experiment, splits, student = run
     subject = subject_of(experiment, splits)
@@ -65,6 +66,7 @@ def by_the_student_that_trains(subject, splits, *rules):
     return top1(student.model, splits.validation)
 
 
+@pytest.mark.slow
 def test_every_number_is_that_of_a_student_that_could_train(run):
     experiment, splits, _ = run
     subject = subject_of(experiment, splits)

@@ -92,6 +92,7 @@ def test_results_tell_the_phases_in_order_and_the_handoffs_top1(run_dir):
     assert results["data"]["num_test"] == len(labels) == 360
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role, mean, std", [("student", 0.0, 128.0), ("teacher", 128.0, 64.0)])
 def test_networks_of_full_precision_are_kept_for_other_runs(run_dir, role, mean, std):
     """As weights of the same network, and as a model of one's own."""
@@ -138,6 +139,7 @@ def test_damaged_handoff_of_a_finished_run_is_written_again(run_dir, tmp_path, c
     assert logits.read_bytes() == written
 
 
+@pytest.mark.slow
 def test_finished_run_whose_checkpoints_were_deleted_is_not_trained_again(run_dir, tmp_path, capsys, monkeypatch):
     copied = tmp_path / "run"
     shutil.copytree(run_dir, copied, ignore=shutil.ignore_patterns("checkpoints", "logs"))
@@ -269,6 +271,7 @@ def auto(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_a_file_of_the_widths_that_are_found_is_within_the_budget(auto, tmp_path, capsys):
     start(*auto, f"--run_dir={tmp_path / 'run'}")
     assert "rules for 3,600 bytes: at most " in capsys.readouterr().out
@@ -297,6 +300,7 @@ def test_a_run_that_was_stopped_behind_its_widths_does_not_find_them_again_and_i
     assert all(np.array_equal(*pair) for pair in zip(whole, stopped, strict=True))
 
 
+@pytest.mark.slow
 def test_full_precision_trains_a_saved_student_from_its_weights(tmp_path, capsys):
     pixels = tf_keras.Input((8, 8, 1))
     x = tf_keras.layers.Flatten()(tf_keras.layers.Rescaling(1 / 16)(pixels))
@@ -386,6 +390,7 @@ def streamed(monkeypatch):
     monkeypatch.setattr(pipeline, "DIGESTED", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("streamed")
 def test_label_deep_in_a_streamed_split_ends_training_in_a_line(tmp_path, monkeypatch):
     opened = data.open_source(DataSpec("digits"))
@@ -406,6 +411,7 @@ def test_label_deep_in_a_streamed_split_ends_training_in_a_line(tmp_path, monkey
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("streamed")
 def test_picture_that_cannot_be_decoded_ends_training_in_a_line(tmp_path, monkeypatch):
     opened = data.open_source(DataSpec("digits"))

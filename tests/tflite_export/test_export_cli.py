@@ -242,6 +242,7 @@ def test_microcontrollers_get_packed_weights_and_are_judged_by_tflm(ends, folder
     assert (folders["micro"] / "export" / "micro" / "model.cc").exists() == (absence("tflm") is None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(absence("tflm") is not None, reason=str(absence("tflm")))
 def test_lookup_tables_are_written_beside_the_file_where_they_pay(make_run, chain, randomize, monkeypatch):
     monkeypatch.setattr(compress, "DECODE_CODE_BYTES", 100)  # of kernels so small none would pay for the real one

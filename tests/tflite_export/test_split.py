@@ -107,6 +107,7 @@ def test_record_from_before_large_jpegs_were_scaled_reads_them_whole():
     assert not split._spec(record).scales_jpegs
 
 
+@pytest.mark.slow
 def test_pictures_are_those_of_the_copy_to_the_pixel(runs):
     copied, reread = (load_handoff(run.handoff).test_images for run in runs)
     assert isinstance(copied, np.memmap) and isinstance(reread, Reread)
@@ -122,6 +123,7 @@ def test_pictures_are_those_of_the_copy_to_the_pixel(runs):
         reread[NUM_TEST]
 
 
+@pytest.mark.slow
 def test_file_is_judged_by_the_pictures_as_by_their_copy(runs):
     rows = []
     for run in runs:
@@ -136,6 +138,7 @@ def test_file_is_judged_by_the_pictures_as_by_their_copy(runs):
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_export_shows_the_pictures_that_were_lost(runs, tmp_path):
     pages = []
     for number, run in enumerate(runs):

@@ -26,6 +26,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight_bits, activation_bits", PAIRS)
 def test_integers_of_every_tensor_are_on_their_grid_and_as_keras_predicts(
     everything, make_handoff, contents, weight_bits, activation_bits

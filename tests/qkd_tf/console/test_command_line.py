@@ -41,6 +41,7 @@ print(json.dumps([len(modules), ours, [flags.FLAGS[name].value for name in mine]
 """
 
 
+@pytest.mark.slow
 def test_importing_defines_no_flag_of_the_program():
     done = subprocess.run([sys.executable, "-c", BESIDE], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

@@ -176,6 +176,7 @@ def batches(tmp_path, monkeypatch):
     return read
 
 
+@pytest.mark.slow
 def test_epoch_is_the_same_again_from_any_step_and_another_by_epoch_and_seed(batches):
     whole = batches(3)
     assert [image.tobytes() for image in batches(3, 2)] == [image.tobytes() for image in whole[2:]]

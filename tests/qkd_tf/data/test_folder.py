@@ -76,6 +76,7 @@ def test_classes_are_the_sorted_names_of_trains_folders(root, monkeypatch, limit
     assert set(values_of(splits.train(0))) <= set(values_of(splits.calibration))
 
 
+@pytest.mark.slow
 def test_validation_is_cut_from_train_by_a_fixed_seed(root):
     first, again, other_run = (values_of(load(root, seed=seed).validation) for seed in (0, 0, 7))
     assert first == again == other_run and len(first) == 3
@@ -114,6 +115,7 @@ def test_a_folder_of_validation_is_taken_as_it_is(root):
     assert splits.num_train == 12
 
 
+@pytest.mark.slow
 def test_a_test_split_is_cut_off_where_there_is_none(root):
     shutil.rmtree(root / "test")
     splits = load(root, test_fraction=0.25)
@@ -133,6 +135,7 @@ def test_a_test_split_is_cut_off_where_there_is_none(root):
     assert "labels.txt" not in " ".join(told.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test_name", ["test", "exam"])
 def test_class_folders_may_lie_beside_the_other_splits(root, test_name):
     """And are read as the same folders in `train` are."""
@@ -421,6 +424,7 @@ def test_opening_decodes_one_picture_at_most(root):
     assert "no image in " in complaint(root)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("streaming")
 def test_streamed_batches_are_a_function_of_seed_and_epoch(root):
     splits = load(root)
@@ -548,6 +552,7 @@ def repaint(path):
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -569,6 +574,7 @@ def test_another_picture_or_label_anywhere_is_another_content(root, change):
     assert content_of(root) != before
 
 
+@pytest.mark.slow
 def test_content_does_not_depend_on_where_and_how_the_set_is_read(root, monkeypatch):
     before = content_of(root)
     assert content_of(root, image_size=8, seed=3, batch_size=2) == before
@@ -595,6 +601,7 @@ def test_grey_pictures_if_asked_for(root, monkeypatch, streamed):
     assert data.sample(data.open_source(spec), spec, 3)[0].shape == (3, 8, 8, 1)
 
 
+@pytest.mark.slow
 def test_pictures_that_are_not_square_are_cropped_or_squashed_and_a_note_says_which(root):
     """Half white, half black: the middle half of the width is all that a crop has of it."""
     wide = np.zeros((16, 32, 3), np.uint8)
@@ -637,6 +644,7 @@ def test_a_folder_is_described_without_its_pictures_being_read(root):
         data.describe(spec_of(root / "gone"))
 
 
+@pytest.mark.slow
 def test_grey_pictures_that_are_not_square_are_resized_to_such(root):
     """Files of 12 x 16: a crop of 6 x 8 has their ratio, a squash to 12 x 4 has not."""
     spec = {"image_channels": 1, "image_size": (6, 8)}

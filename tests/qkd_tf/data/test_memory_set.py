@@ -358,6 +358,7 @@ def counted(given, log):
     return tf.data.Dataset.from_tensor_slices(given).map(mark).batch(32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [pipeline.CACHE_BYTES, 0], ids=["kept", "streamed"])
 def test_a_set_that_fits_in_memory_is_run_through_once(monkeypatch, limit):
     """And is the same to the bit as one that does not; the first of it are asked for again, for their order."""
@@ -381,6 +382,7 @@ def test_a_set_that_fits_in_memory_is_run_through_once(monkeypatch, limit):
     assert len(log) > 2 * 700
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("streaming")
 def test_validation_on_a_part_of_a_large_set_reads_no_more_than_that_part(monkeypatch):
     """One pass looks at the set, and nothing else reads it whole before training does."""
@@ -436,6 +438,7 @@ def test_arrays_sorted_by_class_are_mixed_where_they_are_streamed():
     assert all(len(set(labels)) == 10 for labels in first)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("streaming")
 def test_a_streamed_set_sorted_by_class_is_refused_and_one_in_disorder_is_not(monkeypatch):
     monkeypatch.setattr("qkd_tf.data.memory_set.BUFFER_BYTES", 1_000)  # pictures of a byte
@@ -458,6 +461,7 @@ def test_a_streamed_set_sorted_by_class_is_refused_and_one_in_disorder_is_not(mo
     assert load(labels).num_train == 5_000
 
 
+@pytest.mark.slow
 def test_a_kept_set_is_shuffled_over_all_of_it():
     """Also where it is large: of 52,000 pictures, the last 1,000 are of another class."""
     spec = DataSpec("in_memory:x", batch_size=500, crop_padding=0, horizontal_flip=False)

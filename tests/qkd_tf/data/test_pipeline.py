@@ -36,6 +36,7 @@ def pictures(*splits):
     return [image.tobytes() for split in splits for image in arrays(split)[0]]
 
 
+@pytest.mark.slow
 def test_digits_are_split_into_disjoint_parts_of_the_right_size(digits):
     calibration, validation, test = (arrays(s) for s in (digits.calibration, digits.validation, digits.test))
     assert len(test[0]) == 360  # one fifth of 1,797
@@ -107,6 +108,7 @@ def test_another_epoch_or_seed_is_another_order(digits, other):
     assert not np.array_equal(arrays(digits.train(3))[1], epoch(number, seed=seed)[1])
 
 
+@pytest.mark.slow
 def test_every_training_image_is_seen_once_an_epoch():
     splits = load(crop_padding=0, batch_size=1)
     assert sorted(pictures(splits.train(0))) == sorted(pictures(splits.calibration))
@@ -116,6 +118,7 @@ def test_calibration_images_are_training_images_without_augmentation(digits):
     assert sorted(pictures(digits.calibration)) == sorted(pictures(load(crop_padding=0, batch_size=1).train(0)))
 
 
+@pytest.mark.slow
 def test_calibration_images_are_shuffled_by_the_seed():
     assert pictures(load().calibration) == pictures(load().calibration)
     assert pictures(load().calibration) != pictures(load(seed=1).calibration)
@@ -248,6 +251,7 @@ def same(first, second):
     return all(np.array_equal(a, b) for a, b in zip(arrays(first), arrays(second), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("streaming")
 def test_streamed_batches_are_a_function_of_seed_and_epoch(imagenet_dir):
     splits, again = (data.load(imagenet(imagenet_dir)) for _ in range(2))
@@ -258,6 +262,7 @@ def test_streamed_batches_are_a_function_of_seed_and_epoch(imagenet_dir):
     assert [len(labels) for _, labels in splits.train(0)] == [8] * splits.steps_per_epoch == [8] * 4
 
 
+@pytest.mark.slow
 def test_streamed_images_are_those_that_would_be_kept(imagenet_dir, monkeypatch):
     """The order of training may differ, the pictures may not."""
     spec = imagenet(imagenet_dir)
@@ -271,6 +276,7 @@ def test_streamed_images_are_those_that_would_be_kept(imagenet_dir, monkeypatch)
     assert kept.fingerprint == streamed.fingerprint  # of fewer than 1,000 images
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("streaming")
 def test_streamed_epoch_sees_every_image_once_also_with_a_short_buffer(imagenet_dir):
     source = data.open_source(imagenet(imagenet_dir))
@@ -299,6 +305,7 @@ def counting(examples, decoded):
     return dataclasses.replace(examples, decode=decode)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("streaming")
 @pytest.mark.parametrize("first_step", [0, 2, 3])
 def test_what_was_trained_before_a_resume_is_not_decoded_again(imagenet_dir, first_step):
@@ -309,6 +316,7 @@ def test_what_was_trained_before_a_resume_is_not_decoded_again(imagenet_dir, fir
     assert len(decoded) == 8 * (4 - first_step)
 
 
+@pytest.mark.slow
 def test_a_resume_decodes_what_is_left_of_its_epoch_and_nothing_else_of_sound_pictures(imagenet_dir):
     """Also of a set that is small enough to be kept: the kept pictures are those of the first whole epoch."""
     decoded = []
@@ -325,6 +333,7 @@ def test_a_resume_decodes_what_is_left_of_its_epoch_and_nothing_else_of_sound_pi
         np.testing.assert_array_equal(found[1], expected[1])
 
 
+@pytest.mark.slow
 def test_epochs_cut_short_decode_what_they_read_until_all_are_decoded_and_kept(imagenet_dir):
     decoded, numbers = [], []
     source = dataclasses.replace(data.open_source(imagenet(imagenet_dir)), is_sound=True)
@@ -370,6 +379,7 @@ def test_shares_of_a_kept_set_have_as_many_steps_where_the_last_batch_would_be_s
         np.testing.assert_array_equal(np.concatenate([first[0], second[0]]), batch[0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("streaming")
 def test_a_streamed_set_is_not_read_to_be_counted(imagenet_dir, monkeypatch):
     monkeypatch.setattr(pipeline, "DIGESTED", 5)
@@ -394,6 +404,7 @@ def test_cifar10_is_whole(cifar10):
     assert set(labels) <= set(range(10))
 
 
+@pytest.mark.slow
 def test_a_sample_is_of_training_pictures_as_validation_would_have_them(digits):
     source = data.open_source(DIGITS)
     images, labels = data.sample(source, DIGITS, 32)
@@ -408,6 +419,7 @@ def test_a_sample_is_of_training_pictures_as_validation_would_have_them(digits):
     assert len(data.sample(source, DIGITS, 10_000)[1]) == 1293
 
 
+@pytest.mark.slow
 def test_a_sample_is_resized_and_cropped_and_reads_no_more_than_it_gives(imagenet_dir):
     spec, decoded = imagenet(imagenet_dir), []
     source = data.open_source(spec)

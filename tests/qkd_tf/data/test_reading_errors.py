@@ -73,6 +73,7 @@ def test_broken_record_is_told_in_one_line_with_its_set(spoilt, how, reason):
     assert message.startswith("small cannot be read: ") and reason in message
 
 
+@pytest.mark.slow
 def test_broken_picture_is_told_from_inside_a_training_step(spoilt, streaming, monkeypatch):
     """Streamed, the last training picture is not looked at before training."""
     monkeypatch.setattr("qkd_tf.data.pipeline.DIGESTED", 1)

@@ -29,6 +29,7 @@ def ramps(make_ramps):
     return make_ramps()
 
 
+@pytest.mark.slow
 def test_images_are_resized_by_their_shorter_side_and_cropped_at_the_centre(ramps):
     splits = data.load(small(ramps, image_size=7))  # 32 x 64 becomes 8 x 16, the middle 8 x 8, of which 7 x 7
     assert splits.image_shape == (7, 7, 3)
@@ -43,6 +44,7 @@ def test_images_are_resized_by_their_shorter_side_and_cropped_at_the_centre(ramp
     assert all(row.tolist() in allowed for row in images[..., 1].reshape(-1, 7))
 
 
+@pytest.mark.slow
 def test_images_of_several_sizes_become_one_and_need_an_image_size(make_ramps):
     data_dir = make_ramps(((32, 64), (64, 32), (20, 20)))
     assert arrays(data.load(small(data_dir, image_size=7)).test)[0].shape == (6, 7, 7, 3)
@@ -128,6 +130,7 @@ def test_imagenet_is_opened_without_reading_a_picture(imagenet_dir, monkeypatch)
     assert [split.num_examples for split in (source.train, source.validation, source.test)] == [32, 8, 12]
 
 
+@pytest.mark.slow
 def test_imagenet_is_tested_on_its_validation_split_and_chooses_epochs_on_the_end_of_training(imagenet_dir):
     splits = data.load(imagenet(imagenet_dir))
     seen = {name: arrays(getattr(splits, name)) for name in ("calibration", "validation", "test")}
@@ -140,6 +143,7 @@ def test_imagenet_is_tested_on_its_validation_split_and_chooses_epochs_on_the_en
     assert seen["test"][1].tolist() == [label for _, label in whole.as_numpy_iterator()]
 
 
+@pytest.mark.slow
 def test_the_unlabelled_test_of_imagenet_is_not_taken(tmp_path, make_imagenet):
     """TFDS prepares it too where its tar file lies beside the others."""
     data_dir = make_imagenet(tmp_path, num_train=8, num_validation=4, num_test=6)
@@ -148,6 +152,7 @@ def test_the_unlabelled_test_of_imagenet_is_not_taken(tmp_path, make_imagenet):
         data.load(imagenet(data_dir, test_split="test", batch_size=1))
 
 
+@pytest.mark.slow
 def test_grey_and_cmyk_pictures_of_imagenet_have_three_channels(imagenet_dir):
     images, _ = arrays(data.load(imagenet(imagenet_dir)).test)
     grey = [bool(np.all(image == image[..., :1])) for image in images]
@@ -155,6 +160,7 @@ def test_grey_and_cmyk_pictures_of_imagenet_have_three_channels(imagenet_dir):
     assert images.shape == (12, 28, 28, 3)
 
 
+@pytest.mark.slow
 def test_first_images_of_validation_and_test_stand_for_all_in_a_trial(imagenet_dir):
     whole, part = (data.load(imagenet(imagenet_dir, max_eval_images=number)) for number in (0, 5))
     for name in ("validation", "test"):
@@ -195,6 +201,7 @@ def test_floats_videos_and_bare_tensors_are_refused(make_set, feature, image, pa
         data.open_source(small(make_set(feature, image)))
 
 
+@pytest.mark.slow
 def test_one_class_alone_is_refused_and_a_class_without_pictures_told(make_ramps, ramps):
     with pytest.raises(ExperimentError, match="all training images of small are of class dog"):
         data.load(small(make_ramps(labels=(1,))))
@@ -291,6 +298,7 @@ def content_of(data_dir):
     return source.scan(source).content_sha256
 
 
+@pytest.mark.slow
 def test_content_is_that_of_the_record_files_wherever_they_lie(ramps, make_ramps, tmp_path, monkeypatch):
     before = content_of(ramps)
     assert data.load(small(ramps, image_size=8)).fingerprint["content_sha256"] == before
@@ -320,6 +328,7 @@ def test_pictures_that_may_not_be_square_are_told_before_they_are_read(imagenet_
     assert data.open_source(small(ramps)).notes == ()
 
 
+@pytest.mark.slow
 def test_images_become_ones_that_are_not_square(ramps):
     """32 x 64 ramps on 7 x 14: they cover 8 x 16 as they are, of which that is the middle."""
     splits = data.load(small(ramps, image_size=(7, 14)))

@@ -137,6 +137,7 @@ def test_a_batch_in_parts_moves_a_network_by_the_average_of_their_gradients(make
     assert_trained_to(student, {name: (each[0][name] + each[1][name]) / 2 for name in each[0]})
 
 
+@pytest.mark.slow
 def test_equal_parts_are_as_good_as_the_whole(make_network, batch):
     images, labels = (np.concatenate([half, half]) for half in batch)
     found = []
@@ -260,6 +261,7 @@ def test_each_group_moves_its_own_variables_by_its_own_optimizer(make_network, b
     assert_trained_to(student, expected)
 
 
+@pytest.mark.slow
 def test_weight_decay_pulls_on_kernels_and_on_nothing_else(make_network, batch):
 
     def step(weight_decay):
@@ -278,6 +280,7 @@ def test_weight_decay_pulls_on_kernels_and_on_nothing_else(make_network, batch):
         np.testing.assert_allclose(decayed, free, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 def test_scaled_loss_trains_like_the_plain_one(make_network, batch, phase):
     """The scale is a power of two, which float32 multiplies and divides by exactly."""
@@ -304,6 +307,7 @@ def test_step_whose_gradients_overflow_is_left_out(make_network, batch):
     assert float(distiller.student_loss_scale.scale) == 2.0**126
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scales_loss", [False, True])
 def test_penalty_moves_the_student_and_is_not_in_the_loss_that_is_told(make_network, batch, scales_loss):
     def step(penalty):

@@ -29,6 +29,7 @@ from tests.qkd_tf.distillation.runs import (
 )
 
 
+@pytest.mark.slow
 def test_phases_run_in_any_order_and_calibrate_whenever_float_weights_become_quantized(tmp_path, make_run):
     phases = (("self_studying", 1), ("full_precision", 1, 1e-12), ("self_studying", 1, 1e-12), ("tutoring", 1, 1e-12))
     trainer = make_run(tmp_path / "run", phases)
@@ -41,6 +42,7 @@ def test_phases_run_in_any_order_and_calibrate_whenever_float_weights_become_qua
     np.testing.assert_allclose(got, second, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_float_phase_starts_from_what_the_quantized_one_learnt(tmp_path, make_run):
     trainer = make_run(tmp_path / "run", (("self_studying", 2), ("full_precision", 1, 1e-12)))
     first = trainer._student.plain.get_layer("conv").kernel.numpy()
@@ -50,6 +52,7 @@ def test_float_phase_starts_from_what_the_quantized_one_learnt(tmp_path, make_ru
     assert np.abs(learnt - first).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_quantized_phase_starts_from_what_the_float_one_learnt(tmp_path, make_run):
     trainer = make_run(tmp_path / "run", (("full_precision", 2), ("self_studying", 1, 1e-12)))
     first = trainer._student.plain.get_layer("conv").kernel.numpy()
@@ -60,6 +63,7 @@ def test_quantized_phase_starts_from_what_the_float_one_learnt(tmp_path, make_ru
     assert len(trainer.calibrations) == 1
 
 
+@pytest.mark.slow
 def test_student_of_the_best_epoch_goes_on_and_the_teacher_of_the_last(tmp_path, monkeypatch, make_run, make_splits):
     splits = make_splits()
     trainer = make_run(tmp_path / "run", (("co_studying", 4),), splits=splits)
@@ -80,6 +84,7 @@ def test_student_of_the_best_epoch_goes_on_and_the_teacher_of_the_last(tmp_path,
     assert not all(same_bits(teacher_at_epochs[2], teacher_at_epochs[3]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "needs_training, more_wrong, best",
     [(False, 0, 0), (False, -1, 2), (True, 0, 2), (True, 2, 2), (True, 3, 0)],
@@ -124,6 +129,7 @@ def test_student_of_the_last_epoch_goes_on_where_that_is_asked_for(tmp_path, mon
     assert_same_bits(values(trainer._student.model), seen[2])
 
 
+@pytest.mark.slow
 def test_phases_without_a_trained_teacher_leave_every_bit_of_it(tmp_path, make_run):
     trainer = make_run(tmp_path / "run", (("self_studying", 1), ("tutoring", 2)), weight_decay=0.1)
     before = values(trainer._teacher)
@@ -142,6 +148,7 @@ def test_full_precision_leaves_a_pretrained_network_alone(tmp_path, make_run, pr
         assert (f"{name}_loss" in result["history"][0]) == (name not in pretrained)
 
 
+@pytest.mark.slow
 def test_pretrained_teacher_still_learns_in_co_studying(tmp_path, make_run):
     trainer = make_run(tmp_path / "run", (("co_studying", 1),), pretrained=("teacher",))
     told, before = [], values(trainer._teacher)
@@ -164,6 +171,7 @@ def test_intervals_of_each_kind_have_their_own_learning_rate(tmp_path, make_run,
     assert (weights_still, activations_still) == (({True}, {False}) if kind == "weight" else ({False}, {True}))
 
 
+@pytest.mark.slow
 def test_teacher_has_its_own_learning_rate_in_co_studying_only(tmp_path, make_run):
     trainer = make_run(tmp_path / "run", (("full_precision", 1), ("co_studying", 1)), teacher_lr_ratio=0.0)
     first = trainer._teacher.get_layer("conv").kernel.numpy()
@@ -195,6 +203,7 @@ def nan_at(make_splits, epoch, step):
     return dataclasses.replace(splits, train=train)
 
 
+@pytest.mark.slow
 def test_diverged_run_stops_with_phase_and_step_and_keeps_the_last_whole_epoch(tmp_path, make_run, make_splits):
     trainer = make_run(tmp_path / "run", (("self_studying", 3),), splits=nan_at(make_splits, epoch=2, step=3))
     with pytest.raises(ExperimentError, match="student_loss became nan in phase self_studying, epoch 2, step 3;"):
@@ -208,6 +217,7 @@ def test_diverged_run_stops_with_phase_and_step_and_keeps_the_last_whole_epoch(t
     assert_same_bits(all_values(resumed), all_values(whole))
 
 
+@pytest.mark.slow
 def test_intervals_are_kept_from_calibration_to_the_last_epoch(tmp_path, make_run):
     trainer = make_run(tmp_path / "run", (("full_precision", 1), ("self_studying", 2)))
     full_precision, self_studying = trainer.run()
@@ -219,6 +229,7 @@ def test_intervals_are_kept_from_calibration_to_the_last_epoch(tmp_path, make_ru
     assert trainer._student.intervals() == self_studying["history"][self_studying["best_epoch"] - 1]["intervals"]
 
 
+@pytest.mark.slow
 def test_results_tell_of_every_epoch_and_two_checkpoints_are_kept(tmp_path, make_run, make_splits):
     whole, asked = make_splits(), []
 
@@ -277,6 +288,7 @@ def test_intervals_may_have_an_optimizer_of_their_own_whose_steps_are_shares(tmp
     assert 0.001 < moved.max() < 0.06  # three steps, each bounded by 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, tolerance",
     [
@@ -297,6 +309,7 @@ def test_accelerator_options_train_to_the_same_weights(make_run, uninterrupted, 
     np.testing.assert_allclose(losses[1], losses[0], rtol=max(tolerance, 1e-6))
 
 
+@pytest.mark.slow
 def test_mixed_precision_is_for_training_alone(make_run, tmp_path, monkeypatch):
     """The rewrite is on when an epoch begins and off when the networks are evaluated."""
     seen = {"training": [], "evaluation": []}
@@ -322,6 +335,7 @@ def test_mixed_precision_is_for_training_alone(make_run, tmp_path, monkeypatch):
     assert {v.dtype for v in trainer._student.model.variables} <= {tf.float32, tf.int32}
 
 
+@pytest.mark.slow
 def test_after_an_epoch_a_note_tells_of_intervals_that_left_and_of_one_class_for_all(tmp_path, make_run, capsys):
     bound = {"interval_max_change": 0.0, "momentum": 0.0}
     trainer = make_run(tmp_path / "run", (("self_studying", 2, 1e-12),), **bound)
@@ -389,6 +403,7 @@ def freeze_base(model):
         model.get_layer(name).trainable = False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"batch_norm_batches": 3}, {"dampening": 0.1, "freeze_threshold_start": 0.1}])
 def test_student_whose_layers_are_all_frozen_learns_its_intervals_alone(run_with, options):
     """At 6352718 TFMOT's wrappers had every kernel trained, a frozen layer's too, and frozen statistics became 0."""
@@ -404,6 +419,7 @@ def test_student_whose_layers_are_all_frozen_learns_its_intervals_alone(run_with
     assert np.mean(~np.isclose(student.intervals(), first["first_intervals"], rtol=1e-6)) > 0.8
 
 
+@pytest.mark.slow
 def test_frozen_base_stays_as_it_is_while_the_head_learns(run_with):
     trainer = run_with(("self_studying",), freeze_base, batch_norm_batches=3)
     student = trainer._student
@@ -417,6 +433,7 @@ def test_frozen_base_stays_as_it_is_while_the_head_learns(run_with):
     assert np.abs(before["logits"][0] - after["logits"][0]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_frozen_base_of_a_teacher_stays_while_its_head_learns_in_co_studying(run_with):
     trainer = run_with(("co_studying",), lambda model: None, freeze_base)
     before = {layer.name: layer.get_weights() for layer in trainer._teacher.layers}
@@ -426,6 +443,7 @@ def test_frozen_base_of_a_teacher_stays_while_its_head_learns_in_co_studying(run
     assert changed == {"logits"}
 
 
+@pytest.mark.slow
 def test_frozen_teacher_teaches_as_it_is(run_with):
     trainer = run_with(("tutoring",), lambda model: None, freeze_all)
     before = values(trainer._teacher)

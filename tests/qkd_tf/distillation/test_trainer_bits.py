@@ -139,6 +139,7 @@ def statistics(weights):
     return [array for name, arrays in weights.items() if name.endswith("_bn") for array in arrays[2:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left, taken", [((8, 8), (4, 4)), ((4, 4), OWN), (OWN, (8, 8))])
 def test_student_of_other_widths_takes_over_weights_and_chooses_intervals_by_them(take_over, left, taken):
     trainer = take_over(left, taken, freeze_threshold_start=0.1)
@@ -206,6 +207,7 @@ def test_rules_and_widths_of_the_ends_are_the_same_in_all_phases(network, bits):
     assert tensors == {"first_relu": bits[1], "middle_relu": 6, "ruled_relu": 8}
 
 
+@pytest.mark.slow
 def test_the_same_widths_in_all_phases_train_as_without_the_flag(tmp_path, make_run):
     def trained(name, bits):
         trainer = make_run(tmp_path / name, (bits, bits))
@@ -220,6 +222,7 @@ def test_the_same_widths_in_all_phases_train_as_without_the_flag(tmp_path, make_
     ]
 
 
+@pytest.mark.slow
 def test_run_that_is_killed_at_every_width_and_between_them_goes_on_to_the_same_bits(
     tmp_path, capsys, monkeypatch, make_run
 ):

@@ -48,6 +48,7 @@ def restless(tmp_path_factory):
     return get
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "owner, name, call",
     [
@@ -69,6 +70,7 @@ def test_killed_run_with_the_low_bit_options_goes_on_to_the_same_bits(
     assert_same_bits(frozen(resumed), frozen_weights)
 
 
+@pytest.mark.slow
 def test_several_steps_an_execution_freeze_the_same_weights(tmp_path, make_run, restless):
     _, weights, frozen_weights = restless(make_run)
     two = make_run(tmp_path / "run", RESTLESS, steps_per_execution=2, **LOW_BIT)
@@ -77,6 +79,7 @@ def test_several_steps_an_execution_freeze_the_same_weights(tmp_path, make_run, 
     assert_same_bits(frozen(two), frozen_weights)
 
 
+@pytest.mark.slow
 def test_frozen_weights_are_on_their_integers_after_every_epoch(tmp_path, monkeypatch, make_run):
     """Compiled by XLA: other tests have frozen weights without."""
     trainer = make_run(tmp_path / "run", RESTLESS, **LOW_BIT, jit_compile=True)
@@ -94,6 +97,7 @@ def test_frozen_weights_are_on_their_integers_after_every_epoch(tmp_path, monkey
     assert history[:3] == sorted(history[:3])
 
 
+@pytest.mark.slow
 def test_student_of_the_best_epoch_goes_on_with_what_was_frozen_then(tmp_path, monkeypatch, make_run, make_splits):
     splits = make_splits()
     trainer = make_run(tmp_path / "run", RESTLESS[:1], splits=splits, **LOW_BIT)
@@ -110,6 +114,7 @@ def test_student_of_the_best_epoch_goes_on_with_what_was_frozen_then(tmp_path, m
     assert not all(same_bits(at_epochs[2], at_epochs[1]))
 
 
+@pytest.mark.slow
 def test_freezing_starts_anew_when_float_weights_become_quantized(tmp_path, make_run):
     phases = (RESTLESS[0], ("full_precision", 1), ("self_studying", 1), ("tutoring", 1))
     trainer = make_run(tmp_path / "run", phases, **LOW_BIT)
@@ -171,6 +176,7 @@ def test_distillation_weight_goes_by_the_cosine_of_the_learning_rate(tmp_path, m
     assert constant._distillation_weight() == 1.0
 
 
+@pytest.mark.slow
 def test_dampened_weights_end_nearer_to_their_integers(tmp_path, make_run):
     def mean_way(name, **options):
         trainer = make_run(tmp_path / name, (("self_studying", 3),), **options)
@@ -184,6 +190,7 @@ def test_dampened_weights_end_nearer_to_their_integers(tmp_path, make_run):
     assert all(np.array(mean_way("dampened", dampening=10.0)) < np.array(mean_way("plain")))
 
 
+@pytest.mark.slow
 def test_statistics_are_estimated_before_each_validation_of_a_quantized_student(
     tmp_path, monkeypatch, make_run, make_splits
 ):
@@ -210,6 +217,7 @@ def test_statistics_are_estimated_before_each_validation_of_a_quantized_student(
     assert_same_bits(values(model), seen[1])
 
 
+@pytest.mark.slow
 def test_estimated_statistics_leave_every_other_bit_of_the_training(tmp_path, monkeypatch, make_run, make_splits):
     def trained(name, **options):
         splits = make_splits()
@@ -238,6 +246,7 @@ def test_without_phases_statistics_are_estimated_if_asked_for(tmp_path, make_run
     assert not any(same_bits(before, after)) if estimated else all(same_bits(before, after))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pretrained, estimated", [((), True), (("student",), False)])
 def test_intervals_behind_a_float_phase_see_statistics_of_its_weights(tmp_path, make_run, pretrained, estimated):
     """A student that came with weights came with statistics, too."""

@@ -75,6 +75,7 @@ def assert_goes_on_to_the_same_bits(run_dir, make_run, dropped, **options):
     assert_same_bits(all_values(resumed), all_values(whole))
 
 
+@pytest.mark.slow
 def test_dropout_is_at_work(tmp_path, make_run, dropped):
     dry = make_run(tmp_path / "dry", DROPPED)
     dry.run()
@@ -82,6 +83,7 @@ def test_dropout_is_at_work(tmp_path, make_run, dropped):
     assert not any(same_bits(values(dry._teacher), values(whole._teacher)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"steps_per_execution": 2}], ids=["a step", "two steps an execution"])
 def test_killed_run_goes_on_from_the_middle_of_an_epoch(tmp_path, capsys, monkeypatch, make_run, dropped, options):
     """Running losses too: the history of the epoch is the uninterrupted one's. A damaged checkpoint is passed over."""
@@ -104,6 +106,7 @@ def test_killed_run_goes_on_from_the_middle_of_an_epoch(tmp_path, capsys, monkey
     assert re.findall("resumes .*", out.replace(told, "")) == [f"resumes co_studying at epoch 2 of 2{step}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 6], ids=["first", "last of an epoch"])
 def test_signal_is_obeyed_at_the_end_of_the_step_and_the_run_goes_on_from_there(
     tmp_path, monkeypatch, make_run, dropped, batch
@@ -174,6 +177,7 @@ def test_disk_that_refuses_tensorboard_is_told_with_the_folder(tmp_path, make_ru
         trainer.run()
 
 
+@pytest.mark.slow
 def test_finished_run_is_not_trained_again(tmp_path, monkeypatch, make_run):
     phases = (("self_studying", 1), ("tutoring", 1))
     first = make_run(tmp_path / "run", phases)
@@ -184,6 +188,7 @@ def test_finished_run_is_not_trained_again(tmp_path, monkeypatch, make_run):
     assert_same_bits(all_values(again), all_values(first))
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_in_a_folder_that_was_moved(tmp_path, monkeypatch, make_run):
     phases = (("self_studying", 3),)
     whole = make_run(tmp_path / "whole", phases)
@@ -198,6 +203,7 @@ def test_killed_run_goes_on_in_a_folder_that_was_moved(tmp_path, monkeypatch, ma
     assert_same_bits(all_values(resumed), all_values(whole))
 
 
+@pytest.mark.slow
 def test_best_epoch_survives_a_kill_although_the_folder_is_named_another_way(
     tmp_path, monkeypatch, make_run, make_splits
 ):

@@ -75,6 +75,7 @@ def run_scripted(monkeypatch, run, splits, scores):
         return run.run(), steps, seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_epoch, kept", [("best", 1), ("last", 2)])
 def test_average_is_validated_and_handed_on_while_the_weights_train_on(
     tmp_path, monkeypatch, make_run, make_splits, keep_epoch, kept
@@ -108,6 +109,7 @@ def test_average_is_validated_and_handed_on_while_the_weights_train_on(
         assert ours["student_loss"] == theirs["student_loss"] and ours["intervals"] != theirs["intervals"]
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_to_the_same_bits_and_frozen_weights_are_integers(tmp_path, monkeypatch, make_run):
     """In the middle of the third epoch, with a distillation weight that falls, and labels of less weight."""
     phases = (("tutoring", 3, 0.5),)

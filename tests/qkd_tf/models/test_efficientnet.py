@@ -13,6 +13,7 @@ def build(name, side=64, num_classes=1000, normalization=NORMALIZATION):
     return zoo.build(NetworkSpec(name, normalization), (side, side, 3), num_classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, size", [("efficientnet_b0", 5_288_548), ("efficientnet_lite0", 4_652_008)])
 def test_efficientnet_has_the_published_size(name, size):
     assert sum(int(np.prod(v.shape)) for v in build(name).trainable_variables) == size
@@ -46,6 +47,7 @@ def test_b0_computes_what_keras_applications_computes_with_the_same_weights(side
     np.testing.assert_allclose(ours.predict_on_batch(images), expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_lite_has_relu6_and_no_gate():
     kinds = {type(layer) for layer in build("efficientnet_lite0").layers}
     assert layers.ReLU in kinds and not kinds & {layers.Activation, layers.Multiply, layers.ZeroPadding2D}

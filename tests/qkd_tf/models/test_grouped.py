@@ -89,6 +89,7 @@ print(*model.predict_on_batch(x).ravel().tolist())
 """
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_whether_tensorflow_has_a_kernel():
     """By default that depends on the processor."""
     found = []

@@ -160,6 +160,7 @@ print(*digests)
 """
 
 
+@pytest.mark.slow
 def test_lambdas_are_known_by_their_code_in_every_process():
     here = {"__name__": "__main__"}
     exec(LAMBDAS, here)

@@ -50,6 +50,7 @@ def pytorch_names(stages, convs):
     yield "fc", "logits"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, stages, convs", [("resnet18", (2, 2, 2, 2), 2), ("resnet50", (3, 4, 6, 3), 3)])
 def test_weights_with_names_and_order_of_pytorch_land_where_they_belong(tmp_path, name, stages, convs):
     model = build(name, num_classes=5)

@@ -56,6 +56,7 @@ def test_builder_gets_shape_and_classes(package):
     assert model.output_shape == (None, 7) and notes == []
 
 
+@pytest.mark.slow
 def test_builder_of_keras_applications_gets_them_by_its_own_names():
     model, _ = own.build(network("tf_keras.applications:MobileNetV2"), (32, 32, 3), 7)
     assert (model.input_shape, model.output_shape) == ((None, 32, 32, 3), (None, 7))
@@ -293,6 +294,7 @@ def test_builder_of_keras_3_is_taken_over_and_proven(of_keras_3):
     assert "net is a model of Keras 3, rebuilt in tf_keras; outputs differ by" in note
 
 
+@pytest.mark.slow
 def test_networks_of_keras_applications_have_names_of_keras_3_too():
     model, _ = own.build(network("keras.applications:MobileNetV3Small"), (32, 32, 3), 7)
     assert (model.input_shape, model.output_shape) == ((None, 32, 32, 3), (None, 7))

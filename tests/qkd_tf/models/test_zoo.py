@@ -53,6 +53,7 @@ def resnet_size(blocks_per_stage, projection):
     return total + 64 * 10 + 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_network_goes_from_pixels_to_logits(build, name):
     model = build(name)
@@ -195,6 +196,7 @@ def test_batch_norm_epsilon_is_that_of_the_published_weights(build):
     assert epsilons("resnet8") == {1e-3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width, size", [(1.0, 3_504_872), (0.35, 1_676_344), (1.4, 6_118_704)])
 def test_mobilenet_v2_has_the_published_size(width, size):
     model = zoo.build(NetworkSpec(f"mobilenet_v2_{width}", NORMALIZATION), (224, 224, 3), 1000)
@@ -204,6 +206,7 @@ def test_mobilenet_v2_has_the_published_size(width, size):
     assert num_trained(model) == pytest.approx(size, rel=0.01)  # as rounded in the literature: 3.50, 1.68, 6.11 M
 
 
+@pytest.mark.slow
 def test_mobilenet_v2_computes_what_keras_applications_computes_with_the_same_weights():
     """The layers have the same names, so that published weights fit by name."""
     ours = zoo.build(NetworkSpec("mobilenet_v2_0.35", PixelNormalization((127.5,), (127.5,))), (96, 96, 3), 10)

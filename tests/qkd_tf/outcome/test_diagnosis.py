@@ -50,6 +50,7 @@ def write(tmp_path, student, splits, origin):
     return facts, json.loads(folder.diagnosis.read_text())
 
 
+@pytest.mark.slow
 def test_every_tensor_has_its_error_against_both_references(tmp_path, make_quantized_student, make_splits):
     student, splits = make_quantized_student(), make_splits()
     full_precision = student.plain.get_weights()
@@ -83,6 +84,7 @@ def test_every_tensor_has_its_error_against_both_references(tmp_path, make_quant
     assert rows["logits", "output"]["unrounded"]["own_sqnr"] > rows["logits", "output"]["unrounded"]["sqnr"] + 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_images, sizes", [(0, [1] * 7), (2, [2, 2, 2, 1]), (100, [4, 3])])
 def test_activations_that_are_held_have_a_bound_of_bytes_which_changes_no_error(
     monkeypatch, make_quantized_student, num_images, sizes
@@ -102,6 +104,7 @@ def test_activations_that_are_held_have_a_bound_of_bytes_which_changes_no_error(
         assert row["unrounded"] == pytest.approx(before["unrounded"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_more_bits_have_less_error(tmp_path, make_quantized_student, make_splits):
     """The first and last layer have 8 bits, the others 3."""
     _, content = write(tmp_path, make_quantized_student(), make_splits(), "weights")
@@ -109,6 +112,7 @@ def test_more_bits_have_less_error(tmp_path, make_quantized_student, make_splits
     assert min(sqnr["stem"], sqnr["logits"]) > max(sqnr["depthwise"], sqnr["linear"]) + 10
 
 
+@pytest.mark.slow
 def test_random_start_is_no_full_precision(tmp_path, make_quantized_student, make_splits):
     facts, content = write(tmp_path, make_quantized_student(), make_splits(), "random")
     assert facts == {"origin": "random", "test_top1": None}

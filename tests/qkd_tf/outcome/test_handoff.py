@@ -102,6 +102,7 @@ def test_handoff_that_cannot_be_finished_leaves_that_of_before(
     assert not list(folder.path.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_student_loads_in_a_process_that_knows_nothing_of_the_package(written, tmp_path):
     folder, student, *_ = written
     command = [sys.executable, "-c", FRESH_PROCESS, str(folder), str(tmp_path / "logits.npy")]
@@ -211,6 +212,7 @@ def test_top1_that_is_reported_is_that_of_the_codes(written):
         assert {row: found.top1 for row, found in accuracy.integers.items()} == {r: top1(logits[r]) for r in logits}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage, judge", [("int8", "litert"), ("int4", "litert"), ("int4_all", INT4_ROW)])
 def test_judge_gets_the_whole_test_split_and_others_their_pixels(
     tmp_path, monkeypatch, written, make_quantized_student, make_splits, storage, judge, capsys
@@ -237,6 +239,7 @@ def test_judge_gets_the_whole_test_split_and_others_their_pixels(
     assert re.search(r"100%.* 12/12 ", states[-1])
 
 
+@pytest.mark.slow
 def test_a_device_that_rounds_twice_has_lower_biases_and_equal_kernels(tmp_path, make_quantized_student, make_splits):
     folders = {
         rounds_twice: RunFolder(str(tmp_path / f"{rounds_twice}"), ["--student=tiny"]) for rounds_twice in (0, 1)
@@ -253,6 +256,7 @@ def test_a_device_that_rounds_twice_has_lower_biases_and_equal_kernels(tmp_path,
     assert all(np.all(weights[1][name] <= weights[0][name]) for name in other)
 
 
+@pytest.mark.slow
 def test_graph_that_is_not_exact_is_told_and_no_handoff_is_written(
     tmp_path, monkeypatch, make_quantized_student, make_splits
 ):
@@ -291,6 +295,7 @@ def test_codes_have_a_bound_of_bytes_and_only_a_single_image_may_exceed_it(writt
     assert number == handoff.NUM_CODE_IMAGES or (number + 1) * of_image > max_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_images", [1, 5, 12])
 def test_codes_that_are_written_have_the_bytes_that_were_computed(
     tmp_path, monkeypatch, make_quantized_student, make_splits, num_images
@@ -323,6 +328,7 @@ def test_threads_and_their_images_change_no_integer(monkeypatch, make_quantized_
             np.testing.assert_array_equal(found[row][name], values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, num_images", [("resnet56", 32), ("mobilenet_v2_1.0_cifar", 25)])
 def test_32_images_are_handed_over_or_as_many_as_have_256_mib(name, num_images):
     model = zoo.build(NetworkSpec(name, PixelNormalization((128.0,), (64.0,))), (32, 32, 3), 10)
@@ -374,6 +380,7 @@ def test_float_student_follows_the_quantized_ones_biases(written):
         np.testing.assert_array_equal(variable.numpy(), twin.numpy())
 
 
+@pytest.mark.slow
 def test_writing_again_replaces_the_files(tmp_path, make_quantized_student, make_splits):
     folder = RunFolder(str(tmp_path / "run"), ["--student=tiny"])
     folder.claim()

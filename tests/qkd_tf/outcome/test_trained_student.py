@@ -32,6 +32,7 @@ def averaging(chain, randomize):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["residual", "averaging"])
 def test_logits_are_those_of_the_handoff_and_outlast_a_file(
     tmp_path, chain, randomize, make_residual_student, make_splits, kind

@@ -161,6 +161,7 @@ print(json.dumps(this.told(this.fit(pathlib.Path(sys.argv[1])))))
 """
 
 
+@pytest.mark.slow
 def test_second_fit_of_a_process_gives_the_bits_of_the_first_one_of_another(tmp_path, run):
     command = [sys.executable, "-c", ALONE, str(tmp_path / "alone")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -171,6 +172,7 @@ def test_second_fit_of_a_process_gives_the_bits_of_the_first_one_of_another(tmp_
     assert told(run) == alone == told(fit(tmp_path / "second"))
 
 
+@pytest.mark.slow
 def test_random_numbers_go_on_behind_a_fit(tmp_path):
     def draw():
         return random.random(), np.random.random(), float(tf.random.uniform(())), tf_keras.backend.random_uniform(())
@@ -184,6 +186,7 @@ def test_random_numbers_go_on_behind_a_fit(tmp_path):
     assert [first, draw()] == expected
 
 
+@pytest.mark.slow
 def test_what_a_user_has_set_changes_neither_training_nor_file_and_stays(run, file, tmp_path):
     given = network(0.2), network(0.3)  # a policy is a layer's own; the networks are of float32
     with set_by_user():
@@ -192,6 +195,7 @@ def test_what_a_user_has_set_changes_neither_training_nor_file_and_stays(run, fi
         assert exported(again) == file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [ExperimentError("no"), MemoryError(), KeyboardInterrupt()])
 def test_process_is_put_back_behind_an_error(tmp_path, monkeypatch, error):
     def fail(*_):
@@ -204,6 +208,7 @@ def test_process_is_put_back_behind_an_error(tmp_path, monkeypatch, error):
         export(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_fit_and_export_in_a_thread(tmp_path, run, file):
     done = []
 
@@ -267,6 +272,7 @@ print(json.dumps({name: value for name, value in os.environ.items() if environme
 """
 
 
+@pytest.mark.slow
 def test_importing_changes_only_which_keras_and_kernels_tensorflow_uses():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     command = [sys.executable, "-c", IMPORTS]

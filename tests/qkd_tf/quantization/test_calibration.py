@@ -96,6 +96,7 @@ def test_every_init_of_the_flags_exists():
     assert tuple(calibration.INITS) == INTERVAL_INITS
 
 
+@pytest.mark.slow
 def test_minmax_fits_kernels_and_the_float_models_tensors_over_all_batches(make_residual_student):
     student = quantize_student(make_residual_student(), SPEC)
     rng = np.random.default_rng(0)
@@ -208,6 +209,7 @@ def integer_student(chain):
     return quantize_student(model, SPEC)
 
 
+@pytest.mark.slow
 @given(
     init=st.sampled_from(sorted(calibration.INITS)),
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=3),
@@ -271,6 +273,7 @@ def test_images_are_computed_within_the_bound_and_one_at_a_time_where_it_holds_n
     assert seen == parts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2_1.0_cifar"])
 def test_batches_of_128_of_cifar_are_computed_whole(name):
     """Intervals of results that were published stay what they are."""

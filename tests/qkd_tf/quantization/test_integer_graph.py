@@ -110,6 +110,7 @@ def test_every_tensor_is_the_definitions(monkeypatch, make_student, body, spec, 
         assert_equal(student, arithmetic, pictures(5))
 
 
+@pytest.mark.slow
 def test_slopes_are_the_definitions(make_student):
     student = make_student(sloped, LOW)
     for arithmetic in ARITHMETICS:
@@ -137,6 +138,7 @@ def test_sums_that_float32_does_not_hold_are_there(make_student):
     assert {kernel.codes.dtype.name for kernel in student.kernels.values()} == {"float32", "float64"}
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from([kernels, joined]),
     st.builds(QuantizationSpec, **{f"{what}_bits": st.integers(2, 8) for what in ("weight", "activation", "residual")}),
@@ -178,6 +180,7 @@ def test_every_way_of_the_definition_has_one_here():
     assert {rule for row in rows for rule in (row.convolution, row.dense)} == RESCALES.keys()
 
 
+@pytest.mark.slow
 def test_batches_change_no_bit(monkeypatch, make_student):
     student, images = make_student(joined, LOW), pictures(7)
     expected = student.predict(images, ARITHMETICS["tflm"])[student.output]

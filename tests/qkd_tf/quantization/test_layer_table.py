@@ -62,6 +62,7 @@ def test_what_is_folded_or_has_no_kernel_costs_nothing(table):
     assert table["add"].input_bits == 8 and table["stem_bn"].input_bits is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, millions", [("mobilenet_v2_1.0", 301), ("resnet18", 1814), ("efficientnet_b0", 386)])
 def test_multiply_adds_are_those_of_the_literature(name, millions):
     """MobileNetV2 300 M, ResNet-18 1.8 G, EfficientNet-B0 0.39 G; the depthwise and 1x1 ones are counted too."""

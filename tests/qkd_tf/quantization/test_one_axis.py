@@ -123,6 +123,7 @@ def test_global_pooling_ends_in_a_vector_or_a_map(kind, keepdims, randomize):
     assert_same_function(randomize(model_of(layers.Conv1D(4, 3), ends=ends)))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     kernel=st.integers(1, 5),

@@ -253,6 +253,7 @@ def test_first_and_last_are_those_with_no_kernel_before_or_behind_them(name, cha
     assert widths == expected
 
 
+@pytest.mark.slow
 def test_deep_networks_need_no_deep_recursion(chain):
     model, limit = chain(*[conv(f"c{n}") for n in range(120)]), sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + 100)

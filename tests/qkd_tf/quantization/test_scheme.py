@@ -174,6 +174,7 @@ def test_every_trained_variable_has_a_gradient(student, images):
     assert float(tf.norm(gradient)) > 0  # it came through every quantizer
 
 
+@pytest.mark.slow
 def test_training_step_with_an_absurd_rate_leaves_intervals_positive(make_residual_student, images):
     quantized = quantize_student(make_residual_student(), LOW)
     intervals = quantized.weight_intervals + quantized.activation_intervals
@@ -199,6 +200,7 @@ def test_options_reach_the_quantizers(chain, mask, expected):
     assert tape.gradient(loss, kernel).numpy().tolist() == [[expected]]
 
 
+@pytest.mark.slow
 def test_eight_bits_and_fitted_intervals_follow_the_float_model(make_residual_student, images):
     model = make_residual_student()
     quantized = quantize_student(model, EIGHT)
@@ -214,6 +216,7 @@ def test_low_bits_are_really_lower(student, images):
     assert np.abs(ours - plain).max() > 0.03 * np.abs(plain).max()
 
 
+@pytest.mark.slow
 def test_given_model_is_left_as_it_is(make_residual_student, images):
     model = make_residual_student()
     weights, names = values(model.variables), [layer.name for layer in model.layers]
@@ -234,6 +237,7 @@ def test_plain_and_quantized_share_no_variable(make_residual_student):
     assert not groups[0] & groups[1] and not groups[1] & groups[2] and not groups[0] & groups[2]
 
 
+@pytest.mark.slow
 def test_training_moves_plain_only_when_copied_and_copies_are_unrounded(make_residual_student, images):
     model = make_residual_student()
     quantized = quantize_student(model, LOW)
@@ -267,6 +271,7 @@ def test_copies_to_and_from_plain_are_inverse_and_cover_every_variable(make_resi
     assert all(float(v.numpy()) == 0.25 for v in intervals)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet8", "resnet20"])
 def test_requantize_layers_change_no_bit_of_the_float_model(randomize, name):
     normalization = PixelNormalization((128.0,), (64.0,))
@@ -422,6 +427,7 @@ def test_fast_forms_give_every_gradient_of_the_definition(network, images):
         np.testing.assert_allclose(ours[2], defined[2], rtol=5e-2, atol=of_intervals, err_msg=title)
 
 
+@pytest.mark.slow
 def test_interval_that_stands_for_a_relu6_never_passes_6(images, randomize, chain):
     body = [layers.Rescaling(1 / 64, -2.0)]
     for kernel in (layers.Conv2D(4, 3, use_bias=False), layers.DepthwiseConv2D(3), layers.Conv2D(6, 1, use_bias=False)):
@@ -442,6 +448,7 @@ def test_gradients_from_neighbors_need_the_fused_form():
         QuantizerImplementation(fused=False, gradient_from_neighbors=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", [FLOAT32_IMPLEMENTATION, MIXED_PRECISION_IMPLEMENTATION, XLA_IMPLEMENTATION])
 def test_ewgs_reaches_kernels_and_activations_whatever_the_form(make_residual_student, images, implementation):
     """Each implementation is the definition then, and its gradients are not quite those without it."""

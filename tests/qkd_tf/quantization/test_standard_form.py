@@ -471,6 +471,7 @@ def test_pixels_between_pixels_are_refused():
     assert problems(form) == ["layer bad has interpolation bilinear; use nearest, which moves integers as they are"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("minimalistic", [False, True])
 def test_mobilenet_v3_has_one_operator_for_each_hard_sigmoid(minimalistic):
     shape = (32, 32, 3)

@@ -121,6 +121,7 @@ def test_what_is_normalized(network):
     assert not is_normalizable(student.plain.get_layer("conv"), weight_grid(8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["layer", "channel"])
 def test_a_student_begins_near_its_float_twin_but_for_means(network, by):
     """Weights without a mean are normalized already: the student is the one that does not normalize."""

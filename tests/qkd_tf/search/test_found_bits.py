@@ -102,6 +102,7 @@ def test_with_room_for_the_widest_nothing_is_measured(find, told, experiment, tm
     assert found_bits.settled(experiment, tmp_path / "bits.json").quantization.found_bits == (8, 8, 8, 8)
 
 
+@pytest.mark.slow
 def test_a_second_run_measures_and_finds_the_same(find, tmp_path):
     first, second = tmp_path / "bits.json", tmp_path / "second.json"
     assert find(27) == find(27, second)

@@ -21,6 +21,7 @@ def subject(make_residual_student, make_splits):
     return Subject(make_residual_student(), QuantizationSpec(weight_bits=8, activation_bits=8), examples, 0)
 
 
+@pytest.mark.slow
 def test_a_calibrated_student_keeps_its_intervals_and_gets_those_of_other_widths(subject):
     known, student = subject.calibrated(), quantize_student(subject.plain, subject.spec)
     calibrate(student, subject._examples.calibration, "mse", 0)

@@ -51,6 +51,7 @@ RANDOM_LAYERS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_random_layers_are_loaded_under_determinism_and_are_had_again(tmp_path, ending):
     pixels = x = tf_keras.Input((8, 8, 3))

@@ -72,6 +72,7 @@ def test_file_has_int4_beside_tables_where_that_is_smaller(chain, randomize, mak
     assert verify_compressed(content, plain, handoff)["passed"]
 
 
+@pytest.mark.slow
 @needs_tflm
 @pytest.mark.parametrize("num_bits, batch_norm", WIDTHS)
 def test_every_width_runs_as_the_plain_file(chain, randomize, make_handoff, num_bits, batch_norm):

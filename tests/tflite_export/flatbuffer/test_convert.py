@@ -51,6 +51,7 @@ def test_constants_lie_in_the_file_byte_for_byte(exported):
     assert model.Buffers(0).DataLength() == 0
 
 
+@pytest.mark.slow
 def test_training_knows_the_bytes_of_a_file_before_there_is_one(exported):
     """Each kernel's, and of the whole file a little more than it has."""
     model, kernels, tensors = (

@@ -65,6 +65,7 @@ def test_images_that_are_held_have_a_bound_of_bytes_which_changes_no_integer(exp
         np.testing.assert_array_equal(found[name], values)
 
 
+@pytest.mark.slow
 def test_keras_student_in_integers_predicts_every_tensor(exported, runtime, contents):
     """The integer-faithful mode knows of no file; the file knows of no Keras."""
     for content in contents(exported.graph, runtime):

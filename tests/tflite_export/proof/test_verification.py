@@ -263,6 +263,7 @@ def test_damage_to_one_tensor_is_told_of_that_tensor_alone(residual, edit):
     assert all(line.startswith("tensor depthwise/kernel ") for line in failures)
 
 
+@pytest.mark.slow
 def test_file_of_another_network_is_refused(residual, make_handoff, make_residual_student):
     other = make_handoff(make_residual_student(seed=3))
     failures = "\n".join(verify(residual.content, rebuild(other), other, GATE, PHONE)["failures"])
@@ -432,6 +433,7 @@ def test_runtimes_that_are_slow_get_the_first_images_and_the_rest_counts_by_pred
     assert note in verification["notes"]
 
 
+@pytest.mark.slow
 def test_correct_file_of_a_deep_network_of_many_classes_passes(monkeypatch, make_handoff):
     """MobileNetV2 with 1,000 classes: in floats it names other classes, now right and now wrong, and is as good.
 

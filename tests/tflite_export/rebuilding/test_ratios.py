@@ -74,6 +74,7 @@ def test_operators_that_rescale_have_a_row(exported):
             assert operator.kind in LIMITS
 
 
+@pytest.mark.slow
 def test_training_looks_at_the_ratios_of_the_file(monkeypatch, make_handoff, randomize):
     """Those of 1 left out: a clip has one more, a move of integers none."""
     x = pixels = tf_keras.Input((4, 4, 1), name="pixels")

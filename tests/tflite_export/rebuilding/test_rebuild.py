@@ -137,6 +137,7 @@ def test_every_activation_width_survives_export(make_handoff, four_layers, bits)
     assert_faithful_at(make_handoff(four_layers(), spec), 4, bits)
 
 
+@pytest.mark.slow
 def test_negative_and_zero_gammas_keep_their_channels(make_handoff, chain, randomize):
     model = randomize(
         chain(
@@ -177,6 +178,7 @@ def test_batch_norm_without_scale_is_folded_too(make_handoff, chain, randomize):
     assert np.mean(errors == 0) >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interval", [17.0, 20.3, 60.7])
 def test_requantization_of_any_interval_is_exact(make_handoff, chain, interval):
     # XNNPACK's QUANTIZE is (q * m + 128) >> 8 with m = round(256 / interval): 20.3 would be taken for 256 / 13 = 19.7

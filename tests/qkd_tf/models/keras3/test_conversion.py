@@ -41,6 +41,7 @@ def test_network_is_the_same_function_with_the_same_names(network, alike):
     assert not converted.get_layer("base").layers[2].trainable and converted.get_layer("base").layers[5].trainable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, side",
     [*FEW.items(), *(pytest.param(*row, marks=pytest.mark.applications) for row in MANY.items())],
