@@ -31,6 +31,7 @@ from qkd_tf.outcome.run import Run
 from qkd_tf.process.borrowed_process import borrowed
 from qkd_tf.process.stop_signals import Stopped
 from qkd_tf.storage.folder_lock import FolderInUseError
+from qkd_tf.storage.run_folder import RunFolder
 from qkd_tf.train.job import InMemory, train
 
 ARGUMENTS = {"dataset": "train_set"}  # flag -> the argument that `fit` has for it
@@ -110,7 +111,7 @@ def fit(
         options["phases"] = list(filter(None, [phases])) if isinstance(phases, str) else list(phases)
     if isinstance(phases, Mapping):
         options["epochs"] = list(phases.values())
-    given = {}
+    given, told = {}, []
     for role, model in (("student", student), ("teacher", teacher)):
         trained = role in pretrained or "full_precision" not in options.get("phases", ())
         if isinstance(model, str | os.PathLike):
@@ -136,6 +137,10 @@ def fit(
         given["after_epoch"] = listener_of(callbacks)
     if bits is not None:
         options["bits"] = str(bits)
+    require(
+        run_dir is None or isinstance(run_dir, str | os.PathLike),
+        f"run_dir is of type {type(run_dir).__name__}; the path of a folder is expected",
+    )
     widths = "w{}a{}".format(*(options.get(name, getattr(QuantizationSpec, name)) for name in WIDTHS))
     folder = options["run_dir"] = pathlib.Path(
         run_dir or _fresh_folder(options["student"], options.get("bits", widths))
@@ -153,7 +158,7 @@ def fit(
         named = [getattr(part, "class_names", None) for part in (train_set, test_set, validation_set)]
         label_names = label_names or next(filter(None, named), None)  # of image_dataset_from_directory
         if label_names is None:
-            print("note: labels.txt will call the classes by their numbers; label_names=[…] gives them names")
+            told.append("note: labels.txt will call the classes by their numbers; label_names=[…] gives them names")
             if outputs := getattr(student, "outputs", None):  # a path, and a model that is not built yet, have none
                 num_outputs = outputs[0].shape[-1]  # one sigmoid is two classes; what is none, the pre-flight tells
                 label_names = num_outputs and [str(label) for label in range(max(2, num_outputs))]
@@ -170,14 +175,14 @@ def fit(
     for note in flags.notes(values):
         print(note)
     if run_dir is None:
-        given["folder_note"] = (
-            f"run folder: {folder}; with run_dir={str(folder)!r} the same call resumes where it stopped"
-        )
+        told.append(f"run folder: {folder}; with run_dir={str(folder)!r} the same call resumes where it stopped")
+    given["notes"] = tuple(told)
     again = "the same call" if run_dir is not None else f"the same call with run_dir={str(folder)!r}"
     try:
         train(experiment, flags.flag_lines(values), InMemory(**given))
     except Stopped as stopped:
-        raise KeyboardInterrupt(f"stopped by {stopped}; {again} resumes from the last checkpoint") from None
+        goes_on = RunFolder(os.fspath(folder), flags.flag_lines(values)).at_next_start
+        raise KeyboardInterrupt(f"stopped by {stopped}; {again} {goes_on}") from None
     return Run(folder)
 
 

@@ -258,7 +258,7 @@ def main(argv: list[str]) -> None:
             f"--output={FLAGS.output} ends in neither .html nor .md; give a file with one of these endings",
         )
         for word in FLAGS.costs:
-            require_known(word, COSTS, "cost in --costs")
+            require_known(word, COSTS, "cost", "--costs")
         runs = load(argv[1:])
         if not FLAGS.output:
             print((terminal if sys.stdout.isatty() else markdown)(runs, FLAGS.costs), end="")

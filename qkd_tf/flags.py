@@ -330,7 +330,7 @@ def _lengths(values: flags.FlagValues) -> tuple[list[str], list[str], list[str]]
     if not names:
         return [], [], []
     for name in names:
-        ex.require_known(name, ex.PHASES, "phase in --phases")
+        ex.require_known(name, ex.PHASES, "phase", "--phases")
     rates = [str(ex.LEARNING_RATE)] if values.learning_rates is None else values.learning_rates
     given = values.epochs or [str(ex.EPOCHS[name]) for name in names], rates
     epochs, rates = (numbers * len(names) if len(numbers) == 1 else numbers for numbers in given)

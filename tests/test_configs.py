@@ -55,12 +55,12 @@ def test_no_flag_is_given_twice(path):
     assert len(names) == len(set(names))
 
 
-SAMPLE = ("demo", "cifar10_resnet8_w2a2", "mbv2_w6a6")
+MARKS = {"demo": (), "cifar10_resnet8_w2a2": (), "mbv2_w6a6": pytest.mark.slow}
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=() if n in SAMPLE else pytest.mark.commands) for n in map(name_of, CONFIGS)],
+    [pytest.param(name, marks=MARKS.get(name, pytest.mark.commands)) for name in map(name_of, CONFIGS)],
 )
 def test_pre_flight_needs_no_data(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from qkd_tf.console.counting import counted
-from qkd_tf.console.nearest import beside, nearest
+from qkd_tf.console.nearest import meant_path
 from qkd_tf.contract.resuming import runs_in, to_its_end
 from qkd_tf.storage import durable
 from tflite_export.export_error import ExportError
@@ -22,10 +22,10 @@ def results_of(run_dir: pathlib.Path) -> dict[str, Any]:
     is_run = (run_dir / "results.json").exists()
     if not is_run and (run_dir.parent / "results.json").exists():
         raise ExportError(f"{run_dir} is a part of the run {run_dir.parent}; give {run_dir.parent}")
+    if run_dir.is_file():
+        raise ExportError(f"{run_dir} is a file; give the folder of a finished run, which is a flag file's --run_dir")
     if not run_dir.is_dir():
-        folders = beside(run_dir, pathlib.Path.is_dir)
-        near = nearest(run_dir.name, folders)
-        hint = f"did you mean {folders[near]}?" if near else "give that of a finished run, such as runs/demo"
+        hint = meant_path(run_dir, pathlib.Path.is_dir, "give the folder of a finished run")
         raise ExportError(f"there is no folder {run_dir}; {hint}")
     if runs := runs_in(run_dir):
         raise ExportError(f"{run_dir} is a folder of {counted(len(runs), 'run')}; give one, such as {runs[0]}")

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 
 from qkd_tf.console.translation import translated
 
-# A command for a terminal, which stays; or a flag, and whether its "=" is followed by a word, another value or none. A
-# word is text to Python, as in image_size="72x96".
+# A command for a terminal, which stays; or a flag, and its value up to the end of a word or a sentence.
 SPOKEN = re.compile(
     r"python -m [\w.]+(?: [\w:/.]+)?(?: --[^\s;]+)+"
-    r"|(?<![\w-])--(\w+)(?:=(\d+x\d+|(?!(?:nan|inf|N)\b)[A-Za-z_]\w*)(?=[.:]?(?:[\s;)]|,\s|$))|(=)(?=[^\s;,)])|(=))?"
+    r"|(?<![\w-])--(\w+)(?:=([^\s;)]*?)(?=[.:?,]?(?:[\s;)]|$)))?"
 )
+# Values that Python reads as they are: numbers, what stands for a value, what is quoted, and <lambda>.
+PLAIN = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?|nan|inf|N|…|['\"<].*", re.IGNORECASE)
 FLAG_BEFORE = re.compile(r"(?<![\w-])--\w+(?:=[^\s;,)]*)? $")  # from which Python needs a comma
 COMMA = "\0"  # in its place, until the space before it is known to go
 
@@ -33,8 +34,8 @@ class Keyword:
 def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
     """A text with keyword arguments instead of flags.
 
-    --seed=1 is seed=1, --phases= is phases=[], --nojit is jit=False, and --image_size=72x96 is image_size="72x96".
-    "--seed=1 --jit" is "seed=1, jit=True".
+    --seed=1 is seed=1, --phases= is phases=[], --nojit is jit=False, --image_size=72x96 is image_size="72x96", and
+    --phases=a,b is phases=["a", "b"]. "--seed=1 --jit" is "seed=1, jit=True".
     Other flags stay as they are, and so do commands, "python -m …".
 
     Args:
@@ -42,7 +43,7 @@ def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
     """
 
     def keyword(found: re.Match[str]) -> str:
-        name, word, has_value, is_empty = found.groups()
+        name, value = found.groups()
         if name is None:
             return found[0]
         is_off = name not in keywords and name.startswith("no")
@@ -50,12 +51,18 @@ def in_keywords(text: str, keywords: Mapping[str, Keyword]) -> str:
         if told is None or (is_off and not told.is_boolean):
             return found[0]
         name = COMMA * bool(FLAG_BEFORE.search(text, 0, found.start())) + told.name
-        if word:
-            return f"{name}={word}" if told.is_boolean else f'{name}="{word}"'
-        value = "=False" if is_off else "=" if has_value else "=[]" if is_empty else "=True" * told.is_boolean
-        return name + value
+        if value:
+            return f"{name}={value.capitalize() if told.is_boolean else _in_python(value)}"
+        return name + ("=False" if is_off else "=[]" if value is not None else "=True" * told.is_boolean)
 
     return SPOKEN.sub(keyword, text).replace(f" {COMMA}", ", ")
+
+
+def _in_python(value: str) -> str:
+    """A flag's value as a Python expression; that of several entries as a list."""
+    if "," in value and not PLAIN.fullmatch(value):
+        return f"[{', '.join(map(_in_python, value.split(',')))}]"
+    return value if PLAIN.fullmatch(value) else f'"{value}"'
 
 
 @contextlib.contextmanager

@@ -45,6 +45,19 @@ def _alike(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
     return [entry for entry, text in folded.items() if text in ratios and ratios[text] == max(ratios.values())]
 
 
+def meant_path(path: pathlib.Path, fits: Callable[[pathlib.Path], bool], otherwise: str, prefix: str = "") -> str:
+    """The end of a message on a path where nothing is: what lies beside it under a similar name, or what to give; and
+    where a relative path was looked for.
+
+    Args:
+      prefix: what stands before such a path, as in "folder:PICTURES".
+    """
+    files = beside(path, fits)
+    near = nearest(path.name, files)
+    told = f"did you mean {prefix}{files[near]}?" if near else otherwise
+    return told if path.is_absolute() else f"{told} (paths are relative to {pathlib.Path.cwd()})"
+
+
 def beside(path: pathlib.Path, fits: Callable[[pathlib.Path], bool]) -> dict[str, pathlib.Path]:
     """Files and folders beside `path` that fit, by name with and without ending."""
     with contextlib.suppress(OSError):

@@ -8,7 +8,6 @@ from typing import Any
 from qkd_tf.contract.origin import IN_MEMORY
 
 BYTE_BITS = 8  # of an activation in a file, whatever its width
-WIDTHS_FLAG = "in all layers or in those that python -m qkd_tf.sensitivity finds weak (--bits_rule)"
 
 
 def discarded_epochs(phases: Iterable[Mapping[str, Any]]) -> int:
@@ -70,7 +69,8 @@ class Course:
             reasons.append(f"with activations of {BYTE_BITS} bits, which cost no flash")
         more = "train for more epochs (--epochs)"
         if self.weight_bits < BYTE_BITS:
-            more += f", or with more --weight_bits, {WIDTHS_FLAG}"
+            weak = f"python -m qkd_tf.sensitivity --run_dir={shlex.quote(self.run_dir)}"
+            more += f", or with more --weight_bits, in all layers or in those that {weak} finds weak (--bits_rule)"
         else:
             more += ", or take a larger student"
         if not flags:

@@ -216,7 +216,7 @@ def _signals(
     features = {name: found for name, (found, _) in pairs.items()}
     train = features["train"]
     for name, found in features.items():
-        require(len(found) > 0, f"{name} has no example")
+        require(len(found) > 0, f"{name} is empty: it has no example")
         signals.require_features(found, name, spec)
         require(
             found.shape[1:] == train.shape[1:],
@@ -255,7 +255,7 @@ def _collected(given: tf.data.Dataset, name: str) -> tuple[np.ndarray, np.ndarra
             )
             features.append(found)
             labels.append(label)
-        require(len(labels) > 0, f"{name} has no example")
+        require(len(labels) > 0, f"{name} is empty: it has no example")
         found = np.concatenate(features), np.concatenate(labels)
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         if isinstance(error, ExperimentError):
@@ -268,7 +268,7 @@ def _collected(given: tf.data.Dataset, name: str) -> tuple[np.ndarray, np.ndarra
 
 def _read(given: GivenSet, name: str, spec: DataSpec) -> _Arrays | _Stream:
     part = (_stream if isinstance(given, tf.data.Dataset) else _arrays)(given, name, spec)
-    require(len(part.labels) > 0, f"{name} has no example")
+    require(len(part.labels) > 0, f"{name} is empty: it has no example")
     channels = part.shape[2]
     require(
         not spec.image_channels or channels in (1, 3, 4),
@@ -502,7 +502,7 @@ def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | Non
     if label_names is not None:
         require(
             not isinstance(label_names, str),
-            f"label_names={label_names!r} is one text; give a list, a name per class",
+            f"label_names={label_names!r} is a single string; give a list with one name per class",
         )
         twice = [name for name, number in collections.Counter(label_names).items() if number > 1]
         require(not twice, f"label_names has {[*twice, ''][0]!r} twice; give each class a name of its own")
@@ -517,7 +517,8 @@ def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | Non
         strange = found[(found < 0) | (found >= num_classes)]
         require(
             not len(strange),
-            f"{name} has the label {[*strange, 0][0]}, its classes are 0..{num_classes - 1}"
-            + f"; label_names, or else the student's outputs, are {num_classes}" * (label_names is not None),
+            f"{name} has the label {[*strange, 0][0]}, but the classes are 0..{num_classes - 1}"
+            + ", as many as label_names, or else the student's outputs; count classes from 0, or give more of these"
+            * (label_names is not None),
         )
     return [str(name) for name in (range(num_classes) if label_names is None else label_names)]

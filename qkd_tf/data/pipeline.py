@@ -401,7 +401,7 @@ def _require_classes(labels: np.ndarray, split: str, source: Source, spec: DataS
     strange = labels[(labels < 0) | (labels >= num_classes)]
     if len(strange):
         raise ExperimentError(
-            f"the {split} split of {spec.called} has the label {strange[0]}, its classes are 0..{num_classes - 1}; "
+            f"the {split} split of {spec.called} has the label {strange[0]}, but the classes are 0..{num_classes - 1}; "
             "if the test split has no labels, choose another one, such as --test_split=validation"
         )
 
@@ -448,8 +448,8 @@ def _class_notes(labels: Mapping[str, np.ndarray], source: Source, spec: DataSpe
         if missing and is_whole and number >= per_class * len(source.label_names):
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             notes.append(
-                f"note: {told} {', '.join(missing[:3])}{more} in {spec.called}, only of {len(seen[split])} of "
-                f"{len(source.label_names)} classes{effect}"
+                f"note: {told} {', '.join(missing[:3])}{more} in {spec.called}: there are only {len(seen[split])} "
+                f"of {len(source.label_names)} classes{effect}"
             )
     return tuple(notes)
 

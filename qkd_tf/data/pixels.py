@@ -145,7 +145,7 @@ def squash(image: tf.Tensor, image_size: Size) -> tf.Tensor:
 
 
 def shape_notes(spec: DataSpec, *sizes: tuple[int | None, int | None]) -> tuple[str, ...]:
-    """A line on what resizing does to pictures of another aspect ratio than --image_size, or of that very size.
+    """Lines on what resizing does to pictures of another aspect ratio than --image_size, of that very size, or smaller.
 
     Args:
       sizes: heights and widths of the stored pictures; None if they differ.
@@ -160,15 +160,20 @@ def shape_notes(spec: DataSpec, *sizes: tuple[int | None, int | None]) -> tuple[
             f"note: pictures already have {height}x{width} pixels, and are still enlarged and cropped; to take them "
             "as they are, leave --image_size out or give --resize=squash",
         )
-    if not num_other:
-        return ()
-    which = (
-        f"{num_other:,} of {len(sizes):,} pictures {'is' if num_other == 1 else 'are'}"
-        if len(sizes) > 1
-        else "pictures are"
-    )
-    what = "not square" if height == width else f"not of the aspect ratio {shape}"
-    return (f"note: {which} {what}: {SHAPES[spec.resize].format(shape)}",)
+    num_small = sum(None not in size and (size[0] < height or size[1] < width) for size in sizes)
+    notes = []
+    if num_other:
+        what = "not square" if height == width else f"not of the aspect ratio {shape}"
+        notes.append(f"note: {_counted(num_other, len(sizes))} {what}: {SHAPES[spec.resize].format(shape)}")
+    if num_small > len(sizes) // 2:
+        which = _counted(num_small, len(sizes))
+        notes.append(f"note: {which} smaller than {height}x{width}, and enlarged to that, which adds no detail")
+    return tuple(notes)
+
+
+def _counted(number: int, whole: int) -> str:
+    """A subject with its verb."""
+    return f"{number:,} of {whole:,} pictures {'is' if number == 1 else 'are'}" if whole > 1 else "pictures are"
 
 
 def augment(

@@ -26,9 +26,9 @@ def printable(name: str) -> str:
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def require_known(value: str, known: Iterable[str], what: str) -> None:
+def require_known(value: str, known: Iterable[str], what: str, where: str = "") -> None:
     """Raises ExperimentError for a name that is not in a table, with the name that was probably meant."""
-    require(value in known, f"unknown {what} {value!r}; {meant(value, known)}")
+    require(value in known, f"unknown {what} {value!r}{where and f' in {where}'}; {meant(value, known)}")
 
 
 def require_count(value: int, flag: str, lowest: int = 0, highest: int = 1_000_000, why: str = "") -> None:

@@ -51,7 +51,7 @@ class Experiment:
         for phase in self.training.phases:
             require(
                 self.teacher is not None or phase.name not in TEACHER_PHASES,
-                f"phase {phase.name} in --phases needs a teacher; give --teacher, or leave the phase out of --phases",
+                f"{phase.name} needs a teacher; give one by --teacher, or leave {phase.name} out of --phases",
             )
             num_networks = 1 if self.teacher is None else 2
             require(
@@ -200,7 +200,10 @@ class Experiment:
         if not TARGETS[target].rounds_twice or chosen.activation_bits > FEW_BITS:
             return []
         better = chosen.flag_of((chosen.weight_bits, WIDEST_BITS))
-        return [f"note: --target={target}: {ROUNDS_TWICE}; give {better}, which usually loses less in as many bytes"]
+        return [
+            f"note: --target={target}: {ROUNDS_TWICE}; give {better}, which usually loses less in "
+            "as many bytes or fewer"
+        ]
 
     def _notes_on_test(self) -> list[str]:
         found = leak(self.data.name, self.data.test_fraction, self.student.name, self.student.weights)

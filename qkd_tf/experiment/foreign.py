@@ -12,7 +12,7 @@ _FILES = {
     ".npz": "holds arrays and no network; give the network they belong to, and the file as its weights: {flag}=NAME "
     "{flag}_weights={name}",
     ".npy": "holds one array and no network; give the network, and all its arrays as a .npz file by {flag}_weights",
-    **dict.fromkeys((".pt", ".pth"), f"is a file of PyTorch, which is not read; {_REBUILD}"),
+    **dict.fromkeys((".pt", ".pth"), f"is a PyTorch file, which cannot be read; {_REBUILD}"),
     ".safetensors": f"holds arrays and no network of Keras; {_REBUILD}",
     ".onnx": f"is a network in ONNX, which is not read; give the Keras model that it was made from, {_SAVE}, or "
     + _REBUILD,

@@ -4,7 +4,7 @@ import importlib.util
 import pathlib
 import re
 
-from qkd_tf.console.nearest import beside, nearest
+from qkd_tf.console.nearest import beside, meant_path, nearest
 from qkd_tf.contract.origin import SAVED
 from qkd_tf.experiment.checks import ExperimentError, require, require_known
 from qkd_tf.experiment.class_folders import PREFIX, require_classes
@@ -87,10 +87,8 @@ def require_model(name: str) -> None:
     """Raises ExperimentError if no model is saved there."""
     path = pathlib.Path(name)
     if not path.exists():
-        files = beside(path, _is_model)
-        near = nearest(path.name, files)
-        hint = "give a .keras or .h5 file, or the folder of a SavedModel"
-        raise ExperimentError(f"no model at {name}; {f'did you mean {files[near]}?' if near else hint}")
+        hint = meant_path(path, _is_model, "give a .keras or .h5 file, or the folder of a SavedModel")
+        raise ExperimentError(f"no model at {name}; {hint}")
 
 
 def require_weights(path: str) -> None:
@@ -115,9 +113,9 @@ def require_set(spec: DataSpec) -> None:
         f"--data_dir={spec.data_dir} is only for TFDS data sets; leave it out, --dataset={spec.name} has its own path",
     )
     is_folder = spec.name.startswith(FOLDERS)
-    require(not is_folder or path.is_dir(), f"--dataset={spec.name}: {path} is not a folder{_hint(spec.name, path)}")
+    require(not is_folder or path.is_dir(), f"--dataset={spec.name}: {path} is not a folder; {_hint(spec.name, path)}")
     is_file = spec.name.startswith(FILES)
-    require(not is_file or path.is_file(), f"--dataset={spec.name}: {path} is not a file{_hint(spec.name, path)}")
+    require(not is_file or path.is_file(), f"--dataset={spec.name}: {path} is not a file; {_hint(spec.name, path)}")
     if spec.name.startswith(PREFIX):
         require_classes(spec, path)
 
@@ -138,12 +136,10 @@ def require_no_path(name: str) -> None:
 
 
 def _hint(name: str, path: pathlib.Path) -> str:
-    """What the path of a missing data set may have meant, or where it was looked for."""
-    fits = pathlib.Path.is_dir if name.startswith(FOLDERS) else pathlib.Path.is_file
-    there = beside(path, fits)
-    if near := nearest(path.name, there):
-        return f"; did you mean {name.partition(':')[0]}:{there[near]}?"
-    return "" if path.is_absolute() else f"; paths are relative to {pathlib.Path.cwd()}"
+    """What the path of a missing data set may have meant, or what to give."""
+    prefix, is_folder = name.partition(":")[0] + ":", name.startswith(FOLDERS)
+    fits = pathlib.Path.is_dir if is_folder else pathlib.Path.is_file
+    return meant_path(path, fits, "give one that exists", prefix)
 
 
 def set_path(name: str) -> pathlib.Path:

@@ -45,7 +45,7 @@ class PhaseSpec:
     bits: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        require_known(self.name, PHASES, "phase in --phases")
+        require_known(self.name, PHASES, "phase", "--phases")
         require(
             0 < self.epochs <= 1_000_000,
             f"--epochs: phase {self.name} has {self.epochs} epochs; 1 to 1,000,000 are expected",

@@ -232,7 +232,7 @@ def _write_predictions(
     asked = [look.num_images] + [num_integer_images(student, look.num_images)] * (len({*rules.values()}) - 1)
     predicted = sum(number for number in asked if number > num_codes)  # the others the definition gives
     with tqdm(
-        desc="predicting the file's integers on every runtime",
+        desc="computing the file's integers for every runtime",
         total=predicted,
         unit="image",
         unit_scale=look.num_images / max(1, predicted),  # an image is one, in however many arithmetics

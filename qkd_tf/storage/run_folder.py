@@ -71,6 +71,11 @@ class RunFolder:
         return self.checkpoints.is_dir() and any(not entry.name.endswith(PART) for entry in self.checkpoints.iterdir())
 
     @property
+    def at_next_start(self) -> str:
+        """What the same command or call does, once this one has ended."""
+        return "resumes from the last checkpoint" if self.has_checkpoint else "starts again: there is no checkpoint yet"
+
+    @property
     def is_finished(self) -> bool:
         """Whether training wrote all that an export reads; checkpoints may then be deleted."""
         return self.results.is_file() and (self.handoff / "manifest.json").is_file()
@@ -110,9 +115,10 @@ class RunFolder:
             written = self._flags.read_text(errors="replace").splitlines()
             differing = differing_flags(written, self._flag_lines)
             if differing:
-                resume = resuming(self.path)
+                resume = "" if self.is_finished else resuming(self.path)
                 raise ExperimentError(
-                    f"--run_dir={self.path} contains another experiment, which differs in {', '.join(differing)}; "
+                    f"--run_dir={self.path} contains another experiment, which differs in "
+                    f"{', '.join(differing)}; "
                     + f"to resume it, run {resume}; otherwise " * bool(resume)
                     + "give another --run_dir, or move that folder away"
                 )

@@ -20,6 +20,10 @@ from qkd_tf.storage.folder_lock import FolderInUseError
 from qkd_tf.storage.run_folder import RunFolder
 
 
+def _at_next_start(folder: RunFolder | None) -> str:
+    return folder.at_next_start if folder else "starts again"
+
+
 def main(argv: list[str]) -> None:
     require_flags_only(argv, flags.FLAGS, ("student", "dataset", "run_dir"))
     folder = None
@@ -41,10 +45,9 @@ def main(argv: list[str]) -> None:
     except (ExperimentError, FolderInUseError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        goes_on = "resumes from the last checkpoint" if folder and folder.has_checkpoint else "starts again"
-        sys.exit(f"error: {in_a_line(error)}; fix that, and the same command {goes_on}")
+        sys.exit(f"error: {in_a_line(error)}; fix that, and the same command {_at_next_start(folder)}")
     except Stopped as stopped:
-        print(f"stopped by {stopped}; the same command resumes from the last checkpoint", file=sys.stderr)
+        print(f"stopped by {stopped}; the same command {_at_next_start(folder)}", file=sys.stderr)
         sys.exit(stopped.exit_code)
     done = "training" if experiment.training.phases else "calibration"
     print(f"{done} finished; next: python -m tflite_export --run_dir={experiment.run_dir}")

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -52,7 +52,7 @@ class InMemory:
     """What Python passes as objects; what is None is opened by its name in the experiment.
 
     Attributes:
-      folder_note: a note on where the run is, printed once its networks and images are accepted.
+      notes: printed once networks and images are accepted.
     """
 
     source: data.Source | None = None
@@ -60,7 +60,7 @@ class InMemory:
     after_epoch: Listener | None = None
     student: tf_keras.Model | None = None
     teacher: tf_keras.Model | None = None
-    folder_note: str = ""
+    notes: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _run(
                 "again, give another --run_dir"
             )
             return
-        if folder.is_finished and experiment.training.phases:
+        if folder.is_finished:
             print(f"note: {folder.path} is finished already: nothing is left to train")
             if devices.is_alone and (found := results.still_valid(folder)):
                 print(f"test top-1 as the file computes it: {found['student_test_top1']:.2f} %")
@@ -264,8 +264,8 @@ def _begin(
         look.at("teacher", prepared.teacher, experiment.teacher.starts_by_chance)
     if experiment.teacher_begins and not experiment.training.allow_weak_teacher:
         look.require_strong_teacher()
-    if given.folder_note and not is_told:
-        print(given.folder_note)
+    for note in () if is_told else given.notes:
+        print(note)
     return experiment, prepared, look
 
 

@@ -396,6 +396,7 @@ def test_data_set_is_prepared_and_trained_on(sandbox, run_unit, unit, request):
 
 
 @of_the_tables(lambda unit: not runs(unit))
+@pytest.mark.slow
 def test_command_that_cannot_run_here_is_parsed_and_a_training_passes_its_pre_flight(sandbox, unit):
     for found in unit:
         parse(found)

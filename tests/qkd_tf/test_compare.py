@@ -160,7 +160,7 @@ def test_command_prints_writes_and_refuses(tmp_path, make_finished_run, capsys):
         ([*runs, "--output=runs.pdf"], "give a file with one of these"),
         (
             [*runs, "--costs=bytes,weight"],
-            "unknown cost in --costs 'weight'; known are bytes, deflated, true_width, flash, latency, arena",
+            "unknown cost 'weight' in --costs; known are bytes, deflated, true_width, flash, latency, arena",
         ),
         ([*runs, f"--output={tmp_path}/gone/runs.md"], "No such file"),
         ([str(tmp_path / "gone")], "is not a folder"),

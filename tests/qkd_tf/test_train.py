@@ -127,6 +127,7 @@ def test_flags_txt_starts_the_finished_run_again_and_nothing_is_computed(run_dir
     assert f"python -m tflite_export --run_dir={run_dir}" in told
 
 
+@pytest.mark.slow
 def test_damaged_handoff_of_a_finished_run_is_written_again(run_dir, tmp_path, capsys, monkeypatch):
     copied = tmp_path / "run"
     shutil.copytree(run_dir, copied)
@@ -174,9 +175,8 @@ def test_a_trial_of_streamed_imagenet_says_what_it_is(imagenet_dir, tmp_path, mo
     assert np.load(tmp_path / "run" / "handoff" / "test_images.npy").shape == (5, 16, 16, 3)
 
 
-@pytest.mark.parametrize(
-    "cache_bytes, looks", [(0, 1 + 3 + 1), pytest.param(pipeline.CACHE_BYTES, 1, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("cache_bytes, looks", [(0, 1 + 3 + 1), (pipeline.CACHE_BYTES, 1)])
 def test_test_split_is_decoded_once_for_all_networks_that_look_at_it(tmp_path, monkeypatch, cache_bytes, looks):
     """For its digest, at the end of each of three phases, and for the handoff; once, where it fits in memory."""
     monkeypatch.setattr(pipeline, "CACHE_BYTES", cache_bytes)
@@ -343,14 +343,24 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["lock"]
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signal_ends_in_one_line_that_says_how_to_go_on(tmp_path, monkeypatch, capsys, number, code):
-    monkeypatch.setattr(job, "run", lambda *_: os.kill(os.getpid(), number))
+@pytest.mark.parametrize(
+    "number, code, saved, told",
+    [
+        (signal.SIGTERM, 143, "run/checkpoints/7", "the same command resumes from the last checkpoint"),
+        (signal.SIGINT, 130, "other", "the same command starts again: there is no checkpoint yet"),
+    ],
+)
+def test_signal_ends_in_one_line_that_says_how_to_go_on(tmp_path, monkeypatch, capsys, number, code, saved, told):
+    def run(*_):
+        (tmp_path / saved).mkdir(parents=True)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(job, "run", run)
     with pytest.raises(SystemExit) as caught:
         start(*SMALL, f"--run_dir={tmp_path / 'run'}")
     assert caught.value.code == code
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("stopped by SIG")]
-    assert line.endswith("the same command resumes from the last checkpoint")
+    assert line.endswith(told)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +379,9 @@ def test_a_disk_that_refuses_is_one_line(tmp_path, monkeypatch, error, told):
 
     monkeypatch.setattr(job, "run", refuse)
     message = complaint(*SMALL, f"--run_dir={tmp_path / 'run'}")
-    assert told in message and message.endswith("; fix that, and the same command starts again")
+    assert told in message and message.endswith(
+        "; fix that, and the same command starts again: there is no checkpoint yet"
+    )
 
 
 def test_command_exits_with_one_line_and_without_traceback(tmp_path):

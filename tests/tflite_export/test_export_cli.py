@@ -137,7 +137,7 @@ def test_input_type_is_what_was_asked_for(honest, ends, folders):
         ("other_handoff", "results.json and handoff/ are from different trainings; run"),
         ("retired", "--min_top1_agreement was removed; leave it out: top-1 agreement is reported and refuses no file"),
         ("int4", "an Ethos-U NPU does not run it"),
-        ("typo", "unknown runtime in --runtimes 'tfml'; did you mean tflm?"),
+        ("typo", "unknown runtime 'tfml' in --runtimes; did you mean tflm?"),
     ],
 )
 def test_mistake_is_one_line_and_a_failing_exit(ends, call, words):
@@ -159,7 +159,7 @@ def test_a_folder_of_runs_and_a_run_for_its_handoff_are_told(folders, tmp_path):
 
 
 def test_in_python_a_mistake_names_the_argument(folders):
-    with pytest.raises(ExportError, match="^unknown runtime in runtimes 'tfml'; did you mean tflm[?]$"):
+    with pytest.raises(ExportError, match="^unknown runtime 'tfml' in runtimes; did you mean tflm[?]$"):
         tflite_export.export(folders["typo"], runtimes=["tfml"])
 
 

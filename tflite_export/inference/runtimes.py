@@ -230,7 +230,7 @@ def check_names(names: Sequence[str]) -> Sequence[str]:
     """
     for name in names:
         if name not in RUNTIMES:
-            raise ExportError(f"unknown runtime in --runtimes {name!r}; {meant(name, RUNTIMES)}")
+            raise ExportError(f"unknown runtime {name!r} in --runtimes; {meant(name, RUNTIMES)}")
     return names
 
 

@@ -63,7 +63,7 @@ def _far_below(answers: np.ndarray, reference: np.ndarray | None, top1: float | 
     if drop <= FAR_BELOW or not GATE.finds_worse(found):
         return ""
     both = f"{found['top1']:.2f} % and {found['student_top1']:.2f} % of {len(labels):,} test images"
-    return f"the file is {drop:.1f} points below full precision ({both})"
+    return f"the file is {drop:.2f} points below full precision ({both})"
 
 
 def _fallen_classes(answers: np.ndarray, reference: np.ndarray | None, labels: np.ndarray, names: Sequence[str]) -> str:

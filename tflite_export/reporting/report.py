@@ -80,6 +80,9 @@ def _mistakes(
     if judge not in classes:
         return {"missing": "The file was not run, so its mistakes are not known."}
     answers, labels = classes[judge], np.load(handoff / "test_labels.npy")
+    if answers.ndim != 1 or labels.ndim != 1:
+        shape = "×".join(map(str, answers.shape[1:]))
+        return {"missing": f"The output is a map of {shape} values per image, so there is no single class to compare."}
     labels, names = labels[: len(answers)], (handoff / "labels.txt").read_text(encoding="utf-8").splitlines()
     found = {
         "title": verification["runtimes"][judge]["title"],

@@ -31,9 +31,8 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
     is_found = asked.get("finds_bits", False)  # earlier versions could not
     bits = f"W{'auto' if is_found else asked['weight_bits']}A{asked['activation_bits']}"
     bits += f", first layer {asked['first_layer_bits']}, last {asked['last_layer_bits']}"
-    bits += f", outputs that are added, pooled or concatenated {asked['residual_bits']}" + "".join(
-        f", {r}" for r in asked.get("bits_rule", ())
-    )
+    bits += f", outputs that are added, multiplied, averaged or concatenated {asked['residual_bits']}"
+    bits += ", slopes and scales of channels 8" + "".join(f", {r}" for r in asked.get("bits_rule", ()))
     widths = {row["layer"]: row["num_bits"] for row in results["coverage"] if row["tensor"] == "kernel"}
     counts = collections.Counter((row["tensor"], row["num_bits"]) for row in results["coverage"])
     achieved = [

@@ -88,7 +88,7 @@ LAYERS: Mapping[str, LayerRow] = {
 }
 # Layers of Keras that are refused -> why, and what to do.
 REFUSED: Mapping[str, str] = {
-    "Lambda": "it runs code of yours",
+    "Lambda": "it runs your own code",
     "RandomCrop": "it crops at inference too; leave it out, and crop or resize the pictures (--image_size)",
 }
 # Those that another layer may have for its activation: they have no arrays.

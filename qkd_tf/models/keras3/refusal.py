@@ -22,7 +22,7 @@ class Part:
     name: str
     class_name: str
 
-    def refusal(self, reason: object, remedy: str = "write that layer with others of Keras") -> RefusalError:
+    def refusal(self, reason: object, remedy: str = "replace it with other layers of Keras") -> RefusalError:
         """The error that names this part.
 
         Args:
@@ -31,6 +31,6 @@ class Part:
         """
         told = first_line(reason, WIDTH) if isinstance(reason, Exception) else reason
         return RefusalError(
-            f"and its layer {self.name}, {with_article(self.class_name)}, is not converted: {told}; {remedy}; a "
-            "teacher may be built with tf_keras instead"
+            f"and its layer {self.name}, {with_article(self.class_name)}, is not converted: {told}; {remedy}, or, "
+            "in a teacher, build the model with tf_keras"
         )

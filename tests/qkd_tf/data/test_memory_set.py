@@ -243,7 +243,7 @@ def test_labels_from_1_are_told_what_to_do(door, label_names):
     "labels, label_names, message",
     [
         (LABELS, ["a", "b", "a", "c"], "label_names has 'a' twice"),
-        (LABELS, "abcd", "label_names='abcd' is one text; give a list"),
+        (LABELS, "abcd", "label_names='abcd' is a single string; give a list"),
         (np.eye(3)[LABELS % 3], list("abcd"), "train has one-hot labels of 3 classes; there are 4 classes"),
         (np.eye(5)[LABELS], list("abcd"), "train has one-hot labels of 5 classes; there are 4 classes"),
     ],
@@ -270,7 +270,7 @@ def test_names_and_one_hot_labels_fit_the_classes(door, labels, label_names, mes
             (tf.data.Dataset.from_tensor_slices(IMAGES), tf.data.Dataset.from_tensor_slices(LABELS)),
             "train is a pair of tf.data sets; give one set of",
         ),
-        ((IMAGES, LABELS - 1), r"train has the label -1, its classes are 0..3"),
+        ((IMAGES, LABELS - 1), r"train has the label -1, but the classes are 0..3"),
         ((IMAGES[..., 0], LABELS), r"images of shape \(20, 6, 6\).*for grey pictures: images\[..., np.newaxis\]"),
         (([IMAGES[0], IMAGES[1][:3]], [0, 1]), "train is not a pair of arrays"),
         ((IMAGES[..., 0].astype(str), LABELS), "train has values of <U3; numbers are expected: of pictures 0 to 255"),
@@ -335,7 +335,7 @@ def test_splits_of_several_shapes_are_told():
 def test_set_without_an_example_is_told():
     images, labels = arrays(8)
     empty = tf.data.Dataset.from_tensor_slices((images, labels)).take(0)
-    with pytest.raises(ExperimentError, match="train has no example"):
+    with pytest.raises(ExperimentError, match="train is empty: it has no example"):
         source_of(empty, (images, labels), None, SPEC, None)
 
 

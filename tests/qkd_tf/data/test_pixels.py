@@ -305,3 +305,19 @@ def test_other_formats_and_other_ways_to_resize_take_the_whole_picture():
         ({}, 300),
     ):
         assert pixels.decoder(DataSpec("folder:x", **changes), 3)(encoded).shape == (height, height * 4 // 3, 3)
+
+
+@pytest.mark.parametrize(
+    "sizes, told",
+    [
+        ([(32, 32)], ["note: pictures are smaller than 64x64, and enlarged to that, which adds no detail"]),
+        ([(64, 64), (32, 32), (99, 63)], ["note: 1 of 3 pictures is not square", "note: 2 of 3 pictures are smaller"]),
+        ([(64, 64), (32, 32)], []),
+        ([(128, 128)], []),
+        ([(None, None)], ["note: pictures are not square"]),
+        ([(64, 64)], ["note: pictures already have 64x64 pixels"]),
+    ],
+)
+def test_what_resizing_does_is_told(sizes, told):
+    notes = pixels.shape_notes(DataSpec("folder:x", image_size=64), *sizes)
+    assert len(notes) == len(told) and all(note.startswith(text) for note, text in zip(notes, told, strict=True))

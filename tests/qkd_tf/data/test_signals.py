@@ -154,7 +154,7 @@ def test_what_cannot_be_signals_is_told_in_one_line(features, changes, message):
 def test_sets_that_do_not_fit_are_told():
     with pytest.raises(ExperimentError, match=r"test has features of shape \(11, 3\), train of \(12, 3\)"):
         load(SERIES, test=SERIES[:, :11])
-    with pytest.raises(ExperimentError, match="test has the label 4, its classes are 0..2|train has the label 3"):
+    with pytest.raises(ExperimentError, match="test has the label 4, but the classes are 0..2|train has the label 3"):
         source_of((SERIES, LABELS), (SERIES, LABELS + 1), None, SPEC, ["a", "b", "c"])
     with pytest.raises(ExperimentError, match="for signals, and --nosignals says"):
         spec(signals=False, input_scale=1.0)
@@ -188,7 +188,7 @@ def test_a_tf_data_set_that_cannot_be_signals_is_told(monkeypatch):
         (ragged, "train: examples of the set differ in shape"),
         (whole.repeat(), "train: the set repeats forever"),
         (whole.shuffle(20), "train: the set changes its order each time"),
-        (whole.take(0), "train has no example"),
+        (whole.take(0), "train is empty: it has no example"),
     ):
         with pytest.raises(ExperimentError, match=message):
             source_of(given, (SERIES, LABELS), None, SPEC, None)

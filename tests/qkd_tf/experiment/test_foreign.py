@@ -11,8 +11,8 @@ from qkd_tf.experiment.foreign import require_no_foreign_file, require_saved_mod
     [
         ("w.npz", "--teacher=w.npz holds arrays .* --teacher=NAME --teacher_weights=w.npz$"),
         ("a/W.NPY", "holds one array and no network; .* by --teacher_weights$"),
-        ("net.pt", "is a file of PyTorch"),
-        ("net.pth", "is a file of PyTorch"),
+        ("net.pt", "is a PyTorch file"),
+        ("net.pth", "is a PyTorch file"),
         ("net.safetensors", "holds arrays and no network of Keras"),
         ("net.onnx", "is a network in ONNX"),
         ("net.ckpt", "is a checkpoint"),

@@ -28,9 +28,8 @@ def test_larger_efficientnet_has_the_size_of_keras_applications(name):
     assert sizes[0] == sizes[1]
 
 
-@pytest.mark.parametrize(
-    "side", [pytest.param(64, marks=pytest.mark.slow), 75]
-)  # even and odd maps are padded differently before strided windows
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [64, 75])  # even and odd maps are padded differently before strided windows
 def test_b0_computes_what_keras_applications_computes_with_the_same_weights(side):
     ours = build("efficientnet_b0", side, 10, PixelNormalization((0.0,), (255.0,)))
     theirs = tf_keras.applications.EfficientNetB0(

@@ -35,7 +35,7 @@ def told(classes, full_precision=None, results=RESULTS, passed=True):
 @pytest.mark.parametrize("full_precision", [right(198), None])
 def test_file_far_below_full_precision_is_told_with_what_to_do(full_precision):
     (line,) = told({"litert": right(96)}, full_precision)
-    assert line == "the file is 51.0 points below full precision (48.00 % and 99.00 % of 200 test images): train on"
+    assert line == "the file is 51.00 points below full precision (48.00 % and 99.00 % of 200 test images): train on"
     (refused,) = told({"litert": right(96)}, full_precision, passed=False)
     assert refused.endswith("images)")
 
@@ -89,6 +89,6 @@ def test_test_pictures_that_the_weights_may_know_are_told():
 
 
 def test_classes_without_images_are_told_with_the_file():
-    note = "note: no test image of class ant in folder:my/pictures, only of 3 of 4 classes; the test result is of these"
+    note = "note: no test image of class ant in folder:pictures: there are only 3 of 4 classes; the test is of these"
     (line,) = told({"litert": right(198)}, results={**RESULTS, "on_classes": [note]})
     assert line == note.removeprefix("note: ")

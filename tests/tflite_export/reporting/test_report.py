@@ -339,7 +339,7 @@ def test_words_that_the_tables_use_are_explained_where_they_are_used(folder, exa
     words = written(folder, *examined).words
     assert "NAME_requantize is the output of layer NAME once more" in words
     assert "Delegated: the operators that LiteRT gives to XNNPACK" in words
-    assert "outputs that are added, pooled or concatenated 8" in words
+    assert "outputs that are added, multiplied, averaged or concatenated 8" in words
     assert "one of qkd_tf's own networks" not in words
     results |= {"as_given": {"student": None, "teacher": None}, "start_top1": {"student": 91.5, "teacher": 94.25}}
     (folder / "results.json").write_text(json.dumps(results))
@@ -383,6 +383,12 @@ def test_random_start_has_nothing_to_be_compared_with(folder, examined, diagnose
     assert "none: the student was quantized from a random start" in words
     assert "no full precision to compare with: the student was quantized from a random start" in words
     assert "SQNR to full" not in words
+
+
+def test_logits_that_are_a_map_have_no_confusion(folder, examined):
+    verification, classes = examined
+    maps = {name: np.zeros((len(values), 4, 4), np.int32) for name, values in classes.items()}
+    assert "The output is a map of 4×4 values per image" in written(folder, verification, maps).words
 
 
 def test_intervals_are_drawn_from_calibration_to_the_end(folder, examined):

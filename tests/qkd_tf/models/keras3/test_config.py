@@ -70,7 +70,7 @@ def test_calls_keep_what_their_user_wrote_of_training(config):
         ),
         (layer("Dropout", module="__main__"), "a Dropout, is not converted: its class is of __main__"),
         (layer("Dropout", registered_name="mine>Dropout"), "a Dropout, is not converted"),
-        (layer("Dense", class_name="Lambda"), "a Lambda, is not converted: it runs code of yours; "),
+        (layer("Dense", class_name="Lambda"), "a Lambda, is not converted: it runs your own code; "),
         (
             layer("Dense", class_name="MultiHeadAttention"),
             "a MultiHeadAttention, is not converted: a file of integers cannot compute it; use convolutions",

@@ -112,7 +112,9 @@ def test_no_code_runs_and_the_layer_is_named(keras, tmp_path):
     model = keras.Model(pixels, keras.layers.Lambda(lambda x: x * 2, name="mine")(pixels))
     for ending in ENDINGS:
         model.save(tmp_path / f"code{ending}")
-        with pytest.raises(RefusalError, match="of Keras 3, and its layer mine, a Lambda, is not converted: .*; write"):
+        with pytest.raises(
+            RefusalError, match="of Keras 3, and its layer mine, a Lambda, is not converted: .*; replace"
+        ):
             door.of_file(tmp_path / f"code{ending}")
     with pytest.raises(RefusalError, match="layer mine, a Lambda, is not converted"):
         door.of_model(model)
