@@ -52,8 +52,15 @@ def look(network: str, image_size: int) -> str:
 
 
 def run(module: str, *flags: str) -> subprocess.CompletedProcess:
-    """Runs a command in a process of its own: in one for all, networks pile up."""
-    return subprocess.run([sys.executable, "-m", module, *flags], capture_output=True, text=True)
+    """Runs a command in a process of its own: in one for all, networks pile up.
+
+    Raises:
+      SystemExit: it was killed, which says nothing of the network.
+    """
+    done = subprocess.run([sys.executable, "-m", module, *flags], capture_output=True, text=True)
+    if done.returncode < 0:
+        sys.exit(f"{module} {flags[0]} was killed by signal {-done.returncode}")
+    return done
 
 
 def last_line(done: subprocess.CompletedProcess) -> str:

@@ -47,3 +47,11 @@ def test_a_network_that_is_refused_is_not_trained(monkeypatch):
     monkeypatch.setattr(applications, "look", lambda network, image_size: "layer a is a Lambda")
     (row,) = applications.rows("lib:Net", 75, True, {})
     assert set(row) == {"network", "preflight"}
+
+
+def test_a_command_that_was_killed_makes_no_row(monkeypatch):
+    monkeypatch.setattr(
+        applications.subprocess, "run", lambda *_, **__: applications.subprocess.CompletedProcess([], -9, "", "")
+    )
+    with pytest.raises(SystemExit, match="qkd_tf.preflight --student=a:B was killed by signal 9"):
+        applications.look("a:B", 75)
