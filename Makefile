@@ -25,7 +25,7 @@ applications: .venv/installed  ## networks of keras.applications as Keras 3 buil
 	$(BIN)/python -m pytest -m "applications or not distributed" tests/qkd_tf/models/keras3/test_conversion.py
 
 slow: .venv/installed  ## tests of more than two seconds: whole trainings, kills, examples, two replicas, a short soak
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'slow and not commands' -n 2 --dist loadfile --no-loadscope-reorder
 
 distributed: .venv/installed  ## what several replicas do when things go wrong: some minutes
 	$(BIN)/python -m pytest -m distributed -s

@@ -166,7 +166,9 @@ def test_phases_at_widths_of_their_own_are_told_apart_from_callback_to_report(tm
     (at_2,) = [line for line in lines if line.startswith("self_studying_2: quantized tensors of convnet_small")]
     assert "4 kernels at 8 bits" in at_8 and "1 kernel at 5 bits" in at_8
     assert "2 kernels at 2 bits" in at_2 and "1 kernel at 5 bits" in at_2
-    with pytest.raises(ExperimentError, match="another experiment, which differs in phase_bits .8 there, 4,w2a4 now.;"):
+    with pytest.raises(
+        ExperimentError, match="another experiment, which differs in phase_bits .8,w2a4 there, 4,w2a4 now.;"
+    ):
         train([4, "w2a4"])
     assert tflite_export.export(made, runtimes=())["passed"]
     assert "2 self-studying-2, W2A4" in (made.path / "report.html").read_text()

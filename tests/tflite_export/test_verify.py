@@ -95,7 +95,7 @@ def test_damaged_file_is_refused_with_a_failing_exit(ends, files, name, failure)
         ("no_folder", "lacks student.keras"),
         ("exchanged", "a file; exchange them"),
         ("tables", "tables.tflite has lookup tables; its export compared it with model.tflite"),
-        ("typo", "unknown runtime in --runtimes 'tfml'; did you mean tflm?"),
+        ("typo", "unknown runtime 'tfml' in --runtimes; did you mean tflm?"),
         ("no_place", ": there is no folder "),
     ],
 )

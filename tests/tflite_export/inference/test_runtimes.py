@@ -77,7 +77,7 @@ def test_package_that_is_absent_is_a_reason_and_no_error(monkeypatch):
 
 def test_unknown_runtime_is_refused_in_one_line():
     assert check_names(["tflm", "litert"]) == ["tflm", "litert"]
-    with pytest.raises(ExportError, match="in --runtimes 'tfml'; did you mean tflm[?]$"):
+    with pytest.raises(ExportError, match="unknown runtime 'tfml' in --runtimes; did you mean tflm[?]$"):
         check_names(["litert", "tfml"])
 
 
