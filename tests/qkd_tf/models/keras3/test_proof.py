@@ -131,6 +131,12 @@ def test_network_that_amplifies_rounding_in_float64_too_is_refused(keras):
         door.of_model(chaotic(keras, 70)).in_tf_keras()
 
 
+def test_without_copies_in_float64_it_is_refused_as_amplifying(keras, monkeypatch):
+    monkeypatch.setattr(door, "double_of", None)
+    with pytest.raises(proof.AmplifiedError, match="outputs cannot be compared; give it trained weights"):
+        door.of_model(chaotic(keras, 32)).in_tf_keras()
+
+
 def test_whole_pixels_are_drawn_for_an_input_of_whole_numbers(keras):
     models = []
     for library in (keras, tf_keras):
