@@ -21,6 +21,7 @@ from absl import app, flags
 from qkd_tf.console import help_page, invocation
 from qkd_tf.console.nearest import beside, meant, nearest
 from qkd_tf.console.scripts import COMMANDS
+from qkd_tf.process import call_depth
 
 FLAG_FILES = (".flags", ".txt")  # endings: ours, and a run's flags.txt
 UNITS = {"k": 1024, "m": 1024**2}
@@ -180,7 +181,7 @@ def run(main: Callable[[list[str]], None], values: CommandFlags, argv: Sequence[
     asked = set(sys.argv if argv is None else argv)
     try:
         try:
-            with invocation.spelled_as_called():
+            with invocation.spelled_as_called(), call_depth.for_deep_networks():
                 for arguments in (help_page.SHORT, help_page.FULL):
                     if asked & set(arguments):
                         print(values.help(doc, full=arguments is help_page.FULL), end="")

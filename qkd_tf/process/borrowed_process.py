@@ -11,7 +11,7 @@ import tf_keras
 from absl import flags
 from tf_keras import backend, mixed_precision
 
-from qkd_tf.process import random_state
+from qkd_tf.process import call_depth, random_state
 
 # What a user may have set for all of Keras or TensorFlow: how it is read, how it is set, and its value in a command.
 SETTINGS = (
@@ -44,7 +44,7 @@ def borrowed(seed: int = 0, deterministic: bool | None = False) -> Iterator[None
       seed, deterministic: as in `random_state.seed_everything`.
     """
     with _ONE_AT_A_TIME, _set_as_at_start(), np.errstate(**NUMPY_ERRORS), _errors_logged_alone():
-        with random_state.seeded(seed, deterministic):
+        with call_depth.for_deep_networks(), random_state.seeded(seed, deterministic):
             yield
 
 

@@ -52,8 +52,10 @@ def test_importing_defines_no_flag_of_the_program():
 
 # A command; it prints what it reads.
 COMMAND = """
+import sys
 from absl import flags
 from qkd_tf.console import command_line
+from qkd_tf.process import call_depth
 FLAGS = command_line.CommandFlags()
 FLAGS.DEFINE_bool("fast", True, "Hurry.")
 FLAGS.DEFINE_multi_string("rule", [], "A rule.")
@@ -61,6 +63,7 @@ FLAGS.DEFINE_enum("kind", "round", ["round", "square"], "Which.")
 
 def main(argv):
     print(FLAGS.fast, FLAGS.rule, argv[1:], flags.FLAGS.verbosity)
+    assert sys.getrecursionlimit() == call_depth.LIMIT
 
 if __name__ == "__main__":
     command_line.run(main, FLAGS)

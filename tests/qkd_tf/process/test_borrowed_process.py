@@ -101,6 +101,7 @@ def state():
         "warnings": list(warnings.filters),
         "numpy errors": (np.geterr(), np.get_printoptions()),
         "folder": os.getcwd(),
+        "calls": sys.getrecursionlimit(),
     }
 
 
