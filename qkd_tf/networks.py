@@ -13,6 +13,7 @@ from qkd_tf.contract.targets import TARGETS
 from qkd_tf.experiment import DataSpec, Experiment, NetworkSpec, QuantizationSpec, TargetSpec, require
 from qkd_tf.models import likeness, own, weights, zoo
 from qkd_tf.models.augmenting import Augmenting, fits
+from qkd_tf.models.classifier import num_features
 from qkd_tf.models.copier import leaves, valid_name
 from qkd_tf.models.layers import Logarithm, scale_and_offset
 from qkd_tf.models.likeness import Subject
@@ -232,6 +233,19 @@ def checked_teacher(
         "train it; set teacher.trainable = True, or leave that phase out of --phases",
     )
     return network
+
+
+def require_comparable(experiment: Experiment, student: tf_keras.Model, teacher: tf_keras.Model) -> None:
+    """Raises ExperimentError where features of two sizes would be compared."""
+    if not experiment.training.feature_distillation_weight:
+        return
+    of_student, of_teacher = num_features(student), num_features(teacher)
+    require(
+        of_student == of_teacher,
+        f"--feature_distillation_weight compares what the last layers read, which is {of_student} numbers in "
+        f"{in_role('student', student.name)} and {of_teacher} in {in_role('teacher', teacher.name)}; "
+        "leave it out, or take a teacher with as many",
+    )
 
 
 def _require_compilable(experiment: Experiment, model: tf_keras.Model) -> None:

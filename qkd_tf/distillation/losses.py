@@ -1,4 +1,4 @@
-"""Losses of QKD: pure functions of logits [N, K]."""
+"""Losses of QKD: pure functions of logits [N, K], and of features [N, F]."""
 
 from collections.abc import Sequence
 
@@ -32,3 +32,8 @@ def distillation(target_logits: tf.Tensor, logits: tf.Tensor, temperature: float
     prediction = tf.nn.log_softmax(logits / temperature)
     divergence = tf.reduce_sum(tf.exp(target) * (target - prediction), axis=-1)
     return temperature**2 * tf.reduce_mean(divergence)
+
+
+def feature_distillation(target: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
+    """Mean square of the difference between `target` and `features` [N, F]; no gradient flows into `target`."""
+    return tf.reduce_mean(tf.square(tf.cast(features, tf.float32) - tf.stop_gradient(target)))

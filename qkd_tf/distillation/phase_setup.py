@@ -8,12 +8,14 @@ import tensorflow as tf
 import tf_keras
 
 from qkd_tf.distillation.distiller import Distiller, ParameterGroup
+from qkd_tf.distillation.features import FeatureDistillation, Features
 from qkd_tf.distillation.learning_rates import CosineDecayFrom
 from qkd_tf.distillation.losses import cross_entropy
 from qkd_tf.distillation.phases import PHASES
 from qkd_tf.distillation.relative_adam import RelativeAdam
 from qkd_tf.distillation.weights_average import WeightsAverage
 from qkd_tf.experiment import PhaseSpec, TrainingSpec
+from qkd_tf.models.classifier import classifier
 from qkd_tf.quantization.oscillation import Freezing, cosine, dampening_loss
 from qkd_tf.quantization.scheme import QuantizedStudent
 
@@ -66,6 +68,7 @@ class PhaseSetup:
         self._spec, self._networks, self._steps_per_epoch = spec, networks, steps_per_epoch
         self._freezing, self._average = freezing, average
         self._label_loss = functools.partial(cross_entropy, smoothing=spec.label_smoothing, class_weights=class_weights)
+        self._features = _features(networks) if spec.distills and spec.feature_distillation_weight else None
 
     def distiller(self, index: int) -> Distiller:
         """Phase `index`'s step, compiled; call this in the scope of the devices that train."""
@@ -128,7 +131,7 @@ class PhaseSetup:
         return distiller
 
     def _low_bit_options(self, index: int, optimizer: tf_keras.optimizers.Optimizer) -> dict:
-        """The distiller's options for averaging, and for dampening and freezing by the share of quantized steps done.
+        """The distiller's options for features, averaging, and dampening and freezing by the share of steps done.
 
         Args:
           optimizer: that of phase `index`; in a resumed run its step count comes from the checkpoint.
@@ -140,9 +143,15 @@ class PhaseSetup:
         def annealed(start: float, end: float) -> tf.Tensor:
             return cosine(start, end, (steps_before + tf.cast(optimizer.iterations, tf.float32)) / steps)
 
-        def penalty() -> tf.Tensor:
+        def of_dampening() -> tf.Tensor:
             losses = [dampening_loss(w.values(), w.interval, w.grid) for w in weights.values()]
             return annealed(0.0, spec.dampening) * tf.add_n(losses)
+
+        def of_features() -> tf.Tensor:
+            return spec.feature_distillation_weight * self._features.loss()
+
+        penalties = [of_dampening] if spec.dampening else []
+        penalties += [of_features] if self._features and PHASES[spec.phases[index].name].distills else []
 
         def after_step() -> None:
             if self._freezing:
@@ -151,7 +160,7 @@ class PhaseSetup:
                 self._average.update(averaged, optimizer.iterations)
 
         return {
-            "student_penalty": penalty if spec.dampening else None,
+            "student_penalty": (lambda: tf.add_n([penalty() for penalty in penalties])) if penalties else None,
             "after_student_step": after_step if self._freezing or self._average else None,
         }
 
@@ -159,6 +168,12 @@ class PhaseSetup:
         """Steps of the quantized phases before phase `index`, and of all quantized phases."""
         epochs = [phase.epochs if PHASES[phase.name].quantized else 0 for phase in self._spec.phases]
         return sum(epochs[:index]) * self._steps_per_epoch, sum(epochs) * self._steps_per_epoch
+
+
+def _features(networks: Networks) -> FeatureDistillation:
+    layer, quantized = networks.student.features
+    of_teacher = Features(classifier(networks.teacher))
+    return FeatureDistillation(Features(layer), of_teacher, quantized.grid, quantized.interval)
 
 
 OPTIMIZERS = {

@@ -17,6 +17,8 @@ from qkd_tf.experiment.target import FEW_BITS, ROUNDS_TWICE, TargetSpec
 from qkd_tf.experiment.training import FEW_PICTURES, RATIO_OF_FEW, TEACHER_PHASES, TrainingSpec
 
 LEARNING_RATE = 0.01  # QKD
+# Flags that only count in phases with a teacher, and their values where they do nothing.
+OF_DISTILLATION = {"label_weight": 1.0, "distillation_weight_end": None, "feature_distillation_weight": 0.0}
 RATE_OF_FEW = 0.001  # MobileNetV2 at 4 bits lost by higher ones on few pictures (benchmarks/README.md)
 
 
@@ -150,7 +152,7 @@ class Experiment:
         training = self.training
         of_distillation = [
             f"note: --{name}={getattr(training, name)} has no effect: no phase of --phases distills"
-            for name, without in (("label_weight", 1.0), ("distillation_weight_end", None))
+            for name, without in OF_DISTILLATION.items()
             if getattr(training, name) != without and not training.distills
         ]
         return by_chance + of_distillation

@@ -63,6 +63,7 @@ class PhaseSpec:
 
 
 FEW_VALIDATION = 100  # images, of which the best of many epochs is largely chance
+FACTORS = ("weight_decay", "distillation_weight", "label_weight", "feature_distillation_weight")
 FEW_WRONG = 2  # validation images, by which two students differ by chance
 BITS_TO_TRAIN = 4  # up to which training brings most students more than calibration, even on few pictures
 
@@ -131,6 +132,12 @@ class TrainingSpec:
         1.0,
         "Factor of the cross-entropy in the student's loss, in phases with a teacher (QKD: 1); 0: learn from the "
         "teacher only.",
+    )
+    feature_distillation_weight: float = option(
+        0.0,
+        "Factor, in the student's loss, of the mean squared difference between the features of student and teacher: "
+        "the input of their last layers, which must have one size. The teacher's is quantized as the student's is "
+        "(SQuaT); 0: none.",
     )
     label_smoothing: float = option(
         0.0, "Share of each label, in [0, 1), that is spread evenly over all classes in the cross-entropy; 0: none."
@@ -285,7 +292,7 @@ class TrainingSpec:
             0 <= self.interval_max_change < 1,
             f"--interval_max_change={self.interval_max_change} is not in [0, 1); 0 is no bound",
         )
-        for field in ("weight_decay", "distillation_weight", "label_weight", *ratios):
+        for field in (*FACTORS, *ratios):
             require_factor(getattr(self, field), field)
         require_factor(self.last_distillation_weight, "distillation_weight_end")
         require(

@@ -52,6 +52,7 @@ def _look(
     found = [student]
     if experiment.teacher:
         found.append(networks.checked_teacher(experiment, shape, num_classes))
+        networks.require_comparable(experiment, student.model, found[-1].model)
     for network in found:
         network.prove(images)
         for note in network.notes:

@@ -16,8 +16,9 @@ from tensorflow_model_optimization.quantization.keras import quantize_annotate_l
 
 from qkd_tf.console.counting import counted
 from qkd_tf.contract.grid import IntegerGrid, TensorQuantParams, activation_params, weight_params
-from qkd_tf.experiment import BITS_TO_TRAIN, QuantizationSpec, TrainingSpec
+from qkd_tf.experiment import BITS_TO_TRAIN, QuantizationSpec, TrainingSpec, require
 from qkd_tf.models.activations import activation_name, upper_end
+from qkd_tf.models.classifier import classifier
 from qkd_tf.models.copier import QUANTIZED
 from qkd_tf.models.grouped import without_xla
 from qkd_tf.quantization.fake_quant import round_average
@@ -271,6 +272,18 @@ class QuantizedStudent(PlannedStudent):
         """The layer of `model` that computes what layer `name` of `plain` does."""
         layers = {layer.name: layer for layer in self.model.layers}
         return layers[f"{QUANTIZED}{name}"].layer if f"{QUANTIZED}{name}" in layers else layers[name]
+
+    @property
+    def features(self) -> tuple[tf_keras.layers.Layer, QuantizedTensor]:
+        """The layer of `model` that turns features into logits, and the quantizer of these features.
+
+        Raises:
+          ExperimentError: the layer reads pixels.
+        """
+        last = classifier(self.plain)
+        source = producer(parents(last)[0]).name
+        require(source in self.outputs, f"{last.name} reads pixels, and so has no features to learn from a teacher's")
+        return self.twin(last.name), self.outputs[source]
 
     @property
     def trained_weights(self) -> list[tf.Variable]:

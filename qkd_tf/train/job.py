@@ -319,6 +319,7 @@ def _prepare(
                 at_bits[bits] = quantize_student(network.model, spec, implementation)
         if experiment.teacher:
             found["teacher"] = networks.checked_teacher(experiment, shape, num_classes, given.teacher)
+            networks.require_comparable(experiment, network.model, found["teacher"].model)
     pictures = networks.proof_images(experiment.data, source)
     proof = {role: network.prove(pictures) for role, network in found.items()}
     splits = data.pipelines(source, experiment.data, given.augment, network.augmenting)

@@ -75,6 +75,7 @@ def complaint(make):
         (TrainingSpec, "distillation_weight", (-1e-9, math.nan), (0.0,)),
         (TrainingSpec, "distillation_weight_end", (-1e-9, math.inf, math.nan), (None, 0.0, 2.0)),
         (TrainingSpec, "label_weight", (-1e-9, math.inf, math.nan), (0.0, 2.0)),
+        (TrainingSpec, "feature_distillation_weight", (-1e-9, math.inf, math.nan), (0.0, 2.0)),
         (TrainingSpec, "teacher_lr_ratio", (-1e-9, math.nan), (0.0,)),
         (TrainingSpec, "weight_interval_lr_ratio", (-1e-9, math.nan), (0.0,)),
         (TrainingSpec, "activation_interval_lr_ratio", (-1e-9, math.nan), (0.0,)),
@@ -238,7 +239,9 @@ def test_neither_labels_nor_teacher_leave_nothing_to_learn_from(phase, end, refu
         assert neither().last_distillation_weight == (end or 0.0)
 
 
-@pytest.mark.parametrize("options", [{"label_weight": 0.5}, {"distillation_weight_end": 0.0}])
+@pytest.mark.parametrize(
+    "options", [{"label_weight": 0.5}, {"distillation_weight_end": 0.0}, {"feature_distillation_weight": 0.1}]
+)
 def test_note_tells_of_weights_of_distillation_where_none_is(options):
     (name,) = options
     told = f"--{name}={options[name]} has no effect"

@@ -65,7 +65,7 @@ def test_every_flag_reaches_the_experiment(parse):
         "momentum": 0.5, "one_cosine": False, "weight_decay": 0.2, "weight_interval_lr_ratio": 0.3,
         "activation_interval_lr_ratio": 0.4, "interval_max_change": 0.25, "teacher_lr_ratio": 0.6,
         "temperature": 4.0, "distillation_weight": 0.7, "distillation_weight_end": 0.1,
-        "label_weight": 0.5, "run_dir": "runs/y", "seed": 5,
+        "label_weight": 0.5, "feature_distillation_weight": 0.3, "run_dir": "runs/y", "seed": 5,
         "gradient_accumulation_steps": 2,
         "mixed_precision": "float16", "steps_per_execution": 4, "ewgs_scale": 1e-3, "batch_norm_batches": 5,
         "batch_norm_statistics": "shift",
@@ -480,7 +480,7 @@ def test_whatever_is_typed_gives_an_experiment_or_a_line_that_names_a_flag(parse
             for value in ("nan", "inf", "-inf", "-1")
             for name in (
                 "weight_decay", "distillation_weight", "distillation_weight_end", "label_weight",
-                "teacher_lr_ratio", "weight_interval_lr_ratio", "momentum",
+                "feature_distillation_weight", "teacher_lr_ratio", "weight_interval_lr_ratio", "momentum",
                 "activation_interval_lr_ratio", "interval_max_change", "temperature", "dampening", "ewgs_scale",
                 "freeze_threshold_start", "freeze_threshold_end", "validation_fraction", "interval_gradient_share",
                 "weights_ema", "learning_rates",

@@ -598,3 +598,15 @@ def test_networks_that_cannot_read_signals_are_told():
             ExperimentError, match=f"--{flag}_mean and --{flag}_std are for pixels, and signals are read"
         ):
             on_signals("in_memory:trained:user", **told)
+
+
+@pytest.mark.parametrize("weight, widths, refused", [(1.0, (4, 6), True), (1.0, (4, 4), False), (0.0, (4, 6), False)])
+def test_features_of_two_sizes_are_refused_if_they_are_compared(chain, weight, widths, refused):
+    student, teacher = (
+        chain(layers.Conv2D(width, 3), layers.GlobalAveragePooling2D(), layers.Dense(5)) for width in widths
+    )
+    experiment = in_memory()
+    training = dataclasses.replace(experiment.training, feature_distillation_weight=weight)
+    told = pytest.raises(ExperimentError, match="which is 4 numbers in .* and 6 in ") if refused else nullcontext()
+    with told:
+        networks.require_comparable(dataclasses.replace(experiment, training=training), student, teacher)

@@ -35,6 +35,7 @@ CASES = {
         phases=(PhaseSpec("co_studying", 2, 0.01),),
         weight_decay=0.1,
         dampening=0.5,
+        feature_distillation_weight=0.5,
         freeze_threshold_start=0.02,
         freeze_threshold_end=0.005,
         weights_ema=0.5,
@@ -57,8 +58,8 @@ class TooLarge(LossScale):
 MADE: list[TooLarge] = []
 
 
-def network(width: int) -> tf_keras.Model:
-    """A residual network with a depthwise convolution, from 8 x 8 pixels to 5 classes; random weights by `width`."""
+def network(seed: int, width: int = 4) -> tf_keras.Model:
+    """A residual network with a depthwise convolution, from 8 x 8 pixels to 5 classes; random weights by `seed`."""
     inputs = tf_keras.Input((8, 8, 3), name="pixels")
     x = layers.Rescaling(1 / 64, -2.0, name="normalization")(inputs)
     x = layers.Conv2D(width, 3, padding="same", use_bias=False, name="stem")(x)
@@ -69,7 +70,7 @@ def network(width: int) -> tf_keras.Model:
     x = layers.BatchNormalization(momentum=0.9, name="linear_bn")(x)
     x = layers.GlobalAveragePooling2D(name="pool")(layers.Add(name="add")([shortcut, x]))
     model = tf_keras.Model(inputs, layers.Dense(5, name="logits")(x), name="residual")
-    rng = np.random.default_rng(width)
+    rng = np.random.default_rng(seed)
     for variable in model.trainable_variables:
         variable.assign(variable + rng.normal(0.0, 0.2, variable.shape))
     return model

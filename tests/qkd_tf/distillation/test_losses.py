@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qkd_tf.distillation.losses import cross_entropy, distillation
+from qkd_tf.distillation.losses import cross_entropy, distillation, feature_distillation
 
 LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-10, 10, width=32))
 SHIFTS = arrays(np.float32, (3, 1), elements=st.floats(-20, 20, width=32))
@@ -140,3 +140,16 @@ def test_smoothed_cross_entropy_of_one_unit_is_keras_binary_one():
     pair = constant(np.concatenate([np.zeros_like(z), z], axis=-1))
     expected = float(keras(labels[:, np.newaxis].astype(np.float32), z))
     assert float(cross_entropy(tf.constant(labels), pair, smoothing=0.2)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_feature_distillation_is_a_mean_square_and_moves_only_the_student():
+    target, features = constant([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]), constant([[1.0, 0.0, 3.0], [2.0, 0.0, -1.0]])
+    assert float(feature_distillation(target, features)) == pytest.approx((4 + 4 + 1) / 6)
+    moved = gradient(lambda f: feature_distillation(target, f), features)
+    np.testing.assert_allclose(moved, 2 / 6 * (features - target), rtol=1e-6)
+    assert gradient(lambda t: feature_distillation(t, features), target) is None
+
+
+def test_features_in_half_precision_are_compared_in_float32():
+    target, features = constant([[1024.0]]), tf.constant([[1023.0]], tf.bfloat16)  # which is 1024 in eight bits
+    assert float(feature_distillation(target + 0.5, features)) == 0.25

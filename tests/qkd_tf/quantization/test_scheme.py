@@ -508,3 +508,14 @@ def test_weights_of_frozen_layers_are_not_trained_though_tfmot_wraps_them(chain)
     assert trained("conv") == [name for name in expected if not name.startswith("conv/")]
     assert trained("conv", "bn", "second_bn") == ["logits/bias", "logits/kernel", "second/bias", "second/kernel"]
     assert trained(*(layer.name for layer in model.layers)) == []
+
+
+def test_features_are_the_tensor_that_the_last_layer_reads(student):
+    layer, features = student.features
+    assert layer is student.twin("logits") and features is student.outputs["pool"]
+
+
+def test_a_student_of_one_layer_has_no_features(chain):
+    body = chain(layers.Rescaling(1 / 64, -2.0, name="normalization"), layers.Flatten(), layers.Dense(3, name="logits"))
+    with pytest.raises(ExperimentError, match="logits reads pixels"):
+        _ = quantize_student(body, LOW).features
