@@ -194,6 +194,8 @@ def _export(
             )
         )
     folder = place.path
+    if (replaced := folder / "model.tflite").exists() and replaced.read_bytes() != content:
+        print(f"note: {replaced}, of {replaced.stat().st_size:,} bytes, is replaced: it had other settings")
     folder.mkdir(exist_ok=True)
     for name in (VERIFICATION, "model.compressed.tflite"):  # of an earlier export
         (folder / name).unlink(missing_ok=True)

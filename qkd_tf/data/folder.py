@@ -33,6 +33,7 @@ NUM_LOOKED_AT = 32  # pictures that tell of the others' shapes before all are lo
 # How pictures end that are of a format without a decoder here.
 UNREAD = (".tif", ".tiff", ".heic", ".heif", ".jp2", ".j2k", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".pcx")
 UNREAD += (".svg", ".psd", ".exr", ".hdr", ".dds", ".dng", ".cr2", ".cr3", ".nef", ".arw")
+SPLITS = ("train", "validation", "test")
 Files = list[tuple[str, int]]  # path and label of each picture
 
 
@@ -163,7 +164,11 @@ def _listed(
             given or len(files) > before,
             f"class folder {folder.path} contains no image ({', '.join(SUFFIXES)})"
             + (f", but {others[0]}" if others else "")
-            + "; put pictures into it, or remove it"
+            + (
+                f"; if it is a split, rename it {lower}"
+                if (lower := folder.name.lower()) in SPLITS and folder.name != lower
+                else "; put pictures into it, or remove it"
+            )
             + (
                 f"; if it is no class, move the class folders into {split / 'train'}" if split / "test" in apart else ""
             ),

@@ -27,8 +27,8 @@ def notes(
         named = ", ".join(f"{tensors[i]} from {first[i]:.2g} to {now[i]:.2g}" for i in worst[:NAMED])
         more = f" and {len(new) - NAMED} more" if len(new) > NAMED else ""
         lines.append(
-            f"note: intervals changed more than tenfold: {named}{more}; lower --learning_rates to a tenth, or limit "
-            "the change of an interval per step by --interval_max_change=0.02"
+            f"note: intervals changed more than tenfold: {named}{more}; lower --learning_rates or "
+            "--interval_max_change to a tenth"
         )
     classes = np.unique(np.argmax(logits, axis=-1))
     if len(logits) > 1 and len(classes) == 1:

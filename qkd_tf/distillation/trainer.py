@@ -103,7 +103,7 @@ class Trainer:
         self._teacher, self._pretrained = networks.teacher, networks.pretrained
         self._checkpoints = Checkpoints(place.folder.checkpoints, place.folder.experiment)
         self._best_student: list[np.ndarray] = []
-        self._batch_norm_batches = BATCH_NORM_BATCHES if spec.batch_norm_batches < 0 else spec.batch_norm_batches
+        self._batch_norm_batches = spec.num_batch_norm_batches
         self._shifts = spec.shifts_trained_statistics(self._pretrained, splits.num_train)
         self._may_keep_start = spec.may_keep_start(self._pretrained, splits.num_train)
         own, *others = (student.model for student in networks.students.values())
@@ -437,8 +437,6 @@ class Trainer:
 # epochs, the best of them, and the seconds that its unfinished epoch has taken.
 START = {"phase": 0, "epoch": 0, "step": 0, "seconds": 0.0, "results": [], "history": [], "best": None}
 
-
-BATCH_NORM_BATCHES = 20  # where the flag leaves it open
 
 # Network -> its name in a row of the history.
 POINTS_LOST, MANY_WRONG = 10.0, 5  # of validation, in percent and images, that a first epoch may lose without a word

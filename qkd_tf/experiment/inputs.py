@@ -62,7 +62,8 @@ def _require_no_path(name: str, flag: str) -> None:
     if name in ZOO:
         return
     path = pathlib.Path(name)
-    require(not path.is_file(), f"{flag}={name} ends in neither .keras nor .h5; give a model that Keras saved")
+    instead = f"{path.stem}:FUNCTION, a function in it" if path.suffix == ".py" else "a model that Keras saved"
+    require(not path.is_file(), f"{flag}={name} ends in neither .keras nor .h5; give {instead}")
     files = beside(path, _is_model)
     if SUFFIX.search(name) or nearest(name, (*files, *ZOO)) in files:
         near = nearest(name, files)

@@ -63,6 +63,7 @@ class PhaseSpec:
 
 
 FEW_VALIDATION = 100  # images, of which the best of many epochs is largely chance
+BATCH_NORM_BATCHES = 20  # where the flag leaves it open
 FACTORS = ("weight_decay", "distillation_weight", "label_weight", "feature_distillation_weight")
 FEW_WRONG = 2  # validation images, by which two students differ by chance
 BITS_TO_TRAIN = 4  # up to which training brings most students more than calibration, even on few pictures
@@ -245,6 +246,11 @@ class TrainingSpec:
     def last_distillation_weight(self) -> float:
         """The distillation weight at the last step."""
         return self.distillation_weight if self.distillation_weight_end is None else self.distillation_weight_end
+
+    @property
+    def num_batch_norm_batches(self) -> int:
+        """Batches from which BatchNorm statistics are estimated in a training; 0: never."""
+        return BATCH_NORM_BATCHES if self.batch_norm_batches < 0 else self.batch_norm_batches
 
     def shifts_calibrated_statistics(self, pretrained: frozenset[str]) -> bool:
         """Whether a calibrated student gets full precision's BatchNorm statistics, moved by what quantization shifts.

@@ -65,11 +65,24 @@ class Look:
         """Writes the results; the folder must belong to this run."""
         durable.write_json(self._path, {"top1": self.found, "balanced": self.balanced})
 
+    def is_by_chance(self, what: str) -> bool:
+        """Whether a network that was measured is hardly better than always giving the same class."""
+        return self.found[what] <= by_chance(self._most_frequent(), len(self._labels))
+
+    def note_on_statistics(self) -> str:
+        """A note on a student that starts with BatchNorm statistics of training pictures, in the place of its own."""
+        return (
+            "note: the student's own BatchNormalization statistics do not fit its weights: with them it is right on "
+            f"{self.found['student']:.2f} % of {len(self._labels):,} validation images, with statistics of training "
+            f"pictures on {self.found['estimated']:.2f} %, so it starts with the latter. Keras' moving statistics are "
+            "far behind after a short training with a momentum such as 0.999"
+        )
+
     def notes_on_weights(self) -> list[str]:
         """Notes on a student that came with weights, once it is measured."""
-        top1, most_frequent, num_images = self.found["student"], self._most_frequent(), len(self._labels)
-        if top1 > by_chance(most_frequent, num_images):
+        if not self.is_by_chance("student"):
             return []
+        top1, most_frequent, num_images = self.found["student"], self._most_frequent(), len(self._labels)
         return [
             f"note: the student came with weights, and is right on {top1:.2f} % of {num_images:,} validation images; "
             f"always giving the same class is right on {most_frequent:.2f} %. Was it trained for these classes? "
@@ -150,11 +163,10 @@ class Look:
 
     def notes_on_no_training(self) -> list[str]:
         """What a user should know of a student without trained weights that no phase trains, after calibration."""
-        top1 = self.found["quantized"]
-        if top1 > by_chance(self._most_frequent(), len(self._labels)):
+        if not self.is_by_chance("quantized"):
             return []
         return [
-            f"note: nothing has trained the student: it is right on {top1:.2f} % of validation images, hardly more "
+            f"note: nothing has trained the student: it is right on {self.found['quantized']:.2f} % of validation images, hardly more "
             "than if it always gave the same class; give a trained model or --student_weights, or put full_precision "
             "first in --phases"
         ]
@@ -221,6 +233,7 @@ def balanced_by_chance(class_sizes: np.ndarray) -> float:
 
 TITLES = {
     "student": "student before training",
+    "estimated": "student with BatchNormalization statistics of training pictures",
     "quantized": "student after calibration",
     "teacher": "teacher before training",
 }

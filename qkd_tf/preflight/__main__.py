@@ -38,7 +38,8 @@ def main(argv: list[str]) -> None:
         look(experiment, FLAGS.num_classes)
     except ExperimentError as error:
         sys.exit(f"error: {error}")
-    print("next: python -m qkd_tf.train with the same flags and --run_dir=runs/NAME")
+    own_run = "" if FLAGS["run_dir"].present else " and --run_dir=runs/NAME"
+    print(f"next: python -m qkd_tf.train with the same flags{own_run}")
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def _choose_free_size(draft: Draft, survey: Survey) -> list[str]:
     largest = min(usual, LARGEST_OF_TARGET.get(target, usual))
     if draft.has("image_size") or (len(survey.sizes) == 1 and max(survey.sizes[0]) <= largest):
         return []
-    side = min(largest, max(STEP_OF_SIDES, survey.shorter_side // STEP_OF_SIDES * STEP_OF_SIDES))
+    side = min(largest, max(STEP_OF_SIDES, round(survey.shorter_side / STEP_OF_SIDES) * STEP_OF_SIDES))
     why = f"{student.name} reads pictures of any size: more pixels bring accuracy, and cost time and memory"
     draft.choose("image_size", side, f"{why}.")
     return [f"note: the flags resize pictures to {told((side, side))} pixels; {why} (--image_size)"]

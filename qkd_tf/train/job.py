@@ -35,7 +35,7 @@ from qkd_tf.outcome import diagnosis, handoff, results, start
 from qkd_tf.process import borrowed_process
 from qkd_tf.process.stop_signals import StopSignals
 from qkd_tf.quantization import bytes_by_bits
-from qkd_tf.quantization.batch_norm import BatchNormShift
+from qkd_tf.quantization.batch_norm import BatchNormEstimator, BatchNormShift
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import equalize_channels, equalize_deviations
 from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student, quantizer_implementation
@@ -257,8 +257,9 @@ def _begin(
     prepared = _prepare(experiment, devices, given, source, is_told)
     look = start.Look(prepared.splits, folder.start)
     look.at("student", prepared.student.plain, experiment.student.starts_by_chance)
-    if "student" in experiment.pretrained and not is_told:
-        for note in look.notes_on_weights():
+    if "student" in experiment.pretrained:
+        fits = _has_fitting_statistics(prepared, look, experiment.training)
+        for note in () if is_told else look.notes_on_weights() if fits else [look.note_on_statistics()]:
             print(note)
     if prepared.teacher is not None:
         look.at("teacher", prepared.teacher, experiment.teacher.starts_by_chance)
@@ -267,6 +268,24 @@ def _begin(
     for note in () if is_told else given.notes:
         print(note)
     return experiment, prepared, look
+
+
+def _has_fitting_statistics(prepared: Prepared, look: start.Look, training: TrainingSpec) -> bool:
+    """Whether a student keeps the BatchNorm statistics with which it came.
+
+    If these leave it at chance, and those of training pictures do not, it gets the latter. The moving statistics of a
+    Keras model are nearly the initial ones after a training that was short for their momentum.
+    """
+    plain, batches = prepared.student.plain, training.num_batch_norm_batches
+    if not look.is_by_chance("student") or not batches or not (estimator := BatchNormEstimator(plain)).layers:
+        return True
+    own = plain.get_weights()
+    estimator.estimate(images for images, _ in prepared.splits.train(0).take(batches))
+    look.at("estimated", plain)
+    if look.is_by_chance("estimated"):
+        plain.set_weights(own)
+        return True
+    return False
 
 
 def _trainer(

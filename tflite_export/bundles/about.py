@@ -22,8 +22,8 @@ def rows(verification: dict, noun: str) -> list[tuple[str, str]]:
     versions = [" ".join([package, *_version(package)]) for package in ran]
     return [
         ("top-1", f"{accuracy['top1']:.2f} % of {accuracy['num_images']:,} test {noun}s, on {judge['title']}"),
-        ("bits of kernels", _bits(verification, is_kernel=True)),
-        ("bits of activations", _bits(verification, is_kernel=False)),
+        ("kernels", _bits(verification, is_kernel=True)),
+        ("activations", _bits(verification, is_kernel=False)),
         ("multiply-adds", f"{verification['multiply_adds']:,} per inference"),
         ("exported by", f"qkd_tf {__version__}"),
         ("tested with", ", ".join(versions)),
@@ -39,10 +39,10 @@ def _version(package: str) -> list[str]:
 
 
 def _bits(verification: dict, is_kernel: bool) -> str:
-    """How many tensors have each bit width, such as "19 of 4 bits, 5 of 8 bits"."""
+    """How many tensors have each bit width, such as "19 at 4 bits, 5 at 8 bits"."""
     widths = collections.Counter(
         row["num_bits"]
         for row in verification["tensors"]
         if "num_bits" in row and row["name"].endswith(KERNEL) == is_kernel
     )
-    return ", ".join(f"{count} of {bits} bits" for bits, count in sorted(widths.items()))
+    return ", ".join(f"{count} at {bits} bits" for bits, count in sorted(widths.items()))

@@ -11,8 +11,8 @@ from tflite_export.bundles.bundle import render
 def test_every_number_is_that_of_the_verification():
     assert rows(VERIFICATION, "image") == [
         ("top-1", "91.25 % of 1,600 test images, on LiteRT"),
-        ("bits of kernels", "1 of 3 bits, 1 of 8 bits"),
-        ("bits of activations", "1 of 4 bits, 1 of 8 bits"),
+        ("kernels", "1 at 3 bits, 1 at 8 bits"),
+        ("activations", "1 at 4 bits, 1 at 8 bits"),
         ("multiply-adds", "12,345 per inference"),
         ("exported by", f"qkd_tf {__version__}"),
         ("tested with", f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"),
