@@ -166,9 +166,9 @@ class Look:
         if not self.is_by_chance("quantized"):
             return []
         return [
-            f"note: nothing has trained the student: it is right on {self.found['quantized']:.2f} % of validation images, hardly more "
-            "than if it always gave the same class; give a trained model or --student_weights, or put full_precision "
-            "first in --phases"
+            f"note: nothing has trained the student: it is right on {self.found['quantized']:.2f} % of validation "
+            "images, hardly more than if it always gave the same class; give a trained model or --student_weights, or "
+            "put full_precision first in --phases"
         ]
 
     @functools.cached_property

@@ -234,7 +234,7 @@ def test_judge_gets_the_whole_test_split_and_others_their_pixels(
     assert {row: top1.num_images for row, top1 in accuracy.integers.items()} == {
         row: 12 if row == judge else 5 for row in ARITHMETICS
     }
-    states = re.findall(r"predicting .+", capsys.readouterr().err)
+    states = re.findall(r"computing .+", capsys.readouterr().err)
     assert {state.partition(":")[0] for state in states} == {"computing the file's integers for every runtime"}
     assert re.search(r"100%.* 12/12 ", states[-1])
 
