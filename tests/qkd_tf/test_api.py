@@ -366,7 +366,7 @@ def test_results_file_is_json_that_people_read(run_of_one_phase):
     proof = results["as_given"]["student"]
     assert proof["num_images"] == 32 and proof["head"] == "softmax"
     assert 0 <= proof["difference"] < proof["tolerance"] == 1e-3
-    assert results["start_top1"].keys() == {"student", "quantized"}
+    assert results["start_top1"].keys() == {"student", "estimated", "quantized"}  # its weights are random
     assert results["start_top1"] == json.loads((run_of_one_phase.path / "start.json").read_text())["top1"]
 
 

@@ -105,6 +105,7 @@ def _mistakes(
 
 BEGINNINGS = {
     "student": "student in floating point",
+    "estimated": "student with BatchNormalization statistics of training pictures",
     "quantized": "student after calibration",
     "teacher": "teacher",
 }

@@ -97,7 +97,12 @@ def test_only_the_student_moves_and_only_where_a_phase_distills(made, images):
 
 
 @pytest.mark.parametrize(
-    "training", [{"gradient_accumulation_steps": 2}, {"mixed_precision": "bfloat16"}, {"jit_compile": True}]
+    "training",
+    [
+        {"gradient_accumulation_steps": 2},
+        {"mixed_precision": "bfloat16"},
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+    ],
 )
 def test_every_kind_of_step_has_the_loss(made, images, training):
     """A loss that is 1,000 times as large moves the first kernel by more."""

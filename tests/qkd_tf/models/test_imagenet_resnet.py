@@ -12,6 +12,7 @@ def build(name, side=64, num_classes=1000):
     return zoo.build(NetworkSpec(name, NORMALIZATION), (side, side, 3), num_classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, size", [("resnet18", 11_689_512), ("resnet34", 21_797_672), ("resnet50", 25_557_032)])
 def test_resnet_has_the_published_size(name, size):
     assert sum(int(np.prod(v.shape)) for v in build(name).trainable_variables) == size

@@ -126,6 +126,7 @@ def test_copies_in_float64_differ_where_models_do(keras):
         proof.prove(theirs, convert(config, values))
 
 
+@pytest.mark.slow
 def test_network_that_amplifies_rounding_in_float64_too_is_refused(keras):
     with pytest.raises(RefusalError, match="outputs cannot be compared; give it trained weights"):
         door.of_model(chaotic(keras, 70)).in_tf_keras()
