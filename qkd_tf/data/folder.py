@@ -164,17 +164,18 @@ def _listed(
             given or len(files) > before,
             f"class folder {folder.path} contains no image ({', '.join(SUFFIXES)})"
             + (f", but {others[0]}" if others else "")
-            + (
-                f"; if it is a split, rename it {lower}"
-                if (lower := folder.name.lower()) in SPLITS and folder.name != lower
-                else "; put pictures into it, or remove it"
-            )
-            + (
-                f"; if it is no class, move the class folders into {split / 'train'}" if split / "test" in apart else ""
-            ),
+            + _remedy(folder.name, split, is_beside_test=split / "test" in apart),
         )
     require(len(files) > 0, f"{split} has no class folder with an image; one folder of images per class is expected")
     return files
+
+
+def _remedy(name: str, split: pathlib.Path, is_beside_test: bool) -> str:
+    """What to do with a class folder without pictures."""
+    if name.lower() in SPLITS:
+        return f"; if it is a split, rename it {name.lower()}"
+    otherwise = f"; if it is no class, move the class folders into {split / 'train'}" if is_beside_test else ""
+    return f"; put pictures into it, or remove it{otherwise}"
 
 
 def _shuffled(files: Files) -> Files:

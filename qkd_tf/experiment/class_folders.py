@@ -62,6 +62,8 @@ def splits_of(spec: DataSpec, root: pathlib.Path) -> dict[str, pathlib.Path]:
     if not spec.test_fraction:
         splits[test_name] = root / test_name
     for name, folder in splits.items():
+        otherwise = next((entry.name for entry in entries(root) if is_class(entry) and entry.name.lower() == name), "")
+        require(folder.is_dir() or not otherwise, f"{root} has no folder {name}; rename {otherwise} to {name}")
         require(
             folder.is_dir(),
             f"{root} has no folder {name}; train and {test_name} are needed, each with one folder of images per class. "

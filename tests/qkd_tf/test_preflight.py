@@ -83,6 +83,13 @@ def test_training_habits_that_do_not_fit_are_refused(argument, message):
     assert end.value.code.startswith(message) and "\n" not in end.value.code
 
 
+@pytest.mark.parametrize("run, end", [([], " and --run_dir=runs/NAME"), (["--run_dir=runs/mine"], "")])
+def test_the_next_line_asks_for_a_run_folder_only_if_there_is_none(capsys, run, end):
+    start("qkd_tf.preflight", ["--dataset=digits", "--student=convnet_small", *run])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"next: python -m qkd_tf.train with the same flags{end}"
+
+
 @pytest.mark.slow
 def test_pictures_that_have_the_size_already_are_told_before_the_training(tmp_path, capsys):
     for split, number in (("train", 4), ("test", 1)):

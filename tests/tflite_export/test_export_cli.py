@@ -187,6 +187,13 @@ def test_folder_that_is_in_use_is_left_alone(run_folder, tmp_path):
     assert not (run_dir / "export").exists()
 
 
+def test_a_file_of_other_settings_is_not_replaced_without_a_word(run_folder, tmp_path, capsys):
+    run_dir = shutil.copytree(run_folder.path, tmp_path / "run")
+    for input_type, told in (("uint8", False), ("uint8", False), ("int8", True)):
+        export(run_dir, "phone", input_type=input_type, runtimes=())
+        assert ("model.tflite, of " in (out := capsys.readouterr().out)) == told, out
+
+
 def test_export_that_breaks_off_leaves_no_verification_beside_other_files(run_folder, tmp_path, monkeypatch):
     run_dir = shutil.copytree(run_folder.path, tmp_path / "run")
     export(run_dir, "phone", runtimes=())

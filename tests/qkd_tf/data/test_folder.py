@@ -398,6 +398,8 @@ def remove(*names):
         (remove("train/ant", "train/bee"), {}, "has no class folder; two or more"),
         (remove("test/ant", "test/bee"), {}, "test has no class folder"),
         (lambda root: (root / "train" / "cow").mkdir(), {}, "train/cow contains no image"),
+        (lambda root: (root / "train").rename(root / "Train"), {}, "has no folder train; rename Train to train"),
+        (lambda root: (root / "test").rename(root / "Test"), {}, "has no folder test; rename Test to test"),
         (lambda root: (root / "test" / "bee" / "x").mkdir(), {"batch_size": 10}, "--batch_size=10 is more than the 9"),
         (lambda root: None, {"validation_fraction": 0.01}, "--validation_fraction=0.01"),
         (lambda root: None, {"data_dir": "d"}, "--data_dir=d is only for TFDS data sets"),
@@ -407,6 +409,12 @@ def remove(*names):
 def test_a_layout_that_cannot_be_trained_is_told_by_name(root, change, changes, part):
     change(root)
     assert part in complaint(root, **changes)
+
+
+def test_splits_in_capitals_are_told_from_classes(root):
+    for name in ("train", "test"):
+        (root / name).rename(root / name.title())
+    assert "Test contains no image" in (told := complaint(root, test_fraction=0.2)) and told.endswith("rename it test")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import tf_keras
 from tf_keras import layers
 
+from qkd_tf.experiment import ExperimentError
 from qkd_tf.models.classifier import classifier, num_features
 
 PIXELS = (6, 6, 3)
@@ -33,3 +34,8 @@ def nested(model):
 )
 def test_classifier_is_the_last_layer_with_a_kernel(model, expected):
     assert classifier(model).name == "head" and num_features(model) == expected
+
+
+def test_a_network_without_kernels_is_refused():
+    with pytest.raises(ExperimentError, match="no layer with a kernel"):
+        classifier(network(layers.Flatten()))
