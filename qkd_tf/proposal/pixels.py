@@ -54,7 +54,7 @@ def choose_pixels(draft: Draft, look: NetworkLook, images: np.ndarray, labels: n
         is_grey = images.shape[-1] > 1 and np.all(images == images[..., :1])
         lines.append(
             f"note: that is hardly more than chance: was {look.name} trained for these classes, in the order of their "
-            f"names? A labels.txt gives another order{'. And on grey pictures, as these are?' if is_grey else ''}. "
+            f"names? A labels.txt gives another order.{' And on grey pictures, as these are?' if is_grey else ''} "
             "If its BatchNormalization statistics are those of too short a training, qkd_tf.train measures them anew"
         )
     return PixelFinding(lines, top1=top1)
