@@ -128,6 +128,10 @@ def _check_options(
     for option, given, kind in (("gate", gate, Gate), ("vela", vela, Vela)):
         if given is not None and not isinstance(given, kind):
             raise ExportError(f"{option} is of type {type(given).__name__}; give a {kind.__module__}.{kind.__name__}")
+    if gate is not None and not 0 <= gate.min_accuracy_p <= 1:
+        raise ExportError(f"--min_accuracy_p={gate.min_accuracy_p} is not a probability, which is in [0, 1]")
+    if gate is not None and not gate.max_top1_difference >= 0:
+        raise ExportError(f"--max_top1_difference={gate.max_top1_difference} is not in points from 0 on")
     if isinstance(runtimes, str):
         raise ExportError(f"runtimes={runtimes!r} is one text; give a list, such as runtimes=[{runtimes!r}]")
     check_names(runtimes)
@@ -160,6 +164,11 @@ def _export(
         verification["notes"].append(
             f"the student was trained with --target={trained_for}, whose rounding is another; train with "
             f"--target={target_name} if accuracy is lost"
+        )
+    if (results.get("full_precision") or {}).get("origin") == "statistics":
+        verification["notes"].append(
+            "full precision is the model as it came, but with BatchNormalization statistics of training pictures; "
+            f"with its own it is right on {results['start_top1']['student']:.2f} % of validation images"
         )
     if classes:
         answers = ((diagnosis_of(run_dir) or {}).get("full_precision") or {}).get("classes")

@@ -69,6 +69,11 @@ class Look:
         """Whether a network that was measured is hardly better than always giving the same class."""
         return self.found[what] <= by_chance(self._most_frequent(), len(self._labels))
 
+    @property
+    def has_other_statistics(self) -> bool:
+        """Whether only BatchNorm statistics of training pictures, once measured, raise the student above chance."""
+        return "estimated" in self.found and self.is_by_chance("student") and not self.is_by_chance("estimated")
+
     def note_on_statistics(self) -> str:
         """A note on a student that starts with BatchNorm statistics of training pictures, in the place of its own."""
         return (

@@ -178,7 +178,8 @@ def _run(
         for note in notes:
             print(note)
         if devices.is_chief:
-            reference = diagnosis.Reference(student, experiment.full_precision_origin, prepared.as_given)
+            origin = "statistics" if look.has_other_statistics else experiment.full_precision_origin
+            reference = diagnosis.Reference(student, origin, prepared.as_given)
             handed_over = handoff.write(student, splits, folder, experiment.target, reference.look)
             print(f"test top-1 as the file computes it: {handed_over.accuracy}")
             if note := handed_over.accuracy.note(phases[-1]["student_test_top1"] if phases else None):
@@ -282,10 +283,9 @@ def _has_fitting_statistics(prepared: Prepared, look: start.Look, training: Trai
     own = plain.get_weights()
     estimator.estimate(images for images, _ in prepared.splits.train(0).take(batches))
     look.at("estimated", plain)
-    if look.is_by_chance("estimated"):
+    if not look.has_other_statistics:
         plain.set_weights(own)
-        return True
-    return False
+    return not look.has_other_statistics
 
 
 def _trainer(

@@ -12,6 +12,7 @@ from tflite_export.proof.room import arena_bytes, flash_bytes
 ORIGINS = {
     "trained": "trained in this run",
     "weights": "with its pretrained weights",
+    "statistics": "with its pretrained weights, and BatchNormalization statistics of training pictures",
     "builder": "as its builder returned it",
 }
 OLDER = "an earlier version trained this run and did not record it; train again to see it here"
