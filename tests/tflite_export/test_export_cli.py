@@ -197,6 +197,15 @@ def test_a_file_of_other_settings_is_not_replaced_without_a_word(run_folder, tmp
         assert ("model.tflite, of " in (out := capsys.readouterr().out)) == told, out
 
 
+def test_other_statistics_than_the_models_own_are_told(run_folder, tmp_path):
+    run_dir = shutil.copytree(run_folder.path, tmp_path / "run")
+    results = durable.read_json(run_dir / "results.json")
+    results |= {"full_precision": {"origin": "statistics", "test_top1": 50.0}, "start_top1": {"student": 17.24}}
+    durable.write_json(run_dir / "results.json", results)
+    (note,) = (note for note in export(run_dir, "phone", runtimes=())["notes"] if "full precision" in note)
+    assert note.endswith("with its own it is right on 17.24 % of validation images")
+
+
 def test_export_that_breaks_off_leaves_no_verification_beside_other_files(run_folder, tmp_path, monkeypatch):
     run_dir = shutil.copytree(run_folder.path, tmp_path / "run")
     export(run_dir, "phone", runtimes=())
