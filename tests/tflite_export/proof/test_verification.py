@@ -449,7 +449,8 @@ def test_correct_file_of_a_deep_network_of_many_classes_passes(monkeypatch, make
     for _ in range(12):
         model(images, training=True)
     monkeypatch.setattr(handoff_module, "NUM_CODE_IMAGES", 2)  # NumPy takes a second an image
-    handoff = make_handoff(model, QuantizationSpec(weight_bits=8, activation_bits=8))
+    # At 8 bits some processors' floats name the same class of every image.
+    handoff = make_handoff(model, QuantizationSpec(weight_bits=8, activation_bits=6))
     named = np.argmax(model.predict_on_batch(np.asarray(handoff.test_images)), axis=-1)
     handoff = dataclasses.replace(handoff, test_labels=named)
     graph = rebuild(handoff)
