@@ -449,15 +449,17 @@ def test_correct_file_of_a_deep_network_of_many_classes_passes(monkeypatch, make
     for _ in range(12):
         model(images, training=True)
     monkeypatch.setattr(handoff_module, "NUM_CODE_IMAGES", 2)  # NumPy takes a second an image
-    # At 8 bits some processors' floats name the same class of every image.
-    handoff = make_handoff(model, QuantizationSpec(weight_bits=8, activation_bits=6))
-    named = np.argmax(model.predict_on_batch(np.asarray(handoff.test_images)), axis=-1)
-    handoff = dataclasses.replace(handoff, test_labels=named)
-    graph = rebuild(handoff)
-    verification = verify(convert(graph, ""), graph, handoff, GATE, PHONE, ())
-    assert verification["failures"] == []
-    row = verification["runtimes"]["litert"]
-    assert row["integer_student"]["equal_logits"] == row["codes"]["equal_codes"] == 100
+    for bits in (6, 8, 7, 5):  # on each processor, floats of some widths name the same class of all 32 images
+        handoff = make_handoff(model, QuantizationSpec(weight_bits=8, activation_bits=bits))
+        named = np.argmax(model.predict_on_batch(np.asarray(handoff.test_images)), axis=-1)
+        handoff = dataclasses.replace(handoff, test_labels=named)
+        graph = rebuild(handoff)
+        verification = verify(convert(graph, ""), graph, handoff, GATE, PHONE, ())
+        assert verification["failures"] == []
+        row = verification["runtimes"]["litert"]
+        assert row["integer_student"]["equal_logits"] == row["codes"]["equal_codes"] == 100
+        if row["student"]["top1_agreement"] < 99.5:
+            break
     assert row["student"]["top1_agreement"] < 99.5 and row["student"]["equal_logits"] < 99
     assert row["accuracy"]["student_top1"] > 25 and row["accuracy"]["p"] > GATE.min_accuracy_p
 
