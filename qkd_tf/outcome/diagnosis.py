@@ -75,7 +75,8 @@ class Reference:
 
     Args:
       student: the student before it is handed over, with full precision in `student.plain`.
-      origin: `Experiment.full_precision_origin`. With a random start there is nothing to compare.
+      origin: `Experiment.full_precision_origin`, or "statistics" if a student with weights has BatchNorm
+        statistics that were measured here. With a random start there is nothing to compare.
       as_given: the user's network, if `student.plain` computes something else; its classes are looked at then.
 
     Attributes:
