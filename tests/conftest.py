@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import sys
 import tempfile
 
@@ -58,9 +59,32 @@ def each_file_begins_anew():
     if tensorflow := sys.modules.get("tensorflow"):
         sys.modules["tensorflow.python.framework.config"].disable_op_determinism()
         tensorflow.random.set_seed(None)
+    if backend := sys.modules.get("tf_keras.src.backend"):
+        backend._SEED_GENERATOR.generator = None
+
+
+def _draw_by(node, name=""):
+    """Makes weights, whose seeds both Keras libraries draw by Python's generator, depend on a test's name alone."""
+    random.seed(f"{node.nodeid} {name} {node.config.getoption('--weights_seed')}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_make_collect_report(collector):
+    _draw_by(collector)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef, request):
+    _draw_by(request.node, fixturedef.argname)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    _draw_by(item)
 
 
 def pytest_addoption(parser):
+    parser.addoption("--weights_seed", type=int, default=0, help="which weights tests draw that name no seed")
     parser.addoption("--fuzz_inputs", type=int, default=200, help="damaged files of a stranger that are tried")
     parser.addoption("--fuzz_seed", type=int, default=0, help="which ones")
     parser.addoption("--drawn_models", type=int, default=16, help="models that are drawn: students, and teachers")
