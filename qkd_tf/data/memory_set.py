@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from qkd_tf.console.counting import counted, with_article
 from qkd_tf.contract.grid import TensorQuantParams
-from qkd_tf.data import repeats, signals
+from qkd_tf.data import example_order, repeats, signals
 from qkd_tf.data.holding_out import foremost, stratified
 from qkd_tf.data.mixing import is_mixed
 from qkd_tf.data.pixels import recolour, shape_notes
@@ -36,16 +36,16 @@ def source_of(
     """A caller's sets, read once and checked.
 
     Args:
-      train, test, validation: (images [N, H, W, C], labels [N]), or a tf.data set of such pairs, batched or not, whose
-        order is always the same. Pixels are 0 to 255, of any type; fractions are rounded, and a note says so. Or
-        signals: (features [N, T, C] or [N, H, W, C], labels), recognised by `signals.are_signals`; they are quantized
-        to 8 bits here. Labels count from 0, or are one-hot [N, K]. Without a validation set, `validation_fraction` of
+      train, test, validation: (images [N, H, W, C], labels [N]), or a tf.data set of such pairs, batched or not. A set
+        that changes its order each time is sorted by content, if its pictures have one size and at most HELD_BYTES.
+        Pixels are 0 to 255, of any type; fractions are rounded, and a note says so. Or signals: (features [N, T, C] or
+        [N, H, W, C], labels), recognised by `signals.are_signals`; they are quantized to 8 bits here. Labels count from 0, or are one-hot [N, K]. Without a validation set, `validation_fraction` of
         each class of the training set becomes one.
       label_names: one per class; None for "0", "1", … up to the largest label.
 
     Raises:
       ExperimentError: other elements, pixels in another range, features that are not finite or all equal, labels that
-        are not classes, an order that changes, no example.
+        are not classes, other examples each time, a large set in another order each time, no example.
     """
     sets = {"train": train, "test": test} | ({"validation": validation} if validation is not None else {})
     params, notes = None, ()
@@ -261,9 +261,13 @@ def _collected(given: tf.data.Dataset, name: str) -> tuple[np.ndarray, np.ndarra
         if isinstance(error, ExperimentError):
             raise
         raise ExperimentError(f"{name}: examples of the set differ in shape; all must have one shape") from None
-    again = next((given if batched else given.batch(BATCH)).take(1).as_numpy_iterator())
-    require(all(map(np.array_equal, again, (features[0], labels[0]))), f"{name}{_OTHER_ORDER}")
-    return found
+    batches = given if batched else given.batch(BATCH)
+    again = next(batches.take(1).as_numpy_iterator(), ())
+    if again and all(map(np.array_equal, again, (features[0], labels[0]))):
+        return found
+    numbers = ((values, _class_numbers(part, name)) for values, part in batches.as_numpy_iterator())
+    order = example_order.by_content(found[0], _class_numbers(found[1], name), numbers, name)
+    return tuple(part[order] for part in found)
 
 
 def _read(given: GivenSet, name: str, spec: DataSpec) -> _Arrays | _Stream:
@@ -330,8 +334,8 @@ def _arrays(given: tuple[np.ndarray, np.ndarray], name: str, spec: DataSpec) -> 
 _IMAGES = "(images [N, H, W, C] uint8, labels [N]) or a tf.data set is expected"
 _ENDLESS = ": the set repeats forever; leave .repeat() out, training repeats it itself"
 _OTHER_ORDER = (
-    ": the set changes its order each time; training shuffles it itself, and needs one order. Give the folder itself, "
-    '"folder:PICTURES", or arrays, or keep the first order: image_dataset_from_directory(…, seed=1).cache() or '
+    f": the set changes its order each time, and its pictures differ in size or have more than {HELD_BYTES / 2**30:.3g} "
+    'GiB, so they are not sorted in memory. Give the folder itself, "folder:PICTURES", or keep the first order: '
     ".shuffle(…, reshuffle_each_iteration=False). (With validation_split, shuffle=False would split by class)"
 )
 
@@ -375,13 +379,17 @@ def _stream(given: tf.data.Dataset, name: str, spec: DataSpec) -> _Stream:
 
     dataset = dataset.map(example)
     again = list(dataset.take(COMPARED).as_numpy_iterator())
-    require(
-        len(first) == len(again)
-        and all(np.array_equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(first, again, strict=True)),
-        f"{name}{_OTHER_ORDER}",
+    in_order = len(first) == len(again) and all(
+        np.array_equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(first, again, strict=True)
     )
+    require(in_order or bool(held), f"{name}{_OTHER_ORDER}")
     if held:
-        dataset = tf.data.Dataset.from_tensor_slices((np.concatenate(held), labels))
+        images = np.concatenate(held)
+        if not in_order:
+            order = example_order.by_content(images, labels, dataset.batch(BATCH).as_numpy_iterator(), name)
+            images, labels, digest = images[order], labels[order], SplitDigest()
+            digest.add(images, labels)
+        dataset = tf.data.Dataset.from_tensor_slices((images, labels))
     return _Stream(dataset, labels, digest, notes, max(1, num_bytes // max(1, len(labels))), bool(held))
 
 

@@ -1,0 +1,36 @@
+"""One order for the examples of a set that gives them in another one each time."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from qkd_tf.data.repeats import digests
+from qkd_tf.experiment import ExperimentError
+
+OTHER_EXAMPLES = (
+    ": the set has other examples each time, so no run could be repeated; leave augmentation out of it, which "
+    "augment= takes, and give .shuffle() before .take() or .skip() reshuffle_each_iteration=False"
+)
+
+
+def by_content(
+    values: np.ndarray, labels: np.ndarray, again: Iterable[tuple[np.ndarray, np.ndarray]], name: str
+) -> np.ndarray:
+    """Indices [N] that sort examples by their content, whatever order a set gave them in.
+
+    Args:
+      values, labels: the examples, [N, ...] and [N].
+      again: batches of the same set, read another time.
+      name: of the set.
+
+    Raises:
+      ExperimentError: the set had other examples that time.
+    """
+    keys = _keys(values, labels)
+    if sorted(keys) != sorted(key for batch in again for key in _keys(*batch)):
+        raise ExperimentError(f"{name}{OTHER_EXAMPLES}")
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__))
+
+
+def _keys(values: np.ndarray, labels: np.ndarray) -> list[tuple[bytes, int]]:
+    return list(zip(digests(values), labels.tolist(), strict=True))
