@@ -68,8 +68,8 @@ def fit(
       student: float model of tf_keras or Keras 3, which is left unchanged, or what --student takes. It reads pixels or
         features, and returns logits or probabilities.
       train_set: (images [N, H, W, C], labels [N]), or a tf.data set of such pairs, as image_dataset_from_directory
-        makes it; or signals, see `data.memory_set.source_of`. Pixels are 0 to 255; labels count from 0, or are one-hot [N, K]. Or a
-        name that --dataset takes, such as "digits" or "folder:PICTURES", which brings all three sets.
+        makes it; or signals, see `data.memory_set.source_of`. Pixels are 0 to 255; labels count from 0, or are one-hot
+        [N, K]. Or a name that --dataset takes, such as "digits" or "folder:PICTURES", which brings all three sets.
       test_set: like `train_set`; the accuracy of the file is measured on it. None if `train_set` is a name.
       validation_set: like `train_set`; it chooses the best epoch. None: a part of the training set
         (`validation_fraction`).

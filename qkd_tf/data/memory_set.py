@@ -39,8 +39,9 @@ def source_of(
       train, test, validation: (images [N, H, W, C], labels [N]), or a tf.data set of such pairs, batched or not. A set
         that changes its order each time is sorted by content, if its pictures have one size and at most HELD_BYTES.
         Pixels are 0 to 255, of any type; fractions are rounded, and a note says so. Or signals: (features [N, T, C] or
-        [N, H, W, C], labels), recognised by `signals.are_signals`; they are quantized to 8 bits here. Labels count from 0, or are one-hot [N, K]. Without a validation set, `validation_fraction` of
-        each class of the training set becomes one.
+        [N, H, W, C], labels), recognised by `signals.are_signals`; they are quantized to 8 bits here. Labels count from
+        0, or are one-hot [N, K]. Without a validation set, `validation_fraction` of each class of the training set
+        becomes one.
       label_names: one per class; None for "0", "1", … up to the largest label.
 
     Raises:
@@ -334,9 +335,10 @@ def _arrays(given: tuple[np.ndarray, np.ndarray], name: str, spec: DataSpec) -> 
 _IMAGES = "(images [N, H, W, C] uint8, labels [N]) or a tf.data set is expected"
 _ENDLESS = ": the set repeats forever; leave .repeat() out, training repeats it itself"
 _OTHER_ORDER = (
-    f": the set changes its order each time, and its pictures differ in size or have more than {HELD_BYTES / 2**30:.3g} "
-    'GiB, so they are not sorted in memory. Give the folder itself, "folder:PICTURES", or keep the first order: '
-    ".shuffle(…, reshuffle_each_iteration=False). (With validation_split, shuffle=False would split by class)"
+    ": the set changes its order each time, and its pictures differ in size or have more than "
+    f"{HELD_BYTES / 2**30:.3g} GiB, so they are not sorted in memory. Give the folder itself, "
+    '"folder:PICTURES", or keep the first order: .shuffle(…, reshuffle_each_iteration=False). '
+    "(With validation_split, shuffle=False would split by class)"
 )
 
 
