@@ -30,7 +30,9 @@ def results_of(run_dir: pathlib.Path) -> dict[str, Any]:
     if runs := runs_in(run_dir):
         raise ExportError(f"{run_dir} is a folder of {counted(len(runs), 'run')}; give one, such as {runs[0]}")
     if not is_run:
-        raise ExportError(f"{run_dir} has no results.json; {to_its_end(run_dir)}")
+        raise ExportError(
+            f"{run_dir} has no results.json: its training has not ended, or ended in an error; {to_its_end(run_dir)}"
+        )
     try:
         return durable.read_json(run_dir / "results.json")
     except durable.DamageError as damage:

@@ -3,7 +3,9 @@
 import contextlib
 import difflib
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+
+from qkd_tf.console.synonyms import SYNONYMS
 
 NUM_NEAR = 3  # names that are told where several are equally near
 SHORTEST = 3  # letters of a beginning that stands for the whole
@@ -15,7 +17,7 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     Args:
       cutoff: least similarity, from 0 to 1, as difflib measures it.
     """
-    return next(iter(_alike(name, known, cutoff)), "")
+    return next(iter(_alike(name, list(known), cutoff)), "")
 
 
 def meant(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
@@ -31,11 +33,14 @@ def meant(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
     return f"known are {', '.join(known)}" if otherwise is None else otherwise
 
 
-def _alike(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
-    """The most similar known names, all equally similar, in their order; case does not matter.
+def _alike(name: str, known: Collection[str], cutoff: float = 0.6) -> list[str]:
+    """What other tools call so; else the most similar known names, all equally similar, in their order.
 
-    A name that is the beginning of one known name alone means that one.
+    Case does not matter. A name that is the beginning of one known name alone means that one.
     """
+    called = SYNONYMS.get(name.casefold().replace("-", "_").replace(" ", "_"), ())
+    if ours := [entry for entry in called if entry in known]:
+        return ours[:1]
     folded = {entry: entry.casefold() for entry in known}
     begun = [entry for entry, text in folded.items() if text.startswith(name.casefold())]
     if len(name) >= SHORTEST and len(begun) == 1:

@@ -16,6 +16,7 @@ from qkd_tf.experiment import require
 from qkd_tf.quantization.integer_student import IntegerStudent, Operator, integer_slopes
 from qkd_tf.quantization.roles import LAYERS
 
+NO_FILE = "no file can hold the student"
 REMEDY = (
     "scales are out of proportion, as after a training that was too short or had too high a rate; train longer or at a "
     "lower rate (--epochs, --learning_rates) in another --run_dir, or give the layer more bits by --bits_rule"
@@ -28,18 +29,22 @@ def require_within_limits(student: IntegerStudent) -> None:
     Raises:
       ExperimentError: names the first layer that no file can hold, and why.
     """
+    problem = first_beyond(student)
+    require(not problem, f"{NO_FILE}: {problem}; {REMEDY}")
+
+
+def first_beyond(student: IntegerStudent) -> str:
+    """The first layer that no file can hold, and why; "" if a file can hold the student."""
     for operator in student.operators:
         name = operator.root.name
         kernel = student.kernels.get(name)
         lost = np.flatnonzero(kernel.bias_is_lost).tolist() if kernel else []
-        require(
-            not lost,
-            f"no file can hold the student: layer {name}: the bias of channels {lost} does not fit int32 steps of "
-            f"input scale * weight scale; {REMEDY}",
-        )
+        if lost:
+            return f"layer {name}: the bias of channels {lost} does not fit int32 steps of input scale * weight scale"
         kind, ratios = of_operator(student, operator)
-        problem = ratio_limits.beyond(kind, ratios)
-        require(not problem, f"no file can hold the student: layer {operator.end.name}: {problem}; {REMEDY}")
+        if problem := ratio_limits.beyond(kind, ratios):
+            return f"layer {operator.end.name}: {problem}"
+    return ""
 
 
 def of_operator(student: IntegerStudent, operator: Operator) -> tuple[str, list[float]]:

@@ -34,10 +34,11 @@ from qkd_tf.models import identity, likeness
 from qkd_tf.outcome import diagnosis, handoff, results, start
 from qkd_tf.process import borrowed_process
 from qkd_tf.process.stop_signals import StopSignals
-from qkd_tf.quantization import bytes_by_bits
+from qkd_tf.quantization import bytes_by_bits, integer_limits
 from qkd_tf.quantization.batch_norm import BatchNormEstimator, BatchNormShift
 from qkd_tf.quantization.calibration import calibrate
 from qkd_tf.quantization.equalization import equalize_channels, equalize_deviations
+from qkd_tf.quantization.integer_student import IntegerStudent
 from qkd_tf.quantization.scheme import QuantizedStudent, quantize_student, quantizer_implementation
 from qkd_tf.search import found_bits
 from qkd_tf.search.subject import Examples
@@ -136,6 +137,8 @@ def _run(
         look.at("quantized", student.model)
         look.keep()
         training = experiment.training
+        if training.phases and (problem := integer_limits.first_beyond(IntegerStudent(student))):
+            print(f"note: as it is calibrated, {integer_limits.NO_FILE}: {problem}; training has to change its scales")
         if training.phases and training.keep_epoch == "best":
             keeps_start = training.may_keep_start(experiment.pretrained, splits.num_train)
             for note in look.notes_on_calibration(keeps_start, student.needs_training):

@@ -23,6 +23,7 @@ from qkd_tf.experiment import ExperimentError
 from qkd_tf.train import job
 from qkd_tf.train.__main__ import main
 from tests.saved_flags import saved_flags
+from tflite_export import ExportError
 
 DIGITS = load_digits()
 IMAGES = np.round(DIGITS.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
@@ -95,6 +96,24 @@ def test_equal_call_goes_on_although_keras_counts_layers_on(run_of_one_phase, mo
     monkeypatch.setattr(PhaseProgress, "on_train_batch_end", None)  # nothing is left to train
     again = fit(run_of_one_phase.path, network())
     assert all(np.array_equal(a, b) for a, b in zip(kernels(again), trained, strict=True))
+
+
+def test_scales_that_no_file_can_hold_are_told_before_training_and_again_at_its_end(tmp_path, capsys, chain):
+    student = chain(
+        layers.Rescaling(1 / 255),
+        layers.Conv2D(2, 1, kernel_initializer="ones", name="conv"),
+        layers.ReLU(1e-6, name="relu"),
+        layers.Flatten(),
+        layers.Dense(10),
+        input_shape=(8, 8, 1),
+    )
+    with pytest.raises(ExperimentError, match="no file can hold the student: layer relu: one step of its inputs is "):
+        fit(tmp_path / "run", student, bits="w2a4", learning_rates=1e-6)
+    told = capsys.readouterr().out
+    note = "note: as it is calibrated, no file can hold the student: layer relu: one step of its inputs is "
+    assert note in told and told.index(note) < told.index("self_studying: ")
+    with pytest.raises(ExportError, match="its training has not ended, or ended in an error; make the call of "):
+        tflite_export.export(tmp_path / "run")
 
 
 @pytest.mark.parametrize(

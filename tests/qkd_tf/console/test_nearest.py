@@ -2,7 +2,10 @@
 
 import pytest
 
+from qkd_tf import flags
 from qkd_tf.console.nearest import meant, nearest
+from qkd_tf.console.synonyms import SYNONYMS
+from qkd_tf.contract.targets import TARGETS
 
 KNOWN = ("resnet8", "resnet18", "mobilenet_v2_1.0", "mobilenet_v2_1.4", "MobileNetV2")
 
@@ -27,3 +30,16 @@ def test_the_nearest_names_are_told_or_else_all(name, told):
 def test_a_caller_may_say_something_else_where_no_name_is_near():
     assert meant("vgg", KNOWN, "docs/flags.md has them") == "docs/flags.md has them"
     assert (nearest("vgg", KNOWN), nearest("resnet", KNOWN)) == ("", "resnet8")
+
+
+def test_names_of_other_tools_are_known_where_ours_is():
+    assert meant("lr", ["epochs", "learning_rates"]) == "did you mean learning_rates?"
+    assert meant("Cortex-M4", TARGETS) == "did you mean microcontroller?"
+    assert meant("model", ["tflite", "handoff"]) == "did you mean tflite?"
+    assert meant("lr", ["epochs", "seed"], "none") == "none"
+
+
+def test_every_synonym_is_a_flag_or_a_target():
+    ours = {*flags.FLAGS, *TARGETS, "tflite", "output"}
+    assert {name for names in SYNONYMS.values() for name in names} <= ours
+    assert not {*SYNONYMS} & ({*flags.FLAGS, *TARGETS})
