@@ -37,6 +37,14 @@ def package(tmp_path, monkeypatch):
     return write
 
 
+@pytest.mark.parametrize("named, called", [("model_3", "my_flowers"), ("sequential", "my_flowers"), ("net", "net")])
+def test_saved_model_that_nobody_named_has_the_name_of_its_file(tmp_path, named, called):
+    model = small()
+    model._name = named
+    model.save(tmp_path / "my_flowers.keras")
+    assert own.build(network(str(tmp_path / "my_flowers.keras")), SHAPE, 5)[0].name == called
+
+
 BUILDER = """
 import tf_keras
 def build(input_shape, num_classes):
