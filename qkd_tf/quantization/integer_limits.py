@@ -16,7 +16,6 @@ from qkd_tf.experiment import require
 from qkd_tf.quantization.integer_student import IntegerStudent, Operator, integer_slopes
 from qkd_tf.quantization.roles import LAYERS
 
-NO_FILE = "no file can hold the student"
 REMEDY = (
     "scales are out of proportion, as after a training that was too short or had too high a rate; train longer or at a "
     "lower rate (--epochs, --learning_rates) in another --run_dir, or give the layer more bits by --bits_rule"
@@ -30,7 +29,7 @@ def require_within_limits(student: IntegerStudent) -> None:
       ExperimentError: names the first layer that no file can hold, and why.
     """
     problem = first_beyond(student)
-    require(not problem, f"{NO_FILE}: {problem}; {REMEDY}")
+    require(not problem, f"no file can hold the student: {problem}; {REMEDY}")
 
 
 def first_beyond(student: IntegerStudent) -> str:

@@ -138,7 +138,9 @@ def _run(
         look.keep()
         training = experiment.training
         if training.phases and (problem := integer_limits.first_beyond(IntegerStudent(student))):
-            print(f"note: as it is calibrated, {integer_limits.NO_FILE}: {problem}; training has to change its scales")
+            print(
+                f"note: as it is calibrated, no file can hold the student: {problem}; training has to change its scales"
+            )
         if training.phases and training.keep_epoch == "best":
             keeps_start = training.may_keep_start(experiment.pretrained, splits.num_train)
             for note in look.notes_on_calibration(keeps_start, student.needs_training):
