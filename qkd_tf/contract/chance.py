@@ -1,4 +1,4 @@
-"""Whether one classifier is better than another on the same examples, or only different: a paired test."""
+"""Whether a classifier is better than another on the same examples, or than guessing, by more than chance."""
 
 import math
 
@@ -41,3 +41,15 @@ def paired(answers: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> di
         "only_student_right": worse,
         "p": chance(worse, better),
     }
+
+
+def balanced_by_guessing(class_sizes: np.ndarray) -> float:
+    """The mean over classes of right answers, in percent, that guessing exceeds by two standard deviations at most.
+
+    Args:
+      class_sizes: number of images of each class; classes without any do not count.
+    """
+    sizes = class_sizes[class_sizes > 0]
+    share = 1 / len(sizes)
+    deviation = math.sqrt(share * (1 - share) * np.sum(1 / sizes)) / len(sizes)
+    return 100 * (share + 2 * deviation)

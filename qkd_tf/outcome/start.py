@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 import tf_keras
 
+from qkd_tf.contract.chance import balanced_by_guessing
 from qkd_tf.data import Splits
 from qkd_tf.evaluate import predict_logits
 from qkd_tf.experiment import FEW_VALIDATION, FEW_WRONG, ExperimentError, require
@@ -225,15 +226,8 @@ def by_chance(most_frequent: float, num_images: int) -> float:
 
 
 def balanced_by_chance(class_sizes: np.ndarray) -> float:
-    """The mean over classes of right answers, in percent, that guessing rarely exceeds: by two standard deviations.
-
-    Args:
-      class_sizes: number of images of each class; classes without any do not count.
-    """
-    sizes = class_sizes[class_sizes > 0]
-    share = 1 / len(sizes)
-    deviation = math.sqrt(share * (1 - share) * np.sum(1 / sizes)) / len(sizes)
-    return max(near_chance(100 * share), 100 * (share + 2 * deviation))
+    """The mean over classes of right answers, in percent, that guessing rarely exceeds; see `balanced_by_guessing`."""
+    return max(near_chance(100 / np.count_nonzero(class_sizes)), balanced_by_guessing(class_sizes))
 
 
 TITLES = {

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from qkd_tf.contract.chance import chance, paired
+from qkd_tf.contract.chance import balanced_by_guessing, chance, paired
 from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.origin import leak
 
 FAR_BELOW = 5.0  # points below full precision, beyond which a file is said to be that
 FAR_BELOW_OF_CLASS, P_OF_CLASS = 20.0, 0.05  # points below full precision in a class, and how rarely by chance
+P_BY_CHANCE = 0.05  # that a file is no better than one class for all
 FALSE_ALARMS = 0.5  # classes that chance may name in a file as good as full precision, at most
 NUM_TOLD = 3
 GATE = Gate()  # the default one: what a user accepts changes nothing of what is said
@@ -35,7 +36,7 @@ def cautions(
     data, student = results["experiment"]["data"], results["experiment"]["student"]
     fraction = data.get("test_fraction", 0)  # earlier versions had no such flag
     leaks = leak(data["name"], fraction, student["name"], student["weights"])
-    judge, below, fallen = verification["judge"], "", ""
+    judge, below, fallen, guesses = verification["judge"], "", "", ""
     if judge in classes:
         answers = classes[judge]
         top1 = (results.get("full_precision") or {}).get("test_top1")
@@ -44,9 +45,11 @@ def cautions(
             below += f": {verification['more_accurate']}"
         if not below:
             fallen = _fallen_classes(answers, full_precision, labels[: len(answers)], label_names)
+        if not (below or fallen):
+            guesses = _by_chance(answers, labels[: len(answers)], label_names)
     on_classes = [note.removeprefix("note: ") for note in results.get("on_classes", ())]  # new in results.json
     others = _other_runtimes(verification, classes, labels)
-    return [line for line in (below, fallen, leaks, *on_classes, others) if line]
+    return [line for line in (below, guesses, fallen, leaks, *on_classes, others) if line]
 
 
 def _far_below(answers: np.ndarray, reference: np.ndarray | None, top1: float | None, labels: np.ndarray) -> str:
@@ -64,6 +67,23 @@ def _far_below(answers: np.ndarray, reference: np.ndarray | None, top1: float | 
         return ""
     both = f"{found['top1']:.2f} % and {found['student_top1']:.2f} % of {len(labels):,} test images"
     return f"the file is {drop:.2f} points below full precision ({both})"
+
+
+def _by_chance(answers: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> str:
+    """That a file is hardly better than guessing, and than always giving the most frequent class; else ""."""
+    known, counts = np.unique(labels, return_counts=True)
+    if len(known) < 2:
+        return ""
+    balanced = 100 * np.mean([np.mean(answers[labels == label] == label) for label in known])
+    usual = known[np.argmax(counts)]
+    found = paired(np.full_like(answers, usual), answers, labels)
+    if found["p"] < P_BY_CHANCE or balanced > balanced_by_guessing(counts):
+        return ""
+    name = names[usual] if usual < len(names) else usual
+    return (
+        f"the file is right on {found['student_top1']:.2f} % of {len(labels):,} test images; always giving class {name} "
+        f"is right on {found['top1']:.2f} %, so it may have learned nothing"
+    )
 
 
 def _fallen_classes(answers: np.ndarray, reference: np.ndarray | None, labels: np.ndarray, names: Sequence[str]) -> str:

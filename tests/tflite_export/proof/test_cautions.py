@@ -46,6 +46,17 @@ def test_a_few_points_or_what_may_be_chance_are_not_told(num_right, full_precisi
     assert told({"litert": right(num_right)}, full_precision) == []
 
 
+@pytest.mark.parametrize("num_right, is_told", [(50, True), (60, True), (75, False)])
+def test_file_that_hardly_beats_one_class_for_all_is_told(monkeypatch, num_right, is_told):
+    labels = np.arange(200) % 4
+    monkeypatch.setattr(f"{__name__}.LABELS", labels)
+    answers = np.where(np.random.default_rng(0).permutation(200) < num_right, labels, (labels + 1) % 4)
+    expected = (
+        f"the file is right on {num_right / 2:.2f} % of 200 test images; always giving class ant is right on 25.00 %"
+    )
+    assert told({"litert": answers}, answers) == [f"{expected}, so it may have learned nothing"] * is_told
+
+
 def test_class_that_the_file_no_longer_knows_is_told_though_the_whole_gained():
     """Half of the second class is lost, p = 0.03; of the third two of three, p = 0.25, which may be chance."""
     labels = np.repeat([0, 1, 2], [39, 10, 3])
