@@ -72,7 +72,7 @@ def _far_below(answers: np.ndarray, reference: np.ndarray | None, top1: float | 
 def _by_chance(answers: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> str:
     """That a file is hardly better than guessing, and than always giving the most frequent class; else ""."""
     known, counts = np.unique(labels, return_counts=True)
-    if len(known) < 2:
+    if len(known) < 2 or labels.ndim != 1 or answers.ndim != 1:  # maps
         return ""
     balanced = 100 * np.mean([np.mean(answers[labels == label] == label) for label in known])
     usual = known[np.argmax(counts)]
@@ -81,8 +81,8 @@ def _by_chance(answers: np.ndarray, labels: np.ndarray, names: Sequence[str]) ->
         return ""
     name = names[usual] if usual < len(names) else usual
     return (
-        f"the file is right on {found['student_top1']:.2f} % of {len(labels):,} test images; always giving class {name} "
-        f"is right on {found['top1']:.2f} %, so it may have learned nothing"
+        f"the file is right on {found['student_top1']:.2f} % of {len(labels):,} test images; always giving class "
+        f"{name} is right on {found['top1']:.2f} %, so it may have learned nothing"
     )
 
 
