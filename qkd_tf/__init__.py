@@ -1,4 +1,4 @@
-"""Quantization-aware knowledge distillation (QKD) for Keras, with TFLite in view.
+"""Quantization-aware knowledge distillation (QKD) for Keras, aimed at integer TFLite files.
 
 TFMOT works on Keras 2, which lives on as `tf_keras`. TensorFlow decides at its first import which Keras it exposes, so
 the choice is made here, before any module of the package can import TensorFlow.
@@ -17,7 +17,7 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 __version__ = "0.1.0"
 
-# Name -> the module that has it. Some import TensorFlow, so each is had when it is asked for.
+# Name -> the module that has it. Some import TensorFlow, so each is imported only when it is asked for.
 DOOR = {
     "fit": "qkd_tf.api",
     "Run": "qkd_tf.outcome.run",

@@ -230,7 +230,7 @@ def run(
       The numbers of all cells, with "row", "bits" and "seed".
     """
     found = []
-    results_dir.mkdir(parents=True, exist_ok=True)  # what cannot be made is told before the first hours
+    results_dir.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is reported before hours of training
     for number, (row, bits, seed) in enumerate(cells, start=1):
         name = f"{row}_{bits}_seed{seed}"
         path = results_dir / f"{name}.json"

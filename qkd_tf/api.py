@@ -169,8 +169,8 @@ def fit(
     experiment = flags.experiment_from_flags(values)
     require(
         not (experiment.continues_in_float and "student" in pretrained),
-        f"pretrained has the student, but full_precision trains {experiment.student.name} further; load the model and "
-        "give it itself, or leave full_precision out of phases",
+        f"pretrained names the student, but full_precision trains {experiment.student.name} further; pass the loaded "
+        "model instead of its path, or leave full_precision out of phases",
     )
     for note in flags.notes(values):
         print(note)

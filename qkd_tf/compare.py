@@ -123,8 +123,8 @@ def notes(runs: Sequence[Run]) -> list[str]:
     latencies = [sorted(run.milliseconds for run in group) for group in groups(runs)]
     if any(less < more < NOISE * less for of_group in latencies for less, more in itertools.pairwise(of_group)):
         lines.append(
-            f"Latencies that differ by less than {100 * (NOISE - 1):.0f} % may do so by chance: each is a median, of "
-            "the computer that exported the run."
+            f"Latencies that differ by less than {100 * (NOISE - 1):.0f} % may do so by chance: each is a median, "
+            "measured on the computer that exported the run."
         )
     if len({run.machine for run in runs}) > 1:
         lines.append(

@@ -180,7 +180,7 @@ def chain() -> Iterator[Finding]:
         train = ["--dataset=digits", "--student=qkd_tf.doctor:ladder", "--phases=", "--max_eval_images=32", *rules]
         for number, (module, *options) in enumerate((["qkd_tf.train", *train], ["tflite_export"]), 1):
             yield Finding(
-                None, f"python -m {module} runs on a small network, {number} of 2: up to minutes on a busy CPU"
+                None, f"python -m {module} runs on a small network, {number} of 2; this can take minutes on a busy CPU"
             )
             done = subprocess.run(
                 [sys.executable, "-m", module, f"--run_dir={run_dir}", *options],

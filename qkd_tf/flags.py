@@ -96,14 +96,14 @@ def _define_networks() -> None:
     FLAGS.DEFINE_list(
         "student_pixel_mean",
         [],
-        "Pixel, a whole number 0..254, that the student reads as 0.0; empty: --student_weights_mean if it is such a "
-        "number, otherwise 128.",
+        "Pixel value, a whole number in 0..254, that the student reads as 0.0; empty: --student_weights_mean if it is "
+        "such a number, otherwise 128.",
     )
     FLAGS.DEFINE_list(
         "student_pixel_std",
         [],
-        "Difference of pixels that the student reads as 1.0, one number; empty: --student_weights_std if its mean is "
-        "used, otherwise 64.",
+        "Difference between pixel values that the student reads as 1.0, one number; empty: --student_weights_std if "
+        "--student_weights_mean is used, otherwise 64.",
     )
     FLAGS.DEFINE_list("student_weights_mean", [], "Mean, in pixels 0..255, that --student_weights were trained with.")
     FLAGS.DEFINE_list(
@@ -112,14 +112,14 @@ def _define_networks() -> None:
     FLAGS.DEFINE_list(
         "teacher_pixel_mean",
         [],
-        "Pixel that the teacher reads as 0.0, one number or one per channel; empty: the teacher's own normalization, "
-        "or 128 if it has none.",
+        "Pixel value that the teacher reads as 0.0, one number or one per channel; empty: the teacher's own "
+        "normalization, or 128 if it has none.",
     )
     FLAGS.DEFINE_list(
         "teacher_pixel_std",
         [],
-        "Difference of pixels that the teacher reads as 1.0; empty: the teacher's own normalization, or 64 if it has "
-        "none.",
+        "Difference between pixel values that the teacher reads as 1.0; empty: the teacher's own normalization, or 64 "
+        "if it has none.",
     )
 
 
@@ -128,8 +128,8 @@ def _define_bits() -> None:
     FLAGS.DEFINE_string(
         "bits",
         None,
-        "Sets --weight_bits and --activation_bits: 4 for both, or w4a8 for weights of 4 and activations of 8 bits. "
-        "auto finds the bit width of each kernel, at most 8, that loses least accuracy within --max_flash_bytes, and "
+        "Sets --weight_bits and --activation_bits: 4 for both, or w4a8 for 4-bit weights and 8-bit activations. auto "
+        "finds, for each kernel, the bit width up to 8 that loses the least accuracy within --max_flash_bytes, and "
         "gives activations 8 bits.",
     )
 
@@ -177,7 +177,7 @@ OWN = {
     "Networks": _define_networks,
     "Quantization": _define_bits,
     "Training": _define_phases,
-}  # flags that are no field as they are
+}  # flags that do not correspond to one field
 for _section in SPECS:
     FLAGS.begin(_section)
     OWN.get(_section, lambda: None)()
@@ -197,7 +197,7 @@ FLAGS.show_first(
 
 WIDTHS = ("weight_bits", "activation_bits")  # flags that --bits sets
 INSTEAD = {"bits": WIDTHS, **dict.fromkeys(WIDTHS, ("bits",))}  # flag -> those that it takes the place of
-# Of flags that may be open now, as runs of earlier versions have them.
+# What earlier versions wrote to flags.txt as defaults of flags that may be left open now.
 EARLIER_DEFAULTS = {"teacher_lr_ratio": "1.0", "batch_size": "128"}
 
 

@@ -242,9 +242,9 @@ def require_comparable(experiment: Experiment, student: tf_keras.Model, teacher:
     of_student, of_teacher = num_features(student), num_features(teacher)
     require(
         of_student == of_teacher,
-        f"--feature_distillation_weight compares what the last layers read, which is {of_student} numbers in "
+        f"--feature_distillation_weight compares the inputs of the last layers, which have {of_student} numbers in "
         f"{in_role('student', student.name)} and {of_teacher} in {in_role('teacher', teacher.name)}; "
-        "leave it out, or take a teacher with as many",
+        "leave it out, or use a teacher whose last layer reads as many",
     )
 
 
@@ -274,7 +274,10 @@ def on_source(experiment: Experiment, source: data.Source, num_replicas: int = 1
 
 
 def of_signals(network: tf_keras.Model, spec: NetworkSpec) -> tf_keras.Model:
-    """A network that reads 8 bits as one that reads the numbers they mean, for other runs; for pictures unchanged."""
+    """Makes a network that reads 8-bit steps read the real numbers instead, so that other runs can load it.
+
+    A network for pictures is returned unchanged.
+    """
     if not spec.reads_signals:
         return network
     (mean,), (std,) = spec.normalization.mean, spec.normalization.std
@@ -294,7 +297,7 @@ def _require_readable(model: tf_keras.Model, feed: Affine | None, role: str) -> 
     require(
         feed is None or dtype.is_floating or feed.is_as(Affine.identity(len(feed.scale))),
         f"{in_role(role, model.name)} has an Input of {dtype.name}, which cannot hold pixels normalised by {feed}; "
-        "make it float32, or say that it reads raw pixels by mean 0 and deviation 1",
+        "make it float32, or give mean 0 and deviation 1 if it reads raw pixels",
     )
 
 
@@ -310,7 +313,7 @@ def _notes_on_probabilities(subject: Subject, outputs: np.ndarray) -> list[str]:
         return []
     return [
         f"note: all outputs of {subject} are between 0 and 1, and are used as logits, which need a wider range; if "
-        "they are probabilities, end the network in the numbers from which these are computed"
+        "they are probabilities, end the network in the logits from which they are computed"
     ]
 
 

@@ -31,7 +31,9 @@ if TYPE_CHECKING:  # it needs TensorFlow
     from qkd_tf.proposal.proposal import Proposal
 
 FLAGS = flags.FLAGS.extended()  # those of the training, and its own
-FLAGS.DEFINE_string("output", None, "Flag file to write, NAME.flags; it trains into runs/NAME, or into --run_dir.")
+FLAGS.DEFINE_string(
+    "output", None, "Flag file to write, NAME.flags; a training with it writes into runs/NAME, or into --run_dir."
+)
 FLAGS.DEFINE_bool("overwrite", False, "Replace --output if it exists; a run folder is left alone.")
 RUNS = pathlib.Path("runs")
 NEEDED = {
@@ -108,7 +110,7 @@ def write(values: command_line.CommandFlags) -> None:
     require_networks(draft.experiment)
     data = draft.experiment.data
     require_set(data if has_test(data) else dataclasses.replace(data, test_fraction=0.5))  # chosen later: any will do
-    # Behind what flags and files tell: TensorFlow takes seconds to import.
+    # After all checks that need only flags and files: TensorFlow takes seconds to import.
     from qkd_tf.console import quiet  # noqa: F401, PLC0415
     from qkd_tf.proposal.proposal import propose  # noqa: PLC0415
 

@@ -9,7 +9,7 @@ from typing import Any
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
-# Name -> the module that has it; they import TensorFlow, so each is had when it is asked for.
+# Name -> the module that has it; they import TensorFlow, so each is imported only when it is asked for.
 DOOR = {
     "export": "tflite_export.api",
     "ExportError": "tflite_export.load",

@@ -58,8 +58,8 @@ FLAGS.DEFINE_float(
 FLAGS.DEFINE_float(
     "min_accuracy_p",
     Gate.min_accuracy_p,
-    "A file beyond --max_top1_difference is refused if the probability that this is chance is below this value; 0: "
-    "refuse no file for its accuracy.",
+    "A file that exceeds --max_top1_difference is refused if the probability of such a difference by chance is below "
+    "this value; 0: refuse no file for its accuracy.",
 )
 FLAGS.DEFINE_float("min_top1_agreement", None, "Removed.")
 FLAGS.hide("min_top1_agreement")  # whoever has it in a script is told what took its place
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
         options = {field.name: FLAGS[f"vela_{field.name}"].value for field in dataclasses.fields(Vela)}
         given = {name: value for name, value in options.items() if value}
         vela = Vela(**given) if given else None
-        # Behind what flags and files tell: TensorFlow takes seconds to import.
+        # After all checks that need only flags and files: TensorFlow takes seconds to import.
         from qkd_tf.console import quiet  # noqa: F401, PLC0415
         from tflite_export.exporter import export  # noqa: PLC0415
 

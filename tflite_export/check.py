@@ -26,7 +26,9 @@ def check(tflite: pathlib.Path, folder: pathlib.Path, target: str, runtimes: Seq
     expected = rebuild(handoff, INPUT_TYPES[0])
     num_bytes, most = tflite.stat().st_size, MAX_SHARE * len(convert(expected, "")) + MAX_DESCRIPTION
     if num_bytes > most:
-        raise ExportError(f"--tflite={tflite} has {num_bytes:,} bytes; a file of {folder} has less than {most:,}")
+        raise ExportError(
+            f"--tflite={tflite} has {num_bytes:,} bytes; a file exported from {folder} has fewer than {most:,}"
+        )
     content = tflite.read_bytes()
     if CUSTOM_CODE in content:
         raise ExportError(

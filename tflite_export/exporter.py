@@ -118,7 +118,7 @@ def export(
 def _check_options(
     weight_storage: str, input_type: str | None, gate: Gate | None, runtimes: Sequence[str], vela: Vela | None
 ) -> None:
-    """Refuses options of another kind, which only Python can give: the command's flags have their values checked."""
+    """Refuses options of a wrong type or value, which only Python can pass: the command checks its flags itself."""
     for option, value, known in (
         ("weight_storage", weight_storage, WEIGHT_STORAGES),
         ("input_type", input_type, INPUT_TYPES),
@@ -131,9 +131,9 @@ def _check_options(
     if gate is not None and not 0 <= gate.min_accuracy_p <= 1:
         raise ExportError(f"--min_accuracy_p={gate.min_accuracy_p} is not a probability, which is in [0, 1]")
     if gate is not None and not gate.max_top1_difference >= 0:
-        raise ExportError(f"--max_top1_difference={gate.max_top1_difference} is not in points from 0 on")
+        raise ExportError(f"--max_top1_difference={gate.max_top1_difference} is not a number of points, 0 or more")
     if isinstance(runtimes, str):
-        raise ExportError(f"runtimes={runtimes!r} is one text; give a list, such as runtimes=[{runtimes!r}]")
+        raise ExportError(f"runtimes={runtimes!r} is a single string; give a list, such as runtimes=[{runtimes!r}]")
     check_names(runtimes)
 
 
@@ -152,7 +152,7 @@ def _export(
     target = TARGETS[target_name]
     try:
         rebuilt = rebuild(handoff, input_type or target.input_type, target.clip)
-    except ExportError as error:  # nothing was written that could be verified, and yet the report tells why
+    except ExportError as error:  # there is no file to verify, but the report still says why
         report.write(run_dir, {"passed": False, "failures": [str(error)]}, place.report)
         raise
     graph = store(rebuilt, weight_storage, target)
@@ -162,7 +162,7 @@ def _export(
     trained_for = results["experiment"]["target"]["target"]
     if target.judges != TARGETS[trained_for].judges:
         verification["notes"].append(
-            f"the student was trained with --target={trained_for}, whose rounding is another; train with "
+            f"the student was trained with --target={trained_for}, whose runtime rounds differently; train with "
             f"--target={target_name} if accuracy is lost"
         )
     if (results.get("full_precision") or {}).get("origin") == "statistics":

@@ -45,11 +45,11 @@ def main(argv: list[str]) -> None:
             )
         path = pathlib.Path(FLAGS.tflite)
         if path.is_dir() and pathlib.Path(FLAGS.handoff).is_file():
-            raise ExportError(f"--tflite={path} is a folder, and --handoff={FLAGS.handoff} a file; exchange them")
+            raise ExportError(f"--tflite={path} is a folder, and --handoff={FLAGS.handoff} a file; swap them")
         if not path.is_file():
             raise ExportError(f"--tflite={path} is not a file; give a file such as runs/demo/export/model.tflite")
         check_names(FLAGS.runtimes)
-        # Behind what flags and files tell: TensorFlow takes seconds to import.
+        # After all checks that need only flags and files: TensorFlow takes seconds to import.
         from qkd_tf.console import quiet  # noqa: F401, PLC0415
         from tflite_export.check import check  # noqa: PLC0415
 

@@ -42,7 +42,7 @@ class _Choice(flags.EnumParser):
 
 
 class _WholeNumber(flags.IntegerParser):
-    """As absl's, whose own texts are those of Python's int()."""
+    """absl's parser with a clearer message: absl's own is that of Python's int()."""
 
     def convert(self, argument: str | int) -> int:
         size = SIZE.fullmatch(argument) if isinstance(argument, str) else None
@@ -52,7 +52,7 @@ class _WholeNumber(flags.IntegerParser):
 
 
 class _Number(flags.FloatParser):
-    """As absl's, whose own texts are those of Python's float()."""
+    """absl's parser with a clearer message: absl's own is that of Python's float()."""
 
     def convert(self, argument: str | float) -> float:
         with _expecting("a number"):
@@ -60,7 +60,7 @@ class _Number(flags.FloatParser):
 
 
 class _List(flags.ListParser):
-    """As absl's, but for a comma at the end or before a space, which gives an entry without a word."""
+    """absl's parser, but it refuses an empty entry, as after a comma at the end: absl accepts it without a message."""
 
     def parse(self, argument: str | list[str] | None) -> list[str]:
         entries = super().parse(argument)
@@ -70,7 +70,7 @@ class _List(flags.ListParser):
 
 
 class _TruthValue(flags.BooleanParser):
-    """As absl's, whose own text is a tuple."""
+    """absl's parser with a clearer message: absl's own is a tuple."""
 
     def parse(self, argument: str | int | bool) -> bool:
         with _expecting("true or false"):

@@ -1,4 +1,4 @@
-"""Messages for users of signals: all texts are written for pictures, and say examples where there are none."""
+"""Rewrites messages for users of signals: all texts are written for pictures, and here they say examples instead."""
 
 import contextlib
 import re

@@ -29,7 +29,7 @@ def page(doc: str, sections: Mapping[str, Iterable[flags.Flag]], num_hidden: int
         parts.append(f"{section}\n{rows}" if section else rows)
     parts.append("--flagfile=FILE reads flags from a file, one per line; flags that follow it override them.")
     if num_hidden:
-        parts.append(f"{num_hidden} more flags: --helpfull, or docs/flags.md.")
+        parts.append(f"{num_hidden} more flags: see --helpfull or docs/flags.md.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

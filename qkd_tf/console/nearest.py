@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable
 
 from qkd_tf.console.synonyms import SYNONYMS
 
-NUM_NEAR = 3  # names that are told where several are equally near
-SHORTEST = 3  # letters of a beginning that stands for the whole
+NUM_NEAR = 3  # most names to suggest if several are equally near
+SHORTEST = 3  # letters that an abbreviation of a name must have
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:

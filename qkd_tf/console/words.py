@@ -18,7 +18,7 @@ PART_OF_A_LIST = re.compile(r"[\d.,=]+|,.*|.*,")  # --epochs=1, 2
 
 
 def in_a_line(error: Exception) -> str:
-    """An error as a command tells it; one of the system as the file and the reason."""
+    """An error as the line that a command prints; for an error of the system, its file and reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())

@@ -63,7 +63,7 @@ class Course:
             reasons.append(f"for {target}")
         if not self.is_trained:
             flags["phases"] = "self_studying"
-            reasons.append("with a phase of training instead of calibration alone")
+            reasons.append("in a self_studying phase (so far it was only calibrated)")
         if self.activation_bits < BYTE_BITS:
             flags["activation_bits"] = BYTE_BITS
             reasons.append(f"with activations of {BYTE_BITS} bits, which cost no flash")
@@ -87,7 +87,7 @@ class Course:
         """The run once more with other flags: as a command if `is_command`, else as a call.
 
         Args:
-          names: that tell its folder from this run's.
+          names: parts of the new folder's name, which distinguish it from this run's.
         """
         if not self.is_command:
             return f"qkd_tf.fit({', '.join(f'{name}={value!r}' for name, value in flags.items())}, run_dir=…)"

@@ -2,4 +2,4 @@
 
 GROUPED_CONVOLUTION = "CONV_2D in groups"
 POINTWISE_CONVOLUTION = "CONV_2D of single pixels"  # 1x1, stride 1, no dilation, no groups: a Dense layer at each pixel
-REQUANTIZED = "_requantize"  # how the name of a tensor ends that is another once more, at the bits of who reads it
+REQUANTIZED = "_requantize"  # end of the name of a tensor that repeats another one at its reader's bit width

@@ -2,7 +2,7 @@
 
 SAVED = (".keras", ".h5")  # endings of a saved model
 IN_MEMORY = "in_memory:"  # beginning of the name of what Python hands over
-# Of a network in memory: its weights are those of an earlier training, or are yet to learn.
+# Beginnings for a network in memory: one that was trained before, and one that is still to be trained.
 TRAINED_IN_MEMORY, UNTRAINED_IN_MEMORY = f"{IN_MEMORY}trained:", f"{IN_MEMORY}untrained:"
 
 

@@ -1,4 +1,4 @@
-"""What to say where a run lacks what the end of its training writes."""
+"""What to tell a user whose run has not finished training."""
 
 import pathlib
 
@@ -8,14 +8,14 @@ FLAGS_FILE, RESULTS_FILE = "flags.txt", "results.json"
 
 
 def runs_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The finished runs in a folder that is none itself."""
+    """The finished runs in a folder that is not a run itself."""
     if (folder / FLAGS_FILE).exists() or (folder / RESULTS_FILE).exists():
         return []
     return [file.parent for file in sorted(folder.glob(f"*/{RESULTS_FILE}"))]
 
 
 def resuming(run_dir: str | pathlib.Path) -> str:
-    """The command that resumes a run by its flags; "" if it has none, or Python made it of what was in memory."""
+    """The command that resumes a run by its flags; "" if it has none, or Python gave it data or networks in memory."""
     lines = _flag_lines(run_dir)
     if not lines or _is_of_python(lines):
         return ""
@@ -25,7 +25,7 @@ def resuming(run_dir: str | pathlib.Path) -> str:
 
 
 def to_its_end(run_dir: str | pathlib.Path) -> str:
-    """What the user does so that a run is finished: an imperative."""
+    """What the user must do to finish a run, as an imperative."""
     if _is_of_python(_flag_lines(run_dir)):
         return f"make the call of qkd_tf.fit with run_dir={str(run_dir)!r} again, which resumes"
     return f"run {resuming(run_dir) or 'python -m qkd_tf.train'} to its end first"

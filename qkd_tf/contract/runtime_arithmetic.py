@@ -346,9 +346,9 @@ LITERT_REFERENCE_POINTWISE = dataclasses.replace(
     LITERT_REFERENCE, int4={POINTWISE_CONVOLUTION: dataclasses.replace(LITERT_REFERENCE, convolution=sums_rounded_once)}
 )
 
-# Runtime, and where that matters how it is given kernels that fit INT4 -> its arithmetic: `_int4` has convolutions in
-# INT4, `_arm64` on such a processor, `_pointwise` those of single pixels as INT4 FULLY_CONNECTED, which the other rows
-# compute as they do in int8.
+# Runtime -> its arithmetic, with another row where INT4 kernels change it: `_int4` for convolutions with INT4 kernels,
+# `_arm64` for these on such a processor, `_pointwise` for 1x1 convolutions written as an INT4 FULLY_CONNECTED, which
+# the other rows compute as in int8.
 ARITHMETICS: Mapping[str, Arithmetic] = {
     "litert": XNNPACK,
     "litert_int4": LITERT_INT4,
@@ -357,7 +357,7 @@ ARITHMETICS: Mapping[str, Arithmetic] = {
     "litert_reference_pointwise": LITERT_REFERENCE_POINTWISE,
     "tflm": TFLM,
 }
-LATER = frozenset({"litert_int4_arm64", "litert_reference_pointwise"})  # what no prediction of an earlier version has
+LATER = frozenset({"litert_int4_arm64", "litert_reference_pointwise"})  # rows that predictions of earlier versions lack
 
 
 def int4_row(is_arm64: bool) -> str:

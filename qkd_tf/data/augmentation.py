@@ -93,7 +93,7 @@ def open_augmentation(
             f"note: training pictures are augmented by the student's own layers, as in Keras: {of_student.told}; these "
             "are not in the file, and --nostudent_augmentation leaves them out"
         )
-        # Runs from before mirrored and padded beside these layers: they are other experiments.
+        # Earlier versions also mirrored and padded beside these layers, so their runs are other experiments.
         beside = hashlib.sha256(f"{part.sha256} {spec.mirrors} {spec.crop_padding}".encode()).hexdigest()
         parts.append(dataclasses.replace(part, notes=(told, *_left_to_layers(spec)), sha256=beside))
     if not parts:
@@ -130,7 +130,7 @@ def _checked(function: Function, name: str, spec: DataSpec, shape: tuple[int, in
     except TypeError as error:
         remedy = "give a function of these two arguments"
         if hasattr(function, "get_config"):  # a layer of either Keras
-            remedy += ", or put the layer at the beginning of the student, where training alone applies it"
+            remedy += ", or put the layer at the beginning of the student, where only training applies it"
         raise ExperimentError(f"{name} is called as augment(images, seed), and {error}; {remedy}") from None
     except ValueError:  # Python does not know its arguments
         pass

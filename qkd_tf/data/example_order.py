@@ -1,4 +1,4 @@
-"""One order for the examples of a set that gives them in another one each time."""
+"""A fixed order for the examples of a set that yields them in a different order each time."""
 
 from collections.abc import Iterable
 
@@ -8,8 +8,8 @@ from qkd_tf.data.repeats import digests
 from qkd_tf.experiment import ExperimentError
 
 OTHER_EXAMPLES = (
-    ": the set has other examples each time, so no run could be repeated; leave augmentation out of it, which "
-    "augment= takes, and give .shuffle() before .take() or .skip() reshuffle_each_iteration=False"
+    ": the set has other examples each time, so no run could be repeated; give augmentation by augment= instead of in "
+    "the set, and set reshuffle_each_iteration=False in any .shuffle() before .take() or .skip()"
 )
 
 

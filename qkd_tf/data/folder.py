@@ -29,8 +29,8 @@ from qkd_tf.experiment import DataSpec, ExperimentError, printable, require, req
 from qkd_tf.experiment.class_folders import LABELS, PREFIX, class_names, entries, is_class, splits_beside, splits_of
 
 NUM_NAMED = 5  # files that a message names; the others are counted
-NUM_LOOKED_AT = 32  # pictures that tell of the others' shapes before all are looked at
-# How pictures end that are of a format without a decoder here.
+NUM_LOOKED_AT = 32  # pictures from which the shapes of all are estimated before all are looked at
+# Endings of picture files in formats that qkd_tf cannot decode.
 UNREAD = (".tif", ".tiff", ".heic", ".heif", ".jp2", ".j2k", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".pcx")
 UNREAD += (".svg", ".psd", ".exr", ".hdr", ".dds", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 SPLITS = ("train", "validation", "test")

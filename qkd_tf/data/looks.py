@@ -28,7 +28,7 @@ ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 # is not upright.
 ROW = np.dtype([("key", "S16"), ("size", "<u4", 2), ("sha256", "u1", 32), ("is_turned", "?")])
 VERSION = f"1, TensorFlow {tf.__version__}, Pillow {PIL.__version__}: {ROW}".encode()
-SETTLED = 2.0  # seconds: a file that was changed later than so long ago may change again within a tick of its clock
+SETTLED = 2.0  # seconds; a file changed more recently may change again without its time stamp changing
 CHUNK = 50_000  # files between two writings of the memory
 SHA256_BYTES = hashlib.sha256().digest_size
 

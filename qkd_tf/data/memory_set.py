@@ -25,7 +25,7 @@ BATCH = 256  # examples that are looked at together
 COMPARED = 100  # first examples of a set that must come again in the same order
 HELD_BYTES = 1 << 30  # of a tf.data set's pixels: a smaller one is run through once and held in memory
 BUFFER_BYTES = 512 << 20  # of a set's decoded examples that are shuffled at a time
-DARK = 128  # pixels of 0 to 255 that are no whole numbers have a brighter one than this; else their range is unknown
+DARK = 128  # fractional pixels count as 0 to 255 only if one is at least this bright; else their range is unknown
 
 GivenSet = tf.data.Dataset | tuple[np.ndarray, np.ndarray]
 
@@ -59,7 +59,7 @@ def source_of(
             require(
                 bool(same),
                 f"{name} has pictures of {part.shape} (height, width, channels), train of {given['train'].shape}; "
-                "channels must be equal, and without image_size height and width too",
+                "all sets must have the same number of channels and, without image_size, the same height and width",
             )
     notes += sum((part.notes for part in given.values()), ())
     notes += repeats.notes({name: part.digest.examples for name, part in given.items()})
@@ -157,7 +157,11 @@ class _Stream:
         return tuple(self.dataset.element_spec[0].shape)
 
     def for_validation(self, fraction: float) -> np.ndarray:
-        """A set that is not held is read up to the last of these, so if it is mixed they are its first examples."""
+        """Which examples become validation, [N] bool.
+
+        A set that is not held in memory is read up to the last of them. So if its classes are mixed, they are its
+        first examples.
+        """
         number = round(len(self.labels) * fraction)
         in_order = not self.is_held and number > 0 and is_mixed(self.labels, number)
         return (foremost if in_order else stratified)(self.labels, fraction)
@@ -458,9 +462,9 @@ class _Scale:
         if -0.5 < low and DARK <= high < 255.5:
             return (f"note: {found}; they are rounded to whole numbers, as a camera gives them",)
         undone = next((undone for lowest, undone in SCALES if lowest <= low and high <= 1 + TOLERANCE), None)
-        remedy = "leave the scaling out, which networks do inside"
+        remedy = "leave the scaling out (networks scale pixels themselves)"
         if undone:
-            remedy = f"undo the scaling, which networks do inside: {cast.format(f'{rounded}({undone})')}"
+            remedy = f"undo the scaling (networks scale pixels themselves): {cast.format(f'{rounded}({undone})')}"
         raise ExperimentError(
             f"{found}; 0 to 255 is expected; if these are signals, give --signals and leave out the flags for "
             f"pictures; if they are pictures, {remedy}"
@@ -528,7 +532,7 @@ def _label_names(labels: dict[str, np.ndarray], label_names: Sequence[str] | Non
         require(
             not len(strange),
             f"{name} has the label {[*strange, 0][0]}, but the classes are 0..{num_classes - 1}"
-            + ", as many as label_names, or else the student's outputs; count classes from 0, or give more of these"
-            * (label_names is not None),
+            + ", as given by label_names, or else by the student's outputs; count classes from 0, or give more "
+            "label_names or outputs" * (label_names is not None),
         )
     return [str(name) for name in (range(num_classes) if label_names is None else label_names)]

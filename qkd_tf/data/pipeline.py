@@ -21,15 +21,15 @@ from qkd_tf.data.sources import lasting, open_source
 from qkd_tf.experiment import DataSpec, ExperimentError, require
 
 CACHE_BYTES = 4 << 30  # of decoded images that are kept in memory; what does not fit is streamed
-# Split -> what is told if its images lack a class, what follows, and from how many images per class on it is told:
-# a few that are taken from training for validation lack one by chance.
+# Split -> how a note begins if the split's images lack a class, how it ends, and how many images per class the split
+# must have for that note: a small validation split taken from training may lack a class by chance.
 WITHOUT_A_CLASS = {
     "train": ("no training image of class", "", 0),
-    "validation": ("no validation image of class", "; epochs are judged by these alone", 10),
-    "test": ("no test image of class", "; the test result is of these alone", 0),
+    "validation": ("no validation image of class", "; epochs are judged by these classes only", 10),
+    "test": ("no test image of class", "; the test result covers these classes only", 0),
 }
 DIGESTED = 1_000  # examples that stand in the fingerprint for a split that is streamed, or known by its files
-FEW_LABELS = 10_000  # for which a pre-flight does not wait
+FEW_LABELS = 10_000  # most labels of a split that a pre-flight reads
 SAMPLE_SEED = 0
 WHOLE = (0, 1)  # the share of a batch that is all of it
 RESIZES = {"crop": pixels.resize, "squash": pixels.squash}
@@ -433,10 +433,10 @@ def _require_two_classes(labels: np.ndarray, source: Source, spec: DataSpec) -> 
 
 
 def _class_notes(labels: Mapping[str, np.ndarray], source: Source, spec: DataSpec) -> tuple[str, ...]:
-    """Notes on splits without images of some classes. A class of no split is told once, of training.
+    """Notes on splits without images of some classes. A class that no split has is noted only for training.
 
     Args:
-      labels: split -> its labels, or the first of them: then nothing is told of that split.
+      labels: split -> its labels. If they are only the first ones, there is no note on that split.
     """
     seen = {split: set(found.tolist()) for split, found in labels.items()}
     notes = []

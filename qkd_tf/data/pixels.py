@@ -31,7 +31,7 @@ SHAPES = {
 DIB_HEADS = [size.to_bytes(4, "little") for size in (12, 40, 64, 108, 124)]  # of a BMP without the file's header
 LUMA = (0.299, 0.587, 0.114)  # of RGB (BT.601, as JPEG's)
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> Pillow's name
-# A JPEG is decoded at one of these parts of its sides where it then still has so many times those that are resized to.
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its sides if these are then still JPEG_ROOM times those that it is resized to.
 JPEG_PARTS, JPEG_ROOM = (2, 4, 8), 2
 
 
@@ -128,7 +128,7 @@ def recolour(image: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def resize(image: tf.Tensor, image_size: Size) -> tf.Tensor:
-    """As small as it can be while it covers `room` of the size, then the centre of that; pixels stay whole numbers."""
+    """Scales a picture so that it just covers `room(image_size)`, and crops the centre; pixels stay whole numbers."""
     room_of = room(image_size)
     shape = tf.cast(tf.shape(image)[:2], tf.float32)
     covers = tf.argmax(tf.cast(room_of, tf.float32) / shape)  # the side that becomes what it has to be

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.manual_dir and not pathlib.Path(arguments.manual_dir).is_dir():
         sys.exit(f"error: --manual_dir={arguments.manual_dir} is not a folder; give the folder of the archives")
-    # Behind what flags and files tell: TensorFlow takes seconds to import.
+    # After all checks that need only flags and files: TensorFlow takes seconds to import.
     from qkd_tf.console import quiet  # noqa: F401, PLC0415
     from qkd_tf.data.preparation import prepare  # noqa: PLC0415
 

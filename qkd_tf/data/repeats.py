@@ -41,7 +41,8 @@ def notes(by_split: Mapping[str, Collection[bytes | str]]) -> tuple[str, ...]:
     train = set(by_split["train"])
     counts = {name: (sum(digest in train for digest in found), len(found)) for name, found in by_split.items()}
     return tuple(
-        f"note: {shared:,} of {number:,} {name} examples are trained on too, so top-1 on {name} is not that of new ones"
+        f"note: {shared:,} of {number:,} {name} examples are in the training set too, so top-1 on {name} overstates "
+        "the accuracy on new examples"
         for name, (shared, number) in counts.items()
         if name != "train" and shared > TOLERATED * number
     )

@@ -130,7 +130,7 @@ class InputGrid:
         if taken < FEW_STEPS:
             notes.append(
                 f"note: all but {200 * TAIL:g} % of the training set's values use only {taken} of the input's 256 "
-                "steps, because of a few far values or an offset from 0.0; give a smaller --input_scale, or subtract "
+                "steps, because of a few outliers or an offset from 0.0; give a smaller --input_scale, or subtract "
                 "the offset from the features"
             )
         elif min(by_channel) < FEW_STEPS_OF_CHANNEL:

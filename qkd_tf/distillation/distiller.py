@@ -10,8 +10,8 @@ from qkd_tf.distillation.losses import cross_entropy, distillation
 from qkd_tf.distillation.mixed_precision import LossScale
 from qkd_tf.distillation.phases import Phase
 
-# Tracing is the longer for looking at every function. Only a teacher, which may have layers of the user's own, has
-# Python's `if` and `while` on tensors.
+# AutoGraph looks at every function, which makes tracing slower. Only a teacher, which may have the user's own layers,
+# may use Python's `if` and `while` on tensors.
 without_autograph = tf.autograph.experimental.do_not_convert
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from qkd_tf.experiment import ExperimentError
 from qkd_tf.process.stop_signals import StopSignals
 
-SETTLED = 3  # steps behind the first one, before which the time left is not told
+SETTLED = 3  # steps after the first one from which on the time left is shown
 TICK = 1e-9  # seconds
 
 

@@ -48,7 +48,7 @@ def notes(
         return [f"{takes}, but only {_gb(free)} is free: the training may be killed; give a smaller --image_size"]
     return [
         f"{takes}, but only {_gb(free)} is free: the training may be killed; --gradient_accumulation_steps="
-        f"{batch_size // fitting[-1]} takes about {_gb(fitting[-1] * of_image)}, and a smaller --batch_size less, too"
+        f"{batch_size // fitting[-1]} takes about {_gb(fitting[-1] * of_image)}; a smaller --batch_size helps, too"
     ]
 
 

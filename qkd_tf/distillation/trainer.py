@@ -281,7 +281,7 @@ class Trainer:
         return progress
 
     def _room_below_start(self, num_images: int) -> float:
-        """Points below the phase's start from which on an epoch is worse; 0 if it has to be better."""
+        """How many points below the phase's start an epoch may be and still replace it; 0 if it must be better."""
         return 100 * (FEW_WRONG + 0.5) / num_images if self._student.needs_training else 0.0
 
     def _keep(self, epoch: int, top1: float) -> dict:
@@ -297,7 +297,7 @@ class Trainer:
         return collapse.notes(tensors, first, before, intervals, logits)
 
     def _loss_notes(self, progress: dict, top1: float, num_images: int) -> list[str]:
-        """Notes on a first epoch that a student from few pictures should not have: far below where the phase began."""
+        """A note if a phase may keep the student with which it began, and its first epoch ends far below that one."""
         start = progress["best"]
         if progress["epoch"] or not start or start["epoch"]:
             return []
@@ -433,8 +433,8 @@ class Trainer:
         self._best_student = []
 
 
-# What a checkpoint tells beside weights: where training goes on, phases that are done, and of the phase at hand its
-# epochs, the best of them, and the seconds that its unfinished epoch has taken.
+# What a checkpoint has besides weights: where training continues, the results of finished phases, and for the current
+# phase its epochs, the best of them, and the seconds spent on its unfinished epoch.
 START = {"phase": 0, "epoch": 0, "step": 0, "seconds": 0.0, "results": [], "history": [], "best": None}
 
 

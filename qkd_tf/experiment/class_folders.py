@@ -56,7 +56,7 @@ def splits_of(spec: DataSpec, root: pathlib.Path) -> dict[str, pathlib.Path]:
         require(
             not spec.test_split and not (root / "test").is_dir(),
             f"--test_fraction={spec.test_fraction}: {root} has a test split, {root / test_name}; leave the flag out, "
-            "or where a flag file has it give --test_fraction=0 behind --flagfile",
+            "or if a flag file has it, add --test_fraction=0 after --flagfile",
         )
     splits = {"train": root if _has_classes(spec, root) else root / "train"}
     if not spec.test_fraction:

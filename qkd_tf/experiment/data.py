@@ -11,7 +11,7 @@ from qkd_tf.experiment.option import as_flag, option
 BATCH_SIZE = 128  # QKD
 MAX_SIDE = 8_192  # pixels
 RESIZES = ("crop", "squash")
-CROP_PADDING, SIDES_OF_PADDING = 4, 8  # most pixels, and sides of a picture in them at least (QKD, CIFAR: 4 of 32)
+CROP_PADDING, SIDES_OF_PADDING = 4, 8  # at most 4 pixels, and at most an eighth of a side (QKD, CIFAR: 4 of 32)
 FEW_STEPS = 10  # of an epoch: with fewer of them the default epochs train little
 FEWEST_STEPS = 16  # that an epoch should have
 SMALLEST_BATCH = 8  # BatchNorm statistics of fewer are largely chance
@@ -105,13 +105,13 @@ class DataSpec:
         metadata=as_flag(
             None,
             f"Images per training step, over all devices together; default: {BATCH_SIZE} (QKD), or fewer if an epoch "
-            f"would have less than {FEW_STEPS} steps.",
+            f"would have fewer than {FEW_STEPS} steps.",
         ),
     )
     batch_is_default: bool = False  # none was given, so that it may depend on the number of images
     reading_batch: int = 0  # images that calibration, validation and test read at once; 0: batch_size
     seed: int = 0
-    scales_jpegs: bool = True  # decode large ones at a part of their size; handoffs from before that have none
+    scales_jpegs: bool = True  # decode large ones at a fraction of their size; handoffs of earlier versions lack this
     skip_broken_images: bool = option(
         False, "Leave out files of a folder that cannot be decoded; default: stop with an error."
     )

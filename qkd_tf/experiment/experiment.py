@@ -70,8 +70,8 @@ class Experiment:
         last = named[-1] if named else own
         require(
             last == own,
-            f"--phase_bits ends in w{last[0]}a{last[1]}, and the file is to have w{own[0]}a{own[1]} (--weight_bits, "
-            "--activation_bits); let the last quantized phase have these widths",
+            f"--phase_bits ends in w{last[0]}a{last[1]}, but the file must have w{own[0]}a{own[1]} (--weight_bits, "
+            "--activation_bits); give the last quantized phase these widths",
         )
         require(
             not self.quantization.finds_bits or self.target.max_flash_bytes > 0,
@@ -88,14 +88,14 @@ class Experiment:
             "cannot be combined: activations would be rounded in half precision; leave one of them out",
         )
 
-        untrained = "a student whose weights have lost their mean is another network until it is trained"
+        untrained = "it removes the mean of each kernel, so the student must be trained before it is used"
         for flag, is_given, reason in (
             ("--phases=", not self.training.phases, untrained),
             ("--bits=auto", self.quantization.finds_bits, untrained),
             (
                 "--freeze_threshold_start",
                 self.training.freeze_threshold_start > 0,
-                "a normalized weight moves with all others, so it cannot be frozen",
+                "each normalized weight depends on all others, so it cannot be frozen",
             ),
         ):
             require(
@@ -203,8 +203,8 @@ class Experiment:
             return []
         better = chosen.flag_of((chosen.weight_bits, WIDEST_BITS))
         return [
-            f"note: --target={target}: {ROUNDS_TWICE}; give {better}, which usually loses less in "
-            "as many bytes or fewer"
+            f"note: --target={target}: {ROUNDS_TWICE}; give {better}, which usually loses less accuracy and takes no "
+            "more bytes"
         ]
 
     def _notes_on_test(self) -> list[str]:
@@ -222,9 +222,8 @@ class Experiment:
         if not self.training.phases or self.data.max_steps or steps >= FEW_STEPS or fitting >= size:
             return []
         return [
-            f"note: an epoch has only {counted(steps, 'step')}, of {size} images: with "
-            f"--batch_size={fitting} the {num_train:,} training images make {num_train // fitting}, and the student "
-            "learns more in as many epochs"
+            f"note: an epoch has only {counted(steps, 'step')}, of {size} images: with --batch_size={fitting} it would "
+            f"have {num_train // fitting}, and the student would learn more in the same number of epochs"
         ]
 
     def _notes_on_rates(self, num_train: int) -> list[str]:

@@ -11,10 +11,10 @@ INTERVAL_GRADIENT_SCALES = ("none", "lsq")
 EQUALIZATIONS = ("auto", "on", "off")
 NORMALIZATIONS = ("off", "layer", "channel")
 AUTO_BITS = "auto"  # of --bits
-WIDEST_BITS = 8  # that a kernel has where its width is to be found, and all tensors then
-# Largest channel of a network's kernels over their median one, beyond which training begins from channels of one size.
-# ResNets have up to 2.6, and ResNet-8 lost by it at 2 bits; depthwise kernels of MobileNets have 3 to 40, and lose all
-# without it at 4 bits.
+WIDEST_BITS = 8  # most bits that --bits=auto gives a kernel; activations then have as many
+# Ratio of a kernel's largest channel to its median one beyond which channels are equalized before training. ResNets
+# have ratios up to 2.6, and equalizing cost ResNet-8 accuracy at 2 bits. Depthwise kernels of MobileNets have ratios of
+# 3 to 40, and without it MobileNets lose all accuracy at 4 bits.
 UNEVEN_CHANNELS = 3.0
 
 
@@ -87,9 +87,9 @@ class QuantizationSpec:
     )
     normalize_weights: str = option(
         "off",
-        "Subtract the mean of a kernel of less than 8 bits, and divide by its deviation, before it is rounded (APoT); "
-        "for kernels before a BatchNormalization. layer: one mean and deviation for the kernel; channel: one for each "
-        "output channel. The student has to be trained after it.",
+        "Before a kernel of fewer than 8 bits is rounded, subtract its mean and divide by its standard deviation "
+        "(APoT), if a BatchNormalization follows. layer: one mean and deviation for the kernel; channel: one for each "
+        "output channel. The student must be trained afterwards.",
         choices=NORMALIZATIONS,
     )
     interval_gradient_scale: str = option(
@@ -115,7 +115,7 @@ class QuantizationSpec:
         0.0,
         "Scaling of a gradient by its value's rounding error, in [0, 1); 0: straight-through estimator (EWGS: 1e-3).",
     )
-    calibration_batches: int = option(8, "Training batches that choose the first activation intervals.")
+    calibration_batches: int = option(8, "Training batches from which the first activation intervals are chosen.")
     finds_bits: bool = False
     told_by_bits: bool = dataclasses.field(default=False, compare=False)
     found_bits: tuple[int, ...] = ()

@@ -21,13 +21,15 @@ class TargetSpec:
         "phone", "Device that the file is for; the pre-flight checks its limits.", choices=list(TARGETS)
     )
     max_flash_bytes: int = option(
-        0, "Limit of the file on the target, in bytes, with the code that reads its lookup tables, if any; 0: no limit."
+        0,
+        "Limit for the file on the target, in bytes, including the code that reads its lookup tables, if any; 0: no "
+        "limit.",
     )
-    max_ram_bytes: int = option(0, "Limit of the activations on the target, in bytes; 0: no limit.")
+    max_ram_bytes: int = option(0, "Limit for the activations on the target, in bytes; 0: no limit.")
     weight_storage: str = option(
         "auto",
-        "How kernels are counted, and how the export stores them by default. int4 packs kernels of at most 4 bits "
-        "that run as fast as in int8, int4_all packs all of them. auto is the default of the target.",
+        "How the bytes of kernels are counted, and how the export stores kernels by default. int4 packs kernels of at "
+        "most 4 bits that run as fast as in int8, int4_all packs all of them. auto is the default of the target.",
         choices=WEIGHT_STORAGES,
     )
 

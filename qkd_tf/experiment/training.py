@@ -18,10 +18,11 @@ KEPT_EPOCHS = ("best", "last")
 PRECISIONS = ("float32", "bfloat16", "float16")
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
 BATCH_NORM_STATISTICS = ("auto", "batches", "shift")
-# Below it, pictures are few: their own BatchNorm statistics are far from full precision's. With more of them, a student
-# trains far from its start: on CIFAR-10's 49,000 ResNet-8 lost 4 points by statistics shifted from those of its start.
+# Below this number, pictures are few: BatchNorm statistics measured on them are far from full precision's. On more
+# pictures a student trains far away from its start, so statistics shifted from those of its start no longer fit: on
+# CIFAR-10's 49,000 pictures they cost ResNet-8 4 points.
 FEW_PICTURES = 10_000
-RATIO_OF_FEW = 0.1  # of the teacher's rate to the student's on few pictures, which a full rate makes it forget
+RATIO_OF_FEW = 0.1  # of the teacher's rate to the student's on few pictures: at the full rate the teacher forgets
 
 
 def default_phases(has_teacher: bool) -> list[str]:
@@ -77,9 +78,9 @@ class TrainingSpec:
     keep_epoch: str = option(
         "best",
         "Epoch whose student a phase passes on: the best on validation, or the last. The last is better with a small "
-        "validation split, where the best of many epochs is a matter of chance. With best, a student with pretrained "
-        f"weights on fewer than {FEW_PICTURES:,} training images is passed on as it was before the phase, unless an "
-        f"epoch is better (at up to {BITS_TO_TRAIN} bits, unless one has at most {FEW_WRONG} more mistakes).",
+        "validation split, where the best of many epochs is a matter of chance. With best, for a student with "
+        f"pretrained weights on fewer than {FEW_PICTURES:,} training images, the student from before the phase is kept "
+        f"unless an epoch is better; at up to {BITS_TO_TRAIN} bits an epoch may make up to {FEW_WRONG} more mistakes.",
         choices=KEPT_EPOCHS,
     )
     one_cosine: bool = option(
@@ -137,8 +138,8 @@ class TrainingSpec:
     feature_distillation_weight: float = option(
         0.0,
         "Factor, in the student's loss, of the mean squared difference between the features of student and teacher: "
-        "the input of their last layers, which must have one size. The teacher's is quantized as the student's is "
-        "(SQuaT); 0: none.",
+        "the input of their last layers, which must have the same size. The teacher's features are quantized like the "
+        "student's (SQuaT); 0: none.",
     )
     label_smoothing: float = option(
         0.0, "Share of each label, in [0, 1), that is spread evenly over all classes in the cross-entropy; 0: none."
@@ -162,7 +163,7 @@ class TrainingSpec:
     )
     steps_per_execution: int = option(
         1,
-        "Training steps per call of TensorFlow. More save overhead, but losses are checked only after each call.",
+        "Training steps per call of TensorFlow. More steps save overhead, but losses are checked only after each call.",
         section="Accelerators",
     )
     strategy: str = option(
@@ -211,8 +212,8 @@ class TrainingSpec:
     )
     deterministic: bool | None = option(
         None,
-        "Make equal flags give bit-identical results, also after a run was killed; default: only on a CPU, since it "
-        "costs time.",
+        "Make equal flags give bit-identical results, even if a run is killed and resumed; default: only on a CPU, "
+        "since it costs time.",
         section="Run",
     )
     checkpoint_every_steps: int = option(
@@ -310,7 +311,7 @@ class TrainingSpec:
         require(
             not self.jit_compile or self.mixed_precision == "float32",
             f"--jit_compile and --mixed_precision={self.mixed_precision} cannot be combined: "
-            "XLA takes the step as it is written; leave one of them out",
+            "XLA compiles the step without TensorFlow's rewrite to half precision; leave one of them out",
         )
         require_count(self.gradient_accumulation_steps, "gradient_accumulation_steps", 1, why="1 runs a batch whole")
         require(

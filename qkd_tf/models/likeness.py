@@ -124,9 +124,9 @@ def notes_on_borders(subject: Subject, row: dict) -> list[str]:
         return []
     return [
         f"note: padding by 0 instead of the mean leaves the class of only {row['border_top1_agreement']:.0f} % of "
-        f"{counted(row['num_images'], 'picture')}: {subject.given.name} becomes another network at its borders. To "
-        "keep it, subtract the mean from the data, and leave it out of the network; if it was trained, its BatchNorm "
-        "statistics are shifted by that"
+        f"{counted(row['num_images'], 'picture')} unchanged: {subject.given.name} becomes another network at its "
+        "borders. To avoid this, subtract the mean from the data instead of in the network. If the network was "
+        "trained, its BatchNorm statistics are shifted to fit"
     ]
 
 
@@ -139,8 +139,8 @@ def line(subject: Subject, row: dict) -> str:
     )
     if "is_amplified_rounding" in row:
         text += (
-            ", because the network amplifies rounding, as deep ones of random weights do: no layer differs by more "
-            "than a change of the pixels' last bits makes there"
+            ", because the network amplifies rounding, as deep networks with random weights do: no layer differs by "
+            "more than it does when the last bits of the pixels change"
         )
     if "border_difference" in row:
         text += (
@@ -194,14 +194,14 @@ def _where_they_part(subject: Subject, images: np.ndarray, tolerance: float) -> 
 
 
 def _pairs_as_read(subject: Subject, fed: tf.Tensor) -> list[tuple[str, tf.Tensor, tf.Tensor]]:
-    """Of each layer of the given model its name, the output of its copy, and its own."""
+    """For each layer of the given model: its name, the output of its copy, and its own output."""
     originals = run(subject.given, [fed])
     copies = _tensors(subject.reading.model, [tensor for _, tensor in subject.reading.made], _as_read(subject, fed))
     return [(name, copy, original) for (name, original), copy in zip(originals, copies, strict=True)]
 
 
 def _pairs_as_trained(subject: Subject, fed: tf.Tensor, images: np.ndarray) -> list[tuple[str, tf.Tensor, tf.Tensor]]:
-    """Of each layer that the first reading and the network that trains share its name, and both outputs."""
+    """For each layer that the first reading and the network that trains share: its name, and both outputs."""
     ours = {layer.name: layer.output for layer in subject.ours.layers}
     shared = _shared(subject)
     final = _tensors(subject.ours, [ours[layer.name] for layer in shared], images)
@@ -247,11 +247,12 @@ def _is_amplified_rounding(subject: Subject, images: np.ndarray, tolerance: floa
 
 
 def _are_explained(pairs: list[tuple], again: list, moved: Iterable[list], tolerance: float) -> bool:
-    """Whether behind the last equal pair each one differs by at most NUDGES times what a nudge changes there.
+    """Whether every pair after the last equal one differs by at most NUDGES times what a nudge of the pixels changes.
 
     Args:
-      again: the second entries of the pairs once more.
-      moved: those of nudged pixels; of these only one is held at a time.
+      pairs: (name, our output, the user's output) of each layer.
+      again: the user's outputs, computed a second time.
+      moved: the user's outputs on each set of nudged pixels; only one is held at a time.
     """
     own = [pair[-1] for pair in pairs]
     if max(_differences([("", *twice) for twice in zip(again, own, strict=True)]), default=0.0) > tolerance:

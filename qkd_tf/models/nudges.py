@@ -1,6 +1,6 @@
-"""How much of rounding a network amplifies: what it makes of pixels that are changed by about as much.
+"""How much a network amplifies rounding: how its outputs change if pixels change by about as much as rounding does.
 
-Deep networks of random weights make of rounding what they like.
+Deep networks with random weights may amplify it without limit.
 """
 
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 NUM_DIRECTIONS = 4  # ways in which pixels are changed
-NUDGES = 10  # of that many times what a nudge changes no difference is made
+NUDGES = 10  # a difference of at most this many times what a nudge changes counts as rounding
 
 
 def nudged(pictures: np.ndarray) -> Iterator[np.ndarray]:

@@ -39,7 +39,7 @@ def _difference(logits: np.ndarray) -> np.ndarray:
     return logits[:, 1:] - logits[:, :1]
 
 
-# How a model ends -> what it makes of the logits [N, K] that it is read to have.
+# How a model ends -> how it computes its output from the logits [N, K] that we read it as having.
 HEADS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "logits": lambda logits: logits,
     "softmax": _softmax,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 OPERATIONS = "write it with Keras layers (Rescaling on pixels, ReLU, Add, Multiply, Concatenate, Reshape, pooling)"
 _AUGMENTATION = "leave it out: pictures are cropped and mirrored by --crop_padding and --horizontal_flip"
-_OF_TWO = "use Add, Subtract, Multiply or Average: they are what is computed in integers of two tensors"
+_OF_TWO = "use Add, Subtract, Multiply or Average: only these combine two tensors in integers"
 # Class -> remedy.
 REMEDIES: Mapping[str, str] = {
     **dict.fromkeys(("Lambda", "TFOpLambda", "SlicingOpLambda", "ClassMethod"), OPERATIONS),
@@ -18,7 +18,7 @@ REMEDIES: Mapping[str, str] = {
         "integers here",
     ),
     "Embedding": "leave it out and give features, or one-hot columns: the file's input is 8-bit numbers, not an index",
-    "TimeDistributed": "use a layer that runs along the steps: Conv1D(units, 1) does what it does with Dense",
+    "TimeDistributed": "use a layer that runs along the steps: Conv1D(units, 1) does what TimeDistributed(Dense) does",
     **dict.fromkeys(
         ("Conv1DTranspose", "Conv2DTranspose"),
         "use UpSampling (nearest) and a convolution: transposed convolutions are not computed in integers here",

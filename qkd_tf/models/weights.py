@@ -15,7 +15,7 @@ from qkd_tf.process.random_state import seeded
 from qkd_tf.storage.archive import check_hdf5, first_line, load_npz, non_finite
 from qkd_tf.storage.saved_model import load_model
 
-# The words that files use for the variables of a layer, and ours. A BatchNormalization is told by its statistics.
+# The words that files use for the variables of a layer, and ours. A BatchNormalization is recognised by its statistics.
 _STATISTICS = {
     "moving_mean": "moving_mean",
     "running_mean": "moving_mean",

@@ -21,7 +21,7 @@ from qkd_tf.storage.run_folder import RunFolder
 
 FORMAT = 1
 NUM_IMAGES = 32
-# Images that are compared at a time, and what their activations may have, which are held as they are and quantized.
+# Images that are compared at a time, and bytes that their activations may take, both in float and quantized.
 BATCH = 4
 HELD_BYTES = 128 << 20
 

@@ -32,15 +32,15 @@ from qkd_tf.quantization.scheme import QuantizedStudent
 from qkd_tf.storage import archive, disk_errors, durable
 from qkd_tf.storage.run_folder import RunFolder
 
-# Images whose every tensor is handed over, and what their integers may have in all arithmetics together. A single image
-# is handed over whatever it has.
+# Images whose every tensor is handed over, and bytes that their integers may take in all arithmetics together. A single
+# image is handed over whatever it takes.
 NUM_CODE_IMAGES = 32
 MAX_CODE_BYTES = 256 << 20
 # Pixels whose logits are predicted in the integers of runtimes that do not judge: all of CIFAR-10's test split, or 204
 # pictures of 224 x 224.
 INTEGER_PIXELS = 10_000 * 32 * 32
-# Of the largest tensor, in 64 bits: what a thread has in hand, near the cache, and what all of them have together where
-# even a single image has more than that.
+# Bytes of the largest tensor, in 64 bits, that one thread computes at a time, so that it fits the cache; and that all
+# threads may take together if a single image exceeds the former.
 THREAD_BYTES = 8 << 20
 THREADS_BYTES = 128 << 20
 NUM_THREADS = 4
@@ -219,7 +219,7 @@ def require_readable(student: QuantizedStudent, num_test: int = 0) -> None:
         require(
             archive.holds(num_bytes),
             f"{what}, in each arithmetic of {', '.join(ARITHMETICS)}, would take {num_bytes:,} bytes in the handoff, "
-            f"and a file of at most {archive.MAX_BYTES:,} is read; use {remedy}",
+            f"whose files may have at most {archive.MAX_BYTES:,}; use {remedy}",
         )
 
 

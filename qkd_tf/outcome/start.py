@@ -16,7 +16,7 @@ from qkd_tf.evaluate import predict_logits
 from qkd_tf.experiment import FEW_VALIDATION, FEW_WRONG, ExperimentError, require
 from qkd_tf.storage import durable
 
-MAX_IMAGES = 2_000  # of validation, the first: a look, no measurement
+MAX_IMAGES = 2_000  # first validation images: enough for a check, not for a measurement
 POINTS_BELOW = 10.0  # that a teacher may be below its student
 POINTS_LOST = 2.0  # of validation that training may lose without a word
 
@@ -92,8 +92,8 @@ class Look:
         return [
             f"note: the student came with weights, and is right on {top1:.2f} % of {num_images:,} validation images; "
             f"always giving the same class is right on {most_frequent:.2f} %. Was it trained for these classes? "
-            "Labels, their order (the names of folders, or labels.txt) and pixels have to be those of its training. If "
-            "it was never trained, begin with a phase in float: --phases=full_precision,self_studying"
+            "Its labels, their order (folder names, or labels.txt) and the range of pixels must be those of its "
+            "training. If it was never trained, begin with a phase in float: --phases=full_precision,self_studying"
         ]
 
     def notes_on_calibration(self, keeps_start: bool, needs_training: bool) -> list[str]:
@@ -109,14 +109,14 @@ class Look:
             deviation = 100 * math.sqrt(share * (1 - share) / num_images)
             return [
                 f"note: on {num_images:,} validation images the accuracy of an epoch has a standard error of about "
-                f"{deviation:.0f} points, so the best of many is largely chance; --keep_epoch=last hands on the last "
-                "epoch; more validation images (--validation_fraction) tell more"
+                f"{deviation:.0f} points, so which epoch is best is largely chance; --keep_epoch=last hands on the "
+                "last epoch; more validation images (--validation_fraction) make the choice more reliable"
             ] * (num_images < FEW_VALIDATION)
         kept = "of equally good epochs the last is kept"
         if keeps_start and needs_training:
             kept = f"an epoch is kept instead if it makes at most {FEW_WRONG} mistakes more"
         elif keeps_start:
-            kept = "it is kept " + ("unless an epoch is better" if num_wrong else "itself, since none can be better")
+            kept = "it is kept" + (" unless an epoch is better" if num_wrong else ", because no epoch can be better")
         return [
             f"note: before training, the calibrated student is right on {num_images - num_wrong:,} of {num_images:,} "
             f"validation images, so epochs can hardly be told apart; {kept}. --phases= makes this student's file "

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
         require_networks(experiment)
         if not FLAGS.num_classes:
             require_set(experiment.data)
-        # Behind what flags and files tell: TensorFlow takes seconds to import.
+        # After all checks that need only flags and files: TensorFlow takes seconds to import.
         from qkd_tf.console import quiet  # noqa: F401, PLC0415
         from qkd_tf.preflight.look import look  # noqa: PLC0415
 

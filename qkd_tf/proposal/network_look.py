@@ -25,8 +25,8 @@ RANGES: Mapping[str, PixelNormalization] = {
         (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     ),
 }
-NUM_ANSWERS = 256  # training examples that a trained network is asked for
-CLEAR = 10.0  # points of top-1 that one range must be above all others to be told by them
+NUM_ANSWERS = 256  # training examples on which a trained network is tried
+CLEAR = 10.0  # points of top-1 by which one range of pixels must exceed all others to be chosen
 
 
 @dataclasses.dataclass(frozen=True)

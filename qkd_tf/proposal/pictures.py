@@ -70,10 +70,10 @@ def choose_pictures(draft: Draft, survey: Survey, shapes: Mapping[str, Shape]) -
 
 
 def choose_resize(draft: Draft, look: NetworkLook, source: data.Source) -> list[str]:
-    """Chooses cropped or squashed pictures, by which a trained student gets right more often.
+    """Chooses cropped or squashed pictures, whichever a trained student classifies correctly more often.
 
-    A few pictures more prove nothing. But many models were trained on whole pictures, Keras' default, and nothing else
-    shows it.
+    A difference of a few pictures proves nothing. But many models were trained on whole pictures, Keras' default, and
+    nothing else shows it.
 
     Args:
       look: the look at the student.
@@ -91,14 +91,14 @@ def choose_resize(draft: Draft, look: NetworkLook, source: data.Source) -> list[
         answers += f"{100 * cropped.mean():.1f} % of cropped ones"
         if np.sum(whole) > np.sum(cropped):
             draft.choose("resize", "squash", f"{answers}.")
-            return [f"note: {answers}; the flags take them whole, and --resize=crop takes their middle instead"]
+            return [f"note: {answers}; the flags take the whole pictures; --resize=crop takes their middle instead"]
     draft.offer(
         "resize",
         "squash",
         "Pictures are resized to cover 8/7 of that size, and the middle is cropped; uncomment this for whole pictures, "
         f"as in Keras' image_dataset_from_directory.{answers and f' {answers}.'}",
     )
-    return [f"note: {answers}; the flags take their middle, and --resize=squash takes them whole"] if answers else []
+    return [f"note: {answers}; the flags take the cropped ones; --resize=squash takes whole ones"] if answers else []
 
 
 def _right(look: NetworkLook, source: data.Source, spec: DataSpec) -> np.ndarray:

@@ -10,7 +10,7 @@ from qkd_tf.proposal.draft import Draft
 from qkd_tf.proposal.network_look import RANGES, NetworkLook, clear_range
 
 FLAGS = {"student": "student_weights", "teacher": "teacher_pixel"}  # beginning of two flags, by role
-NOTABLE_POINTS = 3.0  # of training examples, from which a teacher is said to know less than its student
+NOTABLE_POINTS = 3.0  # of top-1 on training examples by which a teacher below its student is noted
 SUITED = PixelNormalization((128.0,), (64.0,))  # to 8 bits: what networks of this package read
 
 
@@ -54,8 +54,9 @@ def choose_pixels(draft: Draft, look: NetworkLook, images: np.ndarray, labels: n
         is_grey = images.shape[-1] > 1 and np.all(images == images[..., :1])
         lines.append(
             f"note: that is hardly more than chance: was {look.name} trained for these classes, in the order of their "
-            f"names? A labels.txt gives another order.{' And on grey pictures, as these are?' if is_grey else ''} "
-            "If its BatchNormalization statistics are those of too short a training, qkd_tf.train measures them anew"
+            "names? A labels.txt gives another order."
+            f"{' Was it trained on grey pictures, like these?' if is_grey else ''} If its training was too short for "
+            "its BatchNormalization statistics, qkd_tf.train measures them anew"
         )
     return PixelFinding(lines, top1=top1)
 
@@ -65,7 +66,7 @@ def note_on_teacher(student: PixelFinding, teacher: PixelFinding) -> list[str]:
     if student.top1 is None or teacher.top1 is None or teacher.top1 > student.top1 - NOTABLE_POINTS:
         return []
     return [
-        f"note: of training examples the teacher classifies {teacher.top1:.1f} % correctly, the student "
+        f"note: the teacher classifies {teacher.top1:.1f} % of training examples correctly, the student "
         f"{student.top1:.1f} %: such a teacher rarely helps; train without one, or give a better one"
     ]
 
@@ -75,7 +76,7 @@ def _by_answers(draft: Draft, look: NetworkLook, line: str, images: np.ndarray, 
     flag, found = FLAGS[look.role], look.top1_by_range(images, labels)
     answers = ", ".join(f"{top1:.1f} % with {title}" for title, top1 in found.items())
     seen = f"{look.name} does not say which pixels it was trained on; of {len(labels)} training pictures it "
-    seen += f"classifies correctly {answers}"
+    seen += f"correctly classifies {answers}"
     if clear := clear_range(found):
         _choose(draft, flag, RANGES[clear], f"{seen}.")
         return PixelFinding([line, f"note: {seen}; the flags say {clear}"], top1=found[clear])

@@ -11,7 +11,7 @@ from qkd_tf import data
 from qkd_tf.experiment import DataSpec
 
 NUM_LOOKED_AT = 64  # training pictures
-ANY_SIDE = 224  # pictures of several sizes are opened for some size, whichever: they are looked at as they are stored
+ANY_SIDE = 224  # size for which pictures of several sizes are opened; any will do, because they are looked at as stored
 NUM_NAMED = 5  # classes that a line names; the others are counted
 
 

@@ -21,7 +21,9 @@ def notes(model: tf_keras.Model, plan: QuantizationPlan, target: TargetSpec, spe
     if not spec.is_open and all(grid.num_bits > num_bits for grid in plan.weight_grids.values()):
         told = "--first_layer_bits and --last_layer_bits"
         told += " and --bits_rule" * bool(spec.bits_rule)
-        return [f"note: no kernel has the {num_bits} bits that were asked for: {told} give all of {model.name} more"]
+        return [
+            f"note: no kernel has the {num_bits} bits that were asked for: {told} give all kernels of {model.name} more"
+        ]
     storages = TARGETS[target.target].int4  # none on a target whose own compiler compresses what is stored
     if spec.is_open or not storages:
         return []

@@ -16,7 +16,7 @@ SAMPLES_PER_BATCH = 65_536
 # Of all tensors that are looked at together. It takes a batch of 128 of MobileNetV2 at CIFAR's size whole: in parts, a
 # float tensor's last bits may be others.
 WATCHED_BYTES = 1 << 30
-STEPS = 64  # of an output, that one step of an all-zero input may be; operators take some hundred
+STEPS = 64  # most steps of an output that one step of an all-zero input may be; operators support a few hundred
 MSE_CANDIDATES = 100
 
 

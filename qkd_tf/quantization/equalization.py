@@ -40,10 +40,10 @@ def equalize_channels(model: tf_keras.Model, spread: float = 1.0) -> bool:
 
 
 def equalize_deviations(model: tf_keras.Model, normalize: dict[str, Callable[[tf.Tensor], tf.Tensor]]) -> None:
-    """Scales kernels' output channels to the deviation that they have normalized. The model's function stays the same.
+    """Scales kernels' output channels to the deviation that they will have once normalized.
 
-    So a kernel that is normalized before it is rounded loses only its mean there, and BatchNorm statistics fit but for
-    that.
+    The model's function stays the same. When such a kernel is then normalized, it loses only its mean, so BatchNorm
+    statistics still fit except for that mean.
 
     Args:
       model: float, in standard form.

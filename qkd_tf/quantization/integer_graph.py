@@ -54,7 +54,7 @@ class IntegerGraph:
         of_image = np.dtype(np.float32).itemsize * student.largest_tensor
         self._batch = max(1, min(num_images, portions.num_images(BATCH_BYTES, of_image)))
         spec = tf.TensorSpec((self._batch, *shape), tf.uint8)
-        # Without a reference to the graph itself: what it holds, the kernels once more, goes with the last name for it.
+        # No reference to this object: its memory, a second copy of the kernels, is freed with the last reference to it.
         stored = functools.partial(_stored, student, builds)
         self._tensors = tf.function(stored, input_signature=[spec], autograph=False)
         self._logits = tf.function(

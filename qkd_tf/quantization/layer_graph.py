@@ -9,8 +9,9 @@ from qkd_tf.models.activations import activation_name, is_relu, slope, upper_end
 from qkd_tf.quantization.roles import parents, role, scales_channels
 
 _layers = tf_keras.layers
-# Of x * sigmoid(x) and its hard form: an eighth of the levels is below 0. At 4 bits, of normal x with a deviation of 1
-# to 4, that leaves less than half of a symmetric grid's error in mean square; of 0.5 a little more (test_plan.py).
+# For x * sigmoid(x) and its hard form: an eighth of the levels is below 0. At 4 bits, for normal x with a deviation of
+# 1 to 4, the mean square error is then less than half that of a symmetric grid; for a deviation of 0.5 it is a little
+# more (test_plan.py).
 SWISH_SHARE = 1 / 7
 PRELU_SHARE = 0.25  # the slope with which its authors begin (He et al. 2015, arXiv 1502.01852); a plan is made once
 

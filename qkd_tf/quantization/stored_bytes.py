@@ -21,15 +21,15 @@ from qkd_tf.quantization.plan import QuantizationPlan
 from qkd_tf.quantization.roles import LAYERS, averages_what_is_there, kernel_size, parents
 
 BIAS_BYTES = 4
-# Of a file that `tflite_export` writes, at most: tests/tflite_export/flatbuffer/test_convert.py holds them against all
-# kinds of files.
+# Upper bounds for the parts of a file that `tflite_export` writes. tests/tflite_export/flatbuffer/test_convert.py
+# checks them on all kinds of files.
 FILE_BYTES = 456  # header, signature, and the layout of tables
 KIND_BYTES = 48  # of each kind of operator
 OPERATOR_BYTES = 60
-DEPTHWISE_BYTES = 16  # more, of a depthwise one
+DEPTHWISE_BYTES = 16  # in addition, for a depthwise one
 TENSOR_BYTES = 70  # without name and scales
 CONSTANT_BYTES = 34  # around the data of a constant
-ALIGNMENT = 16  # at multiples of which that begins
+ALIGNMENT = 16  # constants' data begin at multiples of this
 _layers = tf_keras.layers
 
 

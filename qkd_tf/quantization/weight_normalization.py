@@ -21,7 +21,7 @@ _layers = tf_keras.layers
 def is_normalizable(layer: tf_keras.layers.Layer, grid: IntegerGrid) -> bool:
     """Whether a kernel may be normalized: a BatchNormalization with gamma that is not frozen is its only reader.
 
-    Kernels of 8 bits, by default the first and last layer's, stay as they are: they have integers enough.
+    Kernels of 8 bits, by default the first and last layer's, stay as they are: they have enough integers.
 
     Args:
       layer: one with a kernel, in a model of its own.
@@ -36,7 +36,7 @@ def is_normalizable(layer: tf_keras.layers.Layer, grid: IntegerGrid) -> bool:
 def normalized(kernel: tf.Tensor, num_channel_axes: int, by_channel: bool) -> tf.Tensor:
     """(w - mean) / deviation / sqrt(n), where n is the number of weights of a channel.
 
-    Twice normalized is once normalized, to the last bits. A constant kernel or channel becomes 0.
+    Normalizing twice equals normalizing once, except for the last bits. A constant kernel or channel becomes 0.
 
     Args:
       kernel: float32, any shape; its last axes are those of output channels.

@@ -34,7 +34,9 @@ FLAGS.DEFINE_integer(
     "--max_flash_bytes, which counts the file as --target stores it.",
 )
 FLAGS.DEFINE_string(
-    "output", None, "Flag file to write, NAME.flags: the flags of the run with the suggested rules, for a new run NAME."
+    "output",
+    None,
+    "Flag file to write, NAME.flags: the flags of the run and the suggested rules, for training a new run NAME.",
 )
 
 
@@ -106,7 +108,7 @@ def main(argv: list[str]) -> None:
         run_dir = new_run(experiment)
         require_finished(experiment.run_dir)
         require_set(experiment.data)
-        # Behind what flags and files tell: TensorFlow takes seconds to import.
+        # After all checks that need only flags and files: TensorFlow takes seconds to import.
         from qkd_tf.console import quiet  # noqa: F401, PLC0415
         from qkd_tf.sensitivity.look import look  # noqa: PLC0415
 

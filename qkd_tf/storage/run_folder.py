@@ -130,7 +130,8 @@ class RunFolder:
         if not self._identity.exists():
             raise ExperimentError(
                 f"--run_dir={self.path} has no {IDENTITY_FILE}: it was deleted, or an earlier version of qkd_tf began "
-                f"this run; without it nobody knows its networks, weights and pictures; {remedy}"
+                "this run; without it qkd_tf cannot tell whether networks, weights and pictures are still the same; "
+                + remedy
             )
         try:
             begun = read_json(self._identity)["contents"]
@@ -139,8 +140,8 @@ class RunFolder:
         changed = [words.get(name, name) for name in [*words, *contents] if begun.get(name) != contents.get(name)]
         if changed:
             raise ExperimentError(
-                f"--run_dir={self.path} began with other contents, changed since: {', '.join(dict.fromkeys(changed))}; "
-                + remedy
+                f"--run_dir={self.path} began with contents that have changed since: "
+                f"{', '.join(dict.fromkeys(changed))}; {remedy}"
             )
 
 
@@ -163,7 +164,8 @@ def what_matters(lines: list[str]) -> list[str]:
 def differing_flags(old: list[str], new: list[str]) -> list[str]:
     """The flags in which two calls differ, except for those that only say where things are.
 
-    Each is told as "--name (2 there, 4 now)", data and networks in memory by name alone, and of many a number.
+    Each is given as "--name (2 there, 4 now)"; for data and networks in memory only the flag is named. Beyond NUM_TOLD
+    flags, only their number is given.
     """
     there, now = _readable(old), _readable(new)
     told = [

@@ -168,11 +168,11 @@ def _check_part(part: dict) -> None:
             raise ValueError(f"it has a {found.pop()} layer; {REMEDY}")
         builtin = module == "builtins" and name == "function" and hasattr(tf_keras.activations, str(part.get("config")))
         if module is not None and not builtin and not MODULES.fullmatch(str(module)):
-            raise ValueError(f"it uses {name} of {module}, which is not of tf_keras; {REMEDY}")
+            raise ValueError(f"it uses {name} from {module}, which is not part of tf_keras; {REMEDY}")
         if module is None and name not in UNNAMED and not any(hasattr(place, str(name)) for place in PLACES):
-            raise ValueError(f"it has the class {name}, which is not of tf_keras itself; {REMEDY}")
+            raise ValueError(f"it has the class {name}, which is not part of tf_keras; {REMEDY}")
         if re.search("[>.]", f"{name}{registered}"):
-            raise ValueError(f"it has the class {registered or name}, which is not of tf_keras itself; {REMEDY}")
+            raise ValueError(f"it has the class {registered or name}, which is not part of tf_keras; {REMEDY}")
     function = part.get("function")
     if function is not None and not (isinstance(function, str) and FUNCTIONS.fullmatch(function)):
         raise ValueError(

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
         folder.require_free()
         for note in flags.notes():
             print(note)
-        # Behind what flags and files tell: TensorFlow takes seconds to import.
+        # After all checks that need only flags and files: TensorFlow takes seconds to import.
         from qkd_tf.console import quiet  # noqa: F401, PLC0415
         from qkd_tf.train.job import train  # noqa: PLC0415
 

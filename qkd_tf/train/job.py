@@ -138,9 +138,7 @@ def _run(
         look.keep()
         training = experiment.training
         if training.phases and (problem := integer_limits.first_beyond(IntegerStudent(student))):
-            print(
-                f"note: as it is calibrated, no file can hold the student: {problem}; training has to change its scales"
-            )
+            print(f"note: after calibration no file can hold the student: {problem}; training must change its scales")
         if training.phases and training.keep_epoch == "best":
             keeps_start = training.may_keep_start(experiment.pretrained, splits.num_train)
             for note in look.notes_on_calibration(keeps_start, student.needs_training):
@@ -388,7 +386,7 @@ def _calibrate(experiment: Experiment, student: QuantizedStudent, images: list[t
 
 
 def _equalize_deviations(student: QuantizedStudent) -> None:
-    """So that kernels that will be normalized lose their mean only, and BatchNorm statistics fit but for that."""
+    """Prepares kernels that will be normalized, so that they lose only their mean (`equalize_deviations`)."""
     if student.normalized:
         equalize_deviations(student.plain, student.normalized)
         student.copy_weights_from_plain()

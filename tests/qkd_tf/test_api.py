@@ -110,7 +110,7 @@ def test_scales_that_no_file_can_hold_are_told_before_training_and_again_at_its_
     with pytest.raises(ExperimentError, match="no file can hold the student: layer relu: one step of its inputs is "):
         fit(tmp_path / "run", student, bits="w2a4", learning_rates=1e-6)
     told = capsys.readouterr().out
-    note = "note: as it is calibrated, no file can hold the student: layer relu: one step of its inputs is "
+    note = "note: after calibration no file can hold the student: layer relu: one step of its inputs is "
     assert note in told and told.index(note) < told.index("self_studying: ")
     with pytest.raises(ExportError, match="its training has not ended, or ended in an error; make the call of "):
         tflite_export.export(tmp_path / "run")
@@ -570,7 +570,7 @@ def test_builder_that_was_edited_between_two_starts_is_refused_with_what_changed
     cut(start)
     builder(strides=2)
     with pytest.raises(
-        ExperimentError, match="began with other contents, changed since: the student's layers or their wi"
+        ExperimentError, match="began with contents that have changed since: the student's layers or their wi"
     ):
         start()
 

@@ -520,7 +520,7 @@ def test_beside_a_students_own_augmentation_pictures_change_only_as_asked(option
 @pytest.mark.parametrize(
     "num_train, batch_size, options, told",
     [
-        (432, 128, {}, "only 3 steps, of 128 images: with --batch_size=16 the 432 training images make 27"),
+        (432, 128, {}, "only 3 steps, of 128 images: with --batch_size=16 it would have 27"),
         (200, 128, {}, "only 1 step, of 128 images: with --batch_size=8"),
         (1_279, 128, {}, "only 9 steps"),
         (1_280, 128, {}, None),

@@ -208,12 +208,12 @@ def test_each_phase_may_have_widths_of_its_own(parse, phases, given, bits):
         (["--phase_bits=4", "--phases="], "--phase_bits has 1 entry and --phases 0; give one per phase"),
         (
             ["--phase_bits=8,4,2"],
-            "--phase_bits ends in w2a2, and the file is to have w4a4 (--weight_bits, --activation",
+            "--phase_bits ends in w2a2, but the file must have w4a4 (--weight_bits, --activation",
         ),
-        (["--phase_bits=8,2,w4a8"], "--phase_bits ends in w4a8, and the file is to have w4a4"),
+        (["--phase_bits=8,2,w4a8"], "--phase_bits ends in w4a8, but the file must have w4a4"),
         (
             ["--phase_bits=8,32", "--phases=self_studying,full_precision"],
-            "--phase_bits ends in w8a8, and the file is to have w4a4",
+            "--phase_bits ends in w8a8, but the file must have w4a4",
         ),
         (["--phase_bits=9,4,4"], "--phase_bits=9 is out of range; bit widths of 2 to 8"),
         (["--phase_bits=w1a4,4,4"], "--phase_bits=w1a4 is out of range"),

@@ -251,7 +251,7 @@ def test_sigmoids_that_no_layer_tells_of_teach_as_they_are_and_that_is_noted(uni
     model = randomize(tf_keras.Model(pixels, layers.Lambda(lambda x: 1 / (1 + tf.exp(-x)))(x), name="user"))
     teacher, notes = networks.build_teacher(TRAINED, SHAPE, max(2, units), model)
     (note,) = [note for note in notes if "between 0 and 1" in note]
-    assert "if they are probabilities, end the network in the numbers from which these are computed" in note
+    assert "if they are probabilities, end the network in the logits from which they are computed" in note
     np.testing.assert_allclose(predict(teacher, pictures())[:, -units:], predict(model, pictures()), rtol=1e-5)
 
 
@@ -607,6 +607,6 @@ def test_features_of_two_sizes_are_refused_if_they_are_compared(chain, weight, w
     )
     experiment = in_memory()
     training = dataclasses.replace(experiment.training, feature_distillation_weight=weight)
-    told = pytest.raises(ExperimentError, match="which is 4 numbers in .* and 6 in ") if refused else nullcontext()
+    told = pytest.raises(ExperimentError, match="which have 4 numbers in .* and 6 in ") if refused else nullcontext()
     with told:
         networks.require_comparable(dataclasses.replace(experiment, training=training), student, teacher)

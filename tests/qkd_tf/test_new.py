@@ -157,7 +157,7 @@ def test_pixels_are_those_on_which_the_model_is_right(capsys):
     lines, _ = write()
     assert {"--student_weights_mean=0", "--student_weights_std=255"} <= set(lines)
     told = capsys.readouterr().out
-    answers = r"correctly [45]\d\.\d % with pixels of 0 to 255, 100\.0 % with pixels of 0 to 1, "
+    answers = r"correctly classifies [45]\d\.\d % with pixels of 0 to 255, 100\.0 % with pixels of 0 to 1, "
     assert re.search(answers + ".*; the flags say pixels of 0 to 1\n", told)
 
 
@@ -210,7 +210,7 @@ def test_model_of_other_classes_is_told_of(capsys, grey):
     write()
     told = capsys.readouterr().out
     assert "note: that is hardly more than chance: was model.keras trained for these classes" in told
-    assert ("gives another order. And on grey pictures, as these are? If" in told) == grey
+    assert ("gives another order. Was it trained on grey pictures, like these? If" in told) == grey
 
 
 def test_signals_have_no_flags_of_pictures():

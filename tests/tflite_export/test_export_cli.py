@@ -170,11 +170,11 @@ def test_in_python_a_mistake_names_the_argument(folders):
         ({"weight_storage": "int5"}, "unknown weight_storage 'int5'; "),
         ({"input_type": "float32"}, "unknown input_type 'float32'; "),
         ({"gate": Gate(min_accuracy_p=2.0)}, "--min_accuracy_p=2.0 is not a probability"),
-        ({"gate": Gate(max_top1_difference=-5.0)}, "--max_top1_difference=-5.0 is not in points"),
+        ({"gate": Gate(max_top1_difference=-5.0)}, "--max_top1_difference=-5.0 is not a number of points"),
         ({"gate": Gate(min_accuracy_p=float("nan"))}, "--min_accuracy_p=nan is not a probability"),
         ({"gate": 3}, "gate is of type int; give a qkd_tf.contract.gate.Gate"),
         ({"vela": "ethos-u55-128"}, "vela is of type str; give a tflite_export.bundles.vela.Vela"),
-        ({"runtimes": "tflm"}, "runtimes='tflm' is one text; give a list, such as runtimes=['tflm']"),
+        ({"runtimes": "tflm"}, "runtimes='tflm' is a single string; give a list, such as runtimes=['tflm']"),
     ],
 )
 def test_in_python_an_argument_that_does_not_fit_is_one_line(run_folder, options, told):

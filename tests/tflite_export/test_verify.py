@@ -93,7 +93,7 @@ def test_damaged_file_is_refused_with_a_failing_exit(ends, files, name, failure)
         ("no_handoff", "--handoff is missing"),
         ("no_file", "none.tflite is not a file; give a file such as"),
         ("no_folder", "lacks student.keras"),
-        ("exchanged", "a file; exchange them"),
+        ("exchanged", "a file; swap them"),
         ("tables", "tables.tflite has lookup tables; its export compared it with model.tflite"),
         ("typo", "unknown runtime 'tfml' in --runtimes; did you mean tflm?"),
         ("no_place", ": there is no folder "),

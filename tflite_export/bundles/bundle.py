@@ -75,7 +75,7 @@ class Delivery:
             "squashes": self.squashes,
             "room": room(self.image_size),
             "is_signal": self.is_signal,
-            "place": "Features" if self.is_signal else "Pixels",  # what the function is called that tells where they go
+            "place": "Features" if self.is_signal else "Pixels",  # C++ function that returns the input buffer
         }
 
 

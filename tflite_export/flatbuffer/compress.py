@@ -15,7 +15,7 @@ from qkd_tf.contract.lookup_tables import DECODE_CODE_BYTES
 from tflite_export.flatbuffer.graph import IntegerGraph, Tensor
 
 PACKAGE = "tflite_micro.tensorflow.lite.micro.compression"
-CUSTOM_CODE = b"TFLM_DECODE"  # by which an operator of such a file is called
+CUSTOM_CODE = b"TFLM_DECODE"  # name of the decoding operator in such a file
 
 
 def compress(graph: IntegerGraph, content: bytes) -> tuple[bytes, dict[str, int]]:
@@ -39,7 +39,7 @@ def compress(graph: IntegerGraph, content: bytes) -> tuple[bytes, dict[str, int]
             mode = spec.PerTensor() if tensor.axis is None else spec.PerChannel(tensor.axis)
             builder.add_tensor(0, index).with_lut(widths[name], mode)
     compressor = importlib.import_module(f"{PACKAGE}.compress")
-    with contextlib.redirect_stderr(io.StringIO()):  # it tells of tables that could be narrower still
+    with contextlib.redirect_stderr(io.StringIO()):  # it reports tables that could be narrower still
         return bytes(compressor.compress(content, builder.build())), widths
 
 

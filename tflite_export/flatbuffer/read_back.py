@@ -29,7 +29,7 @@ NUMPY_TYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "bool")
 
 SCHEMA_VERSION = 3
 
-# Flatbuffer field -> our option. A field that is not among these must have its default, or it is told.
+# Flatbuffer field -> our option. A field that is not among these must have its default, or it is reported.
 OPTIONS = {field: option for row in OPERATORS.values() for option, field in row.fields.items()}
 ABSENT = "(absent)"  # an optional input that is left out
 WORDS = {"padding": PADDINGS, "activation": ACTIVATIONS}
@@ -77,7 +77,7 @@ def _graph(model: schema.ModelT) -> IntegerGraph:
     graph = IntegerGraph()
     for tensor in subgraph.tensors:
         graph.add_tensor(_tensor(tensor, model.buffers[tensor.buffer]))
-    names = dict(enumerate(graph.tensors))  # no negative index is taken for one from the end
+    names = dict(enumerate(graph.tensors))  # so that a negative index is an error
     graph.input, graph.output = names[subgraph.inputs[0]], names[subgraph.outputs[0]]
     graph.signature = _signature(model.signatureDefs or (), names, graph)
     for operator in subgraph.operators:

@@ -8,10 +8,10 @@ from qkd_tf.contract.chance import balanced_by_guessing, chance, paired
 from qkd_tf.contract.gate import Gate
 from qkd_tf.contract.origin import leak
 
-FAR_BELOW = 5.0  # points below full precision, beyond which a file is said to be that
+FAR_BELOW = 5.0  # points below full precision beyond which there is a caution
 FAR_BELOW_OF_CLASS, P_OF_CLASS = 20.0, 0.05  # points below full precision in a class, and how rarely by chance
 P_BY_CHANCE = 0.05  # that a file is no better than one class for all
-FALSE_ALARMS = 0.5  # classes that chance may name in a file as good as full precision, at most
+FALSE_ALARMS = 0.5  # most classes, on average, that are named by chance for a file as good as full precision
 NUM_TOLD = 3
 GATE = Gate()  # the default one: what a user accepts changes nothing of what is said
 
@@ -87,7 +87,7 @@ def _by_chance(answers: np.ndarray, labels: np.ndarray, names: Sequence[str]) ->
 
 
 def _fallen_classes(answers: np.ndarray, reference: np.ndarray | None, labels: np.ndarray, names: Sequence[str]) -> str:
-    """The classes of which the file knows far less than full precision, hardly by chance, which the whole may hide."""
+    """The classes on which the file is far worse than full precision, beyond chance; overall top-1 may hide them."""
     if reference is None or reference.ndim != answers.ndim or labels.ndim != 1:
         return ""
     told, known = [], np.unique(labels)
@@ -98,9 +98,10 @@ def _fallen_classes(answers: np.ndarray, reference: np.ndarray | None, labels: n
         if found["student_top1"] - found["top1"] > FAR_BELOW_OF_CLASS and found["p"] < usual:
             number = np.count_nonzero(of_class)
             right, before = (round(number * found[name] / 100) for name in ("top1", "student_top1"))
-            told.append(f"{names[label] if label < len(names) else label} ({right} of {number} right, {before} before)")
+            name = names[label] if label < len(names) else label
+            told.append(f"{name} ({right} of {number} right, {before} in full precision)")
     more = f" and {len(told) - NUM_TOLD} more" if len(told) > NUM_TOLD else ""
-    return f"the file knows less of class {', '.join(told[:NUM_TOLD])}{more} than full precision" if told else ""
+    return f"the file is far less accurate than full precision on class {', '.join(told[:NUM_TOLD])}{more}" * bool(told)
 
 
 def _other_runtimes(verification: dict, classes: Mapping[str, np.ndarray], labels: np.ndarray) -> str:

@@ -22,7 +22,7 @@ def shortfalls(name: str, row: dict, judge: str, gate: Gate) -> list[str]:
         lines.append(
             f"{name}: top-1 is {found['top1']:.2f} %, which is below the student's "
             f"{found['student_top1']:.2f} % in floating point by more than chance: {counts(found)}; "
-            f"at least {gate.min_accuracy_p:g} is required"
+            f"p must be at least {gate.min_accuracy_p:g}"
         )
     expectations = (("operators", "its inputs give"), ("codes", "the student predicts"))
     differing = [(tensor, found, by) for key, by in expectations for tensor, found in row[key]["different"].items()]
@@ -30,7 +30,7 @@ def shortfalls(name: str, row: dict, judge: str, gate: Gate) -> list[str]:
     differing.append(("of the logits", {**logits, "equal_codes": logits["equal_logits"]}, "the student predicts"))
     for tensor, found, by in differing:
         if found["max_step_error"] > 0:
-            share = math.floor(1000 * found["equal_codes"]) / 1000  # 100.000 is said of nothing that differs
+            share = math.floor(1000 * found["equal_codes"]) / 1000  # never 100.000 where an integer differs
             lines.append(
                 f"{name}: tensor {tensor} has {share:.3f} % of the integers that {by}, "
                 f"up to {counted(found['max_step_error'], 'step')} apart"

@@ -124,7 +124,7 @@ def unlike(content: bytes, found: IntegerGraph, expected: IntegerGraph, handoff:
     return lines
 
 
-# Row of ARITHMETICS of a file with INT4 convolutions -> the other processors, on which LiteRT computes it in another.
+# Row of ARITHMETICS for INT4 convolutions -> the processors on which LiteRT computes such a file by another row.
 INT4_ROWS = {"litert_int4": "ARM64", "litert_int4_arm64": "x86-64"}
 
 
@@ -137,7 +137,7 @@ def remarks(rows: dict, judge: str, target: Target, num_images: int, gate: Gate)
         if "not_run" in row:
             lines.append(f"{name} did not run the file: {row['not_run']}")
         elif not row["operators"]["num_tensors"]:
-            lines.append(f"{name} cannot keep so many tensors apart, so of these its logits alone were compared")
+            lines.append(f"{name} cannot keep so many tensors apart, so only its logits were compared")
         elif "unpacked" in row:
             lines.append(f"{name} has no INT4 kernels for this file, so it ran the same integers as int8")
         if row.get("num_images", num_images) < num_images:

@@ -72,9 +72,7 @@ def rows(results: dict, verification: dict, integers: dict[str, np.ndarray]) -> 
         demand, met = "", None
         if name == verification["judge"]:
             gate = Gate(**verification["gate"])
-            demand = (
-                f"at most {gate.max_top1_difference:g} points below floating point, or p of {gate.min_accuracy_p:g}"
-            )
+            demand = f"at most {gate.max_top1_difference:g} points below floating point, or p ≥ {gate.min_accuracy_p:g}"
             met = not gate.finds_worse(row["accuracy"])
         came = f"{row['accuracy']['top1']:.2f} % of {row['accuracy']['num_images']:,} images"
         if met is not None:

@@ -26,9 +26,9 @@ def of_weights_file(file: h5py.Group, config: Mapping, named: bool) -> Arrays:
     found = {}
     for path, group in _groups(file, config, (), ""):
         variables = group.get("vars", {})
-        told = getattr(variables, "attrs", {}).get("name", path[-1])  # files of before Keras 3.6 tell no names
+        told = getattr(variables, "attrs", {}).get("name", path[-1])  # files written before Keras 3.6 have no names
         if named and told != path[-1]:
-            raise RefusalError(f"whose arrays in {group.name} are of {told}, where its configuration has {path[-1]}")
+            raise RefusalError(f"whose arrays in {group.name} belong to {told}, where its configuration has {path[-1]}")
         found[path] = [variables[str(number)][()] for number in range(len(variables))]
     return found
 
@@ -80,7 +80,7 @@ def of_whole_file(root: h5py.Group, config: Mapping) -> Arrays:
             *_, layer, variable = ("", *array_name.split("/"))
             number, seen[layer, variable] = seen[layer, variable], seen[layer, variable] + 1
             if number >= len(leaves[layer]):
-                raise RefusalError(f"whose array {array_name} is of no layer of {name}")
+                raise RefusalError(f"whose array {array_name} belongs to no layer of {name}")
             found.setdefault(leaves[layer][number], []).append(array)
     return found
 

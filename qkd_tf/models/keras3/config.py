@@ -10,7 +10,7 @@ from qkd_tf.models.keras3.layers import ACTIVATIONS, INPUT, LAYERS, NEUTRAL, REF
 from qkd_tf.models.keras3.refusal import Part, RefusalError
 from qkd_tf.models.remedies import REMEDIES
 
-# Where the layers, regularizers and constraints of Keras 3 live, as configurations call it; an .h5 calls nothing.
+# Modules of Keras 3's layers, regularizers and constraints, as configurations name them; an .h5 names none.
 MODULES = re.compile(r"keras(\.src)?(\.(layers|models|regularizers|constraints)(\.\w+)*)?")
 POLICIES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 WHOLE_NUMBERS = ("uint8", "int32")  # of inputs, and of casts
@@ -72,7 +72,7 @@ def _refused(part: Mapping, where: Part) -> RefusalError:
         return where.refusal(REFUSED.get(class_name, f"its class is of {module}"))
     if class_name in REMEDIES:
         return where.refusal("a file of integers cannot compute it", REMEDIES[class_name])
-    return where.refusal("it is none of the layers that are taken over")
+    return where.refusal("layers of this kind are not supported")
 
 
 def _functional(config: Mapping, where: Part) -> dict:
@@ -153,7 +153,7 @@ def _policy(value, where: Part) -> str:
     policy = value["config"].get("name", value["class_name"]) if isinstance(value, Mapping) else value
     known = (*POLICIES, *WHOLE_NUMBERS) if where.class_name in ("InputLayer", "Cast") else POLICIES
     if policy not in known:
-        raise where.refusal(f"tf_keras has no numbers of {str(policy)[:40]}")
+        raise where.refusal(f"tf_keras has no dtype policy {str(policy)[:40]}")
     return policy
 
 

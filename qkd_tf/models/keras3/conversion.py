@@ -138,7 +138,7 @@ def _filled_by(arrays: Sequence[np.ndarray] | None, where: Part) -> Iterator[Non
     with tf.variable_creator_scope(create):
         yield
     if left:
-        raise where.refusal(f"it has weights for fewer arrays than there are: {counted(len(left), 'array')} too many")
+        raise where.refusal(f"there are more arrays than it has weights: {counted(len(left), 'array')} too many")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Keras3Model:
         Raises:
           ValueError: as `in_tf_keras`.
         """
-        with _one_line(), seeded(0, None):  # what is drawn for first weights changes nothing of a run's chance
+        with _one_line(), seeded(0, None):  # drawing first weights must not change a run's random numbers
             model = convert(self.config, self.arrays())
             num_inputs, num_outputs = len(model.inputs), len(model.outputs)
             if (num_inputs, num_outputs) != (1, 1):

@@ -20,7 +20,7 @@ from qkd_tf.storage.archive import first_line
 # Largest difference of outputs, as a share of the largest one: where both compute by TensorFlow's kernels, where Keras
 # 3 has another backend, whose sums have another order, and of models of fewer bits.
 TOLERANCES = {"float32": 1e-5, "backend": 1e-3, "float16": 0.02, "bfloat16": 0.15}
-CHAOS = 0.1  # on a range of pixels of which a network amplifies rounding to more, nothing is compared
+CHAOS = 0.1  # a range of pixels on which a network amplifies rounding to more than this is not compared
 RANGES = ((0, 255), (0, 1), (-1, 1))  # of pixels: what one range saturates is seen in another
 NUM_PICTURES = 2  # of each range
 PROBABILITIES = ("softmax", "sigmoid")  # names of functions
@@ -28,7 +28,7 @@ SIDE = 96  # of pictures of a model that takes any; the deepest of keras.applica
 
 
 class AmplifiedError(RefusalError):
-    """A network makes so much of rounding that its outputs in this precision tell nothing."""
+    """A network amplifies rounding so much that its outputs in this precision cannot be compared."""
 
 
 def keras3() -> ModuleType | None:

@@ -177,7 +177,7 @@ def test_the_remedy_for_scaled_pixels_gives_the_pixels_back(door, scaled, found,
     images = np.rint(BRIGHT)
     with pytest.raises(ExperimentError, match=found) as caught:
         source_of(door(scaled(images).astype(np.float32), LABELS), arrays(8), None, SPEC, None)
-    told = str(caught.value).split("which networks do inside: ")[1]
+    told = str(caught.value).split("(networks scale pixels themselves): ")[1]
     followed = eval(told, {"np": np, "tf": tf, "images": scaled(images).astype(np.float32)})  # noqa: S307
     np.testing.assert_array_equal(np.asarray(followed), images)
     assert np.asarray(followed).dtype == np.uint8

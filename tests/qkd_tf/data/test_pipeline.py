@@ -206,7 +206,7 @@ def test_classes_without_a_training_image_are_told(labels, missing):
 
 @pytest.mark.parametrize(
     "split, effect",
-    [("validation", "epochs are judged by these alone"), ("test", "the test result is of these alone")],
+    [("validation", "epochs are judged by these classes only"), ("test", "the test result covers these classes only")],
 )
 def test_classes_that_only_other_splits_have_are_told(split, effect):
     source = data.open_source(DIGITS)

@@ -18,5 +18,5 @@ def test_splits_are_told_that_share_examples_with_training():
     assert repeats.notes({"train": train, "test": new, "validation": new}) == ()
     assert repeats.notes({"train": train, "test": new[10:] + train[:10]}) == ()  # 1 %
     (note,) = repeats.notes({"train": train, "test": new[11:] + train[:11], "validation": new})
-    assert note.startswith("note: 11 of 1,000 test examples are trained on too, so top-1 on test is not that of new")
+    assert note.startswith("note: 11 of 1,000 test examples are in the training set too, so top-1 on test overstates")
     assert len(repeats.notes({"train": train, "test": train, "validation": train[:3]})) == 2

@@ -102,7 +102,7 @@ def test_what_was_chosen_and_what_is_clipped_is_told():
     assert note.startswith("note: examples of shape (12, 3), float32, are read as signals: the input has scale")
     assert note.endswith("clipped: train 0 %, test 50 %")
     note, repeats = load(np.full((20, 12, 3), 2, np.uint8) * LABELS[:, None, None].astype(np.uint8)).notes
-    assert repeats.startswith("note: 20 of 20 test examples are trained on too")
+    assert repeats.startswith("note: 20 of 20 test examples are in the training set too")
     assert "scale 1 and zero point 0 of 0..255, for values from 0 to 255; clipped: train 0 %, test 0 %" in note
 
 
@@ -115,8 +115,8 @@ def test_grey_pictures_that_are_not_square_are_told_how_to_be_pictures():
 def test_steps_that_few_numbers_take_are_told():
     outlier = np.repeat(SERIES, 20, axis=1)
     outlier[0, 0, 0] = 1_000
-    assert "steps, because of a few far values or an offset" in load(outlier).notes[1]
-    assert "steps, because of a few far values or an offset" in load(280 + SERIES).notes[1]
+    assert "steps, because of a few outliers or an offset" in load(outlier).notes[1]
+    assert "steps, because of a few outliers or an offset" in load(280 + SERIES).notes[1]
     assert (
         load(SERIES * [1, 1, 0.001])
         .notes[1]

@@ -37,7 +37,7 @@ LAYOUTS = [
     (
         SPLITS,
         {"test_fraction": 0.2},
-        "--test_fraction=0.2: ROOT has a test split, ROOT/test; leave the flag out, or where a flag file has it give "
+        "--test_fraction=0.2: ROOT has a test split, ROOT/test; leave the flag out, or if a flag file has it, add "
         "--test_fraction=0",
     ),
 ]

@@ -225,7 +225,7 @@ def test_weights_that_do_not_know_these_labels_are_told_before_training(look, la
             48,
             True,
             False,
-            "48 of 48 validation images, so epochs can hardly be told apart; it is kept itself, since none can be",
+            "48 of 48 validation images, so epochs can hardly be told apart; it is kept, because no epoch can be",
         ),
         (
             48,
@@ -245,7 +245,7 @@ def test_weights_that_do_not_know_these_labels_are_told_before_training(look, la
             24,
             True,
             True,
-            "a standard error of about 7 points, so the best of many is largely chance; --keep_epoch=last",
+            "a standard error of about 7 points, so which epoch is best is largely chance; --keep_epoch=last",
         ),
     ],
 )

@@ -233,7 +233,7 @@ def test_other_contents_under_the_same_flags_are_refused_and_what_changed_is_nam
     with pytest.raises(ExperimentError) as caught:
         begun(tmp_path / "run", now)
     told = str(caught.value)
-    assert f"began with other contents, changed since: {', '.join(words)}; give another --run_dir" in told
+    assert f"began with contents that have changed since: {', '.join(words)}; give another --run_dir" in told
     assert contents(tmp_path / "run") == before
 
 

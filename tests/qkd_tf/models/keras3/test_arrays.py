@@ -60,7 +60,7 @@ def test_layers_of_another_name_are_refused_where_names_count(saved, network, tm
         file.copy("layers", other)
         other["layers/sequential/layers/conv2d/vars"].attrs["name"] = "elsewhere"
         arrays.of_weights_file(other, config, named=False)
-        with pytest.raises(RefusalError, match=re.escape("are of elsewhere, where its configuration has conv")):
+        with pytest.raises(RefusalError, match=re.escape("belong to elsewhere, where its configuration has conv")):
             arrays.of_weights_file(other, config, named=True)
 
 
@@ -72,5 +72,5 @@ def test_array_of_no_layer_is_refused(saved, tmp_path):
         names = [arrays.text(name) for name in group.attrs["weight_names"]]
         group["base/absent/kernel"] = np.zeros(3, np.float32)
         group.attrs["weight_names"] = [*names, "base/absent/kernel"]
-        with pytest.raises(RefusalError, match="whose array base/absent/kernel is of no layer of base"):
+        with pytest.raises(RefusalError, match="whose array base/absent/kernel belongs to no layer of base"):
             arrays.of_whole_file(other["model_weights"], config)

@@ -91,7 +91,7 @@ def test_calls_keep_what_their_user_wrote_of_training(config):
         ),
         (
             argument("Dense", dtype={"class_name": "QuantizedDTypePolicy", "config": {"mode": "int8"}}),
-            "tf_keras has no numbers of QuantizedDTypePolicy",
+            "tf_keras has no dtype policy QuantizedDTypePolicy",
         ),
         (layer("Dropout", class_name="RandomCrop"), "a RandomCrop, is not converted: it crops at inference too; leave"),
         (

@@ -168,7 +168,7 @@ def reads(config, place, layer, call=0, output=0):
         ),
         (
             lambda config, given: given["first",].append(np.zeros(4, "f")),
-            "than there are: 1 array too many",
+            "than it has weights: 1 array too many",
         ),
         (lambda config, given: given["first",].__setitem__(0, np.zeros((3, 4), "S3")), "is not converted"),
         (
