@@ -115,7 +115,8 @@ def peak_activation_bytes(model: tf_keras.Model) -> int:
     last_use = {p.name: index for index, layer in enumerate(layers) for p in parents(layer)}
     live, peak = {}, 0
     for index, layer in enumerate(layers):
-        if role(layer) in ("fold", "pass"):  # writes where its input lies, or is a part of the operator before it
+        # Writes where its input lies, or is a part of the operator before it; normalised pixels are an int8 input.
+        if role(layer) in ("fold", "pass", "pixels") and parents(layer):
             before = parents(layer)[0].name
             live.pop(before, None) if last_use[before] == index else None
         live[layer.name] = math.prod(_shape(layer))

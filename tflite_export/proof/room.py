@@ -1,42 +1,74 @@
 """Whether a file fits the run's limits, --max_flash_bytes and --max_ram_bytes."""
 
-# Limit -> what is measured against it, and what takes less of it.
-LIMITS = {
-    "max_flash_bytes": ("the file", "a narrower student or fewer bits (--bits_rule)"),
-    "max_ram_bytes": ("TFLM's arena", "smaller inputs or a narrower student"),
-}
+import dataclasses
+
+LIMITS = ("max_flash_bytes", "max_ram_bytes")
+PLAIN, COMPRESSED = "model.tflite", "model.compressed.tflite"
+NARROWER = "a narrower student or fewer bits (--bits_rule)"
+SMALLER = "smaller inputs or a narrower student"
+UNPACKED = "--weight_storage=int8, whose weights TFLM does not unpack in its arena, or "
 
 
-def flash_bytes(verification: dict) -> int:
-    """Bytes that a file takes of the budget, as stored for the target, with the code that reads lookup tables.
+@dataclasses.dataclass(frozen=True)
+class Footprint:
+    """What one of the exported files takes.
 
-    Of the files with and without lookup tables, the smaller one.
+    Attributes:
+      file: its name.
+      flash: bytes, as stored for the target, with the code that reads lookup tables.
+      arena: bytes that TFLM allocated for tensors; None if it did not run the file.
     """
-    return verification.get("flash_bytes") or verification["file"]["bytes"]
+
+    file: str
+    flash: int
+    arena: int | None
+
+    def excess(self, limits: dict) -> dict[str, int]:
+        """By limit that is exceeded, the number of bytes that are taken."""
+        taken = dict(zip(LIMITS, (self.flash, self.arena), strict=True))
+        return {name: taken[name] or 0 for name in LIMITS if limits.get(name) and (taken[name] or 0) > limits[name]}
 
 
-def arena_bytes(verification: dict) -> int | None:
-    """Bytes that TFLM allocated for tensors; None if it did not run the file."""
-    return next((row["arena_bytes"] for row in verification["runtimes"].values() if "arena_bytes" in row), None)
+def footprint(verification: dict, limits: dict | None = None) -> Footprint:
+    """That of the file that fits the limits; if both or none do, of the one that takes less flash.
+
+    Args:
+      limits: by name, 0 for none; None for those in `verification`.
+    """
+    arena = next((row["arena_bytes"] for row in verification["runtimes"].values() if "arena_bytes" in row), None)
+    found = [Footprint(PLAIN, verification["file"]["bytes"], arena)]
+    if compressed := verification.get("compressed"):  # it is written only if it takes less flash
+        found.append(Footprint(COMPRESSED, verification["flash_bytes"], compressed.get("arena_bytes")))
+    limits = verification if limits is None else limits
+    return min(found, key=lambda one: (len(one.excess(limits)), one.flash))
 
 
 def lines(verification: dict) -> list[str]:
     """A line for each limit that was given, and whether it is met."""
-    taken = _taken(verification)
-    return [_line(name, limit, taken[name], LIMITS[name][0]) for name in LIMITS if (limit := verification.get(name))]
+    found, whats = footprint(verification), _whats(verification)
+    taken = (found.flash, found.arena)
+    return [
+        _line(name, limit, num_bytes, what)
+        for name, num_bytes, what in zip(LIMITS, taken, whats, strict=True)
+        if (limit := verification.get(name))
+    ]
 
 
 def too_large(verification: dict) -> str:
     """One line to end with if the file is beyond a limit, which does not refuse it; else ""."""
-    over = [
-        (f"{what} takes {num_bytes:,} bytes (--{name}={limit:,})", remedy)
-        for name, (what, remedy) in LIMITS.items()
-        if (limit := verification.get(name)) and (num_bytes := _taken(verification)[name] or 0) > limit
-    ]
+    over = footprint(verification).excess(verification)
     if not over:
         return ""
-    told, remedies = zip(*over, strict=True)
-    return f"note: TOO LARGE for the limits, though verified: {', '.join(told)}; use {', and '.join(remedies)}"
+    whats = dict(zip(LIMITS, _whats(verification), strict=True))
+    told = [
+        f"{whats[name]} takes {num_bytes:,} bytes (--{name}={verification[name]:,})" for name, num_bytes in over.items()
+    ]
+    is_unpacked = any(row["type"] == "int4" for row in verification.get("tensors", ()))
+    remedies = {"max_flash_bytes": NARROWER, "max_ram_bytes": UNPACKED * is_unpacked + SMALLER}
+    return (
+        f"note: TOO LARGE for the limits, though verified: {', '.join(told)}; use "
+        f"{', and '.join(remedies[name] for name in over)}"
+    )
 
 
 def in_all(verification: dict) -> str:
@@ -53,8 +85,12 @@ def in_all(verification: dict) -> str:
     return f"the limits leave out TFLM itself; on a {core} {file} and TFLM take {', '.join(sums)}"
 
 
-def _taken(verification: dict) -> dict[str, int | None]:
-    return {"max_flash_bytes": flash_bytes(verification), "max_ram_bytes": arena_bytes(verification)}
+def _whats(verification: dict) -> tuple[str, str]:
+    """What is measured against each limit."""
+    if "compressed" not in verification:
+        return "the file", "TFLM's arena"
+    name = footprint(verification).file
+    return name, f"TFLM's arena for {name}"
 
 
 def _line(name: str, limit: int, taken: int | None, what: str) -> str:

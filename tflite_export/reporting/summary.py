@@ -3,7 +3,7 @@
 import dataclasses
 
 from qkd_tf.contract.gate import is_only_less_accurate
-from tflite_export.proof.room import arena_bytes, flash_bytes
+from tflite_export.proof.room import footprint
 from tflite_export.reporting.kept import untrained
 
 
@@ -81,7 +81,8 @@ def _readable(num_bytes: int) -> str:
 def _fits(results: dict, verification: dict) -> list[Answer]:
     """Compares with the limits that the run was given; empty if there are none."""
     limits = results["experiment"].get("target") or {}
-    had = {"flash": flash_bytes(verification), "RAM": arena_bytes(verification)}
+    file = footprint(verification, limits)
+    had = {"flash": file.flash, "RAM": file.arena}
     allowed = {"flash": limits.get("max_flash_bytes"), "RAM": limits.get("max_ram_bytes")}
     found = {name: (had[name], limit) for name, limit in allowed.items() if limit}
     if not found:
@@ -93,4 +94,5 @@ def _fits(results: dict, verification: dict) -> list[Answer]:
         f"{name} {'unknown' if size is None else f'{size:,}'} of {limit:,} bytes"
         for name, (size, limit) in found.items()
     ]
-    return [Answer("Does it fit?", answer, ", ".join(told), bad=bool(over))]
+    which = f"{file.file}: " * ("compressed" in verification)
+    return [Answer("Does it fit?", answer, which + ", ".join(told), bad=bool(over))]

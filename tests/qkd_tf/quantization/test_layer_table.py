@@ -86,6 +86,11 @@ def test_peak_of_activations_holds_the_shortcut_too(make_residual_student):
     assert layer_table.peak_activation_bytes(make_residual_student()) == 3 * 8 * 8 * 4  # shortcut, in and out of a conv
 
 
+def test_pixels_and_what_they_mean_are_one_tensor(chain):
+    model = chain(layers.Rescaling(1 / 64, -2.0), layers.Conv2D(2, 8, 8), layers.Flatten(), layers.Dense(5))
+    assert layer_table.peak_activation_bytes(model) == 8 * 8 * 3 + 2
+
+
 def test_long_strides_are_no_work_for_an_ethos_u(chain):
     model = chain(layers.Conv2D(4, 4, 4, name="patches"), layers.GlobalAveragePooling2D(), layers.Dense(5))
     table = layer_table.rows(model, make_plan(model, SPEC))
