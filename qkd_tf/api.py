@@ -136,6 +136,7 @@ def fit(
     if callbacks is not None:
         given["after_epoch"] = listener_of(callbacks)
     if bits is not None:
+        require(isinstance(bits, str | int), f"bits={bits!r} is not understood; give 'w4a8', or 4 for both")
         options["bits"] = str(bits)
     require(
         run_dir is None or isinstance(run_dir, str | os.PathLike),
@@ -153,7 +154,10 @@ def fit(
         )
         options["dataset"] = train_set
     else:
-        require(test_set is not None, "test_set is missing; give (images, labels), on which the file is measured")
+        require(
+            test_set is not None,
+            "test_set is missing; give (images, labels) or a tf.data set, on which the file is measured",
+        )
         spec = flags.experiment_from_flags(flags.flags_of(options)).data
         named = [getattr(part, "class_names", None) for part in (train_set, test_set, validation_set)]
         label_names = label_names or next(filter(None, named), None)  # of image_dataset_from_directory

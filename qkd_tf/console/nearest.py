@@ -5,7 +5,7 @@ import difflib
 import pathlib
 from collections.abc import Callable, Collection, Iterable
 
-from qkd_tf.console.synonyms import SYNONYMS
+from qkd_tf.console import synonyms
 
 NUM_NEAR = 3  # most names to suggest if several are equally near
 SHORTEST = 3  # letters that an abbreviation of a name must have
@@ -38,8 +38,7 @@ def _alike(name: str, known: Collection[str], cutoff: float = 0.6) -> list[str]:
 
     Case does not matter. A name that is the beginning of one known name alone means that one.
     """
-    called = SYNONYMS.get(name.casefold().replace("-", "_").replace(" ", "_"), ())
-    if ours := [entry for entry in called if entry in known]:
+    if ours := [entry for entry in synonyms.ours(name) if entry in known]:
         return ours[:1]
     folded = {entry: entry.casefold() for entry in known}
     begun = [entry for entry, text in folded.items() if text.startswith(name.casefold())]

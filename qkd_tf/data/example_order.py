@@ -9,7 +9,8 @@ from qkd_tf.experiment import ExperimentError
 
 OTHER_EXAMPLES = (
     ": the set has other examples each time, so no run could be repeated; give augmentation by augment= instead of in "
-    "the set, and set reshuffle_each_iteration=False in any .shuffle() before .take() or .skip()"
+    "the set. Before .take() or .skip(), shuffle by .shuffle(…, reshuffle_each_iteration=False) alone, or split by "
+    'image_dataset_from_directory(…, validation_split=0.2, subset="both", seed=1)'
 )
 
 

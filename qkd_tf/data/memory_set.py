@@ -50,6 +50,8 @@ def source_of(
     """
     sets = {"train": train, "test": test} | ({"validation": validation} if validation is not None else {})
     params, notes = None, ()
+    for name, part in sets.items():
+        _require_labels_last(part, name)
     if _are_signals(train, spec):
         given, params, notes = _signals(sets, spec)
     else:
@@ -197,6 +199,16 @@ def _are_signals(given: GivenSet, spec: DataSpec) -> bool:
     except ValueError:  # a list of several shapes
         return False
     return features.dtype.kind in "iuf" and signals.are_signals(features.shape[1:], features.dtype, spec)
+
+
+def _require_labels_last(given: GivenSet, name: str) -> None:
+    if isinstance(given, tf.data.Dataset) and _is_pair(given):
+        features, label = given.element_spec
+        require(
+            label.shape.rank <= features.shape.rank,
+            f"{name}: the set's elements are of shapes {features.shape} and {label.shape}: the labels seem to come "
+            "first; give pairs of images and labels, by .map(lambda label, image: (image, label))",
+        )
 
 
 def _is_pair(given: tf.data.Dataset) -> bool:

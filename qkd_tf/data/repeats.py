@@ -32,17 +32,27 @@ def digests(images: np.ndarray) -> list[bytes]:
     return [hashlib.blake2b(np.ascontiguousarray(image), digest_size=DIGEST_BYTES).digest() for image in images]
 
 
+# Split that is measured, split that it may share examples with, and what that is called.
+PAIRS = (
+    ("validation", "train", "training set"),
+    ("test", "train", "training set"),
+    ("test", "validation", "validation set, which chooses the epoch,"),
+)
+
+
 def notes(by_split: Mapping[str, Collection[bytes | str]]) -> tuple[str, ...]:
-    """A note for each split of which more than TOLERATED is in "train" too.
+    """A note for each of PAIRS that shares more than TOLERATED of the measured split.
 
     Args:
       by_split: digest of each example, by split.
     """
-    train = set(by_split["train"])
-    counts = {name: (sum(digest in train for digest in found), len(found)) for name, found in by_split.items()}
-    return tuple(
-        f"note: {shared:,} of {number:,} {name} examples are in the training set too, so top-1 on {name} overstates "
-        "the accuracy on new examples"
-        for name, (shared, number) in counts.items()
-        if name != "train" and shared > TOLERATED * number
-    )
+    told = []
+    for name, other, what in PAIRS:
+        seen, found = set(by_split.get(other, ())), by_split.get(name, ())
+        shared = sum(digest in seen for digest in found)
+        if shared > TOLERATED * len(found):
+            told.append(
+                f"note: {shared:,} of {len(found):,} {name} examples are in the {what} too, so top-1 on {name} "
+                "overstates the accuracy on new examples"
+            )
+    return tuple(told)

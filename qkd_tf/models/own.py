@@ -130,6 +130,7 @@ def _require_shape(name: str, shape: tuple[int | None, ...], input_shape: tuple[
     flag = "another --dataset, or a network of its channels"
     if None not in shape[:2] and shape[:2] != input_shape[:2]:
         flag = f"--image_size={shape[0]}" + (f"x{shape[1]}" if shape[0] != shape[1] else "")
+        flag += " (and --resize=squash, if it was trained on whole pictures, Keras' default, and not on their middle)"
         if shape[:2] == input_shape[1::-1]:
             flag += ", or if height and width are exchanged in the data, exchange them there"
     elif shape[2] in (1, 3):

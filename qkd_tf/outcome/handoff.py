@@ -219,7 +219,7 @@ def require_readable(student: QuantizedStudent, num_test: int = 0) -> None:
         require(
             archive.holds(num_bytes),
             f"{what}, in each arithmetic of {', '.join(ARITHMETICS)}, would take {num_bytes:,} bytes in the handoff, "
-            f"whose files may have at most {archive.MAX_BYTES:,}; use {remedy}",
+            f"whose files may have at most {archive.MAX_BYTES:,} bytes; use {remedy}",
         )
 
 

@@ -80,7 +80,8 @@ def standard_form(
         if trained is None:
             raise ExperimentError(
                 f"{model.name} does not normalise its pixels itself; give the normalization that its weights were "
-                "trained with by --student_weights_mean and --student_weights_std, such as 0 and 1 for raw pixels"
+                "trained with by --student_weights_mean and --student_weights_std, such as 0 and 1 for raw pixels; a "
+                "model that is not trained yet best begins with Rescaling(1 / 255)"
             )
         feed = Affine.of(trained, input_shape[-1])
         inside = feed if inside is None else feed.then(inside.scale, inside.offset)

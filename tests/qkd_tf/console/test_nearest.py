@@ -4,7 +4,7 @@ import pytest
 
 from qkd_tf import flags
 from qkd_tf.console.nearest import meant, nearest
-from qkd_tf.console.synonyms import SYNONYMS
+from qkd_tf.console.synonyms import DEVICES, FLAGS
 from qkd_tf.contract.targets import TARGETS
 
 KNOWN = ("resnet8", "resnet18", "mobilenet_v2_1.0", "mobilenet_v2_1.4", "MobileNetV2")
@@ -34,12 +34,13 @@ def test_a_caller_may_say_something_else_where_no_name_is_near():
 
 def test_names_of_other_tools_are_known_where_ours_is():
     assert meant("lr", ["epochs", "learning_rates"]) == "did you mean learning_rates?"
-    assert meant("Cortex-M4", TARGETS) == "did you mean microcontroller?"
+    for device in ("Cortex-M4", "esp32-s3", "STM32F4", "arduino nano 33", "nRF52840"):
+        assert meant(device, TARGETS) == "did you mean microcontroller?"
     assert meant("model", ["tflite", "handoff"]) == "did you mean tflite?"
     assert meant("lr", ["epochs", "seed"], "none") == "none"
 
 
 def test_every_synonym_is_a_flag_or_a_target():
     ours = {*flags.FLAGS, *TARGETS, "tflite", "output"}
-    assert {name for names in SYNONYMS.values() for name in names} <= ours
-    assert not {*SYNONYMS} & ({*flags.FLAGS, *TARGETS})
+    assert {name for names in FLAGS.values() for name in names} | {*DEVICES.values()} <= ours
+    assert not {*FLAGS, *DEVICES} & {name.replace("_", "") for name in {*flags.FLAGS, *TARGETS}}

@@ -293,6 +293,14 @@ def test_names_and_one_hot_labels_fit_the_classes(door, labels, label_names, mes
             "train: the set's pictures may differ in size; give image_size",
         ),
         (tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).repeat(), "train: the set repeats forever"),
+        *(
+            (given, r"train: the set's elements are of shapes .* and .*: the labels seem to come first; give pairs of")
+            for given in (
+                tf.data.Dataset.from_tensor_slices((LABELS, IMAGES)),
+                tf.data.Dataset.from_tensor_slices((LABELS, IMAGES)).batch(4),
+                tf.data.Dataset.from_tensor_slices((np.eye(4)[LABELS % 4], IMAGES)).batch(4),
+            )
+        ),
         (
             tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).shuffle(20).take(10),
             "train: the set has other examples each time, so no run could be repeated",

@@ -14,9 +14,13 @@ def test_a_digest_is_that_of_an_example_alone():
 
 def test_splits_are_told_that_share_examples_with_training():
     train = [f"{index}" for index in range(1_000)]
-    new = [f"new {index}" for index in range(1_000)]
-    assert repeats.notes({"train": train, "test": new, "validation": new}) == ()
+    new, other = ([f"{kind} {index}" for index in range(1_000)] for kind in ("new", "other"))
+    assert repeats.notes({"train": train, "test": new, "validation": other}) == ()
     assert repeats.notes({"train": train, "test": new[10:] + train[:10]}) == ()  # 1 %
-    (note,) = repeats.notes({"train": train, "test": new[11:] + train[:11], "validation": new})
+    (note,) = repeats.notes({"train": train, "test": new[11:] + train[:11], "validation": other})
     assert note.startswith("note: 11 of 1,000 test examples are in the training set too, so top-1 on test overstates")
     assert len(repeats.notes({"train": train, "test": train, "validation": train[:3]})) == 2
+    (note,) = repeats.notes({"train": train, "test": new, "validation": new[:500]})
+    assert note.startswith(
+        "note: 500 of 1,000 test examples are in the validation set, which chooses the epoch, too, so"
+    )

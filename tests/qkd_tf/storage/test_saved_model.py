@@ -118,14 +118,17 @@ def activation(**changes):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (first_layer(class_name="Popen", module="subprocess"), "uses Popen of subprocess"),
+        (first_layer(class_name="Popen", module="subprocess"), "uses Popen from subprocess"),
         (first_layer(registered_name="mine>Net"), "class mine>Net"),
         (first_layer(class_name="Other", registered_name="Lambda"), "has a Lambda layer"),
         (first_layer(module="tf_keras.src.layers.core", class_name="lambda_layer.Lambda"), "class"),
-        (activation(class_name="function", module="os", config="system"), "uses function of os"),
-        (activation(class_name="function", module="builtins", config="exec"), "uses function of builtins"),
+        (activation(class_name="function", module="os", config="system"), "uses function from os"),
+        (activation(class_name="function", module="builtins", config="exec"), "uses function from builtins"),
         (activation(class_name="__lambda__", config={"value": "4wAAAA=="}), "has a __lambda__ layer"),
-        (first_layer(compile_config={"loss": {"class_name": "function", "module": "os", "config": "system"}}), "of os"),
+        (
+            first_layer(compile_config={"loss": {"class_name": "function", "module": "os", "config": "system"}}),
+            "from os",
+        ),
         (activation(function="io.write_file"), "calls 'io.write_file'"),
     ],
 )

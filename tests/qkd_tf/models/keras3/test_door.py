@@ -224,7 +224,7 @@ def huge(file):
         (weights(huge), "its arrays have 17,"),
         (
             weights(lambda file: file["layers/dense/vars"].attrs.__setitem__("name", "other")),
-            "whose arrays in /layers/dense are of other",
+            "whose arrays in /layers/dense belong to other",
         ),
     ],
 )
