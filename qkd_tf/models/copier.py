@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import pathlib
 import re
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from qkd_tf.experiment import ExperimentError
 from qkd_tf.models.grouped import without_xla
 
 QUANTIZED = "quant_"  # names that quantization gives to layers of its own begin so, or end in REQUANTIZED
+KERAS_NAME = re.compile(r"(functional|model|sequential)(_[0-9]+)?")  # of a model that nobody named
 RESERVED = re.compile(rf"{QUANTIZED}|.*{REQUANTIZED}$")
 NUM_NAMED = 5  # layers that a note names; the others are counted
 
@@ -250,6 +252,11 @@ class Copier:
             self.notes.append(
                 f"note: some layers are renamed, since files cannot have their names: {', '.join(told)}{more}"
             )
+
+
+def name_by_file(name: str, path: pathlib.Path) -> str:
+    """What a saved model is called: the name that somebody gave it, or else that of its file."""
+    return valid_name(path.stem) if KERAS_NAME.fullmatch(name) else name
 
 
 def valid_name(name: str) -> str:

@@ -4,7 +4,6 @@ import contextlib
 import inspect
 import itertools
 import pathlib
-import re
 from collections.abc import Iterator
 
 import tf_keras
@@ -20,12 +19,10 @@ from qkd_tf.experiment import (
     require_weights,
 )
 from qkd_tf.models import weights
-from qkd_tf.models.copier import is_graph, valid_name
+from qkd_tf.models.copier import is_graph, name_by_file
 from qkd_tf.models.keras3 import door
 from qkd_tf.storage.archive import check_hdf5, first_line, non_finite
 from qkd_tf.storage.saved_model import load_model
-
-KERAS_NAME = re.compile(r"(functional|model|sequential)(_[0-9]+)?")  # of a model that nobody named; a file has a name
 
 
 def build(
@@ -57,8 +54,8 @@ def build(
     shape, num_outputs = _shapes(name, model)
     _require_shape(name, shape, input_shape, spec.reads_signals)
     require_classes(name, num_outputs, num_classes)
-    if given is None and not spec.is_builder and KERAS_NAME.fullmatch(model.name):
-        model._name = valid_name(pathlib.Path(name).stem)
+    if given is None and not spec.is_builder:
+        model._name = name_by_file(model.name, pathlib.Path(name))
     if not is_filled:
         model = _copy(given) if model is given else model
         notes += _load_weights(model, spec)

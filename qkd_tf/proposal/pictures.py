@@ -70,13 +70,13 @@ def choose_pictures(draft: Draft, survey: Survey, shapes: Mapping[str, Shape]) -
 
 
 def choose_resize(draft: Draft, look: NetworkLook, source: data.Source) -> list[str]:
-    """Chooses cropped or squashed pictures, whichever a trained student classifies correctly more often.
+    """Chooses cropped or squashed pictures, whichever a trained network classifies correctly more often.
 
     A difference of a few pictures proves nothing. But many models were trained on whole pictures, Keras' default, and
     nothing else shows it.
 
     Args:
-      look: the look at the student.
+      look: the look at a student or, if that one is not trained, at a trained teacher.
 
     Returns:
       A line on what was measured; none if nothing was.

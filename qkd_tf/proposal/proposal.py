@@ -65,7 +65,8 @@ def propose(draft: Draft) -> Proposal:
     if survey.has_pictures:
         choose_mirror(draft, survey, looks["student"])
     with data.reading(experiment.data):
-        resizing = choose_resize(draft, looks["student"], source)
+        judge = next((look for look in looks.values() if look.is_trained and look.subject), looks["student"])
+        resizing = choose_resize(draft, judge, source)
         source = opened(draft.experiment.data)
         if resizing:  # which says more of the same
             source = dataclasses.replace(source, notes=tuple(note for note in source.notes if "--resize=" not in note))

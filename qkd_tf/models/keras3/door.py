@@ -13,7 +13,7 @@ import h5py
 import tf_keras
 
 from qkd_tf.console.counting import counted
-from qkd_tf.models.copier import valid_name
+from qkd_tf.models.copier import name_by_file, valid_name
 from qkd_tf.models.keras3 import arrays
 from qkd_tf.models.keras3.config import checked, in_double
 from qkd_tf.models.keras3.conversion import convert
@@ -131,6 +131,8 @@ def of_file(path: pathlib.Path) -> Keras3Model:
         else:
             with h5py.File(path) as file:
                 config = checked(json.loads(file.attrs["model_config"]))
+        inner = config["config"]
+        config = {**config, "config": {**inner, "name": name_by_file(inner["name"], path)}}
         return _filled(config, path, named=True)
 
 

@@ -45,6 +45,16 @@ def test_saved_model_that_nobody_named_has_the_name_of_its_file(tmp_path, named,
     assert own.build(network(str(tmp_path / "my_flowers.keras")), SHAPE, 5)[0].name == called
 
 
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_model_of_keras_3_that_nobody_named_has_the_name_of_its_file_in_notes_too(tmp_path, ending):
+    keras = pytest.importorskip("keras", "3")
+    keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(5)]).save(
+        tmp_path / f"mine.{ending}"
+    )
+    model, (note, *_) = own.build(network(str(tmp_path / f"mine.{ending}")), SHAPE, 5)
+    assert model.name == "mine" and note.startswith("note: mine is a model of Keras 3")
+
+
 BUILDER = """
 import tf_keras
 def build(input_shape, num_classes):
