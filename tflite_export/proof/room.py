@@ -37,7 +37,7 @@ def footprint(verification: dict, limits: dict | None = None) -> Footprint:
     """
     arena = next((row["arena_bytes"] for row in verification["runtimes"].values() if "arena_bytes" in row), None)
     found = [Footprint(PLAIN, verification["file"]["bytes"], arena)]
-    if compressed := verification.get("compressed"):  # it is written only if it takes less flash
+    if (compressed := verification.get("compressed")) and "flash_bytes" in verification:  # written if that is less
         found.append(Footprint(COMPRESSED, verification["flash_bytes"], compressed.get("arena_bytes")))
     limits = verification if limits is None else limits
     return min(found, key=lambda one: (len(one.excess(limits)), one.flash))
@@ -54,6 +54,19 @@ def lines(verification: dict) -> list[str]:
     ]
 
 
+def without_limit(verification: dict) -> str:
+    """One line on the RAM that a microcontroller's file takes, if it is known and no limit was given; else ""."""
+    arena = footprint(verification).arena
+    if verification.get("max_ram_bytes") or "flash_bytes" not in verification or arena is None:
+        return ""
+    unpacks = "; its own kernels unpack INT4 weights there, and --weight_storage=int8 trades flash for that RAM"
+    return f"{_whats(verification)[1]} takes {arena:,} bytes of RAM{unpacks * _has_int4(verification)}"
+
+
+def _has_int4(verification: dict) -> bool:
+    return any(row["type"] == "int4" for row in verification.get("tensors", ()))
+
+
 def too_large(verification: dict) -> str:
     """One line to end with if the file is beyond a limit, which does not refuse it; else ""."""
     over = footprint(verification).excess(verification)
@@ -63,8 +76,7 @@ def too_large(verification: dict) -> str:
     told = [
         f"{whats[name]} takes {num_bytes:,} bytes (--{name}={verification[name]:,})" for name, num_bytes in over.items()
     ]
-    is_unpacked = any(row["type"] == "int4" for row in verification.get("tensors", ()))
-    remedies = {"max_flash_bytes": NARROWER, "max_ram_bytes": UNPACKED * is_unpacked + SMALLER}
+    remedies = {"max_flash_bytes": NARROWER, "max_ram_bytes": UNPACKED * _has_int4(verification) + SMALLER}
     return (
         f"note: TOO LARGE for the limits, though verified: {', '.join(told)}; use "
         f"{', and '.join(remedies[name] for name in over)}"

@@ -47,7 +47,9 @@ def print_verdict(verification: dict, path: pathlib.Path, full_precision: float 
         print(f", full precision {full_precision:.2f} %" if full_precision is not None else "", end="")
         doubt = Gate(**verification["gate"]).doubt(verification["runtimes"][verification["judge"]]["accuracy"])
         print(f"; {doubt}" if doubt else "")
-        for line in filter(None, (*room.lines(verification), room.in_all(verification))):
+        for line in filter(
+            None, (*room.lines(verification), room.without_limit(verification), room.in_all(verification))
+        ):
             print(line)
     return verification["passed"]
 

@@ -4,10 +4,13 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from qkd_tf.contract import pictures
 from qkd_tf.contract.pictures import Size
+from qkd_tf.data.pixels import resize, squash
+from qkd_tf.experiment import DataSpec
 from tests.tflite_export.bundles.verifications import VERIFICATION
 from tflite_export.bundles import phone_bundle
 from tflite_export.bundles.bundle import Delivery
@@ -73,6 +76,44 @@ def test_resizing_is_told_where_training_resized(residual, name):
     skips = "bilinear step from a large frame skips most of its pixels"
     if name == "README.md":
         assert skips in plain[name] and skips in resized[name] and skips not in squashed
+
+
+@pytest.mark.parametrize("input_type", ["uint8", "int8"])
+@pytest.mark.parametrize("image_size, squashes", [(0, False), (8, False), (8, True)])
+def test_python_that_is_shown_gives_the_probabilities_of_the_file(
+    residual, tmp_path, monkeypatch, capsys, input_type, image_size, squashes
+):
+    texts, content = sources(residual.handoff, input_type, image_size, squashes)
+    (code,) = re.findall("```python\n(.*?)```", texts["README.md"], re.DOTALL)
+    shape = (8, 8, 3) if not image_size else (21, 14, 3)
+    picture = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    (tmp_path / "picture.jpg").write_bytes(tf.io.encode_png(picture).numpy())
+    (tmp_path / "model.tflite").write_bytes(content)
+    (tmp_path / "labels.txt").write_text("\n".join(residual.handoff.label_names))
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    told = re.findall(r"\('?(.*?)'?, (?:np.float64\()?([\d.]+)\)?\)", capsys.readouterr().out)
+    spec = DataSpec("digits", image_size=image_size, resize="squash" if squashes else "crop")
+    pixels = pixels_of(spec, picture)
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    (given,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    steps = pixels.astype(int) - (128 if input_type == "int8" else 0)
+    interpreter.set_tensor(given["index"], steps[np.newaxis].astype(given["dtype"]))
+    interpreter.invoke()
+    scale, zero_point = output["quantization"]
+    powers = np.exp(scale * (interpreter.get_tensor(output["index"])[0].astype(float) - zero_point))
+    assert [name for name, _ in told] == list(residual.handoff.label_names)
+    np.testing.assert_allclose([float(share) for _, share in told], powers / powers.sum(), atol=6e-4)
+
+
+def pixels_of(spec, picture):
+    """A picture as the network sees it in evaluation."""
+    if not spec.size:
+        return picture
+    if spec.resize == "squash":
+        return squash(picture, spec.image_size).numpy()
+    return tf.image.resize_with_crop_or_pad(resize(picture, spec.image_size), *spec.size).numpy()
 
 
 @pytest.mark.parametrize("name", ["Classifier.kt", "Classifier.swift"])

@@ -59,6 +59,13 @@ def test_weights_that_tflm_unpacks_have_a_remedy_of_their_own():
     assert "--weight_storage" not in room.too_large({**verification, "tensors": [{"type": "int8"}]})
 
 
+def test_ram_of_a_microcontroller_is_told_without_a_limit():
+    told = room.without_limit({**TFLM, "flash_bytes": 72_640})
+    assert told == "TFLM's arena takes 5,000 bytes of RAM"
+    assert "INT4" in room.without_limit({**TFLM, "flash_bytes": 72_640, "tensors": [{"type": "int4"}]})
+    assert room.without_limit(TFLM) == "" == room.without_limit({**TFLM, "flash_bytes": 9, "max_ram_bytes": 1})
+
+
 def test_nothing_is_too_large_within_the_limits_or_where_the_arena_is_not_known():
     assert room.too_large({**TFLM, "max_flash_bytes": 72_640, "max_ram_bytes": 5_000}) == "" == room.too_large(TFLM)
     assert room.too_large({**TFLM, "runtimes": {}, "max_flash_bytes": 0, "max_ram_bytes": 4_999}) == ""
