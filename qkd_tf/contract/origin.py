@@ -1,5 +1,7 @@
 """What a network's name says about its first weights, and what these mean for the test."""
 
+from collections.abc import Iterable
+
 SAVED = (".keras", ".h5")  # endings of a saved model
 IN_MEMORY = "in_memory:"  # beginning of the name of what Python hands over
 # Beginnings for a network in memory: one that was trained before, and one that is still to be trained.
@@ -34,16 +36,17 @@ def described(name: str) -> str:
     return name
 
 
-def leak(dataset: str, test_fraction: float, student: str, weights: str) -> str:
-    """A warning if the student's weights may have seen the pictures that it is tested on; else "".
+def leak(dataset: str, test_fraction: float, networks: Iterable[tuple[str, str]]) -> str:
+    """A warning if weights of student or teacher may have seen the pictures that are tested; else "".
 
     Args:
       dataset: as --dataset takes it; "folder:ROOT" if there is a test fraction.
-      student, weights: as in `has_weights`.
+      networks: name and weights of each, as in `has_weights`.
     """
-    if not (test_fraction and has_weights(student, weights)):
+    names = [name.rpartition(":")[2] for name, weights in networks if has_weights(name, weights)]
+    if not (test_fraction and names):
         return ""
-    root, name = dataset.partition(":")[2], student.rpartition(":")[2]
+    root, name = dataset.partition(":")[2], " or ".join(dict.fromkeys(names))
     return (
         f"the test pictures are taken from {root} (--test_fraction={test_fraction:g}): if {name} was trained on them, "
         f"the test result is too good; put pictures that it has never seen into {root}/test, in one folder for each "

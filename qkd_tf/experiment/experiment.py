@@ -208,7 +208,8 @@ class Experiment:
         ]
 
     def _notes_on_test(self) -> list[str]:
-        found = leak(self.data.name, self.data.test_fraction, self.student.name, self.student.weights)
+        networks = [(network.name, network.weights) for network in (self.student, self.teacher) if network is not None]
+        found = leak(self.data.name, self.data.test_fraction, networks)
         return [f"note: {found}"] if found else []
 
     def _notes_on_steps(self, num_train: int) -> list[str]:

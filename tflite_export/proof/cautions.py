@@ -33,9 +33,9 @@ def cautions(
       full_precision: the class that full precision gives each test image; None if not known by image.
       label_names: one per class.
     """
-    data, student = results["experiment"]["data"], results["experiment"]["student"]
+    data, networks = results["experiment"]["data"], [results["experiment"].get(role) for role in ("student", "teacher")]
     fraction = data.get("test_fraction", 0)  # earlier versions had no such flag
-    leaks = leak(data["name"], fraction, student["name"], student["weights"])
+    leaks = leak(data["name"], fraction, [(found["name"], found["weights"]) for found in networks if found])
     judge, below, fallen, guesses = verification["judge"], "", "", ""
     if judge in classes:
         answers = classes[judge]
