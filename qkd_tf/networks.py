@@ -216,6 +216,8 @@ def checked_plan(
         print(f"note: the file may take up to {most:,} bytes, above --max_flash_bytes={flash:,}; the export checks it")
     found = layer_table.limits(table, model, target)
     require(not found, "; ".join(found))
+    for note in layer_table.notes_on_unpacking(table, model, target):
+        print(note)
     return plan
 
 

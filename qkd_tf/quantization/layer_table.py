@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import tensorflow as tf
 import tf_keras
@@ -109,8 +110,12 @@ def _shape(layer) -> tuple[int | None, ...]:
     return tuple(tf.nest.flatten(layer.inbound_nodes[0].outputs)[0].shape[1:])
 
 
-def peak_activation_bytes(model: tf_keras.Model) -> int:
-    """Largest sum of int8 tensors that must exist at once, layer by layer: a lower bound for the arena."""
+def peak_activation_bytes(model: tf_keras.Model, scratch: Mapping[str, int] = MappingProxyType({})) -> int:
+    """Largest sum of int8 tensors that must exist at once, layer by layer: a lower bound for the arena.
+
+    Args:
+      scratch: bytes that a layer's operator needs besides, by name.
+    """
     layers = model.layers  # Keras collects them at each call
     last_use = {p.name: index for index, layer in enumerate(layers) for p in parents(layer)}
     live, peak = {}, 0
@@ -120,7 +125,7 @@ def peak_activation_bytes(model: tf_keras.Model) -> int:
             before = parents(layer)[0].name
             live.pop(before, None) if last_use[before] == index else None
         live[layer.name] = math.prod(_shape(layer))
-        peak = max(peak, sum(live.values()))
+        peak = max(peak, sum(live.values()) + scratch.get(layer.name, 0))
         for name in [name for name in live if last_use.get(name, len(layers)) <= index]:
             del live[name]
     return peak
@@ -173,6 +178,22 @@ def limits(table: list[LayerRow], model: tf_keras.Model, target: TargetSpec) -> 
             if isinstance(layer, _layers.UpSampling2D) and tuple(layer.size) not in ((2, 2), (4, 4), (8, 8))
         ]
     return found
+
+
+def notes_on_unpacking(table: list[LayerRow], model: tf_keras.Model, target: TargetSpec) -> list[str]:
+    """A note if TFLM's own kernels would need more than --max_ram_bytes because they unpack INT4 weights."""
+    if not target.max_ram_bytes or not TARGETS[target.target].compressed:
+        return []
+    sizes = {row.name: (row.parameters - row.output_shape[-1], row.stored) for row in table if row.stored is not None}
+    unpacked = {name: size for name, (size, stored) in sizes.items() if kernel_bytes(size, stored, target) < size}
+    needed = peak_activation_bytes(model, unpacked)
+    if needed <= target.max_ram_bytes:
+        return []
+    return [
+        f"note: TFLM's own kernels unpack INT4 weights, so the arena will take {needed:,} bytes or more, above "
+        f"--max_ram_bytes={target.max_ram_bytes:,}; --weight_storage=int8 avoids that, and takes more flash (CMSIS-NN "
+        "reads INT4 directly)"
+    ]
 
 
 def text(table: list[LayerRow]) -> str:

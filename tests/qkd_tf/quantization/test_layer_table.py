@@ -86,6 +86,27 @@ def test_peak_of_activations_holds_the_shortcut_too(make_residual_student):
     assert layer_table.peak_activation_bytes(make_residual_student()) == 3 * 8 * 8 * 4  # shortcut, in and out of a conv
 
 
+@pytest.mark.parametrize(
+    "stack, unpacked",
+    [
+        ((layers.Conv2D(16, 8), layers.Conv2D(64, 1), layers.Conv2D(5, 1)), 16 + 64 + 16 * 64),  # input, output, kernel
+        ((layers.Flatten(), layers.Dense(64), layers.Dense(8), layers.Dense(5)), 64 + 8 + 64 * 8),
+    ],
+    ids=["pointwise", "dense"],
+)
+def test_ram_for_unpacked_int4_is_told_where_the_limit_has_no_room_for_it(chain, stack, unpacked):
+    model = chain(layers.Rescaling(1 / 64, -2.0), *stack)
+    table = layer_table.rows(model, make_plan(model, SPEC))
+
+    def notes(target, **options):
+        return layer_table.notes_on_unpacking(table, model, TargetSpec(target, **options))
+
+    (told,) = notes("microcontroller", max_ram_bytes=unpacked - 1)
+    assert f"will take {unpacked:,} bytes or more, above --max_ram_bytes={unpacked - 1:,}; --weight_storage" in told
+    assert notes("microcontroller", max_ram_bytes=unpacked) == [] == notes("microcontroller")
+    assert notes("microcontroller", max_ram_bytes=500, weight_storage="int8") == [] == notes("phone", max_ram_bytes=500)
+
+
 def test_pixels_and_what_they_mean_are_one_tensor(chain):
     model = chain(layers.Rescaling(1 / 64, -2.0), layers.Conv2D(2, 8, 8), layers.Flatten(), layers.Dense(5))
     assert layer_table.peak_activation_bytes(model) == 8 * 8 * 3 + 2
