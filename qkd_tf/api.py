@@ -14,6 +14,7 @@ from qkd_tf.console.arguments import arguments_checked
 from qkd_tf.console.counting import with_article
 from qkd_tf.console.keywords import Keyword, speaking_python
 from qkd_tf.data import Function
+from qkd_tf.data.class_names import class_names
 from qkd_tf.data.memory_set import GivenSet, source_of
 from qkd_tf.distillation.listeners import listener_of
 from qkd_tf.experiment import (
@@ -136,7 +137,10 @@ def fit(
     if callbacks is not None:
         given["after_epoch"] = listener_of(callbacks)
     if bits is not None:
-        require(isinstance(bits, str | int), f"bits={bits!r} is not understood; give 'w4a8', or 4 for both")
+        require(
+            isinstance(bits, str | int),
+            f"bits={bits!r} is not understood; write w4a8, or 4 for weights and activations alike",
+        )
         options["bits"] = str(bits)
     require(
         run_dir is None or isinstance(run_dir, str | os.PathLike),
@@ -159,8 +163,8 @@ def fit(
             "test_set is missing; give (images, labels) or a tf.data set, on which the file is measured",
         )
         spec = flags.experiment_from_flags(flags.flags_of(options)).data
-        named = [getattr(part, "class_names", None) for part in (train_set, test_set, validation_set)]
-        label_names = label_names or next(filter(None, named), None)  # of image_dataset_from_directory
+        named = map(class_names, (train_set, test_set, validation_set))
+        label_names = label_names or next(filter(None, named), None)
         if label_names is None:
             told.append("note: labels.txt will call the classes by their numbers; label_names=[…] gives them names")
             if outputs := getattr(student, "outputs", None):  # a path, and a model that is not built yet, have none

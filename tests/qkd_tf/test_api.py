@@ -225,6 +225,7 @@ def test_signal_stops_with_keyboard_interrupt_and_a_checkpoint(tmp_path, monkeyp
     "changes, message",
     [
         ({"bits": 4.5}, "bits=4.5 is not understood; write w4a8, or 4 for weights and activations alike"),
+        ({"bits": (4, 8)}, r"bits=\(4, 8\) is not understood; write w4a8, or 4 for weights and activations alike"),
         ({"phases": [1]}, "phases=.*: give epochs by phase"),
         ({"phases": "", "bits": "auto"}, 'bits="auto" needs a budget'),  # as {}: nothing of phases is wrong
         ({"phases": 5}, "phases=5: give epochs by phase"),
