@@ -1,12 +1,14 @@
 """Imports a user's "package.module:function", and describes an exception in it."""
 
 import importlib
+import inspect
 import pathlib
 import pkgutil
 import sys
 import sysconfig
 import textwrap
 import traceback
+import types
 from typing import Any
 
 from qkd_tf.console.nearest import nearest
@@ -39,6 +41,8 @@ def imported(name: str) -> Any:
             remedy = f"did you mean {near}?"
         elif isinstance(error, ModuleNotFoundError) and "." not in module_name:
             remedy = f"there is no {module_name}.py in {pathlib.Path.cwd()}, and no package of that name"
+        elif inspect.ismodule(found) and (own := _functions(found)):
+            remedy = f"its functions are {', '.join(own)}"
         raise ExperimentError(f"{name} cannot be imported: {failure(error)}; {remedy}") from error
     return found
 
@@ -59,6 +63,11 @@ def _nearest(name: str, found: Any, error: BaseException) -> str:
     missing = error.name if isinstance(error, AttributeError) and found is not None else None
     near = nearest(missing, dir(found)) if missing and name.endswith(missing) else ""
     return near and name.removesuffix(missing or "") + near
+
+
+def _functions(module: types.ModuleType) -> list[str]:
+    """Names of the functions and classes that a module defines itself."""
+    return [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
 
 
 def _modules(package: str) -> list[str]:
