@@ -67,7 +67,8 @@ def _nearest(name: str, found: Any, error: BaseException) -> str:
 
 def _functions(module: types.ModuleType) -> list[str]:
     """Names of the functions and classes that a module defines itself."""
-    return [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+    found = inspect.getmembers(module, lambda value: inspect.isfunction(value) or inspect.isclass(value))
+    return [name for name, value in found if value.__module__ == module.__name__]
 
 
 def _modules(package: str) -> list[str]:
